@@ -1,0 +1,71 @@
+"""Perdure: durable workflows for Python in one SQLite file. Names only; see the modules for what they are."""
+
+from perdure.api import (
+    Call,
+    Step,
+    Workflow,
+    continue_as,
+    current_run,
+    current_step,
+    emit,
+    now,
+    patched,
+    random,
+    receive,
+    send,
+    start,
+    step,
+    tag,
+    uuid4,
+    workflow,
+)
+from perdure.core.limits import Limits
+from perdure.core.retry import Retry
+from perdure.errors import (
+    DefinitionError,
+    EngineClosed,
+    HistoryTooLong,
+    InboxFull,
+    LeaseLost,
+    Nondeterminism,
+    NotDeterministic,
+    NotInWorkflow,
+    NotSerializable,
+    PayloadTooLarge,
+    PerdureError,
+    RecordedError,
+    ReplicaUnavailable,
+    RunBlocked,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunFinished,
+    RunNotFound,
+    StepFailed,
+    StepTimeout,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnavailable,
+    UnknownWorkflow,
+)
+from perdure.runtime.engine import Engine, Run
+from perdure.runtime.sync import SyncEngine, SyncRun, run
+from perdure.runtime.views import HistoryEvent, Progress, RunInfo
+from perdure.store.connection import connect
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
+    "Nondeterminism", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError", "Progress",
+    "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
+    "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
+    "StoreNotFound", "StoreReadOnly", "StoreTooNew", "StoreUnavailable", "SyncEngine", "SyncRun", "UnknownWorkflow", "Workflow",
+    "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",
+    "step", "tag", "uuid4", "workflow",
+]  # fmt: skip

@@ -1,0 +1,478 @@
+"""What people write workflows with: `@step`, `@workflow`, calls as values, and the verbs inside them.
+
+Rules: no I/O and no store here; inside a workflow every verb is a command to the kernel that runs it, inside a
+step it goes to the attempt; elsewhere it is an error that says where it belongs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import random as _random
+import uuid as _uuid
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+from perdure.core import loop as _loop
+from perdure.core.retry import NO_RETRY, Retry
+from perdure.errors import DefinitionError, NotInWorkflow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+OnCrash = Literal["retry", "ask", "fail"]
+
+
+# --- definitions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a definition or one call of it asks for; see `step` and `workflow`. Times are milliseconds."""
+
+    retry: Retry = Retry()
+    timeout_ms: int | None = None
+    readonly: bool = False
+    transactional: bool = False
+    on_crash: OnCrash = "retry"
+    id: str | None = None
+    queue: str | None = None
+
+
+class Definition(Generic[P, T]):
+    """A decorated function: calling it makes a `Call`, `fn` is the bare function."""
+
+    kind: Literal["step", "workflow"]
+
+    def __init__(self, fn: Callable[..., Any], name: str, options: Options, scope: dict[str, Any] | None = None) -> None:
+        self.fn = fn
+        self.name = name
+        self.call_options = options
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.scope = scope  # the locals around a nested function, where its annotations may have to be looked up
+        self.signature = inspect.signature(fn)
+        if options.transactional:
+            self.signature = _without_first(self.signature, name)
+        self._fixed = _fixed_arity(self.signature)
+        self.__name__ = getattr(fn, "__name__", name)
+        self.__qualname__ = getattr(fn, "__qualname__", name)
+        self.__doc__ = fn.__doc__
+        self.__module__ = fn.__module__
+        self.__wrapped__ = fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        low, high = self._fixed
+        if kwargs or not low <= len(args) <= high:
+            self.signature.bind(*args, **kwargs)  # raises the TypeError that Python itself would raise
+        return Call(self, args, kwargs, self.call_options)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+    def _with(self, options: dict[str, Any]) -> Any:
+        clone = object.__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        clone.call_options = _changed(self.call_options, options, f"{self.kind} {self.name}")
+        return clone
+
+
+class Step(Definition[P, T]):
+    """A function that does: its outcome is recorded once. Made by `@step`."""
+
+    kind = "step"
+
+    def options(
+        self, *, retry: Retry | int | None = ..., timeout: float | timedelta | None = ..., readonly: bool = ..., on_crash: OnCrash = ...
+    ) -> Step[P, T]:  # type: ignore[assignment, unused-ignore]
+        """The same step with other options for the calls made from it: `fetch.options(timeout=5)(url)`."""
+        given = {"retry": retry, "timeout": timeout, "readonly": readonly, "on_crash": on_crash}
+        return cast("Step[P, T]", self._with({k: v for k, v in given.items() if v is not ...}))
+
+
+class Workflow(Definition[P, T]):
+    """An async function that decides. Made by `@workflow`."""
+
+    kind = "workflow"
+
+    def options(self, *, id: str | None = ..., queue: str | None = ..., timeout: float | timedelta | None = ...) -> Workflow[P, T]:  # type: ignore[assignment, unused-ignore]
+        """The same workflow with other options for the calls made from it: `review.options(id="r-1")(text)`."""
+        given = {"id": id, "queue": queue, "timeout": timeout}
+        return cast("Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not ...}))
+
+
+class Call(Coroutine[Any, Any, T_co]):
+    """One call of a step or a workflow, as a value: awaitable, and a coroutine as far as asyncio is concerned."""
+
+    __slots__ = ("_inner", "_number", "args", "definition", "kwargs", "options")
+
+    def __init__(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> None:
+        self.definition, self.args, self.kwargs, self.options = definition, args, kwargs, options
+        self._inner: Any = None
+        loop = _loop.running()
+        self._number = id(self) if loop is None else loop.next_number()
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        loop = _loop.running()
+        if loop is not None:
+            return cast("Generator[Any, Any, T_co]", loop.owner.issue(self).__await__())
+        if self.definition.kind == "workflow":
+            raise NotInWorkflow(
+                f"Awaiting workflow {self.definition.name}", "workflow; elsewhere start it with `await engine.run(call)`"
+            )
+        return cast("Generator[Any, Any, T_co]", self._plain().__await__())
+
+    async def _plain(self) -> Any:
+        """A step outside any workflow is the function that it wraps, so unit tests need nothing."""
+        if self.options.transactional:
+            raise NotInWorkflow(
+                f"Awaiting transactional step {self.definition.name}", "workflow; in a unit test call `.fn(connection, ...)`"
+            )
+        if self.definition.is_async:
+            return await self.definition.fn(*self.args, **self.kwargs)
+        return self.definition.fn(*self.args, **self.kwargs)
+
+    def send(self, value: Any) -> Any:
+        if self._inner is None:
+            self._inner = self.__await__()
+        return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        if self._inner is None:
+            self._inner = self.__await__()
+        return self._inner.throw(*error)
+
+    def close(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __repr__(self) -> str:
+        return f"<call of {self.definition!r}>"
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Step[P, T]: ...
+@overload
+def step(fn: Callable[P, T], /) -> Step[P, T]: ...
+@overload
+def step(
+    *, transactional: Literal[True], name: str | None = ..., retry: Retry | int | None = ...
+) -> Callable[[Callable[Concatenate[Any, P], T]], Step[P, T]]: ...
+@overload
+def step(
+    *,
+    name: str | None = ...,
+    retry: Retry | int | None = ...,
+    timeout: float | timedelta | None = ...,
+    readonly: bool = ...,
+    transactional: Literal[False] = ...,
+    on_crash: OnCrash = ...,
+) -> _StepDecorator: ...
+def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Make a function a step: its outcome is recorded once, and survives the process.
+
+    An `async def` runs on the engine's event loop, a plain `def` in a thread. Options: `name` (default: the
+    function's; it is what the history records), `retry` (a `Retry`, a number of attempts, or None for one
+    attempt; default `Retry()`, three attempts), `timeout` of one attempt (seconds or timedelta), `readonly`
+    (no effect outside, so it may run before the history that led to it is on disk), `transactional` (a plain
+    `def` whose first argument is the store's connection: its writes and its checkpoint commit together),
+    `on_crash` (when the process died during an attempt: "retry", "ask" a person, or "fail").
+
+    Raises `DefinitionError` for options that can't work together.
+
+    >>> @step(retry=Retry(attempts=5), timeout=60)
+    ... async def add(a: int, b: int) -> int:
+    ...     return a + b
+    >>> asyncio.run(add(1, 2))  # outside a workflow it is just the function
+    3
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
+        _check_function(function, "step")
+        chosen = _changed(Options(), options, f"step {function.__name__}")
+        _check_step(function, chosen)
+        return Step(function, name or function.__name__, chosen, _scope_of(function))
+
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def workflow(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
+@overload
+def workflow(*, name: str | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...) -> _WorkflowDecorator: ...
+def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Make an async function a workflow: code that decides, and is replayed over its history after a crash.
+
+    Options: `name` (default: the function's), `timeout` of a whole run (seconds or timedelta), `queue`.
+    Raises `DefinitionError` if the function is not an `async def`.
+
+    >>> @workflow
+    ... async def double(n: int) -> int:
+    ...     return n * 2
+    >>> double(4)
+    <call of <workflow double>>
+    """
+
+    def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
+        _check_function(function, "workflow")
+        if not inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"Workflow {function.__name__} must be an `async def`; a plain function can be a @step.")
+        chosen = _changed(Options(), options, f"workflow {function.__name__}")
+        return Workflow(function, name or function.__name__, chosen, _scope_of(function))
+
+    return decorate if fn is None else decorate(fn)
+
+
+class _StepDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Step[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> Step[P, T]: ...
+
+
+class _WorkflowDecorator(Protocol):
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
+
+
+# --- verbs in workflows ---------------------------------------------------------------------------
+
+
+class Ordered(Awaitable[T_co]):
+    """What an eager verb returns: it is under way already, and awaiting it gives its outcome."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        if self._future is None:
+            return cast("Generator[Any, Any, T_co]", _NOTHING)
+        return cast("Generator[Any, Any, T_co]", self._future.__await__())
+
+
+class _Nothing:
+    """An iterator that ends at once: awaiting it gives None."""
+
+    def __iter__(self) -> _Nothing:
+        return self
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+
+_NOTHING = _Nothing()
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentRun:
+    """Facts of the run that is being executed; `replaying` is True while recorded history is run again."""
+
+    id: str
+    workflow: str
+    replaying: bool
+
+
+async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
+    """Wait for the next message on `channel`, and give it decoded as `type`.
+
+    Messages of a channel come in the order in which they were recorded, each to one receiver. One that does not
+    fit `type` is noted in the history as rejected, and the wait goes on.
+    """
+    return cast("T", await _kernel("receive()").receive(channel, type))
+
+
+def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Ordered[None]:
+    """Send a message to another run. Awaiting it waits for delivery, and raises `RunNotFound` or `RunFinished`."""
+    return Ordered(_kernel("send()").send(run_id, value, channel, key))
+
+
+def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
+    """Start an independent run of a workflow; awaiting it gives the new run's id.
+
+    Raises `RunExists` when awaited, if the id belongs to a run of another workflow or with other arguments.
+    """
+    return Ordered(_kernel("start()").spawn(call, id, tags))
+
+
+def emit(stream: str, item: Any) -> Ordered[None]:
+    """Add an item to a stream of this run, from a workflow or from a step."""
+    attempt = _attempt.get()
+    if attempt is not None and _loop.running() is None:
+        attempt.emit(stream, item)
+    else:
+        _kernel("emit()", "workflow or step").emit(stream, item)
+    return Ordered()
+
+
+def tag(**tags: Any) -> Ordered[None]:
+    """Set tags of this run, by which `engine.runs(tags=...)` finds it; a value of None removes one."""
+    _kernel("tag()").tag(tags)
+    return Ordered()
+
+
+def now() -> datetime:
+    """The run's time: when the event that the workflow is reacting to was recorded, as an aware UTC datetime."""
+    ms: int = _kernel("now()").now_ms()
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def random() -> _random.Random:
+    """The run's own random generator: the same numbers on every replay."""
+    return cast("_random.Random", _kernel("random()").random)
+
+
+def uuid4() -> _uuid.UUID:
+    """A UUID that is the same on every replay."""
+    return _uuid.UUID(int=_kernel("uuid4()").random.getrandbits(128), version=4)
+
+
+def patched(change_id: str) -> bool:
+    """Whether this run takes the new path of a change: True for runs that get here for the first time.
+
+    Runs that passed this point before the change was deployed get False, and keep to the old path.
+    """
+    return cast("bool", _kernel("patched()").patched(change_id))
+
+
+def continue_as(call: Call[Any]) -> Any:
+    """End this run and go on as `call` under the same id, with an empty history. Never returns."""
+    _kernel("continue_as()").continue_as(call)
+
+
+def current_run() -> CurrentRun:
+    """Facts of the run that is being executed."""
+    kernel = _kernel("current_run()")
+    return CurrentRun(kernel.facts.run_id, kernel.facts.workflow, kernel.replaying)
+
+
+# --- verbs in steps -------------------------------------------------------------------------------
+
+
+class Attempt(Protocol):
+    """What a step may know of, and do with, its own attempt; see `current_step`."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def last_heartbeat(self) -> Any: ...
+    def heartbeat(self, value: Any = None) -> Ordered[None]: ...
+    def emit(self, stream: str, item: Any) -> None: ...
+
+
+_attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("perdure_attempt", default=None)
+
+
+def current_step() -> Attempt:
+    """The attempt that is being executed: `run_id`, `seq`, `attempt` (from 1), `idempotency_key` (the same on every
+    attempt), `heartbeat(value)`, and `last_heartbeat` (the last value that an earlier attempt reported)."""
+    attempt = _attempt.get()
+    if attempt is None:
+        raise NotInWorkflow("current_step()", "step that a workflow runs")
+    return attempt
+
+
+# --- inside ---------------------------------------------------------------------------------------
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def _kernel(verb: str, place: str = "workflow") -> Any:
+    loop = _loop.running()
+    if loop is None:
+        raise NotInWorkflow(verb, place)
+    return loop.owner
+
+
+def to_ms(value: float | timedelta | None, what: str) -> int | None:
+    """Seconds or a timedelta as whole milliseconds; None stays None."""
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 3.2e11:
+        raise DefinitionError(f"{what} must be a positive number of seconds or a timedelta, not {value!r}.")
+    return max(1, round(seconds * 1000))
+
+
+def _changed(options: Options, given: dict[str, Any], what: str) -> Options:
+    known = {"retry", "timeout", "readonly", "transactional", "on_crash", "id", "queue"}
+    if unknown := set(given) - known:
+        raise DefinitionError(f"{what}: no option is called {', '.join(sorted(unknown))}. Options: {', '.join(sorted(known))}.")
+    changes = dict(given)
+    if "timeout" in changes:
+        changes["timeout_ms"] = to_ms(changes.pop("timeout"), f"{what}: timeout")
+    if "retry" in changes:
+        changes["retry"] = _as_retry(changes["retry"], what)
+    if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
+        raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {changes["on_crash"]!r}.')
+    return replace(options, **changes)
+
+
+def _as_retry(value: Any, what: str) -> Retry:
+    match value:
+        case None | False:
+            return NO_RETRY
+        case Retry():
+            return value
+        case bool():
+            return Retry()
+        case int():
+            return Retry(attempts=value)
+        case _:
+            raise DefinitionError(f"{what}: retry is a Retry, a number of attempts, or None, not {value!r}.")
+
+
+def _check_function(fn: Any, kind: str) -> None:
+    if isinstance(fn, Definition):
+        raise DefinitionError(f"{fn!r} is decorated already; one decorator is enough.")
+    if not inspect.isroutine(fn):
+        raise DefinitionError(f"@{kind} decorates functions, not {fn!r}.")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(f"{kind} {fn.__name__} is a generator; return a list, or emit() items to a stream.")
+
+
+def _check_step(fn: Callable[..., Any], options: Options) -> None:
+    if not options.transactional:
+        return
+    if inspect.iscoroutinefunction(fn):
+        raise DefinitionError(f"Transactional step {fn.__name__} must be a plain `def`: it runs inside one database transaction.")
+    if options.readonly or options.timeout_ms is not None:
+        raise DefinitionError(f"Transactional step {fn.__name__} can't be readonly or have a timeout: it holds the write lock.")
+
+
+def _without_first(signature: inspect.Signature, name: str) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+        raise DefinitionError(f"Transactional step {name} needs a first parameter for the store's connection.")
+    return signature.replace(parameters=parameters[1:])
+
+
+def _fixed_arity(signature: inspect.Signature) -> tuple[int, int]:
+    """How many positional arguments are surely right; (1, 0) means: always ask `bind`."""
+    low = high = 0
+    for parameter in signature.parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            return (1, 0)
+        high += 1
+        low += parameter.default is parameter.empty
+    return (low, high)
+
+
+def _scope_of(fn: Callable[..., Any]) -> dict[str, Any] | None:
+    if "<locals>" not in fn.__qualname__ or not any(isinstance(a, str) for a in fn.__annotations__.values()):
+        return None
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return None if frame is None else dict(frame.f_locals)

@@ -1,0 +1,43 @@
+"""The `perdure` command: one file per group of verbs.
+
+Rules: results go to stdout, everything else to stderr; exit codes are a contract (see `common.Exit`); an error of
+Perdure's is one message that says what to do next, never a traceback.
+"""
+
+from __future__ import annotations
+
+import click
+
+from perdure.cli import executing, looking, mending, starting, steering
+from perdure.cli.common import Commands, version
+
+__all__ = ["main"]
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled or is "
+    "blocked, 2 wrong usage, 3 no such run, 4 the store can't be used.",
+)
+@click.version_option(version(), prog_name="perdure", message="%(prog)s %(version)s")
+def main() -> None:
+    """Durable workflows for Python in one SQLite file.
+
+    Kill a run anywhere; the same command goes on where it stopped.
+
+    \b
+      perdure init demo                        write a small app to start from
+      perdure run demo/app.py A-17 120         run it, with live progress
+      perdure ls                               what is there
+      perdure show refund                      what a run did, step by step
+    """
+
+
+for section, commands in {
+    "Start": [starting.init, executing.run, executing.worker],
+    "Look": [looking.ls, looking.show, looking.tail, looking.doctor],
+    "Steer": [steering.send, steering.pause, steering.resume, steering.cancel],
+    "Mend": [mending.retry, mending.resolve, mending.fork],
+}.items():
+    main.add_section(section, commands)

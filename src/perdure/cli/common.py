@@ -1,0 +1,180 @@
+"""What the commands share: options, exit codes, the engine that they open, and errors made friendly.
+
+Rules: a command that only looks or steers never executes runs and never makes a store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import Awaitable, Callable, Coroutine
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from perdure.errors import (
+    DefinitionError,
+    NotSerializable,
+    PayloadTooLarge,
+    PerdureError,
+    RunExists,
+    RunNotFound,
+    StoreError,
+    UnknownWorkflow,
+)
+from perdure.runtime.engine import Engine
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Exit(IntEnum):
+    """What the exit code says, by contract."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    STORE = 4
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("perdure")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"
+
+
+# --- options --------------------------------------------------------------------------------------
+
+store_option = click.option(
+    "--store",
+    envvar="PERDURE_STORE",
+    default="perdure.db",
+    show_default=True,
+    show_envvar=True,
+    metavar="PATH",
+    help="The SQLite file that holds the runs.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+run_argument = click.argument("run_id", metavar="ID")
+
+
+# --- the group ------------------------------------------------------------------------------------
+
+
+class Friendly(click.ClickException):
+    """An error of Perdure's on its way to the terminal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Commands(click.Group):
+    """A group whose help lists its commands in sections, and whose commands fail with a message and an exit code."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sections: dict[str, list[click.Command]] = {}
+
+    def add_section(self, title: str, commands: list[click.Command]) -> None:
+        self.sections[title] = commands
+        for command in commands:
+            self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(len(name) for name in self.commands)
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                rows = [((command.name or "").ljust(width), command.get_short_help_str(80)) for command in commands]
+                formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PerdureError as error:
+            raise Friendly(str(error), exit_code(error)) from error
+
+
+def exit_code(error: PerdureError) -> Exit:
+    match error:
+        case RunNotFound():
+            return Exit.NOT_FOUND
+        case StoreError():
+            return Exit.STORE
+        case RunExists() | NotSerializable() | PayloadTooLarge() | DefinitionError() | UnknownWorkflow():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def with_engine(store: str, act: Callable[[Engine], Awaitable[T]]) -> T:
+    """Open the store as a client, which executes nothing, and do something with it."""
+
+    async def main() -> T:
+        async with Engine(store, execute=False, create=False) as engine:
+            return await act(engine)
+
+    return run_async(main())
+
+
+def with_run(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[T]]) -> T:
+    """The same for one run, named by its id or the beginning of it."""
+
+    async def main(engine: Engine) -> T:
+        return await act(engine, await engine.find(prefix))
+
+    return with_engine(store, main)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(main)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def json_or_text(text: str) -> Any:
+    """A value from the command line: JSON, else the text as it is."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def strict_json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    """The callback of options that take JSON and nothing else; gives `(value,)`, or None where nothing was given."""
+    if text is None:
+        return None
+    try:
+        return (msgspec.json.decode(text),)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"{text!r} is not JSON ({error}). A string needs its quotes: '\"text\"'.") from error
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON; records as objects, times as ISO 8601."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def print_result(value: Any) -> None:
+    """A result for people and pipes: strings as they are, everything else as JSON."""
+    if isinstance(value, str):
+        click.echo(value)
+    else:
+        print_json(value)
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; never part of the output."""
+    click.echo(text, err=True)

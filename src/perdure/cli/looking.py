@@ -1,0 +1,223 @@
+"""`ls`, `show`, `tail` and `doctor`: the commands that only look."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import click
+import msgspec
+
+from perdure.cli import tree, words
+from perdure.cli.common import Exit, json_option, json_or_text, print_json, run_argument, say, store_option, with_engine, with_run
+from perdure.cli.waits import needs
+from perdure.runtime.engine import Engine
+
+STATUSES = ("pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled")
+POLL_SECONDS = 0.2
+
+
+# --- ls -------------------------------------------------------------------------------------------
+
+
+def _tags(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
+    for one in given:
+        if "=" not in one:
+            raise click.BadParameter(f"{one!r}: write it as KEY=VALUE.")
+    return {key: json_or_text(text) for key, _, text in (one.partition("=") for one in given)} or None
+
+
+@click.command(short_help="List runs, newest first.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", callback=_tags, help="Only runs with this tag; may be given again.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@click.option("--after", metavar="ID", help="Go on behind this run, for the next page.")
+@store_option
+@json_option
+def ls(
+    status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, after: str | None, store: str, as_json: bool
+) -> None:
+    """List runs, newest first.
+
+    \b
+    Examples:
+      perdure ls
+      perdure ls --status blocked
+      perdure ls --workflow refund --tag customer=42 --json
+    """
+
+    async def fetch(engine: Engine) -> list[Any]:
+        behind = None if after is None else await engine.find(after)
+        return list(await engine.runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind))
+
+    found = with_engine(store, fetch)
+    if as_json:
+        print_json(found)
+    elif not found:
+        say("No run." if not (status or workflow or tags or after) else "No run fits.")
+    else:
+        head = ("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS", "")
+        click.echo(words.columns(head, [_ls_row(info) for info in found]))
+        if len(found) == limit:
+            say(f"There may be more: perdure ls --after {found[-1].id}")
+
+
+def _ls_row(info: Any) -> tuple[str, ...]:
+    note = words.error_line(info.error) if info.error else needs(info) or ""
+    first = note.partition("\n")[0]
+    shortened = first if len(first) <= 70 else first[:69] + "…"
+    return (info.id, info.workflow, words.status(info.status), words.clock(info.created_at), f"{info.history_rows:,}", shortened)
+
+
+# --- show -----------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Show what a run did, step by step.")
+@run_argument
+@click.option("--full", is_flag=True, help="Every row, and every value in full.")
+@click.option("--seq", type=click.IntRange(1), metavar="N", help="One row of the history in full.")
+@store_option
+@json_option
+def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) -> None:
+    """Show a run: what it was asked, what it did and when, what came of it, what it waits for.
+
+    The number in front of each line is the row of the history; `fork --at` and `show --seq` take it. ID may be the
+    beginning of an id.
+
+    \b
+    Examples:
+      perdure show refund
+      perdure show refund-91ac --full
+      perdure show refund-91ac --seq 4
+    """
+
+    async def fetch(engine: Engine, found: str) -> tuple[Any, list[Any]]:
+        return await engine.info(found), list(await engine.history(found))
+
+    info, history = with_run(store, run_id, fetch)
+    if seq is not None:
+        _show_row(info, history, seq, as_json)
+    elif as_json:
+        print_json({"run": info, "history": history})
+    else:
+        click.echo(tree.header(info, None if full else 100))
+        click.echo(tree.body(info, history, full))
+
+
+def _show_row(info: Any, history: list[Any], seq: int, as_json: bool) -> None:
+    row = next((event for event in history if event.seq == seq), None)
+    if row is None:
+        raise click.UsageError(f"Run {info.id} has rows 1 to {len(history)}; there is no row {seq}.")
+    if as_json:
+        print_json(row)
+        return
+    click.echo(tree.row_in_full(row))
+    for answer in (event for event in history if event.ref == seq):
+        click.echo("\n" + tree.row_in_full(answer))
+
+
+# --- tail -----------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Follow a run live until it ends.")
+@run_argument
+@click.option("--stream", metavar="NAME", help="Print the items of this stream instead of the history.")
+@store_option
+@json_option
+def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
+    """Follow a run's history live until it ends; the exit code says how. With --json, one object per line.
+
+    \b
+    Examples:
+      perdure tail refund
+      perdure tail agent --stream tokens
+    """
+
+    async def follow(engine: Engine, found: str) -> Any:
+        if stream is None:
+            await _follow_history(engine, found, as_json)
+        else:
+            await _follow_stream(engine, found, stream, as_json)
+        return await engine.info(found)
+
+    info = with_run(store, run_id, follow)
+    if not as_json and stream is None:
+        click.echo(tree.ending(info))
+    raise click.exceptions.Exit(Exit.DONE if info.status == "completed" else Exit.FAILED)
+
+
+async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
+    seen, told = 0, ""
+    while True:
+        info = await engine.info(run_id)  # first, so that a run that has ended has its last rows in the history
+        if info.history_rows > seen:
+            history = await engine.history(run_id)
+            names = {event.seq: event for event in history}
+            for event in history[seen:]:
+                click.echo(msgspec.json.encode(event, enc_hook=str).decode() if as_json else tree.live_line(event, names))
+            seen = len(history)
+        if info.ended_at is not None:
+            return
+        if not as_json and (note := needs(info)) and note != told:
+            say(f"({note})")
+        told = needs(info) or ""
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) -> None:
+    run = await engine.get(run_id)
+    async for item in run.stream(name):
+        click.echo(item if isinstance(item, str) and not as_json else msgspec.json.encode(item, enc_hook=str).decode())
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+@click.command(short_help="Look at the store itself, and at runs that are stuck.")
+@store_option
+@json_option
+def doctor(store: str, as_json: bool) -> None:
+    """Look at the store itself: file, versions, integrity, workers, and runs that are stuck, with the reason.
+
+    \b
+    Examples:
+      perdure doctor
+      perdure doctor --store /var/lib/app/perdure.db --json
+    """
+    facts = with_engine(store, lambda engine: engine.doctor())
+    if as_json:
+        print_json(facts)
+    else:
+        _print_facts(dict(facts))
+    if facts.get("integrity", "ok") != "ok":
+        say("The file is damaged. Copy it before anything else, then restore a good copy.")
+        raise click.exceptions.Exit(Exit.STORE)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    lists = {name: facts.pop(name) for name in ("workers", "stuck") if name in facts}
+    width = max(len(name) for name in facts)
+    for name, fact in facts.items():
+        click.echo(f"{name.replace('_', ' ').ljust(width)}  {_fact(name, fact)}")
+    for name, entries in lists.items():
+        click.echo(f"{name.ljust(width)}  {len(entries) or 'none'}")
+        for entry in entries:
+            click.echo(f"  {_entry(entry)}")
+
+
+def _fact(name: str, fact: Any) -> str:
+    if isinstance(fact, dict):
+        return ", ".join(f"{key} {_fact(key, item)}" for key, item in fact.items()) or "none"
+    if name.endswith("bytes") and isinstance(fact, int):
+        return f"{fact:,}"
+    return str(fact) if isinstance(fact, str | int | float) else words.value(fact)
+
+
+def _entry(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)
+    with contextlib.suppress(KeyError):
+        return f"{entry['id']}  {words.status(entry['status'])}  {entry['reason']}"
+    return ", ".join(f"{key} {_fact(key, item)}" for key, item in entry.items())

@@ -1,0 +1,106 @@
+"""`retry`, `resolve` and `fork`: what a person does about a run that went wrong.
+
+Rules: history is never edited; what was recorded stays, and a new path begins behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from perdure.cli.common import Exit, Friendly, run_argument, say, store_option, strict_json, with_run
+from perdure.runtime.engine import Engine
+
+
+@click.command(short_help="Let a failed run go on from the step that failed.")
+@run_argument
+@store_option
+def retry(run_id: str, store: str) -> None:
+    """Let a failed or blocked run go on from where it stopped, when the cause is gone. What had completed is kept.
+
+    \b
+    Example:
+      perdure retry refund-91ac
+    """
+
+    async def act(engine: Engine, found: str) -> str:
+        await engine.retry(found)
+        return found
+
+    found = with_run(store, run_id, act)
+    say(f"{found} goes on from where it failed, as soon as a worker, or `perdure run FILE --id {found}`, executes it.")
+
+
+@click.command(short_help="Say how a step ended whose outcome nobody knows.")
+@run_argument
+@click.option("--result", metavar="JSON", callback=strict_json, help="It worked, and this is its result.")
+@click.option("--error", metavar="TEXT", help="It failed, with this message.")
+@click.option("--retry", "again", is_flag=True, help="Try it again.")
+@click.option("--seq", type=click.IntRange(1), metavar="N", help="The step's row, where several are open.")
+@store_option
+def resolve(run_id: str, result: tuple[Any] | None, error: str | None, again: bool, seq: int | None, store: str) -> None:
+    """Say how a step ended, for a blocked run: the process died during a step with on_crash="ask".
+
+    `perdure show ID` tells which step it is. Give one of --result, --error and --retry.
+
+    \b
+    Examples:
+      perdure resolve refund-91ac --result '{"paid": true}'
+      perdure resolve refund-91ac --error "the bank refused"
+      perdure resolve refund-91ac --retry
+    """
+    if (result is not None) + (error is not None) + again != 1:
+        raise click.UsageError("Give one of --result, --error and --retry.")
+
+    async def act(engine: Engine, found: str) -> str:
+        if result is not None:
+            await engine.resolve(found, seq=seq, result=result[0])
+        elif error is not None:
+            await engine.resolve(found, seq=seq, error=error)
+        else:
+            await engine.resolve(found, seq=seq, retry=True)
+        return found
+
+    found = with_run(store, run_id, act)
+    say(f"Resolved. {found} goes on as soon as a worker, or `perdure run FILE --id {found}`, executes it.")
+
+
+@click.command(short_help="Start a new run from any point of another.")
+@run_argument
+@click.option("--at", "seq", type=click.IntRange(1), required=True, metavar="SEQ", help="The row where the new run begins to differ.")
+@click.option("--result", metavar="JSON", callback=strict_json, help="Use this result for the step in that row.")
+@click.option("--args", metavar="JSON", callback=strict_json, help="Run the step in that row with these arguments: an object by name.")
+@click.option("--id", "new_id", metavar="NEW", help="The new run's id. Default: made from the old one.")
+@store_option
+def fork(run_id: str, seq: int, result: tuple[Any] | None, args: tuple[Any] | None, new_id: str | None, store: str) -> None:
+    """Start a new run that shares the history of another before row SEQ. The old run stays as it is.
+
+    `perdure show ID` has the numbers of the rows. Without --result and --args, what SEQ asked for is done again.
+
+    \b
+    Examples:
+      perdure fork agent-91ac --at 7
+      perdure fork agent-91ac --at 7 --result '{"text": "a better answer", "tool_calls": []}'
+      perdure fork refund-91ac --at 4 --args '{"amount": 100}' --id refund-test
+    """
+    if result is not None and args is not None:
+        raise click.UsageError("Give --result or --args: with a result the step does not run.")
+    if args is not None and not isinstance(args[0], dict):
+        raise click.UsageError("--args is an object by name, for example '{\"amount\": 100}'.")
+
+    async def act(engine: Engine, found: str) -> tuple[str, str]:
+        changes: dict[str, Any] = {}
+        if result is not None:
+            changes["result"] = result[0]
+        if args is not None:
+            changes["args"] = args[0]
+        try:
+            new = await engine.fork(found, at=seq, new_id=new_id, **changes)
+        except ValueError as error:
+            raise Friendly(str(error), Exit.USAGE) from error
+        return found, new.id
+
+    found, new = with_run(store, run_id, act)
+    click.echo(new)
+    say(f"Forked {found} before row {seq}. It runs as soon as a worker, or `perdure run FILE --id {new}`, executes it.")

@@ -1,0 +1,145 @@
+"""How far a run is, live: one redrawn block on a terminal, now and then a line elsewhere, nothing when quiet.
+
+Rules: progress goes to stderr, so the result on stdout stays clean; what a person could do next is shown as a command.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from perdure.cli import words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LINE_EVERY_SECONDS = 5.0
+
+
+@dataclass
+class Snapshot:
+    """What is known of a run at a moment; `waiting` says in words what it waits for, `hint` what to type."""
+
+    status: str
+    steps_done: int = 0
+    steps_total: int = 0
+    running: list[str] = field(default_factory=list)
+    waiting: str | None = None
+    hint: str | None = None
+
+    @property
+    def running_text(self) -> str:
+        return ", ".join(name if count == 1 else f"{name} × {count}" for name, count in Counter(self.running).items())
+
+
+class Display(Protocol):
+    """Something that shows snapshots."""
+
+    def note(self, text: str) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def display(run_id: str, quiet: bool) -> Display:
+    if quiet:
+        return Silence()
+    return Screen(run_id) if sys.stderr.isatty() else Lines(run_id)
+
+
+class Silence:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """For logs and pipes: a line when something changes that matters, and one every few seconds."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._said = ("", "")
+        self._next = time.monotonic() + LINE_EVERY_SECONDS
+
+    def note(self, text: str) -> None:
+        click.echo(f"{self.run_id}: {text}", err=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        matters = (snapshot.waiting or "", snapshot.hint or "")
+        late = time.monotonic() >= self._next
+        if not late and (matters == self._said or not snapshot.hint):
+            return
+        self._said, self._next = matters, time.monotonic() + LINE_EVERY_SECONDS
+        self.note(f"{_steps(snapshot)}, {snapshot.waiting or snapshot.status}")
+        if snapshot.hint:
+            self.note(f"go on with: {snapshot.hint}")
+
+    def close(self) -> None: ...
+
+
+class Screen:
+    """For a terminal: bar, counts, time, and what is going on, redrawn in place and gone at the end."""
+
+    def __init__(self, run_id: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.run_id = run_id
+        self._begun = time.monotonic()
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(), redirect_stderr=True
+        )  # fmt: skip
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        self._console.print(f"{self.run_id}: {text}", markup=False)
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._live.update(self._block(snapshot), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _block(self, snapshot: Snapshot) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        line = Table.grid(padding=(0, 2))
+        line.add_row(
+            Text(self.run_id, style="bold"),
+            ProgressBar(total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30),
+            Text(_steps(snapshot)),
+            Text(_elapsed(time.monotonic() - self._begun)),
+            Text(snapshot.status, style=words.COLOURS.get(snapshot.status, "")),
+        )
+        rows: list[Any] = [line]
+        if snapshot.waiting:
+            rows.append(Text(f"  {snapshot.waiting}", style="yellow"))
+        elif snapshot.running:
+            rows.append(Text(f"  {snapshot.running_text}", style="dim", no_wrap=True, overflow="ellipsis"))
+        if snapshot.hint:
+            rows.append(Text(f"  in another terminal: {snapshot.hint}"))
+        return Group(*rows)
+
+
+def _steps(snapshot: Snapshot) -> str:
+    return f"{snapshot.steps_done:,} of {words.count(snapshot.steps_total, 'step')}"
+
+
+def _elapsed(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,268 @@
+"""A history as people read it: one entry for each thing that was asked for, with what came of it beneath.
+
+Rules: rows are shown in their order, answers under the command that they answer; long stretches of the same step are
+folded unless everything is asked for; nothing that failed is ever folded away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from perdure.cli import words
+from perdure.cli.waits import needs
+
+FOLD_OVER = 12
+FOLD_HEAD = 3
+_INDENT = " " * 20
+_ANSWERS = frozenset({"completed", "failed", "fired", "abandon", "attempt"})
+
+
+@dataclass
+class Entry:
+    """A row that stands for itself, with the rows that answer it."""
+
+    row: Any
+    answers: list[Any] = field(default_factory=list)
+
+    @property
+    def end(self) -> Any | None:
+        return next((row for row in self.answers if row.kind in ("completed", "failed", "fired", "abandon")), None)
+
+    @property
+    def foldable(self) -> bool:
+        plain = all(row.kind == "completed" for row in self.answers)
+        return self.row.kind in ("step", "child", "emit") and plain
+
+    @property
+    def mark(self) -> str:
+        end = self.end
+        if end is not None:
+            return _MARKS[end.kind]
+        return _MARKS["open"] if self.row.kind in ("step", "child", "timer", "spawn", "send") else " "
+
+
+_MARKS = {
+    "completed": click.style("✓", fg="green"),
+    "failed": click.style("✗", fg="red"),
+    "fired": click.style("✓", fg="green"),
+    "abandon": click.style("-", fg="magenta"),
+    "open": click.style("…", fg="yellow"),
+}
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def header(info: Any, limit: int | None) -> str:
+    """Who the run is: id, call, status, times, tags, where it comes from."""
+    begun = info.started_at or info.created_at
+    until = info.ended_at or datetime.now(UTC)
+    lines = [
+        click.style(info.id, bold=True) + "  " + words.status(info.status),
+        f"  {info.workflow}({words.arguments(info.args, limit)})",
+        f"  started {words.clock(begun)}, {'took' if info.ended_at else 'for'} {words.between(begun, until)}",
+    ]
+    if info.tags:
+        lines.append("  tags: " + ", ".join(f"{key}={words.value(item)}" for key, item in info.tags.items()))
+    if info.parent:
+        lines.append(f"  child of {info.parent}")
+    if info.forked_from:
+        lines.append(f"  forked from {info.forked_from}")
+    return "\n".join(lines)
+
+
+def body(info: Any, history: list[Any], full: bool) -> str:
+    """The entries in order, and how it stands or ended."""
+    begun = history[0].at if history else info.created_at
+    groups = [[entry] for entry in entries(history)] if full else folded(entries(history))
+    lines: list[str] = []
+    for group in groups:
+        if len(group) == 1:
+            lines += entry_lines(group[0], begun, None if full else 90)
+        else:
+            lines.append(_fold_line(group))
+    lines.append(ending(info, None if full else 200))
+    return "\n".join(lines)
+
+
+def ending(info: Any, limit: int | None = 200) -> str:
+    """The last line: the result, the error, or what it waits for."""
+    label = words.status(info.status)
+    match info.status:
+        case "completed":
+            return f"{label} → {words.value(info.result, limit)}"
+        case "failed":
+            return f"{label}: {words.error_line(info.error)}"
+        case _:
+            note = needs(info)
+            return f"{label}: {note}" if note else label
+
+
+def entries(history: Iterable[Any]) -> list[Entry]:
+    """Rows grouped by what they answer; the end of the run is told by `ending`."""
+    found: dict[int, Entry] = {}
+    for row in history:
+        if row.kind in _ANSWERS and row.ref in found:
+            found[row.ref].answers.append(row)
+        elif row.kind != "finish":
+            found[row.seq] = Entry(row)
+    return list(found.values())
+
+
+def folded(all_entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Entries one by one, and the middle of a long stretch of the same step as one group."""
+    stretch: list[Entry] = []
+    for entry in [*all_entries, None]:
+        if entry is not None and entry.foldable and (not stretch or _alike(entry, stretch[0])):
+            stretch.append(entry)
+            continue
+        yield from _fold(stretch)
+        stretch = [entry] if entry is not None and entry.foldable else []
+        if entry is not None and not entry.foldable:
+            yield [entry]
+
+
+def _alike(one: Entry, other: Entry) -> bool:
+    return (one.row.kind, one.row.name) == (other.row.kind, other.row.name)
+
+
+def _fold(stretch: list[Entry]) -> Iterator[list[Entry]]:
+    if len(stretch) <= FOLD_OVER:
+        yield from ([entry] for entry in stretch)
+        return
+    yield from ([entry] for entry in stretch[:FOLD_HEAD])
+    yield stretch[FOLD_HEAD:-1]
+    yield [stretch[-1]]
+
+
+def _fold_line(group: list[Entry]) -> str:
+    ended = [entry.end for entry in group if entry.end is not None]
+    times = [row.took_ms for row in ended if row.took_ms is not None]
+    text = f"{len(group):,} more of {group[0].row.name}"
+    if group[0].row.kind != "emit":
+        text += f": {len(ended):,} completed"
+        text += f", {len(group) - len(ended):,} open" if len(ended) < len(group) else ""
+    text += f", {words.duration(sum(times) / len(times))} on average" if times else ""
+    return click.style(f"{'⋮':>6}{_INDENT[6:]}{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)", dim=True)
+
+
+# --- an entry -------------------------------------------------------------------------------------
+
+
+def entry_lines(entry: Entry, begun: datetime, limit: int | None) -> list[str]:
+    row, end = entry.row, entry.end
+    offset = "+" + words.between(begun, row.at)
+    first = f"{row.seq:>6}  {click.style(offset.rjust(10), dim=True)}  {entry.mark[:1] if entry.mark == ' ' else entry.mark} {title(row, limit)}"
+    if end is not None and end.took_ms is not None:
+        first += click.style(f"  {words.duration(end.took_ms)}", dim=True)
+    beneath = [text for answer in entry.answers if (text := _answer(answer, limit))]
+    return [first, *_branches(beneath)]
+
+
+def _branches(texts: list[str]) -> list[str]:
+    return [f"{_INDENT}  {'└' if i == len(texts) - 1 else '├'} {text}" for i, text in enumerate(texts)]
+
+
+def title(row: Any, limit: int | None = 90) -> str:
+    """A row that stands for itself, on one line."""
+    data = row.data if isinstance(row.data, dict) else {}
+    match row.kind:
+        case "step":
+            return f"{row.name}({words.arguments(row.args, limit)})"
+        case "child" | "spawn":
+            verb = "child" if row.kind == "child" else "started"
+            run_id = f" as {data['id']}" if data.get("id") else ""
+            return f"{verb} {row.name}({words.arguments(row.args or data.get('args'), limit)}){run_id}"
+        case "timer":
+            return f"timer until {_when(data.get('until_ms'))}"
+        case "send":
+            return f"sent to {row.name}, channel {data.get('channel')}: {words.value(data.get('value'), limit)}"
+        case "message":
+            return f"← message on {row.name}: {words.value(_payload(row), limit)}"
+        case "emit":
+            return f"emitted to {row.name}: {words.value(_payload(row), limit)}"
+        case "tag":
+            return f"tagged {words.arguments(_payload(row), limit)}"
+        case "patch":
+            return f"took the new path of {row.name}"
+        case "reject":
+            return f"refused the message on {row.name}: {_payload(row)}"
+        case "cancel":
+            return "← cancel"
+        case "start":
+            return "start"
+        case _:
+            return " ".join(part for part in (row.kind, row.name) if part)
+
+
+def _answer(row: Any, limit: int | None) -> str:
+    match row.kind:
+        case "completed":
+            return "" if row.result is None else words.value(row.result, limit)
+        case "failed":
+            return click.style(words.error_line(row.error), fg="red")
+        case "attempt":
+            which = f"attempt {row.attempt}: " if row.attempt else "attempt: "
+            took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
+            return f"{which}{words.error_line(row.error or _payload(row))}{click.style(took, dim=True)}"
+        case "abandon":
+            return "cancelled"
+        case _:
+            return ""
+
+
+def _payload(row: Any) -> Any:
+    """What a row carries, wherever its kind keeps it."""
+    return next((thing for thing in (row.data, row.result, row.args) if thing is not None), None)
+
+
+def _when(ms: Any) -> str:
+    return words.clock(datetime.fromtimestamp(ms / 1000, UTC)) if isinstance(ms, int | float) else "?"
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def live_line(row: Any, names: dict[int, Any]) -> str:
+    """One row of a history as it comes in."""
+    time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return f"{click.style(time, dim=True)} {row.seq:>5}  {_live_text(row, names)}"
+
+
+def _live_text(row: Any, names: dict[int, Any]) -> str:
+    if row.kind == "finish":
+        return words.status(row.name or "finished")
+    if row.kind not in _ANSWERS:
+        return f"  {title(row)}"
+    asked = names.get(row.ref)
+    what = f"{asked.name or asked.kind} (row {row.ref})" if asked is not None else f"row {row.ref}"
+    took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
+    answer = _answer(row, 70)
+    return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{click.style(took, dim=True)}"
+
+
+def row_in_full(row: Any) -> str:
+    """One row with everything that it holds."""
+    answers = f", answers row {row.ref}" if row.ref is not None else ""
+    lines = [click.style(f"row {row.seq}: {row.kind} {row.name or ''}".rstrip(), bold=True) + answers, f"at {words.clock(row.at)}"]
+    if row.attempt is not None:
+        lines.append(f"attempt {row.attempt}")
+    if row.took_ms is not None:
+        lines.append(f"took {words.duration(row.took_ms)}")
+    for label in ("args", "result", "error", "data"):
+        if (thing := getattr(row, label)) is not None:
+            lines.append(f"{label}:\n{_pretty(thing)}")
+    return "\n".join(lines)
+
+
+def _pretty(thing: Any) -> str:
+    if isinstance(thing, dict) and isinstance(thing.get("traceback"), str):
+        rest = {key: item for key, item in thing.items() if key != "traceback"}
+        return f"{_pretty(rest)}\n{thing['traceback']}"
+    return msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2).decode()

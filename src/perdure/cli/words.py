@@ -1,0 +1,95 @@
+"""How times, durations, values and statuses are worded for people.
+
+Rules: pure functions; one line unless asked for more; ids are never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+import msgspec
+
+COLOURS = {
+    "completed": "green",
+    "running": "cyan",
+    "pending": "cyan",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "blocked": "red",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def clock(at: datetime | None) -> str:
+    """A time in the reader's own zone."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(ms: float) -> str:
+    """Two units at most: 12 ms, 1.2 s, 3 min 5 s, 2 d 4 h."""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1_000:.1f} s"
+    rest, parts = round(ms / 1_000), []
+    for unit, seconds in _UNITS:
+        count, rest = divmod(rest, seconds)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def between(first: datetime, last: datetime) -> str:
+    return duration((last - first).total_seconds() * 1_000)
+
+
+def value(thing: Any, limit: int | None = 60) -> str:
+    """A value as JSON on one line, cut to `limit` characters; None is no limit."""
+    text = msgspec.json.encode(thing, enc_hook=str).decode()
+    if limit is None or len(text) <= limit:
+        return text
+    size = f"… ({len(text):,} characters)"
+    return text[: max(limit - len(size), 20)] + size
+
+
+def arguments(args: Any, limit: int | None = 80) -> str:
+    """The inside of a call's parentheses; the room is shared among the arguments."""
+    if not args:
+        return ""
+    if not isinstance(args, dict):
+        return value(args, limit)
+    share = None if limit is None else max(24, limit // len(args))
+    text = ", ".join(f"{name}={value(item, share)}" for name, item in args.items())
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def status(word: str, width: int = 0) -> str:
+    return click.style(word.ljust(width), fg=COLOURS.get(word))
+
+
+def error_line(error: Any) -> str:
+    """A recorded error as `Type: message`, its first line."""
+    if not isinstance(error, dict):
+        return str(error)
+    message = str(error.get("message") or "").partition("\n")[0]
+    return f"{error.get('type', 'Error')}: {message}" if message else str(error.get("type", "Error"))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with aligned columns; styled cells count by what is visible."""
+    lines = [[click.style(cell, bold=True) for cell in head], *rows]
+    widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(_pad(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _pad(cell: str, width: int) -> str:
+    return cell + " " * (width - len(click.unstyle(cell)))

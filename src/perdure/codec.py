@@ -1,0 +1,335 @@
+"""Typed JSON: arguments by parameter name, results by return annotation, messages by the type a receiver asks for.
+
+Rules: what is encoded is decoded again and compared before it counts as stored, so a value either comes back the
+same or is an error that names it; a signature is compiled at its first use and then costs a few microseconds;
+raw exceptions of the libraries below never come out of here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+import weakref
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from perdure import codec_errors
+from perdure.api import Call, Definition
+from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
+from perdure.codec_types import (
+    ENCODER,
+    Slot,
+    Unsupported,
+    dec_hook,
+    difference,
+    explain_difference,
+    explain_failure,
+    same_plain,
+    slot_of,
+    tidy,
+)
+from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge
+
+__all__ = [
+    "JsonCodec",
+    "Signature",
+    "decode",
+    "decode_error",
+    "encode",
+    "encode_error",
+    "failure_of_run",
+    "failure_of_step",
+    "failure_of_verb",
+    "signature_of",
+]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_STAR, _STARSTAR = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+
+# --- single values --------------------------------------------------------------------------------
+
+
+def encode(value: Any, type_: Any = Any, where: str = "the value", *, limit_bytes: int | None = None) -> bytes:
+    """A value as JSON. Raises `NotSerializable` if it would not come back the same as `type_`."""
+    return _dump(_slot_for(type_, where), value, where, "", limit_bytes)
+
+
+def decode(raw: bytes, type_: Any = Any, where: str = "the value") -> Any:
+    """JSON as a value of `type_`. Raises `NotSerializable` if it does not fit."""
+    return _load(_slot_for(type_, where), raw, where)
+
+
+def _slot_for(type_: Any, where: str) -> Slot:
+    try:
+        return slot_of(type_)
+    except Unsupported as error:
+        raise DefinitionError(_no_form(where, type_, str(error))) from None
+
+
+def _no_form(what: str, type_: Any, reason: str) -> str:
+    return (
+        f"{what} is annotated as {type_!r}, which can't be stored: {reason}. Use plain types, a dataclass, a msgspec "
+        "Struct (tagged, in unions) or a pydantic model; files, locks and clients are made inside steps."
+    )
+
+
+def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | None) -> bytes:
+    try:
+        raw = slot.encode(value)
+        found = slot.compare(value, slot.decode(raw))
+    except DefinitionError:
+        raise
+    except Exception as error:
+        raise NotSerializable(where, explain_failure(slot, value, error, place)) from None
+    if found is not None:
+        raise NotSerializable(where, explain_difference(found, place))
+    return _within(raw, where, limit_bytes)
+
+
+def _load(slot: Slot, raw: bytes, where: str) -> Any:
+    try:
+        return slot.decode(raw)
+    except DefinitionError:
+        raise
+    except Exception as error:
+        raise NotSerializable(where, f"it does not fit `{slot.label}`: {tidy(error)}") from None
+
+
+def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
+    if limit_bytes is not None and len(raw) > limit_bytes:
+        raise PayloadTooLarge(where, len(raw), limit_bytes)
+    return raw
+
+
+# --- signatures -----------------------------------------------------------------------------------
+
+
+class Signature:
+    """The parameters and the result of one function, compiled; `.options()` clones share it."""
+
+    def __init__(self, definition: Definition[..., Any]) -> None:
+        self.what = f"{definition.kind} {definition.name}"
+        names = _Names(definition)
+        parameters = list(definition.signature.parameters.values())
+        self._names = [parameter.name for parameter in parameters]
+        self._kinds = [parameter.kind for parameter in parameters]
+        self._slots = [_parameter_slot(parameter, names, self.what) for parameter in parameters]
+        self._positional = sum(kind in _POSITIONAL for kind in self._kinds)
+        self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
+        self._all_positional = self._positional == len(parameters)
+        self._result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
+        self._box = self._box_type() if all(slot.native for slot in self._slots) else None
+        self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
+        self._plain = all(slot.plain for slot in self._slots)
+
+    def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit_bytes: int | None = None) -> bytes:
+        """What was passed, as a JSON object by parameter name, in the order of the signature."""
+        if not args and not kwargs:
+            return b"{}"
+        values = args if not kwargs and len(args) <= self._positional else self._arranged(args, kwargs)
+        raw = self._encode_box(values)
+        if raw is None:
+            raw = self._encode_each(values)
+        return raw if limit_bytes is None else _within(raw, f"the arguments of {self.what}", limit_bytes)
+
+    def decode_args(self, raw: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Fresh, typed arguments: `fn(*args, **kwargs)`."""
+        if raw == b"{}":
+            return (), {}
+        values = self._decode_each(raw) if self._read_box is None else self._decode_box(raw)
+        if self._all_positional and not any(value is UNSET for value in values):
+            return values, {}
+        return self._spread(values)
+
+    def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
+        """What the function returned."""
+        return _dump(self._result, value, f"the result of {self.what}", "the return type", limit_bytes)
+
+    def decode_result(self, raw: bytes) -> Any:
+        return _load(self._result, raw, f"the result of {self.what}")
+
+    def _box_type(self) -> Any:
+        """All arguments as one struct, so that they are written, read and compared by three calls into C."""
+        fields = [(f"p{i}", slot.type, UNSET) for i, slot in enumerate(self._slots)]
+        return msgspec.defstruct("Arguments", fields, rename={f"p{i}": n for i, n in enumerate(self._names)}, forbid_unknown_fields=True)
+
+    def _encode_box(self, values: tuple[Any, ...]) -> bytes | None:
+        """The fast way; None where it does not work out, and `_encode_each` tells why."""
+        if self._box is None or self._read_box is None:
+            return None
+        try:
+            raw = ENCODER.encode(self._box(*values))
+            back = msgspec.structs.astuple(self._read_box(raw))[: len(values)]
+            found = same_plain(values, back) if self._plain else difference(values, back)
+        except Exception:
+            return None
+        return raw if found is None else None
+
+    def _encode_each(self, values: tuple[Any, ...]) -> bytes:
+        parts: list[bytes] = []
+        for name, slot, value in zip(self._names, self._slots, values, strict=False):
+            if value is not UNSET:
+                raw = _dump(slot, value, f"argument {name!r} of {self.what}", "the parameter", None)
+                parts.append(b"%s:%s" % (ENCODER.encode(name), raw))
+        return b"{%s}" % b",".join(parts)
+
+    def _decode_box(self, raw: bytes) -> tuple[Any, ...]:
+        assert self._read_box is not None
+        try:
+            return msgspec.structs.astuple(self._read_box(raw))
+        except Exception:
+            return self._decode_each(raw)  # names the argument that does not fit
+
+    def _decode_each(self, raw: bytes) -> tuple[Any, ...]:
+        given = _load(_slot_for(dict[str, Raw], "arguments"), raw, f"the arguments of {self.what}")
+        if unknown := set(given) - set(self._names):
+            names = ", ".join(sorted(unknown))
+            raise NotSerializable(f"the arguments of {self.what}", f"they were recorded with {names}, which the function has no longer")
+        pairs = zip(self._names, self._slots, strict=True)
+        return tuple(_load(slot, given[name], f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs)
+
+    def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """One value for every parameter, UNSET where nothing was passed."""
+        values: list[Any] = [UNSET] * len(self._names)
+        head = args[: self._positional]
+        values[: len(head)] = head
+        if len(args) > len(head):
+            values[self._positional] = list(args[len(head) :])
+        rest: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            if name in self._by_name:
+                values[self._by_name[name]] = value
+            else:
+                rest[name] = value
+        if rest:
+            values[-1] = rest
+        return tuple(values)
+
+    def _spread(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The reverse of `_arranged`: behind a gap, positional parameters are passed by name."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        gap = False
+        for name, kind, value in zip(self._names, self._kinds, values, strict=True):
+            if value is UNSET:
+                gap = True
+            elif kind is _STAR:
+                args.extend(value)
+            elif kind is _STARSTAR:
+                kwargs.update(value)
+            elif gap or kind not in _POSITIONAL:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return tuple(args), kwargs
+
+
+class _Names:
+    """Resolves the annotations of one function."""
+
+    def __init__(self, definition: Definition[..., Any]) -> None:
+        fn = inspect.unwrap(definition.fn)
+        self._globals = getattr(fn, "__globals__", {})
+        self._locals = {one.__name__: one for one in getattr(fn, "__type_params__", ())} | (definition.scope or {})
+
+    def slot(self, annotation: Any, what: str, wrap: Any = None) -> Slot:
+        type_ = self._resolved(annotation, what)
+        try:
+            return slot_of(type_ if wrap is None else wrap(type_))
+        except Unsupported as error:
+            raise DefinitionError(_no_form(what, type_, str(error))) from None
+
+    def _resolved(self, annotation: Any, what: str) -> Any:
+        if annotation is inspect.Parameter.empty:
+            return Any
+        holder = SimpleNamespace(__annotations__={"it": annotation})
+        try:
+            return typing.get_type_hints(holder, self._globals, self._locals, include_extras=True)["it"]
+        except Exception as error:
+            raise DefinitionError(
+                f"{what}: the annotation {annotation!r} can't be resolved ({error}). Import or define what it names at "
+                "module level, not only under TYPE_CHECKING, and before the first call."
+            ) from None
+
+
+def _parameter_slot(parameter: inspect.Parameter, names: _Names, what: str) -> Slot:
+    """The slot of a parameter. One that may be left out is not refused before it is used."""
+    wrap = {_STAR: lambda type_: list[type_], _STARSTAR: lambda type_: dict[str, type_]}.get(parameter.kind)  # type: ignore[valid-type]
+    try:
+        return names.slot(parameter.annotation, f"Parameter {parameter.name!r} of {what}", wrap)
+    except DefinitionError as error:
+        if parameter.default is parameter.empty and wrap is None:
+            raise
+        refuse = functools.partial(_refuse, str(error))
+        return Slot(Any, refuse, refuse, native=False, plain=False)
+
+
+def _refuse(text: str, _: Any) -> Any:
+    raise DefinitionError(text)
+
+
+_signatures: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool], Signature]] = weakref.WeakKeyDictionary()
+
+
+def signature_of(definition: Definition[..., Any]) -> Signature:
+    """The compiled signature of a definition; made at the first use, when annotations can be resolved."""
+    found = definition.__dict__.get("_compiled")
+    if found is None:
+        of_function = _signatures.setdefault(definition.fn, {})
+        key = (definition.name, definition.call_options.transactional)
+        found = of_function.get(key)
+        if found is None:
+            found = of_function[key] = Signature(definition)
+        definition.__dict__["_compiled"] = found
+    return typing.cast("Signature", found)
+
+
+# --- for the kernel -------------------------------------------------------------------------------
+
+
+class JsonCodec:
+    """`core.events.Codec`: what the kernel and the runtime use, with the limit for one payload."""
+
+    def __init__(self, payload_bytes_max: int | None = None) -> None:
+        self.payload_bytes_max = payload_bytes_max
+
+    def encode_call(self, call: Call[Any]) -> bytes:
+        return signature_of(call.definition).encode_args(call.args, call.kwargs, limit_bytes=self.payload_bytes_max)
+
+    def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
+        return decode(raw, Any, "the answer") if call is None else signature_of(call.definition).decode_result(raw)
+
+    def encode_output(self, definition: Definition[..., Any], value: Any) -> bytes:
+        return signature_of(definition).encode_result(value, limit_bytes=self.payload_bytes_max)
+
+    def encode(self, value: Any, where: str) -> bytes:
+        """A message or an item: the reader says what type it wants, so the value's own class may be one."""
+        return encode(value, _own_type(value), where, limit_bytes=self.payload_bytes_max)
+
+    def decode(self, raw: bytes, type_: Any, where: str) -> Any:
+        return decode(raw, type_, where)
+
+    def encode_error(self, error: BaseException) -> bytes:
+        return encode_error(error)
+
+    def decode_failure(self, call: Call[Any] | None, raw: bytes) -> Exception:
+        return codec_errors.decode_failure("?" if call is None else call.definition.name, raw)
+
+
+def _own_type(value: Any) -> Any:
+    """The class of a value, if JSON does not have it and it can be asked for by a reader."""
+    cls = type(value)
+    if cls in (str, int, bool, dict, list, float, type(None)):
+        return Any
+    try:
+        slot_of(cls)
+    except Unsupported:
+        return Any
+    return cls

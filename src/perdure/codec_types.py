@@ -1,0 +1,441 @@
+"""Annotated types, compiled: how a value of each becomes JSON, comes back, and is compared with what it was.
+
+Rules: nothing is guessed, a value that would come back as something else is reported with the place and the
+reason; the same value gives the same bytes in every process, so sets are written in sorted order; pydantic is
+used when the application has loaded it, and never imported from here on its own account.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import inspect
+import marshal
+import math
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+Difference = tuple[str, Any, Any]
+"""Where two values part: the path, what was given, what came back."""
+
+
+class Unsupported(TypeError):
+    """A type that has no JSON form."""
+
+
+class Slot:
+    """One annotated place for a value. `native` slots are written and read by the plain encoder and decoder."""
+
+    __slots__ = ("decode", "encode", "label", "native", "plain", "type")
+
+    def __init__(self, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], *, native: bool, plain: bool) -> None:
+        self.type, self.label = type_, label_of(type_)
+        self.encode, self.decode = encode, decode
+        self.native, self.plain = native, plain
+
+    def compare(self, value: Any, back: Any) -> Difference | None:
+        return same_plain(value, back) if self.plain else difference(value, back)
+
+
+def slot_of(type_: Any) -> Slot:
+    """The slot for an annotation; raises `Unsupported` with the reason. Hashable types are compiled once."""
+    try:
+        return _cached_slot(type_)
+    except Unsupported:
+        raise
+    except TypeError:  # an annotation that can't be hashed
+        return _compile(type_)
+
+
+def label_of(type_: Any) -> str:
+    """A type as people write it."""
+    return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_).replace("typing.", "")
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+_PLAIN = {"AnyType", "NoneType", "BoolType", "IntType", "FloatType", "StrType", "ListType", "DictType", "UnionType", "TypedDictType"}
+_PLAIN |= {"LiteralType", "VarTupleType", "TupleType", "Field", "Metadata"}
+_SETS = {"SetType", "FrozenSetType", "CollectionType"}
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_slot(type_: Any) -> Slot:
+    return _compile(type_)
+
+
+def _compile(type_: Any) -> Slot:
+    type_ = _normal(type_)
+    if _is_model(type_):
+        return _adapted(type_, "")
+    try:
+        decoder = msgspec.json.Decoder(type_, dec_hook=dec_hook)
+        kinds, customs = _parts(type_)
+    except (TypeError, NameError, AttributeError) as error:
+        return _adapted(type_, str(error))
+    if foreign := [cls for cls in customs if not _has_hook(cls)]:
+        return _adapted(type_, f"{label_of(foreign[0])} has no JSON form")
+    if kinds & _SETS:
+        return Slot(type_, lambda value: ENCODER.encode(ordered(value)), decoder.decode, native=False, plain=False)
+    return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
+
+
+def _normal(type_: Any) -> Any:
+    """Annotations that mean the same as a simpler one."""
+    if type_ is inspect.Parameter.empty or type_ is object:
+        return Any
+    if type_ in (typing.NoReturn, typing.Never):
+        return None
+    if typing.get_origin(type_) is collections.abc.Iterable:
+        return list[typing.get_args(type_)[0]]  # type: ignore[misc]
+    return type_
+
+
+def _parts(type_: Any) -> tuple[set[str], list[Any]]:
+    """The kinds of node in a type, and the classes that msgspec leaves to hooks."""
+    kinds: set[str] = set()
+    customs: list[Any] = []
+    seen: set[int] = set()
+    ahead: list[Any] = [msgspec.inspect.type_info(type_)]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, tuple | list):
+            ahead.extend(node)
+        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
+            seen.add(id(node))
+            kinds.add(type(node).__name__)
+            if isinstance(node, msgspec.inspect.CustomType):
+                customs.append(node.cls)
+            ahead.extend(getattr(node, name) for name in node.__struct_fields__ if name not in ("cls", "default", "default_factory"))
+    return kinds, customs
+
+
+def _pydantic() -> Any:
+    module = sys.modules.get("pydantic")
+    return module if module is not None and hasattr(module, "TypeAdapter") else None
+
+
+def _is_model(cls: Any) -> bool:
+    pydantic = _pydantic()
+    return pydantic is not None and isinstance(cls, type) and not isinstance(cls, types.GenericAlias) and issubclass(cls, pydantic.BaseModel)
+
+
+def _has_hook(cls: Any) -> bool:
+    return _is_model(cls) or (isinstance(cls, type) and issubclass(cls, pathlib.PurePath))
+
+
+def _adapted(type_: Any, reason: str) -> Slot:
+    """A slot by pydantic, for its models and for the unions that msgspec leaves out."""
+    pydantic = _pydantic()
+    if pydantic is None:
+        raise Unsupported(_first_line(reason))
+    try:
+        adapter = pydantic.TypeAdapter(type_)
+        adapter.rebuild(raise_errors=True)
+    except Exception as error:
+        raise Unsupported(_first_line(reason or str(error))) from None
+    dump = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings=False)
+    encode = (lambda value: dump(ordered(value))) if _has_sets(adapter) else dump
+    return Slot(type_, encode, adapter.validate_json, native=False, plain=False)
+
+
+def _has_sets(adapter: Any) -> bool:
+    try:
+        return '"uniqueItems"' in msgspec.json.encode(adapter.json_schema(mode="serialization")).decode()
+    except Exception:
+        return True  # there is no schema for it, so better look
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:300]
+
+
+def _enc_hook(value: Any) -> Any:
+    if _is_model(type(value)):
+        return msgspec.Raw(slot_of(type(value)).encode(value))
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    raise Unsupported(label_of(type(value)))
+
+
+def dec_hook(type_: Any, data: Any) -> Any:
+    if _is_model(type_):
+        return slot_of(type_).decode(ENCODER.encode(data))
+    return type_(data)
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
+
+
+# --- looking into values --------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def fields_of(cls: type) -> tuple[str, ...]:
+    """The names of the fields of a record class; nothing for all others."""
+    if issubclass(cls, msgspec.Struct):
+        return cls.__struct_fields__
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    if "__attrs_attrs__" in cls.__dict__ or hasattr(cls, "__attrs_attrs__"):
+        return tuple(field.name for field in cls.__attrs_attrs__)
+    return tuple(cls.model_fields) if _is_model(cls) else ()  # type: ignore[attr-defined]
+
+
+def children(value: Any) -> Iterator[tuple[str, Any]]:
+    """The values inside a value, each with its step of a path."""
+    if isinstance(value, dict):
+        yield from ((f"[{_short(key)}]", inner) for key, inner in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((f"[{index}]", inner) for index, inner in enumerate(value))
+    elif isinstance(value, set | frozenset):
+        yield from (("{…}", inner) for inner in value)
+    else:
+        yield from ((f".{name}", getattr(value, name)) for name in fields_of(type(value)) if hasattr(value, name))
+
+
+def ordered(value: Any) -> Any:
+    """The value with sorted lists in the places of its sets, to be encoded only."""
+    if isinstance(value, set | frozenset):
+        return sorted((ordered(item) for item in value), key=ENCODER.encode)
+    if isinstance(value, list | tuple):
+        return [ordered(item) for item in value]
+    if isinstance(value, dict):
+        return {key: ordered(item) for key, item in value.items()}
+    if names := fields_of(type(value)):
+        return _with_ordered_fields(value, names)
+    return value
+
+
+def _with_ordered_fields(value: Any, names: tuple[str, ...]) -> Any:
+    clone = copy.copy(value)
+    for name in names:
+        if hasattr(clone, name):
+            _force(clone, name, ordered(getattr(clone, name)))
+    return clone
+
+
+def _force(target: Any, name: str, value: Any) -> None:
+    if isinstance(target, msgspec.Struct):
+        msgspec.structs.force_setattr(target, name, value)
+    elif name in getattr(target, "__dict__", ()):
+        target.__dict__[name] = value
+    else:
+        object.__setattr__(target, name, value)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def same_plain(value: Any, back: Any) -> Difference | None:
+    """`difference` for types of JSON's own: nearly always one comparison of two byte strings."""
+    try:
+        if marshal.dumps(value, 2) == marshal.dumps(back, 2):  # version 2 knows no references
+            return None
+    except ValueError:
+        pass  # a class that marshal does not know, so the slow way tells which
+    return difference(value, back)
+
+
+def difference(value: Any, back: Any) -> Difference | None:
+    """Where `back` is not the same as `value`: types count, and so does the order of dicts."""
+    cls = type(value)
+    if cls is not type(back):
+        return None if cls is int and type(back) is float and value == back else ("", value, back)
+    return _comparer(cls)(value, back)
+
+
+@functools.lru_cache(maxsize=4096)
+def _comparer(cls: type) -> Callable[[Any, Any], Difference | None]:
+    if issubclass(cls, list | tuple):
+        return _compare_items
+    if issubclass(cls, dict):
+        return _compare_entries
+    if issubclass(cls, set | frozenset):
+        return _compare_sets
+    if issubclass(cls, dt.datetime | dt.time):
+        return _compare_times
+    if issubclass(cls, decimal.Decimal):
+        return _compare_texts
+    if not _is_model(cls) and fields_of(cls):
+        return functools.partial(_compare_fields, fields_of(cls))
+    return _compare_whole
+
+
+def _compare_items(value: Any, back: Any) -> Difference | None:
+    if len(value) != len(back):
+        return ("", value, back)
+    for index, item in enumerate(value):
+        if (found := difference(item, back[index])) is not None:
+            return (f"[{index}]{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_entries(value: Any, back: Any) -> Difference | None:
+    if len(value) != len(back):
+        return ("", value, back)
+    for (key, item), (other_key, other) in zip(value.items(), back.items(), strict=True):
+        if difference(key, other_key) is not None:
+            return ("", value, back)
+        if (found := difference(item, other)) is not None:
+            return (f"[{_short(key)}]{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_sets(value: Any, back: Any) -> Difference | None:
+    same = len(value) == len(back) and {(type(item), item) for item in value} == {(type(item), item) for item in back}
+    return None if same else ("", value, back)
+
+
+def _compare_times(value: Any, back: Any) -> Difference | None:
+    return None if value.utcoffset() == back.utcoffset() and value == back else ("", value, back)
+
+
+def _compare_texts(value: Any, back: Any) -> Difference | None:
+    return None if str(value) == str(back) else ("", value, back)
+
+
+def _compare_fields(names: tuple[str, ...], value: Any, back: Any) -> Difference | None:
+    for name in names:
+        found = difference(getattr(value, name, msgspec.UNSET), getattr(back, name, msgspec.UNSET))
+        if found is not None:
+            return (f".{name}{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_whole(value: Any, back: Any) -> Difference | None:
+    if value == back:
+        return None
+    if type(value).__eq__ is object.__eq__ and slot_of(type(value)).encode(value) == slot_of(type(value)).encode(back):
+        return None
+    return ("", value, back)
+
+
+# --- saying what is wrong -------------------------------------------------------------------------
+
+
+def explain_failure(slot: Slot, value: Any, error: Exception, place: str) -> str:
+    """Why a value could not be written, or not be read again, and what to do."""
+    if isinstance(error, RecursionError):
+        return "it contains itself, or is nested too deeply; give parts of it ids and refer to those"
+    path, culprit = _culprit(value, slot.encode)
+    if culprit is not None:
+        return _at(path) + _why(culprit)
+    if (found := _not_finite(value)) is not None:
+        return found
+    return f"it does not fit `{slot.label}`: {tidy(error)}; pass what {place or 'the type'} says, or change the annotation"
+
+
+def explain_difference(found: Difference, place: str) -> str:
+    """What would come back instead of a value, and what to annotate."""
+    path, value, back = found
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{_at(path)}{_NAN.format(value)}"
+    if type(value) is type(back) and not (isinstance(value, dict) and list(map(type, value)) != list(map(type, back))):
+        return f"{_at(path)}it would come back different: {_short(value)} became {_short(back)}"
+    return f"{_at(path)}it would come back as {_described(back)}, not {_described(value)}; {_advice(path, value, place)}"
+
+
+def tidy(error: Exception) -> str:
+    """A validation error in one line."""
+    return " ".join(line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line)[:400]
+
+
+_NAN = "{} is not JSON; pass None or a string in its place"
+
+
+def _at(path: str) -> str:
+    return f"at {path}, " if path else ""
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{label_of(type(value))}>"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _described(value: Any) -> str:
+    if type(value) is dict and value:
+        return f"dict with {label_of(type(next(iter(value))))} keys"
+    return label_of(type(value))
+
+
+def _advice(path: str, value: Any, place: str) -> str:
+    base = next((cls for cls in (str, bool, int, float, list, dict, bytes) if isinstance(value, cls) and type(value) is not cls), None)
+    if base is not None and not isinstance(value, enum.Enum):
+        return f"convert it with {base.__name__}() first"
+    if isinstance(value, bytearray | memoryview):
+        return "convert it with bytes() first"
+    wanted = _annotation_for(value)
+    if not place:
+        return f"convert it to plain JSON values, or wrap it in a dataclass with a field of type {wanted}"
+    return f"annotate {place} as {wanted}" if not path else f"annotate {place} with a type that says {wanted} there"
+
+
+def _annotation_for(value: Any) -> str:
+    inner = {label_of(type(item)) for _, item in children(value)} if isinstance(value, tuple | set | frozenset | dict | list) else set[str]()
+    item = inner.pop() if len(inner) == 1 else "Any"
+    match value:
+        case tuple() if type(value) is tuple:
+            return f"tuple[{item}, ...]"
+        case set() | frozenset() | list() if type(value) in (set, frozenset, list):
+            return f"{type(value).__name__}[{item}]"
+        case dict() if type(value) is dict:
+            keys = {label_of(type(key)) for key in value}
+            return f"dict[{keys.pop() if len(keys) == 1 else 'str'}, {item}]"
+        case _:
+            return label_of(type(value))
+
+
+def _culprit(value: Any, encode: Callable[[Any], bytes], path: str = "", depth: int = 0) -> tuple[str, Any]:
+    """The innermost part that can't be written; None if all can."""
+    if _can(encode, value):
+        return ("", None)
+    if depth < 50:
+        for step, inner in children(value):
+            if not _can(ENCODER.encode, inner) and not isinstance(inner, set | frozenset):
+                return _culprit(inner, ENCODER.encode, path + step, depth + 1)
+    return (path, value)
+
+
+def _can(encode: Callable[[Any], bytes], value: Any) -> bool:
+    try:
+        encode(value)
+    except Exception:
+        return False
+    return True
+
+
+def _why(value: Any) -> str:
+    name = label_of(type(value))
+    if isinstance(value, str):
+        return "the text has a lone surrogate, which is not valid Unicode; decode it with errors='replace'"
+    if isinstance(value, dict):
+        return "its keys must be strings or numbers; use str keys, or a list of pairs"
+    if inspect.isawaitable(value):
+        return f"a {name} was not awaited; await it and pass its result"
+    if isinstance(value, Iterator):
+        return f"a {name} can be read only once; pass a list of its items"
+    if callable(value):
+        return f"a {name} is code, which is never stored; pass a name and look it up inside the step"
+    return f"{name} has no JSON form; pass plain values, a dataclass or a msgspec Struct. Open files, locks and clients are made inside steps"
+
+
+def _not_finite(value: Any, path: str = "", depth: int = 0) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return _at(path) + _NAN.format(value)
+    inner = children(value) if depth < 50 else ()
+    return next((found for step, item in inner if (found := _not_finite(item, path + step, depth + 1))), None)

@@ -1,0 +1,49 @@
+"""Says in words where workflow code and its history part.
+
+Rules: both sides are shown as rows, long arguments only around the place where they differ.
+"""
+
+from __future__ import annotations
+
+from perdure.core.events import Command, Event
+
+_AROUND = 60
+
+
+def difference(row: Event, command: Command | None) -> str:
+    """Lines for people: what the history has, what the code asks for, and what to do."""
+    recorded = _text(row.data)
+    asked = _text(command.data) if command is not None else ""
+    if command is not None and (row.kind, row.name) == (command.kind, command.name):
+        recorded, asked = _focus(recorded, asked)
+    have = f"  history, row {row.seq}: {_label(row.kind, row.name)} {_short(recorded)}".rstrip()
+    want = "nothing" if command is None else f"{_label(command.kind, command.name)} {_short(asked)}".rstrip()
+    return (
+        "the code does not fit the history.\n"
+        f"{have}\n  code now asks for: {want}\n"
+        "Nothing was changed. Put the code right and start it again, guard the change with patched(), "
+        "or fork the run before this row."
+    )
+
+
+def _label(kind: str, name: str | None) -> str:
+    return kind if name is None else f"{kind} {name}"
+
+
+def _text(data: object) -> str:
+    if data is None:
+        return ""
+    raw = data if isinstance(data, bytes) else data.read()  # type: ignore[attr-defined]
+    return raw.decode()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 4 * _AROUND else text[: 4 * _AROUND] + " …"
+
+
+def _focus(one: str, other: str) -> tuple[str, str]:
+    """Both texts cut to the place where they start to differ."""
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    begin = max(0, same - _AROUND)
+    lead = "… " if begin else ""
+    return lead + one[begin:], lead + other[begin:]

@@ -1,0 +1,148 @@
+"""Events, commands and outcomes: the only values that enter or leave the kernel.
+
+A history is one sequence of rows, numbered from 1 without gaps. Three families of kinds:
+
+- **inputs** tell workflow code what happened; each one is fed alone and the loop runs until quiet;
+- **commands** are what that code then asked for; they stand right behind the input that led to them;
+- **notes** are for people and for recovery (an attempt failed); workflow code never sees them.
+
+So the order of rows is the order of execution, and replay needs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# inputs
+START = "start"
+COMPLETED = "completed"
+FAILED = "failed"
+FIRED = "fired"
+MESSAGE = "message"
+CANCEL = "cancel"
+INPUTS = frozenset({START, COMPLETED, FAILED, FIRED, MESSAGE, CANCEL})
+
+# commands
+STEP = "step"
+CHILD = "child"
+SPAWN = "spawn"
+SEND = "send"
+TIMER = "timer"
+EMIT = "emit"
+TAG = "tag"
+PATCH = "patch"
+REJECT = "reject"
+ABANDON = "abandon"
+FINISH = "finish"
+COMMANDS = frozenset({STEP, CHILD, SPAWN, SEND, TIMER, EMIT, TAG, PATCH, REJECT, ABANDON, FINISH})
+
+# notes
+ATTEMPT = "attempt"
+NOTES = frozenset({ATTEMPT})
+
+
+class Chunked(Protocol):
+    """Recorded data that is stored in pieces: comparable by digest, readable on demand."""
+
+    def same_as(self, raw: bytes) -> bool: ...
+
+    def read(self) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Event:
+    """One row of a history.
+
+    `ref` is the `seq` of the command that an input or a note answers; `name` is a step, workflow,
+    channel, stream or change id; `data` is JSON; `at_ms` is milliseconds UTC; `took_ms` is how long
+    the last attempt of a step ran. `edited` marks a step whose arguments a person changed in a fork:
+    replay then compares kind and name only, and the step runs with the recorded arguments.
+    """
+
+    seq: int
+    kind: str
+    at_ms: int
+    ref: int | None = None
+    name: str | None = None
+    data: bytes | Chunked | None = None
+    took_ms: int | None = None
+    edited: bool = False
+
+
+@dataclass(slots=True)
+class Command:
+    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn."""
+
+    seq: int
+    kind: str
+    ref: int | None = None
+    name: str | None = None
+    data: bytes | None = None
+    call: Any = None
+    key: str | None = None
+    at_ms: int = 0
+    edited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The workflow returned; `result` is JSON."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The workflow raised; `error` is the recorded error as JSON."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The workflow was cancelled and let it happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The workflow asked for a successor under the same id; `call` is the successor's call."""
+
+    call: Any
+    workflow: str
+    args: bytes
+
+
+Outcome = Completed | Failed | Cancelled | Continued
+
+
+class Codec(Protocol):
+    """How the kernel turns calls and values into JSON and back; given to it, so that it stays pure."""
+
+    def encode_call(self, call: Any) -> bytes: ...
+
+    def decode_result(self, call: Any, raw: bytes) -> Any: ...
+
+    def encode_output(self, definition: Any, value: Any) -> bytes: ...
+
+    def encode(self, value: Any, where: str) -> bytes: ...
+
+    def decode(self, raw: bytes, type_: Any, where: str) -> Any: ...
+
+    def encode_error(self, error: BaseException) -> bytes: ...
+
+    def decode_failure(self, call: Any, raw: bytes) -> Exception: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit."""
+
+    run_id: str
+    workflow: str
+    seed: int
+    timeout_ms: int | None = None
+
+
+Main = Callable[[], Any]

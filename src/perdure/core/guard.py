@@ -1,0 +1,97 @@
+"""Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
+
+Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and
+returns; imports, tracebacks and log handlers that open files on their own account stay allowed. `print` and
+reading the clock raise no audit event, so they are not caught here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import Any
+
+from perdure.errors import NotDeterministic
+
+_REFUSED = {
+    "open": "Opening a file",
+    "os.listdir": "Reading a folder",
+    "os.scandir": "Reading a folder",
+    "os.mkdir": "Changing the file system",
+    "os.remove": "Changing the file system",
+    "os.rename": "Changing the file system",
+    "os.rmdir": "Changing the file system",
+    "shutil.rmtree": "Changing the file system",
+    "socket.connect": "Network I/O",
+    "socket.bind": "Network I/O",
+    "socket.getaddrinfo": "Network I/O",
+    "urllib.Request": "Network I/O",
+    "subprocess.Popen": "Starting a subprocess",
+    "os.system": "Starting a subprocess",
+    "os.fork": "Starting a subprocess",
+    "os.exec": "Starting a subprocess",
+    "os.posix_spawn": "Starting a subprocess",
+    "_thread.start_new_thread": "Starting a thread",
+    "_thread.start_joinable_thread": "Starting a thread",
+    "time.sleep": "Blocking with time.sleep",
+    "sqlite3.connect": "Opening a database",
+}
+
+_ALLOWED_CALLERS = ("importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage")
+
+
+class _Inside(threading.local):
+    depth = 0
+    muted = False
+
+
+_inside = _Inside()
+_installed = False
+
+
+def enter() -> None:
+    """From here on this thread runs workflow code."""
+    if not _installed:
+        _install()
+    _inside.depth += 1
+
+
+def leave() -> None:
+    """The end of what `enter` began."""
+    _inside.depth -= 1
+
+
+def mute(on: bool) -> None:
+    """Whether log records of this thread's workflow code are dropped: on replay they were written before."""
+    _inside.muted = on
+
+
+def _hook(event: str, args: Any) -> None:
+    if _inside.depth and event in _REFUSED and not _called_by_machinery():
+        raise NotDeterministic(_REFUSED[event])
+
+
+def _called_by_machinery() -> bool:
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in _ALLOWED_CALLERS:
+            return True
+        if module == "perdure.core.loop":
+            return False
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _install() -> None:
+    global _installed
+    _installed = True
+    sys.addaudithook(_hook)
+    handle = logging.Logger.handle
+
+    def handle_unless_muted(self: logging.Logger, record: logging.LogRecord) -> None:
+        if not (_inside.muted and _inside.depth):
+            handle(self, record)
+
+    logging.Logger.handle = handle_unless_muted  # type: ignore[method-assign]

@@ -1,0 +1,35 @@
+"""Every limit of the engine in one place, each with a default that an Engine argument can change.
+
+Rules: units end the names; a limit that is reached gives an error that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TURN_CALLBACKS_MAX = 1_000_000
+"""Callbacks in one turn: workflow code that never waits for anything would otherwise hang the engine."""
+
+INLINE_BYTES_MAX = 1024
+"""Payloads up to this size stand in their row; larger ones are stored in shared pieces."""
+
+CHUNK_BYTES_MIN = 256
+"""Pieces smaller than this are not worth a row of their own."""
+
+WHOLE_BYTES_MAX = 8192
+"""Objects up to this size are one piece; larger ones are taken apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one engine allows; see the field names for the units."""
+
+    payload_bytes_max: int = 8 * 1024 * 1024
+    history_rows_max: int = 50_000
+    inbox_rows_max: int = 10_000
+    runs_loaded_max: int = 2_000
+    runs_parked_max: int = 500
+    steps_max: int = 1_000
+    threads_max: int = 16
+    batch_writes_max: int = 2_000
+    crashes_max: int = 3

@@ -1,0 +1,291 @@
+"""The deterministic asyncio loop that workflow code runs on: one door in (`turn`), one door out (commands).
+
+Rules: callbacks run in the order in which they were scheduled; time is what the last input said; tasks,
+futures and calls hash by their number, not by their address, so that sets of them keep one order; anything
+that would reach outside raises at the line that asked for it. Nothing here knows of histories or stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextvars
+import sys
+from asyncio import events as _asyncio_events
+from asyncio import tasks as _asyncio_tasks
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from perdure.core import guard
+from perdure.core.limits import TURN_CALLBACKS_MAX
+from perdure.errors import NotDeterministic, PerdureError
+
+
+class EndlessTurn(PerdureError, RuntimeError):
+    """Workflow code kept itself busy without ever waiting for an event."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The workflow ran {TURN_CALLBACKS_MAX:,} callbacks without waiting for anything durable. "
+            "A loop over asyncio.sleep(0)? Await a step, a timer or a message in it."
+        )
+
+
+class TimerOwner(Protocol):
+    """Who is told about timers: the kernel, which makes them durable."""
+
+    def timer_set(self, handle: TimerHandle) -> None: ...
+
+    def timer_cancelled(self, handle: TimerHandle) -> None: ...
+
+
+class Handle:
+    """A callback in the queue; as much of `asyncio.Handle` as asyncio itself uses."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_context")
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None) -> None:
+        self._callback, self._args = callback, args
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+
+class TimerHandle(Handle):
+    """A durable timer: `seq` is its command's number, `when_ms` its deadline."""
+
+    __slots__ = ("loop", "seq", "when_ms")
+
+    def __init__(
+        self, loop: WorkflowLoop, when_ms: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
+        super().__init__(callback, args, context)
+        self.loop, self.when_ms, self.seq = loop, when_ms, 0
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self.loop.owner.timer_cancelled(self)
+
+    def when(self) -> float:
+        return self.when_ms / 1000
+
+
+class Future(asyncio.Future[Any]):
+    """A future with a stable hash, which tells its owner when workflow code cancels it."""
+
+    __slots__ = ("number", "on_cancel")
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        super().__init__(loop=loop)
+        self.number = loop.next_number()
+        self.on_cancel: Callable[[], None] | None = None
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled and self.on_cancel is not None:
+            self.on_cancel()
+        return cancelled
+
+
+class Task(asyncio.Task[Any]):
+    """A task with a stable hash."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, coro: Any, *, loop: WorkflowLoop, **options: Any) -> None:
+        self.number = loop.next_number()
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """See the module's text; `owner` is told about timers, `now_ms` is set by each input."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.now_ms = 0
+        self._ready: deque[Handle] = deque()
+        self._number = 0
+        self._tasks: list[Task] = []
+        self._tasks_pruned = 64
+        self._agens: list[Any] = []
+
+    # --- one door in ------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
+        outer = _asyncio_events._get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._agens.append, finalizer=_leave_alone)
+        _asyncio_events._set_running_loop(self)
+        guard.enter()
+        try:
+            self._drain()
+        finally:
+            guard.leave()
+            _asyncio_events._set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _drain(self) -> None:
+        ready = self._ready
+        left = TURN_CALLBACKS_MAX
+        while ready:
+            handle = ready.popleft()
+            if not handle._cancelled:
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except SystemExit:
+                    pass  # the task holds it as its error; a workflow must not end the process
+            left -= 1
+            if left <= 0:
+                raise EndlessTurn
+
+    # --- what asyncio needs -----------------------------------------------------------------------
+
+    def next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def time(self) -> float:
+        return self.now_ms / 1000
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+        handle = Handle(callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+        return self._set_timer(self.now_ms + round(delay * 1000), callback, args, context)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+        return self._set_timer(round(when * 1000), callback, args, context)
+
+    def _set_timer(
+        self, when_ms: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+    ) -> TimerHandle:
+        timer = TimerHandle(self, when_ms, callback, args, context)
+        self.owner.timer_set(timer)
+        return timer
+
+    def fire(self, timer: TimerHandle) -> None:
+        """Queue a timer's callback; the kernel calls it when the timer's event is fed."""
+        self._ready.append(timer)
+
+    def create_future(self) -> Future:
+        return Future(self)
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        options.pop("eager_start", None)  # an eager task would run before its turn
+        name = options.pop("name", None)
+        task = Task(coro, loop=self, **options)
+        if name is not None:
+            task.set_name(name)
+        self._tasks.append(task)
+        if len(self._tasks) > self._tasks_pruned:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks_pruned = max(64, 2 * len(self._tasks))
+        return task
+
+    def live_tasks(self) -> list[Task]:
+        """Tasks that are not done, oldest first."""
+        return [task for task in self._tasks if not task.done()]
+
+    def suspended(self) -> Iterable[Any]:
+        """Coroutines and async generators that are alive, for `discard`."""
+        return [*(task.get_coro() for task in self.live_tasks()), *self._agens]
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return _asyncio_events._get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Unretrieved errors of abandoned tasks; the run's own outcome is recorded elsewhere."""
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """As above."""
+
+    async def shutdown_asyncgens(self) -> None:
+        """Nothing to do: generators are dropped with the run."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Nothing to do: there is no executor."""
+
+
+def _leave_alone(agen: Any) -> None:
+    """An abandoned async generator is dropped, not resumed: when it is collected is not deterministic."""
+
+
+def _refuse(name: str, what: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise NotDeterministic(what)
+
+    method.__name__ = name
+    return method
+
+
+_OUTSIDE = {
+    "Running a function in a thread": ("run_in_executor", "call_soon_threadsafe", "set_default_executor"),
+    "Starting a subprocess": ("subprocess_exec", "subprocess_shell"),
+    "Network I/O": (
+        "getaddrinfo", "getnameinfo", "create_connection", "create_server", "create_unix_connection",
+        "create_unix_server", "create_datagram_endpoint", "connect_accepted_socket", "start_tls", "sendfile",
+        "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto",
+        "sock_connect", "sock_accept", "sock_sendfile",
+    ),
+    "Reading or writing a file descriptor": (
+        "add_reader", "remove_reader", "add_writer", "remove_writer", "connect_read_pipe", "connect_write_pipe",
+    ),
+    "Handling a signal": ("add_signal_handler", "remove_signal_handler"),
+    "Running or stopping the event loop": ("run_forever", "run_until_complete", "stop", "close"),
+}  # fmt: skip
+
+for _what, _names in _OUTSIDE.items():
+    for _name in _names:
+        setattr(WorkflowLoop, _name, _refuse(_name, _what))
+WorkflowLoop.__abstractmethods__ = frozenset()
+
+
+def running() -> WorkflowLoop | None:
+    """The workflow loop that this thread is in, if any."""
+    loop = _asyncio_events._get_running_loop()
+    return loop if type(loop) is WorkflowLoop else None
+
+
+class _OrderedSet(builtins.set[Any]):
+    """A set that is walked in the order in which it was filled; outside workflow code a plain set is made."""
+
+    def __new__(cls, items: Iterable[Any] = ()) -> Any:
+        return builtins.set(items) if running() is None else super().__new__(cls)
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._order = dict.fromkeys(items)
+        super().__init__(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([item for item in self._order if item in self])
+
+    def add(self, item: Any) -> None:
+        super().add(item)
+        self._order[item] = None
+
+
+# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in
+# it hash by address, so the walk would differ from process to process. Outside workflows nothing changes.
+_asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]

@@ -1,0 +1,340 @@
+"""The kernel of one run: histories and events in, commands and an outcome out.
+
+Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order of execution,
+live and on replay; a command gets the next row number the moment it is asked for; replay compares every
+command's kind, name and arguments with its row, and a difference stops before anything is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from perdure.core import discard, guard
+from perdure.core import events as ev
+from perdure.core.diff import difference
+from perdure.core.events import Codec, Command, Event, RunFacts
+from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
+from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable
+
+
+class _Continue(BaseException):
+    """Unwinds a workflow that goes on as another call; no `except Exception` stops it."""
+
+    def __init__(self, call: Any, args: bytes) -> None:
+        self.call, self.args_json = call, args
+
+
+class Kernel:
+    """One run in memory. `main` makes the workflow's coroutine; everything else is data.
+
+    Live: `stamp` an input, `feed` it, write what comes back. After a crash: `replay` the rows, and go on with
+    the commands that it returns, which no row records yet. `open` holds the commands that wait for an answer.
+    """
+
+    def __init__(self, main: ev.Main, definition: Any, facts: RunFacts, codec: Codec) -> None:
+        self.facts, self.codec = facts, codec
+        self.loop = WorkflowLoop(self)
+        self.random = random.Random(facts.seed)
+        self.seq = 0
+        self.open: dict[int, Command] = {}
+        self.timers: dict[int, TimerHandle] = {}
+        self.outcome: ev.Outcome | None = None
+        self.replaying = False
+        self._main, self._definition = main, definition
+        self._task: Task | None = None
+        self._futures: dict[int, Future] = {}
+        self._commands: list[Command] = []
+        self._mail: dict[str, deque[bytes]] = {}
+        self._receivers: dict[str, deque[tuple[Future, str]]] = {}
+        self._patches: dict[str, bool] = {}
+        self._ending = False
+        self._rows: Sequence[Event] = ()
+        self._row = 0
+
+    # --- the door in ------------------------------------------------------------------------------
+
+    def stamp(self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None, data: bytes | None = None) -> Event:
+        """A new row for the history, with the next number; time never goes backwards within a run."""
+        self.seq += 1
+        return Event(self.seq, kind, max(at_ms, self.loop.now_ms), ref, name, data)
+
+    def feed(self, event: Event) -> list[Command]:
+        """Tell workflow code about one input and give back the commands that it asks for."""
+        self.loop.now_ms = event.at_ms
+        self._deliver(event)
+        self.loop.turn()
+        self._settle()
+        commands, self._commands = self._commands, []
+        return commands
+
+    def replay(self, rows: Sequence[Event]) -> list[Command]:
+        """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
+        self._rows, self.replaying = rows, True
+        asked: deque[Command] = deque()
+        guard.mute(True)
+        try:
+            for index, row in enumerate(rows):
+                self._row = index
+                if row.kind in ev.INPUTS:
+                    self._expect_none(asked, row)
+                    self.seq = row.seq
+                    asked.extend(self.feed(row))
+                elif row.kind in ev.COMMANDS:
+                    self._match(row, asked.popleft() if asked else None)
+                else:
+                    self.seq = max(self.seq, row.seq)
+        finally:
+            guard.mute(False)
+            self._rows, self.replaying = (), False
+        return list(asked)
+
+    def _expect_none(self, asked: deque[Command], row: Event) -> None:
+        if asked:
+            raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
+
+    def _match(self, row: Event, command: Command | None) -> None:
+        if command is None or not _same(row, command):
+            raise Nondeterminism(self.facts.run_id, difference(row, command))
+        if row.edited:
+            command.edited = True
+            command.data = row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
+
+    def _deliver(self, event: Event) -> None:
+        data = event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
+        ref = event.ref or 0
+        match event.kind:
+            case ev.START:
+                self._task = self.loop.create_task(self._run())
+            case ev.COMPLETED if (command := self.open.pop(ref, None)) is not None:
+                self._resolve(self._futures.pop(ref), command, data or b"null")
+            case ev.FAILED if (command := self.open.pop(ref, None)) is not None:
+                future = self._futures.pop(ref)
+                future.set_exception(self.codec.decode_failure(command.call, data or b"{}"))
+                future._Future__log_traceback = False  # type: ignore[attr-defined]  # the history has it
+            case ev.FIRED if (timer := self.timers.pop(ref, None)) is not None:
+                self.loop.fire(timer)
+            case ev.MESSAGE:
+                channel = event.name or ""
+                self._mail.setdefault(channel, deque()).append(data or b"null")
+                self._wake_receiver(channel)
+            case ev.CANCEL if self._task is not None:
+                self._task.cancel()
+            case _:
+                pass  # an answer to something that the code has abandoned since
+
+    def _resolve(self, future: Future, command: Command, data: bytes) -> None:
+        try:
+            value = self.codec.decode_result(command.call, data)
+        except NotSerializable as error:
+            raise Nondeterminism(self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}") from error
+        future.set_result(value)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def _run(self) -> Any:
+        if self.facts.timeout_ms is None:
+            return await self._main()
+        async with asyncio.timeout(self.facts.timeout_ms / 1000):
+            return await self._main()
+
+    def _settle(self) -> None:
+        """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then finish."""
+        if self._task is None or not self._task.done() or self.outcome is not None:
+            return
+        if not self._ending:
+            self._ending = True
+            if left := self.loop.live_tasks():
+                for task in left:
+                    task.cancel()
+                self.loop.turn()
+        if not self.loop.live_tasks():
+            self.outcome = self._outcome(self._task)
+            self._finish(self.outcome)
+
+    def _finish(self, outcome: ev.Outcome) -> None:
+        for command in [c for c in self.open.values() if c.kind in (ev.STEP, ev.CHILD)]:
+            self._futures[command.seq].cancel()
+        self.timers.clear()
+        match outcome:
+            case ev.Completed(result):
+                self._command(ev.FINISH, "completed", result)
+            case ev.Failed(error):
+                self._command(ev.FINISH, "failed", error)
+            case ev.Cancelled():
+                self._command(ev.FINISH, "cancelled")
+            case ev.Continued(_, workflow, args):
+                self._command(ev.FINISH, "continued", b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args))
+
+    def _outcome(self, task: Task) -> ev.Outcome:
+        if task.cancelled():
+            return ev.Cancelled()
+        error = task.exception()
+        if error is None:
+            try:
+                return ev.Completed(self.codec.encode_output(self._definition, task.result()))
+            except Exception as failure:
+                error = failure
+        if (leaving := _continuation(error)) is not None:
+            return ev.Continued(leaving.call, leaving.call.definition.name, leaving.args_json)
+        return ev.Failed(self.codec.encode_error(error))
+
+    def leftovers(self) -> list[tuple[str, bytes]]:
+        """Messages that were recorded but never received, for the successor of a run."""
+        return [(channel, data) for channel, mail in self._mail.items() for data in mail]
+
+    def discard(self) -> None:
+        """Forget everything without resuming user code; see `core/discard.py`."""
+        for task in self.loop.live_tasks():
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
+        if discard.supported:
+            discard.discard(self.loop.suspended())
+
+    # --- what workflow code asks for --------------------------------------------------------------
+
+    def _command(
+        self, kind: str, name: str | None = None, data: bytes | None = None, *, call: Any = None, ref: int | None = None, key: str | None = None
+    ) -> Command:
+        self.seq += 1
+        command = Command(self.seq, kind, ref, name, data, call, key, self.loop.now_ms)
+        self._commands.append(command)
+        return command
+
+    def _answered(self, command: Command) -> Future:
+        """Register a command that will be answered; workflow code awaits the future."""
+        future = Future(self.loop)
+        seq = command.seq
+        future.on_cancel = lambda: self._abandon(seq)
+        self.open[seq] = command
+        self._futures[seq] = future
+        return future
+
+    def _abandon(self, seq: int) -> None:
+        command = self.open.pop(seq, None)
+        if command is not None:
+            self._futures.pop(seq, None)
+            self._command(ev.ABANDON, command.name, ref=seq, call=command)
+
+    def issue(self, call: Any) -> Future:
+        """A step or a child is awaited."""
+        if call.definition.kind == "step":
+            return self._answered(self._command(ev.STEP, call.definition.name, self.codec.encode_call(call), call=call))
+        return self._answered(self._command(ev.CHILD, call.definition.name, self._start_data(call, call.options.id, None), call=call))
+
+    def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
+        if call.definition.kind != "workflow":
+            raise NotInWorkflow(f"start() of step {call.definition.name}", "step; start() takes the call of a workflow, a step is awaited")
+        data = self._start_data(call, run_id or call.options.id, tags)
+        return self._answered(self._command(ev.SPAWN, call.definition.name, data, call=call))
+
+    def _start_data(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> bytes:
+        parts = [b'"args":%s' % self.codec.encode_call(call)]
+        if run_id is not None:
+            parts.append(b'"id":%s' % self.codec.encode(run_id, "the run id"))
+        if tags:
+            parts.append(b'"tags":%s' % self.codec.encode(tags, "the tags"))
+        return b"{%s}" % b",".join(parts)
+
+    def send(self, run_id: str, value: Any, channel: str, key: str | None) -> Future:
+        text = self.codec.encode(channel, "the channel name")
+        data = b'{"channel":%s,"value":%s}' % (text, self.codec.encode(value, f"the message on channel {channel!r}"))
+        return self._answered(self._command(ev.SEND, run_id, data, key=key))
+
+    def emit(self, stream: str, item: Any) -> None:
+        self._command(ev.EMIT, stream, self.codec.encode(item, f"the item for stream {stream!r}"))
+
+    def tag(self, tags: dict[str, Any]) -> None:
+        self._command(ev.TAG, None, self.codec.encode(tags, "the tags"))
+
+    def now_ms(self) -> int:
+        return self.loop.now_ms
+
+    def continue_as(self, call: Any) -> None:
+        raise _Continue(call, self.codec.encode_call(call))
+
+    def patched(self, change_id: str) -> bool:
+        """True where the marker is recorded, or where history ends; False where history goes on without it."""
+        if change_id not in self._patches:
+            ahead = self._row + 1 + len(self._commands)
+            row = self._rows[ahead] if ahead < len(self._rows) else None
+            self._patches[change_id] = row is None or (row.kind == ev.PATCH and row.name == change_id)
+            if self._patches[change_id]:
+                self._command(ev.PATCH, change_id)
+        return self._patches[change_id]
+
+    async def receive(self, channel: str, type_: Any) -> Any:
+        """The next message of a channel that fits `type_`; the others are noted as rejected."""
+        mail = self._mail.setdefault(channel, deque())
+        while True:
+            while mail:
+                data = mail.popleft()
+                try:
+                    return self.codec.decode(data, type_, f"the message on channel {channel!r}")
+                except NotSerializable as error:
+                    self._command(ev.REJECT, channel, self.codec.encode(str(error), "the reason"))
+            await self._next_message(channel, type_)
+
+    async def _next_message(self, channel: str, type_: Any) -> None:
+        entry = (Future(self.loop), getattr(type_, "__name__", str(type_)))
+        receivers = self._receivers.setdefault(channel, deque())
+        receivers.append(entry)
+        try:
+            await entry[0]
+        except asyncio.CancelledError:
+            if entry in receivers:
+                receivers.remove(entry)
+            if entry[0].done() and not entry[0].cancelled():
+                self._wake_receiver(channel)  # it was this one's turn; pass it on
+            raise
+
+    def _wake_receiver(self, channel: str) -> None:
+        receivers = self._receivers.get(channel)
+        while receivers and self._mail.get(channel):
+            future, _ = receivers.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    # --- timers, as the loop reports them ---------------------------------------------------------
+
+    def timer_set(self, handle: TimerHandle) -> None:
+        command = self._command(ev.TIMER, None, b'{"until_ms":%d}' % handle.when_ms)
+        handle.seq = command.seq
+        self.timers[command.seq] = handle
+
+    def timer_cancelled(self, handle: TimerHandle) -> None:
+        self.timers.pop(handle.seq, None)
+
+    def due(self) -> tuple[int, int] | None:
+        """The next timer as (deadline in ms, seq); the oldest first among equals."""
+        return min(((timer.when_ms, seq) for seq, timer in self.timers.items()), default=None)
+
+    def waiting_for(self) -> list[dict[str, Any]]:
+        """What the run waits for, for people: messages, children, steps, timers."""
+        found: list[dict[str, Any]] = []
+        for channel, receivers in self._receivers.items():
+            found += [{"message": channel, "type": type_name} for future, type_name in receivers if not future.done()]
+        found += [{command.kind: command.name, "seq": command.seq} for command in self.open.values()][:20]
+        due = self.due()
+        return found + ([{"timer": due[0], "seq": due[1]}] if due else [])
+
+
+def _same(row: Event, command: Command) -> bool:
+    if row.kind != command.kind or row.name != command.name or row.ref != command.ref:
+        return False
+    if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
+        return True  # a recorded error carries a traceback, which moves with every line of code
+    if row.data is None or isinstance(row.data, bytes):
+        return row.data == command.data
+    return command.data is not None and row.data.same_as(command.data)
+
+
+def _continuation(error: BaseException) -> _Continue | None:
+    """The continuation in an error, also where a TaskGroup has wrapped it."""
+    if isinstance(error, _Continue):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for one in inner if (found := _continuation(one)) is not None), None)

@@ -1,0 +1,280 @@
+"""The error tree: every class owns its message, and every message says what to do next.
+
+Rules: errors carry their facts as attributes; no class is raised with a free text of the caller's
+where the class can build the sentence itself; nothing here imports anything of Perdure.
+"""
+
+from __future__ import annotations
+
+
+class PerdureError(Exception):
+    """The root of everything that Perdure raises on purpose."""
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+class RunNotFound(PerdureError, LookupError):
+    """No run has this id, or no single run has this prefix."""
+
+    def __init__(self, run_id: str, candidates: tuple[str, ...] = ()) -> None:
+        self.run_id, self.candidates = run_id, candidates
+        if candidates:
+            text = f"{run_id!r} is the beginning of several run ids: {', '.join(candidates)}. Give more of it."
+        else:
+            text = f"There is no run {run_id!r} in this store. `perdure ls` lists the runs."
+        super().__init__(text)
+
+
+class RunExists(PerdureError):
+    """The id is taken by a run of another workflow or with other arguments."""
+
+    def __init__(self, run_id: str, difference: str) -> None:
+        self.run_id, self.difference = run_id, difference
+        super().__init__(
+            f"Run {run_id!r} exists already, and {difference}. Choose another id, "
+            "or start it with the same workflow and arguments to get the existing run."
+        )
+
+
+class RunFinished(PerdureError):
+    """The run has ended, so it can't be sent to, cancelled, paused or resumed."""
+
+    def __init__(self, run_id: str, status: str, verb: str) -> None:
+        self.run_id, self.status = run_id, status
+        super().__init__(
+            f"Can't {verb} run {run_id!r}: it has ended ({status}). "
+            "`perdure fork` starts a new run from any point of it."
+        )
+
+
+class InboxFull(PerdureError):
+    """A run has as many messages waiting as it may have."""
+
+    def __init__(self, run_id: str, limit_rows: int) -> None:
+        self.run_id, self.limit_rows = run_id, limit_rows
+        super().__init__(
+            f"The inbox of run {run_id!r} is full: {limit_rows:,} messages wait to be received. "
+            "Let the run catch up, or raise the limit inbox_rows_max."
+        )
+
+
+class RunFailed(PerdureError):
+    """A run ended with an error; `__cause__` is that error, rebuilt from the record."""
+
+    def __init__(self, run_id: str, error: str) -> None:
+        self.run_id, self.error = run_id, error
+        super().__init__(
+            f"Run {run_id!r} failed: {error}. `perdure show {run_id}` tells where; "
+            f"`perdure retry {run_id}` goes on from the failed step."
+        )
+
+
+class RunCancelled(PerdureError):
+    """A run was cancelled before it had a result."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} was cancelled, so it has no result. Start a new run, or fork this one.")
+
+
+class RunBlocked(PerdureError):
+    """A run waits for a person: its reason says what for."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        self.run_id, self.reason = run_id, reason
+        super().__init__(f"Run {run_id!r} is blocked and needs a person: {reason}")
+
+
+class Nondeterminism(RunBlocked):
+    """Workflow code asked for something else than the history records."""
+
+
+class HistoryTooLong(RunBlocked):
+    """A history reached its limit of rows."""
+
+
+class UnknownWorkflow(PerdureError, LookupError):
+    """No workflow of this name is registered here."""
+
+    def __init__(self, name: str, known: tuple[str, ...] = ()) -> None:
+        self.name = name
+        have = f"Known here: {', '.join(known)}." if known else "None is registered here."
+        super().__init__(f"No workflow is called {name!r}. {have} Pass it as Engine(..., workflows=[{name}]).")
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class StepFailed(PerdureError):
+    """A step gave up; `__cause__` is the last attempt's error, rebuilt from the record."""
+
+    def __init__(self, step: str, attempts: int, error: str) -> None:
+        self.step, self.attempts, self.error = step, attempts, error
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(f"Step {step} failed after {times}: {error}")
+
+
+class StepTimeout(StepFailed, TimeoutError):
+    """The last attempt of a step took longer than its timeout."""
+
+
+class RecordedError(PerdureError):
+    """Stands for an error whose class can't be rebuilt here; the text is the original's."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name, self.message = type_name, message
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+class DefinitionError(PerdureError, TypeError):
+    """A decorator or an option is used in a way that can't work."""
+
+
+class NotInWorkflow(PerdureError, RuntimeError):
+    """A workflow or step verb was used where no run is being executed."""
+
+    def __init__(self, verb: str, instead: str) -> None:
+        super().__init__(f"{verb} works only inside a {instead}.")
+
+
+class NotDeterministic(PerdureError, RuntimeError):
+    """Workflow code did something that can't be replayed: I/O, a thread, a subprocess."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} inside workflow code can't be replayed after a crash. "
+            "Wrap this in a @step and await the step instead."
+        )
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+class NotSerializable(PerdureError, TypeError):
+    """A value can't be stored, or would not come back the same."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where, self.detail = where, detail
+        super().__init__(f"{where} can't be stored: {detail}")
+
+
+class PayloadTooLarge(PerdureError, ValueError):
+    """A value is larger than the limit for one payload."""
+
+    def __init__(self, where: str, size_bytes: int, limit_bytes: int) -> None:
+        self.where, self.size_bytes, self.limit_bytes = where, size_bytes, limit_bytes
+        super().__init__(
+            f"{where} is {size_bytes:,} bytes as JSON; the limit is {limit_bytes:,}. Keep large data in a file "
+            "or bucket and pass its name, or raise Engine(payload_bytes_max=...)."
+        )
+
+
+# --- stores ---------------------------------------------------------------------------------------
+
+
+class StoreError(PerdureError):
+    """Something is wrong with the store, not with a run."""
+
+
+class StoreNotFound(StoreError, FileNotFoundError):
+    """There is no file at the store's path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        StoreError.__init__(
+            self, f"There is no store at {path!r}. `perdure init` writes an app to start from, the first run makes "
+            "the file; --store or PERDURE_STORE names another one."
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StoreLocked(StoreError):
+    """Another process kept the file locked for too long."""
+
+    def __init__(self, path: str, waited_ms: int) -> None:
+        self.path, self.waited_ms = path, waited_ms
+        super().__init__(
+            f"The store {path!r} stayed locked by another process for {waited_ms} ms. Nothing was written; "
+            "close the program that holds a transaction open on it and try again."
+        )
+
+
+class StoreCorrupt(StoreError):
+    """The file is not a database, is damaged, or belongs to another program."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path, self.detail = path, detail
+        super().__init__(
+            f"The store {path!r} can't be used: {detail}. It was left untouched. "
+            "Restore a copy, or name another file."
+        )
+
+
+class StoreTooNew(StoreError):
+    """The file was written by a newer Perdure."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        self.path, self.found, self.known = path, found, known
+        super().__init__(
+            f"The store {path!r} has schema version {found}; this Perdure knows versions up to {known}. "
+            "It was left untouched. Upgrade perdure to open it."
+        )
+
+
+class StoreReadOnly(StoreError):
+    """The file or its folder can't be written."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The store {path!r} can't be written: the file or its folder is read-only. Mend the permissions; "
+            "`perdure.connect` and `perdure ls` can read it as it is."
+        )
+
+
+class StoreFull(StoreError):
+    """The disk is full; what was recorded before is safe."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The disk under {path!r} is full. Nothing that was recorded is lost; "
+            "free some space and the runs go on by themselves."
+        )
+
+
+class StoreUnavailable(StoreError):
+    """The store failed in another way; the text is the database's own."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path, self.detail = path, detail
+        super().__init__(f"The store {path!r} failed: {detail}. What was committed before is safe; `perdure doctor` looks closer.")
+
+
+class LeaseLost(StoreError):
+    """Another process has taken over what this one was executing."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        super().__init__(
+            f"{owner} lost its lease, and another process may have taken over its runs, so nothing more was "
+            "written. Start the engine again to take part."
+        )
+
+
+class ReplicaUnavailable(StoreError):
+    """The replica does not confirm what was written."""
+
+
+class EngineClosed(PerdureError, RuntimeError):
+    """The engine was not entered yet, or has been closed."""
+
+    def __init__(self) -> None:
+        super().__init__("This engine is not open. Use it inside `async with Engine(...) as engine:`.")

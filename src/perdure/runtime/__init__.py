@@ -1,0 +1,1 @@
+"""The runtime: engines, the writer with group commit, active runs, attempts of steps, leases."""

@@ -1,0 +1,541 @@
+"""One run in memory: feeds its kernel, starts what it asks for, and turns what happened into writes.
+
+Rules: commands with effects start only after the turn that asked for them is committed, readonly steps at once;
+inputs are stamped in the order in which they are fed; a run whose lease is lost is dropped without a word; while a
+transactional step is in the writer's hands, other inputs of the run wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.codec import failure_of_run, failure_of_step, failure_of_verb
+from perdure.core import events as ev
+from perdure.core.events import Command, Event
+from perdure.core.replay import Kernel
+from perdure.errors import HistoryTooLong, PerdureError, RunExists
+from perdure.runtime.steps import Ended, ProcessDied, Running, Steps
+from perdure.runtime.transact import Transaction
+from perdure.runtime.writer import Writer
+from perdure.store import base as b
+
+log = logging.getLogger("perdure")
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+LOCAL = frozenset({ev.STEP, ev.SPAWN, ev.SEND})
+"""Commands that are answered from here; a run that waits for none of them is parked."""
+
+
+class RunHost(Protocol):
+    """What an active run needs of its runner."""
+
+    owner: int
+    writer: Writer
+    steps: Steps
+    store: b.Store
+    history_rows_max: int
+
+    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
+
+    def woken(self, runs: list[int]) -> None: ...
+
+    def parked(self, active: ActiveRun) -> None: ...
+
+    def unparked(self, active: ActiveRun) -> None: ...
+
+    def ended(self, active: ActiveRun) -> None: ...
+
+    def lease_lost(self, active: ActiveRun) -> None: ...
+
+
+class ActiveRun:
+    """See the module's text. Made by the runner from a row and its history."""
+
+    def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
+        self.host, self.kernel = host, kernel
+        self.run, self.run_id, self.origin = row.run, row.id, row.origin or row.run
+        self.inherited = row.forked_from is not None or row.origin is not None
+        self.clock = host.steps.clock
+        self.status = "running"
+        self.crashes = row.crashes
+        self.paused = row.status == "paused"
+        self.gone = False
+        self.last_inbox_id = 0
+        self.inflight: dict[int, Running] = {}
+        self._rows: list[Event | Command] = []
+        self._taken: list[tuple[int, int]] = []
+        self._todo: list[Command] = []
+        self._blocked: tuple[str, str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._touched = self._settled = self._releasing = False
+        self.stopping = False
+        self._held: deque[Callable[[], None]] | None = None
+        self._notes: list[asyncio.Future[None]] = []
+
+    # --- in: what happened ------------------------------------------------------------------------
+
+    def input(
+        self, kind: str, *, ref: int | None = None, name: str | None = None, data: bytes | None = None,
+        took_ms: int | None = None, taken: int | None = None,
+    ) -> None:  # fmt: skip
+        """Record an input and let the workflow react. Call it from a plain callback."""
+        if self.gone:
+            return
+        if self._held is not None:
+            self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
+            return
+        event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data)
+        event.took_ms = took_ms
+        if taken is not None:
+            self._taken.append((taken, event.seq))
+        self.absorb(event)
+
+    def absorb(self, event: Event, *, written: bool = False) -> None:
+        """Feed a stamped event; `written` when its row is in the file already."""
+        if not written:
+            self._rows.append(event)
+        self.new_commands(self._feed(event))
+        if self.crashes and event.kind == ev.COMPLETED:
+            self.crashes, self._settled = 0, True
+
+    def _feed(self, event: Event) -> list[Command]:
+        try:
+            commands = self.kernel.feed(event)
+        except PerdureError as error:
+            self.block("nondeterminism", str(error))
+            return []
+        if self.kernel.seq > self.host.history_rows_max and self.kernel.outcome is None:
+            self.block("history", str(_too_long(self.run_id, self.kernel.seq, self.host.history_rows_max)))
+        return commands
+
+    def new_commands(self, commands: list[Command]) -> None:
+        """Queue commands for their rows, and start at once what may run ahead of them."""
+        self._rows += commands
+        for command in commands:
+            if command.kind == ev.STEP and command.call.options.readonly:
+                self._start_step(command, 1, 0, 0)
+            elif command.kind == ev.ABANDON:
+                self._stop_step(command.ref or 0)
+                self._todo.append(command)
+            elif command.kind in _EXECUTED:
+                self._todo.append(command)
+        self.touch()
+
+    def block(self, by: str, reason: str) -> None:
+        """Stop here for a person; what is under way may still end and is recorded."""
+        log.warning("run %s is blocked: %s", self.run_id, reason)
+        self._blocked = self._blocked or (by, reason)
+        self.touch()
+
+    def take_inbox(self) -> None:
+        """Feed what has arrived since the last look."""
+        if self.gone or self.paused or self._blocked:
+            return
+        for row in self.host.store.inbox(self.run):
+            if row.id > self.last_inbox_id:
+                self.last_inbox_id = row.id
+                self._take(row)
+
+    def _take(self, row: b.InboxRow) -> None:
+        match row.kind:
+            case "message":
+                self.input(ev.MESSAGE, name=row.name, data=row.data, taken=row.id)
+            case "cancel":
+                self.input(ev.CANCEL, taken=row.id)
+            case "completed":
+                self.input(ev.COMPLETED, ref=row.ref, data=row.data, taken=row.id)
+            case "failed":
+                self.input(ev.FAILED, ref=row.ref, data=row.data, taken=row.id)
+            case "resolve":
+                self._resolve(row)
+
+    def _resolve(self, row: b.InboxRow) -> None:
+        """A person's word on a step whose outcome is unknown."""
+        word = _decode(row.data or b"{}")
+        if row.ref not in self.kernel.open:
+            self._note_event(row.ref or 0, {"resolved": "too late"}, row.id)
+        elif "result" in word:
+            self.input(ev.COMPLETED, ref=row.ref, data=_encode(word["result"]), taken=row.id)
+        elif "error" in word:
+            error = _encode({"type": "Resolved", "module": None, "message": word["error"]})
+            self.input(ev.FAILED, ref=row.ref, data=failure_of_step(error, 1, False), taken=row.id)
+        else:
+            self._note_event(row.ref or 0, {"resolved": "retry"}, row.id)
+
+    # --- after a restart --------------------------------------------------------------------------
+
+    def recover(self, rows: list[Event], fresh: list[Command]) -> None:
+        """Go on from replayed history: `fresh` commands have no row yet, the other open ones may have begun."""
+        self.new_commands(fresh)
+        new = {command.seq for command in fresh}
+        self.take_inbox()
+        notes: dict[int, list[dict[str, Any]]] = {}
+        for row in [*rows, *self._rows]:
+            if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
+                notes.setdefault(row.ref, []).append(_decode(row.data if isinstance(row.data, bytes) else row.data.read()))
+        for command in [c for c in self.kernel.open.values() if c.seq not in new]:
+            match command.kind:
+                case ev.STEP:
+                    self._recover_step(command, notes.get(command.seq, []))
+                case ev.SEND | ev.SPAWN:
+                    self._todo.append(command)
+                case ev.CHILD if self.inherited:
+                    self._todo.append(command)
+        self.touch()
+
+    def _recover_step(self, command: Command, notes: list[dict[str, Any]]) -> None:
+        fresh_from = max((i + 1 for i, note in enumerate(notes) if "resolved" in note), default=0)
+        failures = sum("error" in note and not note.get("crash") for note in notes[fresh_from:])
+        last = notes[-1] if notes else {}
+        now_ms = self.clock.now_ms()
+        options = command.call.options
+        may_have_begun = "resolved" not in last and last.get("again_ms", 0) <= now_ms and not options.transactional
+        attempt = max((note.get("attempt", 0) for note in notes), default=0) + 1
+        if may_have_begun and options.on_crash != "retry":
+            self._unknown_outcome(command, failures)
+            return
+        if may_have_begun:
+            note = {"attempt": attempt, "crash": True, "error": _decode(self.host.steps.codec.encode_error(ProcessDied()))}
+            self._note_event(command.seq, note)
+            attempt += 1
+        self._begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
+
+    def _unknown_outcome(self, command: Command, failures: int) -> None:
+        if command.call.options.on_crash == "fail":
+            self.input(ev.FAILED, ref=command.seq, data=self.host.steps.failure(ProcessDied(), failures + 1))
+            return
+        self.block(
+            "unknown_outcome",
+            f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether "
+            f"its effect happened. Find out, then: perdure resolve {self.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
+        )
+
+    # --- out: what to write -----------------------------------------------------------------------
+
+    def touch(self) -> None:
+        if not self._touched and not self.gone:
+            self._touched = True
+            self.host.writer.touch(self)
+
+    def collect(self) -> None:
+        """Make one turn of all that has happened since the last one, and queue it."""
+        self._touched = False
+        if self.gone:
+            return
+        turn = b.Turn(self.run, self.host.owner, self._rows, self.clock.now_ms(), self._taken, settled=self._settled)
+        todo, notes = self._todo, self._notes
+        self._rows, self._taken, self._todo, self._notes, self._settled = [], [], [], [], False
+        origins = [command for command in todo if self._effect_of(command, turn)]
+        self._effects_of_rows(turn)
+        self._stand(turn)
+        if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
+            self.host.writer.put(turn, lambda result: self._committed(result, origins, todo, notes), keep=True)
+        else:
+            self._start_all(todo)
+        if turn.finish is not None or self._releasing:
+            self._leave()
+
+    def _effect_of(self, command: Command, turn: b.Turn) -> bool:
+        """Add the write that a command is, if it is one."""
+        match command.kind:
+            case ev.SEND:
+                word = msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw])
+                key = command.key or f"run:{self.run}:{command.seq}"
+                channel = _decode(word["channel"])
+                turn.effects.append(b.Deliver(command.name or "", "message", turn.at_ms, channel, None, key, bytes(word["value"])))
+            case ev.CHILD | ev.SPAWN:
+                turn.effects.append(self._start_of(command, turn.at_ms))
+            case ev.ABANDON if (child := self._child_id(command)) is not None:
+                turn.effects.append(b.Deliver(child, "cancel", turn.at_ms, verb="cancel"))
+            case _:
+                return False
+        return True
+
+    def _start_of(self, command: Command, at_ms: int) -> b.StartRun:
+        word = msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw])
+        start = b.StartRun(
+            self._id_of(command, word), command.name or "", bytes(word["args"]), 0, at_ms, at_ms,
+            tags=_decode(word["tags"]) if "tags" in word else None,
+            queue=command.call.options.queue, timeout_ms=command.call.options.timeout_ms,
+        )  # fmt: skip
+        if command.kind == ev.CHILD:
+            start.parent, start.parent_seq = self.run, command.seq
+        return self.host.new_run(start, at_ms)
+
+    def _id_of(self, command: Command, word: dict[str, msgspec.Raw]) -> str:
+        return str(_decode(word["id"])) if "id" in word else f"{self.run_id}.{self.run}.{command.seq}"
+
+    def _child_id(self, abandon: Command) -> str | None:
+        command = abandon.call
+        if command is None or command.kind != ev.CHILD:
+            return None
+        return self._id_of(command, msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw]))
+
+    def _effects_of_rows(self, turn: b.Turn) -> None:
+        for row in turn.rows:
+            if row.kind == ev.EMIT:
+                turn.effects.append(b.Emit(self.run, row.seq, 0, [(row.name or "", b"null")], row.at_ms))
+            elif row.kind == ev.TAG and isinstance(row.data, bytes):
+                turn.tags = {**(turn.tags or {}), **_decode(row.data)}
+
+    def _stand(self, turn: b.Turn) -> None:
+        """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
+        outcome = self.kernel.outcome
+        if outcome is not None:
+            turn.finish = self._finish_of(outcome, turn)
+        elif self._blocked is not None and not self.inflight:
+            turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
+            self._let_go(turn)
+        elif self.paused and not self.inflight and self._held is None:
+            turn.park = b.Park(None, release=True)  # the row says paused, or resumed again by now
+            self._let_go(turn)
+        else:
+            self._stand_open(turn)
+
+    def _stand_open(self, turn: b.Turn) -> None:
+        local = self._held is not None or any(command.kind in LOCAL for command in self.kernel.open.values())
+        status = "running" if local or self._blocked else "waiting"
+        if status == "waiting":
+            self._set_timer()
+            turn.park = b.Park(status, self._waiting(), self._due_ms())
+            if self.status != "waiting":
+                self.host.parked(self)
+        elif self.status != "running":
+            turn.park = b.Park(status)
+            self.host.unparked(self)
+        if status == "running":
+            self._set_timer()
+        self.status = status
+
+    def _let_go(self, turn: b.Turn) -> None:
+        """Steps that have not begun are marked so: after a restart nobody has to ask what became of them."""
+        self._releasing = True
+        for command in self.kernel.open.values():
+            running = self.inflight.get(command.seq)
+            if command.kind == ev.STEP and (running is None or running.task is None):
+                turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=command.seq, data=b'{"resolved":"held"}'))
+
+    def release(self) -> None:
+        """Let go of the run: it comes back by replay when it is due."""
+        if self.gone:
+            return
+        self.collect()
+        if not self.gone:
+            turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms())
+            idle = self.status == "waiting"
+            turn.park = b.Park("waiting" if idle else "pending", self._waiting(), self._due_ms() if idle else turn.at_ms, release=True)
+            self._let_go(turn)
+            self.host.writer.put(turn, lambda _: None, keep=True)
+            self._leave()
+
+    def _waiting(self) -> bytes:
+        return _encode(self.kernel.waiting_for())
+
+    def _due_ms(self) -> int | None:
+        due = self.kernel.due()
+        return None if due is None else due[0]
+
+    def _finish_of(self, outcome: ev.Outcome, turn: b.Turn) -> b.Finish:
+        match outcome:
+            case ev.Completed(result):
+                return b.Finish("completed", result)
+            case ev.Failed(error):
+                return b.Finish("failed", error=error)
+            case ev.Cancelled():
+                return b.Finish("cancelled")
+            case ev.Continued(call, workflow, args):
+                start = b.StartRun(
+                    self.run_id, workflow, args, 0, turn.at_ms, turn.at_ms, queue=call.options.queue, timeout_ms=call.options.timeout_ms
+                )
+                row = self.host.store.run_row(self.run)
+                start.parent, start.parent_seq = row.parent, row.parent_seq
+                start.tags = _decode(row.tags) if row.tags else None
+                return b.Finish("completed", None, None, self.host.new_run(start, turn.at_ms), self.kernel.leftovers())
+
+    # --- after the commit -------------------------------------------------------------------------
+
+    def _committed(self, result: Any, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]]) -> None:
+        if isinstance(result, PerdureError):
+            if not self.gone:
+                log.warning("run %s: %s", self.run_id, result)
+                self._leave()
+            self.host.lease_lost(self)
+            return
+        for note in notes:
+            if not note.done():
+                note.set_result(None)
+        for command, answer in zip(origins, result.effects, strict=False):
+            self._answer(command, answer)
+        self.host.woken([*result.woken, *(r.run for r in result.effects if isinstance(r, b.Started) and r.created)])
+        self._start_all(todo)
+        if self.kernel.outcome is not None or self._releasing:
+            self.host.ended(self)
+
+    def _answer(self, command: Command, answer: Any) -> None:
+        """The outcome of a send, a spawn or a child's start."""
+        match command.kind, answer:
+            case ev.ABANDON, _:
+                pass  # a child that ended first needs no cancelling
+            case _, PerdureError():
+                self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(answer))
+            case ev.SEND, _:
+                self.input(ev.COMPLETED, ref=command.seq, data=b"null")
+            case ev.SPAWN, b.Started():
+                self.input(ev.COMPLETED, ref=command.seq, data=_encode(answer.id))
+            case ev.CHILD, b.Started(created=False):
+                self._adopt(command, answer)
+
+    def _adopt(self, command: Command, answer: b.Started) -> None:
+        """The child's id was taken: fine if it is our own child, else its outcome is only borrowed when it has one."""
+        row = self.host.store.run_row(answer.run)
+        if row.status == "completed":
+            self.input(ev.COMPLETED, ref=command.seq, data=row.result or b"null")
+        elif row.status in b.FINAL:
+            self.input(ev.FAILED, ref=command.seq, data=failure_of_run(row.id, row.status, row.error))
+        elif (row.parent, row.parent_seq) != (self.run, command.seq):
+            self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(_taken(row)))
+
+    def _start_all(self, commands: list[Command]) -> None:
+        for command in commands:
+            if command.kind == ev.STEP and command.seq in self.kernel.open:
+                self._begin(command, 1, 0, 0)
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def _begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+        if self.gone or self._blocked:
+            return
+        if self.stopping:
+            pass  # it begins where the run goes on
+        elif self.paused:
+            self._todo.append(command)  # it begins when the run is resumed, in memory or by replay
+        elif command.call.options.transactional:
+            Transaction(self, command, attempt, failures).begin(wait_ms)
+        else:
+            self._start_step(command, attempt, failures, wait_ms)
+
+    def _start_step(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+        self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, wait_ms, self._step_done)
+
+    def _stop_step(self, seq: int) -> None:
+        running = self.inflight.get(seq)
+        if running is not None:
+            running.cancel()
+
+    def _step_done(self, command: Command, ended: Ended | None) -> None:
+        self.inflight.pop(command.seq, None)
+        if ended is not None and command.seq in self.kernel.open:
+            self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
+        self.touch()
+
+    async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None:
+        """Write down a failed attempt, and come back when that is on disk."""
+        if self.gone:
+            return
+        self._note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._notes.append(future)
+        await future
+
+    def _note_event(self, seq: int, note: dict[str, Any], taken: int | None = None) -> None:
+        event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))
+        if taken is not None:
+            self._taken.append((taken, event.seq))
+        self._rows.append(event)
+        self.touch()
+
+    def write(self, write: b.Emit | b.Beat) -> None:
+        if not self.gone:
+            self.host.writer.put(write, lambda _: None, keep=True)
+
+    def last_heartbeat(self, seq: int) -> bytes | None:
+        return self.host.store.heartbeat(self.run, seq)
+
+    # --- holding back inputs ----------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """From here on inputs wait: the next row number belongs to a transactional step."""
+        self.collect()
+        self._held = deque()
+
+    def unhold(self, event: Event | None) -> None:
+        """Feed the step's outcome, if it is one, then what has waited."""
+        held, self._held = self._held or deque(), None
+        if event is not None and not self.gone:
+            self.absorb(event, written=True)
+        for action in held:
+            action()
+        self.touch()
+
+    @property
+    def held(self) -> deque[Callable[[], None]] | None:
+        return self._held
+
+    # --- time, pause, end -------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.kernel.due()
+        if due is not None and not self.paused:
+            wait_ms = max(0, due[0] - self.clock.now_ms())
+            self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due)
+
+    def _timer_due(self) -> None:
+        due = self.kernel.due()
+        if self.gone or self.paused or due is None:
+            return
+        if due[0] > self.clock.now_ms() or self._held is not None:
+            self.touch()  # not yet, the clock says; look again after the turn
+        else:
+            self.input(ev.FIRED, ref=due[1])
+
+    def pause(self) -> None:
+        self.paused = True
+        self.touch()
+
+    def resume(self) -> None:
+        self.paused = False
+        self.take_inbox()
+        self.status = "paused"  # whatever it is now, the row has to be told
+        self.touch()
+
+    def _leave(self) -> None:
+        """Out of memory, without a trace in user code."""
+        self.gone = True
+        for running in list(self.inflight.values()):
+            running.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        for note in self._notes:
+            note.cancel()
+        if self.kernel.outcome is None:
+            self.kernel.discard()
+
+    def drop(self) -> None:
+        """Leave at once: the lease is lost, or the engine closes."""
+        if not self.gone:
+            self._leave()
+
+
+_EXECUTED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND})
+
+
+def _too_long(run_id: str, rows: int, rows_max: int) -> HistoryTooLong:
+    reason = (
+        f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
+        f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {run_id}`"
+    )
+    return HistoryTooLong(run_id, reason)
+
+
+def _taken(row: b.RunRow) -> PerdureError:
+    return RunExists(row.id, "it is not a child of this run")

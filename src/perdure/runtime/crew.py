@@ -1,0 +1,61 @@
+"""This process among the others on the store: it joins, keeps its lease, and takes over from the dead.
+
+Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a worker is dead
+when its lease has run out, or at once when its process is gone from this machine; who lost the lease joins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from perdure.runtime import identity
+from perdure.runtime.clock import SystemClock
+from perdure.runtime.writer import Writer
+from perdure.store.base import EndWorker, JoinWorker, KeepLease, Store, WorkerRow
+
+log = logging.getLogger("perdure")
+
+BEATS_PER_LEASE = 3
+
+
+class Crew:
+    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over."""
+
+    def __init__(
+        self, store: Store, writer: Writer, clock: SystemClock, lease_ms: int, crashes_max: int, name: str, on_lost: Callable[[], None]
+    ) -> None:
+        self._store, self._writer, self._clock = store, writer, clock
+        self._lease_ms, self._crashes_max, self._name, self._on_lost = lease_ms, crashes_max, name, on_lost
+        self.worker = 0
+
+    async def join(self) -> None:
+        """Become a worker of the store."""
+        now_ms, pid = self._clock.now_ms(), os.getpid()
+        join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), now_ms, now_ms + self._lease_ms)
+        self.worker = await self._writer.ask(join)
+
+    async def beat(self) -> float:
+        """Extend the lease, look after the others; seconds until the next time."""
+        if not await self._writer.ask(KeepLease(self.worker, self._clock.now_ms() + self._lease_ms)):
+            log.error("worker %s lost its lease; it drops its runs and joins anew", self.worker)
+            self._on_lost()
+            await self.join()
+        await self.bury_the_dead()
+        return self._lease_ms / 1000 / BEATS_PER_LEASE
+
+    async def bury_the_dead(self) -> bool:
+        """Take the runs of dead workers away from them; True if there were any."""
+        dead = [row for row in self._store.workers() if row.worker != self.worker and self._is_dead(row)]
+        for row in dead:
+            if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max)):
+                log.info("worker %s (%s, pid %s) is dead; its runs go on here", row.worker, row.name, row.pid)
+        return bool(dead)
+
+    def _is_dead(self, row: WorkerRow) -> bool:
+        return row.lease_ms < self._clock.now_ms() or identity.is_dead(row.host, row.pid, row.born)
+
+    async def leave(self) -> None:
+        """Let go of the lease and of every run that is left."""
+        await self._writer.ask(EndWorker(self.worker, self._clock.now_ms(), False))

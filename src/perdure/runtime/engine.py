@@ -1,0 +1,413 @@
+"""The public engine: opens a store, executes its runs, and takes people's words about them.
+
+Rules: every verb comes back after its commit; errors are Perdure's own; closing lets go of everything, so that the
+next engine goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from perdure.api import Call, Workflow, to_ms
+from perdure.codec import JsonCodec, decode_error, signature_of
+from perdure.core.limits import Limits
+from perdure.errors import DefinitionError, EngineClosed, HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed, RunNotFound
+from perdure.runtime import forking
+from perdure.runtime.clock import SystemClock
+from perdure.runtime.runner import Runner, add_workflow
+from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
+from perdure.runtime.writer import Writer
+from perdure.store import base as b
+from perdure.store.connection import path_of
+from perdure.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+UNSET: Any = object()
+
+
+class Run(Generic[T]):
+    """A run, by its id: `result()` waits for its end, the other verbs are the engine's."""
+
+    def __init__(self, engine: Engine, run_id: str) -> None:
+        self._engine, self.id = engine, run_id
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def result(self, timeout: float | None = None) -> T:
+        """What the workflow returned, waiting for it if need be.
+
+        Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when the run needs a
+        person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
+        """
+        async with asyncio.timeout(timeout):
+            return cast("T", await self._engine._result(self.id))
+
+    async def status(self) -> str:
+        """One of the statuses: pending, running, waiting, paused, blocked, completed, failed, cancelled."""
+        return (await self.info()).status
+
+    async def info(self) -> RunInfo:
+        return await self._engine.info(self.id)
+
+    async def send(self, value: Any, *, channel: str, key: str | None = None) -> None:
+        await self._engine.send(self.id, value, channel=channel, key=key)
+
+    async def cancel(self) -> None:
+        await self._engine.cancel(self.id)
+
+    async def history(self) -> list[HistoryEvent]:
+        return await self._engine.history(self.id)
+
+    def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
+        """The items of a stream, from the first, and on until the run has ended."""
+        return self._engine._stream(self.id, name, after)
+
+
+class Engine:
+    """Opens a store and executes its runs while the `async with` block lasts.
+
+    `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what they call as
+    children is found by itself); `durability` is "disk": an answer means that it is fsynced. `lease_ttl` is the
+    seconds after which others take over the runs of a process that went silent; `execute=False` makes a client
+    that starts, sends and looks without executing; `create=False` refuses to make a new file; `limits` is a
+    `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
+
+    Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on entering.
+
+    >>> from perdure import workflow
+    >>> @workflow
+    ... async def hello(name: str) -> str:
+    ...     return f"hello {name}"
+    >>> async def main():
+    ...     async with Engine(":memory:", workflows=[hello]) as engine:
+    ...         return await engine.run(hello("you"))
+    >>> asyncio.run(main())
+    'hello you'
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str],
+        *,
+        workflows: Iterable[Workflow[..., Any]] = (),
+        durability: str = "disk",
+        replica: str | None = None,
+        lease_ttl: float = 10.0,
+        execute: bool = True,
+        create: bool = True,
+        limits: Limits | None = None,
+        close_grace: float = 2.0,
+        name: str | None = None,
+    ) -> None:
+        _check_options(str(os.fspath(store)), durability, replica, lease_ttl)
+        self.path = path_of(store)
+        self.limits = limits or Limits()
+        self.workflows: dict[str, Workflow[..., Any]] = {}
+        for definition in workflows:
+            add_workflow(self.workflows, definition)
+        self._options = {"execute": execute, "lease_ms": round(lease_ttl * 1000), "name": name or f"pid-{os.getpid()}"}
+        self._create, self._grace = create, close_grace
+        self._clock = SystemClock()
+        self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
+        self._open: tuple[SqliteStore, Writer, Runner] | None = None
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Engine:
+        store = SqliteStore(self.path, limits=self.limits, create=self._create)
+        writer = Writer(store, self.limits.batch_writes_max)
+        runner = Runner(store, writer, self._codec, self._clock, self.limits, workflows=self.workflows, **self._options)  # type: ignore[arg-type]
+        try:
+            await runner.open()
+        except BaseException:
+            writer.close()
+            store.close()
+            raise
+        self._open = (store, writer, runner)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._open is not None:
+            store, writer, runner = self._open
+            self._open = None
+            try:
+                await runner.close(self._grace)
+            finally:
+                writer.close()
+                store.close()
+
+    @property
+    def _store(self) -> SqliteStore:
+        return self._parts()[0]
+
+    @property
+    def _runner(self) -> Runner:
+        return self._parts()[2]
+
+    def _parts(self) -> tuple[SqliteStore, Writer, Runner]:
+        if self._open is None:
+            raise EngineClosed
+        return self._open
+
+    async def _write(self, write: b.Write) -> Any:
+        return await self._parts()[1].ask(write)
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    async def start(
+        self, call: Call[T], *, id: str | None = None, queue: str | None = None, priority: int = 0,
+        at: datetime | None = None, tags: dict[str, Any] | None = None, timeout: float | timedelta | None = None,
+    ) -> Run[T]:  # fmt: skip
+        """Start a run and come back when that is on disk.
+
+        With an `id` that exists, the existing run is returned when workflow and arguments are the same; `RunExists`
+        is raised when they differ. `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again.
+        """
+        definition = _workflow_of(call)
+        runner = self._runner
+        if runner.execute:
+            runner.register(definition)
+        raw = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max)
+        now_ms = self._clock.now_ms()
+        run_id = id or call.options.id or new_id(definition.name)
+        start = b.StartRun(
+            _checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else _at_ms(at), tags=tags,
+            queue=queue or call.options.queue, priority=priority,
+            timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
+        )  # fmt: skip
+        if tags:
+            self._codec.encode(tags, "the tags")
+        started = await self._write(runner.new_run(start, now_ms))
+        if started.created:
+            runner.woken([started.run])
+        return Run(self, run_id)
+
+    async def run(self, call: Call[T], **options: Any) -> T:
+        """Start a run and wait for its result; takes what `start` takes."""
+        return await (await self.start(call, **options)).result()
+
+    async def get(self, id: str) -> Run[Any]:
+        """The run with this id; raises `RunNotFound`."""
+        self._store.run_key(id)
+        return Run(self, id)
+
+    async def find(self, prefix: str) -> str:
+        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there are several."""
+        found = self._store.find_ids(prefix, 10)
+        if prefix in found:
+            return prefix
+        if len(found) != 1:
+            raise RunNotFound(prefix, tuple(found))
+        return found[0]
+
+    # --- words to a run ---------------------------------------------------------------------------
+
+    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
+        """Send a message; back when it is on disk. With a `key` it arrives once, however often it is sent.
+
+        Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
+        """
+        data = self._codec.encode(value, f"the message on channel {channel!r}")
+        await self._deliver(b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data))
+
+    async def cancel(self, id: str) -> None:
+        """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run."""
+        await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
+
+    async def pause(self, id: str) -> None:
+        """Start nothing more for this run until it is resumed; steps under way end and are recorded."""
+        await self._steer(id, "pause")
+
+    async def resume(self, id: str) -> None:
+        """Let a paused run go on."""
+        await self._steer(id, "resume")
+
+    async def retry(self, id: str) -> None:
+        """Let a blocked run go on, or a failed or cancelled one from where it failed: under the same id, with the
+        history before the failure; the failed run is kept as `id~1`."""
+        row = self._row(id)
+        if row.status in ("failed", "cancelled"):
+            fork = forking.retry(row, self._store.history(row.run), self._clock.now_ms())
+            self._runner.woken([(await self._write(fork)).run])
+        else:
+            await self._steer(id, "retry")
+
+    async def resolve(self, id: str, *, seq: int | None = None, result: Any = UNSET, error: str | None = None, retry: bool = False) -> None:
+        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`."""
+        row = self._row(id)
+        if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
+            raise DefinitionError(f"Run {id!r} does not ask what became of a step: it is {row.status}. `perdure show {id}` tells more.")
+        if row.blocked_by != "unknown_outcome":
+            await self._steer(id, "retry")
+            return
+        word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
+        ref = forking.asked_step(self._store.history(row.run), seq, id)
+        data = self._codec.encode(word, "the resolution")
+        await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
+
+    async def fork(
+        self, id: str, at: int, *, new_id: str | None = None, result: Any = UNSET, args: dict[str, Any] | None = None
+    ) -> Run[Any]:
+        """A new run with the history of `id` before row `at`, which is then done again.
+
+        `result` is what the step in row `at` gives instead of being done; `args` replaces the step's arguments, or,
+        at row 1, the run's own. Both are plain JSON values. Raises `RunNotFound`, `RunExists`, `DefinitionError`.
+        """
+        row = self._row(id)
+        encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
+        edited = None if args is None else self._codec.encode(args, "the edited arguments")
+        name = new_id or f"{id}-fork-{secrets.token_hex(3)}"
+        fork = forking.fork(row, self._store.history(row.run), at, _checked_id(name), self._clock.now_ms(), encoded, edited)
+        self._runner.woken([(await self._write(fork)).run])
+        return Run(self, name)
+
+    async def _deliver(self, message: b.Deliver) -> None:
+        self._runner.woken([(await self._write(message)).run])
+
+    async def _steer(self, run_id: str, verb: str) -> None:
+        woken = await self._write(b.Steer(run_id, verb, self._clock.now_ms()))
+        self._runner.steered(woken.run)
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def _row(self, run_id: str) -> b.RunRow:
+        return self._store.run_row(self._store.run_key(run_id))
+
+    async def info(self, id: str) -> RunInfo:
+        """Everything about a run but its history."""
+        return run_info(self._row(id))
+
+    async def history(self, id: str) -> list[HistoryEvent]:
+        """The rows of a run in order, with times and decoded arguments and results."""
+        row = self._row(id)
+        return history_events(self._store.history(row.run), row)
+
+    async def progress(self, id: str) -> Progress:
+        """How far a run is; cheap enough to ask many times a second."""
+        row = self._row(id)
+        total, done = self._store.step_counts(row.run)
+        waiting = msgspec.json.decode(row.waiting) if row.waiting and row.status == "waiting" else []
+        return Progress(done, total, self._store.open_steps(row.run, 8), row.status, waiting)
+
+    async def runs(
+        self, *, status: str | None = None, workflow: str | None = None, tags: dict[str, Any] | None = None,
+        limit: int = 50, after: str | None = None,
+    ) -> list[RunInfo]:  # fmt: skip
+        """Runs, newest first; `after` is the id of the last one of the page before."""
+        before = None if after is None else self._store.run_key(after)
+        return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
+
+    async def doctor(self) -> dict[str, Any]:
+        """Facts about the store for whoever looks after it."""
+        now_ms = self._clock.now_ms()
+        facts = self._store.facts(now_ms)
+        facts["path"] = self.path
+        facts["file_bytes"] = _size(self.path)
+        facts["wal_bytes"] = _size(self.path + "-wal")
+        facts["workers"] = [
+            {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms} for w in self._store.workers()
+        ]
+        return facts
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    async def _result(self, run_id: str) -> Any:
+        run = self._store.run_key(run_id)
+        while True:
+            status, successor, _ = self._store.statuses([run])[run]
+            if successor is not None:
+                run = successor
+            elif status in b.FINAL or status == "blocked":
+                return self._outcome(self._store.run_row(run))
+            else:
+                await self._runner.wait_for_news(run)
+
+    def _outcome(self, row: b.RunRow) -> Any:
+        match row.status:
+            case "completed":
+                definition = self.workflows.get(row.workflow)
+                raw = row.result or b"null"
+                return msgspec.json.decode(raw) if definition is None else signature_of(definition).decode_result(raw)
+            case "failed":
+                error = decode_error(row.error or b"{}")
+                raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
+            case "cancelled":
+                raise RunCancelled(row.id)
+            case _:
+                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, row.reason or "")
+
+    async def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
+        run = self._store.run_key(run_id)
+        event, unsubscribe = self._runner.subscribe()
+        try:
+            while True:
+                event.clear()
+                over = self._store.statuses([run])[run][0] in b.FINAL
+                items = self._store.stream(run, name, after, 500)
+                for item in items:
+                    after = item.position
+                    yield msgspec.json.decode(item.data)
+                if over and not items:
+                    return
+                if not items:
+                    await event.wait()
+        finally:
+            unsubscribe()
+
+
+_BLOCKED: dict[str, type[RunBlocked]] = {"nondeterminism": Nondeterminism, "history": HistoryTooLong}
+
+
+def new_id(workflow: str) -> str:
+    """An id that sorts by time within its workflow: new entries then land side by side in the index."""
+    return f"{workflow}-{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}"
+
+
+def _workflow_of(call: Any) -> Workflow[..., Any]:
+    if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
+        raise DefinitionError(f"start() takes the call of a workflow, as in engine.start(agent('x')), not {call!r}.")
+    return call.definition
+
+
+def _checked_id(run_id: str) -> str:
+    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "~" in run_id:
+        raise DefinitionError(f"A run id has 1 to 200 printable characters and no '~', unlike {run_id[:220]!r}.")
+    return run_id
+
+
+def _at_ms(at: datetime) -> int:
+    if at.tzinfo is None:
+        raise DefinitionError(f"at={at!r} has no time zone; use an aware datetime, such as datetime.now(timezone.utc).")
+    return round(at.timestamp() * 1000)
+
+
+def _check_options(store: str, durability: str, replica: str | None, lease_ttl: float) -> None:
+    if store.startswith(("postgresql://", "postgres://")):
+        raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
+    if replica is not None or durability == "replica":
+        raise DefinitionError('This version of Perdure has durability="disk" only; replicas are on the roadmap.')
+    if durability != "disk":
+        raise DefinitionError(f'durability is "disk", not {durability!r}.')
+    if lease_ttl < 0.1:
+        raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
+
+
+def _error_text(raw: bytes) -> str:
+    error = msgspec.json.decode(raw)
+    return f"{error.get('type', 'Error')}: {error.get('message', '')}".rstrip(": ")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

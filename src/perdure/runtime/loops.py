@@ -1,0 +1,48 @@
+"""One small class for every background loop: tick, sleep or be woken, tick again.
+
+Rules: a tick returns the seconds until the next one; an error is logged and the loop goes on, more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("perdure")
+
+AFTER_ERROR_S = 1.0
+
+
+class Loop:
+    """Calls `tick` for as long as it runs; `wake` makes the next tick come at once."""
+
+    def __init__(self, name: str, tick: Callable[[], Awaitable[float]]) -> None:
+        self.name, self._tick = name, tick
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"perdure-{self.name}")
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                wait = await self._tick()
+            except Exception as error:
+                log.warning("%s: %s", self.name, error)
+                wait = AFTER_ERROR_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), wait)
+            self._woken.clear()

@@ -1,0 +1,297 @@
+"""Executes runs: claims what is due, loads it, parks it, and notices what other processes write.
+
+Rules: kernels are entered from plain callbacks only (Python 3.14 refuses to enter one task from another); what is
+parked leaves memory when there is too much of it; who waits for a run is told after the commit, never before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from perdure.api import Workflow
+from perdure.codec import JsonCodec, signature_of
+from perdure.core import discard
+from perdure.core import events as ev
+from perdure.core.events import RunFacts
+from perdure.core.limits import Limits
+from perdure.core.replay import Kernel
+from perdure.errors import DefinitionError, PerdureError
+from perdure.runtime.active import ActiveRun
+from perdure.runtime.clock import SystemClock
+from perdure.runtime.crew import Crew
+from perdure.runtime.loops import Loop
+from perdure.runtime.steps import Steps
+from perdure.runtime.writer import Writer
+from perdure.store import base as b
+
+log = logging.getLogger("perdure")
+
+CLAIM_RUNS_MAX = 200
+IDLE_S_MAX = 60.0
+WATCH_S = 0.02
+
+
+class Runner:
+    """See the module's text. With `execute` False it only watches, for callers that wait."""
+
+    def __init__(
+        self, store: b.Store, writer: Writer, codec: JsonCodec, clock: SystemClock, limits: Limits, *,
+        workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str,
+    ) -> None:  # fmt: skip
+        self.store, self.writer, self.codec, self.clock, self.limits = store, writer, codec, clock, limits
+        self.steps = Steps(codec, clock, limits)
+        self.history_rows_max = limits.history_rows_max
+        self.workflows, self.execute = workflows, execute
+        self.active: dict[int, ActiveRun] = {}
+        self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
+        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._changed: set[asyncio.Event] = set()
+        self._loop = asyncio.get_running_loop()
+        self._watching: asyncio.TimerHandle | None = None
+        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost)
+        self._schedule = Loop("schedule", self._claim_due)
+        self._heart = Loop("lease", self._crew.beat)
+        self.closing = False
+
+    @property
+    def owner(self) -> int:
+        return self._crew.worker
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.workflows)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Join, take over from the dead, give blocked runs another try, begin."""
+        if self.execute:
+            await self._crew.join()
+            await self._crew.bury_the_dead()
+            await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
+            self._schedule.start()
+            self._heart.start()
+        self._watch()
+
+    async def close(self, grace_s: float) -> None:
+        """Let attempts end within the grace, let go of every run, leave."""
+        self.closing = True
+        await self._schedule.stop()
+        for active in self.active.values():
+            active.stopping = True
+        under_way = [running.task for active in self.active.values() for running in active.inflight.values() if running.task]
+        if under_way and grace_s > 0:
+            await asyncio.wait(under_way, timeout=grace_s)
+            await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn
+        for active in list(self.active.values()):
+            active.release()
+        await self.writer.drain()
+        await self._heart.stop()
+        if self.execute and self.writer.trouble is None:
+            await self._crew.leave()
+        if self._watching is not None:
+            self._watching.cancel()
+        self.steps.close()
+
+    def _lost(self) -> None:
+        for active in list(self.active.values()):
+            active.drop()
+        self.active.clear()
+        self._parked.clear()
+
+    def register(self, definition: Workflow[..., Any]) -> None:
+        """Make a workflow known here."""
+        add_workflow(self.workflows, definition)
+
+    # --- claiming and loading ---------------------------------------------------------------------
+
+    async def _claim_due(self) -> float:
+        room = min(CLAIM_RUNS_MAX, self.limits.runs_loaded_max - len(self.active))
+        now_ms = self.clock.now_ms()
+        due_ms = self.store.next_due_ms(self.names)
+        if due_ms is None or room <= 0:
+            return IDLE_S_MAX
+        if due_ms > now_ms:
+            return min((due_ms - now_ms) / 1000, IDLE_S_MAX)
+        runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms))
+        for run in runs:
+            self._loop.call_soon(self._load, run)
+        return 0.0 if runs else 0.1
+
+    def _load(self, run: int) -> None:
+        if run in self.active or self.closing:
+            return
+        row = self.store.run_row(run)
+        if row.owner != self.owner or row.status in b.FINAL:
+            return
+        active = ActiveRun(self, row, self._kernel(row))
+        self.active[run] = active
+        try:
+            history = self.store.history(run)
+            if history:
+                active.recover(history, active.kernel.replay(history))
+            else:
+                active.input(ev.START)
+                active.take_inbox()
+        except PerdureError as error:
+            active.block("nondeterminism", getattr(error, "reason", str(error)))
+        except Exception as error:
+            log.exception("run %s can't be executed", row.id)
+            active.block("nondeterminism", f"{type(error).__name__}: {error}")
+
+    def _kernel(self, row: b.RunRow) -> Kernel:
+        definition = self.workflows[row.workflow]
+
+        def main() -> Any:
+            args, kwargs = signature_of(definition).decode_args(row.args)
+            return definition.fn(*args, **kwargs)
+
+        return Kernel(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms), self.codec)
+
+    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
+        """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
+        here = self.execute and not self.closing and start.workflow in self.workflows
+        now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
+        return replace(start, seed=secrets.randbits(62), owner=self.owner if now else None, due_ms=None if now else start.due_ms)
+
+    # --- what active runs report ------------------------------------------------------------------
+
+    def woken(self, runs: list[int]) -> None:
+        """These runs have news; they are looked at in callbacks of their own."""
+        for run in runs:
+            self._loop.call_soon(self._look_at, run)
+
+    def _look_at(self, run: int) -> None:
+        self._notify(run)
+        active = self.active.get(run)
+        if active is not None and not active.gone:
+            active.take_inbox()
+            return
+        status = self.store.statuses([run]).get(run)
+        if self.execute and status is not None and status[2] == self.owner:
+            self._load(run)
+        else:
+            self._schedule.wake()
+
+    def steered(self, run: int) -> None:
+        """Somebody paused or resumed a run, here or elsewhere."""
+        active = self.active.get(run)
+        if active is not None and not active.gone:
+            paused = self.store.statuses([run])[run][0] == "paused"
+            if paused and not active.paused:
+                active.pause()
+            elif active.paused and not paused:
+                active.resume()
+        self._notify(run)
+        self._schedule.wake()
+
+    def parked(self, active: ActiveRun) -> None:
+        self._parked[active.run] = active
+        if len(self._parked) > self.limits.runs_parked_max and discard.supported:
+            _, oldest = self._parked.popitem(last=False)
+            self._loop.call_soon(oldest.release)
+
+    def unparked(self, active: ActiveRun) -> None:
+        self._parked.pop(active.run, None)
+
+    def ended(self, active: ActiveRun) -> None:
+        if self.active.get(active.run) is active:
+            full = len(self.active) >= self.limits.runs_loaded_max
+            del self.active[active.run]
+            self._parked.pop(active.run, None)
+            if full:
+                self._schedule.wake()
+        self._notify(active.run)
+
+    def lease_lost(self, active: ActiveRun) -> None:
+        self.ended(active)
+        self._heart.wake()
+
+    # --- callers that wait ------------------------------------------------------------------------
+
+    def _notify(self, run: int) -> None:
+        for future in self._waiters.pop(run, ()):
+            if not future.done():
+                future.set_result(None)
+        for event in self._changed:
+            event.set()
+
+    async def wait_for_news(self, run: int) -> None:
+        """Until the run has ended, is blocked, or something else worth a look happened."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.setdefault(run, []).append(future)
+        await future
+
+    def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:
+        """An event that is set after commits here or elsewhere, and the way to end that."""
+        event = asyncio.Event()
+        self._changed.add(event)
+        return event, lambda: self._changed.discard(event)
+
+    def _watch(self) -> None:
+        """Look for commits of other processes; a plain callback that calls itself again."""
+        self._watching = self._loop.call_later(WATCH_S, self._watch)
+        if self.writer.busy:
+            return
+        try:
+            if self.store.changed_by_others():
+                self._changed_by_others()
+        except PerdureError as error:
+            log.warning("can't read the store: %s", error)
+
+    def _changed_by_others(self) -> None:
+        if self.execute:
+            self._schedule.wake()
+            for run in self.store.inboxes_of(self.owner):
+                if run in self.active:
+                    self.active[run].take_inbox()
+            paused = set(self.store.paused_of(self.owner))
+            for active in list(self.active.values()):
+                if active.paused != (active.run in paused):
+                    self.steered(active.run)
+        for run, status in self.store.statuses(list(self._waiters)).items():
+            if status[0] in b.FINAL or status[0] == "blocked":
+                self._notify(run)
+        for event in self._changed:
+            event.set()
+
+
+def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> None:
+    """Register a workflow and those that its code names, so that children can be executed after a restart."""
+    if not isinstance(definition, Workflow):
+        raise DefinitionError(f"Engine(workflows=[...]) takes functions decorated with @workflow, not {definition!r}.")
+    existing = known.get(definition.name)
+    if existing is not None:
+        if existing.fn is not definition.fn:
+            raise DefinitionError(
+                f"Two workflows are called {definition.name!r}: {_place(existing)} and {_place(definition)}. Give one of them a name=."
+            )
+        return
+    known[definition.name] = definition
+    for mentioned in _mentioned(definition.fn):
+        add_workflow(known, mentioned)
+
+
+def _place(definition: Workflow[..., Any]) -> str:
+    return f"{definition.__module__}.{definition.__qualname__}"
+
+
+def _mentioned(fn: Any) -> list[Workflow[..., Any]]:
+    """Workflows that a function's code refers to, in its globals or around it."""
+    names = set(fn.__code__.co_names) | {name for const in fn.__code__.co_consts if hasattr(const, "co_names") for name in const.co_names}
+    found = [fn.__globals__.get(name) for name in sorted(names)]
+    found += [cell.cell_contents for cell in fn.__closure__ or () if _filled(cell)]
+    return [item for item in found if isinstance(item, Workflow)]
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False  # the enclosing function has not assigned it yet

@@ -1,0 +1,252 @@
+"""Attempts of steps: run the function, apply timeout and retry policy, report one outcome.
+
+Rules: arguments come from the recorded command, decoded anew for every attempt, so a step can't change what its
+workflow holds; a failed attempt is written before the next one starts; the outcome leaves through a plain callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure import api
+from perdure.codec import JsonCodec, failure_of_step, signature_of
+from perdure.core.events import Command
+from perdure.core.limits import Limits
+from perdure.core.retry import Retry
+from perdure.errors import NotSerializable, PayloadTooLarge, PerdureError
+from perdure.runtime.clock import SystemClock
+from perdure.store.base import Beat, Emit
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a step ended: kind completed or failed, with JSON, and how long the last attempt took."""
+
+    kind: str
+    data: bytes
+    took_ms: int
+
+
+class AttemptTimeout(PerdureError, TimeoutError):
+    """One attempt took longer than its timeout."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s")
+
+
+class ProcessDied(PerdureError):
+    """Stands in the history for an attempt of which only the beginning is known."""
+
+    def __init__(self) -> None:
+        super().__init__("the process ended during this attempt")
+
+
+class CancelledByItself(PerdureError):
+    """A step raised CancelledError though nobody had cancelled it."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(f"step {step} raised CancelledError by itself")
+
+
+class LeftTheProcess(PerdureError):
+    """A step called sys.exit(); it must not take the engine with it."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(f"the step called sys.exit({code!r})")
+
+
+class StepHost(Protocol):
+    """What a step needs of its run: where to write notes, and the run's names."""
+
+    run: int
+    run_id: str
+    origin: int
+
+    async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None: ...
+
+    def write(self, write: Emit | Beat) -> None: ...
+
+    def last_heartbeat(self, seq: int) -> bytes | None: ...
+
+
+class StepAttempt:
+    """What `current_step()` gives; see `api.Attempt`."""
+
+    def __init__(self, host: StepHost, seq: int, attempt: int, steps: Steps) -> None:
+        self._host, self._steps = host, steps
+        self.run_id, self.seq, self.attempt = host.run_id, seq, attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.run_id}/{self._host.origin}/{self.seq}"
+
+    @property
+    def last_heartbeat(self) -> Any:
+        found = self._host.last_heartbeat(self.seq)
+        return None if found is None else msgspec.json.decode(found)
+
+    def heartbeat(self, value: Any = None) -> api.Ordered[None]:
+        data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
+        self._write(Beat(self._host.run, self.seq, self.attempt, data, self._steps.clock.now_ms()))
+        return api.Ordered()
+
+    def emit(self, stream: str, item: Any) -> None:
+        data = self._steps.codec.encode(item, f"the item for stream {stream!r}")
+        self._write(Emit(self._host.run, self.seq, self.attempt, [(stream, data)], self._steps.clock.now_ms()))
+
+    def _write(self, write: Emit | Beat) -> None:
+        self._steps.loop.call_soon_threadsafe(self._host.write, write)
+
+
+class Gate:
+    """Lets so many in at a time; the others wait in line."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._line: deque[Callable[[], None]] = deque()
+
+    def enter(self, begin: Callable[[], None]) -> None:
+        if self._free > 0:
+            self._free -= 1
+            begin()
+        else:
+            self._line.append(begin)
+
+    def leave(self) -> None:
+        if self._line:
+            self._line.popleft()()
+        else:
+            self._free += 1
+
+
+class Running:
+    """One step under way, from the line at the gate to its end; `cancel` works at any point of it."""
+
+    __slots__ = ("cancelled", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Ended] | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Steps:
+    """Starts attempts: async ones on the event loop, plain ones in threads, each behind its gate."""
+
+    def __init__(self, codec: JsonCodec, clock: SystemClock, limits: Limits) -> None:
+        self.codec, self.clock, self.limits = codec, clock, limits
+        self.loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(limits.threads_max, thread_name_prefix="perdure-step")
+        self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
+
+    def start(
+        self, host: StepHost, command: Command, attempt: int, failures: int, wait_ms: int, done: Callable[[Command, Ended | None], None]
+    ) -> Running:
+        """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
+        running = Running()
+        gate = self._async_gate if command.call.definition.is_async else self._thread_gate
+
+        def ended(task: asyncio.Task[Ended]) -> None:
+            gate.leave()
+            if not task.cancelled():
+                done(command, task.result())
+            elif running.cancelled:
+                done(command, None)
+            else:
+                done(command, Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0))
+
+        def begin() -> None:
+            if running.cancelled:
+                gate.leave()
+                done(command, None)
+                return
+            running.task = self.loop.create_task(self._run(host, command, attempt, failures))
+            running.task.add_done_callback(ended)
+
+        if wait_ms > 0:
+            self.loop.call_later(wait_ms / 1000, gate.enter, begin)
+        else:
+            gate.enter(begin)
+        return running
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, host: StepHost, command: Command, attempt: int, failures: int) -> Ended:
+        retry: Retry = command.call.options.retry
+        while True:
+            began = self.clock.now_ms()
+            try:
+                data = await self._attempt(host, command, attempt)
+            except Exception as error:
+                took_ms = self.clock.now_ms() - began
+                failures += 1
+                if not self.goes_on(retry, failures, error):
+                    return Ended("failed", self.failure(error, failures), took_ms)
+                wait_ms = retry.wait_ms(failures, f"{host.run_id}/{command.seq}")
+                await host.note(command.seq, attempt, self.codec.encode_error(error), self.clock.now_ms() + wait_ms)
+                await asyncio.sleep(wait_ms / 1000)
+                attempt += 1
+            else:
+                return Ended("completed", data, self.clock.now_ms() - began)
+
+    @staticmethod
+    def goes_on(retry: Retry, failures: int, error: Exception) -> bool:
+        """A value that can't be stored or is too large is not mended by trying again."""
+        return not isinstance(error, NotSerializable | PayloadTooLarge | api.DefinitionError) and retry.again(failures, error)
+
+    def failure(self, error: Exception, attempts: int) -> bytes:
+        return failure_of_step(self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout))
+
+    async def _attempt(self, host: StepHost, command: Command, attempt: int) -> bytes:
+        call = command.call
+        signature = signature_of(call.definition)
+        args, kwargs = signature.decode_args(command.data or b"{}")
+        api._attempt.set(StepAttempt(host, command.seq, attempt, self))
+        timeout_ms = call.options.timeout_ms
+        if call.definition.is_async:
+            work = call.definition.fn(*args, **kwargs)
+        else:
+            work = self.loop.run_in_executor(self._threads, _bound(call.definition.fn, args, kwargs))
+        try:
+            value = await (work if timeout_ms is None else _within(work, timeout_ms))
+        except SystemExit as error:
+            raise LeftTheProcess(error.code) from None
+        return signature.encode_result(value, limit_bytes=self.limits.payload_bytes_max)
+
+
+async def _within(work: Any, timeout_ms: int) -> Any:
+    """The step's own TimeoutError stays its own; ours says which limit it was."""
+    scope = asyncio.timeout(timeout_ms / 1000)
+    try:
+        async with scope:
+            return await work
+    except TimeoutError as error:
+        if scope.expired():
+            raise AttemptTimeout(timeout_ms) from error
+        raise
+
+
+def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    """The call with this context's variables: a thread of the pool has none of them."""
+    context = contextvars.copy_context()
+
+    def run() -> Any:
+        try:
+            return context.run(fn, *args, **kwargs)
+        except StopIteration as error:  # a future can't carry it
+            raise RuntimeError("the step raised StopIteration") from error
+
+    return run

@@ -1,0 +1,187 @@
+"""Group commit: everything that is to be written goes through here, in order, many writes in one transaction.
+
+Rules: writes that come in one turn of the event loop share a transaction, and so do all that come while one is
+being committed; on a fast disk a commit runs inline, because a hop to a thread costs more than the fsync, on a
+slow or contended one it runs in the writer's thread; what the engine itself must write is kept and tried again
+until the store takes it, what a caller asked for is refused with the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
+from perdure.store.base import Store, Transact, Write
+
+log = logging.getLogger("perdure")
+
+INLINE_MS_MAX = 2.0
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
+
+
+class Dirty(Protocol):
+    """Something that has collected changes and can turn them into a write."""
+
+    def collect(self) -> None: ...
+
+
+class _Entry(NamedTuple):
+    write: Write
+    done: Callable[[Any], None]
+    keep: bool
+
+
+class Writer:
+    """See the module's text. `put` never blocks; `done` is called on the event loop with the result."""
+
+    def __init__(self, store: Store, batch_max: int) -> None:
+        self._store, self._batch_max = store, batch_max
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
+        self._queue: deque[_Entry] = deque()
+        self._dirty: list[Dirty] = []
+        self._scheduled = self._busy = False
+        self._inline_only = store.path == ":memory:"
+        self._commit_ms = 0.0
+        self._retry_s = RETRY_S_MIN
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.trouble: StoreError | None = None
+
+    # --- what others call -------------------------------------------------------------------------
+
+    def put(self, write: Write, done: Callable[[Any], None], *, keep: bool) -> None:
+        """Queue a write; with `keep` it is tried until the store takes it."""
+        self._queue.append(_Entry(write, done, keep))
+        self._schedule()
+
+    def touch(self, dirty: Dirty) -> None:
+        """Ask `dirty` for its writes just before the next transaction, so that they come as one."""
+        self._dirty.append(dirty)
+        self._schedule()
+
+    async def ask(self, write: Write) -> Any:
+        """Write and wait for the commit; raises what the store answers with."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(result: Any) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        self.put(write, done, keep=False)
+        result = await future
+        if isinstance(result, PerdureError):
+            raise result
+        return result
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread holds the connection at this moment."""
+        return self._busy
+
+    async def drain(self) -> None:
+        """Wait until everything is written."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    # --- transactions -----------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._busy:
+            self._scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._busy:
+            return
+        dirty, self._dirty = self._dirty, []
+        for item in dirty:
+            item.collect()
+        if not self._queue:
+            self._idle.set()
+            return
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not any(type(entry.write) is Transact for entry in batch)):
+            self._write_inline(batch)
+        else:
+            self._write_in_thread(batch)
+
+    def _write_inline(self, batch: list[_Entry]) -> None:
+        results = self._attempt(batch, False)
+        if isinstance(results, StoreLocked) and not self._inline_only:
+            self._write_in_thread(batch)  # somebody else is writing: wait for it elsewhere
+        else:
+            self._finish(batch, results)
+
+    def _write_in_thread(self, batch: list[_Entry]) -> None:
+        self._busy = True
+        future = self._loop.run_in_executor(self._thread, self._attempt, batch, True)
+        future.add_done_callback(lambda done: self._thread_done(batch, done.result()))
+
+    def _attempt(self, batch: list[_Entry], patient: bool) -> Any:
+        """Results for the batch, or the one error for which the store took nothing."""
+        try:
+            return self._timed(batch, patient)
+        except StoreError as error:
+            return error
+        except Exception as error:
+            if len(batch) > 1:  # one write of these is wrong; the others must not suffer for it
+                return [result for entry in batch for result in _as_list(self._attempt([entry], patient))]
+            log.exception("a write could not be applied", exc_info=error)
+            return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
+
+    def _timed(self, batch: list[_Entry], patient: bool) -> Any:
+        begin = time.perf_counter()
+        try:
+            return self._store.write([entry.write for entry in batch], patient)
+        finally:
+            # The weight forgets a single slow commit soon, and one stall does not start a thread per commit.
+            self._commit_ms += 0.1 * (min((time.perf_counter() - begin) * 1000, 10 * INLINE_MS_MAX) - self._commit_ms)
+
+    def _thread_done(self, batch: list[_Entry], results: Any) -> None:
+        self._busy = False
+        self._finish(batch, results)
+
+    def _finish(self, batch: list[_Entry], results: Any) -> None:
+        if isinstance(results, StoreError):
+            self._refused(batch, results)
+            return
+        if self.trouble is not None:
+            log.warning("the store takes writes again: %s", self._store.path)
+            self.trouble, self._retry_s = None, RETRY_S_MIN
+        for entry, result in zip(batch, results, strict=True):
+            entry.done(result)
+        if self._queue or self._dirty:
+            self._schedule()
+        elif not self._scheduled:
+            self._idle.set()
+
+    def _refused(self, batch: list[_Entry], error: StoreError) -> None:
+        """The store took nothing: tell the callers, and keep what the engine must not lose."""
+        if self.trouble is None or type(self.trouble) is not type(error):
+            log.error("the store does not take writes, trying again until it does: %s", error)
+        self.trouble = error
+        for entry in batch:
+            if not entry.keep:
+                entry.done(error)
+        self._queue.extendleft(entry for entry in reversed(batch) if entry.keep)
+        if not self._queue and not self._dirty:
+            self._idle.set()
+            return
+        self._scheduled = True
+        self._loop.call_later(self._retry_s, self._flush)
+        self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
+
+
+def _as_list(result: Any) -> list[Any]:
+    return result if isinstance(result, list) else [result]

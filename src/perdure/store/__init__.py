@@ -1,0 +1,1 @@
+"""Stores: where histories live. One method, one transaction; nothing here knows of asyncio."""

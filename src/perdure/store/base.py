@@ -1,0 +1,347 @@
+"""The seam between the runtime and a store, written for two backends.
+
+Rules: what is to be written is a value; `Store.write` takes a batch of such values, applies them in order in one
+transaction, and gives one result for each; a result is data, and a refused write is an error value that leaves
+the rest of the batch alone. Reads see the last commit and never wait for a writer. Times are given, never taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from perdure.core.events import Command, Event
+from perdure.errors import PerdureError
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class StartRun:
+    """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody."""
+
+    id: str
+    workflow: str
+    args: bytes
+    seed: int
+    at_ms: int
+    due_ms: int | None
+    owner: int | None = None
+    parent: int | None = None
+    parent_seq: int | None = None
+    tags: dict[str, Any] | None = None
+    queue: str | None = None
+    priority: int = 0
+    timeout_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Finish:
+    """How a run ended: status, and its result or error as JSON. `successor` goes on under the same id."""
+
+    status: str
+    result: bytes | None = None
+    error: bytes | None = None
+    successor: StartRun | None = None
+    leftovers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Park:
+    """Where a run stands after a turn: its status (None: as it was), what it waits for, whether its owner lets go of it."""
+
+    status: str | None
+    waiting: bytes | None = None
+    due_ms: int | None = None
+    release: bool = False
+    blocked_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """Rows for a run's history, and what follows from them; refused with `LeaseLost` unless `owner` owns it."""
+
+    run: int
+    owner: int
+    rows: list[Event | Command]
+    at_ms: int
+    taken: list[tuple[int, int]] = field(default_factory=list)
+    effects: list[Write] = field(default_factory=list)
+    park: Park | None = None
+    finish: Finish | None = None
+    tags: dict[str, Any] | None = None
+    settled: bool = False
+    """True when the run has got on since its last crash, so that its count of crashes starts anew."""
+
+
+@dataclass(slots=True)
+class Deliver:
+    """Something for a run's inbox: kind message, cancel or resolve; `run_id` may be a full public id only."""
+
+    run_id: str
+    kind: str
+    at_ms: int
+    name: str | None = None
+    ref: int | None = None
+    key: str | None = None
+    data: bytes | None = None
+    verb: str = "send to"
+
+
+@dataclass(slots=True)
+class Steer:
+    """A person's word about a run: pause, resume, retry or unblock."""
+
+    run_id: str
+    verb: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class ForkRun:
+    """A new run from the rows of another before `before_seq`, with `extra` rows behind them.
+
+    With `replace` it takes over the id of its source, whose own id gets a suffix: that is how a failed run is
+    retried without touching its history. `edit_args` are new arguments of the step in row `before_seq`.
+    """
+
+    source: int
+    id: str
+    before_seq: int
+    at_ms: int
+    seed: int
+    extra: list[Event] = field(default_factory=list)
+    args: bytes | None = None
+    edit_step: int | None = None
+    edit_args: bytes | None = None
+    replace: bool = False
+
+
+@dataclass(slots=True)
+class Claim:
+    """Make `owner` the owner of up to `limit` runs that are due, and of `only`, if given, nothing else."""
+
+    owner: int
+    workflows: tuple[str, ...]
+    limit: int
+    now_ms: int
+
+
+@dataclass(slots=True)
+class JoinWorker:
+    """A process that wants to execute runs."""
+
+    name: str
+    host: str
+    pid: int
+    born: str
+    now_ms: int
+    lease_ms: int
+
+
+@dataclass(slots=True)
+class KeepLease:
+    """Extend a worker's lease; gives False when it was declared dead meanwhile."""
+
+    worker: int
+    lease_ms: int
+
+
+@dataclass(slots=True)
+class EndWorker:
+    """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones."""
+
+    worker: int
+    now_ms: int
+    crashed: bool
+    crashes_max: int = 3
+
+
+@dataclass(slots=True)
+class WakeBlocked:
+    """Give runs that were blocked by nondeterminism another try, now that new code may have been deployed."""
+
+    workflows: tuple[str, ...]
+    now_ms: int
+
+
+@dataclass(slots=True)
+class Emit:
+    """Items that a step's attempt emits: (stream, JSON)."""
+
+    run: int
+    seq: int
+    attempt: int
+    items: list[tuple[str, bytes]]
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Beat:
+    """The last heartbeat of a step's attempt."""
+
+    run: int
+    seq: int
+    attempt: int
+    data: bytes
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Transact:
+    """A transactional step: `work` gets the store's connection; `conclude` makes its rows from what came of it."""
+
+    run: int
+    owner: int
+    work: Callable[[Any], Any]
+    conclude: Callable[[Any, BaseException | None], Event | None]
+
+
+Write = (
+    StartRun | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker | WakeBlocked | Emit | Beat | Transact
+)  # fmt: skip
+
+
+# --- what comes back ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Started:
+    """The run's key; `created` is False when a run with this id, workflow and arguments was there already."""
+
+    run: int
+    id: str
+    created: bool
+
+
+@dataclass(slots=True)
+class Written:
+    """A turn is in the file: results of its effects, and the keys of runs that have new things in their inbox."""
+
+    effects: list[Any]
+    woken: list[int]
+
+
+@dataclass(slots=True)
+class Woken:
+    """The run with this key has something to look at."""
+
+    run: int
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run as the store has it; payloads are whole JSON."""
+
+    run: int
+    id: str
+    workflow: str
+    status: str
+    args: bytes
+    result: bytes | None
+    error: bytes | None
+    waiting: str | None
+    blocked_by: str | None
+    reason: str | None
+    owner: int | None
+    due_ms: int | None
+    crashes: int
+    priority: int
+    queue: str | None
+    tags: str | None
+    parent: int | None
+    parent_seq: int | None
+    forked_from: str | None
+    successor: int | None
+    origin: int | None
+    seed: int
+    timeout_ms: int | None
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    parent_id: str | None
+    history_rows: int
+
+
+@dataclass(slots=True)
+class InboxRow:
+    """Something that a run has not taken into its history yet."""
+
+    id: int
+    run: int
+    kind: str
+    name: str | None
+    ref: int | None
+    data: bytes | None
+    at_ms: int
+
+
+@dataclass(slots=True)
+class StreamItem:
+    """One item of a stream, as JSON, with its position for reading on."""
+
+    position: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """A process that executes runs, or did."""
+
+    worker: int
+    name: str
+    host: str
+    pid: int
+    born: str
+    lease_ms: int
+
+
+class Store(Protocol):
+    """What a backend does. `write` may be called from one thread at a time; reads from the owner's thread."""
+
+    path: str
+
+    def write(self, batch: Sequence[Write], patient: bool) -> list[Any | PerdureError]: ...
+
+    def changed_by_others(self) -> bool: ...
+
+    def run_key(self, run_id: str) -> int: ...
+
+    def find_ids(self, prefix: str, limit: int) -> list[str]: ...
+
+    def run_row(self, run: int) -> RunRow: ...
+
+    def run_rows(
+        self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None
+    ) -> list[RunRow]: ...
+
+    def history(self, run: int, after_seq: int = 0) -> list[Event]: ...
+
+    def inbox(self, run: int) -> list[InboxRow]: ...
+
+    def inboxes_of(self, owner: int) -> list[int]: ...
+
+    def paused_of(self, owner: int) -> list[int]: ...
+
+    def statuses(self, runs: Sequence[int]) -> dict[int, tuple[str, int | None, int | None]]: ...
+
+    def stream(self, run: int, name: str, after: int, limit: int) -> list[StreamItem]: ...
+
+    def heartbeat(self, run: int, seq: int) -> bytes | None: ...
+
+    def next_due_ms(self, workflows: tuple[str, ...]) -> int | None: ...
+
+    def workers(self) -> list[WorkerRow]: ...
+
+    def step_counts(self, run: int) -> tuple[int, int]: ...
+
+    def open_steps(self, run: int, limit: int) -> list[str]: ...
+
+    def facts(self, now_ms: int) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...

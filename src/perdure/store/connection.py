@@ -1,0 +1,195 @@
+"""Opens SQLite files the way Perdure needs them, and refuses what it must not touch.
+
+Rules: apsw's SQLite only (docs/adr/0002); a file that is damaged, foreign or newer is refused before anything is
+written to it; every SQLite error leaves here as one of our own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable
+
+APPLICATION_ID = 0x50657264  # "Perd"
+SCHEMA_VERSION = 1
+PAGE_BYTES = 4096
+WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
+BUSY_MS = 10_000
+
+_WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+_MEMORY = ":memory:"
+
+
+def path_of(store: str | os.PathLike[str]) -> str:
+    """The file behind a store's name: a path, or `sqlite:///path`."""
+    text = os.fspath(store)
+    return text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
+
+
+def open_writer(path: str, *, create: bool = True) -> apsw.Connection:
+    """The one connection that writes; makes the file and its tables, or brings them up to date."""
+    if not create and not Path(path).exists():
+        raise StoreNotFound(path)
+    with translated(path):
+        _check_header(path)
+        connection = apsw.Connection(path, flags=_WRITE)
+        connection.set_busy_timeout(BUSY_MS)
+        try:
+            _check_identity(connection, path)
+            _configure(connection)
+            _migrate(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_reader(path: str) -> apsw.Connection:
+    """A connection for queries, which can't write. Raises `StoreNotFound` where no file is."""
+    if not Path(path).exists():
+        raise StoreNotFound(path)
+    with translated(path):
+        _check_header(path)
+        connection = _open_query_only(path)
+        try:
+            _check_identity(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _open_query_only(path: str) -> apsw.Connection:
+    """Read-write at the file system where that is allowed (a WAL needs its shared memory), query-only in SQL."""
+    writable = os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
+    if writable:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    elif Path(path + "-wal").exists():
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    else:
+        uri = f"file:{Path(path).absolute().as_uri().removeprefix('file://')}?immutable=1"
+        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    connection.set_busy_timeout(BUSY_MS)
+    connection.execute("PRAGMA query_only = 1")
+    return connection
+
+
+def connect(store: str | os.PathLike[str]) -> apsw.Connection:
+    """A read-only connection to a store, for your own queries.
+
+    It is an apsw connection, because two SQLite libraries must not open one file in the same process. The views
+    `perdure_runs`, `perdure_steps`, `perdure_events`, `perdure_messages` and `perdure_streams` are made for people.
+    Raises `StoreNotFound` where no file is, `StoreCorrupt` or `StoreTooNew` where it can't be read.
+
+    >>> for run in connect("perdure.db").execute("SELECT id, status FROM perdure_runs"):  # doctest: +SKIP
+    ...     print(run)
+    """
+    return open_reader(path_of(store))
+
+
+@contextlib.contextmanager
+def translated(path: str) -> Iterator[None]:
+    """SQLite's errors as Perdure's."""
+    try:
+        yield
+    except PerdureError:
+        raise
+    except apsw.Error as error:
+        raise error_for(error, path) from error
+
+
+def error_for(error: apsw.Error, path: str) -> PerdureError:
+    """The Perdure error that says what an SQLite error means for this store."""
+    match error:
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreLocked(path, BUSY_MS)
+        case apsw.FullError():
+            return StoreFull(path)
+        case apsw.ReadOnlyError() | apsw.PermissionsError():
+            return StoreReadOnly(path)
+        case apsw.CorruptError():
+            return StoreCorrupt(path, f"it is damaged ({error})")
+        case apsw.NotADBError():
+            return StoreCorrupt(path, "it is not an SQLite database")
+        case apsw.CantOpenError():
+            return _cant_open(path)
+        case _:
+            return StoreUnavailable(path, str(error))
+
+
+def _cant_open(path: str) -> PerdureError:
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        return StoreUnavailable(path, f"its folder {str(folder)!r} does not exist; create it first")
+    if Path(path).is_dir():
+        return StoreUnavailable(path, "it is a folder; name a file in it")
+    if not os.access(folder, os.W_OK) or (Path(path).exists() and not os.access(path, os.W_OK)):
+        return StoreReadOnly(path)
+    return StoreUnavailable(path, "the file can't be opened; look at its permissions")
+
+
+def _check_header(path: str) -> None:
+    """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
+    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
+        return
+    try:
+        with open(path, "rb") as file:
+            header = file.read(100)
+    except PermissionError as error:
+        raise StoreReadOnly(path) from error
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
+        raise StoreCorrupt(path, "it is not an SQLite database")
+    page_bytes = struct.unpack(">H", header[16:18])[0]
+    expected = (65536 if page_bytes == 1 else page_bytes) * struct.unpack(">I", header[28:32])[0]
+    wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
+    if os.path.getsize(path) < expected and not wal_has_more:
+        raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _check_identity(connection: apsw.Connection, path: str) -> None:
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    if application == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise StoreTooNew(path, version, SCHEMA_VERSION)
+        return
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema LIMIT 3")]
+    if application or version or tables:
+        raise StoreCorrupt(path, f"it belongs to another program (it has {', '.join(tables) or 'a foreign header'})")
+
+
+def _configure(connection: apsw.Connection) -> None:
+    connection.pragma("page_size", PAGE_BYTES)  # counts only before the first table, and before WAL
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("fullfsync", True)
+    connection.pragma("temp_store", "memory")
+    connection.pragma("cache_size", -32_000)
+    # The WAL is written over from its start after a checkpoint; it is cut only when something made it huge.
+    connection.pragma("journal_size_limit", WAL_KEPT_BYTES_MAX)
+
+
+def _migrate(connection: apsw.Connection, path: str) -> None:
+    """Bring the file to our schema version, in one transaction."""
+    if connection.pragma("user_version") == SCHEMA_VERSION:
+        return
+    folder = resources.files("perdure.store") / "migrations"
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _check_identity(connection, path)  # another process may have been faster
+        for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
+            connection.execute((folder / f"{version:04}.sql").read_text())
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

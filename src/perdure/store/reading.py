@@ -1,0 +1,167 @@
+"""The reading half of the SQLite store: its own connection, which never waits for a writer.
+
+Rules: rows come back as the values of `base`; payloads of inputs are joined at once, arguments on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.core.events import INPUTS, Event
+from perdure.errors import RunNotFound
+from perdure.store import base as b
+from perdure.store import chunks, connection, queries
+
+Q = queries.load("sqlite.sql")
+_OPEN_STATUSES = frozenset({"pending", "running", "waiting", "paused", "blocked", "failed", "cancelled"})
+
+
+class Pieces:
+    """Recorded data in chunks: compared by digest, joined when somebody reads it."""
+
+    __slots__ = ("_reader", "_run", "_text")
+
+    def __init__(self, reader: Reader, run: int, text: str) -> None:
+        self._reader, self._run, self._text = reader, run, text
+
+    def same_as(self, raw: bytes) -> bool:
+        return chunks.recorded_digest(self._text) == chunks.digest_of(raw)
+
+    def read(self) -> bytes:
+        return self._reader.whole(self._run, self._text)
+
+
+class Reader:
+    """Queries of the store; see `base.Store` for what each is for."""
+
+    def __init__(self, read: apsw.Connection, path: str) -> None:
+        self._read, self.path = read, path
+
+    def _all(self, name: str, *bindings: Any) -> list[Any]:
+        try:
+            return self._read.execute(Q[name], bindings).fetchall()
+        except apsw.Error as error:
+            raise connection.error_for(error, self.path) from error
+
+    # --- payloads ---------------------------------------------------------------------------------
+
+    def whole(self, run: int, text: str) -> bytes:
+        """A payload column as JSON, with its chunks joined."""
+        if not chunks.is_chunked(text):
+            return text.encode()
+        bodies: dict[int, str] = {}
+        for first, last in chunks.needs(text):
+            bodies.update(self._all("chunk_bodies", run, first, last))
+        return chunks.join(text, bodies)
+
+    def _maybe(self, run: int, text: str | None) -> bytes | None:
+        return None if text is None else self.whole(run, text)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def run_key(self, run_id: str) -> int:
+        """The key of a full public id; raises `RunNotFound`."""
+        found = self._all("run_of_id", run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return int(found[0][0])
+
+    def find_ids(self, prefix: str, limit: int) -> list[str]:
+        """Ids that begin with `prefix`, in order."""
+        return [run_id for (run_id,) in self._all("ids_from", prefix, prefix + "\U0010ffff", limit)]
+
+    def run_row(self, run: int) -> b.RunRow:
+        (row,) = self._all("run_row", run)
+        record = b.RunRow(*row)
+        record.args = self.whole(run, row[4])
+        record.result = self._maybe(run, row[5])
+        record.error = self._maybe(run, row[6])
+        return record
+
+    def run_rows(
+        self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None
+    ) -> list[b.RunRow]:
+        """Runs, newest first."""
+        if tags:
+            (key, value), *_ = tags.items()
+            encoded = msgspec.json.encode(value).decode()
+            found = self._all("list_tagged_runs", status, workflow, before, limit, key, encoded, msgspec.json.encode(tags).decode())
+        else:
+            query = "list_open_runs" if status in _OPEN_STATUSES else "list_runs"
+            found = self._all(query, status, workflow, before, limit)
+        return [self.run_row(run) for (run,) in found]
+
+    def statuses(self, runs: Sequence[int]) -> dict[int, tuple[str, int | None, int | None]]:
+        """Status, successor and owner of each run."""
+        found = {run: self._all("status_of", run) for run in runs}
+        return {run: rows[0] for run, rows in found.items() if rows}
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def history(self, run: int, after_seq: int = 0) -> list[Event]:
+        """Rows of a run in order; large arguments as `Pieces`."""
+        events = []
+        for seq, kind, at_ms, ref, name, text, took_ms, edited in self._all("history", run, after_seq):
+            data: Any = None
+            if text is not None:
+                data = Pieces(self, run, text) if chunks.is_chunked(text) and kind not in INPUTS else self.whole(run, text)
+            events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
+        return events
+
+    def inbox(self, run: int) -> list[b.InboxRow]:
+        """What has arrived for a run, in order."""
+        rows = self._all("inbox", run)
+        return [b.InboxRow(*row[:5], None if row[5] is None else row[5].encode(), row[6]) for row in rows]
+
+    def inboxes_of(self, owner: int) -> list[int]:
+        """Runs of a worker that have something in their inbox."""
+        return [run for (run,) in self._all("inboxes_of", owner)]
+
+    def paused_of(self, owner: int) -> list[int]:
+        """Runs of a worker that somebody has paused."""
+        return [run for (run,) in self._all("paused_of", owner)]
+
+    def stream(self, run: int, name: str, after: int, limit: int) -> list[b.StreamItem]:
+        return [b.StreamItem(position, self.whole(run, text)) for position, text in self._all("stream", run, name, after, limit)]
+
+    def heartbeat(self, run: int, seq: int) -> bytes | None:
+        found = self._all("heartbeat", run, seq)
+        return found[0][0].encode() if found else None
+
+    # --- polling and looking ----------------------------------------------------------------------
+
+    def next_due_ms(self, workflows: tuple[str, ...]) -> int | None:
+        """When the next run that nobody owns is due."""
+        return min((ms for name in workflows for (ms,) in self._all("next_due", name) if ms is not None), default=None)
+
+    def workers(self) -> list[b.WorkerRow]:
+        return [b.WorkerRow(*row) for row in self._all("workers")]
+
+    def step_counts(self, run: int) -> tuple[int, int]:
+        """Steps scheduled and steps ended."""
+        ((scheduled, ended),) = self._all("step_counts", run)
+        return scheduled, ended
+
+    def open_steps(self, run: int, limit: int) -> list[str]:
+        return [name for (name,) in self._all("open_steps", run, limit)]
+
+    def facts(self, now_ms: int) -> dict[str, Any]:
+        """What `doctor` shows of the database itself."""
+        pragma = self._read.pragma
+        return {
+            "sqlite": apsw.sqlite_lib_version(),
+            "apsw": apsw.apsw_version(),
+            "schema_version": pragma("user_version"),
+            "journal_mode": pragma("journal_mode"),
+            "page_bytes": pragma("page_size"),
+            "pages": pragma("page_count"),
+            "integrity": pragma("quick_check"),
+            "runs": dict(self._all("status_counts")),
+            "stuck": [
+                dict(zip(("id", "workflow", "status", "reason", "due_ms"), row, strict=True)) for row in self._all("stuck", now_ms - 5000)
+            ],
+        }

@@ -1,0 +1,360 @@
+"""The SQLite store: one connection that writes, one that reads.
+
+Rules: a batch is one `BEGIN IMMEDIATE … COMMIT`; rows of history are inserted together at its end; a refused write
+is an error value among the results; an SQLite error rolls the whole batch back. Queries stand in `sqlite.sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.core.events import FINISH, Command, Event
+from perdure.core.limits import INLINE_BYTES_MAX, Limits
+from perdure.errors import InboxFull, LeaseLost, PerdureError, RunExists, RunFinished, RunNotFound
+from perdure.store import base as b
+from perdure.store import chunks, connection, queries
+from perdure.store.guarding import guarded
+from perdure.store.reading import Reader
+
+Q = queries.load("sqlite.sql")
+_json = msgspec.json.Encoder()
+
+
+class SqliteStore(Reader):
+    """See `base.Store`. `path` is a file name, or `:memory:` for a store that ends with the process."""
+
+    def __init__(self, path: str, *, limits: Limits, create: bool = True) -> None:
+        self.path, self.limits = path, limits
+        self._db = connection.open_writer(path, create=create)
+        reader = self._db if path == ":memory:" else connection.open_reader(path)
+        super().__init__(reader, path)
+        self._patient = True
+        self._version = self._data_version()
+        self._rows: list[tuple[Any, ...]] = []
+        self._digests: dict[int, dict[bytes, int]] = {}
+        self._apply: dict[type, Callable[[Any], Any]] = {
+            b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
+            b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
+            b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
+            b.Transact: self._transact,
+        }  # fmt: skip
+
+    # --- the one door in --------------------------------------------------------------------------
+
+    def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any | PerdureError]:
+        """Apply a batch in one transaction. With `patient` False a locked file raises `StoreLocked` at once."""
+        if patient is not self._patient:
+            self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
+            self._patient = patient
+        execute = self._db.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                results = [self._apply[type(write)](write) for write in batch]
+                self._flush()
+                execute("COMMIT")
+            except BaseException:
+                self._undo()
+                raise
+        except apsw.Error as error:
+            raise connection.error_for(error, self.path) from error
+        return results
+
+    def _undo(self) -> None:
+        self._rows.clear()
+        self._digests.clear()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def changed_by_others(self) -> bool:
+        """Whether another connection has committed since the last call; call it when nobody writes."""
+        version, self._version = self._version, self._data_version()
+        return version != self._version
+
+    def _data_version(self) -> int:
+        return int(self._one("PRAGMA data_version")[0])
+
+    def close(self) -> None:
+        """Refresh the planner's statistics where they are stale, and let go of the file."""
+        try:
+            self._db.execute("PRAGMA optimize")
+        except apsw.Error:
+            pass  # full, locked or read-only: a worse plan next time is the whole loss
+        self._read.close()
+        self._db.close()
+
+    def _one(self, sql: str, bindings: Any = ()) -> Any:
+        return self._db.execute(sql, bindings).fetchone()
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def _payload(self, run: int, raw: bytes | None, is_args: bool = False) -> str | None:
+        if raw is None:
+            return None
+        if len(raw) <= INLINE_BYTES_MAX:
+            return raw.decode()
+        known = self._digests.get(run)
+        if known is None:
+            if len(self._digests) > 256:
+                self._digests.clear()
+            known = self._digests[run] = dict(self._db.execute(Q["chunk_digests"], (run,)))
+        text, new = chunks.split(raw, known, is_args)
+        self._db.executemany(Q["insert_chunk"], [(run, n, digest, body) for n, digest, body in new])
+        return text
+
+    def _append(self, run: int, row: Event | Command) -> None:
+        data = row.data
+        if data is not None:
+            data = data if isinstance(data, bytes) else data.read()
+            text = data.decode() if len(data) <= INLINE_BYTES_MAX else self._payload(run, data, row.kind in ("step", "child", "spawn"))
+        else:
+            text = None
+        took = row.took_ms if type(row) is Event else None
+        self._rows.append((run, row.seq, row.kind, row.ref, row.name, text, row.at_ms, took, 1 if row.edited else None))
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._db.executemany(Q["insert_event"], self._rows)
+            self._rows.clear()
+
+    def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
+        found = self._one(Q["owner_of"], (turn.run,))
+        if found is None or found[0] != turn.owner:
+            return LeaseLost(f"Worker {turn.owner}")
+        for row in turn.rows:
+            if row.kind == FINISH and turn.finish is not None:
+                row.data = None  # stands in the run's own row
+            self._append(turn.run, row)
+        for inbox_id, seq in turn.taken:
+            self._db.execute(Q["take"], (seq, inbox_id))
+        if turn.tags is not None:
+            self._set_tags(turn.run, turn.tags)
+        if turn.settled:
+            self._db.execute(Q["settle"], (turn.run,))
+        written = b.Written([], [])
+        for effect in turn.effects:
+            result = self._apply[type(effect)](effect)
+            written.effects.append(result)
+            if isinstance(result, b.Woken):
+                written.woken.append(result.run)
+        if turn.finish is not None:
+            self._finish(turn, turn.finish, written)
+        elif turn.park is not None:
+            self._park(turn.run, turn.park, turn.at_ms)
+        return written
+
+    def _park(self, run: int, park: b.Park, at_ms: int) -> None:
+        if park.status is not None:
+            waiting = park.waiting.decode() if park.waiting is not None else None
+            self._db.execute(Q["park"], (park.status, waiting, park.due_ms, park.blocked_by, park.reason, run))
+        if park.release:
+            self._db.execute(Q["release"], (run,))
+            self._db.execute(Q["release_with_mail"], (at_ms, run))
+
+    def _finish(self, turn: b.Turn, finish: b.Finish, written: b.Written) -> None:
+        successor = self._succeed(turn.run, finish) if finish.successor is not None else None
+        result = self._payload(turn.run, finish.result)
+        error = self._payload(turn.run, finish.error)
+        parent, parent_seq, run_id = self._one(Q["finish"], (finish.status, result, error, turn.at_ms, successor, turn.run))
+        self._db.execute(Q["close_inbox"], (turn.run,))
+        if successor is not None:
+            written.woken.append(successor)
+        elif parent is not None:
+            self._tell_parent(parent, parent_seq, run_id, finish, turn.at_ms)
+            written.woken.append(parent)
+
+    def _tell_parent(self, parent: int, seq: int, run_id: str, finish: b.Finish, at_ms: int) -> None:
+        if finish.status == "completed":
+            kind, data = "completed", finish.result or b"null"
+        else:
+            kind, data = "failed", b'{"error":%s,"run":%s,"status":%s}' % (
+                finish.error or b"null", _json.encode(run_id), _json.encode(finish.status))  # fmt: skip
+        self._db.execute(Q["insert_inbox"], (parent, kind, None, seq, None, data.decode(), at_ms))
+        self._db.execute(Q["wake_waiting"], (at_ms, parent, at_ms))
+
+    def _succeed(self, run: int, finish: b.Finish) -> int:
+        """The old run gets a suffix, the new one its id, its parent and what is in its inbox."""
+        start = finish.successor
+        assert start is not None
+        self._rename(run, start.id)
+        started = self._start(start)
+        assert isinstance(started, b.Started)
+        self._db.execute(Q["move_inbox"], (started.run, run))
+        for channel, data in finish.leftovers:
+            self._db.execute(Q["insert_inbox"], (started.run, "message", channel, None, None, data.decode(), start.at_ms))
+        return started.run
+
+    def _rename(self, run: int, run_id: str) -> None:
+        (generations,) = self._one(Q["generations"], (run_id + "~", run_id + "\x7f"))
+        self._db.execute(Q["set_id"], (f"{run_id}~{generations + 1}", run))
+
+    def _set_tags(self, run: int, changes: dict[str, Any]) -> None:
+        (text,) = self._one(Q["run_tags"], (run,))
+        tags = {**(msgspec.json.decode(text) if text else {}), **changes}
+        self._store_tags(run, {key: value for key, value in tags.items() if value is not None})
+
+    def _store_tags(self, run: int, tags: dict[str, Any]) -> None:
+        self._db.execute(Q["set_tags"], (_json.encode(tags).decode(), run))
+        self._db.execute(Q["drop_tags"], (run,))
+        self._db.executemany(Q["insert_tag"], [(key, _json.encode(value).decode(), run) for key, value in tags.items()])
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    def _start(self, start: b.StartRun) -> b.Started | PerdureError:
+        existing = self._one(Q["existing_run"], (start.id,))
+        if existing is not None:
+            return self._same_run(start, *existing)
+        inline = len(start.args) <= INLINE_BYTES_MAX
+        fields = {name: getattr(start, name) for name in _START_FIELDS}
+        fields |= {
+            "status": "pending" if start.owner is None else "running",
+            "args": start.args.decode() if inline else "null",
+            "started_ms": None if start.owner is None else start.at_ms,
+            "tags": None,
+        }
+        (run,) = self._one(Q["insert_run"], fields)
+        if not inline:
+            self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
+        if start.tags:
+            self._store_tags(run, start.tags)
+        return b.Started(run, start.id, True)
+
+    def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:
+        if workflow != start.workflow:
+            return RunExists(start.id, f"it is a run of workflow {workflow!r}, not {start.workflow!r}")
+        if chunks.is_chunked(args):
+            same = chunks.recorded_digest(args) == chunks.digest_of(start.args)
+        else:
+            same = args == start.args.decode()
+        if not same:
+            return RunExists(start.id, "it has other arguments")
+        return b.Started(run, start.id, False)
+
+    def _fork(self, fork: b.ForkRun) -> b.Started | PerdureError:
+        if not fork.replace and self._one(Q["existing_run"], (fork.id,)) is not None:
+            return RunExists(fork.id, "a fork needs an id of its own")
+        if fork.replace:
+            self._rename(fork.source, fork.id)
+        (run,) = self._one(Q["fork_run"], (fork.id, fork.at_ms, int(fork.replace), fork.source))
+        self._db.execute(Q["copy_chunks"], (run, fork.source))
+        self._db.execute(Q["fork_events"], (run, fork.source, fork.before_seq))
+        if fork.args is not None:
+            self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
+        if fork.edit_step is not None:
+            self._db.execute(Q["edit_event"], (self._payload(run, fork.edit_args, True), run, fork.edit_step))
+        for event in fork.extra:
+            self._append(run, event)
+        if fork.replace:
+            self._db.execute(Q["move_inbox"], (run, fork.source))
+        (tags,) = self._one(Q["run_tags"], (run,))
+        if tags:
+            self._store_tags(run, msgspec.json.decode(tags))
+        return b.Started(run, fork.id, True)
+
+    # --- messages and people's words --------------------------------------------------------------
+
+    def _deliver(self, message: b.Deliver) -> b.Woken | PerdureError:
+        found = self._one(Q["run_of_id"], (message.run_id,))
+        if found is None:
+            return RunNotFound(message.run_id)
+        run, status, _ = found
+        if status in b.FINAL:
+            return RunFinished(message.run_id, status, message.verb)
+        if message.kind == "cancel" and (ended := self._one(Q["end_unstarted"], (message.at_ms, run))) is not None:
+            return self._ended_at_once(run, ended, message.at_ms)
+        if self._one(Q["inbox_size"], (run,))[0] >= self.limits.inbox_rows_max:
+            return InboxFull(message.run_id, self.limits.inbox_rows_max)
+        data = message.data.decode() if message.data is not None else None
+        self._db.execute(Q["insert_inbox"], (run, message.kind, message.name, message.ref, message.key, data, message.at_ms))
+        if message.kind != "message":
+            if status in ("paused", "blocked"):
+                self._db.execute(Q["set_status"], ("pending", message.at_ms, run))
+            self._db.execute(Q["wake_if_idle"], (message.at_ms, run, message.at_ms))
+        else:
+            self._db.execute(Q["wake_waiting"], (message.at_ms, run, message.at_ms))
+        return b.Woken(run)
+
+    def _ended_at_once(self, run: int, ended: Any, at_ms: int) -> b.Woken:
+        """A run that has not started, or that is blocked, has no code to unwind: it is cancelled as it stands."""
+        self._db.execute(Q["close_inbox"], (run,))
+        parent, seq, run_id = ended
+        if parent is None:
+            return b.Woken(run)
+        self._tell_parent(parent, seq, run_id, b.Finish("cancelled"), at_ms)
+        return b.Woken(parent)
+
+    def _steer(self, steer: b.Steer) -> b.Woken | PerdureError:
+        found = self._one(Q["run_of_id"], (steer.run_id,))
+        if found is None:
+            return RunNotFound(steer.run_id)
+        run, status, _ = found
+        if status in b.FINAL:
+            return RunFinished(steer.run_id, status, steer.verb)
+        match steer.verb, status:
+            case "pause", "blocked":
+                pass  # it stands still already, and its reason must not be lost
+            case "pause", _:
+                self._db.execute(Q["set_status"], ("paused", None, run))
+            case ("resume", "paused") | ("retry", "blocked" | "paused"):
+                self._db.execute(Q["set_status"], ("pending", steer.at_ms, run))
+            case _:
+                pass  # it runs already
+        return b.Woken(run)
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def _claim(self, claim: b.Claim) -> list[int]:
+        if self._one(Q["worker_alive"], (claim.owner,)) is None:
+            return []
+        names = _json.encode(claim.workflows).decode()
+        runs = [run for (run,) in self._db.execute(Q["due_runs"], (names, claim.now_ms, claim.limit))]
+        self._db.executemany(Q["claim_run"], [(claim.owner, claim.now_ms, run) for run in runs])
+        return runs
+
+    def _join(self, join: b.JoinWorker) -> int:
+        fields = (join.name, join.host, join.pid, join.born, join.now_ms, join.lease_ms)
+        return int(self._one(Q["join_worker"], fields)[0])
+
+    def _keep_lease(self, keep: b.KeepLease) -> bool:
+        return self._one(Q["keep_lease"], (keep.lease_ms, keep.worker)) is not None
+
+    def _end_worker(self, end: b.EndWorker) -> bool:
+        if self._one(Q["end_worker"], (end.now_ms, end.worker)) is None:
+            return False  # somebody was faster
+        if end.crashed:
+            self._db.execute(Q["count_crashes"], (end.worker,))
+            self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max))
+        self._db.execute(Q["free_runs"], (end.now_ms, end.worker))
+        return True
+
+    def _wake_blocked(self, wake: b.WakeBlocked) -> None:
+        self._db.execute(Q["wake_blocked"], (wake.now_ms, _json.encode(wake.workflows).decode()))
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def _emit(self, emit: b.Emit) -> None:
+        attempt = emit.attempt or None
+        rows = [(emit.run, name, emit.seq, attempt, data.decode() if attempt else None, emit.at_ms) for name, data in emit.items]
+        self._db.executemany(Q["insert_stream"], rows)
+
+    def _beat(self, beat: b.Beat) -> None:
+        self._db.execute(Q["insert_heartbeat"], (beat.run, beat.seq, beat.attempt, beat.data.decode(), beat.at_ms))
+
+    def _transact(self, transact: b.Transact) -> Event | PerdureError | None:
+        """The user's writes and the step's row, together or not at all."""
+        found = self._one(Q["owner_of"], (transact.run,))
+        if found is None or found[0] != transact.owner:
+            return LeaseLost(f"Worker {transact.owner}")
+        self._flush()
+        value, error = guarded(self._db, transact.work)
+        row = transact.conclude(value, error)
+        if row is not None:
+            self._append(transact.run, row)
+        return row
+
+
+_START_FIELDS = ("id", "workflow", "owner", "due_ms", "priority", "queue", "parent", "parent_seq", "seed", "timeout_ms", "at_ms")

@@ -1,0 +1,241 @@
+-- Every query of the SQLite store, by name. Times are milliseconds UTC and always given.
+
+-- name: owner_of
+SELECT owner FROM run WHERE run = ?;
+
+-- name: worker_alive
+SELECT 1 FROM worker WHERE worker = ? AND ended_ms IS NULL;
+
+-- name: insert_event
+INSERT INTO event (run, seq, kind, ref, name, data, at_ms, took_ms, edited) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_chunk
+INSERT INTO chunk (run, n, digest, body) VALUES (?, ?, ?, ?);
+
+-- name: chunk_digests
+SELECT digest, n FROM chunk WHERE run = ? ORDER BY n;
+
+-- name: chunk_bodies
+SELECT n, body FROM chunk WHERE run = ? AND n BETWEEN ? AND ?;
+
+-- name: copy_chunks
+INSERT INTO chunk (run, n, digest, body) SELECT ?, n, digest, body FROM chunk WHERE run = ? ORDER BY n;
+
+-- name: existing_run
+SELECT run, workflow, args FROM run WHERE id = ?;
+
+-- name: insert_run
+INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, tags, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
+VALUES (:id, :workflow, :status, :args, :owner, :due_ms, :priority, :queue, :tags, :parent, :parent_seq, :seed, :timeout_ms, :at_ms, :started_ms)
+RETURNING run;
+
+-- name: set_args
+UPDATE run SET args = ? WHERE run = ?;
+
+-- name: set_origin
+UPDATE run SET origin = ? WHERE run = ?;
+
+-- name: park
+UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiting = ?2,
+    due_ms = CASE status WHEN 'paused' THEN NULL ELSE ?3 END, blocked_by = ?4, reason = ?5
+WHERE run = ?6;
+
+-- name: release
+UPDATE run SET owner = NULL WHERE run = ?;
+
+-- name: release_with_mail
+UPDATE run SET due_ms = ?
+WHERE run = ? AND status = 'waiting' AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run = run.run AND taken IS NULL);
+
+-- name: settle
+UPDATE run SET crashes = 0 WHERE run = ?;
+
+-- name: finish
+UPDATE run SET status = ?, result = ?, error = ?, ended_ms = ?, owner = NULL, due_ms = NULL, waiting = NULL,
+    blocked_by = NULL, reason = NULL, successor = ?
+WHERE run = ?
+RETURNING parent, parent_seq, id;
+
+-- name: close_inbox
+UPDATE inbox SET taken = 0 WHERE run = ? AND taken IS NULL;
+
+-- name: take
+UPDATE inbox SET taken = ?, data = NULL WHERE id = ?;
+
+-- name: run_of_id
+SELECT run, status, owner FROM run WHERE id = ?;
+
+-- name: inbox_size
+SELECT count(*) FROM inbox WHERE run = ? AND taken IS NULL;
+
+-- name: insert_inbox
+INSERT INTO inbox (run, kind, name, ref, key, data, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, key) WHERE key IS NOT NULL DO NOTHING;
+
+-- name: wake_if_idle
+UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status IN ('waiting', 'pending') AND (due_ms IS NULL OR due_ms > ?);
+
+-- name: wake_waiting
+UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?);
+
+-- name: end_unstarted
+UPDATE run SET status = 'cancelled', ended_ms = ?, due_ms = NULL, waiting = NULL, blocked_by = NULL, reason = NULL, owner = NULL
+WHERE run = ? AND (status = 'blocked' OR (status IN ('pending', 'paused') AND started_ms IS NULL))
+RETURNING parent, parent_seq, id;
+
+-- name: move_inbox
+UPDATE inbox SET run = ? WHERE run = ? AND (taken IS NULL OR key IS NOT NULL);
+
+-- name: set_id
+UPDATE run SET id = ? WHERE run = ?;
+
+-- name: generations
+SELECT count(*) FROM run WHERE id >= ? AND id < ?;
+
+-- name: set_status
+UPDATE run SET status = ?, due_ms = ?, waiting = CASE WHEN ?1 = 'paused' THEN waiting END, blocked_by = NULL, reason = NULL, crashes = 0
+WHERE run = ?;
+
+-- name: fork_run
+INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
+                 created_ms, started_ms)
+SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
+       CASE ?3 WHEN 1 THEN parent END, CASE ?3 WHEN 1 THEN parent_seq END, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
+       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, ?2, ?2
+FROM run WHERE run = ?4
+RETURNING run;
+
+-- name: fork_events
+INSERT INTO event (run, seq, kind, ref, name, data, at_ms, took_ms, edited)
+SELECT ?1, seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE run = ?2 AND seq < ?3 ORDER BY seq;
+
+-- name: edit_event
+UPDATE event SET data = ?, edited = 1 WHERE run = ? AND seq = ?;
+
+-- name: due_runs
+SELECT run FROM run
+WHERE owner IS NULL AND due_ms <= ?2 AND workflow IN (SELECT value FROM json_each(?1))
+ORDER BY priority DESC, due_ms LIMIT ?3;
+
+-- name: claim_run
+UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, ?) WHERE run = ?;
+
+-- name: next_due
+SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND workflow = ?;
+
+-- name: join_worker
+INSERT INTO worker (name, host, pid, born, started_ms, lease_ms) VALUES (?, ?, ?, ?, ?, ?) RETURNING worker;
+
+-- name: keep_lease
+UPDATE worker SET lease_ms = ? WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
+
+-- name: end_worker
+UPDATE worker SET ended_ms = ? WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
+
+-- name: count_crashes
+UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
+
+-- name: block_crash_loops
+UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
+    reason = 'the process died ' || crashes || ' times while it executed this run. Find out why, then resume it: perdure retry ' || id
+WHERE owner = ? AND crashes >= ?;
+
+-- name: free_runs
+UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' ELSE status END,
+    due_ms = CASE WHEN status = 'running' OR (status = 'waiting'
+                       AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run = run.run AND taken IS NULL)) THEN ? ELSE due_ms END
+WHERE owner = ?;
+
+-- name: workers
+SELECT worker, name, host, pid, born, lease_ms FROM worker WHERE ended_ms IS NULL;
+
+-- name: wake_blocked
+UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
+WHERE status = 'blocked' AND blocked_by = 'nondeterminism' AND workflow IN (SELECT value FROM json_each(?2));
+
+-- name: insert_stream
+INSERT INTO stream (run, name, seq, attempt, data, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: insert_heartbeat
+INSERT INTO heartbeat (run, seq, attempt, data, at_ms) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (run, seq) DO UPDATE SET attempt = excluded.attempt, data = excluded.data, at_ms = excluded.at_ms;
+
+-- name: heartbeat
+SELECT data FROM heartbeat WHERE run = ? AND seq = ?;
+
+-- name: run_tags
+SELECT tags FROM run WHERE run = ?;
+
+-- name: set_tags
+UPDATE run SET tags = ? WHERE run = ?;
+
+-- name: drop_tags
+DELETE FROM tag WHERE run = ?;
+
+-- name: insert_tag
+INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
+
+-- name: run_row
+SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
+       r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
+       r.started_ms, r.ended_ms, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
+       coalesce((SELECT max(seq) FROM event AS e WHERE e.run = r.run), 0) AS history_rows
+FROM run AS r WHERE r.run = ?;
+
+-- name: list_runs
+SELECT run FROM run
+WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR workflow = ?2) AND (?3 IS NULL OR run < ?3)
+ORDER BY run DESC LIMIT ?4;
+
+-- name: list_open_runs
+SELECT run FROM run INDEXED BY run_open
+WHERE status <> 'completed' AND status = ?1 AND (?2 IS NULL OR workflow = ?2) AND (?3 IS NULL OR run < ?3)
+ORDER BY run DESC LIMIT ?4;
+
+-- name: list_tagged_runs
+SELECT t.run FROM tag AS t JOIN run AS r ON r.run = t.run
+WHERE t.key = ?5 AND t.value = ?6 AND (?1 IS NULL OR r.status = ?1) AND (?2 IS NULL OR r.workflow = ?2) AND (?3 IS NULL OR t.run < ?3)
+  AND NOT EXISTS (SELECT 1 FROM json_each(?7) AS more
+                  WHERE NOT EXISTS (SELECT 1 FROM tag AS o WHERE o.key = more.key AND o.value = json_quote(more.value) AND o.run = t.run))
+ORDER BY t.run DESC LIMIT ?4;
+
+-- name: history
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE run = ? AND seq > ? ORDER BY seq;
+
+-- name: inbox
+SELECT id, run, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL ORDER BY id LIMIT 1000;
+
+-- name: inboxes_of
+SELECT DISTINCT i.run FROM inbox AS i JOIN run AS r ON r.run = i.run WHERE i.taken IS NULL AND r.owner = ?;
+
+-- name: paused_of
+SELECT run FROM run WHERE owner = ? AND status = 'paused';
+
+-- name: status_of
+SELECT status, successor, owner FROM run WHERE run = ?;
+
+-- name: ids_from
+SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
+
+-- name: stream
+SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.run = s.run AND e.seq = s.seq))
+FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT ?;
+
+-- name: step_counts
+SELECT count(*) FILTER (WHERE kind = 'step'),
+       count(*) FILTER (WHERE kind IN ('completed', 'failed') AND ref IN (SELECT seq FROM event AS s WHERE s.run = ?1 AND s.kind = 'step'))
+FROM event WHERE run = ?1;
+
+-- name: open_steps
+SELECT s.name FROM event AS s
+WHERE s.run = ?1 AND s.kind IN ('step', 'child')
+  AND NOT EXISTS (SELECT 1 FROM event AS a WHERE a.run = ?1 AND a.ref = s.seq AND a.kind IN ('completed', 'failed', 'abandon'))
+ORDER BY s.seq LIMIT ?2;
+
+-- name: status_counts
+SELECT status, count(*) FROM run GROUP BY status;
+
+-- name: stuck
+SELECT id, workflow, status, coalesce(reason, ''), due_ms FROM run INDEXED BY run_open
+WHERE status <> 'completed' AND (status IN ('blocked', 'paused') OR (status = 'pending' AND owner IS NULL AND due_ms < ?))
+ORDER BY run LIMIT 100;
