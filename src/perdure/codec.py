@@ -11,7 +11,7 @@ import functools
 import inspect
 import typing
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,7 @@ from perdure.codec_types import (
     slot_of,
     tidy,
 )
-from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge
+from perdure.errors import DefinitionError, DoesNotFit, NotSerializable, PayloadTooLarge
 
 __all__ = [
     "JsonCodec",
@@ -51,6 +51,7 @@ __all__ = [
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _STAR, _STARSTAR = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_WRAPPED: dict[Any, Callable[[Any], Any]] = {_STAR: lambda type_: list[type_], _STARSTAR: lambda type_: dict[str, type_]}  # type: ignore[valid-type]
 
 
 # --- single values --------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ def encode(value: Any, type_: Any = Any, where: str = "the value", *, limit_byte
 
 
 def decode(raw: bytes, type_: Any = Any, where: str = "the value") -> Any:
-    """JSON as a value of `type_`. Raises `NotSerializable` if it does not fit."""
+    """JSON as a value of `type_`. Raises `DoesNotFit`, a `NotSerializable`, if it is something else."""
     return _load(_slot_for(type_, where), raw, where)
 
 
@@ -99,7 +100,7 @@ def _load(slot: Slot, raw: bytes, where: str) -> Any:
     except DefinitionError:
         raise
     except Exception as error:
-        raise NotSerializable(where, f"it does not fit `{slot.label}`: {tidy(error)}") from None
+        raise DoesNotFit(where, f"{tidy(error)} (wanted: {slot.label})") from None
 
 
 def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
@@ -191,9 +192,13 @@ class Signature:
         given = _load(_slot_for(dict[str, Raw], "arguments"), raw, f"the arguments of {self.what}")
         if unknown := set(given) - set(self._names):
             names = ", ".join(sorted(unknown))
-            raise NotSerializable(f"the arguments of {self.what}", f"they were recorded with {names}, which the function has no longer")
+            raise DoesNotFit(
+                f"the recorded arguments of {self.what}", f"it has no parameter {names} any more; give it back, with a default"
+            )
         pairs = zip(self._names, self._slots, strict=True)
-        return tuple(_load(slot, given[name], f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs)
+        return tuple(
+            _load(slot, bytes(given[name]), f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs
+        )
 
     def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """One value for every parameter, UNSET where nothing was passed."""
@@ -239,7 +244,7 @@ class _Names:
         self._globals = getattr(fn, "__globals__", {})
         self._locals = {one.__name__: one for one in getattr(fn, "__type_params__", ())} | (definition.scope or {})
 
-    def slot(self, annotation: Any, what: str, wrap: Any = None) -> Slot:
+    def slot(self, annotation: Any, what: str, wrap: Callable[[Any], Any] | None = None) -> Slot:
         type_ = self._resolved(annotation, what)
         try:
             return slot_of(type_ if wrap is None else wrap(type_))
@@ -261,11 +266,10 @@ class _Names:
 
 def _parameter_slot(parameter: inspect.Parameter, names: _Names, what: str) -> Slot:
     """The slot of a parameter. One that may be left out is not refused before it is used."""
-    wrap = {_STAR: lambda type_: list[type_], _STARSTAR: lambda type_: dict[str, type_]}.get(parameter.kind)  # type: ignore[valid-type]
     try:
-        return names.slot(parameter.annotation, f"Parameter {parameter.name!r} of {what}", wrap)
+        return names.slot(parameter.annotation, f"Parameter {parameter.name!r} of {what}", _WRAPPED.get(parameter.kind))
     except DefinitionError as error:
-        if parameter.default is parameter.empty and wrap is None:
+        if parameter.default is parameter.empty and parameter.kind not in _WRAPPED:
             raise
         refuse = functools.partial(_refuse, str(error))
         return Slot(Any, refuse, refuse, native=False, plain=False)

@@ -33,13 +33,17 @@ MEMBERS_MAX = 50
 
 def encode_error(error: BaseException) -> bytes:
     """An error as a JSON object: type, module, message, args, attributes, traceback, cause."""
-    return ENCODER.encode(_described(error, 0) | {"traceback": _traceback(error), "cause": _cause(error, 0)})
+    try:
+        data = _described(error, 0) | {"traceback": _traceback(error), "cause": _cause(error, 0)}
+    except Exception:  # its class has taken over what every error has
+        data = {"type": type(error).__name__, "module": "", "message": _message(error), "traceback": _traceback(error), "cause": None}
+    return ENCODER.encode(data)
 
 
 def _described(error: BaseException, depth: int) -> dict[str, Any]:
     cls = type(error)
     data: dict[str, Any] = {"type": _clean(cls.__qualname__), "module": _clean(str(cls.__module__)), "message": _message(error)}
-    data["args"] = _plain(list(_args(error)))
+    data["args"] = _plain(list(_args(error)), None)
     if attributes := _attributes(error):
         data["attributes"] = attributes
     if isinstance(error, BaseExceptionGroup) and depth < CAUSES_MAX:
@@ -62,20 +66,20 @@ def _args(error: BaseException) -> tuple[Any, ...]:
 
 def _attributes(error: BaseException) -> dict[str, Any]:
     """What a handler may look at (`error.status`), as far as it is plain and small."""
-    found = {_clean(str(name)): _plain(value) for name, value in getattr(error, "__dict__", {}).items()}
-    return {name: value for name, value in found.items() if value is not None}
+    found = {_clean(str(name)): _plain(value, msgspec.UNSET) for name, value in getattr(error, "__dict__", {}).items()}
+    return {name: value for name, value in found.items() if value is not msgspec.UNSET}
 
 
-def _plain(value: Any) -> Any:
-    """The value if it is plain JSON of reasonable size, else None."""
+def _plain(value: Any, otherwise: Any) -> Any:
+    """The value if it is plain JSON of reasonable size; a tuple counts as a list."""
     if isinstance(value, tuple):
         value = list(value)
     try:
         raw = ENCODER.encode(value)
-        back = msgspec.json.decode(raw) if len(raw) <= MESSAGE_BYTES_MAX else None
-        return back if same_plain(value, back) is None else None
+        back = msgspec.json.decode(raw) if len(raw) <= MESSAGE_BYTES_MAX else otherwise
+        return back if same_plain(value, back) is None else otherwise
     except Exception:
-        return None
+        return otherwise
 
 
 def _message(error: BaseException) -> str:
@@ -160,8 +164,16 @@ def _made(cls: type[Exception], data: dict[str, Any]) -> Exception:
     error: Exception = cls.__new__(cls, *(args or ()))
     if isinstance(args, list) and not (isinstance(error, OSError) and error.args):
         error.args = tuple(args)  # an OSError takes its file names out of them
-    error.__dict__.update(data.get("attributes") or {})
+    error.__dict__.update(_facts(cls, data.get("attributes")))
     return error
+
+
+def _facts(cls: type, attributes: Any) -> dict[str, Any]:
+    """Recorded attributes; the sequences in Perdure's own errors are tuples."""
+    facts: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
+    if not issubclass(cls, PerdureError):
+        return facts
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
 
 
 # --- what a command failed with -------------------------------------------------------------------
@@ -210,6 +222,5 @@ def _verb_error(name: str, message: str, attributes: Any) -> Exception:
         return RecordedError(name, message)
     error = cls.__new__(cls, message)
     error.args = (message,)
-    facts = attributes if isinstance(attributes, dict) else {}
-    error.__dict__.update({key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+    error.__dict__.update(_facts(cls, attributes))
     return error

@@ -15,6 +15,7 @@ import decimal
 import enum
 import functools
 import inspect
+import io
 import marshal
 import math
 import pathlib
@@ -97,8 +98,6 @@ def _normal(type_: Any) -> Any:
         return Any
     if type_ in (typing.NoReturn, typing.Never):
         return None
-    if typing.get_origin(type_) is collections.abc.Iterable:
-        return list[typing.get_args(type_)[0]]  # type: ignore[misc]
     return type_
 
 
@@ -128,11 +127,17 @@ def _pydantic() -> Any:
 
 def _is_model(cls: Any) -> bool:
     pydantic = _pydantic()
-    return pydantic is not None and isinstance(cls, type) and not isinstance(cls, types.GenericAlias) and issubclass(cls, pydantic.BaseModel)
+    return (
+        pydantic is not None and isinstance(cls, type) and not isinstance(cls, types.GenericAlias) and issubclass(cls, pydantic.BaseModel)
+    )
 
 
 def _has_hook(cls: Any) -> bool:
-    return _is_model(cls) or (isinstance(cls, type) and issubclass(cls, pathlib.PurePath))
+    return _is_model(cls) or cls is object or _is_iterable(cls) or (isinstance(cls, type) and issubclass(cls, pathlib.PurePath))
+
+
+def _is_iterable(cls: Any) -> bool:
+    return collections.abc.Iterable in (cls, typing.get_origin(cls))
 
 
 def _adapted(type_: Any, reason: str) -> Slot:
@@ -172,7 +177,9 @@ def _enc_hook(value: Any) -> Any:
 def dec_hook(type_: Any, data: Any) -> Any:
     if _is_model(type_):
         return slot_of(type_).decode(ENCODER.encode(data))
-    return type_(data)
+    if _is_iterable(type_):  # what people annotate when they pass a list
+        return slot_of(list[typing.get_args(type_) or Any]).decode(ENCODER.encode(data))  # type: ignore[misc]
+    return data if type_ is object else type_(data)
 
 
 ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
@@ -181,16 +188,18 @@ ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
 # --- looking into values --------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=4096)
-def fields_of(cls: type) -> tuple[str, ...]:
+def _fields(cls: Any) -> tuple[str, ...]:
     """The names of the fields of a record class; nothing for all others."""
     if issubclass(cls, msgspec.Struct):
-        return cls.__struct_fields__
+        return tuple(cls.__struct_fields__)
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
-    if "__attrs_attrs__" in cls.__dict__ or hasattr(cls, "__attrs_attrs__"):
+    if hasattr(cls, "__attrs_attrs__"):
         return tuple(field.name for field in cls.__attrs_attrs__)
-    return tuple(cls.model_fields) if _is_model(cls) else ()  # type: ignore[attr-defined]
+    return tuple(cls.model_fields) if _is_model(cls) else ()
+
+
+fields_of: Callable[[type], tuple[str, ...]] = functools.lru_cache(maxsize=4096)(_fields)
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -256,8 +265,7 @@ def difference(value: Any, back: Any) -> Difference | None:
     return _comparer(cls)(value, back)
 
 
-@functools.lru_cache(maxsize=4096)
-def _comparer(cls: type) -> Callable[[Any, Any], Difference | None]:
+def _comparer_for(cls: type) -> Callable[[Any, Any], Difference | None]:
     if issubclass(cls, list | tuple):
         return _compare_items
     if issubclass(cls, dict):
@@ -271,6 +279,9 @@ def _comparer(cls: type) -> Callable[[Any, Any], Difference | None]:
     if not _is_model(cls) and fields_of(cls):
         return functools.partial(_compare_fields, fields_of(cls))
     return _compare_whole
+
+
+_comparer: Callable[[type], Callable[[Any, Any], Difference | None]] = functools.lru_cache(maxsize=4096)(_comparer_for)
 
 
 def _compare_items(value: Any, back: Any) -> Difference | None:
@@ -299,7 +310,8 @@ def _compare_sets(value: Any, back: Any) -> Difference | None:
 
 
 def _compare_times(value: Any, back: Any) -> Difference | None:
-    return None if value.utcoffset() == back.utcoffset() and value == back else ("", value, back)
+    same = value.utcoffset() == back.utcoffset() and value.replace(tzinfo=None) == back.replace(tzinfo=None)
+    return None if same else ("", value, back)
 
 
 def _compare_texts(value: Any, back: Any) -> Difference | None:
@@ -317,7 +329,8 @@ def _compare_fields(names: tuple[str, ...], value: Any, back: Any) -> Difference
 def _compare_whole(value: Any, back: Any) -> Difference | None:
     if value == back:
         return None
-    if type(value).__eq__ is object.__eq__ and slot_of(type(value)).encode(value) == slot_of(type(value)).encode(back):
+    cls: Any = type(value)
+    if cls.__eq__ is object.__eq__ and slot_of(cls).encode(value) == slot_of(cls).encode(back):
         return None
     return ("", value, back)
 
@@ -342,9 +355,12 @@ def explain_difference(found: Difference, place: str) -> str:
     path, value, back = found
     if isinstance(value, float) and not math.isfinite(value):
         return f"{_at(path)}{_NAN.format(value)}"
-    if type(value) is type(back) and not (isinstance(value, dict) and list(map(type, value)) != list(map(type, back))):
-        return f"{_at(path)}it would come back different: {_short(value)} became {_short(back)}"
-    return f"{_at(path)}it would come back as {_described(back)}, not {_described(value)}; {_advice(path, value, place)}"
+    if type(value) is not type(back):
+        return f"{_at(path)}it would come back as {label_of(type(back))}, not {label_of(type(value))}; {_advice(path, value, place)}"
+    keys = _key_types(value), _key_types(back)
+    if keys[0] != keys[1]:
+        return f"{_at(path)}it would come back with keys of type {keys[1]}, not {keys[0]}; {_advice(path, value, place)}"
+    return f"{_at(path)}it would come back different: {_short(value)} became {_short(back)}"
 
 
 def tidy(error: Exception) -> str:
@@ -367,10 +383,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _described(value: Any) -> str:
-    if type(value) is dict and value:
-        return f"dict with {label_of(type(next(iter(value))))} keys"
-    return label_of(type(value))
+def _key_types(value: Any) -> str:
+    return ", ".join(sorted({label_of(type(key)) for key in value})) if isinstance(value, dict) else ""
 
 
 def _advice(path: str, value: Any, place: str) -> str:
@@ -386,7 +400,9 @@ def _advice(path: str, value: Any, place: str) -> str:
 
 
 def _annotation_for(value: Any) -> str:
-    inner = {label_of(type(item)) for _, item in children(value)} if isinstance(value, tuple | set | frozenset | dict | list) else set[str]()
+    inner = (
+        {label_of(type(item)) for _, item in children(value)} if isinstance(value, tuple | set | frozenset | dict | list) else set[str]()
+    )
     item = inner.pop() if len(inner) == 1 else "Any"
     match value:
         case tuple() if type(value) is tuple:
@@ -422,16 +438,20 @@ def _can(encode: Callable[[Any], bytes], value: Any) -> bool:
 def _why(value: Any) -> str:
     name = label_of(type(value))
     if isinstance(value, str):
+        if type(value) is not str:
+            return f"{name} has no JSON form; convert it with str() first"
         return "the text has a lone surrogate, which is not valid Unicode; decode it with errors='replace'"
     if isinstance(value, dict):
         return "its keys must be strings or numbers; use str keys, or a list of pairs"
     if inspect.isawaitable(value):
         return f"a {name} was not awaited; await it and pass its result"
-    if isinstance(value, Iterator):
+    if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
         return f"a {name} can be read only once; pass a list of its items"
     if callable(value):
         return f"a {name} is code, which is never stored; pass a name and look it up inside the step"
-    return f"{name} has no JSON form; pass plain values, a dataclass or a msgspec Struct. Open files, locks and clients are made inside steps"
+    return (
+        f"{name} has no JSON form; pass plain values, a dataclass or a msgspec Struct. Open files, locks and clients are made inside steps"
+    )
 
 
 def _not_finite(value: Any, path: str = "", depth: int = 0) -> str | None:

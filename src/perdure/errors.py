@@ -163,6 +163,14 @@ class NotSerializable(PerdureError, TypeError):
         super().__init__(f"{where} can't be stored: {detail}")
 
 
+class DoesNotFit(NotSerializable):
+    """Recorded or received data is not of the type that code asks for."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where, self.detail = where, detail
+        PerdureError.__init__(self, f"{where} does not fit: {detail}")
+
+
 class PayloadTooLarge(PerdureError, ValueError):
     """A value is larger than the limit for one payload."""
 

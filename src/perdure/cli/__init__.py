@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import click
 
+from perdure import __version__
 from perdure.cli import executing, looking, mending, starting, steering
-from perdure.cli.common import Commands, version
+from perdure.cli.common import Commands
 
 __all__ = ["main"]
 
@@ -20,7 +21,7 @@ __all__ = ["main"]
     epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled or is "
     "blocked, 2 wrong usage, 3 no such run, 4 the store can't be used.",
 )
-@click.version_option(version(), prog_name="perdure", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
 def main() -> None:
     """Durable workflows for Python in one SQLite file.
 

@@ -6,7 +6,6 @@ Rules: a command that only looks or steers never executes runs and never makes a
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -41,13 +40,6 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def version() -> str:
-    try:
-        return importlib.metadata.version("perdure")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+source"
-
-
 # --- options --------------------------------------------------------------------------------------
 
 store_option = click.option(
@@ -69,9 +61,9 @@ run_argument = click.argument("run_id", metavar="ID")
 class Friendly(click.ClickException):
     """An error of Perdure's on its way to the terminal."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = code  # type: ignore[misc]  # click reads it from the instance
 
 
 class Commands(click.Group):

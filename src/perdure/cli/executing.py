@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,12 @@ from perdure.api import Call
 from perdure.cli import loading, words
 from perdure.cli.common import Exit, json_option, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Snapshot, display
-from perdure.cli.waits import waiting_line
-from perdure.errors import PerdureError, RunNotFound
+from perdure.cli.waits import send_hint, waiting_text
+from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
+from perdure.runtime.views import RunInfo
 
-POLL_SECONDS = 0.1
+POLL_SHARE = 20  # looking at a long history costs; this many times its own time is slept before the next look
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -41,16 +43,23 @@ class Request:
     as_json: bool
     quiet: bool
 
-    def command(self, run_id: str) -> str:
-        """The command that goes on with this run."""
-        parts = ["perdure", "run", self.target, *self.words]
-        if self.run_id is not None or self.again:
-            parts += ["--id", run_id]
-        return shlex.join(parts) + self.store_option
+    @property
+    def may_go_on(self) -> bool:
+        """With an id and no arguments, an existing run is meant, if there is one."""
+        return self.run_id is not None and not self.words and not self.again
+
+    def command(self, *options: str) -> str:
+        """This command with other options, as it would be typed."""
+        dashes = ["--"] if any(word.startswith("-") for word in self.words) else []
+        return shlex.join(["perdure", "run", *options, *self.store_words, self.target, *dashes, *self.words])
+
+    @property
+    def store_words(self) -> list[str]:
+        return [] if self.store == "perdure.db" else ["--store", self.store]
 
     @property
     def store_option(self) -> str:
-        return "" if self.store == "perdure.db" else f" --store {shlex.quote(self.store)}"
+        return "".join(f" {shlex.quote(word)}" for word in self.store_words)
 
 
 @click.command(short_help="Run a workflow, or go on with it, showing progress.")
@@ -108,41 +117,44 @@ async def _run(request: Request) -> int:
     module = loading.load(path)
     workflows = loading.workflows_of(module)
     definition = loading.pick(module, workflows, name)
+    call = None if request.may_go_on else loading.make_call(definition, request.words)
     with _stop_signals() as stopped:
         async with Engine(request.store, workflows=list(workflows.values())) as engine:
-            run = await _known(engine, request)
+            run = await _known(engine, request) if call is None else None
             if run is None:
-                call = loading.make_call(definition, request.words)
-                run = await _begin(engine, request, call)
+                call = call or loading.make_call(definition, request.words)
+                run, note = await _begin(engine, request, call)
             else:
-                await _begun(engine, run, request)
-            return await _follow(engine, run, request, stopped)
+                note = await _progress_note(engine, run)
+            return await _follow(engine, run, request, note, stopped)
 
 
 async def _known(engine: Engine, request: Request) -> Run[Any] | None:
     """The run that --id names, where no arguments are given to start a new one."""
-    if request.run_id is None or request.words or request.again:
+    try:
+        run = await engine.get(request.run_id or "")
+    except RunNotFound:
         return None
-    with contextlib.suppress(RunNotFound):
-        return await engine.get(await engine.find(request.run_id))
-    return None
+    workflow = (await run.info()).workflow
+    if workflow not in engine.workflows:
+        raise click.UsageError(f"Run {run.id} is one of workflow {workflow!r}, which {request.target} does not have.")
+    return run
 
 
-async def _begin(engine: Engine, request: Request, call: Call[Any]) -> Run[Any]:
+async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run[Any], str]:
+    """Start the run that is asked for, or find it there; the note says which."""
     run_id = request.run_id or loading.default_id(call)
     if request.again:
         run_id = await _fresh(engine, run_id)
+    note = "started"
     with contextlib.suppress(RunNotFound):
-        await _begun(engine, await engine.get(run_id), request)
-    return await engine.start(call, id=run_id)
+        note = await _progress_note(engine, await engine.get(run_id))
+    return await engine.start(call, id=run_id), note
 
 
-async def _begun(engine: Engine, run: Run[Any], request: Request) -> None:
-    """Say that there is something to go on with."""
-    if request.quiet or (await run.info()).ended_at is not None:
-        return
+async def _progress_note(engine: Engine, run: Run[Any]) -> str:
     progress = await engine.progress(run.id)
-    say(f"resumed: {progress.steps_done:,} of {words.count(progress.steps_total, 'step')} were recorded")
+    return f"resumed: {progress.steps_done:,} of {words.count(progress.steps_total, 'step')} were recorded"
 
 
 async def _fresh(engine: Engine, run_id: str) -> str:
@@ -157,11 +169,13 @@ async def _fresh(engine: Engine, run_id: str) -> str:
     return candidate
 
 
-async def _follow(engine: Engine, run: Run[Any], request: Request, stopped: asyncio.Event) -> int:
+async def _follow(engine: Engine, run: Run[Any], request: Request, note: str, stopped: asyncio.Event) -> int:
+    """Show progress until there is something to report, and report it."""
     info = await run.info()
-    if info.ended_at is not None:
+    if info.ended_at is not None and note != "started":
         return _report(info, request, recorded=True)
     shown = display(run.id, request.quiet)
+    shown.note(note)
     try:
         await _watch(engine, run, request, shown, stopped)
     finally:
@@ -173,33 +187,35 @@ async def _follow(engine: Engine, run: Run[Any], request: Request, stopped: asyn
 
 
 async def _watch(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> None:
-    """Show progress until the run has ended, is blocked, or somebody stops us."""
+    """Show progress until the run has ended or is blocked, or somebody stops us."""
     ended = asyncio.ensure_future(_ended(run))
     stop = asyncio.ensure_future(stopped.wait())
     try:
-        while True:
-            snapshot = await _snapshot(engine, run, request)
-            shown.show(snapshot)
-            if snapshot.status == "blocked":
-                return
-            done, _ = await asyncio.wait({ended, stop}, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return
+        while not (ended.done() or stop.done()):
+            begun = time.thread_time()
+            if shown.poll_seconds is not None:
+                shown.show(await _snapshot(engine, run, request))
+            pause = shown.poll_seconds and max(shown.poll_seconds, POLL_SHARE * (time.thread_time() - begun))
+            await asyncio.wait({ended, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        ended.cancel()
         stop.cancel()
+        if not ended.cancel():
+            ended.result()  # the store failed: that is what the person has to hear
 
 
 async def _ended(run: Run[Any]) -> None:
-    with contextlib.suppress(PerdureError):  # how it ended is read from the record afterwards
+    with contextlib.suppress(RunFailed, RunCancelled, RunBlocked):  # how it ended is read from the record afterwards
         await run.result()
 
 
 async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot:
     progress = await engine.progress(run.id)
     snapshot = Snapshot(progress.status, progress.steps_done, progress.steps_total, list(progress.running))
-    if progress.status in ("waiting", "paused"):
-        snapshot.waiting, snapshot.hint = waiting_line(await run.info(), request.store_option)
+    if progress.status == "waiting" and progress.waiting_for:
+        snapshot.waiting = waiting_text(progress.waiting_for)
+        snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
+    elif progress.status == "paused":
+        snapshot.waiting, snapshot.hint = "paused", f"perdure resume {run.id}{request.store_option}"
     return snapshot
 
 
@@ -207,21 +223,22 @@ async def _interrupted(engine: Engine, run: Run[Any], request: Request) -> int:
     if not request.quiet:
         progress = await engine.progress(run.id)
         say(f"Stopped. Nothing is lost: {progress.steps_done:,} of {words.count(progress.steps_total, 'step')} are recorded. Go on with:")
-        say(f"  {request.command(run.id)}")
+        named = request.run_id is not None or request.again
+        say(f"  {request.command(*(['--id', run.id] if named else []))}")
     return Exit.INTERRUPTED
 
 
 # --- how it ended ---------------------------------------------------------------------------------
 
 
-def _report(info: Any, request: Request, recorded: bool) -> int:
+def _report(info: RunInfo, request: Request, recorded: bool) -> int:
     if request.as_json:
         print_json({"id": info.id, "status": info.status, "result": info.result, "error": info.error, "recorded": recorded})
     if info.status == "completed":
         if recorded and not request.quiet:
             say(f"{info.id} completed at {words.clock(info.ended_at)}; this is its recorded result. --again starts another run.")
         elif not request.quiet:
-            say(f"{info.id}: completed in {words.between(info.started_at or info.created_at, info.ended_at)}")
+            say(f"{info.id}: completed in {words.between(info.started_at or info.created_at, info.ended_at or info.created_at)}")
         if not request.as_json:
             print_result(info.result)
         return Exit.DONE
@@ -230,7 +247,7 @@ def _report(info: Any, request: Request, recorded: bool) -> int:
     return Exit.FAILED
 
 
-def _what_went_wrong(info: Any) -> str:
+def _what_went_wrong(info: RunInfo) -> str:
     match info.status:
         case "failed":
             return f"{info.id} {words.status('failed')}: {words.error_line(info.error)}"
@@ -240,15 +257,13 @@ def _what_went_wrong(info: Any) -> str:
             return f"{info.id} was {words.status(info.status)}."
 
 
-def _what_next(info: Any, request: Request) -> str:
+def _what_next(info: RunInfo, request: Request) -> str:
     option = request.store_option
     lines = [(f"perdure show {info.id}{option}", "what it did, step by step")]
     if info.status == "failed":
         lines.append((f"perdure retry {info.id}{option}", "go on from the failed step, when its cause is gone"))
-    if info.status == "blocked":
-        lines.append((f"perdure resolve {info.id} --retry{option}", "try that step again; --result or --error say how it went"))
     if info.status != "blocked":
-        lines.append((f"{shlex.join(['perdure', 'run', request.target, *request.words])} --again{option}", "start another run"))
+        lines.append((request.command("--again"), "start another run"))
     width = max(len(command) for command, _ in lines)
     return "\n".join(f"  {command.ljust(width)}   {what}" for command, what in lines)
 

@@ -13,6 +13,7 @@ from perdure.cli import tree, words
 from perdure.cli.common import Exit, json_option, json_or_text, print_json, run_argument, say, store_option, with_engine, with_run
 from perdure.cli.waits import needs
 from perdure.runtime.engine import Engine
+from perdure.runtime.views import HistoryEvent, RunInfo
 
 STATUSES = ("pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled")
 POLL_SECONDS = 0.2
@@ -48,9 +49,9 @@ def ls(
       perdure ls --workflow refund --tag customer=42 --json
     """
 
-    async def fetch(engine: Engine) -> list[Any]:
+    async def fetch(engine: Engine) -> list[RunInfo]:
         behind = None if after is None else await engine.find(after)
-        return list(await engine.runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind))
+        return await engine.runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind)
 
     found = with_engine(store, fetch)
     if as_json:
@@ -64,7 +65,7 @@ def ls(
             say(f"There may be more: perdure ls --after {found[-1].id}")
 
 
-def _ls_row(info: Any) -> tuple[str, ...]:
+def _ls_row(info: RunInfo) -> tuple[str, ...]:
     note = words.error_line(info.error) if info.error else needs(info) or ""
     first = note.partition("\n")[0]
     shortened = first if len(first) <= 70 else first[:69] + "…"
@@ -93,8 +94,8 @@ def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) ->
       perdure show refund-91ac --seq 4
     """
 
-    async def fetch(engine: Engine, found: str) -> tuple[Any, list[Any]]:
-        return await engine.info(found), list(await engine.history(found))
+    async def fetch(engine: Engine, found: str) -> tuple[RunInfo, list[HistoryEvent]]:
+        return await engine.info(found), await engine.history(found)
 
     info, history = with_run(store, run_id, fetch)
     if seq is not None:
@@ -106,7 +107,7 @@ def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) ->
         click.echo(tree.body(info, history, full))
 
 
-def _show_row(info: Any, history: list[Any], seq: int, as_json: bool) -> None:
+def _show_row(info: RunInfo, history: list[HistoryEvent], seq: int, as_json: bool) -> None:
     row = next((event for event in history if event.seq == seq), None)
     if row is None:
         raise click.UsageError(f"Run {info.id} has rows 1 to {len(history)}; there is no row {seq}.")
@@ -135,7 +136,7 @@ def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
       perdure tail agent --stream tokens
     """
 
-    async def follow(engine: Engine, found: str) -> Any:
+    async def follow(engine: Engine, found: str) -> RunInfo:
         if stream is None:
             await _follow_history(engine, found, as_json)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import Exit, Friendly, run_argument, say, store_option, strict_json, with_run
+from perdure.cli.common import run_argument, say, store_option, strict_json, with_run
 from perdure.runtime.engine import Engine
 
 
@@ -70,7 +70,12 @@ def resolve(run_id: str, result: tuple[Any] | None, error: str | None, again: bo
 @run_argument
 @click.option("--at", "seq", type=click.IntRange(1), required=True, metavar="SEQ", help="The row where the new run begins to differ.")
 @click.option("--result", metavar="JSON", callback=strict_json, help="Use this result for the step in that row.")
-@click.option("--args", metavar="JSON", callback=strict_json, help="Run the step in that row with these arguments: an object by name.")
+@click.option(
+    "--args",
+    metavar="JSON",
+    callback=strict_json,
+    help="Run the step in that row, or at row 1 the workflow, with these arguments: an object by name.",
+)
 @click.option("--id", "new_id", metavar="NEW", help="The new run's id. Default: made from the old one.")
 @store_option
 def fork(run_id: str, seq: int, result: tuple[Any] | None, args: tuple[Any] | None, new_id: str | None, store: str) -> None:
@@ -95,11 +100,7 @@ def fork(run_id: str, seq: int, result: tuple[Any] | None, args: tuple[Any] | No
             changes["result"] = result[0]
         if args is not None:
             changes["args"] = args[0]
-        try:
-            new = await engine.fork(found, at=seq, new_id=new_id, **changes)
-        except ValueError as error:
-            raise Friendly(str(error), Exit.USAGE) from error
-        return found, new.id
+        return found, (await engine.fork(found, at=seq, new_id=new_id, **changes)).id
 
     found, new = with_run(store, run_id, act)
     click.echo(new)

@@ -38,7 +38,10 @@ class Snapshot:
 
 
 class Display(Protocol):
-    """Something that shows snapshots."""
+    """Something that shows snapshots, every `poll_seconds` or never."""
+
+    @property
+    def poll_seconds(self) -> float | None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -56,6 +59,8 @@ def display(run_id: str, quiet: bool) -> Display:
 class Silence:
     """Shows nothing."""
 
+    poll_seconds = None
+
     def note(self, text: str) -> None: ...
 
     def show(self, snapshot: Snapshot) -> None: ...
@@ -65,6 +70,8 @@ class Silence:
 
 class Lines:
     """For logs and pipes: a line when something changes that matters, and one every few seconds."""
+
+    poll_seconds = 0.3
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -89,6 +96,8 @@ class Lines:
 
 class Screen:
     """For a terminal: bar, counts, time, and what is going on, redrawn in place and gone at the end."""
+
+    poll_seconds = 0.1
 
     def __init__(self, run_id: str) -> None:
         from rich.console import Console

@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.cli import words
 from perdure.cli.waits import needs
+from perdure.runtime.views import HistoryEvent, RunInfo
 
 FOLD_OVER = 12
 FOLD_HEAD = 3
@@ -27,16 +28,16 @@ _ANSWERS = frozenset({"completed", "failed", "fired", "abandon", "attempt"})
 class Entry:
     """A row that stands for itself, with the rows that answer it."""
 
-    row: Any
-    answers: list[Any] = field(default_factory=list)
+    row: HistoryEvent
+    answers: list[HistoryEvent] = field(default_factory=list)
 
     @property
-    def end(self) -> Any | None:
+    def end(self) -> HistoryEvent | None:
         return next((row for row in self.answers if row.kind in ("completed", "failed", "fired", "abandon")), None)
 
     @property
     def foldable(self) -> bool:
-        plain = all(row.kind == "completed" for row in self.answers)
+        plain = all(row.kind == "completed" or (row.kind == "attempt" and _no_failure(row)) for row in self.answers)
         return self.row.kind in ("step", "child", "emit") and plain
 
     @property
@@ -59,7 +60,7 @@ _MARKS = {
 # --- a run ----------------------------------------------------------------------------------------
 
 
-def header(info: Any, limit: int | None) -> str:
+def header(info: RunInfo, limit: int | None) -> str:
     """Who the run is: id, call, status, times, tags, where it comes from."""
     begun = info.started_at or info.created_at
     until = info.ended_at or datetime.now(UTC)
@@ -77,7 +78,7 @@ def header(info: Any, limit: int | None) -> str:
     return "\n".join(lines)
 
 
-def body(info: Any, history: list[Any], full: bool) -> str:
+def body(info: RunInfo, history: list[HistoryEvent], full: bool) -> str:
     """The entries in order, and how it stands or ended."""
     begun = history[0].at if history else info.created_at
     groups = [[entry] for entry in entries(history)] if full else folded(entries(history))
@@ -91,7 +92,7 @@ def body(info: Any, history: list[Any], full: bool) -> str:
     return "\n".join(lines)
 
 
-def ending(info: Any, limit: int | None = 200) -> str:
+def ending(info: RunInfo, limit: int | None = 200) -> str:
     """The last line: the result, the error, or what it waits for."""
     label = words.status(info.status)
     match info.status:
@@ -104,7 +105,7 @@ def ending(info: Any, limit: int | None = 200) -> str:
             return f"{label}: {note}" if note else label
 
 
-def entries(history: Iterable[Any]) -> list[Entry]:
+def entries(history: Iterable[HistoryEvent]) -> list[Entry]:
     """Rows grouped by what they answer; the end of the run is told by `ending`."""
     found: dict[int, Entry] = {}
     for row in history:
@@ -169,7 +170,7 @@ def _branches(texts: list[str]) -> list[str]:
     return [f"{_INDENT}  {'└' if i == len(texts) - 1 else '├'} {text}" for i, text in enumerate(texts)]
 
 
-def title(row: Any, limit: int | None = 90) -> str:
+def title(row: HistoryEvent, limit: int | None = 90) -> str:
     """A row that stands for itself, on one line."""
     data = row.data if isinstance(row.data, dict) else {}
     match row.kind:
@@ -201,13 +202,15 @@ def title(row: Any, limit: int | None = 90) -> str:
             return " ".join(part for part in (row.kind, row.name) if part)
 
 
-def _answer(row: Any, limit: int | None) -> str:
+def _answer(row: HistoryEvent, limit: int | None) -> str:
     match row.kind:
         case "completed":
             return "" if row.result is None else words.value(row.result, limit)
         case "failed":
             return click.style(words.error_line(row.error), fg="red")
         case "attempt":
+            if (word := _resolution(row)) is not None:
+                return word
             which = f"attempt {row.attempt}: " if row.attempt else "attempt: "
             took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
             return f"{which}{words.error_line(row.error or _payload(row))}{click.style(took, dim=True)}"
@@ -217,7 +220,18 @@ def _answer(row: Any, limit: int | None) -> str:
             return ""
 
 
-def _payload(row: Any) -> Any:
+def _resolution(row: HistoryEvent) -> str | None:
+    """What a note says that is about no attempt."""
+    word = row.data.get("resolved") if isinstance(row.data, dict) else None
+    return {"held": "not begun yet", "retry": "a person said: try again", "too late": "a person's answer came too late"}.get(str(word))
+
+
+def _no_failure(row: HistoryEvent) -> bool:
+    """Whether an attempt was cut off from outside, or never was one."""
+    return isinstance(row.data, dict) and ("resolved" in row.data or bool(row.data.get("crash")))
+
+
+def _payload(row: HistoryEvent) -> Any:
     """What a row carries, wherever its kind keeps it."""
     return next((thing for thing in (row.data, row.result, row.args) if thing is not None), None)
 
@@ -229,25 +243,25 @@ def _when(ms: Any) -> str:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def live_line(row: Any, names: dict[int, Any]) -> str:
+def live_line(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
     """One row of a history as it comes in."""
     time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     return f"{click.style(time, dim=True)} {row.seq:>5}  {_live_text(row, names)}"
 
 
-def _live_text(row: Any, names: dict[int, Any]) -> str:
+def _live_text(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
     if row.kind == "finish":
         return words.status(row.name or "finished")
     if row.kind not in _ANSWERS:
         return f"  {title(row)}"
-    asked = names.get(row.ref)
+    asked = names.get(row.ref or 0)
     what = f"{asked.name or asked.kind} (row {row.ref})" if asked is not None else f"row {row.ref}"
     took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
     answer = _answer(row, 70)
     return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{click.style(took, dim=True)}"
 
 
-def row_in_full(row: Any) -> str:
+def row_in_full(row: HistoryEvent) -> str:
     """One row with everything that it holds."""
     answers = f", answers row {row.ref}" if row.ref is not None else ""
     lines = [click.style(f"row {row.seq}: {row.kind} {row.name or ''}".rstrip(), bold=True) + answers, f"at {words.clock(row.at)}"]

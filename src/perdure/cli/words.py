@@ -77,6 +77,8 @@ def error_line(error: Any) -> str:
     if not isinstance(error, dict):
         return str(error)
     message = str(error.get("message") or "").partition("\n")[0]
+    if message and str(error.get("module")).partition(".")[0] == "perdure":
+        return message  # our own errors are sentences
     return f"{error.get('type', 'Error')}: {message}" if message else str(error.get("type", "Error"))
 
 

@@ -202,6 +202,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Tasks that are not done, oldest first."""
         return [task for task in self._tasks if not task.done()]
 
+    def clear(self) -> None:
+        """Let go of what has ended, so that it is freed at once and not by the garbage collector."""
+        self._tasks.clear()
+        self.owner = None
+
     def suspended(self) -> Iterable[Any]:
         """Coroutines and async generators that are alive, for `discard`."""
         return [*(task.get_coro() for task in self.live_tasks()), *self._agens]

@@ -8,7 +8,7 @@ command's kind, name and arguments with its row, and a difference stops before a
 from __future__ import annotations
 
 import asyncio
-import random
+import random as _rng
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +38,7 @@ class Kernel:
     def __init__(self, main: ev.Main, definition: Any, facts: RunFacts, codec: Codec) -> None:
         self.facts, self.codec = facts, codec
         self.loop = WorkflowLoop(self)
-        self.random = random.Random(facts.seed)
+        self._random: _rng.Random | None = None
         self.seq = 0
         self.open: dict[int, Command] = {}
         self.timers: dict[int, TimerHandle] = {}
@@ -54,6 +54,13 @@ class Kernel:
         self._ending = False
         self._rows: Sequence[Event] = ()
         self._row = 0
+
+    @property
+    def random(self) -> _rng.Random:
+        """The run's own generator; made when it is first asked for, because most runs never do."""
+        if self._random is None:
+            self._random = _rng.Random(self.facts.seed)
+        return self._random
 
     # --- the door in ------------------------------------------------------------------------------
 
@@ -128,7 +135,8 @@ class Kernel:
 
     def _resolve(self, future: Future, command: Command, data: bytes) -> None:
         try:
-            value = self.codec.decode_result(command.call, data)
+            # A spawn is answered with an id, not with what its workflow will return.
+            value = self.codec.decode_result(None if command.kind == ev.SPAWN else command.call, data)
         except NotSerializable as error:
             raise Nondeterminism(self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}") from error
         future.set_result(value)
@@ -188,6 +196,9 @@ class Kernel:
 
     def discard(self) -> None:
         """Forget everything without resuming user code; see `core/discard.py`."""
+        if self.outcome is not None:
+            self.loop.clear()
+            return
         for task in self.loop.live_tasks():
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
         if discard.supported:

@@ -517,8 +517,7 @@ class ActiveRun:
             self._timer.cancel()
         for note in self._notes:
             note.cancel()
-        if self.kernel.outcome is None:
-            self.kernel.discard()
+        self.kernel.discard()
 
     def drop(self) -> None:
         """Leave at once: the lease is lost, or the engine closes."""

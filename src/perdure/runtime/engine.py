@@ -186,9 +186,7 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
-        started = await self._write(runner.new_run(start, now_ms))
-        if started.created:
-            runner.woken([started.run])
+        await runner.start(start, now_ms)
         return Run(self, run_id)
 
     async def run(self, call: Call[T], **options: Any) -> T:
@@ -323,15 +321,15 @@ class Engine:
     async def _result(self, run_id: str) -> Any:
         run = self._store.run_key(run_id)
         while True:
-            status, successor, _ = self._store.statuses([run])[run]
-            if successor is not None:
-                run = successor
-            elif status in b.FINAL or status == "blocked":
-                return self._outcome(self._store.run_row(run))
+            row = self._store.outcome(run)
+            if row.successor is not None:
+                run = row.successor
+            elif row.status in b.FINAL or row.status == "blocked":
+                return self._outcome(row)
             else:
                 await self._runner.wait_for_news(run)
 
-    def _outcome(self, row: b.RunRow) -> Any:
+    def _outcome(self, row: b.OutcomeRow) -> Any:
         match row.status:
             case "completed":
                 definition = self.workflows.get(row.workflow)

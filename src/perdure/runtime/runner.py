@@ -45,7 +45,7 @@ class Runner:
         workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str,
     ) -> None:  # fmt: skip
         self.store, self.writer, self.codec, self.clock, self.limits = store, writer, codec, clock, limits
-        self.steps = Steps(codec, clock, limits)
+        self.steps = Steps(codec, clock, limits, writer.touch)
         self.history_rows_max = limits.history_rows_max
         self.workflows, self.execute = workflows, execute
         self.active: dict[int, ActiveRun] = {}
@@ -124,21 +124,42 @@ class Runner:
             self._loop.call_soon(self._load, run)
         return 0.0 if runs else 0.1
 
+    async def start(self, start: b.StartRun, now_ms: int) -> b.Started:
+        """Write a new run; if it is ours to execute, it begins in the callback of its commit."""
+        start = self.new_run(start, now_ms)
+        future: asyncio.Future[b.Started] = self._loop.create_future()
+
+        def done(result: Any) -> None:
+            if isinstance(result, PerdureError):
+                future.set_exception(result)
+                return
+            future.set_result(result)
+            if result.created and start.owner is not None:
+                self._begin(b.fresh_row(start, result.run))
+            elif result.created:
+                self._schedule.wake()
+
+        self.writer.put(start, done, keep=False)
+        return await asyncio.shield(future)
+
     def _load(self, run: int) -> None:
         if run in self.active or self.closing:
             return
         row = self.store.run_row(run)
-        if row.owner != self.owner or row.status in b.FINAL:
-            return
+        if row.owner == self.owner and row.status not in b.FINAL:
+            self._begin(row)
+
+    def _begin(self, row: b.RunRow) -> None:
         active = ActiveRun(self, row, self._kernel(row))
-        self.active[run] = active
+        self.active[row.run] = active
         try:
-            history = self.store.history(run)
+            history = self.store.history(row.run) if row.history_rows else []
             if history:
                 active.recover(history, active.kernel.replay(history))
             else:
                 active.input(ev.START)
-                active.take_inbox()
+                if row.started_ms != row.created_ms:  # else it is a moment old, and who sends to it will wake it
+                    active.take_inbox()
         except PerdureError as error:
             active.block("nondeterminism", getattr(error, "reason", str(error)))
         except Exception as error:

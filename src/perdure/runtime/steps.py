@@ -63,6 +63,9 @@ class LeftTheProcess(PerdureError):
         super().__init__(f"the step called sys.exit({code!r})")
 
 
+Done = Callable[[Command, "Ended | None"], None]
+
+
 class StepHost(Protocol):
     """What a step needs of its run: where to write notes, and the run's names."""
 
@@ -130,56 +133,67 @@ class Gate:
 class Running:
     """One step under way, from the line at the gate to its end; `cancel` works at any point of it."""
 
-    __slots__ = ("cancelled", "task")
+    __slots__ = ("begun", "cancelled", "task")
 
     def __init__(self) -> None:
-        self.task: asyncio.Task[Ended] | None = None
-        self.cancelled = False
+        self.task: asyncio.Task[None] | None = None
+        self.begun = self.cancelled = False
 
     def cancel(self) -> None:
         self.cancelled = True
-        if self.task is not None:
+        if self.task is not None and self.begun:
             self.task.cancel()
 
 
 class Steps:
-    """Starts attempts: async ones on the event loop, plain ones in threads, each behind its gate."""
+    """Starts attempts: async ones on the event loop, plain ones in threads, each behind its gate.
 
-    def __init__(self, codec: JsonCodec, clock: SystemClock, limits: Limits) -> None:
+    What has ended is gathered, and `on_ended` asks for a plain callback in which `collect` reports it.
+    """
+
+    def __init__(self, codec: JsonCodec, clock: SystemClock, limits: Limits, on_ended: Callable[[Steps], None]) -> None:
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(limits.threads_max, thread_name_prefix="perdure-step")
         self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
+        self._ended: list[tuple[Done, Command, Ended | None]] = []
+        self._on_ended = on_ended
 
-    def start(
-        self, host: StepHost, command: Command, attempt: int, failures: int, wait_ms: int, done: Callable[[Command, Ended | None], None]
-    ) -> Running:
+    def start(self, host: StepHost, command: Command, attempt: int, failures: int, wait_ms: int, done: Done) -> Running:
         """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
         running = Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
 
-        def ended(task: asyncio.Task[Ended]) -> None:
-            gate.leave()
-            if not task.cancelled():
-                done(command, task.result())
-            elif running.cancelled:
-                done(command, None)
-            else:
-                done(command, Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0))
-
         def begin() -> None:
-            if running.cancelled:
-                gate.leave()
-                done(command, None)
-                return
-            running.task = self.loop.create_task(self._run(host, command, attempt, failures))
-            running.task.add_done_callback(ended)
+            running.task = self.loop.create_task(self._carry_out(running, gate, host, command, attempt, failures, done))
 
         if wait_ms > 0:
             self.loop.call_later(wait_ms / 1000, gate.enter, begin)
         else:
             gate.enter(begin)
         return running
+
+    async def _carry_out(
+        self, running: Running, gate: Gate, host: StepHost, command: Command, attempt: int, failures: int, done: Done
+    ) -> None:
+        running.begun = True
+        ended: Ended | None = None
+        try:
+            if not running.cancelled:
+                ended = await self._run(host, command, attempt, failures)
+        except asyncio.CancelledError:
+            if not running.cancelled:
+                ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
+        gate.leave()
+        if not self._ended:
+            self._on_ended(self)
+        self._ended.append((done, command, ended))
+
+    def collect(self) -> None:
+        """Report what has ended since the last time; called just before a transaction."""
+        ended, self._ended = self._ended, []
+        for done, command, outcome in ended:
+            done(command, outcome)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from perdure.store.base import Store, Transact, Write
 log = logging.getLogger("perdure")
 
 INLINE_MS_MAX = 2.0
+ROWS_OF_A_LARGE_BATCH = 50
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
 
@@ -46,7 +46,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
         self._queue: deque[_Entry] = deque()
         self._dirty: list[Dirty] = []
-        self._scheduled = self._busy = False
+        self._scheduled = self._busy = self._collecting = False
         self._inline_only = store.path == ":memory:"
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
@@ -95,18 +95,17 @@ class Writer:
     # --- transactions -----------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._busy:
+        if not self._scheduled and not self._collecting:
             self._scheduled = True
             self._idle.clear()
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Let everybody hand in what they have, then write it, unless the thread is still at the last batch."""
         self._scheduled = False
+        self._collect()
         if self._busy:
             return
-        dirty, self._dirty = self._dirty, []
-        for item in dirty:
-            item.collect()
         if not self._queue:
             self._idle.set()
             return
@@ -115,6 +114,16 @@ class Writer:
             self._write_inline(batch)
         else:
             self._write_in_thread(batch)
+
+    def _collect(self) -> None:
+        self._collecting = True
+        try:
+            while self._dirty:  # outcomes of steps make their runs dirty in turn
+                dirty, self._dirty = self._dirty, []
+                for item in dirty:
+                    item.collect()
+        finally:
+            self._collecting = False
 
     def _write_inline(self, batch: list[_Entry]) -> None:
         results = self._attempt(batch, False)
@@ -131,7 +140,7 @@ class Writer:
     def _attempt(self, batch: list[_Entry], patient: bool) -> Any:
         """Results for the batch, or the one error for which the store took nothing."""
         try:
-            return self._timed(batch, patient)
+            return self._write(batch, patient)
         except StoreError as error:
             return error
         except Exception as error:
@@ -140,13 +149,12 @@ class Writer:
             log.exception("a write could not be applied", exc_info=error)
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
 
-    def _timed(self, batch: list[_Entry], patient: bool) -> Any:
-        begin = time.perf_counter()
-        try:
-            return self._store.write([entry.write for entry in batch], patient)
-        finally:
-            # The weight forgets a single slow commit soon, and one stall does not start a thread per commit.
-            self._commit_ms += 0.1 * (min((time.perf_counter() - begin) * 1000, 10 * INLINE_MS_MAX) - self._commit_ms)
+    def _write(self, batch: list[_Entry], patient: bool) -> Any:
+        results = self._store.write([entry.write for entry in batch], patient)
+        # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
+        commit_ms = min(self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH), 10 * INLINE_MS_MAX)
+        self._commit_ms += 0.1 * (commit_ms - self._commit_ms)
+        return results
 
     def _thread_done(self, batch: list[_Entry], results: Any) -> None:
         self._busy = False

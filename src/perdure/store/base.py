@@ -269,6 +269,20 @@ class RunRow:
 
 
 @dataclass(slots=True)
+class OutcomeRow:
+    """How a run stands or ended; `result` and `error` are whole JSON."""
+
+    status: str
+    successor: int | None
+    id: str
+    workflow: str
+    result: bytes | None
+    error: bytes | None
+    blocked_by: str | None
+    reason: str | None
+
+
+@dataclass(slots=True)
 class InboxRow:
     """Something that a run has not taken into its history yet."""
 
@@ -301,10 +315,21 @@ class WorkerRow:
     lease_ms: int
 
 
+def fresh_row(start: StartRun, run: int) -> RunRow:
+    """The row of a run that has just been written, without reading it back."""
+    return RunRow(
+        run, start.id, start.workflow, "running", start.args, None, None, None, None, None, start.owner, None, 0, start.priority,
+        start.queue, None, start.parent, start.parent_seq, None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms,
+        None, None, 0,
+    )  # fmt: skip
+
+
 class Store(Protocol):
     """What a backend does. `write` may be called from one thread at a time; reads from the owner's thread."""
 
     path: str
+    commit_ms: float
+    """How long the last commit took, from the last row to the disk's word."""
 
     def write(self, batch: Sequence[Write], patient: bool) -> list[Any | PerdureError]: ...
 
@@ -315,6 +340,8 @@ class Store(Protocol):
     def find_ids(self, prefix: str, limit: int) -> list[str]: ...
 
     def run_row(self, run: int) -> RunRow: ...
+
+    def outcome(self, run: int) -> OutcomeRow: ...
 
     def run_rows(
         self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None

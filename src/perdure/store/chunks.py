@@ -75,7 +75,7 @@ class _Recipe:
                 self._elements(raw, 0)
             else:
                 self.piece(raw)
-        except (msgspec.MsgspecError, UnicodeError):
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return False
         return any(is_piece for is_piece, _ in self._parts) and self._is_exactly(raw)
 

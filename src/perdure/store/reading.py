@@ -82,6 +82,12 @@ class Reader:
         record.error = self._maybe(run, row[6])
         return record
 
+    def outcome(self, run: int) -> b.OutcomeRow:
+        """How a run stands, in one small read."""
+        ((status, successor, run_id, workflow, result, error, blocked_by, reason),) = self._all("outcome", run)
+        result, error = self._maybe(run, result), self._maybe(run, error)
+        return b.OutcomeRow(status, successor, run_id, workflow, result, error, blocked_by, reason)
+
     def run_rows(
         self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None
     ) -> list[b.RunRow]:

@@ -7,6 +7,7 @@ is an error value among the results; an SQLite error rolls the whole batch back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import apsw
@@ -30,9 +31,11 @@ class SqliteStore(Reader):
     def __init__(self, path: str, *, limits: Limits, create: bool = True) -> None:
         self.path, self.limits = path, limits
         self._db = connection.open_writer(path, create=create)
+        self._cursor = self._db.cursor()
         reader = self._db if path == ":memory:" else connection.open_reader(path)
         super().__init__(reader, path)
         self._patient = True
+        self.commit_ms = 0.0
         self._version = self._data_version()
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
@@ -50,13 +53,15 @@ class SqliteStore(Reader):
         if patient is not self._patient:
             self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
             self._patient = patient
-        execute = self._db.execute
+        execute = self._cursor.execute
         try:
             execute("BEGIN IMMEDIATE")
             try:
                 results = [self._apply[type(write)](write) for write in batch]
                 self._flush()
+                begin = perf_counter()
                 execute("COMMIT")
+                self.commit_ms = (perf_counter() - begin) * 1000
             except BaseException:
                 self._undo()
                 raise
@@ -88,7 +93,7 @@ class SqliteStore(Reader):
         self._db.close()
 
     def _one(self, sql: str, bindings: Any = ()) -> Any:
-        return self._db.execute(sql, bindings).fetchone()
+        return self._cursor.execute(sql, bindings).fetchone()
 
     # --- history ----------------------------------------------------------------------------------
 
@@ -118,7 +123,7 @@ class SqliteStore(Reader):
 
     def _flush(self) -> None:
         if self._rows:
-            self._db.executemany(Q["insert_event"], self._rows)
+            self._cursor.executemany(Q["insert_event"], self._rows)
             self._rows.clear()
 
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:

@@ -214,6 +214,9 @@ SELECT run FROM run WHERE owner = ? AND status = 'paused';
 -- name: status_of
 SELECT status, successor, owner FROM run WHERE run = ?;
 
+-- name: outcome
+SELECT status, successor, id, workflow, result, error, blocked_by, reason FROM run WHERE run = ?;
+
 -- name: ids_from
 SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 
