@@ -66,6 +66,11 @@ class Friendly(click.ClickException):
         self.exit_code = code  # type: ignore[misc]  # click reads it from the instance
 
 
+def misuse(message: str) -> Friendly:
+    """What was asked for can't be done; the message says what can."""
+    return Friendly(message, Exit.USAGE)
+
+
 class Commands(click.Group):
     """A group whose help lists its commands in sections, and whose commands fail with a message and an exit code."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import shlex
 import signal
 import time
@@ -20,8 +21,8 @@ import click
 
 from perdure.api import Call
 from perdure.cli import loading, words
-from perdure.cli.common import Exit, json_option, print_json, print_result, run_async, say, store_option
-from perdure.cli.progress import Display, Snapshot, display
+from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
+from perdure.cli.progress import Display, Snapshot, display_for
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
@@ -87,6 +88,7 @@ def run(**given: Any) -> None:
       perdure run app.py A-17 120 --again
       perdure run app.py A-17 120 --json --quiet | jq .result
     """
+    logging.getLogger("perdure").addHandler(logging.NullHandler())  # what it would warn of is told in the report
     raise click.exceptions.Exit(run_async(_run(Request(**given))))
 
 
@@ -106,6 +108,7 @@ def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool) -> Non
       perdure worker app.py
       perdure worker flows/*.py --store /var/lib/app/perdure.db
     """
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     run_async(_work(files, store, grace, say if not quiet else lambda text: None))
 
 
@@ -118,6 +121,7 @@ async def _run(request: Request) -> int:
     workflows = loading.workflows_of(module)
     definition = loading.pick(module, workflows, name)
     call = None if request.may_go_on else loading.make_call(definition, request.words)
+    make_display = display_for(request.quiet)
     with _stop_signals() as stopped:
         async with Engine(request.store, workflows=list(workflows.values())) as engine:
             run = await _known(engine, request) if call is None else None
@@ -126,7 +130,12 @@ async def _run(request: Request) -> int:
                 run, note = await _begin(engine, request, call)
             else:
                 note = await _progress_note(engine, run)
-            return await _follow(engine, run, request, note, stopped)
+            info = await run.info()
+            if info.ended_at is not None and note != "started":
+                return _report(info, request, recorded=True)
+            shown = make_display(run.id)
+            shown.note(note)
+            return await _follow(engine, run, request, shown, stopped)
 
 
 async def _known(engine: Engine, request: Request) -> Run[Any] | None:
@@ -137,7 +146,7 @@ async def _known(engine: Engine, request: Request) -> Run[Any] | None:
         return None
     workflow = (await run.info()).workflow
     if workflow not in engine.workflows:
-        raise click.UsageError(f"Run {run.id} is one of workflow {workflow!r}, which {request.target} does not have.")
+        raise misuse(f"Run {run.id} is one of workflow {workflow!r}, which {request.target} does not have.")
     return run
 
 
@@ -154,7 +163,7 @@ async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run
 
 async def _progress_note(engine: Engine, run: Run[Any]) -> str:
     progress = await engine.progress(run.id)
-    return f"resumed: {progress.steps_done:,} of {words.count(progress.steps_total, 'step')} were recorded"
+    return f"resumed: {progress.steps_done:,} of {progress.steps_total:,} steps were recorded"
 
 
 async def _fresh(engine: Engine, run_id: str) -> str:
@@ -169,13 +178,8 @@ async def _fresh(engine: Engine, run_id: str) -> str:
     return candidate
 
 
-async def _follow(engine: Engine, run: Run[Any], request: Request, note: str, stopped: asyncio.Event) -> int:
+async def _follow(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> int:
     """Show progress until there is something to report, and report it."""
-    info = await run.info()
-    if info.ended_at is not None and note != "started":
-        return _report(info, request, recorded=True)
-    shown = display(run.id, request.quiet)
-    shown.note(note)
     try:
         await _watch(engine, run, request, shown, stopped)
     finally:
@@ -222,7 +226,7 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
 async def _interrupted(engine: Engine, run: Run[Any], request: Request) -> int:
     if not request.quiet:
         progress = await engine.progress(run.id)
-        say(f"Stopped. Nothing is lost: {progress.steps_done:,} of {words.count(progress.steps_total, 'step')} are recorded. Go on with:")
+        say(f"Stopped. Nothing is lost: {progress.steps_done:,} of {progress.steps_total:,} steps are recorded. Go on with:")
         named = request.run_id is not None or request.again
         say(f"  {request.command(*(['--id', run.id] if named else []))}")
     return Exit.INTERRUPTED
@@ -277,7 +281,7 @@ async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[
         path, _ = loading.split_target(file)
         for name, definition in loading.workflows_of(loading.load(path)).items():
             if workflows.setdefault(name, definition).fn is not definition.fn:
-                raise click.UsageError(f"{file} has a workflow {name!r}, and so has another of these files.")
+                raise misuse(f"{file} has a workflow {name!r}, and so has another of these files.")
     with _stop_signals() as stopped:
         async with Engine(store, workflows=list(workflows.values()), close_grace=grace):
             tell(f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and loses nothing.")

@@ -18,10 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
-
 from perdure import codec
 from perdure.api import Call, Workflow
+from perdure.cli.common import misuse
 from perdure.errors import NotSerializable
 
 AnyWorkflow = Workflow[..., Any]
@@ -46,7 +45,7 @@ def load(path: Path) -> ModuleType:
     if present is not None and Path(getattr(present, "__file__", None) or "").resolve() == path:
         return present
     if present is not None or name in sys.stdlib_module_names:
-        raise click.UsageError(f"{path.name} has the name of another module, {name!r}, which it would hide. Rename the file.")
+        raise misuse(f"{path.name} has the name of another module, {name!r}, which it would hide. Rename the file.")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     return _import(name, path)
@@ -55,16 +54,16 @@ def load(path: Path) -> ModuleType:
 def _existing(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_dir():
-        raise click.UsageError(f"{text} is a folder; name the Python file in it that has the workflow.")
+        raise misuse(f"{text} is a folder; name the Python file in it that has the workflow.")
     if not path.is_file():
-        raise click.UsageError(f"There is no file {text}. `perdure init` writes one to start from.")
+        raise misuse(f"There is no file {text}. `perdure init` writes one to start from.")
     return path
 
 
 def _import(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise click.UsageError(f"{path.name} is not a Python file.")
+        raise misuse(f"{path.name} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -73,7 +72,7 @@ def _import(name: str, path: Path) -> ModuleType:
         raise
     except BaseException as error:
         del sys.modules[name]
-        raise click.UsageError(_import_failure(path, error)) from error
+        raise misuse(_import_failure(path, error)) from error
     return module
 
 
@@ -95,9 +94,9 @@ def workflows_of(module: ModuleType) -> dict[str, AnyWorkflow]:
     found: dict[str, AnyWorkflow] = {}
     for thing in vars(module).values():
         if isinstance(thing, Workflow) and found.setdefault(thing.name, thing).fn is not thing.fn:
-            raise click.UsageError(f"{module.__name__}.py has two workflows called {thing.name!r}. Give one of them @workflow(name=...).")
+            raise misuse(f"{module.__name__}.py has two workflows called {thing.name!r}. Give one of them @workflow(name=...).")
     if not found:
-        raise click.UsageError(f"{module.__name__}.py has no workflow. Decorate an `async def` in it with @workflow.")
+        raise misuse(f"{module.__name__}.py has no workflow. Decorate an `async def` in it with @workflow.")
     return found
 
 
@@ -107,7 +106,7 @@ def pick(module: ModuleType, workflows: dict[str, AnyWorkflow], name: str | None
         named = workflows.get(name) or getattr(module, name, None)
         if isinstance(named, Workflow):
             return named
-        raise click.UsageError(f"{module.__name__}.py has no workflow {name!r}. It has: {', '.join(workflows)}.")
+        raise misuse(f"{module.__name__}.py has no workflow {name!r}. It has: {', '.join(workflows)}.")
     own = {key: one for key, one in workflows.items() if one.__module__ == module.__name__} or workflows
     for likely in (module.__name__, "main"):
         if likely in own:
@@ -115,7 +114,7 @@ def pick(module: ModuleType, workflows: dict[str, AnyWorkflow], name: str | None
     if len(own) == 1:
         return next(iter(own.values()))
     choices = "\n".join(f"  perdure run {module.__name__}.py:{shown(one)}" for one in own.values())
-    raise click.UsageError(f"{module.__name__}.py has several workflows. Say which:\n{choices}")
+    raise misuse(f"{module.__name__}.py has several workflows. Say which:\n{choices}")
 
 
 def shown(definition: AnyWorkflow) -> str:
@@ -140,7 +139,7 @@ def make_call(definition: AnyWorkflow, words: Iterable[str]) -> Call[Any]:
     try:
         bound = definition.signature.bind(*positional, **named)
     except TypeError as error:
-        raise click.UsageError(f"{shown(definition)}: {error}.") from error
+        raise misuse(f"{shown(definition)}: {error}.") from error
     hints = _hints(definition)
     for name, given in bound.arguments.items():
         match definition.signature.parameters[name].kind:
@@ -177,7 +176,7 @@ def _hints(definition: AnyWorkflow) -> dict[str, Any]:
     try:
         return typing.get_type_hints(definition.fn, localns=definition.scope, include_extras=True)
     except Exception as error:
-        raise click.UsageError(f"{shown(definition)}: its annotations can't be read: {error}.") from error
+        raise misuse(f"{shown(definition)}: its annotations can't be read: {error}.") from error
 
 
 def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], word: str) -> Any:
@@ -191,4 +190,4 @@ def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], word: st
             return codec.decode(raw, hint, name)
         except NotSerializable as error:
             detail = detail or error.detail
-    raise click.UsageError(f"{shown(definition)}: {word!r} is no value for {name}: {detail}.")
+    raise misuse(f"{shown(definition)}: {word!r} is no value for {name}: {detail}.")

@@ -191,13 +191,15 @@ def doctor(store: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        _print_facts(dict(facts))
+        _print_facts(facts)
     if facts.get("integrity", "ok") != "ok":
         say("The file is damaged. Copy it before anything else, then restore a good copy.")
         raise click.exceptions.Exit(Exit.STORE)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
+    first = [name for name in ("path", "file_bytes", "wal_bytes") if name in facts]
+    facts = {name: facts[name] for name in [*first, *facts]}
     lists = {name: facts.pop(name) for name in ("workers", "stuck") if name in facts}
     width = max(len(name) for name in facts)
     for name, fact in facts.items():

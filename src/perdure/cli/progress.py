@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,16 +51,25 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-def display(run_id: str, quiet: bool) -> Display:
+def display_for(quiet: bool) -> Callable[[str], Display]:
+    """What makes the display of a run, given its id. Imports take their time here, not while runs are executed."""
     if quiet:
-        return Silence()
-    return Screen(run_id) if sys.stderr.isatty() else Lines(run_id)
+        return Silence
+    if not sys.stderr.isatty():
+        return Lines
+    import rich.live
+    import rich.progress_bar
+    import rich.table  # noqa: F401
+
+    return Screen
 
 
 class Silence:
     """Shows nothing."""
 
     poll_seconds = None
+
+    def __init__(self, run_id: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -145,7 +155,7 @@ class Screen:
 
 
 def _steps(snapshot: Snapshot) -> str:
-    return f"{snapshot.steps_done:,} of {words.count(snapshot.steps_total, 'step')}"
+    return f"{snapshot.steps_done:,} of {snapshot.steps_total:,} steps"
 
 
 def _elapsed(seconds: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from perdure.cli.common import Exit, Friendly
+from perdure.cli.common import misuse
 
 FILES = ("app.py", "README.md")
 
@@ -27,14 +27,14 @@ def init(folder: Path) -> None:
       perdure init demo
     """
     if taken := [name for name in FILES if (folder / name).exists()]:
-        raise click.UsageError(f"{shown(folder)} has {' and '.join(taken)} already, and init never overwrites. Name another folder.")
+        raise misuse(f"{shown(folder)} has {' and '.join(taken)} already, and init never overwrites. Name another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             with (folder / name).open("x", encoding="utf-8") as target:
                 target.write(template(name))
     except OSError as error:
-        raise Friendly(f"Can't write into {shown(folder)}: {error.strerror or error}.", Exit.USAGE) from error
+        raise misuse(f"Can't write into {shown(folder)}: {error.strerror or error}.") from error
     click.echo(f"Wrote {' and '.join(FILES)} in {shown(folder)}. Next:\n\n{_next_steps(folder)}")
 
 

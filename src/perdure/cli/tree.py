@@ -45,7 +45,7 @@ class Entry:
         end = self.end
         if end is not None:
             return _MARKS[end.kind]
-        return _MARKS["open"] if self.row.kind in ("step", "child", "timer", "spawn", "send") else " "
+        return _MARKS.get(self.row.kind, " ")
 
 
 _MARKS = {
@@ -53,8 +53,8 @@ _MARKS = {
     "failed": click.style("✗", fg="red"),
     "fired": click.style("✓", fg="green"),
     "abandon": click.style("-", fg="magenta"),
-    "open": click.style("…", fg="yellow"),
-}
+} | dict.fromkeys(("step", "child", "spawn", "send"), click.style("…", fg="yellow"))
+"""How it ended, or what is still open; a timer that has not fired may as well have been dropped, so it gets none."""
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _fold_line(group: list[Entry]) -> str:
 def entry_lines(entry: Entry, begun: datetime, limit: int | None) -> list[str]:
     row, end = entry.row, entry.end
     offset = "+" + words.between(begun, row.at)
-    first = f"{row.seq:>6}  {click.style(offset.rjust(10), dim=True)}  {entry.mark[:1] if entry.mark == ' ' else entry.mark} {title(row, limit)}"
+    first = f"{row.seq:>6}  {click.style(offset.rjust(10), dim=True)}  {entry.mark} {title(row, limit)}"
     if end is not None and end.took_ms is not None:
         first += click.style(f"  {words.duration(end.took_ms)}", dim=True)
     beneath = [text for answer in entry.answers if (text := _answer(answer, limit))]
@@ -223,7 +223,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
 def _resolution(row: HistoryEvent) -> str | None:
     """What a note says that is about no attempt."""
     word = row.data.get("resolved") if isinstance(row.data, dict) else None
-    return {"held": "not begun yet", "retry": "a person said: try again", "too late": "a person's answer came too late"}.get(str(word))
+    return {"held": "", "retry": "a person said: try again", "too late": "a person's answer came too late"}.get(str(word))
 
 
 def _no_failure(row: HistoryEvent) -> bool:

@@ -45,7 +45,7 @@ def _one(item: dict[str, Any]) -> str:
         case {"message": channel}:
             return f"a message on {channel}"
         case {"timer": ms}:
-            return f"the clock, until {words.clock(datetime.fromtimestamp(ms / 1000, UTC))}"
+            return f"a timer until {words.clock(datetime.fromtimestamp(ms / 1000, UTC))}"
         case {"child": name}:
             return f"child {name}"
         case _:

@@ -63,8 +63,8 @@ def arguments(args: Any, limit: int | None = 80) -> str:
         return ""
     if not isinstance(args, dict):
         return value(args, limit)
-    share = None if limit is None else max(24, limit // len(args))
-    text = ", ".join(f"{name}={value(item, share)}" for name, item in args.items())
+    room = None if limit is None else limit // len(args) - 3
+    text = ", ".join(f"{name}={value(item, room and max(room - len(name), 24))}" for name, item in args.items())
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -128,29 +128,27 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
         outer = _asyncio_events._get_running_loop()
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._agens.append, finalizer=_leave_alone)
+        sys.set_asyncgen_hooks(self._agens.append, _leave_alone)
         _asyncio_events._set_running_loop(self)
         guard.enter()
         try:
-            self._drain()
+            self._drain(self._ready)
         finally:
             guard.leave()
             _asyncio_events._set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
 
-    def _drain(self) -> None:
-        ready = self._ready
-        left = TURN_CALLBACKS_MAX
-        while ready:
+    def _drain(self, ready: deque[Handle]) -> None:
+        for _ in range(TURN_CALLBACKS_MAX):
+            if not ready:
+                return
             handle = ready.popleft()
             if not handle._cancelled:
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except SystemExit:
                     pass  # the task holds it as its error; a workflow must not end the process
-            left -= 1
-            if left <= 0:
-                raise EndlessTurn
+        raise EndlessTurn
 
     # --- what asyncio needs -----------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import asyncio
 import random as _rng
 from collections import deque
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 from perdure.core import discard, guard
@@ -42,6 +43,7 @@ class Kernel:
         self.seq = 0
         self.open: dict[int, Command] = {}
         self.timers: dict[int, TimerHandle] = {}
+        self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
         self.replaying = False
         self._main, self._definition = main, definition
@@ -315,13 +317,17 @@ class Kernel:
         command = self._command(ev.TIMER, None, b'{"until_ms":%d}' % handle.when_ms)
         handle.seq = command.seq
         self.timers[command.seq] = handle
+        heappush(self._deadlines, (handle.when_ms, command.seq))
 
     def timer_cancelled(self, handle: TimerHandle) -> None:
         self.timers.pop(handle.seq, None)
 
     def due(self) -> tuple[int, int] | None:
         """The next timer as (deadline in ms, seq); the oldest first among equals."""
-        return min(((timer.when_ms, seq) for seq, timer in self.timers.items()), default=None)
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in self.timers:
+            heappop(deadlines)
+        return deadlines[0] if deadlines else None
 
     def waiting_for(self) -> list[dict[str, Any]]:
         """What the run waits for, for people: messages, children, steps, timers."""

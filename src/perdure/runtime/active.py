@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ from perdure.codec import failure_of_run, failure_of_step, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import HistoryTooLong, PerdureError, RunExists
+from perdure.errors import PerdureError, RunExists
 from perdure.runtime.steps import Ended, ProcessDied, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
@@ -101,19 +102,17 @@ class ActiveRun:
         """Feed a stamped event; `written` when its row is in the file already."""
         if not written:
             self._rows.append(event)
-        self.new_commands(self._feed(event))
-        if self.crashes and event.kind == ev.COMPLETED:
-            self.crashes, self._settled = 0, True
-
-    def _feed(self, event: Event) -> list[Command]:
+        kernel = self.kernel
         try:
-            commands = self.kernel.feed(event)
+            commands = kernel.feed(event)
         except PerdureError as error:
             self.block("nondeterminism", str(error))
-            return []
-        if self.kernel.seq > self.host.history_rows_max and self.kernel.outcome is None:
-            self.block("history", str(_too_long(self.run_id, self.kernel.seq, self.host.history_rows_max)))
-        return commands
+            return
+        if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
+            self.block("history", _too_long(kernel.seq, self.host.history_rows_max, self.run_id))
+        if self.crashes and event.kind == ev.COMPLETED:
+            self.crashes, self._settled = 0, True
+        self.new_commands(commands)
 
     def new_commands(self, commands: list[Command]) -> None:
         """Queue commands for their rows, and start at once what may run ahead of them."""
@@ -232,11 +231,10 @@ class ActiveRun:
         turn = b.Turn(self.run, self.host.owner, self._rows, self.clock.now_ms(), self._taken, settled=self._settled)
         todo, notes = self._todo, self._notes
         self._rows, self._taken, self._todo, self._notes, self._settled = [], [], [], [], False
-        origins = [command for command in todo if self._effect_of(command, turn)]
-        self._effects_of_rows(turn)
+        origins = [command for command in todo if command.kind != ev.STEP and self._effect_of(command, turn)]
         self._stand(turn)
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
-            self.host.writer.put(turn, lambda result: self._committed(result, origins, todo, notes), keep=True)
+            self.host.writer.put(turn, partial(self._committed, origins, todo, notes), keep=True)
         else:
             self._start_all(todo)
         if turn.finish is not None or self._releasing:
@@ -252,6 +250,11 @@ class ActiveRun:
                 turn.effects.append(b.Deliver(command.name or "", "message", turn.at_ms, channel, None, key, bytes(word["value"])))
             case ev.CHILD | ev.SPAWN:
                 turn.effects.append(self._start_of(command, turn.at_ms))
+            case ev.EMIT:
+                turn.effects.append(b.Emit(self.run, command.seq, 0, [(command.name or "", b"null")], command.at_ms))
+            case ev.TAG:
+                turn.tags = {**(turn.tags or {}), **_decode(command.data or b"{}")}
+                return False
             case ev.ABANDON if (child := self._child_id(command)) is not None:
                 turn.effects.append(b.Deliver(child, "cancel", turn.at_ms, verb="cancel"))
             case _:
@@ -277,13 +280,6 @@ class ActiveRun:
         if command is None or command.kind != ev.CHILD:
             return None
         return self._id_of(command, msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw]))
-
-    def _effects_of_rows(self, turn: b.Turn) -> None:
-        for row in turn.rows:
-            if row.kind == ev.EMIT:
-                turn.effects.append(b.Emit(self.run, row.seq, 0, [(row.name or "", b"null")], row.at_ms))
-            elif row.kind == ev.TAG and isinstance(row.data, bytes):
-                turn.tags = {**(turn.tags or {}), **_decode(row.data)}
 
     def _stand(self, turn: b.Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
@@ -361,7 +357,7 @@ class ActiveRun:
 
     # --- after the commit -------------------------------------------------------------------------
 
-    def _committed(self, result: Any, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]]) -> None:
+    def _committed(self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], result: Any) -> None:
         if isinstance(result, PerdureError):
             if not self.gone:
                 log.warning("run %s: %s", self.run_id, result)
@@ -371,9 +367,12 @@ class ActiveRun:
         for note in notes:
             if not note.done():
                 note.set_result(None)
-        for command, answer in zip(origins, result.effects, strict=False):
-            self._answer(command, answer)
-        self.host.woken([*result.woken, *(r.run for r in result.effects if isinstance(r, b.Started) and r.created)])
+        if origins:
+            for command, answer in zip(origins, result.effects, strict=False):
+                self._answer(command, answer)
+            result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
+        if result.woken:
+            self.host.woken(result.woken)
         self._start_all(todo)
         if self.kernel.outcome is not None or self._releasing:
             self.host.ended(self)
@@ -381,7 +380,7 @@ class ActiveRun:
     def _answer(self, command: Command, answer: Any) -> None:
         """The outcome of a send, a spawn or a child's start."""
         match command.kind, answer:
-            case ev.ABANDON, _:
+            case (ev.ABANDON | ev.EMIT), _:
                 pass  # a child that ended first needs no cancelling
             case _, PerdureError():
                 self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(answer))
@@ -525,15 +524,14 @@ class ActiveRun:
             self._leave()
 
 
-_EXECUTED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND})
+_EXECUTED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG})
 
 
-def _too_long(run_id: str, rows: int, rows_max: int) -> HistoryTooLong:
-    reason = (
+def _too_long(rows: int, rows_max: int, run_id: str) -> str:
+    return (
         f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
         f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {run_id}`"
     )
-    return HistoryTooLong(run_id, reason)
 
 
 def _taken(row: b.RunRow) -> PerdureError:

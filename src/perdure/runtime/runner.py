@@ -35,6 +35,7 @@ log = logging.getLogger("perdure")
 CLAIM_RUNS_MAX = 200
 IDLE_S_MAX = 60.0
 WATCH_S = 0.02
+SUSPECT_WAIT_MS = 500
 
 
 class Runner:
@@ -135,7 +136,7 @@ class Runner:
                 return
             future.set_result(result)
             if result.created and start.owner is not None:
-                self._begin(b.fresh_row(start, result.run))
+                self._begin(b.fresh_row(start, result.run), fresh=True)
             elif result.created:
                 self._schedule.wake()
 
@@ -146,10 +147,24 @@ class Runner:
         if run in self.active or self.closing:
             return
         row = self.store.run_row(run)
-        if row.owner == self.owner and row.status not in b.FINAL:
+        if row.owner != self.owner or row.status in b.FINAL:
+            return
+        if row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
+            self._put_off(run)
+        else:
             self._begin(row)
 
-    def _begin(self, row: b.RunRow) -> None:
+    def _another_suspect(self) -> bool:
+        """Whether a run that may kill the process is being tried: one at a time, so that the innocent are told apart."""
+        last = self.limits.crashes_max - 1
+        return any(active.crashes >= last and active.status == "running" and not active.gone for active in self.active.values())
+
+    def _put_off(self, run: int) -> None:
+        now_ms = self.clock.now_ms()
+        park = b.Park("pending", due_ms=now_ms + SUSPECT_WAIT_MS, release=True)
+        self.writer.put(b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self._schedule.wake(), keep=True)
+
+    def _begin(self, row: b.RunRow, *, fresh: bool = False) -> None:
         active = ActiveRun(self, row, self._kernel(row))
         self.active[row.run] = active
         try:
@@ -158,7 +173,7 @@ class Runner:
                 active.recover(history, active.kernel.replay(history))
             else:
                 active.input(ev.START)
-                if row.started_ms != row.created_ms:  # else it is a moment old, and who sends to it will wake it
+                if not fresh:  # else it is a moment old, and who sends to it will wake it
                     active.take_inbox()
         except PerdureError as error:
             active.block("nondeterminism", getattr(error, "reason", str(error)))

@@ -83,6 +83,8 @@ class StepHost(Protocol):
 class StepAttempt:
     """What `current_step()` gives; see `api.Attempt`."""
 
+    __slots__ = ("_host", "_steps", "attempt", "run_id", "seq")
+
     def __init__(self, host: StepHost, seq: int, attempt: int, steps: Steps) -> None:
         self._host, self._steps = host, steps
         self.run_id, self.seq, self.attempt = host.run_id, seq, attempt
@@ -179,8 +181,16 @@ class Steps:
         running.begun = True
         ended: Ended | None = None
         try:
-            if not running.cancelled:
-                ended = await self._run(host, command, attempt, failures)
+            while ended is None and not running.cancelled:
+                began = self.clock.now_ms()
+                try:
+                    value = await self._work(host, command, attempt)
+                    data = signature_of(command.call.definition).encode_result(value, limit_bytes=self.limits.payload_bytes_max)
+                    ended = Ended("completed", data, self.clock.now_ms() - began)
+                except (Exception, SystemExit) as error:
+                    failures += 1
+                    ended = await self._after_failure(host, command, attempt, failures, error, self.clock.now_ms() - began)
+                    attempt += 1
         except asyncio.CancelledError:
             if not running.cancelled:
                 ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
@@ -188,6 +198,19 @@ class Steps:
         if not self._ended:
             self._on_ended(self)
         self._ended.append((done, command, ended))
+
+    async def _after_failure(
+        self, host: StepHost, command: Command, attempt: int, failures: int, error: BaseException, took_ms: int
+    ) -> Ended | None:
+        """The step's end, or None when there will be another attempt and its time has come."""
+        cause: Exception = error if isinstance(error, Exception) else LeftTheProcess(getattr(error, "code", None))
+        retry: Retry = command.call.options.retry
+        if not self.goes_on(retry, failures, cause):
+            return Ended("failed", self.failure(cause, failures), took_ms)
+        wait_ms = retry.wait_ms(failures, f"{host.run_id}/{command.seq}")
+        await host.note(command.seq, attempt, self.codec.encode_error(cause), self.clock.now_ms() + wait_ms)
+        await asyncio.sleep(wait_ms / 1000)
+        return None
 
     def collect(self) -> None:
         """Report what has ended since the last time; called just before a transaction."""
@@ -198,24 +221,6 @@ class Steps:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, host: StepHost, command: Command, attempt: int, failures: int) -> Ended:
-        retry: Retry = command.call.options.retry
-        while True:
-            began = self.clock.now_ms()
-            try:
-                data = await self._attempt(host, command, attempt)
-            except Exception as error:
-                took_ms = self.clock.now_ms() - began
-                failures += 1
-                if not self.goes_on(retry, failures, error):
-                    return Ended("failed", self.failure(error, failures), took_ms)
-                wait_ms = retry.wait_ms(failures, f"{host.run_id}/{command.seq}")
-                await host.note(command.seq, attempt, self.codec.encode_error(error), self.clock.now_ms() + wait_ms)
-                await asyncio.sleep(wait_ms / 1000)
-                attempt += 1
-            else:
-                return Ended("completed", data, self.clock.now_ms() - began)
-
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: Exception) -> bool:
         """A value that can't be stored or is too large is not mended by trying again."""
@@ -224,21 +229,18 @@ class Steps:
     def failure(self, error: Exception, attempts: int) -> bytes:
         return failure_of_step(self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout))
 
-    async def _attempt(self, host: StepHost, command: Command, attempt: int) -> bytes:
+    def _work(self, host: StepHost, command: Command, attempt: int) -> Any:
+        """The attempt, to be awaited."""
         call = command.call
-        signature = signature_of(call.definition)
-        args, kwargs = signature.decode_args(command.data or b"{}")
+        definition = call.definition
+        args, kwargs = signature_of(definition).decode_args(command.data or b"{}")
         api._attempt.set(StepAttempt(host, command.seq, attempt, self))
-        timeout_ms = call.options.timeout_ms
-        if call.definition.is_async:
-            work = call.definition.fn(*args, **kwargs)
+        if definition.is_async:
+            work = definition.fn(*args, **kwargs)
         else:
-            work = self.loop.run_in_executor(self._threads, _bound(call.definition.fn, args, kwargs))
-        try:
-            value = await (work if timeout_ms is None else _within(work, timeout_ms))
-        except SystemExit as error:
-            raise LeftTheProcess(error.code) from None
-        return signature.encode_result(value, limit_bytes=self.limits.payload_bytes_max)
+            work = self.loop.run_in_executor(self._threads, _bound(definition.fn, args, kwargs))
+        timeout_ms = call.options.timeout_ms
+        return work if timeout_ms is None else _within(work, timeout_ms)
 
 
 async def _within(work: Any, timeout_ms: int) -> Any:

@@ -1,0 +1,60 @@
+"""What one poll costs at a thousand finished runs and at a million: the ratio should be about one."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+from perdure import Limits
+from perdure.store.base import Claim, JoinWorker
+from perdure.store.sqlite import SqliteStore
+
+NAMES = ("alpha", "beta")
+_FILL = """
+INSERT INTO run (id, workflow, status, args, result, seed, created_ms, started_ms, ended_ms)
+WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+SELECT printf('alpha-%012d', i), 'alpha', 'completed', '{}', 'null', i, i, i, i FROM n
+"""
+_FILL_EVENTS = """
+INSERT INTO event (run, seq, kind, name, data, at_ms)
+SELECT run, s.value, CASE s.value WHEN 1 THEN 'start' WHEN 2 THEN 'step' WHEN 3 THEN 'completed' ELSE 'finish' END, 'noop', '{}', created_ms
+FROM run, json_each('[1,2,3,4]') AS s WHERE run >= ?1
+"""
+
+
+def polling(folder: Path, few: int = 1_000, many: int = 1_000_000, polls: int = 300) -> list[tuple[str, float, str]]:
+    """Median time of one round of all polling queries at both sizes, alternating blocks are not needed: same file."""
+    store = SqliteStore(str(folder / "polling.db"), limits=Limits())
+    try:
+        (worker,) = store.write([JoinWorker("bench", "here", 1, "", 0, 10**15)], True)
+        _fill(store, 1, few)
+        small = _round(store, worker, polls)
+        _fill(store, few, many)
+        large = _round(store, worker, polls)
+    finally:
+        store.close()
+    return [(f"one poll at {few:,} finished runs", small, "µs"), (f"one poll at {many:,} finished runs", large, "µs"), ("poll ratio", large / small, "x")]
+
+
+def _fill(store: SqliteStore, first: int, last: int) -> None:
+    store._db.execute("BEGIN")
+    store._db.execute(_FILL, (first, last))
+    store._db.execute(_FILL_EVENTS, (first,))
+    store._db.execute("COMMIT")
+    store._db.execute("PRAGMA optimize")
+
+
+def _round(store: SqliteStore, worker: int, polls: int) -> float:
+    """All that an idle engine asks again and again; the claim finds nothing and writes nothing."""
+    times = []
+    for _ in range(polls):
+        begin = time.perf_counter()
+        store.changed_by_others()
+        store.next_due_ms(NAMES)
+        store.inboxes_of(worker)
+        store.paused_of(worker)
+        store.workers()
+        store.write([Claim(worker, NAMES, 100, 10**12)], True)
+        times.append((time.perf_counter() - begin) * 1e6)
+    return statistics.median(times)
