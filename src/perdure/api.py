@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import sys
 import random as _random
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -24,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 OnCrash = Literal["retry", "ask", "fail"]
+_KEEP: Any = object()  # an option that a call does not change
 
 
 # --- definitions ----------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ class Definition(Generic[P, T]):
         self.call_options = options
         self.is_async = inspect.iscoroutinefunction(fn)
         self.scope = scope  # the locals around a nested function, where its annotations may have to be looked up
-        self.signature = inspect.signature(fn)
+        self.signature = _signature_of(fn)
         if options.transactional:
             self.signature = _without_first(self.signature, name)
         self._fixed = _fixed_arity(self.signature)
@@ -85,11 +87,11 @@ class Step(Definition[P, T]):
     kind = "step"
 
     def options(
-        self, *, retry: Retry | int | None = ..., timeout: float | timedelta | None = ..., readonly: bool = ..., on_crash: OnCrash = ...
-    ) -> Step[P, T]:  # type: ignore[assignment, unused-ignore]
+        self, *, retry: Retry | int | None = _KEEP, timeout: float | timedelta | None = _KEEP, readonly: bool = _KEEP, on_crash: OnCrash = _KEEP
+    ) -> Step[P, T]:
         """The same step with other options for the calls made from it: `fetch.options(timeout=5)(url)`."""
         given = {"retry": retry, "timeout": timeout, "readonly": readonly, "on_crash": on_crash}
-        return cast("Step[P, T]", self._with({k: v for k, v in given.items() if v is not ...}))
+        return cast("Step[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
 
 class Workflow(Definition[P, T]):
@@ -97,10 +99,10 @@ class Workflow(Definition[P, T]):
 
     kind = "workflow"
 
-    def options(self, *, id: str | None = ..., queue: str | None = ..., timeout: float | timedelta | None = ...) -> Workflow[P, T]:  # type: ignore[assignment, unused-ignore]
+    def options(self, *, id: str | None = _KEEP, queue: str | None = _KEEP, timeout: float | timedelta | None = _KEEP) -> Workflow[P, T]:
         """The same workflow with other options for the calls made from it: `review.options(id="r-1")(text)`."""
         given = {"id": id, "queue": queue, "timeout": timeout}
-        return cast("Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not ...}))
+        return cast("Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
 
 class Call(Coroutine[Any, Any, T_co]):
@@ -399,7 +401,7 @@ def to_ms(value: float | timedelta | None, what: str) -> int | None:
     """Seconds or a timedelta as whole milliseconds; None stays None."""
     if value is None:
         return None
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    seconds: Any = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 3.2e11:
         raise DefinitionError(f"{what} must be a positive number of seconds or a timedelta, not {value!r}.")
     return max(1, round(seconds * 1000))
@@ -451,6 +453,15 @@ def _check_step(fn: Callable[..., Any], options: Options) -> None:
         raise DefinitionError(f"Transactional step {fn.__name__} can't be readonly or have a timeout: it holds the write lock.")
 
 
+def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature; its annotations may name classes that are defined later, so they are not evaluated yet."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(fn)
+
+
 def _without_first(signature: inspect.Signature, name: str) -> inspect.Signature:
     parameters = list(signature.parameters.values())
     if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
@@ -470,9 +481,16 @@ def _fixed_arity(signature: inspect.Signature) -> tuple[int, int]:
 
 
 def _scope_of(fn: Callable[..., Any]) -> dict[str, Any] | None:
-    if "<locals>" not in fn.__qualname__ or not any(isinstance(a, str) for a in fn.__annotations__.values()):
+    if "<locals>" not in fn.__qualname__ or not _has_text_annotations(fn):
         return None
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     return None if frame is None else dict(frame.f_locals)
+
+
+def _has_text_annotations(fn: Callable[..., Any]) -> bool:
+    try:
+        return any(isinstance(annotation, str) for annotation in fn.__annotations__.values())
+    except NameError:
+        return False  # Python 3.14: not evaluated yet, and it will find its own scope

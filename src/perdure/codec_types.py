@@ -127,9 +127,9 @@ def _pydantic() -> Any:
 
 def _is_model(cls: Any) -> bool:
     pydantic = _pydantic()
-    return (
-        pydantic is not None and isinstance(cls, type) and not isinstance(cls, types.GenericAlias) and issubclass(cls, pydantic.BaseModel)
-    )
+    if pydantic is None or not isinstance(cls, type) or type(cls) is types.GenericAlias:
+        return False
+    return issubclass(cls, pydantic.BaseModel)
 
 
 def _has_hook(cls: Any) -> bool:

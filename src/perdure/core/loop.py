@@ -159,15 +159,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.now_ms / 1000
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(callback, args, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         return self._set_timer(self.now_ms + round(delay * 1000), callback, args, context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         return self._set_timer(round(when * 1000), callback, args, context)
 
     def _set_timer(
@@ -262,7 +262,6 @@ _OUTSIDE = {
 for _what, _names in _OUTSIDE.items():
     for _name in _names:
         setattr(WorkflowLoop, _name, _refuse(_name, _what))
-WorkflowLoop.__abstractmethods__ = frozenset()
 
 
 def running() -> WorkflowLoop | None:

@@ -16,12 +16,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure.codec import failure_of_run, failure_of_step, failure_of_verb
+from perdure.codec import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.errors import PerdureError, RunExists
-from perdure.runtime.steps import Ended, ProcessDied, Running, Steps
+from perdure.runtime import recovery
+from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -37,7 +38,9 @@ LOCAL = frozenset({ev.STEP, ev.SPAWN, ev.SEND})
 class RunHost(Protocol):
     """What an active run needs of its runner."""
 
-    owner: int
+    @property
+    def owner(self) -> int: ...
+
     writer: Writer
     steps: Steps
     store: b.Store
@@ -70,9 +73,9 @@ class ActiveRun:
         self.gone = False
         self.last_inbox_id = 0
         self.inflight: dict[int, Running] = {}
-        self._rows: list[Event | Command] = []
+        self.rows: list[Event | Command] = []
         self._taken: list[tuple[int, int]] = []
-        self._todo: list[Command] = []
+        self.todo: list[Command] = []
         self._blocked: tuple[str, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._touched = self._settled = self._releasing = False
@@ -101,7 +104,7 @@ class ActiveRun:
     def absorb(self, event: Event, *, written: bool = False) -> None:
         """Feed a stamped event; `written` when its row is in the file already."""
         if not written:
-            self._rows.append(event)
+            self.rows.append(event)
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
@@ -116,15 +119,15 @@ class ActiveRun:
 
     def new_commands(self, commands: list[Command]) -> None:
         """Queue commands for their rows, and start at once what may run ahead of them."""
-        self._rows += commands
+        self.rows += commands
         for command in commands:
             if command.kind == ev.STEP and command.call.options.readonly:
                 self._start_step(command, 1, 0, 0)
             elif command.kind == ev.ABANDON:
                 self._stop_step(command.ref or 0)
-                self._todo.append(command)
+                self.todo.append(command)
             elif command.kind in _EXECUTED:
-                self._todo.append(command)
+                self.todo.append(command)
         self.touch()
 
     def block(self, by: str, reason: str) -> None:
@@ -153,68 +156,8 @@ class ActiveRun:
             case "failed":
                 self.input(ev.FAILED, ref=row.ref, data=row.data, taken=row.id)
             case "resolve":
-                self._resolve(row)
+                recovery.resolve(self, row)
 
-    def _resolve(self, row: b.InboxRow) -> None:
-        """A person's word on a step whose outcome is unknown."""
-        word = _decode(row.data or b"{}")
-        if row.ref not in self.kernel.open:
-            self._note_event(row.ref or 0, {"resolved": "too late"}, row.id)
-        elif "result" in word:
-            self.input(ev.COMPLETED, ref=row.ref, data=_encode(word["result"]), taken=row.id)
-        elif "error" in word:
-            error = _encode({"type": "Resolved", "module": None, "message": word["error"]})
-            self.input(ev.FAILED, ref=row.ref, data=failure_of_step(error, 1, False), taken=row.id)
-        else:
-            self._note_event(row.ref or 0, {"resolved": "retry"}, row.id)
-
-    # --- after a restart --------------------------------------------------------------------------
-
-    def recover(self, rows: list[Event], fresh: list[Command]) -> None:
-        """Go on from replayed history: `fresh` commands have no row yet, the other open ones may have begun."""
-        self.new_commands(fresh)
-        new = {command.seq for command in fresh}
-        self.take_inbox()
-        notes: dict[int, list[dict[str, Any]]] = {}
-        for row in [*rows, *self._rows]:
-            if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
-                notes.setdefault(row.ref, []).append(_decode(row.data if isinstance(row.data, bytes) else row.data.read()))
-        for command in [c for c in self.kernel.open.values() if c.seq not in new]:
-            match command.kind:
-                case ev.STEP:
-                    self._recover_step(command, notes.get(command.seq, []))
-                case ev.SEND | ev.SPAWN:
-                    self._todo.append(command)
-                case ev.CHILD if self.inherited:
-                    self._todo.append(command)
-        self.touch()
-
-    def _recover_step(self, command: Command, notes: list[dict[str, Any]]) -> None:
-        fresh_from = max((i + 1 for i, note in enumerate(notes) if "resolved" in note), default=0)
-        failures = sum("error" in note and not note.get("crash") for note in notes[fresh_from:])
-        last = notes[-1] if notes else {}
-        now_ms = self.clock.now_ms()
-        options = command.call.options
-        may_have_begun = "resolved" not in last and last.get("again_ms", 0) <= now_ms and not options.transactional
-        attempt = max((note.get("attempt", 0) for note in notes), default=0) + 1
-        if may_have_begun and options.on_crash != "retry":
-            self._unknown_outcome(command, failures)
-            return
-        if may_have_begun:
-            note = {"attempt": attempt, "crash": True, "error": _decode(self.host.steps.codec.encode_error(ProcessDied()))}
-            self._note_event(command.seq, note)
-            attempt += 1
-        self._begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
-
-    def _unknown_outcome(self, command: Command, failures: int) -> None:
-        if command.call.options.on_crash == "fail":
-            self.input(ev.FAILED, ref=command.seq, data=self.host.steps.failure(ProcessDied(), failures + 1))
-            return
-        self.block(
-            "unknown_outcome",
-            f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether "
-            f"its effect happened. Find out, then: perdure resolve {self.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
-        )
 
     # --- out: what to write -----------------------------------------------------------------------
 
@@ -228,9 +171,9 @@ class ActiveRun:
         self._touched = False
         if self.gone:
             return
-        turn = b.Turn(self.run, self.host.owner, self._rows, self.clock.now_ms(), self._taken, settled=self._settled)
-        todo, notes = self._todo, self._notes
-        self._rows, self._taken, self._todo, self._notes, self._settled = [], [], [], [], False
+        turn = b.Turn(self.run, self.host.owner, self.rows, self.clock.now_ms(), self._taken, settled=self._settled)
+        todo, notes = self.todo, self._notes
+        self.rows, self._taken, self.todo, self._notes, self._settled = [], [], [], [], False
         origins = [command for command in todo if command.kind != ev.STEP and self._effect_of(command, turn)]
         self._stand(turn)
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
@@ -404,17 +347,17 @@ class ActiveRun:
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
             if command.kind == ev.STEP and command.seq in self.kernel.open:
-                self._begin(command, 1, 0, 0)
+                self.begin(command, 1, 0, 0)
 
     # --- steps ------------------------------------------------------------------------------------
 
-    def _begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+    def begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
         if self.gone or self._blocked:
             return
         if self.stopping:
             pass  # it begins where the run goes on
         elif self.paused:
-            self._todo.append(command)  # it begins when the run is resumed, in memory or by replay
+            self.todo.append(command)  # it begins when the run is resumed, in memory or by replay
         elif command.call.options.transactional:
             Transaction(self, command, attempt, failures).begin(wait_ms)
         else:
@@ -438,16 +381,16 @@ class ActiveRun:
         """Write down a failed attempt, and come back when that is on disk."""
         if self.gone:
             return
-        self._note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
+        self.note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._notes.append(future)
         await future
 
-    def _note_event(self, seq: int, note: dict[str, Any], taken: int | None = None) -> None:
+    def note_event(self, seq: int, note: dict[str, Any], taken: int | None = None) -> None:
         event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))
         if taken is not None:
             self._taken.append((taken, event.seq))
-        self._rows.append(event)
+        self.rows.append(event)
         self.touch()
 
     def write(self, write: b.Emit | b.Beat) -> None:

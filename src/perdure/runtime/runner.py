@@ -26,6 +26,7 @@ from perdure.runtime.active import ActiveRun
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
 from perdure.runtime.loops import Loop
+from perdure.runtime.recovery import recover
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -170,7 +171,7 @@ class Runner:
         try:
             history = self.store.history(row.run) if row.history_rows else []
             if history:
-                active.recover(history, active.kernel.replay(history))
+                recover(active, history, active.kernel.replay(history))
             else:
                 active.input(ev.START)
                 if not fresh:  # else it is a moment old, and who sends to it will wake it

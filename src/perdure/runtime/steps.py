@@ -21,7 +21,7 @@ from perdure.codec import JsonCodec, failure_of_step, signature_of
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
-from perdure.errors import NotSerializable, PayloadTooLarge, PerdureError
+from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, PerdureError
 from perdure.runtime.clock import SystemClock
 from perdure.store.base import Beat, Emit
 
@@ -224,7 +224,7 @@ class Steps:
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: Exception) -> bool:
         """A value that can't be stored or is too large is not mended by trying again."""
-        return not isinstance(error, NotSerializable | PayloadTooLarge | api.DefinitionError) and retry.again(failures, error)
+        return not isinstance(error, NotSerializable | PayloadTooLarge | DefinitionError) and retry.again(failures, error)
 
     def failure(self, error: Exception, attempts: int) -> bytes:
         return failure_of_step(self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout))

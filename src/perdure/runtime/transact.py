@@ -13,6 +13,7 @@ import msgspec
 from perdure.codec import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
+from perdure.core.retry import Retry
 from perdure.errors import PerdureError
 from perdure.store.base import Transact
 
@@ -27,6 +28,7 @@ class Transaction:
         self._active, self._command = active, command
         self._attempt, self._failures = attempt, failures
         self._steps = active.host.steps
+        self._again_ms = 0
 
     def begin(self, wait_ms: int) -> None:
         """Hand the next attempt to the writer, when its time has come and no other one is in its hands."""
@@ -55,15 +57,16 @@ class Transaction:
         if not isinstance(error, Exception):
             event.kind, event.data = ev.COMPLETED, value
         elif self._steps.goes_on(retry, self._failures + 1, error):
-            again_ms = self._steps.clock.now_ms() + self._wait_ms()
-            record = {"attempt": self._attempt, "error": msgspec.Raw(self._steps.codec.encode_error(error)), "again_ms": again_ms}
-            event.kind, event.data = ev.ATTEMPT, msgspec.json.encode(record)
+            self._again_ms = self._steps.clock.now_ms() + self._wait_ms()
+            note = {"attempt": self._attempt, "error": msgspec.Raw(self._steps.codec.encode_error(error)), "again_ms": self._again_ms}
+            event.kind, event.data = ev.ATTEMPT, msgspec.json.encode(note)
         else:
             event.kind, event.data = ev.FAILED, self._steps.failure(error, self._failures + 1)
         return event
 
     def _wait_ms(self) -> int:
-        return self._command.call.options.retry.wait_ms(self._failures + 1, f"{self._active.run_id}/{self._command.seq}")
+        retry: Retry = self._command.call.options.retry
+        return retry.wait_ms(self._failures + 1, f"{self._active.run_id}/{self._command.seq}")
 
     def _done(self, event: Event | PerdureError) -> None:
         active = self._active
@@ -72,7 +75,7 @@ class Transaction:
             active.host.lease_lost(active)
         elif event.kind == ev.ATTEMPT:
             self._failures, self._attempt = self._failures + 1, self._attempt + 1
-            wait_ms = max(0, msgspec.json.decode(event.data or b"{}").get("again_ms", 0) - self._steps.clock.now_ms())
+            wait_ms = max(0, self._again_ms - self._steps.clock.now_ms())
             active.unhold(None)
             self.begin(wait_ms)
         else:

@@ -116,7 +116,7 @@ def history_events(rows: list[Event], run: RunRow) -> list[HistoryEvent]:
 
 def _event(row: Event, run: RunRow) -> HistoryEvent:
     raw = row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
-    data = None if raw is None else _decode(raw)
+    data: Any = None if raw is None else _decode(raw)
     fields: dict[str, Any] = {}
     match row.kind:
         case ev.START:

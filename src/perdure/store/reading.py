@@ -120,8 +120,11 @@ class Reader:
 
     def inbox(self, run: int) -> list[b.InboxRow]:
         """What has arrived for a run, in order."""
-        rows = self._all("inbox", run)
-        return [b.InboxRow(*row[:5], None if row[5] is None else row[5].encode(), row[6]) for row in rows]
+        found = self._all("inbox", run)
+        return [
+            b.InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
+            for id_, to, kind, name, ref, data, at_ms in found
+        ]
 
     def inboxes_of(self, owner: int) -> list[int]:
         """Runs of a worker that have something in their inbox."""

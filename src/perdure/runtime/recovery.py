@@ -1,0 +1,90 @@
+"""What an active run does with what it finds after a restart: open commands, and people's words about them.
+
+Rules: a step without an outcome may have begun, unless a note says that it had not; what is done then is the step's
+`on_crash`; a crash does not count against the retry policy, but its attempt is noted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.codec import failure_of_step
+from perdure.core import events as ev
+from perdure.core.events import Command, Event
+from perdure.runtime.steps import ProcessDied
+from perdure.store import base as b
+
+if TYPE_CHECKING:
+    from perdure.runtime.active import ActiveRun
+
+
+def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
+    """Go on from replayed history: `fresh` commands have no row yet, the other open ones may have begun."""
+    active.new_commands(fresh)
+    new = {command.seq for command in fresh}
+    active.take_inbox()
+    notes = _notes([*rows, *active.rows])
+    for command in [c for c in active.kernel.open.values() if c.seq not in new]:
+        match command.kind:
+            case ev.STEP:
+                _recover_step(active, command, notes.get(command.seq, []))
+            case ev.SEND | ev.SPAWN:
+                active.todo.append(command)
+            case ev.CHILD if active.inherited:
+                active.todo.append(command)
+    active.touch()
+
+
+def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
+    """The notes on attempts, by the row of their step."""
+    notes: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.kind == ev.ATTEMPT and row.data is not None:
+            raw = row.data if isinstance(row.data, bytes) else row.data.read()
+            notes.setdefault(row.ref, []).append(msgspec.json.decode(raw))
+    return notes
+
+
+def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]]) -> None:
+    since = max((i + 1 for i, note in enumerate(notes) if "resolved" in note), default=0)
+    failures = sum("error" in note and not note.get("crash") for note in notes[since:])
+    last = notes[-1] if notes else {}
+    now_ms = active.clock.now_ms()
+    options = command.call.options
+    may_have_begun = "resolved" not in last and last.get("again_ms", 0) <= now_ms and not options.transactional
+    attempt = max((note.get("attempt", 0) for note in notes), default=0) + 1
+    if may_have_begun and options.on_crash != "retry":
+        _unknown_outcome(active, command, failures)
+        return
+    if may_have_begun:
+        error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
+        active.note_event(command.seq, {"attempt": attempt, "crash": True, "error": error})
+        attempt += 1
+    active.begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
+
+
+def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:
+    if command.call.options.on_crash == "fail":
+        active.input(ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1))
+        return
+    active.block(
+        "unknown_outcome",
+        f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether its "
+        f"effect happened. Find out, then: perdure resolve {active.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
+    )
+
+
+def resolve(active: ActiveRun, row: b.InboxRow) -> None:
+    """A person's word on a step whose outcome is unknown."""
+    word = msgspec.json.decode(row.data or b"{}")
+    if row.ref not in active.kernel.open:
+        active.note_event(row.ref or 0, {"resolved": "too late"}, row.id)
+    elif "result" in word:
+        active.input(ev.COMPLETED, ref=row.ref, data=msgspec.json.encode(word["result"]), taken=row.id)
+    elif "error" in word:
+        error = msgspec.json.encode({"type": "Resolved", "module": None, "message": word["error"]})
+        active.input(ev.FAILED, ref=row.ref, data=failure_of_step(error, 1, False), taken=row.id)
+    else:
+        active.note_event(row.ref or 0, {"resolved": "retry"}, row.id)
