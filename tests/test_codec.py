@@ -264,7 +264,7 @@ GOOD: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "value"), GOOD, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("type_", "value"), GOOD, ids=[f"{n}-{type_}"[:40] for n, (type_, _) in enumerate(GOOD)])
 def test_supported_types_come_back_the_same(type_: Any, value: Any) -> None:
     raw = codec.encode(value, type_)
     back = codec.decode(raw, type_)
@@ -274,7 +274,7 @@ def test_supported_types_come_back_the_same(type_: Any, value: Any) -> None:
     assert again == raw or b".0" in again, "only an int in the place of a float is written differently once it was read"
 
 
-@pytest.mark.parametrize(("type_", "value"), GOOD, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("type_", "value"), GOOD, ids=[f"{n}-{type_}"[:40] for n, (type_, _) in enumerate(GOOD)])
 def test_supported_types_as_arguments_and_results(type_: Any, value: Any) -> None:
     def fn(one, /, two=None, *rest, three=None, **more): ...  # type: ignore[no-untyped-def]
 

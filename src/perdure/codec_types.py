@@ -127,9 +127,7 @@ def _pydantic() -> Any:
 
 def _is_model(cls: Any) -> bool:
     pydantic = _pydantic()
-    if pydantic is None or not isinstance(cls, type) or type(cls) is types.GenericAlias:
-        return False
-    return issubclass(cls, pydantic.BaseModel)
+    return pydantic is not None and type(cls) is not types.GenericAlias and isinstance(cls, type(pydantic.BaseModel))
 
 
 def _has_hook(cls: Any) -> bool:

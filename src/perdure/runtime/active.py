@@ -74,6 +74,7 @@ class ActiveRun:
         self.last_inbox_id = 0
         self.inflight: dict[int, Running] = {}
         self.rows: list[Event | Command] = []
+        self._attempts: dict[int, tuple[int, int]] = {}
         self._taken: list[tuple[int, int]] = []
         self.todo: list[Command] = []
         self._blocked: tuple[str, str] | None = None
@@ -347,9 +348,14 @@ class ActiveRun:
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
             if command.kind == ev.STEP and command.seq in self.kernel.open:
-                self.begin(command, 1, 0, 0)
+                self.begin(command, *self._attempts.pop(command.seq, (1, 0)), 0)
 
     # --- steps ------------------------------------------------------------------------------------
+
+    def begin_after_commit(self, command: Command, attempt: int, failures: int) -> None:
+        """Start a recovered step when all that is noted so far is on disk."""
+        self._attempts[command.seq] = (attempt, failures)
+        self.todo.append(command)
 
     def begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
         if self.gone or self._blocked:

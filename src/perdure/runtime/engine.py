@@ -200,8 +200,11 @@ class Engine:
 
     async def find(self, prefix: str) -> str:
         """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there are several."""
-        found = self._store.find_ids(prefix, 10)
-        if prefix in found:
+        try:
+            self._store.run_key(prefix)
+        except RunNotFound:
+            found = self._store.find_ids(prefix, 10)
+        else:
             return prefix
         if len(found) != 1:
             raise RunNotFound(prefix, tuple(found))

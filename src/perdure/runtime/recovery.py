@@ -62,7 +62,12 @@ def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any
         error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
         active.note_event(command.seq, {"attempt": attempt, "crash": True, "error": error})
         attempt += 1
-    active.begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
+    if "resolved" in last and options.on_crash != "retry":
+        # Should the process die again, this is how the next one knows that there is something to ask.
+        active.note_event(command.seq, {"attempt": attempt, "began": True})
+        active.begin_after_commit(command, attempt, failures)
+    else:
+        active.begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
 
 
 def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:

@@ -205,6 +205,8 @@ class Runner:
             self._loop.call_soon(self._look_at, run)
 
     def _look_at(self, run: int) -> None:
+        if self.closing:
+            return
         self._notify(run)
         active = self.active.get(run)
         if active is not None and not active.gone:

@@ -71,8 +71,10 @@ class Reader:
         return int(found[0][0])
 
     def find_ids(self, prefix: str, limit: int) -> list[str]:
-        """Ids that begin with `prefix`, in order."""
-        return [run_id for (run_id,) in self._all("ids_from", prefix, prefix + "\U0010ffff", limit)]
+        """Ids that begin with `prefix`; children and earlier generations only where there is nothing else."""
+        bounds = (prefix, prefix + "\U0010ffff", limit)
+        found = self._all("root_ids_from", *bounds) or self._all("ids_from", *bounds)
+        return [run_id for (run_id,) in found]
 
     def run_row(self, run: int) -> b.RunRow:
         (row,) = self._all("run_row", run)

@@ -220,6 +220,9 @@ SELECT status, successor, id, workflow, result, error, blocked_by, reason FROM r
 -- name: ids_from
 SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 
+-- name: root_ids_from
+SELECT id FROM run WHERE id >= ? AND id < ? AND parent IS NULL AND successor IS NULL ORDER BY id LIMIT ?;
+
 -- name: stream
 SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.run = s.run AND e.seq = s.seq))
 FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT ?;
@@ -232,7 +235,7 @@ FROM event WHERE run = ?1;
 -- name: open_steps
 SELECT s.name FROM event AS s
 WHERE s.run = ?1 AND s.kind IN ('step', 'child')
-  AND NOT EXISTS (SELECT 1 FROM event AS a WHERE a.run = ?1 AND a.ref = s.seq AND a.kind IN ('completed', 'failed', 'abandon'))
+  AND s.seq NOT IN (SELECT a.ref FROM event AS a WHERE a.run = ?1 AND a.ref IS NOT NULL AND a.kind IN ('completed', 'failed', 'abandon'))
 ORDER BY s.seq LIMIT ?2;
 
 -- name: status_counts
