@@ -11,6 +11,7 @@ import asyncio
 import operator
 import sys
 import traceback
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -89,9 +90,17 @@ def _message(error: BaseException) -> str:
         return "(the error has no readable message)"
 
 
+def _beyond_the_engine(frames: TracebackType | None) -> TracebackType | None:
+    """The frames without the engine's own at the top, which tell nobody anything."""
+    rest = frames
+    while rest is not None and rest.tb_frame.f_globals.get("__name__", "").startswith("perdure."):
+        rest = rest.tb_next
+    return rest or frames
+
+
 def _traceback(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-TRACEBACK_FRAMES_MAX)
+        lines = traceback.format_exception(type(error), error, _beyond_the_engine(error.__traceback__), limit=-TRACEBACK_FRAMES_MAX)
         text = _clean("".join(lines))
     except Exception:
         return ""

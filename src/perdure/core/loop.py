@@ -78,22 +78,22 @@ class TimerHandle(Handle):
 
 
 class Future(asyncio.Future[Any]):
-    """A future with a stable hash, which tells its owner when workflow code cancels it."""
+    """A future with a stable hash, which tells its owner when workflow code cancels it.
 
-    __slots__ = ("number", "on_cancel")
+    `number` is set by who makes it; `kernel` and `seq` only where a command waits for the answer.
+    """
 
-    def __init__(self, loop: WorkflowLoop) -> None:
-        super().__init__(loop=loop)
-        self.number = loop.next_number()
-        self.on_cancel: Callable[[], None] | None = None
+    number: int
+    kernel: Any = None
+    seq: int = 0
 
     def __hash__(self) -> int:
         return self.number
 
     def cancel(self, msg: Any | None = None) -> bool:
         cancelled = super().cancel(msg)
-        if cancelled and self.on_cancel is not None:
-            self.on_cancel()
+        if cancelled and self.kernel is not None:
+            self.kernel.abandon(self.seq)
         return cancelled
 
 
@@ -182,7 +182,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(timer)
 
     def create_future(self) -> Future:
-        return Future(self)
+        future = Future(loop=self)
+        future.number = self.next_number()
+        return future
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         options.pop("eager_start", None)  # an eager task would run before its turn

@@ -69,14 +69,16 @@ class Kernel:
     def stamp(self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None, data: bytes | None = None) -> Event:
         """A new row for the history, with the next number; time never goes backwards within a run."""
         self.seq += 1
-        return Event(self.seq, kind, max(at_ms, self.loop.now_ms), ref, name, data)
+        now_ms = self.loop.now_ms
+        return Event(self.seq, kind, at_ms if at_ms > now_ms else now_ms, ref, name, data)
 
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
         self.loop.now_ms = event.at_ms
         self._deliver(event)
         self.loop.turn()
-        self._settle()
+        if self._task is not None and self._task.done():
+            self._settle(self._task)
         commands, self._commands = self._commands, []
         return commands
 
@@ -151,18 +153,18 @@ class Kernel:
         async with asyncio.timeout(self.facts.timeout_ms / 1000):
             return await self._main()
 
-    def _settle(self) -> None:
+    def _settle(self, task: Task) -> None:
         """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then finish."""
-        if self._task is None or not self._task.done() or self.outcome is not None:
+        if self.outcome is not None:
             return
         if not self._ending:
             self._ending = True
             if left := self.loop.live_tasks():
-                for task in left:
-                    task.cancel()
+                for other in left:
+                    other.cancel()
                 self.loop.turn()
         if not self.loop.live_tasks():
-            self.outcome = self._outcome(self._task)
+            self.outcome = self._outcome(task)
             self._finish(self.outcome)
 
     def _finish(self, outcome: ev.Outcome) -> None:
@@ -218,14 +220,14 @@ class Kernel:
 
     def _answered(self, command: Command) -> Future:
         """Register a command that will be answered; workflow code awaits the future."""
-        future = Future(self.loop)
+        future = self.loop.create_future()
         seq = command.seq
-        future.on_cancel = lambda: self._abandon(seq)
+        future.kernel, future.seq = self, seq
         self.open[seq] = command
         self._futures[seq] = future
         return future
 
-    def _abandon(self, seq: int) -> None:
+    def abandon(self, seq: int) -> None:
         command = self.open.pop(seq, None)
         if command is not None:
             self._futures.pop(seq, None)
@@ -291,7 +293,7 @@ class Kernel:
             await self._next_message(channel, type_)
 
     async def _next_message(self, channel: str, type_: Any) -> None:
-        entry = (Future(self.loop), getattr(type_, "__name__", str(type_)))
+        entry = (self.loop.create_future(), getattr(type_, "__name__", str(type_)))
         receivers = self._receivers.setdefault(channel, deque())
         receivers.append(entry)
         try:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -139,7 +140,8 @@ class Running:
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.begun = self.cancelled = False
+        self.begun = False
+        self.cancelled = False
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -165,15 +167,15 @@ class Steps:
         """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
         running = Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
-
-        def begin() -> None:
-            running.task = self.loop.create_task(self._carry_out(running, gate, host, command, attempt, failures, done))
-
+        begin = partial(self._begin, running, gate, host, command, attempt, failures, done)
         if wait_ms > 0:
             self.loop.call_later(wait_ms / 1000, gate.enter, begin)
         else:
             gate.enter(begin)
         return running
+
+    def _begin(self, running: Running, gate: Gate, *rest: Any) -> None:
+        running.task = asyncio.Task(self._carry_out(running, gate, *rest), loop=self.loop)
 
     async def _carry_out(
         self, running: Running, gate: Gate, host: StepHost, command: Command, attempt: int, failures: int, done: Done

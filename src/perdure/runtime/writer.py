@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
 from perdure.store.base import Store, Transact, Write
@@ -31,10 +31,8 @@ class Dirty(Protocol):
     def collect(self) -> None: ...
 
 
-class _Entry(NamedTuple):
-    write: Write
-    done: Callable[[Any], None]
-    keep: bool
+_Entry = tuple[Write, Callable[[Any], None], bool]
+"""A write, what to call with its result, and whether it is kept until the store takes it."""
 
 
 class Writer:
@@ -58,7 +56,7 @@ class Writer:
 
     def put(self, write: Write, done: Callable[[Any], None], *, keep: bool) -> None:
         """Queue a write; with `keep` it is tried until the store takes it."""
-        self._queue.append(_Entry(write, done, keep))
+        self._queue.append((write, done, keep))
         self._schedule()
 
     def touch(self, dirty: Dirty) -> None:
@@ -110,7 +108,7 @@ class Writer:
             self._idle.set()
             return
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
-        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not any(type(entry.write) is Transact for entry in batch)):
+        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not any(type(write) is Transact for write, _, _ in batch)):
             self._write_inline(batch)
         else:
             self._write_in_thread(batch)
@@ -150,7 +148,7 @@ class Writer:
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
 
     def _write(self, batch: list[_Entry], patient: bool) -> Any:
-        results = self._store.write([entry.write for entry in batch], patient)
+        results = self._store.write([write for write, _, _ in batch], patient)
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
         commit_ms = min(self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH), 10 * INLINE_MS_MAX)
         self._commit_ms += 0.1 * (commit_ms - self._commit_ms)
@@ -167,8 +165,8 @@ class Writer:
         if self.trouble is not None:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN
-        for entry, result in zip(batch, results, strict=True):
-            entry.done(result)
+        for (_, done, _), result in zip(batch, results, strict=True):
+            done(result)
         if self._queue or self._dirty:
             self._schedule()
         elif not self._scheduled:
@@ -179,10 +177,10 @@ class Writer:
         if self.trouble is None or type(self.trouble) is not type(error):
             log.error("the store does not take writes, trying again until it does: %s", error)
         self.trouble = error
-        for entry in batch:
-            if not entry.keep:
-                entry.done(error)
-        self._queue.extendleft(entry for entry in reversed(batch) if entry.keep)
+        for _, done, keep in batch:
+            if not keep:
+                done(error)
+        self._queue.extendleft(entry for entry in reversed(batch) if entry[2])
         if not self._queue and not self._dirty:
             self._idle.set()
             return
