@@ -42,6 +42,7 @@ class Kernel:
         self._random: _rng.Random | None = None
         self.seq = 0
         self.open: dict[int, Command] = {}
+        self.local = 0  # how many of these are answered by this process
         self.timers: dict[int, TimerHandle] = {}
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
@@ -120,9 +121,9 @@ class Kernel:
         match event.kind:
             case ev.START:
                 self._task = self.loop.create_task(self._run())
-            case ev.COMPLETED if (command := self.open.pop(ref, None)) is not None:
+            case ev.COMPLETED if (command := self._close(ref)) is not None:
                 self._resolve(self._futures.pop(ref), command, data or b"null")
-            case ev.FAILED if (command := self.open.pop(ref, None)) is not None:
+            case ev.FAILED if (command := self._close(ref)) is not None:
                 future = self._futures.pop(ref)
                 future.set_exception(self.codec.decode_failure(command.call, data or b"{}"))
                 future._Future__log_traceback = False  # type: ignore[attr-defined]  # the history has it
@@ -224,11 +225,18 @@ class Kernel:
         seq = command.seq
         future.kernel, future.seq = self, seq
         self.open[seq] = command
+        self.local += command.kind != ev.CHILD
         self._futures[seq] = future
         return future
 
-    def abandon(self, seq: int) -> None:
+    def _close(self, seq: int) -> Command | None:
         command = self.open.pop(seq, None)
+        if command is not None:
+            self.local -= command.kind != ev.CHILD
+        return command
+
+    def abandon(self, seq: int) -> None:
+        command = self._close(seq)
         if command is not None:
             self._futures.pop(seq, None)
             self._command(ev.ABANDON, command.name, ref=seq, call=command)

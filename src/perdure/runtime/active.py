@@ -31,10 +31,6 @@ log = logging.getLogger("perdure")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-LOCAL = frozenset({ev.STEP, ev.SPAWN, ev.SEND})
-"""Commands that are answered from here; a run that waits for none of them is parked."""
-
-
 class RunHost(Protocol):
     """What an active run needs of its runner."""
 
@@ -109,8 +105,8 @@ class ActiveRun:
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
-        except PerdureError as error:
-            self.block("nondeterminism", str(error))
+        except Exception as error:  # of one run: the others must not suffer for it
+            self.block("nondeterminism", getattr(error, "reason", None) or f"{type(error).__name__}: {error}")
             return
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block("history", _too_long(kernel.seq, self.host.history_rows_max, self.run_id))
@@ -141,9 +137,9 @@ class ActiveRun:
         """Feed what has arrived since the last look."""
         if self.gone or self.paused or self._blocked:
             return
-        for row in self.host.store.inbox(self.run):
-            if row.id > self.last_inbox_id:
-                self.last_inbox_id = row.id
+        while rows := self.host.store.inbox(self.run, self.last_inbox_id):
+            self.last_inbox_id = rows[-1].id
+            for row in rows:
                 self._take(row)
 
     def _take(self, row: b.InboxRow) -> None:
@@ -175,7 +171,7 @@ class ActiveRun:
         turn = b.Turn(self.run, self.host.owner, self.rows, self.clock.now_ms(), self._taken, settled=self._settled)
         todo, notes = self.todo, self._notes
         self.rows, self._taken, self.todo, self._notes, self._settled = [], [], [], [], False
-        origins = [command for command in todo if command.kind != ev.STEP and self._effect_of(command, turn)]
+        origins = [command for command in todo if command.kind != ev.STEP and self._add_effect(command, turn)]
         self._stand(turn)
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
             self.host.writer.put(turn, partial(self._committed, origins, todo, notes), keep=True)
@@ -184,7 +180,7 @@ class ActiveRun:
         if turn.finish is not None or self._releasing:
             self._leave()
 
-    def _effect_of(self, command: Command, turn: b.Turn) -> bool:
+    def _add_effect(self, command: Command, turn: b.Turn) -> bool:
         """Add the write that a command is, if it is one."""
         match command.kind:
             case ev.SEND:
@@ -240,19 +236,18 @@ class ActiveRun:
             self._stand_open(turn)
 
     def _stand_open(self, turn: b.Turn) -> None:
-        local = self._held is not None or any(command.kind in LOCAL for command in self.kernel.open.values())
-        status = "running" if local or self._blocked else "waiting"
-        if status == "waiting":
+        if self._timer is not None or self.kernel.timers:
             self._set_timer()
-            turn.park = b.Park(status, self._waiting(), self._due_ms())
+        if self.kernel.local or self._held is not None or self._blocked is not None:
+            if self.status != "running":
+                turn.park = b.Park("running")
+                self.host.unparked(self)
+            self.status = "running"
+        else:
+            turn.park = b.Park("waiting", self._waiting(), self._due_ms())
             if self.status != "waiting":
                 self.host.parked(self)
-        elif self.status != "running":
-            turn.park = b.Park(status)
-            self.host.unparked(self)
-        if status == "running":
-            self._set_timer()
-        self.status = status
+            self.status = "waiting"
 
     def _let_go(self, turn: b.Turn) -> None:
         """Steps that have not begun are marked so: after a restart nobody has to ask what became of them."""
@@ -439,10 +434,10 @@ class ActiveRun:
 
     def _timer_due(self) -> None:
         due = self.kernel.due()
-        if self.gone or self.paused or due is None:
-            return
-        if due[0] > self.clock.now_ms() or self._held is not None:
-            self.touch()  # not yet, the clock says; look again after the turn
+        if self.gone or self.paused or due is None or self._held is not None:
+            return  # the next turn sets it anew
+        if due[0] > self.clock.now_ms():
+            self._set_timer()
         else:
             self.input(ev.FIRED, ref=due[1])
 

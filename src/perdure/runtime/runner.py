@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from perdure.api import Workflow
@@ -126,23 +125,25 @@ class Runner:
             self._loop.call_soon(self._load, run)
         return 0.0 if runs else 0.1
 
-    async def start(self, start: b.StartRun, now_ms: int) -> b.Started:
+    async def start(self, start: b.StartRun, now_ms: int) -> None:
         """Write a new run; if it is ours to execute, it begins in the callback of its commit."""
         start = self.new_run(start, now_ms)
-        future: asyncio.Future[b.Started] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: Any) -> None:
+            if not future.done():  # else the caller has given up waiting
+                future.set_result(result)
             if isinstance(result, PerdureError):
-                future.set_exception(result)
                 return
-            future.set_result(result)
             if result.created and start.owner is not None:
                 self._begin(b.fresh_row(start, result.run), fresh=True)
             elif result.created:
                 self._schedule.wake()
 
         self.writer.put(start, done, keep=False)
-        return await asyncio.shield(future)
+        result = await future
+        if isinstance(result, PerdureError):
+            raise result
 
     def _load(self, run: int) -> None:
         if run in self.active or self.closing:
@@ -195,7 +196,10 @@ class Runner:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
         now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
-        return replace(start, seed=secrets.randbits(62), owner=self.owner if now else None, due_ms=None if now else start.due_ms)
+        start.seed = secrets.randbits(62)
+        if now:
+            start.owner, start.due_ms = self.owner, None
+        return start
 
     # --- what active runs report ------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ until the store takes it, what a caller asked for is refused with the error.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -84,8 +85,10 @@ class Writer:
         return self._busy
 
     async def drain(self) -> None:
-        """Wait until everything is written."""
-        await self._idle.wait()
+        """Wait until everything is written, or it is clear that the store takes nothing."""
+        while not self._idle.is_set() and self.trouble is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), RETRY_S_MIN)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

@@ -120,9 +120,9 @@ class Reader:
             events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
         return events
 
-    def inbox(self, run: int) -> list[b.InboxRow]:
-        """What has arrived for a run, in order."""
-        found = self._all("inbox", run)
+    def inbox(self, run: int, after: int) -> list[b.InboxRow]:
+        """What has arrived for a run after row `after`, in order, up to a thousand at a time."""
+        found = self._all("inbox", run, after)
         return [
             b.InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
             for id_, to, kind, name, ref, data, at_ms in found

@@ -203,7 +203,7 @@ ORDER BY t.run DESC LIMIT ?4;
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE run = ? AND seq > ? ORDER BY seq;
 
 -- name: inbox
-SELECT id, run, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL ORDER BY id LIMIT 1000;
+SELECT id, run, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL AND id > ? ORDER BY id LIMIT 1000;
 
 -- name: inboxes_of
 SELECT DISTINCT i.run FROM inbox AS i JOIN run AS r ON r.run = i.run WHERE i.taken IS NULL AND r.owner = ?;
@@ -242,6 +242,9 @@ ORDER BY s.seq LIMIT ?2;
 SELECT status, count(*) FROM run GROUP BY status;
 
 -- name: stuck
-SELECT id, workflow, status, coalesce(reason, ''), due_ms FROM run INDEXED BY run_open
+SELECT id, workflow, status,
+       CASE status WHEN 'pending' THEN 'it is due, but no worker has taken it: is there one that runs, and knows workflow ' || workflow || '?'
+                   WHEN 'paused' THEN 'somebody paused it: perdure resume ' || id ELSE coalesce(reason, '') END, due_ms
+FROM run INDEXED BY run_open
 WHERE status <> 'completed' AND (status IN ('blocked', 'paused') OR (status = 'pending' AND owner IS NULL AND due_ms < ?))
 ORDER BY run LIMIT 100;
