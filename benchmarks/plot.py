@@ -11,8 +11,10 @@ def bars(rows: list[tuple[str, float, str]]) -> str:
     """One bar a row, scaled within its unit."""
     longest = {unit: max(value for _, value, u in rows if u == unit) or 1 for _, _, unit in rows}
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 150}" height="{ROW * len(rows) + 16}" '
-        'font-family="sans-serif" font-size="13">'
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 150}" height="{ROW * len(rows) + 16}" '
+            'font-family="sans-serif" font-size="13">'
+        )
     ]
     for number, (label, value, unit) in enumerate(rows):
         y = 8 + number * ROW

@@ -34,7 +34,11 @@ def polling(folder: Path, few: int = 1_000, many: int = 1_000_000, polls: int = 
         large = _round(store, worker, polls)
     finally:
         store.close()
-    return [(f"one poll at {few:,} finished runs", small, "µs"), (f"one poll at {many:,} finished runs", large, "µs"), ("poll ratio", large / small, "x")]
+    return [
+        (f"one poll at {few:,} finished runs", small, "µs"),
+        (f"one poll at {many:,} finished runs", large, "µs"),
+        ("poll ratio", large / small, "x"),
+    ]
 
 
 def _fill(store: SqliteStore, first: int, last: int) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import sys
 import random as _random
+import sys
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.core import loop as _loop
@@ -87,7 +87,12 @@ class Step(Definition[P, T]):
     kind = "step"
 
     def options(
-        self, *, retry: Retry | int | None = _KEEP, timeout: float | timedelta | None = _KEEP, readonly: bool = _KEEP, on_crash: OnCrash = _KEEP
+        self,
+        *,
+        retry: Retry | int | None = _KEEP,
+        timeout: float | timedelta | None = _KEEP,
+        readonly: bool = _KEEP,
+        on_crash: OnCrash = _KEEP,
     ) -> Step[P, T]:
         """The same step with other options for the calls made from it: `fetch.options(timeout=5)(url)`."""
         given = {"retry": retry, "timeout": timeout, "readonly": readonly, "on_crash": on_crash}
@@ -121,9 +126,7 @@ class Call(Coroutine[Any, Any, T_co]):
         if loop is not None:
             return cast("Generator[Any, Any, T_co]", loop.owner.issue(self).__await__())
         if self.definition.kind == "workflow":
-            raise NotInWorkflow(
-                f"Awaiting workflow {self.definition.name}", "workflow; elsewhere start it with `await engine.run(call)`"
-            )
+            raise NotInWorkflow(f"Awaiting workflow {self.definition.name}", "workflow; elsewhere start it with `await engine.run(call)`")
         return cast("Generator[Any, Any, T_co]", self._plain().__await__())
 
     async def _plain(self) -> Any:
@@ -378,7 +381,8 @@ _attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("perdu
 
 def current_step() -> Attempt:
     """The attempt that is being executed: `run_id`, `seq`, `attempt` (from 1), `idempotency_key` (the same on every
-    attempt), `heartbeat(value)`, and `last_heartbeat` (the last value that an earlier attempt reported)."""
+    attempt), `heartbeat(value)`, and `last_heartbeat` (the last value that an earlier attempt reported).
+    """
     attempt = _attempt.get()
     if attempt is None:
         raise NotInWorkflow("current_step()", "step that a workflow runs")
@@ -387,7 +391,7 @@ def current_step() -> Attempt:
 
 # --- inside ---------------------------------------------------------------------------------------
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _kernel(verb: str, place: str = "workflow") -> Any:

@@ -42,10 +42,7 @@ class RunFinished(PerdureError):
 
     def __init__(self, run_id: str, status: str, verb: str) -> None:
         self.run_id, self.status = run_id, status
-        super().__init__(
-            f"Can't {verb} run {run_id!r}: it has ended ({status}). "
-            "`perdure fork` starts a new run from any point of it."
-        )
+        super().__init__(f"Can't {verb} run {run_id!r}: it has ended ({status}). `perdure fork` starts a new run from any point of it.")
 
 
 class InboxFull(PerdureError):
@@ -65,8 +62,7 @@ class RunFailed(PerdureError):
     def __init__(self, run_id: str, error: str) -> None:
         self.run_id, self.error = run_id, error
         super().__init__(
-            f"Run {run_id!r} failed: {error}. `perdure show {run_id}` tells where; "
-            f"`perdure retry {run_id}` goes on from the failed step."
+            f"Run {run_id!r} failed: {error}. `perdure show {run_id}` tells where; `perdure retry {run_id}` goes on from the failed step."
         )
 
 
@@ -146,10 +142,7 @@ class NotDeterministic(PerdureError, RuntimeError):
 
     def __init__(self, what: str) -> None:
         self.what = what
-        super().__init__(
-            f"{what} inside workflow code can't be replayed after a crash. "
-            "Wrap this in a @step and await the step instead."
-        )
+        super().__init__(f"{what} inside workflow code can't be replayed after a crash. Wrap this in a @step and await the step instead.")
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -195,8 +188,9 @@ class StoreNotFound(StoreError, FileNotFoundError):
     def __init__(self, path: str) -> None:
         self.path = path
         StoreError.__init__(
-            self, f"There is no store at {path!r}. `perdure init` writes an app to start from, the first run makes "
-            "the file; --store or PERDURE_STORE names another one."
+            self,
+            f"There is no store at {path!r}. `perdure init` writes an app to start from, the first run makes "
+            "the file; --store or PERDURE_STORE names another one.",
         )
 
     def __str__(self) -> str:
@@ -219,10 +213,7 @@ class StoreCorrupt(StoreError):
 
     def __init__(self, path: str, detail: str) -> None:
         self.path, self.detail = path, detail
-        super().__init__(
-            f"The store {path!r} can't be used: {detail}. It was left untouched. "
-            "Restore a copy, or name another file."
-        )
+        super().__init__(f"The store {path!r} can't be used: {detail}. It was left untouched. Restore a copy, or name another file.")
 
 
 class StoreTooNew(StoreError):
@@ -253,8 +244,7 @@ class StoreFull(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"The disk under {path!r} is full. Nothing that was recorded is lost; "
-            "free some space and the runs go on by themselves."
+            f"The disk under {path!r} is full. Nothing that was recorded is lost; free some space and the runs go on by themselves."
         )
 
 

@@ -269,10 +269,8 @@ def row_in_full(row: HistoryEvent) -> str:
         lines.append(f"attempt {row.attempt}")
     if row.took_ms is not None:
         lines.append(f"took {words.duration(row.took_ms)}")
-    for label in ("args", "result", "error", "data"):
-        if (thing := getattr(row, label)) is not None:
-            lines.append(f"{label}:\n{_pretty(thing)}")
-    return "\n".join(lines)
+    things = ((label, getattr(row, label)) for label in ("args", "result", "error", "data"))
+    return "\n".join([*lines, *(f"{label}:\n{_pretty(thing)}" for label, thing in things if thing is not None)])
 
 
 def _pretty(thing: Any) -> str:

@@ -38,7 +38,18 @@ _REFUSED = {
     "sqlite3.connect": "Opening a database",
 }
 
-_ALLOWED_CALLERS = ("importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage")
+_ALLOWED_CALLERS = (
+    "importlib",
+    "_frozen_importlib",
+    "linecache",
+    "tokenize",
+    "traceback",
+    "logging",
+    "warnings",
+    "inspect",
+    "zipimport",
+    "coverage",
+)
 
 
 class _Inside(threading.local):

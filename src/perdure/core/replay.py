@@ -71,7 +71,7 @@ class Kernel:
         """A new row for the history, with the next number; time never goes backwards within a run."""
         self.seq += 1
         now_ms = self.loop.now_ms
-        return Event(self.seq, kind, at_ms if at_ms > now_ms else now_ms, ref, name, data)
+        return Event(self.seq, kind, max(now_ms, at_ms), ref, name, data)
 
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
@@ -212,7 +212,14 @@ class Kernel:
     # --- what workflow code asks for --------------------------------------------------------------
 
     def _command(
-        self, kind: str, name: str | None = None, data: bytes | None = None, *, call: Any = None, ref: int | None = None, key: str | None = None
+        self,
+        kind: str,
+        name: str | None = None,
+        data: bytes | None = None,
+        *,
+        call: Any = None,
+        ref: int | None = None,
+        key: str | None = None,
     ) -> Command:
         self.seq += 1
         command = Command(self.seq, kind, ref, name, data, call, key, self.loop.now_ms)

@@ -31,6 +31,7 @@ log = logging.getLogger("perdure")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
+
 class RunHost(Protocol):
     """What an active run needs of its runner."""
 
@@ -154,7 +155,6 @@ class ActiveRun:
                 self.input(ev.FAILED, ref=row.ref, data=row.data, taken=row.id)
             case "resolve":
                 recovery.resolve(self, row)
-
 
     # --- out: what to write -----------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class ActiveRun:
     def _answer(self, command: Command, answer: Any) -> None:
         """The outcome of a send, a spawn or a child's start."""
         match command.kind, answer:
-            case (ev.ABANDON | ev.EMIT), _:
+            case ((ev.ABANDON | ev.EMIT), _):
                 pass  # a child that ended first needs no cancelling
             case _, PerdureError():
                 self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(answer))

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
@@ -122,7 +122,7 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         store = SqliteStore(self.path, limits=self.limits, create=self._create)
         writer = Writer(store, self.limits.batch_writes_max)
         runner = Runner(store, writer, self._codec, self._clock, self.limits, workflows=self.workflows, **self._options)  # type: ignore[arg-type]
@@ -234,7 +234,8 @@ class Engine:
 
     async def retry(self, id: str) -> None:
         """Let a blocked run go on, or a failed or cancelled one from where it failed: under the same id, with the
-        history before the failure; the failed run is kept as `id~1`."""
+        history before the failure; the failed run is kept as `id~1`.
+        """
         row = self._row(id)
         if row.status in ("failed", "cancelled"):
             fork = forking.retry(row, self._store.history(row.run), self._clock.now_ms())

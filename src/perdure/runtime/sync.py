@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from perdure.api import Call
 from perdure.runtime.engine import Engine, Run
@@ -79,7 +79,7 @@ class SyncEngine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="perdure-engine", daemon=True)
 
-    def __enter__(self) -> SyncEngine:
+    def __enter__(self) -> Self:
         self._thread.start()
         try:
             self.wait(self._inner.__aenter__())

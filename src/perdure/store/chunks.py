@@ -145,7 +145,7 @@ class _Recipe:
             else:
                 items += [text.decode(), [n, n]] if text else [[n, n]]
             text = b""
-        return (items + [text.decode()] if text else items), new
+        return ([*items, text.decode()] if text else items), new
 
 
 class _Group:
@@ -233,7 +233,5 @@ def _ranges(text: str) -> Iterator[tuple[int, int]]:
 
 def join(text: str, bodies: Mapping[int, str]) -> bytes:
     """The payload, put together again."""
-    parts: list[str] = []
-    for item in _decode(text[33:]):
-        parts.append(item if isinstance(item, str) else ",".join([bodies[n] for n in range(item[0], item[1] + 1)]))
+    parts = (item if isinstance(item, str) else ",".join([bodies[n] for n in range(item[0], item[1] + 1)]) for item in _decode(text[33:]))
     return "".join(parts).encode()

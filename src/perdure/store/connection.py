@@ -16,6 +16,7 @@ from pathlib import Path
 import apsw
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable
+from perdure.store import queries
 
 APPLICATION_ID = 0x50657264  # "Perd"
 SCHEMA_VERSION = 1
@@ -160,7 +161,7 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)
         return
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema LIMIT 3")]
+    tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
     if application or version or tables:
         raise StoreCorrupt(path, f"it belongs to another program (it has {', '.join(tables) or 'a foreign header'})")
 

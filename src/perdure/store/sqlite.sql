@@ -1,5 +1,8 @@
 -- Every query of the SQLite store, by name. Times are milliseconds UTC and always given.
 
+-- name: foreign_tables
+SELECT name FROM sqlite_schema LIMIT 3;
+
 -- name: owner_of
 SELECT owner FROM run WHERE run = ?;
 
