@@ -53,33 +53,34 @@ _ALLOWED_CALLERS = (
 
 
 class _Inside(threading.local):
-    depth = 0
+    loop: Any = None
     muted = False
 
 
-_inside = _Inside()
+inside = _Inside()
+"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted."""
 _installed = False
 
 
-def enter() -> None:
-    """From here on this thread runs workflow code."""
+def enter(loop: Any) -> None:
+    """From here on this thread runs workflow code on `loop`."""
     if not _installed:
         _install()
-    _inside.depth += 1
+    inside.loop = loop
 
 
 def leave() -> None:
     """The end of what `enter` began."""
-    _inside.depth -= 1
+    inside.loop = None
 
 
 def mute(on: bool) -> None:
     """Whether log records of this thread's workflow code are dropped: on replay they were written before."""
-    _inside.muted = on
+    inside.muted = on
 
 
 def _hook(event: str, args: Any) -> None:
-    if _inside.depth and event in _REFUSED and not _called_by_machinery():
+    if event in _REFUSED and inside.loop is not None and not _called_by_machinery():
         raise NotDeterministic(_REFUSED[event])
 
 
@@ -102,7 +103,7 @@ def _install() -> None:
     handle = logging.Logger.handle
 
     def handle_unless_muted(self: logging.Logger, record: logging.LogRecord) -> None:
-        if not (_inside.muted and _inside.depth):
+        if inside.loop is None or not inside.muted:
             handle(self, record)
 
     logging.Logger.handle = handle_unless_muted  # type: ignore[method-assign]

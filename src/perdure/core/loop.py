@@ -126,17 +126,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def turn(self) -> None:
         """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
+        if sys.get_asyncgen_hooks().firstiter is not _first_iteration:
+            _take_asyncgen_hook()
         outer = _asyncio_events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._agens.append, _leave_alone)
         _asyncio_events._set_running_loop(self)
-        guard.enter()
+        guard.enter(self)
         try:
             self._drain(self._ready)
         finally:
             guard.leave()
             _asyncio_events._set_running_loop(outer)
-            sys.set_asyncgen_hooks(*hooks)
 
     def _drain(self, ready: deque[Handle]) -> None:
         for _ in range(TURN_CALLBACKS_MAX):
@@ -202,6 +201,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Tasks that are not done, oldest first."""
         return [task for task in self._tasks if not task.done()]
 
+    def adopt(self, agen: Any) -> None:
+        """Keep an async generator alive as long as the run: nobody else may resume or close it."""
+        if len(self._agens) >= 64:
+            self._agens = [one for one in self._agens if one.ag_frame is not None]
+        self._agens.append(agen)
+
     def clear(self) -> None:
         """Let go of what has ended, so that it is freed at once and not by the garbage collector."""
         self._tasks.clear()
@@ -233,8 +238,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Nothing to do: there is no executor."""
 
 
-def _leave_alone(agen: Any) -> None:
-    """An abandoned async generator is dropped, not resumed: when it is collected is not deterministic."""
+_outer_hook: Any = None
+
+
+def _take_asyncgen_hook() -> None:
+    """Async generators of workflow code belong to their run, not to the loop around it. Set once per outer loop,
+    because setting it raises an audit event each time; asyncio puts back what was there when that loop ends."""
+    global _outer_hook
+    _outer_hook = sys.get_asyncgen_hooks().firstiter
+    sys.set_asyncgen_hooks(firstiter=_first_iteration)
+
+
+def _first_iteration(agen: Any) -> None:
+    loop = running()
+    if loop is not None:
+        loop.adopt(agen)
+    elif _outer_hook is not None:
+        _outer_hook(agen)
 
 
 def _refuse(name: str, what: str) -> Callable[..., Any]:
@@ -268,8 +288,7 @@ for _what, _names in _OUTSIDE.items():
 
 def running() -> WorkflowLoop | None:
     """The workflow loop that this thread is in, if any."""
-    loop = _asyncio_events._get_running_loop()
-    return loop if type(loop) is WorkflowLoop else None
+    return guard.inside.loop  # type: ignore[no-any-return]
 
 
 class _OrderedSet(builtins.set[Any]):

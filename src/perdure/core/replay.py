@@ -201,7 +201,7 @@ class Kernel:
 
     def discard(self) -> None:
         """Forget everything without resuming user code; see `core/discard.py`."""
-        if self.outcome is not None:
+        if self.outcome is not None and not self.loop.suspended():
             self.loop.clear()
             return
         for task in self.loop.live_tasks():
