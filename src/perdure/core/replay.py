@@ -47,6 +47,7 @@ class Kernel:
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
         self.replaying = False
+        self.broken = False  # code and history have parted: row numbers mean nothing from there on
         self._main, self._definition = main, definition
         self._task: Task | None = None
         self._futures: dict[int, Future] = {}
@@ -99,6 +100,9 @@ class Kernel:
                     self._match(row, asked.popleft() if asked else None)
                 else:
                     self.seq = max(self.seq, row.seq)
+        except BaseException:
+            self.broken = True
+            raise
         finally:
             guard.mute(False)
             self._rows, self.replaying = (), False
@@ -143,6 +147,7 @@ class Kernel:
             # A spawn is answered with an id, not with what its workflow will return.
             value = self.codec.decode_result(None if command.kind == ev.SPAWN else command.call, data)
         except NotSerializable as error:
+            self.broken = True
             raise Nondeterminism(self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}") from error
         future.set_result(value)
 

@@ -252,6 +252,8 @@ class ActiveRun:
     def _let_go(self, turn: b.Turn) -> None:
         """Steps that have not begun are marked so: after a restart nobody has to ask what became of them."""
         self._releasing = True
+        if self.kernel.broken:
+            return
         for command in self.kernel.open.values():
             running = self.inflight.get(command.seq)
             if command.kind == ev.STEP and (running is None or running.task is None):

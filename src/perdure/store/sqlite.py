@@ -65,6 +65,8 @@ class SqliteStore(Reader):
             except BaseException:
                 self._undo()
                 raise
+        except apsw.ConstraintError:
+            raise  # one write of the batch is wrong, not the store
         except apsw.Error as error:
             raise connection.error_for(error, self.path) from error
         return results
