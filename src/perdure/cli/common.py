@@ -132,6 +132,7 @@ def with_run(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[T]]
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; a Ctrl-C that nobody handles ends the command without a word."""
     try:
         return asyncio.run(main)
     except KeyboardInterrupt:

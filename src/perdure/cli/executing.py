@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import shlex
 import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -29,6 +32,7 @@ from perdure.runtime.engine import Engine, Run
 from perdure.runtime.views import RunInfo
 
 POLL_SHARE = 20  # looking at a long history costs; this many times its own time is slept before the next look
+STEP_THREADS = "perdure-step"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -89,7 +93,7 @@ def run(**given: Any) -> None:
       perdure run app.py A-17 120 --json --quiet | jq .result
     """
     logging.getLogger("perdure").addHandler(logging.NullHandler())  # what it would warn of is told in the report
-    raise click.exceptions.Exit(run_async(_run(Request(**given))))
+    _execute(_run(Request(**given)))
 
 
 @click.command(short_help="Execute runs until stopped.")
@@ -109,7 +113,7 @@ def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool) -> Non
       perdure worker flows/*.py --store /var/lib/app/perdure.db
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    run_async(_work(files, store, grace, say if not quiet else lambda text: None))
+    _execute(_work(files, store, grace, say if not quiet else lambda text: None))
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -275,7 +279,7 @@ def _what_next(info: RunInfo, request: Request) -> str:
 # --- worker ---------------------------------------------------------------------------------------
 
 
-async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[str], None]) -> None:
+async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[str], None]) -> int:
     workflows: dict[str, loading.AnyWorkflow] = {}
     for file in files:
         path, _ = loading.split_target(file)
@@ -288,6 +292,27 @@ async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[
             await stopped.wait()
             tell(f"Stopping: running steps get {grace:g} s to end. Ctrl-C again stops at once.")
     tell("Stopped. What is left goes on with the next worker.")
+    return Exit.DONE
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run it and end the process, without waiting for steps in threads beyond their grace: they are tried again."""
+    try:
+        code = run_async(main)
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    deadline = time.monotonic() + 0.2  # idle threads need a moment to notice that they are not needed
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(STEP_THREADS)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise click.exceptions.Exit(code)
 
 
 @contextlib.contextmanager

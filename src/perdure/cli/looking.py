@@ -153,6 +153,8 @@ async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
     seen, told = 0, ""
     while True:
         info = await engine.info(run_id)  # first, so that a run that has ended has its last rows in the history
+        if info.history_rows < seen:
+            seen = 0  # it goes on under the same id with a new history
         if info.history_rows > seen:
             history = await engine.history(run_id)
             names = {event.seq: event for event in history}

@@ -243,7 +243,8 @@ _outer_hook: Any = None
 
 def _take_asyncgen_hook() -> None:
     """Async generators of workflow code belong to their run, not to the loop around it. Set once per outer loop,
-    because setting it raises an audit event each time; asyncio puts back what was there when that loop ends."""
+    because setting it raises an audit event each time; asyncio puts back what was there when that loop ends.
+    """
     global _outer_hook
     _outer_hook = sys.get_asyncgen_hooks().firstiter
     sys.set_asyncgen_hooks(firstiter=_first_iteration)

@@ -269,7 +269,7 @@ class ActiveRun:
             idle = self.status == "waiting"
             turn.park = b.Park("waiting" if idle else "pending", self._waiting(), self._due_ms() if idle else turn.at_ms, release=True)
             self._let_go(turn)
-            self.host.writer.put(turn, lambda _: None, keep=True)
+            self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
             self._leave()
 
     def _waiting(self) -> bytes:
@@ -388,6 +388,12 @@ class ActiveRun:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._notes.append(future)
         await future
+
+    def holds_back(self, command: Command, attempt: int, failures: int) -> bool:
+        """Whether the next attempt has to wait for the run to go on; if so it is kept for that."""
+        if self.paused and not self.gone:
+            self.begin_after_commit(command, attempt, failures)
+        return self.paused or self.stopping or self.gone
 
     def note_event(self, seq: int, note: dict[str, Any], taken: int | None = None) -> None:
         event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))

@@ -253,6 +253,8 @@ class Engine:
             return
         word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
         ref = forking.asked_step(self._store.history(row.run), seq, id)
+        if "result" in word:
+            await self._runner.check_result(row, ref, self._codec.encode(word["result"], "the result"))
         data = self._codec.encode(word, "the resolution")
         await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
 
@@ -273,7 +275,8 @@ class Engine:
         return Run(self, name)
 
     async def _deliver(self, message: b.Deliver) -> None:
-        self._runner.woken([(await self._write(message)).run])
+        woken = await self._write(message)
+        self._runner.woken([woken.run, *woken.others])
 
     async def _steer(self, run_id: str, verb: str) -> None:
         woken = await self._write(b.Steer(run_id, verb, self._clock.now_ms()))
@@ -353,13 +356,17 @@ class Engine:
         try:
             while True:
                 event.clear()
-                over = self._store.statuses([run])[run][0] in b.FINAL
+                status, successor, _ = self._store.statuses([run])[run]
+                over = status in b.FINAL
                 items = self._store.stream(run, name, after, 500)
                 for item in items:
                     after = item.position
                     yield msgspec.json.decode(item.data)
                 if over and not items:
-                    return
+                    if successor is None:
+                        return
+                    run = successor
+                    continue
                 if not items:
                     await event.wait()
         finally:

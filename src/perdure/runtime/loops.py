@@ -44,5 +44,6 @@ class Loop:
                 log.warning("%s: %s", self.name, error)
                 wait = AFTER_ERROR_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), wait)
+                async with asyncio.timeout(wait):  # not wait_for: in Python 3.11 it can swallow a cancellation
+                    await self._woken.wait()
             self._woken.clear()

@@ -13,6 +13,7 @@ import msgspec
 from perdure.codec import failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
+from perdure.errors import NotSerializable
 from perdure.runtime.steps import ProcessDied
 from perdure.store import base as b
 
@@ -48,7 +49,7 @@ def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
 
 
 def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]]) -> None:
-    since = max((i + 1 for i, note in enumerate(notes) if "resolved" in note), default=0)
+    since = max((i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0)
     failures = sum("error" in note and not note.get("crash") for note in notes[since:])
     last = notes[-1] if notes else {}
     now_ms = active.clock.now_ms()
@@ -87,9 +88,20 @@ def resolve(active: ActiveRun, row: b.InboxRow) -> None:
     if row.ref not in active.kernel.open:
         active.note_event(row.ref or 0, {"resolved": "too late"}, row.id)
     elif "result" in word:
-        active.input(ev.COMPLETED, ref=row.ref, data=msgspec.json.encode(word["result"]), taken=row.id)
+        _given_result(active, row, msgspec.json.encode(word["result"]))
     elif "error" in word:
         error = msgspec.json.encode({"type": "Resolved", "module": None, "message": word["error"]})
         active.input(ev.FAILED, ref=row.ref, data=failure_of_step(error, 1, False), taken=row.id)
     else:
         active.note_event(row.ref or 0, {"resolved": "retry"}, row.id)
+
+
+def _given_result(active: ActiveRun, row: b.InboxRow, data: bytes) -> None:
+    """A result that is not of the step's type would block the run for good, so it is refused."""
+    command = active.kernel.open[row.ref or 0]
+    try:
+        active.kernel.codec.decode_result(command.call, data)
+    except NotSerializable as error:
+        active.note_event(command.seq, {"refused": str(error)}, row.id)
+    else:
+        active.input(ev.COMPLETED, ref=row.ref, data=data, taken=row.id)

@@ -99,6 +99,10 @@ class Runner:
         if self._watching is not None:
             self._watching.cancel()
         self.steps.close()
+        for run in list(self._waiters):
+            self._notify(run)
+        for event in self._changed:
+            event.set()
 
     def _lost(self) -> None:
         for active in list(self.active.values()):
@@ -135,7 +139,7 @@ class Runner:
                 future.set_result(result)
             if isinstance(result, PerdureError):
                 return
-            if result.created and start.owner is not None:
+            if result.owned:
                 self._begin(b.fresh_row(start, result.run), fresh=True)
             elif result.created:
                 self._schedule.wake()
@@ -146,7 +150,8 @@ class Runner:
             raise result
 
     def _load(self, run: int) -> None:
-        if run in self.active or self.closing:
+        active = self.active.get(run)
+        if self.closing or (active is not None and not active.gone):
             return
         row = self.store.run_row(run)
         if row.owner != self.owner or row.status in b.FINAL:
@@ -192,6 +197,24 @@ class Runner:
 
         return Kernel(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms), self.codec)
 
+    async def check_result(self, row: b.RunRow, seq: int, data: bytes) -> None:
+        """Raise what is wrong with a result that a person gives for a step, where its code is known."""
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def check() -> None:
+            kernel = self._kernel(row)
+            try:
+                kernel.replay(self.store.history(row.run))
+                kernel.codec.decode_result(kernel.open[seq].call, data)
+                future.set_result(None)
+            except Exception as error:
+                future.set_exception(error)
+            kernel.discard()
+
+        if row.workflow in self.workflows:
+            self._loop.call_soon(check)
+            await future
+
     def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
@@ -214,7 +237,10 @@ class Runner:
         self._notify(run)
         active = self.active.get(run)
         if active is not None and not active.gone:
-            active.take_inbox()
+            if active.paused:
+                self.steered(run)
+            else:
+                active.take_inbox()
             return
         status = self.store.statuses([run]).get(run)
         if self.execute and status is not None and status[2] == self.owner:
@@ -248,7 +274,7 @@ class Runner:
             full = len(self.active) >= self.limits.runs_loaded_max
             del self.active[active.run]
             self._parked.pop(active.run, None)
-            if full:
+            if full or active.kernel.outcome is None:  # there is room again, or it may be due
                 self._schedule.wake()
         self._notify(active.run)
 

@@ -64,6 +64,10 @@ class LeftTheProcess(PerdureError):
         super().__init__(f"the step called sys.exit({code!r})")
 
 
+class _HeldBack(Exception):
+    """The run is paused or the engine closes, so the next attempt is not made now."""
+
+
 Done = Callable[[Command, "Ended | None"], None]
 
 
@@ -75,6 +79,8 @@ class StepHost(Protocol):
     origin: int
 
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None: ...
+
+    def holds_back(self, command: Command, attempt: int, failures: int) -> bool: ...
 
     def write(self, write: Emit | Beat) -> None: ...
 
@@ -189,10 +195,14 @@ class Steps:
                     value = await self._work(host, command, attempt)
                     data = signature_of(command.call.definition).encode_result(value, limit_bytes=self.limits.payload_bytes_max)
                     ended = Ended("completed", data, self.clock.now_ms() - began)
-                except (Exception, SystemExit) as error:
+                except (asyncio.CancelledError, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
                     failures += 1
                     ended = await self._after_failure(host, command, attempt, failures, error, self.clock.now_ms() - began)
                     attempt += 1
+        except _HeldBack:
+            pass
         except asyncio.CancelledError:
             if not running.cancelled:
                 ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
@@ -205,14 +215,21 @@ class Steps:
         self, host: StepHost, command: Command, attempt: int, failures: int, error: BaseException, took_ms: int
     ) -> Ended | None:
         """The step's end, or None when there will be another attempt and its time has come."""
-        cause: Exception = error if isinstance(error, Exception) else LeftTheProcess(getattr(error, "code", None))
+        cause = self.as_error(error) or error
         retry: Retry = command.call.options.retry
         if not self.goes_on(retry, failures, cause):
             return Ended("failed", self.failure(cause, failures), took_ms)
         wait_ms = retry.wait_ms(failures, f"{host.run_id}/{command.seq}")
         await host.note(command.seq, attempt, self.codec.encode_error(cause), self.clock.now_ms() + wait_ms)
         await asyncio.sleep(wait_ms / 1000)
+        if host.holds_back(command, attempt + 1, failures):
+            raise _HeldBack
         return None
+
+    @staticmethod
+    def as_error(error: BaseException | None) -> BaseException | None:
+        """What is recorded for an error: leaving the process is one like others."""
+        return LeftTheProcess(error.code) if isinstance(error, SystemExit) else error
 
     def collect(self) -> None:
         """Report what has ended since the last time; called just before a transaction."""
@@ -224,11 +241,11 @@ class Steps:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    def goes_on(retry: Retry, failures: int, error: Exception) -> bool:
+    def goes_on(retry: Retry, failures: int, error: BaseException) -> bool:
         """A value that can't be stored or is too large is not mended by trying again."""
         return not isinstance(error, NotSerializable | PayloadTooLarge | DefinitionError) and retry.again(failures, error)
 
-    def failure(self, error: Exception, attempts: int) -> bytes:
+    def failure(self, error: BaseException, attempts: int) -> bytes:
         return failure_of_step(self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout))
 
     def _work(self, host: StepHost, command: Command, attempt: int) -> Any:

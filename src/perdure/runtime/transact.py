@@ -54,7 +54,8 @@ class Transaction:
         """The row for what happened: the result, the failure, or a note that there will be another attempt."""
         retry = self._command.call.options.retry
         event.took_ms = max(0, self._steps.clock.now_ms() - event.at_ms)
-        if not isinstance(error, Exception):
+        error = self._steps.as_error(error)
+        if error is None:
             event.kind, event.data = ev.COMPLETED, value
         elif self._steps.goes_on(retry, self._failures + 1, error):
             self._again_ms = self._steps.clock.now_ms() + self._wait_ms()

@@ -88,7 +88,8 @@ class Writer:
         """Wait until everything is written, or it is clear that the store takes nothing."""
         while not self._idle.is_set() and self.trouble is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), RETRY_S_MIN)
+                async with asyncio.timeout(RETRY_S_MIN):
+                    await self._idle.wait()
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

@@ -212,11 +212,14 @@ Write = (
 
 @dataclass(slots=True)
 class Started:
-    """The run's key; `created` is False when a run with this id, workflow and arguments was there already."""
+    """The run's key; `created` is False when a run with this id, workflow and arguments was there already, `owned`
+    is True when it is new and its writer executes it.
+    """
 
     run: int
     id: str
     created: bool
+    owned: bool = False
 
 
 @dataclass(slots=True)
@@ -229,9 +232,10 @@ class Written:
 
 @dataclass(slots=True)
 class Woken:
-    """The run with this key has something to look at."""
+    """The run with this key has something to look at, and so have `others`."""
 
     run: int
+    others: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

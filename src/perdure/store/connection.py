@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 from collections.abc import Iterator
 from importlib import resources
@@ -140,11 +141,7 @@ def _check_header(path: str) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
     if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
         return
-    try:
-        with open(path, "rb") as file:
-            header = file.read(100)
-    except PermissionError as error:
-        raise StoreReadOnly(path) from error
+    header = _read_header(path)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
     page_bytes = struct.unpack(">H", header[16:18])[0]
@@ -152,6 +149,19 @@ def _check_header(path: str) -> None:
     wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
     if os.path.getsize(path) < expected and not wal_has_more:
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _read_header(path: str) -> bytes:
+    """Through SQLite's file layer: a plain open and close would drop the locks that this process holds on the file."""
+    flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
+    try:
+        file = apsw.VFSFile("", os.path.abspath(path), flags)
+    except apsw.Error as error:
+        raise StoreReadOnly(path) from error
+    try:
+        return file.xRead(min(100, os.path.getsize(path)), 0)
+    finally:
+        file.xClose()
 
 
 def _check_identity(connection: apsw.Connection, path: str) -> None:
@@ -177,6 +187,14 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("journal_size_limit", WAL_KEPT_BYTES_MAX)
 
 
+_WHOLE = re.compile(r"\{\{whole (\S+) of (\S+)\}\}")
+
+
+def _expand(found: re.Match[str]) -> str:
+    """`{{whole column of run}}` in a migration: the payload with its chunks joined."""
+    return queries.load("sqlite.sql")["whole"].replace("$column", found[1]).replace("$run", found[2])
+
+
 def _migrate(connection: apsw.Connection, path: str) -> None:
     """Bring the file to our schema version, in one transaction."""
     if connection.pragma("user_version") == SCHEMA_VERSION:
@@ -186,7 +204,7 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
     try:
         _check_identity(connection, path)  # another process may have been faster
         for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
-            connection.execute((folder / f"{version:04}.sql").read_text())
+            connection.execute(_WHOLE.sub(_expand, (folder / f"{version:04}.sql").read_text()))
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", SCHEMA_VERSION)
         connection.execute("COMMIT")

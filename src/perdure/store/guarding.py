@@ -27,14 +27,11 @@ def guarded(db: apsw.Connection, work: Callable[[Any], Any]) -> tuple[Any, BaseE
     db.authorizer = _allow
     try:
         value = work(db)
-    except Exception as error:
+    except BaseException as error:  # sys.exit() in a step must not end the writer's thread
         db.authorizer = None
         db.execute("ROLLBACK TO perdure_step")
         db.execute("RELEASE perdure_step")
         return None, error
-    except BaseException:
-        db.authorizer = None
-        raise
     db.authorizer = None
     db.execute("RELEASE perdure_step")
     return value, None

@@ -95,9 +95,9 @@ class Reader:
     ) -> list[b.RunRow]:
         """Runs, newest first."""
         if tags:
-            (key, value), *_ = tags.items()
-            encoded = msgspec.json.encode(value).decode()
-            found = self._all("list_tagged_runs", status, workflow, before, limit, key, encoded, msgspec.json.encode(tags).decode())
+            pairs = [[key, msgspec.json.encode(value).decode()] for key, value in tags.items()]
+            (key, value), *more = pairs
+            found = self._all("list_tagged_runs", status, workflow, before, limit, key, value, msgspec.json.encode(more).decode())
         else:
             query = "list_open_runs" if status in _OPEN_STATUSES else "list_runs"
             found = self._all(query, status, workflow, before, limit)

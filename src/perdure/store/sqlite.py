@@ -147,7 +147,7 @@ class SqliteStore(Reader):
             result = self._apply[type(effect)](effect)
             written.effects.append(result)
             if isinstance(result, b.Woken):
-                written.woken.append(result.run)
+                written.woken += [result.run, *result.others]
         if turn.finish is not None:
             self._finish(turn, turn.finish, written)
         elif turn.park is not None:
@@ -190,10 +190,15 @@ class SqliteStore(Reader):
         self._rename(run, start.id)
         started = self._start(start)
         assert isinstance(started, b.Started)
-        self._db.execute(Q["move_inbox"], (started.run, run))
         for channel, data in finish.leftovers:
             self._db.execute(Q["insert_inbox"], (started.run, "message", channel, None, None, data.decode(), start.at_ms))
+        self._hand_on(started.run, run, None)
         return started.run
+
+    def _hand_on(self, run: int, predecessor: int, unread: int | None) -> None:
+        """The inbox goes to who goes on under the id, in its order, and keys stay used up."""
+        self._db.execute(Q["hand_on_inbox"], (run, predecessor, unread))
+        self._db.execute(Q["hand_on_keys"], (run, predecessor))
 
     def _rename(self, run: int, run_id: str) -> None:
         (generations,) = self._one(Q["generations"], (run_id + "~", run_id + "\x7f"))
@@ -215,6 +220,8 @@ class SqliteStore(Reader):
         existing = self._one(Q["existing_run"], (start.id,))
         if existing is not None:
             return self._same_run(start, *existing)
+        if start.owner is not None and self._one(Q["worker_alive"], (start.owner,)) is None:
+            start.owner, start.due_ms = None, start.at_ms  # it lost its lease meanwhile: anybody may take the run
         inline = len(start.args) <= INLINE_BYTES_MAX
         fields = {name: getattr(start, name) for name in _START_FIELDS}
         fields |= {
@@ -228,7 +235,7 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
             self._store_tags(run, start.tags)
-        return b.Started(run, start.id, True)
+        return b.Started(run, start.id, True, start.owner is not None)
 
     def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:
         if workflow != start.workflow:
@@ -249,6 +256,7 @@ class SqliteStore(Reader):
         (run,) = self._one(Q["fork_run"], (fork.id, fork.at_ms, int(fork.replace), fork.source))
         self._db.execute(Q["copy_chunks"], (run, fork.source))
         self._db.execute(Q["fork_events"], (run, fork.source, fork.before_seq))
+        self._db.execute(Q["fork_stream"], (run, fork.source, fork.before_seq))
         if fork.args is not None:
             self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
         if fork.edit_step is not None:
@@ -256,7 +264,7 @@ class SqliteStore(Reader):
         for event in fork.extra:
             self._append(run, event)
         if fork.replace:
-            self._db.execute(Q["move_inbox"], (run, fork.source))
+            self._hand_on(run, fork.source, 0)
         (tags,) = self._one(Q["run_tags"], (run,))
         if tags:
             self._store_tags(run, msgspec.json.decode(tags))
@@ -279,7 +287,7 @@ class SqliteStore(Reader):
         self._db.execute(Q["insert_inbox"], (run, message.kind, message.name, message.ref, message.key, data, message.at_ms))
         if message.kind != "message":
             if status in ("paused", "blocked"):
-                self._db.execute(Q["set_status"], ("pending", message.at_ms, run))
+                self._db.execute(Q["go_on"], (message.at_ms, run))
             self._db.execute(Q["wake_if_idle"], (message.at_ms, run, message.at_ms))
         else:
             self._db.execute(Q["wake_waiting"], (message.at_ms, run, message.at_ms))
@@ -288,11 +296,16 @@ class SqliteStore(Reader):
     def _ended_at_once(self, run: int, ended: Any, at_ms: int) -> b.Woken:
         """A run that has not started, or that is blocked, has no code to unwind: it is cancelled as it stands."""
         self._db.execute(Q["close_inbox"], (run,))
+        woken = b.Woken(run)
+        for (child,) in self._db.execute(Q["open_children"], (run,)).fetchall():
+            below = self._deliver(b.Deliver(str(child), "cancel", at_ms, verb="cancel"))
+            if isinstance(below, b.Woken):
+                woken.others += [below.run, *below.others]
         parent, seq, run_id = ended
-        if parent is None:
-            return b.Woken(run)
-        self._tell_parent(parent, seq, run_id, b.Finish("cancelled"), at_ms)
-        return b.Woken(parent)
+        if parent is not None:
+            self._tell_parent(parent, seq, run_id, b.Finish("cancelled"), at_ms)
+            woken.others.append(parent)
+        return woken
 
     def _steer(self, steer: b.Steer) -> b.Woken | PerdureError:
         found = self._one(Q["run_of_id"], (steer.run_id,))
@@ -305,9 +318,9 @@ class SqliteStore(Reader):
             case "pause", "blocked":
                 pass  # it stands still already, and its reason must not be lost
             case "pause", _:
-                self._db.execute(Q["set_status"], ("paused", None, run))
+                self._db.execute(Q["pause"], (run,))
             case ("resume", "paused") | ("retry", "blocked" | "paused"):
-                self._db.execute(Q["set_status"], ("pending", steer.at_ms, run))
+                self._db.execute(Q["go_on"], (steer.at_ms, run))
             case _:
                 pass  # it runs already
         return b.Woken(run)

@@ -1,5 +1,15 @@
 -- Every query of the SQLite store, by name. Times are milliseconds UTC and always given.
 
+-- name: whole
+CASE WHEN $column NOT LIKE '@%' THEN $column ELSE (
+           SELECT group_concat(piece, '') FROM (
+               SELECT CASE item.type WHEN 'text' THEN item.value ELSE (
+                          SELECT group_concat(body, ',') FROM (
+                              SELECT c.body FROM chunk AS c
+                              WHERE c.run = $run AND c.n BETWEEN json_extract(item.value, '$[0]') AND json_extract(item.value, '$[1]')
+                              ORDER BY c.n)) END AS piece
+               FROM json_each(substr($column, 34)) AS item ORDER BY item.key)) END;
+
 -- name: foreign_tables
 SELECT name FROM sqlite_schema LIMIT 3;
 
@@ -40,7 +50,7 @@ UPDATE run SET origin = ? WHERE run = ?;
 
 -- name: park
 UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiting = ?2,
-    due_ms = CASE status WHEN 'paused' THEN NULL ELSE ?3 END, blocked_by = ?4, reason = ?5
+    due_ms = ?3, blocked_by = ?4, reason = ?5
 WHERE run = ?6;
 
 -- name: release
@@ -86,8 +96,12 @@ UPDATE run SET status = 'cancelled', ended_ms = ?, due_ms = NULL, waiting = NULL
 WHERE run = ? AND (status = 'blocked' OR (status IN ('pending', 'paused') AND started_ms IS NULL))
 RETURNING parent, parent_seq, id;
 
--- name: move_inbox
-UPDATE inbox SET run = ? WHERE run = ? AND (taken IS NULL OR key IS NOT NULL);
+-- name: hand_on_inbox
+INSERT INTO inbox (run, kind, name, ref, key, data, at_ms)
+SELECT ?, kind, name, ref, key, data, at_ms FROM inbox WHERE run = ? AND (taken IS NULL OR taken = ?) ORDER BY id;
+
+-- name: hand_on_keys
+UPDATE inbox SET run = ?1 WHERE run = ?2 AND key IS NOT NULL AND taken > 0;
 
 -- name: set_id
 UPDATE run SET id = ? WHERE run = ?;
@@ -95,9 +109,16 @@ UPDATE run SET id = ? WHERE run = ?;
 -- name: generations
 SELECT count(*) FROM run WHERE id >= ? AND id < ?;
 
--- name: set_status
-UPDATE run SET status = ?, due_ms = ?, waiting = CASE WHEN ?1 = 'paused' THEN waiting END, blocked_by = NULL, reason = NULL, crashes = 0
-WHERE run = ?;
+-- name: pause
+UPDATE run SET status = 'paused' WHERE run = ?;
+
+-- name: go_on
+UPDATE run SET status = 'pending', due_ms = CASE WHEN started_ms IS NULL THEN due_ms ELSE ?1 END, waiting = NULL,
+    blocked_by = NULL, reason = NULL, crashes = 0
+WHERE run = ?2;
+
+-- name: open_children
+SELECT id FROM run WHERE parent = ? AND status NOT IN ('completed', 'failed', 'cancelled');
 
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
@@ -112,19 +133,23 @@ RETURNING run;
 INSERT INTO event (run, seq, kind, ref, name, data, at_ms, took_ms, edited)
 SELECT ?1, seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE run = ?2 AND seq < ?3 ORDER BY seq;
 
+-- name: fork_stream
+INSERT INTO stream (run, name, seq, attempt, data, at_ms)
+SELECT ?1, name, seq, attempt, data, at_ms FROM stream WHERE run = ?2 AND seq < ?3 ORDER BY id;
+
 -- name: edit_event
 UPDATE event SET data = ?, edited = 1 WHERE run = ? AND seq = ?;
 
 -- name: due_runs
 SELECT run FROM run
-WHERE owner IS NULL AND due_ms <= ?2 AND workflow IN (SELECT value FROM json_each(?1))
+WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN (SELECT value FROM json_each(?1))
 ORDER BY priority DESC, due_ms LIMIT ?3;
 
 -- name: claim_run
 UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, ?) WHERE run = ?;
 
 -- name: next_due
-SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND workflow = ?;
+SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND status <> 'paused' AND workflow = ?;
 
 -- name: join_worker
 INSERT INTO worker (name, host, pid, born, started_ms, lease_ms) VALUES (?, ?, ?, ?, ?, ?) RETURNING worker;
@@ -199,7 +224,8 @@ ORDER BY run DESC LIMIT ?4;
 SELECT t.run FROM tag AS t JOIN run AS r ON r.run = t.run
 WHERE t.key = ?5 AND t.value = ?6 AND (?1 IS NULL OR r.status = ?1) AND (?2 IS NULL OR r.workflow = ?2) AND (?3 IS NULL OR t.run < ?3)
   AND NOT EXISTS (SELECT 1 FROM json_each(?7) AS more
-                  WHERE NOT EXISTS (SELECT 1 FROM tag AS o WHERE o.key = more.key AND o.value = json_quote(more.value) AND o.run = t.run))
+                  WHERE NOT EXISTS (SELECT 1 FROM tag AS o
+                                    WHERE o.key = more.value ->> 0 AND o.value = more.value ->> 1 AND o.run = t.run))
 ORDER BY t.run DESC LIMIT ?4;
 
 -- name: history

@@ -42,7 +42,7 @@ CREATE TABLE run (
     started_ms    INTEGER,
     ended_ms      INTEGER
 ) STRICT;
-CREATE INDEX run_due ON run (workflow, due_ms) WHERE due_ms IS NOT NULL AND owner IS NULL;
+CREATE INDEX run_due ON run (workflow, due_ms) WHERE due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused';
 CREATE INDEX run_owned ON run (owner) WHERE owner IS NOT NULL;
 CREATE INDEX run_open ON run (status, run) WHERE status <> 'completed';
 CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
@@ -116,36 +116,15 @@ CREATE INDEX tag_run ON tag (run);
 
 CREATE VIEW perdure_events AS
 SELECT r.id AS run_id, e.seq, e.kind, e.ref, e.name,
-       CASE WHEN e.data NOT LIKE '@%' THEN e.data ELSE (
-           SELECT group_concat(piece, '') FROM (
-               SELECT CASE item.type WHEN 'text' THEN item.value ELSE (
-                          SELECT group_concat(body, ',') FROM (
-                              SELECT c.body FROM chunk AS c
-                              WHERE c.run = e.run AND c.n BETWEEN json_extract(item.value, '$[0]') AND json_extract(item.value, '$[1]')
-                              ORDER BY c.n)) END AS piece
-               FROM json_each(substr(e.data, 34)) AS item ORDER BY item.key)) END AS data,
+       {{whole e.data of e.run}} AS data,
        strftime('%Y-%m-%d %H:%M:%f', e.at_ms / 1000.0, 'unixepoch') AS at, e.at_ms, e.took_ms
 FROM event AS e JOIN run AS r ON r.run = e.run;
 
 CREATE VIEW perdure_runs AS
 SELECT id, workflow, status,
-       CASE WHEN args NOT LIKE '@%' THEN args ELSE (
-           SELECT group_concat(piece, '') FROM (
-               SELECT CASE item.type WHEN 'text' THEN item.value ELSE (
-                          SELECT group_concat(body, ',') FROM (
-                              SELECT c.body FROM chunk AS c
-                              WHERE c.run = r.run AND c.n BETWEEN json_extract(item.value, '$[0]') AND json_extract(item.value, '$[1]')
-                              ORDER BY c.n)) END AS piece
-               FROM json_each(substr(r.args, 34)) AS item ORDER BY item.key)) END AS args,
-       CASE WHEN result NOT LIKE '@%' THEN result ELSE (
-           SELECT group_concat(piece, '') FROM (
-               SELECT CASE item.type WHEN 'text' THEN item.value ELSE (
-                          SELECT group_concat(body, ',') FROM (
-                              SELECT c.body FROM chunk AS c
-                              WHERE c.run = r.run AND c.n BETWEEN json_extract(item.value, '$[0]') AND json_extract(item.value, '$[1]')
-                              ORDER BY c.n)) END AS piece
-               FROM json_each(substr(r.result, 34)) AS item ORDER BY item.key)) END AS result,
-       error, reason, waiting AS waiting_for, tags, queue, priority, owner AS worker,
+       {{whole r.args of r.run}} AS args,
+       {{whole r.result of r.run}} AS result,
+       {{whole r.error of r.run}} AS error, reason, waiting AS waiting_for, tags, queue, priority, owner AS worker,
        (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent, forked_from,
        (SELECT max(seq) FROM event AS e WHERE e.run = r.run) AS history_rows,
        strftime('%Y-%m-%d %H:%M:%f', created_ms / 1000.0, 'unixepoch') AS created_at,

@@ -1,0 +1,45 @@
+# One command each way. `just` alone lists them; each line works pasted into a shell, too.
+
+python := "python3"
+bin := ".venv/bin"
+
+_list:
+    @just --list --unsorted
+
+# A virtual environment with everything that development needs
+setup:
+    {{python}} -m venv --without-pip .venv
+    {{python}} -m pip --python {{bin}}/python install --quiet --editable '.[dev]'
+
+# The tests; arguments go to pytest: just test tests/core -k retry
+test *args:
+    {{bin}}/pytest -n 2 {{args}}
+
+# Style
+lint:
+    {{bin}}/ruff check .
+    {{bin}}/ruff format --check .
+
+# Types, strictly
+types:
+    {{bin}}/mypy
+
+# Puts style right where a machine can
+format:
+    {{bin}}/ruff check --fix .
+    {{bin}}/ruff format .
+
+# The main job, on the standard library of this interpreter or any folder
+survey *args:
+    {{bin}}/perdure run examples/survey.py {{args}}
+
+# The measurements
+bench *args:
+    {{bin}}/python benchmarks/run.py {{args}}
+
+# README, docs and doctests do what they say
+docs-check:
+    {{bin}}/pytest tests/test_docs.py
+
+# What a change must pass
+all: lint types test

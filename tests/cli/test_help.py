@@ -1,0 +1,57 @@
+"""Help that teaches: every command has it, with examples that name the command."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import perdure
+from perdure.cli import main
+
+COMMANDS = [
+    "init", "run", "worker", "ls", "show", "tail", "doctor", "send", "pause", "resume", "cancel", "retry", "resolve", "fork",
+]  # fmt: skip
+READERS = ["run", "ls", "show", "tail", "doctor"]
+
+
+def help_of(*words: str) -> str:
+    result = CliRunner().invoke(main, [*words, "--help"], terminal_width=100)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_every_command_is_listed_in_a_section() -> None:
+    assert sorted(main.commands) == sorted(COMMANDS)
+    text = help_of()
+    assert [line[:-1] for line in text.splitlines() if line in ("Start:", "Look:", "Steer:", "Mend:")] == ["Start", "Look", "Steer", "Mend"]
+    for name in COMMANDS:
+        assert f"\n  {name} " in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_examples(name: str) -> None:
+    text = help_of(name)
+    assert "Example" in text
+    assert f"\n    perdure {name}" in text
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "init"])
+def test_every_command_on_a_store_takes_store(name: str) -> None:
+    assert "--store PATH" in help_of(name)
+    assert "PERDURE_STORE" in help_of(name)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_everything_that_reads_has_json(name: str) -> None:
+    assert "--json" in help_of(name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    options = [one for one in main.commands[name].params if isinstance(one, click.Option)]
+    assert [one.name for one in options if not one.help] == []
+
+
+def test_version() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output == f"perdure {perdure.__version__}\n"

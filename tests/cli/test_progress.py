@@ -1,0 +1,75 @@
+"""What is shown of a run while it runs."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from perdure.cli import progress
+from perdure.cli.progress import Lines, Screen, Silence, Snapshot
+from perdure.cli.waits import send_hint, waiting_text
+
+
+def test_quiet_is_silence() -> None:
+    assert progress.display_for(quiet=True) is Silence
+    assert Silence("r").poll_seconds is None
+
+
+def test_without_a_terminal_it_is_lines() -> None:
+    assert progress.display_for(quiet=False) is Lines
+
+
+def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines("r")
+    for done in range(100):
+        lines.show(Snapshot("running", done, 100, ["a"]))
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_tell_at_once_what_a_person_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines("r")
+    for _ in range(3):
+        lines.show(Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true"))
+    assert capsys.readouterr().err == "r: 2 of 2 steps, waits for a message on c\nr: go on with: perdure send r c true\n"
+
+
+def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    Lines("r").show(Snapshot("running", 1_812, 2_000))
+    assert capsys.readouterr().err == "r: 1,812 of 2,000 steps, running\n"
+
+
+def drawn(snapshot: Snapshot) -> str:
+    screen = Screen("run-1")
+    screen.close()
+    out = io.StringIO()
+    Console(file=out, width=100, no_color=True).print(screen._block(snapshot))
+    return out.getvalue()
+
+
+def test_the_screen_shows_how_far_it_is() -> None:
+    text = drawn(Snapshot("running", 5, 10, ["parse", "parse", "write"]))
+    for part in ("run-1", "5 of 10 steps", "0:00:00", "running", "parse × 2, write"):
+        assert part in text
+
+
+def test_the_screen_shows_what_to_type() -> None:
+    text = drawn(Snapshot("waiting", 5, 5, [], "waits for a message on c (bool)", "perdure send run-1 c true"))
+    assert "waits for a message on c (bool)" in text
+    assert "in another terminal: perdure send run-1 c true" in text
+
+
+def test_a_bar_without_steps_is_drawn() -> None:
+    assert "0 of 0 steps" in drawn(Snapshot("pending"))
+
+
+def test_hints_fit_the_type() -> None:
+    assert send_hint("r", [{"message": "go", "type": "bool"}], "") == "perdure send r go true"
+    assert send_hint("r", [{"timer": 1}, {"message": "go", "type": "Order"}], " --store x.db") == "perdure send r go JSON --store x.db"
+    assert send_hint("r", [{"timer": 1}], "") is None
+
+
+def test_many_waits_are_counted() -> None:
+    assert waiting_text([{"message": f"c{n}"} for n in range(8)]).endswith("a message on c4 and 3 more")

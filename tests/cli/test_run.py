@@ -1,0 +1,187 @@
+"""`perdure run` and `perdure worker`, as people use them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from tests.cli.conftest import Said, Terminal
+
+Typed = Callable[..., Said]
+
+
+def notes() -> list[str]:
+    """How often a step left a line behind in the current folder."""
+    return Path("notes.txt").read_text().splitlines()
+
+
+def test_the_result_is_on_stdout_and_the_rest_on_stderr(terminal: Terminal) -> None:
+    said = terminal("run", "flows.py:hello", "Ada")
+    assert (said.code, said.out) == (0, "hello Ada\n")
+    assert "started" in said.err
+    assert "completed in" in said.err
+
+
+def test_other_results_are_json(here: Typed) -> None:
+    said = here("run", "flows.py:shapes", "2026-11-23", '[{"x": 1, "y": 2}]', "scale=2")
+    assert said.json == ["23 Nov 2026", "1", "None", "2.0"]
+
+
+def test_quiet_says_nothing(here: Typed) -> None:
+    assert here("run", "flows.py:hello", "Ada", "--quiet").err == ""
+
+
+def test_the_same_command_again_gives_the_recorded_result(here: Typed) -> None:
+    first, again = here("run", "flows.py:hello", "Ada"), here("run", "flows.py:hello", "Ada")
+    assert again.out == first.out
+    assert again.code == 0
+    assert "recorded result" in again.err
+    assert notes() == ["Ada 0"]
+
+
+def test_again_starts_another_run_each_time(here: Typed) -> None:
+    for _ in range(3):
+        here("run", "flows.py:hello", "Ada", "--again", "-q")
+    ids = [run["id"] for run in here("ls", "--json").json]
+    assert ids == [f"{ids[-1]}-3", f"{ids[-1]}-2", ids[-1]]
+    assert notes() == ["Ada 0"] * 3
+
+
+def test_json_has_all_of_it(here: Typed) -> None:
+    said = here("run", "flows.py:hello", "Ada", "--id", "one", "--json", "--quiet")
+    assert said.json == {"id": "one", "status": "completed", "result": "hello Ada", "error": None, "recorded": False}
+    again = here("run", "flows.py:hello", "Ada", "--id", "one", "--json", "--quiet")
+    assert again.json["recorded"] is True
+
+
+def test_a_failed_run_says_why_and_what_next(here: Typed) -> None:
+    said = here("run", "flows.py:fragile")
+    assert said.code == 1
+    assert said.out == ""
+    assert "Step break_unless failed after 1 attempt: ValueError: mended.txt is missing" in said.err
+    assert "perdure retry fragile-" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_after_a_retry_the_same_command_goes_on_behind_what_was_recorded(here: Typed) -> None:
+    here("run", "flows.py:fragile", "--id", "f")
+    Path("mended.txt").touch()
+    assert here("retry", "f").code == 0
+    said = here("run", "flows.py:fragile", "--id", "f")
+    assert (said.code, said.out) == (0, "mended\n")
+    assert notes() == ["before"]
+
+
+def test_ctrl_c_loses_nothing_and_says_how_to_go_on(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:naps", "40", "0.05", "--store", "other.db")
+    terminal.until(lambda: len(terminal.notes) > 3)
+    said = terminal.stop(process)
+    assert said.code == 130
+    assert "Nothing is lost" in said.err
+    assert "perdure run --store other.db flows.py:naps 40 0.05" in said.err
+    assert "Traceback" not in said.err
+    end = terminal("run", "--store", "other.db", "flows.py:naps", "40", "0.05")
+    assert (end.code, end.out) == (0, "40\n")
+    assert "resumed: " in end.err
+    assert sorted(set(terminal.notes), key=int) == [str(number) for number in range(40)]
+
+
+def test_a_step_that_keeps_its_thread_does_not_keep_the_process(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:dozes", "60")
+    terminal.until((terminal.folder / "dozing.txt").exists)
+    assert terminal.stop(process).code == 130
+
+
+def test_a_second_ctrl_c_stops_at_once(terminal: Terminal) -> None:
+    worker = terminal.start("worker", "flows.py", "--grace", "60")
+    terminal.until((terminal.folder / "perdure.db").exists)
+    run = terminal.start("run", "flows.py:dozes", "60", "--quiet")
+    terminal.until((terminal.folder / "dozing.txt").exists)
+    terminal.stop(run, signal.SIGKILL)
+    (terminal.folder / "dozing.txt").unlink()
+    terminal.until((terminal.folder / "dozing.txt").exists)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.stderr is not None
+    assert any("Stopping" in line for line in worker.stderr)
+    said = terminal.stop(worker)
+    assert said.code == 130
+    assert "Traceback" not in said.err
+
+
+def test_a_run_that_waits_says_for_what_and_how_to_send_it(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:asks", "why", "--id", "a 1")
+    terminal.until(lambda: terminal.status("a 1") == "waiting")
+    assert terminal("send", "a 1", "answer", "because").code == 0
+    out, err = process.communicate(timeout=20)
+    assert out == "why: because\n"
+    assert "waits for a message on answer (str)" in err
+    assert "perdure send 'a 1' answer TEXT" in err
+
+
+def test_an_id_is_enough_to_go_on(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:naps", "20", "0.05", "--id", "n")
+    terminal.until(lambda: len(terminal.notes) > 2)
+    terminal.stop(process, signal.SIGKILL)
+    assert terminal("run", "flows.py:hello", "--id", "n").out == "20\n"
+
+
+def test_a_run_of_a_workflow_that_the_file_has_not(here: Typed) -> None:
+    here("run", "flows.py:hello", "Ada", "--id", "h")
+    Path("other_flow.py").write_text("from perdure import workflow\n\n@workflow\nasync def other() -> None: ...\n")
+    said = here("run", "other_flow.py", "--id", "h")
+    assert said.code == 2
+    assert "is one of workflow 'hello', which other_flow.py does not have" in said.err
+
+
+def test_an_id_that_has_other_arguments(here: Typed) -> None:
+    here("run", "flows.py:hello", "Ada", "--id", "h")
+    said = here("run", "flows.py:hello", "Bob", "--id", "h")
+    assert said.code == 2
+    assert "Run 'h' exists already" in said.err
+
+
+def test_a_step_whose_outcome_is_unknown_asks(terminal: Terminal) -> None:
+    assert terminal("run", "flows.py:rocket").code == -signal.SIGKILL
+    said = terminal("run", "flows.py:rocket")
+    assert said.code == 1
+    assert said.err.count("it is not known whether its effect happened") == 1
+    assert "perdure resolve" in said.err
+    assert terminal("resolve", "rocket", "--result", '"seen"').code == 0
+    assert terminal("run", "flows.py:rocket").out == "seen\n"
+
+
+# --- worker ---------------------------------------------------------------------------------------
+
+
+def test_a_worker_executes_until_it_is_told_to_stop(terminal: Terminal) -> None:
+    worker = terminal.start("worker", "flows.py")
+    terminal.until(lambda: (terminal.folder / "perdure.db").exists() and terminal("doctor", "--json").json["workers"])
+    terminal("run", "flows.py:fragile", "--id", "f")
+    (terminal.folder / "mended.txt").touch()
+    terminal("retry", "f")
+    terminal.until(lambda: terminal.status("f") == "completed")
+    said = terminal.stop(worker, signal.SIGTERM)
+    assert said.code == 0
+    assert "Executing asks, fragile, hello" in said.err
+    assert "Stopped." in said.err
+
+
+def test_a_worker_lets_running_steps_end(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:naps", "2", "0.8", "--id", "n")
+    terminal.until(lambda: terminal.notes)
+    terminal.stop(process, signal.SIGKILL)
+    worker = terminal.start("worker", "flows.py")
+    terminal.until(lambda: len(terminal.notes) > 1)
+    assert terminal.stop(worker, signal.SIGTERM).code == 0
+    events = msgspec.json.decode(terminal("show", "n", "--json").out)["history"]
+    naps = {event["seq"] for event in events if event["name"] == "nap"}
+    assert {event["ref"] for event in events if event["kind"] == "completed"} >= naps
+
+
+def test_two_files_with_the_same_workflow(here: Typed) -> None:
+    Path("second.py").write_text(Path("flows.py").read_text())
+    said = here("worker", "flows.py", "second.py")
+    assert said.code == 2
+    assert "second.py has a workflow" in said.err

@@ -1,0 +1,357 @@
+"""Bugs that these tests have found; each test failed once. One test, one bug: the docstring says what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from perdure import (
+    Engine, Limits, PerdureError, Retry, RunCancelled, RunFailed, continue_as, emit, receive, step, workflow,
+)  # fmt: skip
+from perdure.store import base as b
+from perdure.store.sqlite import SqliteStore
+from tests.runtime.support import awaited, environment, reached
+
+
+@workflow
+async def listen() -> int:
+    return await receive("x", int)
+
+
+@awaited
+async def test_an_evicted_run_wakes_for_its_timer(db: str) -> None:
+    """Nobody told the schedule loop of the deadline of a run that had just left memory."""
+
+    @workflow
+    async def sleepy() -> int:
+        await asyncio.sleep(0.2)
+        return 1
+
+    async with Engine(db, workflows=[sleepy], limits=Limits(runs_parked_max=2)) as engine:
+        runs = [await engine.start(sleepy(), id=f"s{n}") for n in range(6)]
+        assert [await run.result(5) for run in runs] == [1] * 6
+
+
+@awaited
+async def test_an_evicted_run_wakes_for_a_message(db: str) -> None:
+    async with Engine(db, workflows=[listen], limits=Limits(runs_parked_max=2)) as engine:
+        runs = [await engine.start(listen(), id=f"s{n}") for n in range(6)]
+        for run in runs:
+            await reached(run, "waiting")
+        for run in runs:
+            await run.send(7, channel="x")
+        assert [await run.result(5) for run in runs] == [7] * 6
+
+
+@awaited
+async def test_a_run_that_is_started_after_the_lease_is_lost_is_executed(db: str) -> None:
+    """It was written with the ended worker as its owner, executed without a lease, and orphaned after the next beat."""
+    go = asyncio.Event()
+
+    @step
+    async def held() -> int:
+        await go.wait()
+        return 1
+
+    @workflow
+    async def main() -> int:
+        return await held()
+
+    async def workers(engine: Engine) -> list[int]:
+        return [row["worker"] for row in (await engine.doctor())["workers"]]
+
+    async with Engine(db, workflows=[main], lease_ttl=0.5) as engine:
+        (old,) = await workers(engine)
+        other = SqliteStore(db, limits=Limits())
+        other.write([b.EndWorker(old, 0, True)], True)
+        run = await engine.start(main(), id="m")
+        while (await workers(engine)) in ([], [old]):
+            await asyncio.sleep(0.005)
+        go.set()
+        assert await run.result(4) == 1
+        other.close()
+
+
+@awaited
+async def test_a_lost_lease_drops_runs_and_the_work_goes_on(db: str) -> None:
+    """What the old owner still computes is not recorded; the next attempt is."""
+    values, began = iter([1, 2]), asyncio.Event()
+    go = asyncio.Event()
+
+    @step
+    async def held() -> int:
+        mine = next(values)
+        began.set()
+        if mine == 1:
+            await go.wait()
+        return mine
+
+    @workflow
+    async def main() -> int:
+        return await held()
+
+    async with Engine(db, workflows=[main], lease_ttl=60) as engine:
+        run = await engine.start(main(), id="m")
+        await began.wait()
+        other = SqliteStore(db, limits=Limits())
+        other.write([b.EndWorker(1, 0, True)], True)
+        go.set()
+        assert await run.result(4) == 2
+        ended = [event.result for event in await run.history() if event.kind == "completed"]
+        assert ended == [2]
+        other.close()
+
+
+_EXIT = """
+import asyncio, sys
+from perdure import Engine, RunFailed, step, workflow
+@step(transactional=True, retry=None)
+def leave(db) -> int:
+    sys.exit(3)
+@workflow
+async def main() -> int:
+    return await leave()
+async def run():
+    async with Engine(sys.argv[1], workflows=[main]) as engine:
+        try:
+            await (await engine.start(main(), id="m")).result(5)
+        except RunFailed as error:
+            print("FAILED", error)
+asyncio.run(run())
+"""
+
+
+def test_a_transactional_step_that_calls_sys_exit_fails_and_the_engine_lives(db: str) -> None:
+    """SystemExit left the writer's thread through a callback of the event loop, and the engine hung."""
+    done = subprocess.run([sys.executable, "-c", _EXIT, db], capture_output=True, text=True, env=environment(), timeout=10, check=False)
+    assert "FAILED" in done.stdout, done.stderr[-2000:]
+
+
+@awaited
+async def test_a_step_that_raises_a_base_exception_fails(db: str) -> None:
+    """Its task died without a word, and the run waited for ever."""
+
+    class OddError(BaseException):
+        pass
+
+    @step(retry=None)
+    async def bad() -> int:
+        raise OddError("odd")
+
+    @workflow
+    async def main() -> int:
+        return await bad()
+
+    async with Engine(db, workflows=[main], close_grace=0) as engine:
+        with pytest.raises(RunFailed, match="odd"):
+            await (await engine.start(main())).result(3)
+
+
+@awaited
+async def test_cancel_of_a_paused_run_stops_its_step(db: str) -> None:
+    """The run in memory stayed paused, so it never looked at the cancel."""
+    began = asyncio.Event()
+
+    @step
+    async def hang() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    @workflow
+    async def main() -> None:
+        await hang()
+
+    async with Engine(db, workflows=[main], close_grace=0) as engine:
+        run = await engine.start(main(), id="m")
+        await began.wait()
+        await engine.pause("m")
+        await engine.cancel("m")
+        with pytest.raises(RunCancelled):
+            await run.result(3)
+
+
+@awaited
+async def test_messages_keep_their_order_over_continue_as(db: str) -> None:
+    """What was in the history but not received came behind what was still in the inbox."""
+
+    @workflow
+    async def second() -> list[int]:
+        return [await receive("x", int), await receive("x", int)]
+
+    @workflow
+    async def first() -> list[int]:
+        await receive("go", bool)
+        return continue_as(second())
+
+    async with Engine(db, workflows=[first, second]) as engine:
+        run = await engine.start(first(), id="m")
+        await run.send(1, channel="x")
+        await reached(run, "waiting")
+        await run.send(True, channel="go")
+        await run.send(2, channel="x")
+        assert await run.result(3) == [1, 2]
+
+
+@awaited
+async def test_cancel_of_a_blocked_parent_cancels_its_children(db: str) -> None:
+    """A blocked run was ended as it stood, and its children went on."""
+
+    @step
+    async def one() -> int:
+        return 1
+
+    async def many() -> None:
+        for _ in range(30):
+            await one()
+
+    @workflow
+    async def parent() -> None:
+        await asyncio.gather(listen.options(id="child")(), many())
+
+    async with Engine(db, workflows=[parent, listen], limits=Limits(history_rows_max=20)) as engine:
+        run = await engine.start(parent(), id="m")
+        await reached(run, "blocked")
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result(3)
+        with pytest.raises(RunCancelled):
+            await (await engine.get("child")).result(3)
+
+
+@awaited
+async def test_who_waits_for_a_result_is_told_when_the_engine_closes(db: str) -> None:
+    async with Engine(db, workflows=[listen]) as engine:
+        run = await engine.start(listen(), id="m")
+        waiting = asyncio.create_task(run.result())
+        await reached(run, "waiting")
+    with pytest.raises(PerdureError):
+        await asyncio.wait_for(waiting, 3)
+
+
+@awaited
+async def test_pause_and_resume_keep_the_time_at_which_a_run_is_to_start(db: str) -> None:
+    """It started at once."""
+    at = datetime.now(timezone.utc) + timedelta(hours=1)
+    async with Engine(db, workflows=[listen]) as engine:
+        run = await engine.start(listen(), id="m", at=at)
+        before = (await run.info()).due_at
+        await engine.pause("m")
+        await engine.resume("m")
+        assert (await run.info()).due_at == before
+
+
+@awaited
+async def test_a_resolution_of_the_wrong_type_is_refused_and_not_recorded(db: str) -> None:
+    """It was recorded, the run blocked for good, and a second word was refused."""
+    began = asyncio.Event()
+
+    @step(on_crash="ask")
+    async def asked() -> int:
+        began.set()
+        await asyncio.Event().wait()
+        return 1
+
+    @workflow
+    async def main() -> int:
+        return await asked()
+
+    async with Engine(db, workflows=[main], close_grace=0) as engine:
+        await engine.start(main(), id="m")
+        await began.wait()
+    async with Engine(db, workflows=[main]) as engine:
+        run = await engine.get("m")
+        await reached(run, "blocked")
+        with pytest.raises(PerdureError, match="does not fit"):
+            await engine.resolve("m", result="no number")
+        await engine.resolve("m", result=5)
+        assert await run.result(3) == 5
+
+
+@awaited
+async def test_a_paused_run_makes_no_further_attempts(db: str) -> None:
+    """Retries of a step went on while its run was paused."""
+    began, tries = asyncio.Event(), []
+
+    @step(retry=Retry(attempts=200, delay=0.005, factor=1, jitter=False))
+    async def flaky() -> int:
+        tries.append(1)
+        began.set()
+        raise ValueError("again")
+
+    @workflow
+    async def main() -> int:
+        return await flaky()
+
+    async with Engine(db, workflows=[main]) as engine:
+        run = await engine.start(main(), id="m")
+        await began.wait()
+        await engine.pause("m")
+        while (await run.info()).owner is not None and len(tries) < 20:  # it lets go when nothing is under way
+            await asyncio.sleep(0.001)
+        assert len(tries) <= 3
+        await run.cancel()
+
+
+@awaited
+async def test_a_retried_run_keeps_the_stream_items_of_the_history_that_it_keeps(db: str) -> None:
+    """Items were left with the failed run."""
+    healthy = False
+
+    @step(retry=None)
+    async def work() -> None:
+        if not healthy:
+            raise ValueError("not yet")
+
+    @workflow
+    async def main() -> None:
+        emit("log", "before")
+        await work()
+        emit("log", "after")
+
+    async with Engine(db, workflows=[main]) as engine:
+        run = await engine.start(main(), id="m")
+        with pytest.raises(RunFailed):
+            await run.result(3)
+        healthy = True
+        await engine.retry("m")
+        await run.result(3)
+        assert [item async for item in run.stream("log")] == ["before", "after"]
+
+
+@awaited
+async def test_a_stream_goes_on_over_continue_as(db: str) -> None:
+    """`result()` follows the successor; a reader of the stream stopped at the end of the first run."""
+
+    @workflow
+    async def second() -> None:
+        emit("log", 2)
+
+    @workflow
+    async def first() -> None:
+        await receive("go", bool)
+        emit("log", 1)
+        continue_as(second())
+
+    async with Engine(db, workflows=[first, second]) as engine:
+        run = await engine.start(first(), id="m")
+
+        async def read() -> list[int]:
+            return [item async for item in run.stream("log")]
+
+        reading = asyncio.create_task(read())
+        await reached(run, "waiting")
+        await run.send(True, channel="go")
+        await run.result(3)
+        assert await asyncio.wait_for(reading, 3) == [1, 2]
+
+
+@awaited
+async def test_an_engine_closes_while_its_loops_are_being_woken(db: str) -> None:
+    """Python 3.11's `wait_for` swallows a cancellation that comes together with what it waits for; closing hung."""
+    for _ in range(5):
+        async with Engine(db, workflows=[listen]) as engine:
+            engine._runner._schedule.wake()

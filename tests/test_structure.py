@@ -1,0 +1,401 @@
+"""The house: import layers, sizes, where SQL lives, what may not be imported. Every checker is shown a bad example.
+
+A checker takes text and a name and returns its complaints, so that it can be fed a bad file as easily as one of ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import statistics
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+PACKAGE = SRC / "perdure"
+
+# Imports point down this list, or stay on their own line of it.
+ITSELF = "itself"  # perdure/__init__.py and what it names
+LAYERS = [("cli", "http", "ext", "testing"), (ITSELF,), ("runtime", "replica"), ("store",), ("codec",), ("api",), ("core",), ("errors",)]
+RANK = {name: len(LAYERS) - place for place, names in enumerate(LAYERS) for name in names}
+OUTSIDE = 0  # other people's modules
+
+NOBODY_MAY = {"_pickle", "cloudpickle", "cPickle", "dill", "pickle", "shelve", "sqlite3"}
+CORE_MAY_NOT = {
+    "apsw", "concurrent", "datetime", "http", "io", "msgspec", "multiprocessing", "os", "pathlib", "psycopg", "selectors", "signal",
+    "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+STORE_MAY_NOT = {"asyncio", "click", "rich"}
+EXCEPTIONS = {("perdure.core.guard", "threading")}  # its threading.local tells the hook whose thread it is on
+
+MODULE_LINES_MAX = 500
+FUNCTION_LINES_MAX = 60
+FUNCTION_LINES_MEDIAN_MAX = 8
+CORE_LINES_MAX = 1_200
+SRC_CODE_LINES_MAX = 7_000  # without blank lines, comments and docstrings
+
+DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
+LITTER = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__", "dist", "build"}
+TEXT = {".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".toml", ".txt", ".yaml", ".yml", ""}
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in SOURCES]
+every_module = pytest.mark.parametrize("path", SOURCES, ids=IDS)
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module file below src."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
+
+
+# Imports ---------------------------------------------------------------------------------------------------------------
+
+
+def imports_of(text: str, module: str, *, package: bool = False) -> Iterator[tuple[str, int]]:
+    """Every dotted name a module imports, with its line: late, relative, TYPE_CHECKING and import_module ones too."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names):
+                yield from ((alias.name, node.lineno) for alias in names)
+            case ast.ImportFrom(module=source, names=names, level=level):
+                base = absolute(source, level, module, package=package)
+                yield from ((f"{base}.{alias.name}", node.lineno) for alias in names)
+            case ast.Call(func=ast.Name(id="__import__") | ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(name)), *_]):
+                yield name, node.lineno
+
+
+def absolute(source: str | None, level: int, module: str, *, package: bool) -> str:
+    """What `from ..x import y` means in this module."""
+    if not level:
+        return source or ""
+    parts = module.split(".")
+    parents = parts[: len(parts) - level + package]
+    return ".".join([*parents, source] if source else parents)
+
+
+def rank_of(name: str) -> int:
+    """How high a module is; `codec_types` and the like belong to their layer, `perdure.Engine` to the package itself."""
+    root, _, rest = name.partition(".")
+    head = rest.partition(".")[0]
+    if root != "perdure":
+        return OUTSIDE
+    return RANK.get(head) or RANK.get(head.partition("_")[0]) or RANK[ITSELF]
+
+
+def wrong_layers(text: str, module: str, *, package: bool = False) -> list[str]:
+    """Imports that point up."""
+    found = sorted(imports_of(text, module, package=package), key=lambda one: one[1])
+    return [f"{module}:{line} imports {name}, which is above it" for name, line in found if rank_of(name) > rank_of(module)]
+
+
+def forbidden(text: str, module: str, roots: set[str], *, package: bool = False) -> list[str]:
+    """Imports of modules that this one must do without."""
+    found = {(name.partition(".")[0], line) for name, line in imports_of(text, module, package=package)}
+    return [f"{module}:{line} imports {root}" for root, line in sorted(found) if root in roots and (module, root) not in EXCEPTIONS]
+
+
+@every_module
+def test_imports_point_one_way(path: Path) -> None:
+    assert wrong_layers(path.read_text(), name_of(path), package=is_package(path)) == []
+
+
+def test_every_module_has_a_place_in_the_layers() -> None:
+    homeless = {name_of(path) for path in SOURCES if rank_of(name_of(path)) == RANK[ITSELF]}
+    assert homeless <= {"perdure", "perdure.__main__"}
+
+
+@every_module
+def test_no_module_imports_what_its_layer_must_do_without(path: Path) -> None:
+    name = name_of(path)
+    roots = NOBODY_MAY | (CORE_MAY_NOT if name.startswith("perdure.core") else set())
+    roots |= STORE_MAY_NOT if name.startswith("perdure.store") else set()
+    assert forbidden(path.read_text(), name, roots, package=is_package(path)) == []
+
+
+@pytest.mark.parametrize("folder", ["tests", "examples", "benchmarks"])
+def test_nothing_around_the_package_pickles(folder: str) -> None:
+    pickles = NOBODY_MAY - {"sqlite3"}  # a test may ask the standard library's SQLite what a person would see
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        assert forbidden(path.read_text(), f"{folder}.{path.stem}", pickles) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("perdure.core.loop", "from perdure.store import base"),
+        ("perdure.core.loop", "from ..store.base import RunRow"),
+        ("perdure.core.loop", "from .. import api"),
+        ("perdure.core.loop", "import perdure.codec"),
+        ("perdure.core.loop", "if TYPE_CHECKING:\n    from perdure.api import Call"),
+        ("perdure.core.loop", "def late():\n    from perdure.runtime.engine import Engine"),
+        ("perdure.core.loop", "import importlib\nimportlib.import_module('perdure.api')"),
+        ("perdure.errors", "from perdure.core.events import Event"),
+        ("perdure.api", "from perdure.codec_types import ENCODER"),
+        ("perdure.codec_types", "from perdure.store.base import Store"),
+        ("perdure.store.sqlite", "from perdure.runtime.clock import SystemClock"),
+        ("perdure.runtime.engine", "from perdure.cli import words"),
+        ("perdure.runtime.engine", "from perdure import Engine"),
+        ("perdure.runtime.engine", "import perdure"),
+        ("perdure", "from perdure.cli import main"),
+    ],
+)
+def test_an_import_that_points_up_is_found(module: str, line: str) -> None:
+    assert len(wrong_layers(line, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("perdure.cli.words", "from perdure.runtime.engine import Engine"),
+        ("perdure.runtime.engine", "from perdure import codec, errors"),
+        ("perdure.runtime.engine", "from .steps import Steps"),
+        ("perdure.store.sqlite", "from ..core import events"),
+        ("perdure.codec", "from perdure.codec_types import ENCODER"),
+        ("perdure", "from perdure.runtime.engine import Engine"),
+        ("perdure.cli", "from perdure import __version__"),
+    ],
+)
+def test_an_import_that_points_down_is_not(module: str, line: str) -> None:
+    assert wrong_layers(line, module) == []
+
+
+def test_a_relative_import_of_a_package_starts_at_the_package() -> None:
+    assert wrong_layers("from .engine import Engine", "perdure.runtime", package=True) == []
+    assert len(wrong_layers("from ..cli import main", "perdure.runtime", package=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["import time", "from time import monotonic", "import socket as s", "def f():\n    import datetime", "import os.path"]
+)
+def test_a_clock_or_a_socket_in_core_is_found(line: str) -> None:
+    assert len(forbidden(line, "perdure.core.loop", CORE_MAY_NOT)) == 1
+
+
+def test_only_the_guard_may_import_threading() -> None:
+    assert forbidden("import threading", "perdure.core.guard", CORE_MAY_NOT) == []
+    assert forbidden("import threading", "perdure.core.loop", CORE_MAY_NOT) == ["perdure.core.loop:1 imports threading"]
+
+
+def test_asyncio_in_a_store_and_pickle_anywhere_are_found() -> None:
+    assert forbidden("from asyncio import Lock", "perdure.store.sqlite", STORE_MAY_NOT) == ["perdure.store.sqlite:1 imports asyncio"]
+    assert forbidden("__import__('pickle')", "perdure.codec", NOBODY_MAY) == ["perdure.codec:1 imports pickle"]
+
+
+# Sizes and docstrings --------------------------------------------------------------------------------------------------
+
+
+def functions_of(text: str) -> Iterator[tuple[str, int]]:
+    """Name and length of every function; overloads and protocol methods, which are `...`, don't count."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_stub(node):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return all(isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) for line in node.body)
+
+
+def too_long(text: str, module: str) -> list[str]:
+    """The module if it is too long, and its functions that are."""
+    lines = len(text.splitlines())
+    module_too_long = [f"{module} has {lines} lines"] if lines >= MODULE_LINES_MAX else []
+    return module_too_long + [f"{module}.{name} has {size} lines" for name, size in functions_of(text) if size > FUNCTION_LINES_MAX]
+
+
+def code_lines(text: str) -> int:
+    """Lines that hold code."""
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    spoken = {line for token in tokens if token.type not in silent for line in range(token.start[0], token.end[0] + 1)}
+    return len(
+        spoken - {line for node in docstrings_of(ast.parse(text)) for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    )
+
+
+def docstrings_of(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Strings that stand alone as a statement."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value
+
+
+def undocumented(text: str, module: str) -> list[str]:
+    """The module, if it does not say what it is for."""
+    return [] if (ast.get_docstring(ast.parse(text)) or "").strip() else [f"{module} has no docstring"]
+
+
+@every_module
+def test_modules_and_functions_are_short(path: Path) -> None:
+    assert too_long(path.read_text(), name_of(path)) == []
+
+
+def test_most_functions_are_very_short() -> None:
+    sizes = [size for path in SOURCES for _, size in functions_of(path.read_text())]
+    assert statistics.median(sizes) <= FUNCTION_LINES_MEDIAN_MAX
+
+
+def test_the_core_and_the_whole_stay_small() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "core").rglob("*.py")) < CORE_LINES_MAX
+    assert sum(code_lines(path.read_text()) for path in SOURCES) < SRC_CODE_LINES_MAX
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """Ours everywhere; only an empty `__init__.py` may be silent."""
+    ours = [path for folder in ("src", "tests", "examples", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    spoken = [path for path in ours if path.is_relative_to(SRC) or path.read_text().strip()]
+    assert [complaint for path in spoken for complaint in undocumented(path.read_text(), str(path.relative_to(ROOT)))] == []
+
+
+def test_what_is_too_long_is_found() -> None:
+    assert too_long("\n" * MODULE_LINES_MAX, "perdure.bad") == ["perdure.bad has 500 lines"]
+    body = "    pass\n"
+    assert too_long("def f():\n" + body * FUNCTION_LINES_MAX, "perdure.bad") == ["perdure.bad.f has 61 lines"]
+    assert too_long("class A:\n    async def f(self):\n" + f"    {body}" * 60, "perdure.bad") == ["perdure.bad.f has 61 lines"]
+    assert too_long("def f():\n" + body * (FUNCTION_LINES_MAX - 1), "perdure.good") == []
+
+
+def test_code_lines_leave_out_what_is_not_code() -> None:
+    assert code_lines('"""What it is\nfor."""\n\n# why\nx = 1  # one\n\n\ndef f():\n    """Two."""\n    return """a\nb"""\n') == 4
+
+
+def test_a_missing_docstring_is_found() -> None:
+    assert undocumented("# a comment\nx = 1\n", "perdure.bad") == ["perdure.bad has no docstring"]
+    assert undocumented('"""   """\n', "perdure.bad") == ["perdure.bad has no docstring"]
+    assert undocumented('"""Says it."""\n', "perdure.good") == []
+
+
+# SQL -------------------------------------------------------------------------------------------------------------------
+
+STATEMENT = (
+    r"SELECT\b.+\bFROM\b|INSERT\s+(OR\s+\w+\s+)?INTO\b|REPLACE\s+INTO\b|UPDATE\s+\S+\s+SET\b|DELETE\s+FROM\b|WITH\s+\w+\s+AS\s*\("
+    r"|(CREATE|DROP|ALTER)\s+(UNIQUE\s+)?(TABLE|INDEX|VIEW|TRIGGER)\b"
+)
+SHOUTED = re.compile(rf"\b({STATEMENT})", re.DOTALL)
+WHISPERED = re.compile(rf"\s*({STATEMENT})", re.DOTALL | re.IGNORECASE)  # only where a string begins: English selects things from lists
+
+
+def strings_of(text: str) -> Iterator[tuple[str, int]]:
+    """Every string of a program but its docstrings, with its line; what an f-string fills in is a `?`."""
+    tree = ast.parse(text)
+    docstrings = {id(node) for node in docstrings_of(tree)}
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "?" for part in node.values), node.lineno
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts | docstrings:
+            yield node.value, node.lineno
+
+
+def sql_in(text: str, module: str) -> list[str]:
+    """Statements that belong into a .sql file, where they have a name; pragmas and BEGIN are the connection's own."""
+    return [f"{module}:{line} holds SQL" for string, line in strings_of(text) if SHOUTED.search(string) or WHISPERED.match(string)]
+
+
+@every_module
+def test_sql_lives_in_sql_files(path: Path) -> None:
+    assert sql_in(path.read_text(), name_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'db.execute("select id from runs")',
+        'db.execute("SELECT id\\nFROM runs")',
+        'db.execute(f"select {columns} from {table}")',
+        'q = "EXPLAIN SELECT 1 FROM runs"',
+        'q = "insert or ignore into runs values (1)"',
+        'q = "update runs set status = 1"',
+        'q = "  delete from runs"',
+        'q = "CREATE TABLE IF NOT EXISTS runs (id)"',
+        'q = "with due as (values (1)) table due"',
+    ],
+)
+def test_sql_in_a_string_is_found(line: str) -> None:
+    assert sql_in(line, "perdure.bad") == ["perdure.bad:1 holds SQL"]
+
+
+def test_prose_and_docstrings_are_not_sql() -> None:
+    prose = (
+        '"""select x from y"""\ndef f():\n    """Update runs set aside."""\n    return "It can select one from many", "BEGIN IMMEDIATE"\n'
+    )
+    assert sql_in(prose, "perdure.good") == []
+
+
+# The repository --------------------------------------------------------------------------------------------------------
+
+# Folders that exist on the machine where something was written, and on no reader's. Put together here so as not to be found.
+ELSEWHERE = re.compile(
+    r"(?<![\w.:/-])/(?:" + "|".join(["wo" + "rk", "tmp/" + "w", "ro" + "ot", "home/" + r"\w+", "Users/" + r"\w+"]) + r")(?![\w-])"
+)
+
+
+def machine_paths(text: str, name: str) -> list[str]:
+    """Lines that name a folder of one particular machine."""
+    return [f"{name}:{number}: {line.strip()}" for number, line in enumerate(text.splitlines(), 1) if ELSEWHERE.search(line)]
+
+
+def committed() -> Iterator[Path]:
+    """The text files of this repository, whether or not git is here to list them."""
+    for path in sorted(ROOT.rglob("*")):
+        inside = path.relative_to(ROOT).parts
+        if path.is_file() and path.suffix in TEXT and not LITTER.intersection(inside):
+            yield path
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    found = [line for path in committed() for line in machine_paths(path.read_text(errors="replace"), str(path.relative_to(ROOT)))]
+    assert found == []
+
+
+def test_a_folder_of_one_machine_is_found() -> None:
+    for folder in ("/wo" + "rk/x.py", "/tmp/" + "w", "'/ro" + "ot/.cache'", "(/home/" + "ann/x)"):
+        assert len(machine_paths(f"see {folder}", "bad.md")) == 1
+    for fine in ("/workflows", "docs" + "/wo" + "rk", "https://example.org" + "/wo" + "rk", "/tmp/perdure.db", "~/my-project"):
+        assert machine_paths(f"see {fine}", "good.md") == []
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def names_in(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+
+
+def test_the_dependencies_are_the_four_that_were_chosen() -> None:
+    assert names_in(project()["project"]["dependencies"]) == DIRECT_DEPENDENCIES
+
+
+def test_pip_and_dependency_groups_install_the_same_for_development() -> None:
+    data = project()
+    assert data["project"]["optional-dependencies"]["dev"] == data["dependency-groups"]["dev"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE", ".gitignore", ".ci/run", "justfile", "src/perdure/py.typed"])
+def test_what_a_reader_looks_for_is_there(name: str) -> None:
+    assert (ROOT / name).is_file()
+
+
+def test_the_licence_is_what_the_package_says() -> None:
+    assert project()["project"]["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
+
+
+def test_the_version_is_told_once() -> None:
+    version = project()["project"]["version"]
+    told = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
+    assert told is not None
+    assert told[1] == version
+    assert re.search(rf"^## \[?{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
