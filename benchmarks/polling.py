@@ -27,6 +27,7 @@ def polling(folder: Path, few: int = 1_000, many: int = 1_000_000, polls: int = 
     """Median time of one round of all polling queries at both sizes, alternating blocks are not needed: same file."""
     store = SqliteStore(str(folder / "polling.db"), limits=Limits())
     try:
+        worker: int
         (worker,) = store.write([JoinWorker("bench", "here", 1, "", 0, 10**15)], True)
         _fill(store, 1, few)
         small = _round(store, worker, polls)

@@ -276,7 +276,7 @@ def test_supported_types_come_back_the_same(type_: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(("type_", "value"), GOOD, ids=[f"{n}-{type_}"[:40] for n, (type_, _) in enumerate(GOOD)])
 def test_supported_types_as_arguments_and_results(type_: Any, value: Any) -> None:
-    def fn(one, /, two=None, *rest, three=None, **more): ...  # type: ignore[no-untyped-def]
+    def fn(one, /, two=None, *rest, three=None, **more): ...
 
     fn.__annotations__ = dict.fromkeys(("one", "two", "rest", "three", "more", "return"), type_)
     signature = signature_of(step(fn))
@@ -438,7 +438,7 @@ BAD: list[tuple[Any, Any, str]] = [
 
 @pytest.mark.parametrize(("type_", "value", "says"), BAD, ids=[f"{n}" for n in range(len(BAD))])
 def test_a_bad_argument_is_named(type_: Any, value: Any, says: str) -> None:
-    def fn(first, messages, **more): ...  # type: ignore[no-untyped-def]
+    def fn(first, messages, **more): ...
 
     fn.__annotations__ = {"messages": type_, "first": int}
     with pytest.raises(NotSerializable) as caught:
@@ -453,7 +453,7 @@ def test_a_bad_argument_is_named(type_: Any, value: Any, says: str) -> None:
 
 @pytest.mark.parametrize(("type_", "value", "says"), BAD, ids=[f"{n}" for n in range(len(BAD))])
 def test_a_bad_result_is_named(type_: Any, value: Any, says: str) -> None:
-    async def agent(): ...  # type: ignore[no-untyped-def]
+    async def agent(): ...
 
     agent.__annotations__ = {"return": type_}
     with pytest.raises(NotSerializable) as caught:
@@ -464,8 +464,7 @@ def test_a_bad_result_is_named(type_: Any, value: Any, says: str) -> None:
 
 def test_a_result_without_annotation() -> None:
     @step
-    def think():  # type: ignore[no-untyped-def]
-        ...
+    def think(): ...
 
     with pytest.raises(NotSerializable, match="annotate the return type as Reply") as caught:
         signature_of(think).encode_result(Reply("a"))
@@ -488,7 +487,7 @@ def test_errors_are_never_raw() -> None:
 
 def test_a_payload_over_the_limit() -> None:
     @step
-    def fn(text: str) -> str: ...  # type: ignore[empty-body]
+    def fn(text: str) -> str: ...
 
     limited = JsonCodec(payload_bytes_max=100)
     with pytest.raises(PayloadTooLarge) as caught:
@@ -571,7 +570,7 @@ def test_annotations_that_come_later_and_from_around() -> None:
         x: int
 
     @step
-    def fn(a: Local, b: Later) -> list[Local]: ...  # type: ignore[empty-body]
+    def fn(a: Local, b: Later) -> list[Local]: ...
 
     signature = signature_of(fn)
     assert signature.decode_args(signature.encode_args((Local(1), Later(2)), {})) == ((Local(1), Later(2)), {})
@@ -600,12 +599,12 @@ def test_a_type_that_can_not_be_stored() -> None:
     def fn(lock: Plain) -> None: ...
 
     with pytest.raises(
-        DefinitionError, match="Parameter 'lock' of step fn is annotated as .*Plain.* which can't be stored: Plain has no JSON form"
+        DefinitionError, match=r"Parameter 'lock' of step fn is annotated as .*Plain.* which can't be stored: Plain has no JSON form"
     ):
         signature_of(fn)
 
     @workflow
-    async def agent() -> Plain: ...  # type: ignore[empty-body]
+    async def agent() -> Plain: ...
 
     with pytest.raises(DefinitionError, match="The result of workflow agent is annotated as"):
         signature_of(agent)
@@ -623,19 +622,19 @@ def test_a_parameter_that_is_left_out_may_have_any_type() -> None:
 
 def test_a_function_that_never_returns() -> None:
     @step
-    def fn() -> NoReturn: ...  # type: ignore[misc]
+    def fn() -> NoReturn: ...
 
     assert signature_of(fn).decode_result(b"null") is None
 
 
 def test_arguments_of_other_code() -> None:
     @step
-    def fn(a: int, b: Point | None = None) -> int: ...  # type: ignore[empty-body]
+    def fn(a: int, b: Point | None = None) -> int: ...
 
     signature = signature_of(fn)
     with pytest.raises(DoesNotFit, match="the recorded arguments of step fn does not fit: it has no parameter c any more"):
         signature.decode_args(b'{"a":1,"c":2}')
-    with pytest.raises(DoesNotFit, match="argument 'b' of step fn does not fit: Expected `object | null`, got `int`"):
+    with pytest.raises(DoesNotFit, match=r"argument 'b' of step fn does not fit: Expected `object \| null`, got `int`"):
         signature.decode_args(b'{"a":1,"b":2}')
     with pytest.raises(DoesNotFit, match="the result of step fn does not fit: Expected `int`, got `str`"):
         signature.decode_result(b'"x"')
@@ -665,7 +664,7 @@ def test_a_message_may_be_of_a_class_that_its_reader_asks_for() -> None:
         if type(value) is type_ and type_ not in (list, dict, tuple):
             back = coder.decode(coder.encode(value, "the message"), type_, "the message")
             assert codec_types.difference(value, back) is None
-    with pytest.raises(NotSerializable, match="the message on channel 'x' can't be stored: at .0., it would come back as dict, not Point"):
+    with pytest.raises(NotSerializable, match=r"the message on channel 'x' can't be stored: at .0., it would come back as dict, not Point"):
         coder.encode([Point(1)], "the message on channel 'x'")
 
 
@@ -701,13 +700,18 @@ def test_untyped_values_come_back_the_same_or_are_refused(value: Any) -> None:
     assert codec_types.difference(value, json.loads(raw)) is None, "only plain JSON gets through"
 
 
+def _floats_in(value: Any) -> list[float]:
+    fields = vars(value) if hasattr(value, "__dict__") else {name: getattr(value, name) for name in value.__slots__}
+    return [field for field in fields.values() if isinstance(field, float)]
+
+
 @given(st.from_type(Point) | st.from_type(Frozen) | st.from_type(Attr) | st.builds(Tree, st.text(), st.lists(st.builds(Tree, st.text()))))
 def test_records_come_back_the_same_or_are_refused(value: Any) -> None:
-    try:
-        raw = codec.encode(value, type(value))
-    except NotSerializable as error:
-        assert "not JSON" in str(error)  # NaN and infinity
+    if not all(map(math.isfinite, _floats_in(value))):
+        with pytest.raises(NotSerializable, match="not JSON"):
+            codec.encode(value, type(value))
         return
+    raw = codec.encode(value, type(value))
     assert codec.decode(raw, type(value)) == value
 
 

@@ -15,7 +15,7 @@ import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.core import loop as _loop
 from perdure.core.retry import NO_RETRY, Retry
@@ -323,8 +323,7 @@ def tag(**tags: Any) -> Ordered[None]:
 
 def now() -> datetime:
     """The run's time: when the event that the workflow is reacting to was recorded, as an aware UTC datetime."""
-    ms: int = _kernel("now()").now_ms()
-    return _EPOCH + timedelta(milliseconds=ms)
+    return datetime.fromtimestamp(_kernel("now()").now_ms() / 1000, UTC)
 
 
 def random() -> _random.Random:
@@ -345,9 +344,10 @@ def patched(change_id: str) -> bool:
     return cast("bool", _kernel("patched()").patched(change_id))
 
 
-def continue_as(call: Call[Any]) -> Any:
+def continue_as(call: Call[Any]) -> NoReturn:
     """End this run and go on as `call` under the same id, with an empty history. Never returns."""
     _kernel("continue_as()").continue_as(call)
+    raise AssertionError("the kernel has raised")
 
 
 def current_run() -> CurrentRun:
@@ -390,8 +390,6 @@ def current_step() -> Attempt:
 
 
 # --- inside ---------------------------------------------------------------------------------------
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _kernel(verb: str, place: str = "workflow") -> Any:

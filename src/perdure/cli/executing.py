@@ -317,13 +317,13 @@ def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one stops the process as usual."""
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as kill -9 would."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
+        if stopped.is_set():
+            os._exit(Exit.INTERRUPTED)  # what is recorded is safe, and the person does not want to wait
         stopped.set()
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
         for number in _SIGNALS:

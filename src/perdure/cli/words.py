@@ -58,14 +58,17 @@ def value(thing: Any, limit: int | None = 60) -> str:
 
 
 def arguments(args: Any, limit: int | None = 80) -> str:
-    """The inside of a call's parentheses; the room is shared among the arguments."""
+    """The inside of a call's parentheses; where it is too long, the arguments share the room."""
     if not args:
         return ""
     if not isinstance(args, dict):
         return value(args, limit)
-    room = None if limit is None else limit // len(args) - 3
-    text = ", ".join(f"{name}={value(item, room and max(room - len(name), 24))}" for name, item in args.items())
-    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+    whole = ", ".join(f"{name}={value(item, None)}" for name, item in args.items())
+    if limit is None or len(whole) <= limit:
+        return whole
+    room = limit // len(args) - 3
+    text = ", ".join(f"{name}={value(item, max(room - len(name), 24))}" for name, item in args.items())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def status(word: str, width: int = 0) -> str:

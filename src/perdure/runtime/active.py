@@ -47,6 +47,8 @@ class RunHost(Protocol):
 
     def woken(self, runs: list[int]) -> None: ...
 
+    def emitted(self) -> None: ...
+
     def parked(self, active: ActiveRun) -> None: ...
 
     def unparked(self, active: ActiveRun) -> None: ...
@@ -311,6 +313,7 @@ class ActiveRun:
         if origins:
             for command, answer in zip(origins, result.effects, strict=False):
                 self._answer(command, answer)
+            self.host.emitted()
             result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
         if result.woken:
             self.host.woken(result.woken)
@@ -404,7 +407,7 @@ class ActiveRun:
 
     def write(self, write: b.Emit | b.Beat) -> None:
         if not self.gone:
-            self.host.writer.put(write, lambda _: None, keep=True)
+            self.host.writer.put(write, lambda _: self.host.emitted(), keep=True)
 
     def last_heartbeat(self, seq: int) -> bytes | None:
         return self.host.store.heartbeat(self.run, seq)

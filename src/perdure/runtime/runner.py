@@ -101,8 +101,7 @@ class Runner:
         self.steps.close()
         for run in list(self._waiters):
             self._notify(run)
-        for event in self._changed:
-            event.set()
+        self.emitted()
 
     def _lost(self) -> None:
         for active in list(self.active.values()):
@@ -288,6 +287,10 @@ class Runner:
         for future in self._waiters.pop(run, ()):
             if not future.done():
                 future.set_result(None)
+        self.emitted()
+
+    def emitted(self) -> None:
+        """Something was committed that a reader of a stream may wait for."""
         for event in self._changed:
             event.set()
 
@@ -327,8 +330,7 @@ class Runner:
         for run, status in self.store.statuses(list(self._waiters)).items():
             if status[0] in b.FINAL or status[0] == "blocked":
                 self._notify(run)
-        for event in self._changed:
-            event.set()
+        self.emitted()
 
 
 def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> None:
