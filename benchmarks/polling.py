@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
+from typing import cast
 
 from perdure import Limits
 from perdure.store.base import Claim, JoinWorker
@@ -27,8 +28,7 @@ def polling(folder: Path, few: int = 1_000, many: int = 1_000_000, polls: int = 
     """Median time of one round of all polling queries at both sizes, alternating blocks are not needed: same file."""
     store = SqliteStore(str(folder / "polling.db"), limits=Limits())
     try:
-        worker: int
-        (worker,) = store.write([JoinWorker("bench", "here", 1, "", 0, 10**15)], True)
+        worker = cast("int", store.write([JoinWorker("bench", "here", 1, "", 0, 10**15)], True)[0])
         _fill(store, 1, few)
         small = _round(store, worker, polls)
         _fill(store, few, many)

@@ -223,7 +223,7 @@ def test_odd_attributes_are_left_out() -> None:
     assert json.loads(encode_error(error))["attributes"] == {"status": 1, "retry_after": 2.0}
 
 
-KEYS = "type module message args attributes cause errors error attempts timeout run status perdure".split()
+KEYS = ["type", "module", "message", "args", "attributes", "cause", "errors", "error", "attempts", "timeout", "run", "status", "perdure"]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(

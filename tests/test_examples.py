@@ -106,7 +106,7 @@ def test_the_survey_skips_what_is_not_ours(tmp_path: Path) -> None:
 def test_the_standard_library_is_the_default() -> None:
     listing = load("survey").list_files.fn(None)
     assert "ast.py" in listing.files
-    assert len(listing.files) > 1_000
+    assert len(listing.files) > 400
     assert not any("site-packages" in path for path in listing.files)
 
 
@@ -123,9 +123,9 @@ def test_the_report_holds_everything_and_no_times(tmp_path: Path) -> None:
         survey.Facts("c.py", 5, 1, 0, {"os": 1}),
         survey.Facts("d|e.py", 1, problem="no | good"),
     ]
-    text = survey.render("/root", survey.add_up(found), found)
+    text = survey.render("/somewhere", survey.add_up(found), found)
     assert "| 3 | 16 | 3 | 1 | 4 | 1 |" in text
     assert "| a | 1 | 10 | 2 | 1 | 3 | 0 |" in text
     assert "| os | 3 |" in text
     assert "| d\\|e.py | no \\| good |" in text
-    assert text == survey.render("/root", survey.add_up(found), found)
+    assert text == survey.render("/somewhere", survey.add_up(found), found)

@@ -62,7 +62,8 @@ class RunFailed(PerdureError):
     def __init__(self, run_id: str, error: str) -> None:
         self.run_id, self.error = run_id, error
         super().__init__(
-            f"Run {run_id!r} failed: {error}. `perdure show {run_id}` tells where; `perdure retry {run_id}` goes on from the failed step."
+            f"Run {run_id!r} failed: {error.rstrip('.')}. "
+            f"`perdure show {run_id}` tells where; `perdure retry {run_id}` goes on from the failed step."
         )
 
 
@@ -171,7 +172,7 @@ class PayloadTooLarge(PerdureError, ValueError):
         self.where, self.size_bytes, self.limit_bytes = where, size_bytes, limit_bytes
         super().__init__(
             f"{where} is {size_bytes:,} bytes as JSON; the limit is {limit_bytes:,}. Keep large data in a file "
-            "or bucket and pass its name, or raise Engine(payload_bytes_max=...)."
+            "or bucket and pass its name, or raise Limits(payload_bytes_max=...)."
         )
 
 

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from tests.cli import flows
 
-from perdure import Engine, RunCancelled, RunFailed
+from perdure import Engine, RunCancelled, RunFailed, Workflow
 from perdure.cli import main
 
 COMMAND = (sys.executable, "-m", "perdure.cli")
@@ -115,7 +115,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 async def _seed() -> None:
-    workflows = [flows.hello, flows.fragile, flows.asks, flows.wide]
+    workflows: list[Workflow[..., Any]] = [flows.hello, flows.fragile, flows.asks, flows.wide]
     async with Engine("perdure.db", workflows=workflows) as engine:
         await engine.run(flows.hello("Ada"), id="hello-1", tags={"team": "red"})
         await engine.run(flows.hello("Bob", times=2), id="hello-2", tags={"team": "blue"})

@@ -95,12 +95,11 @@ def test_a_step_that_keeps_its_thread_does_not_keep_the_process(terminal: Termin
 
 
 def test_a_second_ctrl_c_stops_at_once(terminal: Terminal) -> None:
-    worker = terminal.start("worker", "flows.py", "--grace", "60")
-    terminal.until((terminal.folder / "perdure.db").exists)
     run = terminal.start("run", "flows.py:dozes", "60", "--quiet")
     terminal.until((terminal.folder / "dozing.txt").exists)
     terminal.stop(run, signal.SIGKILL)
     (terminal.folder / "dozing.txt").unlink()
+    worker = terminal.start("worker", "flows.py", "--grace", "60")
     terminal.until((terminal.folder / "dozing.txt").exists)
     worker.send_signal(signal.SIGTERM)
     assert worker.stderr is not None
@@ -164,7 +163,7 @@ def test_a_worker_executes_until_it_is_told_to_stop(terminal: Terminal) -> None:
     terminal.until(lambda: terminal.status("f") == "completed")
     said = terminal.stop(worker, signal.SIGTERM)
     assert said.code == 0
-    assert "Executing asks, fragile, hello" in said.err
+    assert "Executing asks, dozes, fragile" in said.err
     assert "Stopped." in said.err
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from perdure import Engine, Retry, Run
 
@@ -43,14 +43,14 @@ def awaited(test: Callable[..., Any]) -> Callable[..., None]:
 
 async def reached(run: Run[Any], *statuses: str) -> str:
     """Wait until a run has one of these statuses; nothing public announces them all, so it is asked for."""
-    while (status := await run.status()) not in statuses:
+    while (status := await run.status()) not in statuses:  # noqa: ASYNC110
         await asyncio.sleep(0.003)
     return status
 
 
 async def until(condition: Callable[[], Any]) -> Any:
     """Wait until something outside the engine has become true."""
-    while not (found := condition()):
+    while not (found := condition()):  # noqa: ASYNC110
         await asyncio.sleep(0.003)
     return found
 
@@ -125,7 +125,7 @@ class Victim:
         self.process.stderr.close()
         return code
 
-    def __enter__(self) -> Victim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from tests.runtime.support import awaited, kinds, reached
 
 import perdure
 from perdure import (
-    Engine, EngineClosed, InboxFull, Limits, NotSerializable, PayloadTooLarge, RunCancelled, RunExists, RunFailed,
-    RunFinished, RunNotFound, StepFailed, SyncEngine, continue_as, current_run, emit, receive, send, start, step, tag, workflow,
+    Engine,
+    EngineClosed,
+    InboxFull,
+    Limits,
+    NotSerializable,
+    PayloadTooLarge,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunFinished,
+    RunNotFound,
+    StepFailed,
+    SyncEngine,
+    continue_as,
+    current_run,
+    emit,
+    receive,
+    send,
+    start,
+    step,
+    tag,
+    workflow,
 )  # fmt: skip
 from perdure.errors import DefinitionError
-from tests.runtime.support import awaited, kinds, reached
 
 
 @step
@@ -36,7 +57,7 @@ async def broken(text: str) -> None:
     raise ValueError(text)
 
 
-WORKFLOWS = [plain, listen, broken]
+WORKFLOWS: list[Any] = [plain, listen, broken]
 
 
 # --- start ------------------------------------------------------------------------------------------
@@ -73,9 +94,9 @@ async def test_ids_are_checked(db: str, run_id: str) -> None:
 async def test_start_at_a_time_and_with_a_timeout(db: str) -> None:
     async with Engine(db, workflows=WORKFLOWS) as engine:
         with pytest.raises(DefinitionError, match="has no time zone"):
-            await engine.start(plain(1), at=datetime(2030, 1, 1))  # noqa: DTZ001
-        later = await engine.start(plain(1), at=datetime.now(timezone.utc) + timedelta(days=1), id="later")
-        soon = await engine.start(plain(2), at=datetime.now(timezone.utc) + timedelta(milliseconds=30))
+            await engine.start(plain(1), at=datetime(2030, 1, 1))
+        later = await engine.start(plain(1), at=datetime.now(UTC) + timedelta(days=1), id="later")
+        soon = await engine.start(plain(2), at=datetime.now(UTC) + timedelta(milliseconds=30))
         assert await soon.result() == 3
         assert await later.status() == "pending"
         with pytest.raises(RunFailed, match="TimeoutError") as raised:
@@ -171,7 +192,7 @@ async def test_messages_before_the_receive_wrong_types_and_keys(db: str) -> None
 async def test_messages_to_finished_unknown_and_full_runs(db: str) -> None:
     async with Engine(db, workflows=WORKFLOWS, limits=Limits(inbox_rows_max=3)) as engine, Engine(db, execute=False) as client:
         await engine.run(plain(1), id="done")
-        with pytest.raises(RunFinished, match="Can't send to run 'done': it has ended .completed."):
+        with pytest.raises(RunFinished, match=r"Can't send to run 'done': it has ended .completed."):
             await engine.send("done", 1, channel="x")
         with pytest.raises(RunFinished, match="Can't cancel"):
             await engine.cancel("done")
@@ -190,7 +211,7 @@ async def test_messages_to_finished_unknown_and_full_runs(db: str) -> None:
         with pytest.raises(InboxFull, match="is full: 3 messages wait"):
             await engine.send("l", 9, channel="x")
         await engine.resume("l")
-        while (await engine.info("l")).history_rows < 4:
+        while (await engine.info("l")).history_rows < 4:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         await client.info("l")
         await engine.send("l", 3, channel="x")
@@ -266,7 +287,7 @@ async def test_children_their_ids_failures_and_cancellation(db: str) -> None:
 
     async with Engine(db, workflows=[parent]) as engine:
         run = await engine.start(parent(), id="p")
-        while not [info for info in await engine.runs() if info.id == "victim"]:
+        while not [info for info in await engine.runs() if info.id == "victim"]:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         await engine.cancel("victim")
         assert await run.result() == ["5", "ValueError: oh no", "victim"]
@@ -453,7 +474,7 @@ async def test_a_history_that_is_too_long_blocks_and_goes_on_with_a_higher_limit
         return sum([await count(n) for n in range(20)])
 
     async with Engine(db, workflows=[long], limits=Limits(history_rows_max=15)) as engine:
-        with pytest.raises(perdure.HistoryTooLong, match="the limit is 15. Let the workflow go on with continue_as"):
+        with pytest.raises(perdure.HistoryTooLong, match=r"the limit is 15\. Let the workflow go on with continue_as"):
             await engine.run(long(), id="l")
         assert await (await engine.get("l")).status() == "blocked"
     async with Engine(db, workflows=[long]) as engine:

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.runtime import victim
+from tests.runtime.support import Victim, awaited, outside, reached, until
 
 from perdure import Engine, Limits, RunBlocked, RunFailed
 from perdure.errors import DefinitionError
-from tests.runtime import victim
-from tests.runtime.support import Victim, awaited, outside, reached, until
 
 
 def killed(db: str, verb: str, folder: Path, *words: object) -> None:
@@ -202,7 +202,7 @@ async def test_random_kills_lose_nothing_and_record_nothing_twice(db: str, tmp_p
         with Victim(db, "busy", tmp_path, RUNS, ROUNDS) as process:
             await until(lambda at=point: len(victim.effects(tmp_path)) >= at or process.process.poll() is not None)  # type: ignore[misc]
             process.kill()
-        written = [line for line in victim.effects(tmp_path)]
+        written = victim.effects(tmp_path)
         in_file = {(row["run_id"], row["seq"]) for row in outside(db, "SELECT run_id, seq FROM perdure_steps")}
         missing = [line for line in written if not _has_row(line, in_file)]
         assert missing == []  # commit before effect: no marker without its step's row
@@ -222,7 +222,8 @@ def _has_row(line: str, in_file: set[tuple[str, int]]) -> bool:
 
 def _check_file(db: str, folder: Path) -> None:
     twice = outside(
-        db, "SELECT run_id, ref FROM perdure_events WHERE kind IN ('completed', 'failed') AND ref IS NOT NULL GROUP BY 1, 2 HAVING count(*) > 1"
+        db,
+        "SELECT run_id, ref FROM perdure_events WHERE kind IN ('completed', 'failed') AND ref > 0 GROUP BY 1, 2 HAVING count(*) > 1",
     )
     assert twice == []
     rows = sorted(row["n"] for row in outside(db, "SELECT n FROM account"))

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from tests.runtime.support import awaited, environment, reached
 
 from perdure import (
-    Engine, Limits, PerdureError, Retry, RunCancelled, RunFailed, continue_as, emit, receive, step, workflow,
+    Engine,
+    Limits,
+    PerdureError,
+    Retry,
+    RunCancelled,
+    RunFailed,
+    continue_as,
+    emit,
+    receive,
+    step,
+    workflow,
 )  # fmt: skip
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
-from tests.runtime.support import awaited, environment, reached
 
 
 @workflow
@@ -69,7 +81,7 @@ async def test_a_run_that_is_started_after_the_lease_is_lost_is_executed(db: str
         other = SqliteStore(db, limits=Limits())
         other.write([b.EndWorker(old, 0, True)], True)
         run = await engine.start(main(), id="m")
-        while (await workers(engine)) in ([], [old]):
+        while (await workers(engine)) in ([], [old]):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         go.set()
         assert await run.result(4) == 1
@@ -185,7 +197,8 @@ async def test_messages_keep_their_order_over_continue_as(db: str) -> None:
     @workflow
     async def first() -> list[int]:
         await receive("go", bool)
-        return continue_as(second())
+        continue_as(second())
+        return []
 
     async with Engine(db, workflows=[first, second]) as engine:
         run = await engine.start(first(), id="m")
@@ -235,7 +248,7 @@ async def test_who_waits_for_a_result_is_told_when_the_engine_closes(db: str) ->
 @awaited
 async def test_pause_and_resume_keep_the_time_at_which_a_run_is_to_start(db: str) -> None:
     """It started at once."""
-    at = datetime.now(timezone.utc) + timedelta(hours=1)
+    at = datetime.now(UTC) + timedelta(hours=1)
     async with Engine(db, workflows=[listen]) as engine:
         run = await engine.start(listen(), id="m", at=at)
         before = (await run.info()).due_at
@@ -290,7 +303,7 @@ async def test_a_paused_run_makes_no_further_attempts(db: str) -> None:
         run = await engine.start(main(), id="m")
         await began.wait()
         await engine.pause("m")
-        while (await run.info()).owner is not None and len(tries) < 20:  # it lets go when nothing is under way
+        while (await run.info()).owner is not None and len(tries) < 20:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert len(tries) <= 3
         await run.cancel()
@@ -355,3 +368,70 @@ async def test_an_engine_closes_while_its_loops_are_being_woken(db: str) -> None
     for _ in range(5):
         async with Engine(db, workflows=[listen]) as engine:
             engine._runner._schedule.wake()
+
+
+@awaited
+async def test_a_note_that_is_made_while_a_transaction_is_under_way_keeps_the_order_of_rows(db: str) -> None:
+    """The transactional step's outcome had its row number already, the note took the next one, and on replay the
+    commands behind the outcome were numbered as if the note were not there: their answers were never found."""
+    failed = threading.Event()
+    tries: list[int] = []
+
+    @step(transactional=True)
+    def transaction(connection: Any) -> int:
+        assert failed.wait(5)
+        return 1
+
+    @step(retry=Retry(attempts=2, delay=0))
+    async def flaky() -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            failed.set()
+            raise ValueError("once")
+        return 2
+
+    @step
+    async def after() -> int:
+        return 3
+
+    @workflow
+    async def main() -> list[int]:
+        async def branch() -> int:
+            return await transaction() + await after()
+
+        found = await asyncio.gather(branch(), flaky())
+        return [*found, await receive("x", int)]
+
+    async with Engine(db, workflows=[main]) as engine:
+        await reached(await engine.start(main(), id="m"), "waiting")
+    async with Engine(db, workflows=[main]) as engine:
+        run = await engine.get("m")
+        await run.send(9, channel="x")
+        assert await run.result(4) == [4, 2, 9]
+
+
+@awaited
+async def test_an_engine_that_closes_while_a_transaction_is_under_way_leaves_a_history_that_replays(db: str) -> None:
+    """Letting go wrote a note behind the outcome that was still on its way; the next engine's rows met it."""
+    began, go = threading.Event(), threading.Event()
+
+    @step(transactional=True)
+    def transaction(connection: Any) -> int:
+        began.set()
+        assert go.wait(5)
+        return 1
+
+    @step
+    async def after() -> int:
+        return 3
+
+    @workflow
+    async def main() -> int:
+        return await transaction() + await after()
+
+    async with Engine(db, workflows=[main], close_grace=0) as engine:
+        await engine.start(main(), id="m")
+        assert await asyncio.to_thread(began.wait, 5)
+        asyncio.get_running_loop().call_later(0.05, go.set)
+    async with Engine(db, workflows=[main]) as engine:
+        assert await (await engine.get("m")).result(4) == 4

@@ -9,16 +9,16 @@ import re
 import threading
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.runtime.support import awaited, executed_again, kinds, reached
 
 import perdure
 from perdure import Engine, Nondeterminism, RunBlocked, RunFailed, StepFailed, StepTimeout, patched, receive, step, workflow
 from perdure.store.connection import open_reader
-from tests.runtime.support import awaited, executed_again, kinds, reached
 
 
 class Colour(enum.Enum):
@@ -38,7 +38,7 @@ class Thing:
 
 
 THING = Thing(
-    "a", datetime(2026, 1, 2, tzinfo=timezone.utc), Decimal("1.50"), uuid.UUID(int=7), b"\x00\xff", (1, "x"), {"p", "q"}, Colour.RED
+    "a", datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.50"), uuid.UUID(int=7), b"\x00\xff", (1, "x"), {"p", "q"}, Colour.RED
 )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ async def test_the_order_of_completion_is_replayed(db: str) -> None:
     async def race() -> list[int]:
         order: list[int] = []
         for next_done in asyncio.as_completed([wait_for(n) for n in range(3)]):
-            order.append(await next_done)
+            order.append(await next_done)  # noqa: PERF401
         orders.append(order)
         await receive("go", bool)
         return order
@@ -180,7 +180,7 @@ async def test_the_order_of_completion_is_replayed(db: str) -> None:
         run = await engine.start(race(), id="r")
         for n in (2, 0, 1):
             gates[n].set()
-            while sum(kind == "completed" for kind in kinds(await run.history())) < len([g for g in gates.values() if g.is_set()]):
+            while sum(kind == "completed" for kind in kinds(await run.history())) < len([g for g in gates.values() if g.is_set()]):  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await reached(run, "waiting")
     async with Engine(db, workflows=[race]) as engine:
@@ -195,8 +195,11 @@ async def test_an_effect_starts_after_its_history_is_in_the_file_and_readonly_ma
     seen: dict[str, list[str]] = {}
 
     def recorded() -> list[str]:
-        with open_reader(db) as reader:
+        reader = open_reader(db)
+        try:
             return [name for (name,) in reader.execute("SELECT name FROM event WHERE kind = 'step' ORDER BY seq")]
+        finally:
+            reader.close()
 
     @step
     async def effect(n: int) -> int:
@@ -496,5 +499,6 @@ async def test_context_variables_set_in_workflow_code_stay_in_its_tasks(db: str)
         return [await asyncio.create_task(inner()), VARIABLE.get()]
 
     async with Engine(db, workflows=[main]) as engine:
-        assert await asyncio.gather(engine.run(main("a")), engine.run(main("b"))) == [["a", "a"], ["b", "b"]]
+        found = await asyncio.gather(engine.run(main("a")), engine.run(main("b")))
+        assert list(found) == [["a", "a"], ["b", "b"]]
     assert VARIABLE.get() == "unset"

@@ -158,7 +158,7 @@ async def waiting(times: int) -> list[int]:
     return [await receive("numbers", int) for _ in range(times)]
 
 
-WORKFLOWS = [careful, asking, failing, deadly, ledger, busy, waiting, part]
+WORKFLOWS: list[Any] = [careful, asking, failing, deadly, ledger, busy, waiting, part]
 
 
 async def execute(store: str, lease_ttl: float = 10.0) -> None:
@@ -197,7 +197,8 @@ def main(store: str, verb: str, *words: str) -> None:
         case "deadly":
             asyncio.run(do(store, deadly(words[0], int(words[1])), "deadly"))
         case _:
-            call = {"careful": careful, "asking": asking, "failing": failing}[verb](words[0])
+            named: dict[str, Any] = {"careful": careful, "asking": asking, "failing": failing}
+            call = named[verb](words[0])
             asyncio.run(do(store, call, verb))
 
 

@@ -10,11 +10,22 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.runtime.support import Victim, awaited, outside
 
 import perdure
-from perdure import Engine, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable, step, workflow
+from perdure import (
+    Engine,
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnavailable,
+    step,
+    workflow,
+)
 from perdure.store import connection
-from tests.runtime.support import Victim, awaited, outside
 
 
 @workflow
@@ -218,10 +229,10 @@ async def test_a_full_disk_is_said_and_the_runs_go_on_when_there_is_space(tiny: 
         assert await engine.run(plain(1), id="before") == 1
         run = await engine.start(long(), id="long")
         filler = tiny / "filler"
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):  # noqa: PT012
             while True:
                 file.write(b"x" * 1024)
-        with pytest.raises(StoreFull, match="is full. Nothing that was recorded is lost; free some space"):
+        with pytest.raises(StoreFull, match=r"is full\. Nothing that was recorded is lost; free some space"):  # noqa: PT012
             for n in range(300):
                 await engine.start(plain(n), id=f"many-{n}")
         go.set()

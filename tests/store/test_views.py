@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.support import awaited, outside, reached
 
 from perdure import Engine, RunFailed, emit, receive, step, workflow
-from tests.runtime.support import awaited, outside, reached
 
 LARGE = {"text": "x" * 20_000, "list": [{"n": n, "words": "abc" * 50} for n in range(60)]}
 

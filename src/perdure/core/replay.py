@@ -362,7 +362,7 @@ class Kernel:
 
 
 def _same(row: Event, command: Command) -> bool:
-    if row.kind != command.kind or row.name != command.name or row.ref != command.ref:
+    if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
         return False
     if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
         return True  # a recorded error carries a traceback, which moves with every line of code

@@ -20,7 +20,7 @@ from perdure.codec import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import PerdureError, RunExists
+from perdure.errors import LeaseLost, PerdureError, RunExists
 from perdure.runtime import recovery
 from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
@@ -82,6 +82,10 @@ class ActiveRun:
         self.stopping = False
         self._held: deque[Callable[[], None]] | None = None
         self._notes: list[asyncio.Future[None]] = []
+
+    @property
+    def owner(self) -> int:
+        return self.host.owner
 
     # --- in: what happened ------------------------------------------------------------------------
 
@@ -193,7 +197,7 @@ class ActiveRun:
             case ev.CHILD | ev.SPAWN:
                 turn.effects.append(self._start_of(command, turn.at_ms))
             case ev.EMIT:
-                turn.effects.append(b.Emit(self.run, command.seq, 0, [(command.name or "", b"null")], command.at_ms))
+                turn.effects.append(b.Emit(self.run, self.host.owner, command.seq, 0, [(command.name or "", b"null")], command.at_ms))
             case ev.TAG:
                 turn.tags = {**(turn.tags or {}), **_decode(command.data or b"{}")}
                 return False
@@ -228,9 +232,11 @@ class ActiveRun:
         outcome = self.kernel.outcome
         if outcome is not None:
             turn.finish = self._finish_of(outcome, turn)
-        elif self._blocked is not None and not self.inflight:
+        elif self._blocked is not None and not self.inflight and self._held is None:
             turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
-            self._let_go(turn)
+            self._releasing = True
+            if self._blocked[0] != "unknown_outcome":  # a step that is asked about may have begun
+                self._let_go(turn)
         elif self.paused and not self.inflight and self._held is None:
             turn.park = b.Park(None, release=True)  # the row says paused, or resumed again by now
             self._let_go(turn)
@@ -252,18 +258,25 @@ class ActiveRun:
             self.status = "waiting"
 
     def _let_go(self, turn: b.Turn) -> None:
-        """Steps that have not begun are marked so: after a restart nobody has to ask what became of them."""
+        """Say what has not begun, so that after a restart nobody has to ask what became of it."""
         self._releasing = True
         if self.kernel.broken:
             return
-        for command in self.kernel.open.values():
-            running = self.inflight.get(command.seq)
-            if command.kind == ev.STEP and (running is None or running.task is None):
-                turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=command.seq, data=b'{"resolved":"held"}'))
+        steps = [command for command in self.kernel.open.values() if command.kind == ev.STEP]
+        held = [step for step in steps if (running := self.inflight.get(step.seq)) is None or not running.begun]
+        if steps and len(held) == len(steps):
+            turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, data=recovery.RELEASED))
+            return
+        for step in held:
+            if step.call.options.on_crash != "retry":
+                turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=step.seq, data=recovery.HELD))
 
     def release(self) -> None:
         """Let go of the run: it comes back by replay when it is due."""
         if self.gone:
+            return
+        if self._held is not None:
+            self._held.append(self.release)  # the number of a transactional step's row is given out already
             return
         self.collect()
         if not self.gone:
@@ -302,14 +315,10 @@ class ActiveRun:
 
     def _committed(self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], result: Any) -> None:
         if isinstance(result, PerdureError):
-            if not self.gone:
-                log.warning("run %s: %s", self.run_id, result)
-                self._leave()
-            self.host.lease_lost(self)
+            self._refused(result)
             return
         for note in notes:
-            if not note.done():
-                note.set_result(None)
+            _wake(note)
         if origins:
             for command, answer in zip(origins, result.effects, strict=False):
                 self._answer(command, answer)
@@ -320,6 +329,18 @@ class ActiveRun:
         self._start_all(todo)
         if self.kernel.outcome is not None or self._releasing:
             self.host.ended(self)
+
+    def _refused(self, error: PerdureError) -> None:
+        """Nothing of the turn is in the file: somebody else owns the run, or it can't go on as it is."""
+        if not self.gone:
+            log.warning("run %s: %s", self.run_id, error)
+            self._leave()
+        if isinstance(error, LeaseLost):
+            self.host.lease_lost(self)
+        else:
+            park = b.Park("blocked", blocked_by="store", reason=f"its history could not be written: {error}", release=True)
+            turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms(), park=park)
+            self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
 
     def _answer(self, command: Command, answer: Any) -> None:
         """The outcome of a send, a spawn or a child's start."""
@@ -387,10 +408,15 @@ class ActiveRun:
         """Write down a failed attempt, and come back when that is on disk."""
         if self.gone:
             return
+        loop = self.host.steps.loop
+        while self._held is not None:
+            free: asyncio.Future[None] = loop.create_future()
+            self._held.append(partial(_wake, free))
+            await free
         self.note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._notes.append(future)
-        await future
+        written: asyncio.Future[None] = loop.create_future()
+        self._notes.append(written)
+        await written
 
     def holds_back(self, command: Command, attempt: int, failures: int) -> bool:
         """Whether the next attempt has to wait for the run to go on; if so it is kept for that."""
@@ -398,7 +424,10 @@ class ActiveRun:
             self.begin_after_commit(command, attempt, failures)
         return self.paused or self.stopping or self.gone
 
-    def note_event(self, seq: int, note: dict[str, Any], taken: int | None = None) -> None:
+    def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
+        if self._held is not None:
+            self._held.append(lambda: self.note_event(seq, note, taken))
+            return
         event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))
         if taken is not None:
             self._taken.append((taken, event.seq))
@@ -480,6 +509,11 @@ class ActiveRun:
 
 
 _EXECUTED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG})
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _too_long(rows: int, rows_max: int, run_id: str) -> str:

@@ -21,13 +21,24 @@ BEATS_PER_LEASE = 3
 
 
 class Crew:
-    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over."""
+    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over from it, `on_freed` when
+    it has freed the runs of a dead one.
+    """
 
     def __init__(
-        self, store: Store, writer: Writer, clock: SystemClock, lease_ms: int, crashes_max: int, name: str, on_lost: Callable[[], None]
+        self,
+        store: Store,
+        writer: Writer,
+        clock: SystemClock,
+        lease_ms: int,
+        crashes_max: int,
+        name: str,
+        on_lost: Callable[[], None],
+        on_freed: Callable[[], None],
     ) -> None:
         self._store, self._writer, self._clock = store, writer, clock
-        self._lease_ms, self._crashes_max, self._name, self._on_lost = lease_ms, crashes_max, name, on_lost
+        self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
+        self._on_lost, self._on_freed = on_lost, on_freed
         self.worker = 0
 
     async def join(self) -> None:
@@ -42,7 +53,8 @@ class Crew:
             log.error("worker %s lost its lease; it drops its runs and joins anew", self.worker)
             self._on_lost()
             await self.join()
-        await self.bury_the_dead()
+        if await self.bury_the_dead():
+            self._on_freed()
         return self._lease_ms / 1000 / BEATS_PER_LEASE
 
     async def bury_the_dead(self) -> bool:

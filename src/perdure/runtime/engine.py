@@ -291,10 +291,10 @@ class Engine:
         """Everything about a run but its history."""
         return run_info(self._row(id))
 
-    async def history(self, id: str) -> list[HistoryEvent]:
-        """The rows of a run in order, with times and decoded arguments and results."""
+    async def history(self, id: str, *, after: int = 0) -> list[HistoryEvent]:
+        """The rows of a run in order, with times and decoded arguments and results; `after` is a row to read on from."""
         row = self._row(id)
-        return history_events(self._store.history(row.run), row)
+        return history_events(self._store.history(row.run, after), row)
 
     async def progress(self, id: str) -> Progress:
         """How far a run is; cheap enough to ask many times a second."""

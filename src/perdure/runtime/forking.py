@@ -8,9 +8,8 @@ from __future__ import annotations
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.errors import DefinitionError
+from perdure.runtime.recovery import HELD, RELEASED
 from perdure.store.base import ForkRun, RunRow
-
-_HELD = b'{"resolved":"held"}'
 
 
 def fork(row: RunRow, rows: list[Event], at: int, new_id: str, at_ms: int, result: bytes | None, args: bytes | None) -> ForkRun:
@@ -68,10 +67,13 @@ def _before(rows: list[Event], target: Event) -> int:
 
 
 def _notes(rows: list[Event], before: int, given: int | None, at_ms: int) -> list[Event]:
+    """One note says it for all; where a result is given, the others are noted one by one behind which it stands."""
     kept = [event for event in rows if event.seq < before]
     answered = {event.ref for event in kept if event.kind in (ev.COMPLETED, ev.FAILED, ev.ABANDON)}
     held = [event.seq for event in kept if event.kind == ev.STEP and event.seq not in answered and event.seq != given]
-    return [Event(before + i, ev.ATTEMPT, at_ms, seq, None, _HELD) for i, seq in enumerate(held)]
+    if given is None:
+        return [Event(before, ev.ATTEMPT, at_ms, None, None, RELEASED)] if held else []
+    return [Event(before + i, ev.ATTEMPT, at_ms, seq, None, HELD) for i, seq in enumerate(held)]
 
 
 def _time(rows: list[Event], before: int) -> int:

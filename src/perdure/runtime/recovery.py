@@ -21,16 +21,32 @@ if TYPE_CHECKING:
     from perdure.runtime.active import ActiveRun
 
 
+RELEASED = b'{"released":true}'
+"""A note about a whole run: it was let go while none of its steps was under way."""
+
+HELD = b'{"resolved":"held"}'
+"""A note about one step: it had not begun when its run was let go."""
+
+
 def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     """Go on from replayed history: `fresh` commands have no row yet, the other open ones may have begun."""
     active.new_commands(fresh)
     new = {command.seq for command in fresh}
+    released = rows[-1].kind == ev.ATTEMPT and rows[-1].data == RELEASED
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
+    deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED]
+    steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq not in new]
+    if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
+        # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
+        error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
+        active.note_event(None, {"crash": True, "steps": len(steps), "error": error})
+        deaths.append(active.kernel.seq)
     for command in [c for c in active.kernel.open.values() if c.seq not in new]:
         match command.kind:
             case ev.STEP:
-                _recover_step(active, command, notes.get(command.seq, []))
+                crashes = sum(seq > command.seq for seq in deaths)
+                _recover_step(active, command, notes.get(command.seq, []), crashes, released)
             case ev.SEND | ev.SPAWN:
                 active.todo.append(command)
             case ev.CHILD if active.inherited:
@@ -42,28 +58,28 @@ def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
     """The notes on attempts, by the row of their step."""
     notes: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        if row.kind == ev.ATTEMPT and row.data is not None:
+        if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
             raw = row.data if isinstance(row.data, bytes) else row.data.read()
             notes.setdefault(row.ref, []).append(msgspec.json.decode(raw))
     return notes
 
 
-def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]]) -> None:
+def _may_have_begun(command: Command, notes: list[dict[str, Any]], now_ms: int) -> bool:
+    last = notes[-1] if notes else {}
+    return "resolved" not in last and last.get("again_ms", 0) <= now_ms and not command.call.options.transactional
+
+
+def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]], crashes: int, released: bool) -> None:
     since = max((i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0)
-    failures = sum("error" in note and not note.get("crash") for note in notes[since:])
+    failures = sum("error" in note for note in notes[since:])
     last = notes[-1] if notes else {}
     now_ms = active.clock.now_ms()
-    options = command.call.options
-    may_have_begun = "resolved" not in last and last.get("again_ms", 0) <= now_ms and not options.transactional
-    attempt = max((note.get("attempt", 0) for note in notes), default=0) + 1
-    if may_have_begun and options.on_crash != "retry":
+    careful = command.call.options.on_crash != "retry"
+    begun = not released and _may_have_begun(command, notes, now_ms)
+    attempt = 1 + crashes + sum("error" in note for note in notes)
+    if begun and careful:
         _unknown_outcome(active, command, failures)
-        return
-    if may_have_begun:
-        error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
-        active.note_event(command.seq, {"attempt": attempt, "crash": True, "error": error})
-        attempt += 1
-    if "resolved" in last and options.on_crash != "retry":
+    elif careful and ("resolved" in last or released):
         # Should the process die again, this is how the next one knows that there is something to ask.
         active.note_event(command.seq, {"attempt": attempt, "began": True})
         active.begin_after_commit(command, attempt, failures)

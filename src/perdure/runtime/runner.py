@@ -55,8 +55,8 @@ class Runner:
         self._changed: set[asyncio.Event] = set()
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.TimerHandle | None = None
-        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost)
         self._schedule = Loop("schedule", self._claim_due)
+        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._schedule.wake)
         self._heart = Loop("lease", self._crew.beat)
         self.closing = False
 
@@ -83,6 +83,8 @@ class Runner:
     async def close(self, grace_s: float) -> None:
         """Let attempts end within the grace, let go of every run, leave."""
         self.closing = True
+        if self._watching is not None:
+            self._watching.cancel()
         await self._schedule.stop()
         for active in self.active.values():
             active.stopping = True
@@ -96,8 +98,6 @@ class Runner:
         await self._heart.stop()
         if self.execute and self.writer.trouble is None:
             await self._crew.leave()
-        if self._watching is not None:
-            self._watching.cancel()
         self.steps.close()
         for run in list(self._waiters):
             self._notify(run)

@@ -78,6 +78,9 @@ class StepHost(Protocol):
     run_id: str
     origin: int
 
+    @property
+    def owner(self) -> int: ...
+
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None: ...
 
     def holds_back(self, command: Command, attempt: int, failures: int) -> bool: ...
@@ -107,12 +110,12 @@ class StepAttempt:
 
     def heartbeat(self, value: Any = None) -> api.Ordered[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
-        self._write(Beat(self._host.run, self.seq, self.attempt, data, self._steps.clock.now_ms()))
+        self._write(Beat(self._host.run, self._host.owner, self.seq, self.attempt, data, self._steps.clock.now_ms()))
         return api.Ordered()
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode(item, f"the item for stream {stream!r}")
-        self._write(Emit(self._host.run, self.seq, self.attempt, [(stream, data)], self._steps.clock.now_ms()))
+        self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, [(stream, data)], self._steps.clock.now_ms()))
 
     def _write(self, write: Emit | Beat) -> None:
         self._steps.loop.call_soon_threadsafe(self._host.write, write)

@@ -172,9 +172,10 @@ class WakeBlocked:
 
 @dataclass(slots=True)
 class Emit:
-    """Items that a step's attempt emits: (stream, JSON)."""
+    """Items that a step's attempt emits: (stream, JSON); refused unless `owner` owns the run."""
 
     run: int
+    owner: int
     seq: int
     attempt: int
     items: list[tuple[str, bytes]]
@@ -183,9 +184,10 @@ class Emit:
 
 @dataclass(slots=True)
 class Beat:
-    """The last heartbeat of a step's attempt."""
+    """The last heartbeat of a step's attempt; refused unless `owner` owns the run."""
 
     run: int
+    owner: int
     seq: int
     attempt: int
     data: bytes

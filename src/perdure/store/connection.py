@@ -165,13 +165,14 @@ def _read_header(path: str) -> bytes:
 
 
 def _check_identity(connection: apsw.Connection, path: str) -> None:
-    application = connection.pragma("application_id")
-    version = connection.pragma("user_version")
+    with connection:  # one look: another process may be making the file at this moment
+        application = connection.pragma("application_id")
+        version = connection.pragma("user_version")
+        tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)
         return
-    tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
     if application or version or tables:
         raise StoreCorrupt(path, f"it belongs to another program (it has {', '.join(tables) or 'a foreign header'})")
 

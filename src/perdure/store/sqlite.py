@@ -129,9 +129,8 @@ class SqliteStore(Reader):
             self._rows.clear()
 
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
-        found = self._one(Q["owner_of"], (turn.run,))
-        if found is None or found[0] != turn.owner:
-            return LeaseLost(f"Worker {turn.owner}")
+        if (lost := self._not_owner(turn.run, turn.owner)) is not None:
+            return lost
         for row in turn.rows:
             if row.kind == FINISH and turn.finish is not None:
                 row.data = None  # stands in the run's own row
@@ -356,19 +355,28 @@ class SqliteStore(Reader):
 
     # --- steps ------------------------------------------------------------------------------------
 
-    def _emit(self, emit: b.Emit) -> None:
+    def _not_owner(self, run: int, owner: int) -> LeaseLost | None:
+        found = self._one(Q["owner_of"], (run,))
+        return LeaseLost(f"Worker {owner}") if found is None or found[0] != owner else None
+
+    def _emit(self, emit: b.Emit) -> LeaseLost | None:
+        if (lost := self._not_owner(emit.run, emit.owner)) is not None:
+            return lost
         attempt = emit.attempt or None
         rows = [(emit.run, name, emit.seq, attempt, data.decode() if attempt else None, emit.at_ms) for name, data in emit.items]
         self._db.executemany(Q["insert_stream"], rows)
+        return None
 
-    def _beat(self, beat: b.Beat) -> None:
+    def _beat(self, beat: b.Beat) -> LeaseLost | None:
+        if (lost := self._not_owner(beat.run, beat.owner)) is not None:
+            return lost
         self._db.execute(Q["insert_heartbeat"], (beat.run, beat.seq, beat.attempt, beat.data.decode(), beat.at_ms))
+        return None
 
     def _transact(self, transact: b.Transact) -> Event | PerdureError | None:
         """The user's writes and the step's row, together or not at all."""
-        found = self._one(Q["owner_of"], (transact.run,))
-        if found is None or found[0] != transact.owner:
-            return LeaseLost(f"Worker {transact.owner}")
+        if (lost := self._not_owner(transact.run, transact.owner)) is not None:
+            return lost
         self._flush()
         value, error = guarded(self._db, transact.work)
         row = transact.conclude(value, error)

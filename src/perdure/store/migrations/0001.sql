@@ -132,16 +132,20 @@ SELECT id, workflow, status,
 FROM run AS r;
 
 CREATE VIEW perdure_steps AS
-SELECT c.run_id, c.seq, c.name AS step,
+SELECT r.id AS run_id, c.seq, c.name AS step,
        CASE a.kind WHEN 'completed' THEN 'completed' WHEN 'failed' THEN 'failed' WHEN 'abandon' THEN 'abandoned' ELSE 'open' END AS status,
-       c.data AS args,
-       CASE a.kind WHEN 'completed' THEN a.data END AS result,
-       CASE a.kind WHEN 'failed' THEN a.data END AS error,
-       (SELECT count(*) FROM event AS n WHERE n.run = r.run AND n.kind = 'attempt' AND n.ref = c.seq) + 1 AS attempts,
-       c.at AS scheduled_at, a.at AS ended_at, a.took_ms
-FROM perdure_events AS c
-JOIN run AS r ON r.id = c.run_id
-LEFT JOIN perdure_events AS a ON a.run_id = c.run_id AND a.ref = c.seq AND a.kind IN ('completed', 'failed', 'abandon')
+       {{whole c.data of c.run}} AS args,
+       CASE a.kind WHEN 'completed' THEN {{whole a.data of a.run}} END AS result,
+       CASE a.kind WHEN 'failed' THEN {{whole a.data of a.run}} END AS error,
+       1 + (SELECT count(*) FROM event AS n WHERE n.run = c.run AND n.seq BETWEEN c.seq AND coalesce(a.seq, 9e15) AND n.kind = 'attempt'
+            AND (n.ref = c.seq OR n.ref IS NULL) AND (n.data ->> 'error') IS NOT NULL) AS attempts,
+       strftime('%Y-%m-%d %H:%M:%f', c.at_ms / 1000.0, 'unixepoch') AS scheduled_at,
+       strftime('%Y-%m-%d %H:%M:%f', a.at_ms / 1000.0, 'unixepoch') AS ended_at, a.took_ms
+FROM event AS c
+JOIN run AS r ON r.run = c.run
+LEFT JOIN event AS a ON a.run = c.run AND a.seq = (
+    SELECT x.seq FROM event AS x
+    WHERE x.run = c.run AND x.seq > c.seq AND x.ref = c.seq AND x.kind IN ('completed', 'failed', 'abandon') ORDER BY x.seq LIMIT 1)
 WHERE c.kind = 'step';
 
 CREATE VIEW perdure_messages AS
