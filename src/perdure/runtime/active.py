@@ -16,12 +16,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure.codec import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import LeaseLost, PerdureError, RunExists
-from perdure.runtime import recovery
+from perdure.errors import LeaseLost, PerdureError
+from perdure.runtime import effects, recovery
 from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
@@ -43,7 +42,7 @@ class RunHost(Protocol):
     store: b.Store
     history_rows_max: int
 
-    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
+    def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun: ...
 
     def woken(self, runs: list[int]) -> None: ...
 
@@ -177,7 +176,7 @@ class ActiveRun:
         turn = b.Turn(self.run, self.host.owner, self.rows, self.clock.now_ms(), self._taken, settled=self._settled)
         todo, notes = self.todo, self._notes
         self.rows, self._taken, self.todo, self._notes, self._settled = [], [], [], [], False
-        origins = [command for command in todo if command.kind != ev.STEP and self._add_effect(command, turn)]
+        origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
         self._stand(turn)
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
             self.host.writer.put(turn, partial(self._committed, origins, todo, notes), keep=True)
@@ -186,52 +185,11 @@ class ActiveRun:
         if turn.finish is not None or self._releasing:
             self._leave()
 
-    def _add_effect(self, command: Command, turn: b.Turn) -> bool:
-        """Add the write that a command is, if it is one."""
-        match command.kind:
-            case ev.SEND:
-                word = msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw])
-                key = command.key or f"run:{self.run}:{command.seq}"
-                channel = _decode(word["channel"])
-                turn.effects.append(b.Deliver(command.name or "", "message", turn.at_ms, channel, None, key, bytes(word["value"])))
-            case ev.CHILD | ev.SPAWN:
-                turn.effects.append(self._start_of(command, turn.at_ms))
-            case ev.EMIT:
-                turn.effects.append(b.Emit(self.run, self.host.owner, command.seq, 0, [(command.name or "", b"null")], command.at_ms))
-            case ev.TAG:
-                turn.tags = {**(turn.tags or {}), **_decode(command.data or b"{}")}
-                return False
-            case ev.ABANDON if (child := self._child_id(command)) is not None:
-                turn.effects.append(b.Deliver(child, "cancel", turn.at_ms, verb="cancel"))
-            case _:
-                return False
-        return True
-
-    def _start_of(self, command: Command, at_ms: int) -> b.StartRun:
-        word = msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw])
-        start = b.StartRun(
-            self._id_of(command, word), command.name or "", bytes(word["args"]), 0, at_ms, at_ms,
-            tags=_decode(word["tags"]) if "tags" in word else None,
-            queue=command.call.options.queue, timeout_ms=command.call.options.timeout_ms,
-        )  # fmt: skip
-        if command.kind == ev.CHILD:
-            start.parent, start.parent_seq = self.run, command.seq
-        return self.host.new_run(start, at_ms)
-
-    def _id_of(self, command: Command, word: dict[str, msgspec.Raw]) -> str:
-        return str(_decode(word["id"])) if "id" in word else f"{self.run_id}.{self.run}.{command.seq}"
-
-    def _child_id(self, abandon: Command) -> str | None:
-        command = abandon.call
-        if command is None or command.kind != ev.CHILD:
-            return None
-        return self._id_of(command, msgspec.json.decode(command.data or b"{}", type=dict[str, msgspec.Raw]))
-
     def _stand(self, turn: b.Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
         outcome = self.kernel.outcome
         if outcome is not None:
-            turn.finish = self._finish_of(outcome, turn)
+            turn.finish = effects.finish_of(self, outcome, turn.at_ms)
         elif self._blocked is not None and not self.inflight and self._held is None:
             turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
             self._releasing = True
@@ -294,23 +252,6 @@ class ActiveRun:
         due = self.kernel.due()
         return None if due is None else due[0]
 
-    def _finish_of(self, outcome: ev.Outcome, turn: b.Turn) -> b.Finish:
-        match outcome:
-            case ev.Completed(result):
-                return b.Finish("completed", result)
-            case ev.Failed(error):
-                return b.Finish("failed", error=error)
-            case ev.Cancelled():
-                return b.Finish("cancelled")
-            case ev.Continued(call, workflow, args):
-                start = b.StartRun(
-                    self.run_id, workflow, args, 0, turn.at_ms, turn.at_ms, queue=call.options.queue, timeout_ms=call.options.timeout_ms
-                )
-                row = self.host.store.run_row(self.run)
-                start.parent, start.parent_seq = row.parent, row.parent_seq
-                start.tags = _decode(row.tags) if row.tags else None
-                return b.Finish("completed", None, None, self.host.new_run(start, turn.at_ms), self.kernel.leftovers())
-
     # --- after the commit -------------------------------------------------------------------------
 
     def _committed(self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], result: Any) -> None:
@@ -320,8 +261,8 @@ class ActiveRun:
         for note in notes:
             _wake(note)
         if origins:
-            for command, answer in zip(origins, result.effects, strict=False):
-                self._answer(command, answer)
+            for command, answer in zip(origins, result.effects, strict=True):
+                effects.answer(self, command, answer)
             self.host.emitted()
             result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
         if result.woken:
@@ -341,30 +282,6 @@ class ActiveRun:
             park = b.Park("blocked", blocked_by="store", reason=f"its history could not be written: {error}", release=True)
             turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms(), park=park)
             self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
-
-    def _answer(self, command: Command, answer: Any) -> None:
-        """The outcome of a send, a spawn or a child's start."""
-        match command.kind, answer:
-            case ((ev.ABANDON | ev.EMIT), _):
-                pass  # a child that ended first needs no cancelling
-            case _, PerdureError():
-                self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(answer))
-            case ev.SEND, _:
-                self.input(ev.COMPLETED, ref=command.seq, data=b"null")
-            case ev.SPAWN, b.Started():
-                self.input(ev.COMPLETED, ref=command.seq, data=_encode(answer.id))
-            case ev.CHILD, b.Started(created=False):
-                self._adopt(command, answer)
-
-    def _adopt(self, command: Command, answer: b.Started) -> None:
-        """The child's id was taken: fine if it is our own child, else its outcome is only borrowed when it has one."""
-        row = self.host.store.run_row(answer.run)
-        if row.status == "completed":
-            self.input(ev.COMPLETED, ref=command.seq, data=row.result or b"null")
-        elif row.status in b.FINAL:
-            self.input(ev.FAILED, ref=command.seq, data=failure_of_run(row.id, row.status, row.error))
-        elif (row.parent, row.parent_seq) != (self.run, command.seq):
-            self.input(ev.FAILED, ref=command.seq, data=failure_of_verb(_taken(row)))
 
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
@@ -521,7 +438,3 @@ def _too_long(rows: int, rows_max: int, run_id: str) -> str:
         f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
         f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {run_id}`"
     )
-
-
-def _taken(row: b.RunRow) -> PerdureError:
-    return RunExists(row.id, "it is not a child of this run")

@@ -186,7 +186,7 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
-        await runner.start(start, now_ms)
+        await runner.start(start, definition, now_ms)
         return Run(self, run_id)
 
     async def run(self, call: Call[T], **options: Any) -> T:

@@ -7,6 +7,7 @@ parked leaves memory when there is too much of it; who waits for a run is told a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import OrderedDict
@@ -128,9 +129,9 @@ class Runner:
             self._loop.call_soon(self._load, run)
         return 0.0 if runs else 0.1
 
-    async def start(self, start: b.StartRun, now_ms: int) -> None:
+    async def start(self, start: b.StartRun, definition: Any, now_ms: int) -> None:
         """Write a new run; if it is ours to execute, it begins in the callback of its commit."""
-        start = self.new_run(start, now_ms)
+        start = self.new_run(start, definition, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: Any) -> None:
@@ -214,8 +215,11 @@ class Runner:
             self._loop.call_soon(check)
             await future
 
-    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
+    def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
+        if self.execute:
+            with contextlib.suppress(DefinitionError):  # another workflow has the name here: others may know this one
+                self.register(definition)
         here = self.execute and not self.closing and start.workflow in self.workflows
         now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
         start.seed = secrets.randbits(62)

@@ -1,0 +1,109 @@
+"""What follows from a run's commands outside its own history: sends, starts, cancels, stream items, its end.
+
+Rules: an effect is a write in the same transaction as the row that asked for it; a child's id is made from its
+parent's key, so that no two generations of a run share a child.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.codec import failure_of_run, failure_of_verb
+from perdure.core import events as ev
+from perdure.core.events import Command
+from perdure.errors import PerdureError, RunExists
+from perdure.store import base as b
+
+if TYPE_CHECKING:
+    from perdure.runtime.active import ActiveRun
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_words = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def add_effect(active: ActiveRun, command: Command, turn: b.Turn) -> bool:
+    """Add the write that a command is to the turn; False where it is none."""
+    match command.kind:
+        case ev.SEND:
+            turn.effects.append(_message(active, command, turn.at_ms))
+        case ev.CHILD | ev.SPAWN:
+            turn.effects.append(_start(active, command, turn.at_ms))
+        case ev.EMIT:
+            turn.effects.append(b.Emit(active.run, active.owner, command.seq, 0, [(command.name or "", b"null")], command.at_ms))
+        case ev.TAG:
+            turn.tags = {**(turn.tags or {}), **_decode(command.data or b"{}")}
+            return False
+        case ev.ABANDON if command.call is not None and command.call.kind == ev.CHILD:
+            child = _id_of(active, command.call, _words(command.call.data or b"{}"))
+            turn.effects.append(b.Deliver(child, "cancel", turn.at_ms, verb="cancel"))
+        case _:
+            return False
+    return True
+
+
+def _message(active: ActiveRun, command: Command, at_ms: int) -> b.Deliver:
+    word = _words(command.data or b"{}")
+    key = command.key or f"run:{active.run}:{command.seq}"
+    return b.Deliver(command.name or "", "message", at_ms, _decode(word["channel"]), None, key, bytes(word["value"]))
+
+
+def _start(active: ActiveRun, command: Command, at_ms: int) -> b.StartRun:
+    word = _words(command.data or b"{}")
+    options = command.call.options
+    start = b.StartRun(_id_of(active, command, word), command.name or "", bytes(word["args"]), 0, at_ms, at_ms)
+    start.tags = _decode(word["tags"]) if "tags" in word else None
+    start.queue, start.timeout_ms = options.queue, options.timeout_ms
+    if command.kind == ev.CHILD:
+        start.parent, start.parent_seq = active.run, command.seq
+    return active.host.new_run(start, command.call.definition, at_ms)
+
+
+def _id_of(active: ActiveRun, command: Command, word: dict[str, msgspec.Raw]) -> str:
+    return str(_decode(word["id"])) if "id" in word else f"{active.run_id}.{active.run}.{command.seq}"
+
+
+def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
+    """The end of a run as a write; a continued one hands on its id, its parent, its tags and its unread messages."""
+    match outcome:
+        case ev.Completed(result):
+            return b.Finish("completed", result)
+        case ev.Failed(error):
+            return b.Finish("failed", error=error)
+        case ev.Cancelled():
+            return b.Finish("cancelled")
+        case ev.Continued(call, workflow, args):
+            row = active.host.store.run_row(active.run)
+            start = b.StartRun(active.run_id, workflow, args, 0, at_ms, at_ms, None, row.parent, row.parent_seq)
+            start.tags = _decode(row.tags) if row.tags else None
+            start.queue, start.timeout_ms = call.options.queue, call.options.timeout_ms
+            return b.Finish("completed", None, None, active.host.new_run(start, call.definition, at_ms), active.kernel.leftovers())
+
+
+def answer(active: ActiveRun, command: Command, result: Any) -> None:
+    """Tell the workflow what became of its send, its spawn or its child's start."""
+    match command.kind, result:
+        case ((ev.ABANDON | ev.EMIT), _):
+            pass  # a child that ended first needs no cancelling
+        case _, PerdureError():
+            active.input(ev.FAILED, ref=command.seq, data=failure_of_verb(result))
+        case ev.SEND, _:
+            active.input(ev.COMPLETED, ref=command.seq, data=b"null")
+        case ev.SPAWN, b.Started():
+            active.input(ev.COMPLETED, ref=command.seq, data=_encode(result.id))
+        case ev.CHILD, b.Started(created=False):
+            _adopt(active, command, result)
+
+
+def _adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
+    """The child's id was taken: fine if it is our own child, else its outcome is borrowed if it has one."""
+    row = active.host.store.run_row(found.run)
+    if row.status == "completed":
+        active.input(ev.COMPLETED, ref=command.seq, data=row.result or b"null")
+    elif row.status in b.FINAL:
+        active.input(ev.FAILED, ref=command.seq, data=failure_of_run(row.id, row.status, row.error))
+    elif (row.parent, row.parent_seq) != (active.run, command.seq):
+        error = RunExists(row.id, "it is not a child of this run")
+        active.input(ev.FAILED, ref=command.seq, data=failure_of_verb(error))
