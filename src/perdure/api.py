@@ -59,6 +59,7 @@ class Definition(Generic[P, T]):
         if options.transactional:
             self.signature = _without_first(self.signature, name)
         self._fixed = _fixed_arity(self.signature)
+        self.compiled: Any = None  # the codec keeps here what it has made of the signature
         self.__name__ = getattr(fn, "__name__", name)
         self.__qualname__ = getattr(fn, "__qualname__", name)
         self.__doc__ = fn.__doc__
@@ -124,7 +125,7 @@ class Call(Coroutine[Any, Any, T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         loop = _loop.running()
         if loop is not None:
-            return cast("Generator[Any, Any, T_co]", loop.owner.issue(self).__await__())
+            return loop.owner.issue(self).__await__()  # type: ignore[no-any-return]
         if self.definition.kind == "workflow":
             raise NotInWorkflow(f"Awaiting workflow {self.definition.name}", "workflow; elsewhere start it with `await engine.run(call)`")
         return cast("Generator[Any, Any, T_co]", self._plain().__await__())

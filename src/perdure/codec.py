@@ -125,6 +125,7 @@ class Signature:
         self._positional = sum(kind in _POSITIONAL for kind in self._kinds)
         self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
         self._all_positional = self._positional == len(parameters)
+        self._all_required = self._all_positional and all(parameter.default is parameter.empty for parameter in parameters)
         self._result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
         self._box = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
@@ -145,7 +146,7 @@ class Signature:
         if raw == b"{}":
             return (), {}
         values = self._decode_each(raw) if self._read_box is None else self._decode_box(raw)
-        if self._all_positional and not any(value is UNSET for value in values):
+        if self._all_required or (self._all_positional and not any(value is UNSET for value in values)):
             return values, {}
         return self._spread(values)
 
@@ -284,15 +285,15 @@ _signatures: weakref.WeakKeyDictionary[Any, dict[tuple[str, bool], Signature]] =
 
 def signature_of(definition: Definition[..., Any]) -> Signature:
     """The compiled signature of a definition; made at the first use, when annotations can be resolved."""
-    found = definition.__dict__.get("_compiled")
+    found: Any = definition.compiled
     if found is None:
         of_function = _signatures.setdefault(definition.fn, {})
         key = (definition.name, definition.call_options.transactional)
         found = of_function.get(key)
         if found is None:
             found = of_function[key] = Signature(definition)
-        definition.__dict__["_compiled"] = found
-    return typing.cast("Signature", found)
+        definition.compiled = found
+    return found  # type: ignore[no-any-return]
 
 
 # --- for the kernel -------------------------------------------------------------------------------

@@ -182,7 +182,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> Future:
         future = Future(loop=self)
-        future.number = self.next_number()
+        self._number += 1
+        future.number = self._number
         return future
 
     def create_task(self, coro: Any, **options: Any) -> Any:

@@ -63,6 +63,7 @@ class Runner:
 
     @property
     def owner(self) -> int:
+        """Our number as a worker: what our runs belong to."""
         return self._crew.worker
 
     @property

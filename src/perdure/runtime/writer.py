@@ -9,7 +9,6 @@ until the store takes it, what a caller asked for is refused with the error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -49,8 +48,8 @@ class Writer:
         self._inline_only = store.path == ":memory:"
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
+        self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
         self.trouble: StoreError | None = None
 
     # --- what others call -------------------------------------------------------------------------
@@ -58,12 +57,15 @@ class Writer:
     def put(self, write: Write, done: Callable[[Any], None], *, keep: bool) -> None:
         """Queue a write; with `keep` it is tried until the store takes it."""
         self._queue.append((write, done, keep))
-        self._schedule()
+        self._transacts += type(write) is Transact
+        if not self._scheduled and not self._collecting:
+            self._schedule()
 
     def touch(self, dirty: Dirty) -> None:
         """Ask `dirty` for its writes just before the next transaction, so that they come as one."""
         self._dirty.append(dirty)
-        self._schedule()
+        if not self._scheduled and not self._collecting:
+            self._schedule()
 
     async def ask(self, write: Write) -> Any:
         """Write and wait for the commit; raises what the store answers with."""
@@ -86,10 +88,9 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
-        while not self._idle.is_set() and self.trouble is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S_MIN):
-                    await self._idle.wait()
+        while (self._queue or self._dirty or self._busy) and self.trouble is None:
+            self._news = asyncio.Event()
+            await self._news.wait()
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -97,22 +98,20 @@ class Writer:
     # --- transactions -----------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._collecting:
-            self._scheduled = True
-            self._idle.clear()
-            self._loop.call_soon(self._flush)
+        self._scheduled = True
+        self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Let everybody hand in what they have, then write it, unless the thread is still at the last batch."""
         self._scheduled = False
         self._collect()
-        if self._busy:
+        queue = self._queue
+        if not queue and self._news is not None:
+            self._news.set()
+        if self._busy or not queue:
             return
-        if not self._queue:
-            self._idle.set()
-            return
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
-        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not any(type(write) is Transact for write, _, _ in batch)):
+        batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not self._transacts):
             self._write_inline(batch)
         else:
             self._write_in_thread(batch)
@@ -163,6 +162,10 @@ class Writer:
         self._finish(batch, results)
 
     def _finish(self, batch: list[_Entry], results: Any) -> None:
+        if self._transacts:
+            self._transacts -= sum(type(write) is Transact for write, _, _ in batch)
+        if self._news is not None:
+            self._news.set()
         if isinstance(results, StoreError):
             self._refused(batch, results)
             return
@@ -171,10 +174,8 @@ class Writer:
             self.trouble, self._retry_s = None, RETRY_S_MIN
         for (_, done, _), result in zip(batch, results, strict=True):
             done(result)
-        if self._queue or self._dirty:
+        if (self._queue or self._dirty) and not self._scheduled:
             self._schedule()
-        elif not self._scheduled:
-            self._idle.set()
 
     def _refused(self, batch: list[_Entry], error: StoreError) -> None:
         """The store took nothing: tell the callers, and keep what the engine must not lose."""
@@ -185,8 +186,8 @@ class Writer:
             if not keep:
                 done(error)
         self._queue.extendleft(entry for entry in reversed(batch) if entry[2])
+        self._transacts += sum(keep and type(write) is Transact for write, _, keep in batch)
         if not self._queue and not self._dirty:
-            self._idle.set()
             return
         self._scheduled = True
         self._loop.call_later(self._retry_s, self._flush)
