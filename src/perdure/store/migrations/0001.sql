@@ -48,7 +48,6 @@ CREATE INDEX run_open ON run (status, run) WHERE status <> 'completed';
 CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE event (
-    id            INTEGER PRIMARY KEY,
     run           INTEGER NOT NULL,
     seq           INTEGER NOT NULL,
     kind          TEXT NOT NULL,
@@ -57,9 +56,9 @@ CREATE TABLE event (
     data          TEXT,
     at_ms         INTEGER NOT NULL,
     took_ms       INTEGER,
-    edited        INTEGER
-) STRICT;
-CREATE UNIQUE INDEX event_seq ON event (run, seq);
+    edited        INTEGER,
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE chunk (
     id            INTEGER PRIMARY KEY,
