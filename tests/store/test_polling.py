@@ -1,0 +1,79 @@
+"""Polling stays flat: every query that an idle engine repeats finds its rows by an index, and reads no finished run.
+
+How long a poll takes is measured in `benchmarks/polling.py`; here it is shown why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import Limits
+from perdure.store import base as b
+from perdure.store import queries
+from perdure.store.sqlite import SqliteStore
+
+Q = queries.load("sqlite.sql")
+
+POLLS: list[tuple[str, tuple[Any, ...]]] = [
+    ("next_due", ("main",)),
+    ("due_runs", ('["main"]', 10**12, 100)),
+    ("inboxes_of", (1,)),
+    ("paused_of", (1,)),
+    ("workers", ()),
+    ("worker_alive", (1,)),
+    ("owner_of", (1,)),
+    ("status_of", (1,)),
+    ("inbox", (1, 0)),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    opened = SqliteStore(str(tmp_path / "perdure.db"), limits=Limits())
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(("name", "bindings"), POLLS, ids=[name for name, _ in POLLS])
+def test_a_poll_goes_by_an_index(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> None:
+    plan = [row[3] for row in store._db.execute("EXPLAIN QUERY PLAN " + Q[name], bindings)]
+    scans = [line for line in plan if line.startswith("SCAN") and "USING" not in line and "json_each" not in line]
+    assert plan
+    assert scans == []
+
+
+def _finish(store: SqliteStore, first: int, last: int) -> None:
+    for n in range(first, last):
+        (started,) = store.write([b.StartRun(f"main-{n}", "main", b"{}", n, n, None, owner=1)], True)
+        assert isinstance(started, b.Started)
+        (ended,) = store.write([b.Turn(started.run, 1, [], n, finish=b.Finish("completed", b"1"))], True)
+        assert isinstance(ended, b.Written)
+
+
+def _work_of(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> int:
+    """How many instructions of SQLite's machine a query takes: the same on every computer."""
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    store._db.set_progress_handler(count, 1)
+    try:
+        store._db.execute(Q[name], bindings).fetchall()
+    finally:
+        store._db.set_progress_handler(None)
+    return steps
+
+
+@pytest.mark.parametrize(("name", "bindings"), POLLS, ids=[name for name, _ in POLLS])
+def test_a_poll_takes_the_same_work_however_many_runs_have_finished(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> None:
+    store.write([b.JoinWorker("test", "here", 1, "", 0, 10**15)], True)
+    _finish(store, 0, 10)
+    few = _work_of(store, name, bindings)
+    _finish(store, 10, 400)
+    assert _work_of(store, name, bindings) <= few + 5
