@@ -17,6 +17,7 @@ from perdure import (
     Limits,
     PerdureError,
     Retry,
+    RunBlocked,
     RunCancelled,
     RunFailed,
     continue_as,
@@ -435,3 +436,32 @@ async def test_an_engine_that_closes_while_a_transaction_is_under_way_leaves_a_h
         asyncio.get_running_loop().call_later(0.05, go.set)
     async with Engine(db, workflows=[main]) as engine:
         assert await (await engine.get("m")).result(4) == 4
+
+
+@awaited
+async def test_a_known_key_is_taken_without_a_word_also_after_the_end(db: str) -> None:
+    """A webhook that was sent again got RunFinished, though its message had arrived."""
+    async with Engine(db, workflows=[listen]) as engine:
+        run = await engine.start(listen(), id="m")
+        await run.send(7, channel="x", key="k")
+        assert await run.result(3) == 7
+        await run.send(7, channel="x", key="k")
+
+
+@awaited
+async def test_resume_of_a_blocked_run_says_that_it_is_blocked(db: str) -> None:
+    """It said that it had resumed the run, and did nothing."""
+
+    @workflow
+    async def endless() -> None:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async with Engine(db, workflows=[endless]) as engine:
+        run = await engine.start(endless(), id="m")
+        await reached(run, "blocked")
+        with pytest.raises(RunBlocked, match="without waiting"):
+            await engine.resume("m")
+        with pytest.raises(RunBlocked) as error:
+            await run.result(3)
+        assert type(error.value) is RunBlocked

@@ -123,14 +123,17 @@ async def _run(request: Request) -> int:
     path, name = loading.split_target(request.target)
     module = loading.load(path)
     workflows = loading.workflows_of(module)
-    definition = loading.pick(module, workflows, name)
-    call = None if request.may_go_on else loading.make_call(definition, request.words)
+
+    def asked_for() -> Call[Any]:
+        return loading.make_call(loading.pick(module, workflows, name), request.words)
+
+    call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)
     with _stop_signals() as stopped:
         async with Engine(request.store, workflows=list(workflows.values())) as engine:
             run = await _known(engine, request) if call is None else None
             if run is None:
-                call = call or loading.make_call(definition, request.words)
+                call = call or asked_for()
                 run, note = await _begin(engine, request, call)
             else:
                 note = await _progress_note(engine, run)

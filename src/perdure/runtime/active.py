@@ -19,7 +19,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import LeaseLost, PerdureError
+from perdure.errors import LeaseLost, Nondeterminism, PerdureError
 from perdure.runtime import effects, recovery
 from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
@@ -112,7 +112,7 @@ class ActiveRun:
         try:
             commands = kernel.feed(event)
         except Exception as error:  # of one run: the others must not suffer for it
-            self.block("nondeterminism", getattr(error, "reason", None) or f"{type(error).__name__}: {error}")
+            self.block_by(error)
             return
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block("history", _too_long(kernel.seq, self.host.history_rows_max, self.run_id))
@@ -132,6 +132,13 @@ class ActiveRun:
             elif command.kind in _EXECUTED:
                 self.todo.append(command)
         self.touch()
+
+    def block_by(self, error: Exception) -> None:
+        """Stop because the code and the history have parted, or the code can't be executed at all."""
+        if isinstance(error, Nondeterminism):
+            self.block("nondeterminism", error.reason)
+        else:
+            self.block("code", str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}")
 
     def block(self, by: str, reason: str) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""

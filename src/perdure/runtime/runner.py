@@ -184,10 +184,10 @@ class Runner:
                 if not fresh:  # else it is a moment old, and who sends to it will wake it
                     active.take_inbox()
         except PerdureError as error:
-            active.block("nondeterminism", getattr(error, "reason", str(error)))
+            active.block_by(error)
         except Exception as error:
             log.exception("run %s can't be executed", row.id)
-            active.block("nondeterminism", f"{type(error).__name__}: {error}")
+            active.block_by(error)
 
     def _kernel(self, row: b.RunRow) -> Kernel:
         definition = self.workflows[row.workflow]

@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
-from perdure.errors import InboxFull, LeaseLost, PerdureError, RunExists, RunFinished, RunNotFound
+from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound
 from perdure.store import base as b
 from perdure.store import chunks, connection, queries
 from perdure.store.guarding import guarded
@@ -276,6 +276,8 @@ class SqliteStore(Reader):
         if found is None:
             return RunNotFound(message.run_id)
         run, status, _ = found
+        if message.key is not None and self._one(Q["key_used"], (run, message.key)) is not None:
+            return b.Woken(run)  # it has arrived before; who sends again need not know when the run ended
         if status in b.FINAL:
             return RunFinished(message.run_id, status, message.verb)
         if message.kind == "cancel" and (ended := self._one(Q["end_unstarted"], (message.at_ms, run))) is not None:
@@ -310,7 +312,7 @@ class SqliteStore(Reader):
         found = self._one(Q["run_of_id"], (steer.run_id,))
         if found is None:
             return RunNotFound(steer.run_id)
-        run, status, _ = found
+        run, status, reason = found
         if status in b.FINAL:
             return RunFinished(steer.run_id, status, steer.verb)
         match steer.verb, status:
@@ -320,6 +322,8 @@ class SqliteStore(Reader):
                 self._db.execute(Q["pause"], (run,))
             case ("resume", "paused") | ("retry", "blocked" | "paused"):
                 self._db.execute(Q["go_on"], (steer.at_ms, run))
+            case "resume", "blocked":
+                return RunBlocked(steer.run_id, reason or "")
             case _:
                 pass  # it runs already
         return b.Woken(run)

@@ -76,7 +76,10 @@ UPDATE inbox SET taken = 0 WHERE run = ? AND taken IS NULL;
 UPDATE inbox SET taken = ?, data = NULL WHERE id = ?;
 
 -- name: run_of_id
-SELECT run, status, owner FROM run WHERE id = ?;
+SELECT run, status, reason FROM run WHERE id = ?;
+
+-- name: key_used
+SELECT 1 FROM inbox WHERE run = ? AND key = ?;
 
 -- name: inbox_size
 SELECT count(*) FROM inbox WHERE run = ? AND taken IS NULL;
@@ -179,7 +182,7 @@ SELECT worker, name, host, pid, born, lease_ms FROM worker WHERE ended_ms IS NUL
 
 -- name: wake_blocked
 UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
-WHERE status = 'blocked' AND blocked_by = 'nondeterminism' AND workflow IN (SELECT value FROM json_each(?2));
+WHERE status = 'blocked' AND blocked_by IN ('nondeterminism', 'code') AND workflow IN (SELECT value FROM json_each(?2));
 
 -- name: insert_stream
 INSERT INTO stream (run, name, seq, attempt, data, at_ms) VALUES (?, ?, ?, ?, ?, ?);
