@@ -40,7 +40,6 @@ COMMANDS = frozenset({STEP, CHILD, SPAWN, SEND, TIMER, EMIT, TAG, PATCH, REJECT,
 
 # notes
 ATTEMPT = "attempt"
-NOTES = frozenset({ATTEMPT})
 
 
 class Chunked(Protocol):

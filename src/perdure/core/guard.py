@@ -7,9 +7,11 @@ reading the clock raise no audit event, so they are not caught here.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from perdure.errors import NotDeterministic
@@ -96,10 +98,21 @@ def _called_by_machinery() -> bool:
     return False
 
 
+def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        _hook(event, args)
+        return function(*args, **kwargs)
+
+    return checked
+
+
 def _install() -> None:
     global _installed
     _installed = True
     sys.addaudithook(_hook)
+    if sys.version_info < (3, 12):  # starting a thread raises no audit event there
+        threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
     handle = logging.Logger.handle
 
     def handle_unless_muted(self: logging.Logger, record: logging.LogRecord) -> None:

@@ -73,9 +73,6 @@ class TimerHandle(Handle):
             self._cancelled = True
             self.loop.owner.timer_cancelled(self)
 
-    def when(self) -> float:
-        return self.when_ms / 1000
-
 
 class Future(asyncio.Future[Any]):
     """A future with a stable hash, which tells its owner when workflow code cancels it.
@@ -220,23 +217,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def get_debug(self) -> bool:
         return False
 
-    def is_running(self) -> bool:
-        return _asyncio_events._get_running_loop() is self
-
     def is_closed(self) -> bool:
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Unretrieved errors of abandoned tasks; the run's own outcome is recorded elsewhere."""
-
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """As above."""
-
-    async def shutdown_asyncgens(self) -> None:
-        """Nothing to do: generators are dropped with the run."""
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Nothing to do: there is no executor."""
 
 
 _outer_hook: Any = None

@@ -1,0 +1,222 @@
+"""The kernel by hand: matching, diffs, patches, messages, timers and endings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.core.support import Hand
+
+from perdure import Nondeterminism, patched, receive, step, workflow
+from perdure.api import Call
+from perdure.core import events as ev
+from perdure.core.loop import EndlessTurn
+
+
+@step
+async def fetch(url: str) -> int:
+    return 1
+
+
+@step
+async def other(url: str) -> int:
+    return 1
+
+
+@workflow
+async def recorded() -> int:
+    await fetch("a")
+    return await fetch("b")
+
+
+@workflow(name="recorded")
+async def renamed() -> int:
+    await fetch("a")
+    return await other("b")
+
+
+@workflow(name="recorded")
+async def changed() -> int:
+    await fetch("a")
+    return await fetch("c")
+
+
+@workflow(name="recorded")
+async def shorter() -> int:
+    return await fetch("a")
+
+
+@workflow(name="recorded")
+async def longer() -> int:
+    await asyncio.gather(fetch("a"), other("x"))
+    return 1
+
+
+DIFFS: list[tuple[Call[Any], list[str]]] = [
+    (renamed(), ["history, row 4: step fetch", "code now asks for: step other", '{"url":"b"}']),
+    (changed(), ["history, row 4: step fetch", '{"url":"b"}', '{"url":"c"}']),
+    (shorter(), ["history, row 4: step fetch", "code now asks for: finish completed"]),
+    (longer(), ["history, row 3: completed", "code now asks for: step other"]),
+]
+
+
+@pytest.mark.parametrize(("call", "says"), DIFFS, ids=["other step", "other arguments", "less", "more"])
+def test_a_difference_is_told_in_words(call: Call[Any], says: list[str]) -> None:
+    hand = Hand(recorded())
+    hand.answer()
+    with pytest.raises(Nondeterminism) as error:
+        Hand(call, hand.rows)
+    for words in [*says, "Nothing was changed", "patched()"]:
+        assert words in str(error.value)
+
+
+def test_long_arguments_are_shown_where_they_differ() -> None:
+    @workflow(name="w")
+    async def before() -> int:
+        return await fetch("x" * 5000 + "old")
+
+    @workflow(name="w")
+    async def after() -> int:
+        return await fetch("x" * 5000 + "new")
+
+    with pytest.raises(Nondeterminism) as error:
+        Hand(after(), Hand(before()).rows)
+    assert "old" in str(error.value)
+    assert "new" in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_patch_is_off_for_old_runs_and_on_for_new_ones() -> None:
+    @workflow(name="w")
+    async def before() -> list[int]:
+        return [await fetch("a"), await fetch("b")]
+
+    @workflow(name="w")
+    async def after() -> list[int]:
+        found = [await fetch("a")]
+        if patched("twice"):
+            found.append(await other("a"))
+        return [*found, await fetch("b")]
+
+    old = Hand(before())
+    old.answer()
+    assert [command.name for command in Hand(after(), old.rows).kernel.open.values()] == ["fetch"]
+    new = Hand(after())
+    new.answer()
+    again = Hand(after(), new.rows)
+    assert [command.name for command in again.kernel.open.values()] == ["other"]
+    again.answer()
+    again.answer()
+    assert again.kernel.outcome == ev.Completed(b"[1,1,1]")
+
+
+def test_a_loop_that_never_waits_is_stopped() -> None:
+    @workflow
+    async def spins() -> None:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    with pytest.raises(EndlessTurn, match="without waiting"):
+        Hand(spins())
+
+
+def test_timers_of_one_moment_fire_in_the_order_in_which_they_were_set() -> None:
+    order: list[int] = []
+
+    async def nap(n: int) -> None:
+        await asyncio.sleep(5)
+        order.append(n)
+
+    @workflow
+    async def naps() -> None:
+        await asyncio.sleep(-1)
+        await asyncio.gather(*(nap(n) for n in range(4)))
+
+    hand = Hand(naps())
+    while (due := hand.kernel.due()) is not None:
+        hand.feed(ev.FIRED, ref=due[1])
+    assert order == [0, 1, 2, 3]
+
+
+def test_a_message_goes_to_the_next_receiver_when_the_first_has_given_up() -> None:
+    @workflow
+    async def two() -> list[str]:
+        async def first() -> str:
+            try:
+                async with asyncio.timeout(1):
+                    return await receive("x", str)
+            except TimeoutError:
+                return "gave up"
+
+        return list(await asyncio.gather(first(), receive("x", str)))
+
+    hand = Hand(two())
+    due = hand.kernel.due()
+    assert due is not None
+    hand.feed(ev.FIRED, ref=due[1])
+    hand.feed(ev.MESSAGE, name="x", data=b'"mail"')
+    assert hand.kernel.outcome == ev.Completed(b'["gave up","mail"]')
+
+
+def test_a_message_of_another_type_is_noted_and_passed_over() -> None:
+    @workflow
+    async def wants() -> int:
+        return await receive("x", int)
+
+    hand = Hand(wants())
+    (rejected,) = hand.feed(ev.MESSAGE, name="x", data=b'"word"')
+    assert rejected.kind == ev.REJECT
+    hand.feed(ev.MESSAGE, name="x", data=b"5")
+    assert hand.kernel.outcome == ev.Completed(b"5")
+
+
+def test_sys_exit_in_a_workflow_fails_the_run_only() -> None:
+    @workflow
+    async def leaves() -> None:
+        raise SystemExit(3)
+
+    assert "SystemExit" in Hand(leaves()).error
+
+
+def test_what_is_left_behind_is_cancelled_and_may_clean_up() -> None:
+    @workflow
+    async def leaves() -> int:
+        async def background() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await other("cleaning")
+
+        task = asyncio.create_task(background())
+        await asyncio.sleep(0)
+        assert not task.done()
+        return 1
+
+    hand = Hand(leaves())
+    assert hand.kernel.outcome is None
+    assert [command.name for command in hand.kernel.open.values()] == ["other"]
+    hand.answer()
+    assert hand.kernel.outcome == ev.Completed(b"1")
+
+
+def test_sets_of_asyncio_are_plain_outside_of_workflows() -> None:
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(asyncio.sleep(0)) for _ in range(3)]
+        done, pending = await asyncio.wait(tasks)
+        assert (type(done), type(pending), len(done)) == (set, set, 3)
+
+    asyncio.run(main())
+
+
+def test_wait_keeps_the_order_in_which_things_were_given() -> None:
+    @workflow
+    async def waits() -> list[str]:
+        tasks = [asyncio.create_task(fetch(name), name=name) for name in "dbca"]
+        done, _ = await asyncio.wait(tasks)
+        return [task.get_name() for task in done]
+
+    hand = Hand(waits())
+    for _ in range(4):
+        hand.answer()
+    assert hand.kernel.outcome == ev.Completed(b'["d","b","c","a"]')
