@@ -15,7 +15,7 @@ from asyncio import events as _asyncio_events
 from asyncio import tasks as _asyncio_tasks
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.core import guard
 from perdure.core.limits import TURN_CALLBACKS_MAX
@@ -30,14 +30,6 @@ class EndlessTurn(PerdureError, RuntimeError):
             f"The workflow ran {TURN_CALLBACKS_MAX:,} callbacks without waiting for anything durable. "
             "A loop over asyncio.sleep(0)? Await a step, a timer or a message in it."
         )
-
-
-class TimerOwner(Protocol):
-    """Who is told about timers: the kernel, which makes them durable."""
-
-    def timer_set(self, handle: TimerHandle) -> None: ...
-
-    def timer_cancelled(self, handle: TimerHandle) -> None: ...
 
 
 class Handle:
