@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import resource
 import statistics
 import tempfile
@@ -120,6 +121,7 @@ async def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the table as an SVG file")
     parser.add_argument("--only", choices=["sequential", "crowd", "latency", "polling"])
     options = parser.parse_args()
+    gc.freeze()  # as `perdure worker` does: what was imported need not be looked through again and again
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         rows: list[tuple[str, float, str]] = []

@@ -84,7 +84,7 @@ def _no_form(what: str, type_: Any, reason: str) -> str:
 def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | None) -> bytes:
     try:
         raw = slot.encode(value)
-        found = slot.compare(value, slot.decode(raw))
+        found = None if slot.surely_same(value) else slot.compare(value, slot.decode(raw))
     except DefinitionError:
         raise
     except Exception as error:
@@ -107,6 +107,10 @@ def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
     if limit_bytes is not None and len(raw) > limit_bytes:
         raise PayloadTooLarge(where, len(raw), limit_bytes)
     return raw
+
+
+def _surely_same(slot: Slot, value: Any) -> bool:
+    return slot.surely_same(value)
 
 
 # --- signatures -----------------------------------------------------------------------------------
@@ -168,6 +172,8 @@ class Signature:
             return None
         try:
             raw = ENCODER.encode(self._box(*values))
+            if all(map(_surely_same, self._slots, values)):
+                return raw
             back = msgspec.structs.astuple(self._read_box(raw))[: len(values)]
             found = same_plain(values, back) if self._plain else difference(values, back)
         except Exception:

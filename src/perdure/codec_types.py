@@ -35,15 +35,25 @@ class Unsupported(TypeError):
     """A type that has no JSON form."""
 
 
+_SCALARS = (str, int, bool)
+_INT_MAX = 2**63 - 1  # beyond it JSON readers differ, so those are compared
+
+
 class Slot:
     """One annotated place for a value. `native` slots are written and read by the plain encoder and decoder."""
 
-    __slots__ = ("decode", "encode", "label", "native", "plain", "type")
+    __slots__ = ("decode", "encode", "label", "native", "plain", "scalar", "type")
 
     def __init__(self, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], *, native: bool, plain: bool) -> None:
         self.type, self.label = type_, label_of(type_)
         self.encode, self.decode = encode, decode
         self.native, self.plain = native, plain
+        self.scalar = type_ if type_ in _SCALARS else None
+
+    def surely_same(self, value: Any) -> bool:
+        """Whether the value is one of those that always come back: nothing has to be compared then."""
+        cls = type(value)
+        return cls is self.scalar and (cls is not int or -_INT_MAX <= value <= _INT_MAX)
 
     def compare(self, value: Any, back: Any) -> Difference | None:
         return same_plain(value, back) if self.plain else difference(value, back)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -303,6 +304,7 @@ async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[
 
 def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
     """Run it and end the process, without waiting for steps in threads beyond their grace: they are tried again."""
+    gc.freeze()  # what was imported stays, so the collector need not look through it again and again
     try:
         code = run_async(main)
     except click.exceptions.Exit as leaving:

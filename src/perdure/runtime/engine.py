@@ -36,8 +36,8 @@ UNSET: Any = object()
 class Run(Generic[T]):
     """A run, by its id: `result()` waits for its end, the other verbs are the engine's."""
 
-    def __init__(self, engine: Engine, run_id: str) -> None:
-        self._engine, self.id = engine, run_id
+    def __init__(self, engine: Engine, run_id: str, key: int | None = None) -> None:
+        self._engine, self.id, self._key = engine, run_id, key
 
     def __repr__(self) -> str:
         return f"<run {self.id}>"
@@ -49,7 +49,7 @@ class Run(Generic[T]):
         person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
         """
         async with asyncio.timeout(timeout):
-            return cast("T", await self._engine._result(self.id))
+            return cast("T", await self._engine._result(self.id, self._key))
 
     async def status(self) -> str:
         """One of the statuses: pending, running, waiting, paused, blocked, completed, failed, cancelled."""
@@ -186,8 +186,8 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
-        await runner.start(start, definition, now_ms)
-        return Run(self, run_id)
+        started = await runner.start(start, definition, now_ms)
+        return Run(self, run_id, started.run)
 
     async def run(self, call: Call[T], **options: Any) -> T:
         """Start a run and wait for its result; takes what `start` takes."""
@@ -325,8 +325,10 @@ class Engine:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def _result(self, run_id: str) -> Any:
-        run = self._store.run_key(run_id)
+    async def _result(self, run_id: str, key: int | None) -> Any:
+        if key is not None and self._runner.executes(key):
+            await self._runner.wait_for_news(key)
+        run = self._store.run_key(run_id)  # not the key from before: a retried run goes on under the id with another
         while True:
             row = self._store.outcome(run)
             if row.successor is not None:

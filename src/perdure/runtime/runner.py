@@ -130,7 +130,12 @@ class Runner:
             self._loop.call_soon(self._load, run)
         return 0.0 if runs else 0.1
 
-    async def start(self, start: b.StartRun, definition: Any, now_ms: int) -> None:
+    def executes(self, run: int) -> bool:
+        """Whether a run is in memory here, so that its end will be told."""
+        active = self.active.get(run)
+        return active is not None and not active.gone
+
+    async def start(self, start: b.StartRun, definition: Any, now_ms: int) -> b.Started:
         """Write a new run; if it is ours to execute, it begins in the callback of its commit."""
         start = self.new_run(start, definition, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -146,9 +151,10 @@ class Runner:
                 self._schedule.wake()
 
         self.writer.put(start, done, keep=False)
-        result = await future
+        result: b.Started | PerdureError = await future
         if isinstance(result, PerdureError):
             raise result
+        return result
 
     def _load(self, run: int) -> None:
         active = self.active.get(run)

@@ -128,9 +128,15 @@ class Gate:
         self._free = places
         self._line: deque[Callable[[], None]] = deque()
 
+    def take(self) -> bool:
+        """Go in at once, if there is a place."""
+        if self._free <= 0:
+            return False
+        self._free -= 1
+        return True
+
     def enter(self, begin: Callable[[], None]) -> None:
-        if self._free > 0:
-            self._free -= 1
+        if self.take():
             begin()
         else:
             self._line.append(begin)
@@ -176,6 +182,9 @@ class Steps:
         """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
         running = Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
+        if wait_ms <= 0 and gate.take():
+            self._begin(running, gate, host, command, attempt, failures, done)
+            return running
         begin = partial(self._begin, running, gate, host, command, attempt, failures, done)
         if wait_ms > 0:
             self.loop.call_later(wait_ms / 1000, gate.enter, begin)
