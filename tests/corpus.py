@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,12 +49,13 @@ async def fails(why: str) -> int:
 
 @dataclass
 class Case:
-    """A workflow's call, and the messages that it needs: (channel, JSON)."""
+    """A workflow's call, and what it needs: messages as (channel, JSON), a cancel, a time limit of the whole run."""
 
     name: str
     call: Call[Any]
     messages: list[tuple[str, bytes]] = field(default_factory=list)
     cancelled: bool = False
+    timeout_ms: int | None = None
 
 
 @workflow
@@ -255,6 +256,161 @@ async def patched_code() -> list[int]:
     return found
 
 
+@workflow
+async def group_that_fails() -> list[str]:
+    """One task of a group fails: the others are cancelled, and their clean-up awaits steps."""
+    found: list[str] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_cleaning(found))
+            group.create_task(_failing())
+    except* StepFailed as errors:
+        found.append(str(len(errors.exceptions)))
+    return found
+
+
+async def _cleaning(found: list[str]) -> None:
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        found.append(f"cleaned {await double(1)}")
+        raise
+
+
+async def _failing() -> None:
+    await fails("in a group")
+
+
+@workflow
+async def errors_as_values() -> list[str]:
+    found = await asyncio.gather(double(1), fails("one"), child(6), fails("two"), return_exceptions=True)
+    return [type(one).__name__ if isinstance(one, BaseException) else str(one) for one in found]
+
+
+@workflow
+async def refuses_to_be_cancelled() -> list[str]:
+    seen: list[str] = []
+    for _ in range(3):
+        try:
+            await asyncio.sleep(0.05)
+            seen.append("slept")
+        except asyncio.CancelledError:
+            seen.append(f"not now {await double(3)}")
+    return seen
+
+
+@workflow
+async def limited() -> int:
+    """The run's own time limit goes off in the first or the second sleep, and the clean-up outlives it."""
+    try:
+        await asyncio.sleep(0.02)
+        await asyncio.sleep(60)
+    finally:
+        await double(1)
+    return 0
+
+
+@workflow
+async def several_listeners() -> list[int]:
+    """Two wait on one channel; the one whose time is up must not take a message with it."""
+
+    async def listen(seconds: float) -> int:
+        try:
+            async with asyncio.timeout(seconds):
+                return await receive("a", int)
+        except TimeoutError:
+            return -1
+
+    found = await asyncio.gather(listen(0.005), listen(0.03), listen(100))
+    return [*found, await listen(100)]
+
+
+@workflow
+async def barrier_and_condition() -> list[int]:
+    barrier, condition = asyncio.Barrier(3), asyncio.Condition()
+    order: list[int] = []
+
+    async def meet(n: int) -> None:
+        await double(n)
+        await barrier.wait()
+        async with condition:
+            order.append(n)
+            condition.notify_all()
+
+    async def watch() -> None:
+        async with condition:
+            await condition.wait_for(lambda: len(order) == 3)
+
+    await asyncio.gather(watch(), *(meet(n) for n in range(3)))
+    return order
+
+
+@workflow
+async def waits_in_sets() -> list[int]:
+    """Sets of tasks, walked and joined as people do it; the order is the schedule's, not the addresses'."""
+    waiting = {asyncio.create_task(double(n)) for n in range(7)}
+    found: list[int] = []
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=0.01)
+        found += [task.result() for task in done]
+        if len(found) == 3:
+            waiting = waiting | {asyncio.create_task(double(100))}
+    return found
+
+
+@workflow
+async def left_in_the_middle() -> list[int]:
+    """An async generator that is not walked to its end, and a task that is cancelled before it began."""
+    found = []
+    async with contextlib.aclosing(_tidy(5)) as numbers:
+        async for number in numbers:
+            found.append(number)
+            if len(found) == 2:
+                break
+    never = asyncio.create_task(_plain(50))
+    never.cancel()
+    await asyncio.wait([never])
+    return found
+
+
+async def _tidy(n: int) -> AsyncGenerator[int, None]:
+    try:
+        for i in range(n):
+            yield await double(i)
+    finally:
+        await double(n)
+
+
+@workflow
+async def continues_in_a_group(n: int) -> int:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_plain(n))
+        if n > 0:
+            await double(n)
+            continue_as(continues_in_a_group(n - 1))
+    return n
+
+
+@workflow(name="changed")
+async def before_the_change(n: int) -> list[int]:
+    found = list(await asyncio.gather(double(n), double(n + 1)))
+    await asyncio.sleep(0.01)
+    return [*found, await double(n + 2)]
+
+
+@workflow(name="changed")
+async def after_the_change(n: int) -> list[int]:
+    found = list(await asyncio.gather(double(n), double(n + 1)))
+    await asyncio.sleep(0.01)
+    if patched("ask first"):
+        found.append(await double(50))
+    found.append(await double(n + 2))
+    return found + ([await double(60)] if patched("ask first") else [])
+
+
+BEFORE, AFTER = Case("before", before_the_change(1)), Case("after", after_the_change(1))
+"""One workflow before and after a change."""
+
 CASES = [
     Case("sequential", sequential(6)),
     Case("gathered", gathered(6)),
@@ -274,4 +430,13 @@ CASES = [
     Case("nested", nested()),
     Case("leaves_work_behind", leaves_work_behind()),
     Case("patched_code", patched_code()),
+    Case("group_that_fails", group_that_fails()),
+    Case("errors_as_values", errors_as_values()),
+    Case("refuses_to_be_cancelled", refuses_to_be_cancelled(), cancelled=True),
+    Case("limited", limited(), timeout_ms=30),
+    Case("several_listeners", several_listeners(), [("a", b"1"), ("a", b"2"), ("a", b"3"), ("a", b"4")]),
+    Case("barrier_and_condition", barrier_and_condition()),
+    Case("waits_in_sets", waits_in_sets()),
+    Case("left_in_the_middle", left_in_the_middle()),
+    Case("continues_in_a_group", continues_in_a_group(2)),
 ]

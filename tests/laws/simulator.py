@@ -7,12 +7,14 @@ as the one that did not; nothing here waits, sleeps or touches a store.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from tests.corpus import Case
 
-from perdure.codec import JsonCodec, failure_of_step
+from perdure.codec import JsonCodec, failure_of_run, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
@@ -20,12 +22,36 @@ from perdure.core.replay import Kernel
 CODEC = JsonCodec()
 BEGIN_MS = 1_800_000_000_000
 ROWS_MAX = 2_000
+_NOTE = b'{"attempt":1,"error":{"type":"OSError","message":"once"},"again_ms":0}'
 
 
-def kernel_of(case: Case) -> Kernel:
+class Watching(JsonCodec):
+    """Keeps what workflow code is handed: results, errors and messages, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def _keep(self, value: Any) -> Any:
+        self.seen.append(repr(value))
+        return value
+
+    def decode_result(self, call: Any, raw: bytes) -> Any:
+        return self._keep(super().decode_result(call, raw))
+
+    def decode(self, raw: bytes, type_: Any, where: str) -> Any:
+        return self._keep(super().decode(raw, type_, where))
+
+    def decode_failure(self, call: Any, raw: bytes) -> Exception:
+        error: Exception = self._keep(super().decode_failure(call, raw))
+        return error
+
+
+def kernel_of(case: Case, codec: JsonCodec = CODEC) -> Kernel:
     """A fresh kernel for a case, with nothing fed."""
     definition, call = case.call.definition, case.call
-    return Kernel(lambda: definition.fn(*call.args, **call.kwargs), definition, RunFacts("run", definition.name, 42), CODEC)
+    facts = RunFacts("run", definition.name, 42, case.timeout_ms)
+    return Kernel(lambda: definition.fn(*call.args, **call.kwargs), definition, facts, codec)
 
 
 def row_of(command: Command) -> Event:
@@ -35,23 +61,31 @@ def row_of(command: Command) -> Event:
 
 @dataclass
 class World:
-    """One run under one schedule. `rows` is what a store would have; `crash` drops the kernel and replays them."""
+    """One run under one schedule. `rows` is what a store would have; `crash` drops the kernel and replays them.
+
+    With `noise`, rows come in between that workflow code must not notice: failed attempts, and answers to what it
+    has abandoned.
+    """
 
     case: Case
     seed: int
     rows: list[Event] = field(default_factory=list)
+    noise: bool = False
+    codec: JsonCodec = CODEC
 
     def __post_init__(self) -> None:
-        self.kernel = kernel_of(self.case)
+        self.kernel = kernel_of(self.case, self.codec)
+        if self.rows:
+            self.rows += [row_of(command) for command in self.kernel.replay(self.rows)]
 
-    def run(self, crash_after: int | None = None) -> Kernel:
-        """Go on until the workflow has ended; with `crash_after`, crash once behind that many rows."""
+    def run(self, crash_after: int | Iterable[int] | None = None) -> Kernel:
+        """Go on until the workflow has ended; with `crash_after`, crash once behind each of these numbers of rows."""
+        crashes = sorted([crash_after] if isinstance(crash_after, int) else crash_after or [])
         if not self.rows:
             self._feed(self.kernel.stamp(ev.START, BEGIN_MS))
         while self.kernel.outcome is None:
-            if crash_after is not None and len(self.rows) >= crash_after:
-                self.crash(crash_after)
-                crash_after = None
+            if crashes and len(self.rows) >= crashes[0]:
+                self.crash(crashes.pop(0))
                 continue
             assert len(self.rows) < ROWS_MAX, f"seed {self.seed}: {self.case.name} does not end"
             self._next()
@@ -61,7 +95,7 @@ class World:
         """Lose the process and every row behind `rows`; what the code asks for then is new again."""
         self.kernel.discard()
         self.rows = self.rows[:rows]
-        self.kernel = kernel_of(self.case)
+        self.kernel = kernel_of(self.case, self.codec)
         self.rows += [row_of(command) for command in self.kernel.replay(self.rows)]
 
     def _feed(self, event: Event) -> None:
@@ -72,12 +106,9 @@ class World:
         """One input: an answer, a timer, a message or the cancel, as the seed and the number of rows say."""
         dice = random.Random(f"{self.seed}/{len(self.rows)}")
         at_ms = self.rows[-1].at_ms + dice.choice([0, 1, 7, 40])
-        options: list[tuple[str, int]] = [("answer", seq) for seq in self.kernel.open]
-        taken = sum(row.kind == ev.MESSAGE for row in self.rows)
-        if taken < len(self.case.messages):
-            options.append(("message", taken))
-        if self.case.cancelled and len(self.rows) > 4 and not any(row.kind == ev.CANCEL for row in self.rows):
-            options.append(("cancel", 0))
+        if self.noise and dice.random() < 0.3 and self._disturb(dice, at_ms):
+            return
+        options = self._options()
         due = self.kernel.due()
         if due is not None and (due[0] <= at_ms or not options):
             self._feed(self.kernel.stamp(ev.FIRED, max(at_ms, due[0]), ref=due[1]))
@@ -92,6 +123,26 @@ class World:
                 self._feed(self.kernel.stamp(ev.MESSAGE, at_ms, name=channel, data=data))
             case _:
                 self._feed(self.kernel.stamp(ev.CANCEL, at_ms))
+
+    def _options(self) -> list[tuple[str, int]]:
+        options = [("answer", seq) for seq in self.kernel.open]
+        taken = sum(row.kind == ev.MESSAGE for row in self.rows)
+        if taken < len(self.case.messages):
+            options.append(("message", taken))
+        if self.case.cancelled and len(self.rows) > 4 and not any(row.kind == ev.CANCEL for row in self.rows):
+            options.append(("cancel", 0))
+        return options
+
+    def _disturb(self, dice: random.Random, at_ms: int) -> bool:
+        """A row that changes nothing for the workflow: a failed attempt is noted, or an answer comes too late."""
+        answered = {row.ref for row in self.rows if row.kind in (ev.COMPLETED, ev.FAILED)}
+        late = [row.ref for row in self.rows if row.kind == ev.ABANDON and row.ref not in answered]
+        trying = [seq for seq, command in self.kernel.open.items() if command.kind == ev.STEP]
+        if late and (not trying or dice.random() < 0.5):
+            self._feed(self.kernel.stamp(ev.COMPLETED, at_ms, ref=dice.choice(late), data=b'"too late"'))
+        elif trying:
+            self.rows.append(self.kernel.stamp(ev.ATTEMPT, at_ms, ref=dice.choice(trying), data=_NOTE))
+        return bool(late or trying)
 
     def _answer(self, command: Command, at_ms: int) -> None:
         kind, data = outcome_of(command)
@@ -108,6 +159,8 @@ def outcome_of(command: Command) -> tuple[str, bytes]:
             return ev.COMPLETED, msgspec.json.encode(list(word["word"]))
         case ev.STEP, _:
             return ev.FAILED, failure_of_step(CODEC.encode_error(ValueError(word["why"])), 2, False)
+        case ev.CHILD, _ if word["args"]["n"] % 7 == 6:
+            return ev.FAILED, failure_of_run("a child", "failed", CODEC.encode_error(ValueError("six")))
         case ev.CHILD, _:
             return ev.COMPLETED, msgspec.json.encode(2 * word["args"]["n"])
         case ev.SPAWN, _:

@@ -177,10 +177,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         options.pop("eager_start", None)  # an eager task would run before its turn
-        name = options.pop("name", None)
+        if options.get("name") is None:  # asyncio's own names count through the process
+            options["name"] = f"Task-{self._number + 1}"
         task = Task(coro, loop=self, **options)
-        if name is not None:
-            task.set_name(name)
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_pruned:
             self._tasks = [task for task in self._tasks if not task.done()]

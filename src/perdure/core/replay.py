@@ -8,6 +8,7 @@ command's kind, name and arguments with its row, and a difference stops before a
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random as _rng
 from collections import deque
 from collections.abc import Sequence
@@ -124,7 +125,8 @@ class Kernel:
         ref = event.ref or 0
         match event.kind:
             case ev.START:
-                self._task = self.loop.create_task(self._run())
+                # A context of its own: variables that the caller has set would differ on replay.
+                self._task = self.loop.create_task(self._run(), context=contextvars.Context())
             case ev.COMPLETED if (command := self._close(ref)) is not None:
                 self._resolve(self._futures.pop(ref), command, data or b"null")
             case ev.FAILED if (command := self._close(ref)) is not None:
