@@ -151,7 +151,8 @@ def test_what_can_not_be_put_together_again_is_one_piece(raw: bytes) -> None:
     for is_args in (True, False):
         shelf = Shelf()
         text = shelf.put_raw(raw, is_args)
-        assert recipe(text) == [[1, 1]] or raw.startswith(b'{"a":{')
+        # What is merely deep is taken apart where the interpreter's recursion limit lets it; it comes back either way.
+        assert recipe(text) == [[1, 1]] or raw.startswith((b'{"a":{', b"[["))
 
 
 def test_deep_nesting() -> None:
