@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import subprocess
@@ -135,7 +134,7 @@ def test_another_process_with_another_hash_seed_replays_the_same(hash_seed: str)
     for case in hash_cases():
         world = World(case, seed=5)
         world.run()
-        histories[case.name] = [dataclasses.astuple(row) for row in world.rows]
+        histories[case.name] = [msgspec.structs.astuple(row) for row in world.rows]
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
     done = subprocess.run(

@@ -12,8 +12,9 @@ So the order of rows is the order of execution, and replay needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 # inputs
 START = "start"
@@ -50,8 +51,7 @@ class Chunked(Protocol):
     def read(self) -> bytes: ...
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct, gc=False):
     """One row of a history.
 
     `ref` is the `seq` of the command that an input or a note answers; `name` is a step, workflow,
@@ -70,8 +70,7 @@ class Event:
     edited: bool = False
 
 
-@dataclass(slots=True)
-class Command:
+class Command(msgspec.Struct, gc=False):
     """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn."""
 
     seq: int
@@ -85,27 +84,23 @@ class Command:
     edited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, gc=False):
     """The workflow returned; `result` is JSON."""
 
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """The workflow raised; `error` is the recorded error as JSON."""
 
     error: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True, gc=False):
     """The workflow was cancelled and let it happen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Continued:
+class Continued(msgspec.Struct, frozen=True, gc=False):
     """The workflow asked for a successor under the same id; `call` is the successor's call."""
 
     call: Any
@@ -134,8 +129,7 @@ class Codec(Protocol):
     def decode_failure(self, call: Any, raw: bytes) -> Exception: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(msgspec.Struct, frozen=True, gc=False):
     """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit."""
 
     run_id: str

@@ -102,11 +102,12 @@ class Task(asyncio.Task[Any]):
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """See the module's text; `owner` is told about timers, `now_ms` is set by each input."""
 
-    def __init__(self, owner: Any) -> None:
+    def __init__(self, owner: Any, first_number: int = 0) -> None:
         self.owner = owner
         self.now_ms = 0
         self._ready: deque[Handle] = deque()
-        self._number = 0
+        # asyncio keeps the tasks of all loops in one set: runs that counted from the same number would all collide.
+        self._first_number = self._number = first_number
         self._tasks: list[Task] = []
         self._tasks_pruned = 64
         self._agens: list[Any] = []
@@ -178,7 +179,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         options.pop("eager_start", None)  # an eager task would run before its turn
         if options.get("name") is None:  # asyncio's own names count through the process
-            options["name"] = f"Task-{self._number + 1}"
+            options["name"] = f"Task-{self._number - self._first_number + 1}"
         task = Task(coro, loop=self, **options)
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_pruned:

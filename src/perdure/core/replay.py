@@ -39,7 +39,7 @@ class Kernel:
 
     def __init__(self, main: ev.Main, definition: Any, facts: RunFacts, codec: Codec) -> None:
         self.facts, self.codec = facts, codec
-        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # what it refuses is added after the class
+        self.loop = WorkflowLoop(self, facts.seed)  # type: ignore[abstract]  # what it refuses is added after the class
         self._random: _rng.Random | None = None
         self.seq = 0
         self.open: dict[int, Command] = {}

@@ -11,7 +11,6 @@ import contextvars
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,12 +22,12 @@ from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, PerdureError
+from perdure.runtime import eager
 from perdure.runtime.clock import SystemClock
 from perdure.store.base import Beat, Emit
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """How a step ended: kind completed or failed, with JSON, and how long the last attempt took."""
 
     kind: str
@@ -175,7 +174,7 @@ class Steps:
         self.loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(limits.threads_max, thread_name_prefix="perdure-step")
         self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
-        self._ended: list[tuple[Done, Command, Ended | None]] = []
+        self._ended: list[tuple[Gate, Done, Command, Ended | None]] = []
         self._on_ended = on_ended
 
     def start(self, host: StepHost, command: Command, attempt: int, failures: int, wait_ms: int, done: Done) -> Running:
@@ -193,7 +192,7 @@ class Steps:
         return running
 
     def _begin(self, running: Running, gate: Gate, *rest: Any) -> None:
-        running.task = asyncio.Task(self._carry_out(running, gate, *rest), loop=self.loop)
+        running.task = eager.start(self._carry_out(running, gate, *rest), self.loop)
 
     async def _carry_out(
         self, running: Running, gate: Gate, host: StepHost, command: Command, attempt: int, failures: int, done: Done
@@ -218,10 +217,9 @@ class Steps:
         except asyncio.CancelledError:
             if not running.cancelled:
                 ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
-        gate.leave()
         if not self._ended:
             self._on_ended(self)
-        self._ended.append((done, command, ended))
+        self._ended.append((gate, done, command, ended))
 
     async def _after_failure(
         self, host: StepHost, command: Command, attempt: int, failures: int, error: BaseException, took_ms: int
@@ -246,7 +244,8 @@ class Steps:
     def collect(self) -> None:
         """Report what has ended since the last time; called just before a transaction."""
         ended, self._ended = self._ended, []
-        for done, command, outcome in ended:
+        for gate, done, command, outcome in ended:
+            gate.leave()
             done(command, outcome)
 
     def close(self) -> None:

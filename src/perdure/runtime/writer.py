@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
+from perdure.runtime import eager
 from perdure.store.base import Store, Transact, Write
 
 log = logging.getLogger("perdure")
 
 INLINE_MS_MAX = 2.0
 ROWS_OF_A_LARGE_BATCH = 50
+ROUNDS_MAX = 4  # transactions in a row before the event loop gets its turn
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
 
@@ -48,6 +50,7 @@ class Writer:
         self._inline_only = store.path == ":memory:"
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
+        self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
         self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
         self.trouble: StoreError | None = None
@@ -102,14 +105,24 @@ class Writer:
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Let everybody hand in what they have, then write it, unless the thread is still at the last batch."""
-        self._scheduled = False
-        self._collect()
+        """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
+        self._scheduled, self._retry = True, None
+        for _ in range(ROUNDS_MAX):
+            self._collect()
+            if self._busy or not self._queue:
+                break
+            self._write_next()
+            if self._retry is not None or not eager.idle(self._loop):
+                break
+        self._scheduled = self._retry is not None
+        if not self._queue and not self._dirty:
+            if self._news is not None:
+                self._news.set()
+        elif not self._busy and not self._scheduled:
+            self._schedule()
+
+    def _write_next(self) -> None:
         queue = self._queue
-        if not queue and self._news is not None:
-            self._news.set()
-        if self._busy or not queue:
-            return
         batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
         if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not self._transacts):
             self._write_inline(batch)
@@ -190,7 +203,7 @@ class Writer:
         if not self._queue and not self._dirty:
             return
         self._scheduled = True
-        self._loop.call_later(self._retry_s, self._flush)
+        self._retry = self._loop.call_later(self._retry_s, self._flush)
         self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
 
 

@@ -8,8 +8,9 @@ the rest of the batch alone. Reads see the last commit and never wait for a writ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from perdure.core.events import Command, Event
 from perdure.errors import PerdureError
@@ -20,8 +21,7 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 # --- what is written ------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class StartRun:
+class StartRun(msgspec.Struct, gc=False):
     """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody."""
 
     id: str
@@ -39,19 +39,17 @@ class StartRun:
     timeout_ms: int | None = None
 
 
-@dataclass(slots=True)
-class Finish:
+class Finish(msgspec.Struct, gc=False):
     """How a run ended: status, and its result or error as JSON. `successor` goes on under the same id."""
 
     status: str
     result: bytes | None = None
     error: bytes | None = None
     successor: StartRun | None = None
-    leftovers: list[tuple[str, bytes]] = field(default_factory=list)
+    leftovers: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Park:
+class Park(msgspec.Struct, gc=False):
     """Where a run stands after a turn: its status (None: as it was), what it waits for, whether its owner lets go of it."""
 
     status: str | None
@@ -62,16 +60,15 @@ class Park:
     reason: str | None = None
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(msgspec.Struct, gc=False):
     """Rows for a run's history, and what follows from them; refused with `LeaseLost` unless `owner` owns it."""
 
     run: int
     owner: int
     rows: list[Event | Command]
     at_ms: int
-    taken: list[tuple[int, int]] = field(default_factory=list)
-    effects: list[Write] = field(default_factory=list)
+    taken: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    effects: list[Write] = msgspec.field(default_factory=list)
     park: Park | None = None
     finish: Finish | None = None
     tags: dict[str, Any] | None = None
@@ -79,8 +76,7 @@ class Turn:
     """True when the run has got on since its last crash, so that its count of crashes starts anew."""
 
 
-@dataclass(slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, gc=False):
     """Something for a run's inbox: kind message, cancel or resolve; `run_id` may be a full public id only."""
 
     run_id: str
@@ -93,8 +89,7 @@ class Deliver:
     verb: str = "send to"
 
 
-@dataclass(slots=True)
-class Steer:
+class Steer(msgspec.Struct, gc=False):
     """A person's word about a run: pause, resume, retry or unblock."""
 
     run_id: str
@@ -102,8 +97,7 @@ class Steer:
     at_ms: int
 
 
-@dataclass(slots=True)
-class ForkRun:
+class ForkRun(msgspec.Struct, gc=False):
     """A new run from the rows of another before `before_seq`, with `extra` rows behind them.
 
     With `replace` it takes over the id of its source, whose own id gets a suffix: that is how a failed run is
@@ -115,15 +109,14 @@ class ForkRun:
     before_seq: int
     at_ms: int
     seed: int
-    extra: list[Event] = field(default_factory=list)
+    extra: list[Event] = msgspec.field(default_factory=list)
     args: bytes | None = None
     edit_step: int | None = None
     edit_args: bytes | None = None
     replace: bool = False
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct, gc=False):
     """Make `owner` the owner of up to `limit` runs that are due, and of `only`, if given, nothing else."""
 
     owner: int
@@ -132,8 +125,7 @@ class Claim:
     now_ms: int
 
 
-@dataclass(slots=True)
-class JoinWorker:
+class JoinWorker(msgspec.Struct, gc=False):
     """A process that wants to execute runs."""
 
     name: str
@@ -144,16 +136,14 @@ class JoinWorker:
     lease_ms: int
 
 
-@dataclass(slots=True)
-class KeepLease:
+class KeepLease(msgspec.Struct, gc=False):
     """Extend a worker's lease; gives False when it was declared dead meanwhile."""
 
     worker: int
     lease_ms: int
 
 
-@dataclass(slots=True)
-class EndWorker:
+class EndWorker(msgspec.Struct, gc=False):
     """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones."""
 
     worker: int
@@ -162,16 +152,14 @@ class EndWorker:
     crashes_max: int = 3
 
 
-@dataclass(slots=True)
-class WakeBlocked:
+class WakeBlocked(msgspec.Struct, gc=False):
     """Give runs that were blocked by nondeterminism another try, now that new code may have been deployed."""
 
     workflows: tuple[str, ...]
     now_ms: int
 
 
-@dataclass(slots=True)
-class Emit:
+class Emit(msgspec.Struct, gc=False):
     """Items that a step's attempt emits: (stream, JSON); refused unless `owner` owns the run."""
 
     run: int
@@ -182,8 +170,7 @@ class Emit:
     at_ms: int
 
 
-@dataclass(slots=True)
-class Beat:
+class Beat(msgspec.Struct, gc=False):
     """The last heartbeat of a step's attempt; refused unless `owner` owns the run."""
 
     run: int
@@ -194,8 +181,7 @@ class Beat:
     at_ms: int
 
 
-@dataclass(slots=True)
-class Transact:
+class Transact(msgspec.Struct, gc=False):
     """A transactional step: `work` gets the store's connection; `conclude` makes its rows from what came of it."""
 
     run: int
@@ -212,8 +198,7 @@ Write = (
 # --- what comes back ------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Started:
+class Started(msgspec.Struct, gc=False):
     """The run's key; `created` is False when a run with this id, workflow and arguments was there already, `owned`
     is True when it is new and its writer executes it.
     """
@@ -224,24 +209,21 @@ class Started:
     owned: bool = False
 
 
-@dataclass(slots=True)
-class Written:
+class Written(msgspec.Struct, gc=False):
     """A turn is in the file: results of its effects, and the keys of runs that have new things in their inbox."""
 
     effects: list[Any]
     woken: list[int]
 
 
-@dataclass(slots=True)
-class Woken:
+class Woken(msgspec.Struct, gc=False):
     """The run with this key has something to look at, and so have `others`."""
 
     run: int
-    others: list[int] = field(default_factory=list)
+    others: list[int] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class RunRow:
+class RunRow(msgspec.Struct, gc=False):
     """A run as the store has it; payloads are whole JSON."""
 
     run: int
@@ -274,8 +256,7 @@ class RunRow:
     history_rows: int
 
 
-@dataclass(slots=True)
-class OutcomeRow:
+class OutcomeRow(msgspec.Struct, gc=False):
     """How a run stands or ended; `result` and `error` are whole JSON."""
 
     status: str
@@ -288,8 +269,7 @@ class OutcomeRow:
     reason: str | None
 
 
-@dataclass(slots=True)
-class InboxRow:
+class InboxRow(msgspec.Struct, gc=False):
     """Something that a run has not taken into its history yet."""
 
     id: int
@@ -301,16 +281,14 @@ class InboxRow:
     at_ms: int
 
 
-@dataclass(slots=True)
-class StreamItem:
+class StreamItem(msgspec.Struct, gc=False):
     """One item of a stream, as JSON, with its position for reading on."""
 
     position: int
     data: bytes
 
 
-@dataclass(slots=True)
-class WorkerRow:
+class WorkerRow(msgspec.Struct, gc=False):
     """A process that executes runs, or did."""
 
     worker: int
