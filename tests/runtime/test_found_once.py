@@ -465,3 +465,28 @@ async def test_resume_of_a_blocked_run_says_that_it_is_blocked(db: str) -> None:
         with pytest.raises(RunBlocked) as error:
             await run.result(3)
         assert type(error.value) is RunBlocked
+
+
+@awaited
+async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_and_after_its_commit(db: str) -> None:
+    """It was taken for one that had begun before the crash: begun at once, begun again after the commit, noted as a crash."""
+    executed: list[int] = []
+
+    @step
+    async def effect(n: int) -> int:
+        executed.append(n)
+        await asyncio.sleep(0)
+        return n
+
+    @workflow
+    async def patient() -> int:
+        return await effect(await receive("x", int))
+
+    async with Engine(db, workflows=[patient]) as engine:
+        await reached(await engine.start(patient(), id="p"), "waiting")
+    async with Engine(db) as engine:  # does not know the workflow, so the message waits in the inbox
+        await engine.send("p", 7, channel="x")
+    async with Engine(db, workflows=[patient]) as engine:
+        assert await (await engine.get("p")).result() == 7
+        history = [event.kind for event in await engine.history("p")]
+    assert (executed, history.count("attempt")) == ([7], 0)

@@ -29,20 +29,20 @@ HELD = b'{"resolved":"held"}'
 
 
 def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
-    """Go on from replayed history: `fresh` commands have no row yet, the other open ones may have begun."""
+    """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may have begun."""
     active.new_commands(fresh)
-    new = {command.seq for command in fresh}
+    last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
     released = rows[-1].kind == ev.ATTEMPT and rows[-1].data == RELEASED
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
     deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED]
-    steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq not in new]
+    steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
     if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
         error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
         active.note_event(None, {"crash": True, "steps": len(steps), "error": error})
         deaths.append(active.kernel.seq)
-    for command in [c for c in active.kernel.open.values() if c.seq not in new]:
+    for command in [c for c in active.kernel.open.values() if c.seq <= last_seq]:
         match command.kind:
             case ev.STEP:
                 crashes = sum(seq > command.seq for seq in deaths)
