@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from perdure import __version__
-from perdure.cli import executing, looking, mending, starting, steering
+from perdure.cli import checking, executing, looking, mending, starting, steering
 from perdure.cli.common import Commands
 
 __all__ = ["main"]
@@ -37,7 +37,7 @@ def main() -> None:
 
 for section, commands in {
     "Start": [starting.init, executing.run, executing.worker],
-    "Look": [looking.ls, looking.show, looking.tail, looking.doctor],
+    "Look": [looking.ls, looking.show, looking.tail, looking.doctor, checking.check],
     "Steer": [steering.send, steering.pause, steering.resume, steering.cancel],
     "Mend": [mending.retry, mending.resolve, mending.fork],
 }.items():

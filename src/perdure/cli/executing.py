@@ -284,12 +284,7 @@ def _what_next(info: RunInfo, request: Request) -> str:
 
 
 async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[str], None]) -> int:
-    workflows: dict[str, loading.AnyWorkflow] = {}
-    for file in files:
-        path, _ = loading.split_target(file)
-        for name, definition in loading.workflows_of(loading.load(path)).items():
-            if workflows.setdefault(name, definition).fn is not definition.fn:
-                raise misuse(f"{file} has a workflow {name!r}, and so has another of these files.")
+    workflows = loading.workflows_in(files)
     with _stop_signals() as stopped:
         async with Engine(store, workflows=list(workflows.values()), close_grace=grace):
             tell(f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and loses nothing.")

@@ -100,6 +100,17 @@ def workflows_of(module: ModuleType) -> dict[str, AnyWorkflow]:
     return found
 
 
+def workflows_in(files: Iterable[str]) -> dict[str, AnyWorkflow]:
+    """Every workflow of several files, by name."""
+    found: dict[str, AnyWorkflow] = {}
+    for file in files:
+        path, _ = split_target(file)
+        for name, definition in workflows_of(load(path)).items():
+            if found.setdefault(name, definition).fn is not definition.fn:
+                raise misuse(f"{file} has a workflow {name!r}, and so has another of these files.")
+    return found
+
+
 def pick(module: ModuleType, workflows: dict[str, AnyWorkflow], name: str | None) -> AnyWorkflow:
     """The workflow that was named; else the one called like the file, or main; else the only one."""
     if name is not None:

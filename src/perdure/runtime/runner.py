@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.api import Workflow
-from perdure.codec import JsonCodec, signature_of
+from perdure.codec import JsonCodec
 from perdure.core import discard
 from perdure.core import events as ev
-from perdure.core.events import RunFacts
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import DefinitionError, PerdureError
 from perdure.runtime.active import ActiveRun
+from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
 from perdure.runtime.loops import Loop
@@ -196,13 +196,7 @@ class Runner:
             active.block_by(error)
 
     def _kernel(self, row: b.RunRow) -> Kernel:
-        definition = self.workflows[row.workflow]
-
-        def main() -> Any:
-            args, kwargs = signature_of(definition).decode_args(row.args)
-            return definition.fn(*args, **kwargs)
-
-        return Kernel(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms), self.codec)
+        return kernel_of(row, self.workflows[row.workflow], self.codec)
 
     async def check_result(self, row: b.RunRow, seq: int, data: bytes) -> None:
         """Raise what is wrong with a result that a person gives for a step, where its code is known."""

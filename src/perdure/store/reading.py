@@ -103,6 +103,11 @@ class Reader:
             found = self._all(query, status, workflow, before, limit)
         return [self.run_row(run) for (run,) in found]
 
+    def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:
+        """Keys of runs that have not ended, newest first; an empty `workflows` is every one, no `limit` is all of them."""
+        names = msgspec.json.encode(workflows).decode() if workflows else None
+        return [run for (run,) in self._all("unfinished_runs", names, -1 if limit is None else limit)]
+
     def statuses(self, runs: Sequence[int]) -> dict[int, tuple[str, int | None, int | None]]:
         """Status, successor and owner of each run."""
         found = {run: self._all("status_of", run) for run in runs}

@@ -223,6 +223,12 @@ SELECT run FROM run INDEXED BY run_open
 WHERE status <> 'completed' AND status = ?1 AND (?2 IS NULL OR workflow = ?2) AND (?3 IS NULL OR run < ?3)
 ORDER BY run DESC LIMIT ?4;
 
+-- name: unfinished_runs
+SELECT run FROM run INDEXED BY run_open
+WHERE status <> 'completed' AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')
+  AND (?1 IS NULL OR workflow IN (SELECT value FROM json_each(?1)))
+ORDER BY run DESC LIMIT ?2;
+
 -- name: list_tagged_runs
 SELECT t.run FROM tag AS t JOIN run AS r ON r.run = t.run
 WHERE t.key = ?5 AND t.value = ?6 AND (?1 IS NULL OR r.status = ?1) AND (?2 IS NULL OR r.workflow = ?2) AND (?3 IS NULL OR t.run < ?3)

@@ -1,0 +1,283 @@
+"""`check`: whether the code that is about to be deployed fits the runs that are under way.
+
+Rules: it only looks: nothing is executed, claimed or written; results go to stdout, progress to stderr; what is alike
+is shown once, however many runs it concerns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from click.core import ParameterSource
+
+from perdure.cli import lint, loading, words
+from perdure.cli.common import Exit, json_option, misuse, say, store_option
+from perdure.runtime.checking import Checked, Checker, OutOfTime
+from perdure.runtime.runner import add_workflow
+
+REPLAY_SECONDS_MAX = 60.0
+GROUPS_MAX = 20  # differences that are shown in full
+IDS_SHOWN_MAX = 5
+
+# verdict: in words for one run, for several, and what to do where the reason does not say it
+_VERDICTS = {
+    "would_block": ("would block", "would block", ""),
+    "would_fail": ("would fail", "would fail", "It would end as failed as soon as it goes on. Put the code right."),
+    "does_not_fit": (
+        "has values that no longer fit",
+        "have values that no longer fit",
+        "Keep the old type for these runs: a new field needs a default, a changed one a workflow of a new name.",
+    ),
+    "unknown_workflow": (
+        "has an unknown workflow",
+        "have an unknown workflow",
+        "Name its file with another --app, keep the old name with @workflow(name=...), or choose workflows with --workflow.",
+    ),
+    "stays_blocked": ("stays blocked", "stay blocked", "It is blocked already, so this does not count as an error."),
+}
+
+
+@dataclass
+class Alike:
+    """Runs with the same trouble: the first one in full, of the others a few ids."""
+
+    first: Checked
+    ids: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass
+class Tally:
+    """What is kept of all runs, however many there are."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    mended: int = 0
+    alike: dict[Any, Alike] = field(default_factory=dict)
+    untold: int = 0
+    failed: bool = False
+
+    def add(self, checked: Checked) -> None:
+        self.verdicts[checked.verdict] += 1
+        self.failed |= not checked.ok
+        if checked.verdict == "ok":
+            self.mended += checked.unblocked
+            return
+        # Arguments differ from run to run; what tells one trouble from another is the row and the names.
+        key = (checked.workflow, checked.verdict, *(line.partition("{")[0] for line in (checked.reason or "").splitlines()))
+        if key not in self.alike and len(self.alike) >= GROUPS_MAX:
+            self.untold += 1
+            return
+        group = self.alike.setdefault(key, Alike(checked))
+        group.count += 1
+        if len(group.ids) < IDS_SHOWN_MAX:
+            group.ids.append(checked.id)
+
+
+@click.command(short_help="Replay unfinished runs against new code, before a deploy.")
+@click.argument("place", metavar="[STORE]", required=False)
+@click.option("--app", "apps", metavar="FILE", multiple=True, help="The code to check, as `perdure worker` takes it; may be given again.")
+@click.option("--workflow", "names", metavar="NAME", multiple=True, help="Only runs of this workflow; may be given again.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N runs.")
+@click.option("--lint-only", is_flag=True, help="Only read the code: no store, no import. FILE may be a folder then.")
+@click.option("--verbose", "-v", is_flag=True, help="Also list the runs that fit.")
+@store_option
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    place: str | None,
+    apps: tuple[str, ...],
+    names: tuple[str, ...],
+    limit: int | None,
+    lint_only: bool,
+    verbose: bool,
+    store: str,
+    as_json: bool,
+) -> None:
+    """Replay every unfinished run of a store against the code that is about to be deployed, and read that code for
+    what replay can't repeat: clocks, random, sets, I/O, threads.
+
+    Nothing is executed, claimed or written, so a worker may be at work on the file; a copy of it does as well. Exit
+    code 1 says that a run would block or fail, or that the code has an error; notes don't count. A comment
+    `# perdure: allow RULE` in a line of code silences a rule there. With --json, one object per line, the summary last.
+
+    \b
+    Examples:
+      perdure check --app app.py
+      perdure check /var/lib/app/perdure.db --app app.py --app billing.py
+      perdure check --workflow refund --app app.py --json | tail -1
+      perdure check --lint-only --app src
+
+    \b
+    In a deploy script, on the machine that has the store:
+      perdure check "$STORE" --app new/app.py || exit 1
+      systemctl restart app-worker
+    """
+    if not apps:
+        raise misuse(f"Say which code to check: perdure check{f' {place}' if place else ''} --app app.py")
+    if lint_only:
+        if place is not None:
+            raise misuse(f"--lint-only looks at no store, so {place} means nothing here. Code is named with --app.")
+        code = _lint(lint.files_in(apps), {}, as_json)
+        _sum_up(code, None, as_json)
+        raise click.exceptions.Exit(Exit.FAILED if code["errors"] else Exit.DONE)
+    path = _store(ctx, place, store)
+    with contextlib.redirect_stdout(sys.stderr):  # what a module prints while it is imported is no result of ours
+        known = _known(apps)
+    code = _lint(*_sources(apps, known), as_json)
+    tally = _replay(path, known, names, limit, as_json, verbose)
+    _sum_up(code, tally, as_json)
+    raise click.exceptions.Exit(Exit.FAILED if code["errors"] or tally.failed else Exit.DONE)
+
+
+def _store(ctx: click.Context, place: str | None, store: str) -> str:
+    if place is None:
+        return store
+    if ctx.get_parameter_source("store") is ParameterSource.COMMANDLINE and place != store:
+        raise misuse(f"Two stores are named, {place} and {store}. Name one.")
+    if place.endswith(".py"):
+        raise misuse(f"{place} is code, not a store. Code is named with --app: perdure check --app {place}")
+    return place
+
+
+def _known(apps: tuple[str, ...]) -> dict[str, loading.AnyWorkflow]:
+    """The workflows of these files, and those that their code names: what a worker would execute."""
+    known: dict[str, loading.AnyWorkflow] = {}
+    for definition in loading.workflows_in(apps).values():
+        add_workflow(known, definition)
+    return known
+
+
+def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
+    if as_json:
+        runs = {} if tally is None else {"runs": tally.verdicts.total(), **dict.fromkeys(("ok", *_VERDICTS), 0), **tally.verdicts}
+        click.echo(_line({"kind": "summary", **code, **runs}))
+        return
+    found = [words.count(code[name], name[:-1]) for name in ("errors", "notes") if code[name]]
+    click.echo(f"{words.count(code['files'], 'file')} read, {' and '.join(found) or 'nothing found'}.")
+    if tally is None:
+        return
+    told = [f"{count:,} {_VERDICTS[verdict][count > 1]}" for verdict, count in tally.verdicts.items() if verdict != "ok"]
+    click.echo(f"{words.count(tally.verdicts.total(), 'run')} replayed, {', '.join(told) or 'none would block'}.")
+    if tally.mended:
+        which = "run that is blocked now" if tally.mended == 1 else "runs that are blocked now"
+        say(f"{tally.mended:,} {which} would go on with this code.")
+
+
+def _line(record: dict[str, Any]) -> str:
+    return msgspec.json.encode(record, enc_hook=str).decode()
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def _sources(apps: tuple[str, ...], known: dict[str, loading.AnyWorkflow]) -> tuple[list[Path], dict[Path, set[int]]]:
+    """The files to read, and in them the lines where workflows begin; installed packages are left alone."""
+    lines: dict[Path, set[int]] = {loading.split_target(app)[0].resolve(): set() for app in apps}
+    for definition in known.values():
+        code = definition.fn.__code__
+        path = Path(code.co_filename).resolve()
+        if path.is_file() and "site-packages" not in path.parts:
+            lines.setdefault(path, set()).add(code.co_firstlineno)
+    return sorted(lines), lines
+
+
+def _lint(paths: Sequence[Path], lines: dict[Path, set[int]], as_json: bool) -> dict[str, int]:
+    """Print what is wrong with the code, and count it."""
+    counts = {"files": len(paths), "errors": 0, "notes": 0}
+    for path in paths:
+        for finding in lint.lint_file(path, frozenset(lines.get(path, ()))):
+            counts[f"{finding.level}s"] += 1
+            click.echo(_line({"kind": "finding", **asdict(finding)}) if as_json else str(finding))
+    return counts
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def _replay(
+    store: str, known: dict[str, loading.AnyWorkflow], names: tuple[str, ...], limit: int | None, as_json: bool, verbose: bool
+) -> Tally:
+    """Replay what is open, print what there is to say, and keep count."""
+    tally = Tally()
+    with contextlib.closing(Checker(store, known)) as checker:
+        for checked in _progress(checker, checker.unfinished(names, limit)):
+            tally.add(checked)
+            if as_json:
+                click.echo(_line({"kind": "run", **asdict(checked)}))
+            elif verbose and checked.verdict == "ok":
+                click.echo(f"{checked.id}  {checked.workflow}  {words.status(checked.status)}  {words.count(checked.rows, 'row')}  fits")
+    if not as_json:
+        for group in tally.alike.values():
+            click.echo(_told(group) + "\n")
+        if tally.untold:
+            say(f"{words.count(tally.untold, 'run')} more with other troubles; --json lists them all.")
+    return tally
+
+
+def _told(group: Alike) -> str:
+    """A trouble and whose it is."""
+    first = group.first
+    one, several, advice = _VERDICTS[first.verdict]
+    if group.count == 1:
+        title = f"{first.id} ({first.workflow}, {words.count(first.rows, 'row')}) {one}:"
+    else:
+        others = "" if group.count == len(group.ids) else " …"
+        title = f"{group.count:,} runs of {first.workflow} {several}: {', '.join(group.ids)}{others}\n  {first.id}:"
+    reason = "\n".join(f"  {line}" for line in [*(first.reason or "").splitlines(), *filter(None, [advice])])
+    return f"{click.style(title, fg='red' if not first.ok else 'yellow')}\n{reason}"
+
+
+def _progress(checker: Checker, runs: list[int]) -> Iterator[Checked]:
+    """One run after the other, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task("", total=len(runs))
+        for run in runs:
+            with contextlib.redirect_stdout(_Nowhere()), _time_limit(REPLAY_SECONDS_MAX):  # a workflow's print is no result
+                checked = checker.check(run)
+            if checked is not None:
+                yield checked
+            bar.advance(task)
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what is printed and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` into what takes too long, where the platform can."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise OutOfTime(seconds)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,140 @@
+"""Replays unfinished runs against code, and says what would come of them, without touching them.
+
+Rules: the store is only read, no step is executed and no run is claimed, so a worker may be at work on the same file;
+one history is in memory at a time; what is wrong with a run is a value, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from perdure.api import Workflow
+from perdure.codec import JsonCodec, signature_of
+from perdure.core import events as ev
+from perdure.core.events import Command, RunFacts
+from perdure.core.limits import Limits
+from perdure.core.replay import Kernel
+from perdure.errors import NotSerializable, PerdureError, RunBlocked, StoreError
+from perdure.store import base as b
+from perdure.store import connection
+from perdure.store.reading import Reader
+
+Verdict = Literal["ok", "would_block", "stays_blocked", "would_fail", "does_not_fit", "unknown_workflow"]
+
+CODE_REASONS = frozenset({"nondeterminism", "code"})
+"""Why runs are blocked that go on by themselves as soon as the code fits again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What replay says of one run: `rows` were replayed; `reason` is None where all is well.
+
+    `would_block`: code and history part. `stays_blocked`: they had parted before, and this code does not mend it.
+    `would_fail`: the code raises at the end of the history. `does_not_fit`: recorded arguments or results are not of
+    the types that the code asks for. `unknown_workflow`: nothing here has its workflow, so nobody would execute it.
+    """
+
+    id: str
+    workflow: str
+    status: str
+    rows: int
+    verdict: Verdict
+    reason: str | None = None
+    unblocked: bool = False
+    """It is blocked now because of its code, and would go on with this one."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether a deploy of this code leaves the run no worse than it is."""
+        return self.verdict in ("ok", "stays_blocked")
+
+
+def kernel_of(row: b.RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
+    """The kernel of a run, with the code that its workflow has here."""
+
+    def main() -> Any:
+        args, kwargs = signature_of(definition).decode_args(row.args)
+        return definition.fn(*args, **kwargs)
+
+    return Kernel(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms), codec)
+
+
+class OutOfTime(KeyboardInterrupt):
+    """Raised by a timer of the caller's into a replay that takes too long; of these kinds only, asyncio lets every task go."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+class Checker:
+    """Opens a store for reading. Raises `StoreNotFound`, `StoreCorrupt` or `StoreTooNew` where it can't be read."""
+
+    def __init__(self, store: str, workflows: Mapping[str, Workflow[..., Any]]) -> None:
+        self.path = connection.path_of(store)
+        self.workflows = workflows
+        self._connection = connection.open_reader(self.path)
+        self._reader = Reader(self._connection, self.path)
+        self._codec = JsonCodec(payload_bytes_max=Limits().payload_bytes_max)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def unfinished(self, names: Sequence[str] = (), limit: int | None = None) -> list[int]:
+        """Keys of the runs that have not ended, newest first; of these workflows only, if any are given."""
+        return self._reader.unfinished(tuple(names), limit)
+
+    def check(self, run: int) -> Checked | None:
+        """Replay one run; None if it has ended meanwhile."""
+        row = self._reader.run_row(run)
+        if row.status in b.FINAL:
+            return None
+        verdict, reason = self._judge(row)
+        blocked = row.status == "blocked" and row.blocked_by in CODE_REASONS
+        if blocked and verdict not in ("ok", "would_fail"):
+            verdict = "stays_blocked"
+        return Checked(row.id, row.workflow, row.status, row.history_rows, verdict, reason, blocked and verdict == "ok")
+
+    def _judge(self, row: b.RunRow) -> tuple[Verdict, str | None]:
+        definition = self.workflows.get(row.workflow)
+        if definition is None:
+            return "unknown_workflow", f"no workflow is called {row.workflow!r} here, so nobody would execute it"
+        try:
+            signature_of(definition).decode_args(row.args)
+        except NotSerializable as error:
+            return "does_not_fit", str(error)
+        except Exception as error:
+            return "would_block", _in_words(error)
+        return self._replay(row, definition)
+
+    def _replay(self, row: b.RunRow, definition: Workflow[..., Any]) -> tuple[Verdict, str | None]:
+        kernel = kernel_of(row, definition, self._codec)
+        try:
+            return _at_the_end(kernel.replay(self._reader.history(row.run)))
+        except RunBlocked as error:
+            return ("does_not_fit" if isinstance(error.__cause__, NotSerializable) else "would_block"), error.reason
+        except StoreError:
+            raise
+        except OutOfTime as error:
+            return "would_block", f"the replay did not come to an end within {error.seconds:g} s: an endless loop, or one that blocks?"
+        except Exception as error:
+            return "would_block", _in_words(error)
+        finally:
+            kernel.discard()
+
+
+def _at_the_end(fresh: Sequence[Command]) -> tuple[Verdict, str | None]:
+    """What the code asks for behind the end of the history: anything, but not to fail."""
+    last = fresh[-1] if fresh else None
+    if last is None or (last.kind, last.name) != (ev.FINISH, "failed"):
+        return "ok", None
+    error = msgspec.json.decode(last.data or b"{}")
+    return "would_fail", f"the code raises {error.get('type')}: {error.get('message')}"
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}"
