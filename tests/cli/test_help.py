@@ -10,9 +10,9 @@ import perdure
 from perdure.cli import main
 
 COMMANDS = [
-    "init", "run", "worker", "ls", "show", "tail", "doctor", "send", "pause", "resume", "cancel", "retry", "resolve", "fork",
+    "init", "run", "worker", "ls", "show", "tail", "doctor", "check", "send", "pause", "resume", "cancel", "retry", "resolve", "fork",
 ]  # fmt: skip
-READERS = ["run", "ls", "show", "tail", "doctor"]
+READERS = ["run", "ls", "show", "tail", "doctor", "check"]
 
 
 def help_of(*words: str) -> str:

@@ -25,6 +25,7 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.runtime.checking import Checker
 from perdure.store import connection
 
 
@@ -254,6 +255,9 @@ async def test_a_read_only_file_system_is_said_and_can_be_read(tiny: Path) -> No
     reader = perdure.connect(db)
     assert reader.execute("SELECT count(*) FROM perdure_runs").fetchone() == (20,)
     reader.close()
+    checker = Checker(db, {})
+    assert checker.unfinished() == []  # they have all ended
+    checker.close()
 
 
 def test_a_killed_engine_leaves_a_file_that_opens(db: str) -> None:

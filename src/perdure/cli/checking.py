@@ -124,6 +124,8 @@ def check(
       perdure check "$STORE" --app new/app.py || exit 1
       systemctl restart app-worker
     """
+    if place is not None and place.endswith(".py"):
+        raise misuse(f"{place} is code, not a store. Code is named with --app: perdure check --app {place}")
     if not apps:
         raise misuse(f"Say which code to check: perdure check{f' {place}' if place else ''} --app app.py")
     if lint_only:
@@ -146,8 +148,6 @@ def _store(ctx: click.Context, place: str | None, store: str) -> str:
         return store
     if ctx.get_parameter_source("store") is ParameterSource.COMMANDLINE and place != store:
         raise misuse(f"Two stores are named, {place} and {store}. Name one.")
-    if place.endswith(".py"):
-        raise misuse(f"{place} is code, not a store. Code is named with --app: perdure check --app {place}")
     return place
 
 
@@ -230,13 +230,14 @@ def _told(group: Alike) -> str:
     """A trouble and whose it is."""
     first = group.first
     one, several, advice = _VERDICTS[first.verdict]
+    reason = [*(first.reason or "").splitlines(), *filter(None, [advice])]
     if group.count == 1:
         title = f"{first.id} ({first.workflow}, {words.count(first.rows, 'row')}) {one}:"
     else:
         others = "" if group.count == len(group.ids) else " …"
-        title = f"{group.count:,} runs of {first.workflow} {several}: {', '.join(group.ids)}{others}\n  {first.id}:"
-    reason = "\n".join(f"  {line}" for line in [*(first.reason or "").splitlines(), *filter(None, [advice])])
-    return f"{click.style(title, fg='red' if not first.ok else 'yellow')}\n{reason}"
+        title = f"{group.count:,} runs of {first.workflow} {several}: {', '.join(group.ids)}{others}"
+        reason = [f"{first.id}:", *(f"  {line}" for line in reason)]
+    return "\n".join([click.style(title, fg="yellow" if first.ok else "red"), *(f"  {line}" for line in reason)])
 
 
 def _progress(checker: Checker, runs: list[int]) -> Iterator[Checked]:

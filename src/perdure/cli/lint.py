@@ -67,7 +67,9 @@ def lint_file(path: Path, lines: frozenset[int] = frozenset()) -> list[Finding]:
             return lint_source(file.read(), shown, lines)
     except SyntaxError as error:
         return [Finding(shown, error.lineno or 1, error.offset or 1, "syntax", "error", f"this is not Python: {error.msg}.")]
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (MemoryError, RecursionError):
+        return [Finding(shown, 1, 1, "syntax", "error", "this is nested too deeply to be read.")]
+    except (OSError, ValueError) as error:
         return [Finding(shown, 1, 1, "syntax", "error", f"this can't be read: {error}.")]
 
 
@@ -114,6 +116,7 @@ class _Module:
                     self.imports[name] = f"perdure.{kind}"
                     self.assigned.discard(name)
         self.kinds = dict(self._kinds(lines))
+        self.calls = {name for name, node in self.functions.items() if self.kinds.get(id(node)) in ("step", "workflow")}
 
     def _kinds(self, lines: frozenset[int]) -> Iterator[tuple[int, str]]:
         """Functions that are workflows, steps or none of our business, by the id of their node."""
@@ -275,6 +278,8 @@ class _Reader(ast.NodeVisitor):
                 return "task"
             case _, ast.Attribute(attr="create_task"):
                 return "task"
+            case _, ast.Name(id=name) if name in self.module.calls and name not in self.hidden:
+                return "task"  # calls have a number of their own in a workflow
             case _, ast.Attribute(value=value, attr=attr):
                 kind = self.kind(value)
                 return kind if kind == "path" or (kind == "set" and attr in r.SET_METHODS) else None
@@ -373,7 +378,7 @@ class _Reader(ast.NodeVisitor):
             self.report(node, rule, f"{_short(name)}()")
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
-        for argument in node.args:
+        for argument in [*node.args, *(one.value for one in node.keywords)]:
             passed = self.name_of(argument) if isinstance(argument, ast.Name | ast.Attribute) else None
             if passed and passed.rpartition(".")[2].islower() and (rule := _rule_of(passed, None)):
                 self.report(argument, rule, _short(passed))
