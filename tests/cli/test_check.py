@@ -92,6 +92,9 @@ def test_a_workflow_that_is_gone(waiting: Typed) -> None:
     assert "3 runs of asks have an unknown workflow: asks-how, asks-what, asks-why\n" in said.out
     assert "keep the old name with @workflow(name=...)" in said.out
     assert said.out.endswith("3 runs replayed, 3 have an unknown workflow.\n")
+    said = waiting("check", "--app", "flows.py", "--workflow", "helo")
+    assert (said.code, said.out.count("replayed")) == (2, 0)
+    assert "No workflow is called 'helo' in this code, and no run of one is open. The code has: " in said.err
     said = waiting("check", "--app", "flows.py", "--workflow", "hello")
     assert (said.code, said.out.splitlines()[-1]) == (0, "0 runs replayed, none would block.")
 

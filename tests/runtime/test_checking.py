@@ -304,3 +304,9 @@ def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         Checker(str(tmp_path / "none.db"), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_has_no_runs(store: Path) -> None:
+    store.touch()
+    assert verdicts(store, unchanged) == []
+    assert store.stat().st_size == 0

@@ -18,8 +18,8 @@ __all__ = ["main"]
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled or is "
-    "blocked, 2 wrong usage, 3 no such run, 4 the store can't be used.",
+    epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled, is "
+    "blocked or would be, 2 wrong usage, 3 no such run, 4 the store can't be used.",
 )
 @click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
 def main() -> None:

@@ -109,14 +109,17 @@ def check(
     what replay can't repeat: clocks, random, sets, I/O, threads.
 
     Nothing is executed, claimed or written, so a worker may be at work on the file; a copy of it does as well. Exit
-    code 1 says that a run would block or fail, or that the code has an error; notes don't count. A comment
-    `# perdure: allow RULE` in a line of code silences a rule there. With --json, one object per line, the summary last.
+    code 1 says that a run would block or fail, or that the code has an error; notes don't count. With --json, one
+    object per line, the summary last. A comment silences a rule in its line of code:
+
+    \b
+      started = time.time()  # perdure: allow wall-clock
 
     \b
     Examples:
       perdure check --app app.py
       perdure check /var/lib/app/perdure.db --app app.py --app billing.py
-      perdure check --workflow refund --app app.py --json | tail -1
+      perdure check --app app.py --workflow refund --json | tail -1
       perdure check --lint-only --app src
 
     \b
@@ -212,6 +215,9 @@ def _replay(
     """Replay what is open, print what there is to say, and keep count."""
     tally = Tally()
     with contextlib.closing(Checker(store, known)) as checker:
+        for name in names:
+            if name not in known and not checker.unfinished([name], 1):
+                raise misuse(f"No workflow is called {name!r} in this code, and no run of one is open. The code has: {', '.join(known)}.")
         for checked in _progress(checker, checker.unfinished(names, limit)):
             tally.add(checked)
             if as_json:
