@@ -129,12 +129,17 @@ async def a_waiting_run(store: Path, code: Workflow[..., Any] = old, what: str =
         await reached(await engine.start(code(what), id=id), "waiting")
 
 
-def verdicts(store: Path, *code: Workflow[..., Any], names: tuple[str, ...] = ()) -> list[Checked]:
+def judged(store: Path, *code: Workflow[..., Any], names: tuple[str, ...] = (), limit: int | None = None) -> list[Checked]:
     checker = Checker(str(store), {one.name: one for one in code})
     try:
-        return [found for run in checker.unfinished(names) if (found := checker.check(run)) is not None]
+        return [found for run in checker.unfinished(names, limit) if (found := checker.check(run)) is not None]
     finally:
         checker.close()
+
+
+async def verdicts(*args: Any, **options: Any) -> list[Checked]:
+    """In a thread, for a check is not made inside a task."""
+    return await asyncio.to_thread(judged, *args, **options)
 
 
 @pytest.fixture
@@ -164,7 +169,7 @@ async def test_each_verdict(store: Path, code: Workflow[..., Any], verdict: str,
     await a_waiting_run(store)
     before = hashlib.sha256(store.read_bytes()).digest()
     done.clear()
-    (found,) = verdicts(store, code)
+    (found,) = await verdicts(store, code)
     assert (found.id, found.workflow, found.status, found.rows) == ("one", "flow", "waiting", 3)
     assert found.verdict == verdict
     assert says in (found.reason or "")
@@ -176,7 +181,7 @@ async def test_each_verdict(store: Path, code: Workflow[..., Any], verdict: str,
 @awaited
 async def test_the_verdict_is_what_a_worker_then_does(store: Path) -> None:
     await a_waiting_run(store)
-    (found,) = verdicts(store, looks_first)
+    (found,) = await verdicts(store, looks_first)
     async with Engine(store, workflows=[looks_first]) as engine:
         run = await engine.get("one")
         await run.send("b", channel="word")
@@ -187,10 +192,10 @@ async def test_the_verdict_is_what_a_worker_then_does(store: Path) -> None:
 @awaited
 async def test_a_blocked_run_stays_blocked_or_would_go_on(store: Path) -> None:
     await test_the_verdict_is_what_a_worker_then_does.__wrapped__(store)  # type: ignore[attr-defined]
-    (still,) = verdicts(store, looks_first)
+    (still,) = await verdicts(store, looks_first)
     assert (still.status, still.verdict, still.ok, still.unblocked) == ("blocked", "stays_blocked", True, False)
     assert "code now asks for: step look" in (still.reason or "")
-    (mended,) = verdicts(store, unchanged)
+    (mended,) = await verdicts(store, unchanged)
     assert (mended.verdict, mended.unblocked) == ("ok", True)
 
 
@@ -198,7 +203,7 @@ async def test_a_blocked_run_stays_blocked_or_would_go_on(store: Path) -> None:
 async def test_an_endless_loop_is_found(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await a_waiting_run(store)
     monkeypatch.setattr(loop, "TURN_CALLBACKS_MAX", 1_000)
-    (found,) = verdicts(store, goes_round)
+    (found,) = await verdicts(store, goes_round)
     assert found.verdict == "would_block"
     assert "callbacks without waiting" in (found.reason or "")
 
@@ -207,8 +212,8 @@ async def test_an_endless_loop_is_found(store: Path, monkeypatch: pytest.MonkeyP
 async def test_a_run_that_nobody_has_begun_is_checked_for_its_arguments(store: Path) -> None:
     async with Engine(store, execute=False) as client:
         await client.start(old("a"), id="one")
-    assert [(found.rows, found.verdict) for found in verdicts(store, looks_first)] == [(0, "ok")]
-    assert [found.verdict for found in verdicts(store, takes_a_number)] == ["does_not_fit"]
+    assert [(found.rows, found.verdict) for found in await verdicts(store, looks_first)] == [(0, "ok")]
+    assert [found.verdict for found in await verdicts(store, takes_a_number)] == ["does_not_fit"]
 
 
 @awaited
@@ -224,7 +229,7 @@ async def test_a_new_field_needs_a_default(store: Path) -> None:
     async with Engine(store, workflows=[before]) as engine:
         await reached(await engine.start(before({"number": 1}), id="one"), "waiting")
         await reached(await engine.start(before({"numbers": 1}), id="two"), "waiting")
-    assert [(found.id, found.verdict) for found in verdicts(store, after)] == [("two", "does_not_fit"), ("one", "ok")]
+    assert [(found.id, found.verdict) for found in await verdicts(store, after)] == [("two", "does_not_fit"), ("one", "ok")]
 
 
 @awaited
@@ -247,15 +252,12 @@ async def test_only_what_has_not_ended_newest_first_and_by_name(store: Path) -> 
         await engine.cancel("run-0")
         await reached(await engine.get("run-0"), "cancelled")
         # It is being executed by this very process, while it is checked.
-        assert [found.id for found in verdicts(store, unchanged, chain)] == ["chain", "run-2", "run-1"]
-        assert [found.verdict for found in verdicts(store, unchanged, chain)] == ["ok"] * 3
-        assert [found.status for found in verdicts(store, unchanged, names=("flow",))] == ["waiting", "paused"]
+        assert [found.id for found in await verdicts(store, unchanged, chain)] == ["chain", "run-2", "run-1"]
+        assert [found.verdict for found in await verdicts(store, unchanged, chain)] == ["ok"] * 3
+        assert [found.status for found in await verdicts(store, unchanged, names=("flow",))] == ["waiting", "paused"]
         await engine.send("run-2", "b", channel="word")
         assert await (await engine.get("run-2")).result() == "ab"
-        checker = Checker(str(store), {"flow": unchanged})
-        assert len(checker.unfinished(limit=1)) == 1
-        assert checker.check(checker.unfinished(("flow",))[0]) is not None
-        checker.close()
+        assert [found.id for found in await verdicts(store, unchanged, chain, limit=1)] == ["chain"]
 
 
 @awaited
@@ -280,7 +282,7 @@ async def test_memory_holds_one_run_at_a_time(store: Path) -> None:
             await reached(await engine.get(f"run-{number}"), "waiting")
     gc.collect()
     before = sum(isinstance(thing, Kernel) for thing in gc.get_objects())
-    assert [found.verdict for found in verdicts(store, unchanged)] == ["ok"] * 60
+    assert [found.verdict for found in await verdicts(store, unchanged)] == ["ok"] * 60
     gc.collect()
     assert sum(isinstance(thing, Kernel) for thing in gc.get_objects()) <= before
 
@@ -294,7 +296,7 @@ async def test_a_read_only_copy_does_as_well(store: Path, tmp_path: Path) -> Non
     copy.chmod(0o444)
     copy.parent.chmod(0o555)
     try:
-        assert [found.verdict for found in verdicts(copy, looks_first)] == ["would_block"]
+        assert [found.verdict for found in await verdicts(copy, looks_first)] == ["would_block"]
         assert [path.name for path in copy.parent.iterdir()] == ["copy.db"]
     finally:
         copy.parent.chmod(0o755)
@@ -308,5 +310,5 @@ def test_no_store(tmp_path: Path) -> None:
 
 def test_an_empty_file_has_no_runs(store: Path) -> None:
     store.touch()
-    assert verdicts(store, unchanged) == []
+    assert judged(store, unchanged) == []
     assert store.stat().st_size == 0

@@ -1,7 +1,8 @@
 """Replays unfinished runs against code, and says what would come of them, without touching them.
 
 Rules: the store is only read, no step is executed and no run is claimed, so a worker may be at work on the same file;
-one history is in memory at a time; what is wrong with a run is a value, never an exception.
+one history is in memory at a time; what is wrong with a run is a value, never an exception; a check is not made inside an
+asyncio task (Python 3.14 refuses to enter one task from another).
 """
 
 from __future__ import annotations
