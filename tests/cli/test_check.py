@@ -202,11 +202,18 @@ def test_an_error_in_the_code_fails_a_check_whose_runs_fit(waiting: Typed) -> No
 def test_files_that_the_workflows_come_from_are_read_too(waiting: Typed) -> None:
     Path("mine.py").write_text("from perdure import workflow\n\ndef durable(fn):\n    return workflow(fn)\n")
     Path("part.py").write_text("from mine import durable\n\n@durable\nasync def part() -> None:\n    open('a')\n")
-    Path("whole.py").write_text("from flows import asks\nfrom part import part\n")
+    Path("parent.py").write_text(
+        "from mine import durable\nfrom part import part\n\n@durable\nasync def parent() -> None:\n    await part()\n"
+    )
+    Path("site-packages").mkdir()
+    Path("site-packages/bought.py").write_text("from mine import durable\n\n@durable\nasync def bought() -> None:\n    open('a')\n")
+    Path("whole.py").write_text(
+        "import sys\nfrom flows import asks\nfrom parent import parent\nsys.path.append('site-packages')\nfrom bought import bought\n"
+    )
     said = waiting("check", "--app", "whole.py")
     assert said.code == 1
     assert said.out.startswith("part.py:5:5: io: open() in workflow part")
-    assert "3 files read, 1 error.\n" in said.out
+    assert "4 files read, 1 error.\n" in said.out
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -76,6 +76,9 @@ BAD = {
         "{n: 1 for n in names}",
         "sorted([await fetch(n) for n in names])",
         "for i, n in enumerate(names): await fetch(n)",
+        "found = names if urls else set()\nfor n in found: await fetch(n)",
+        "for n in (found := set(urls)): await fetch(n)",
+        "def inner():\n    yield from names\n[*inner()]",
         "async def inner(some: Set[str]):\n    for n in some: await fetch(n)\nawait inner(names)",
     ],
     "identity": ["id(urls)", "hash('a') % 4", "sorted(urls, key=hash)"],
@@ -124,7 +127,11 @@ GOOD = [
     "tasks = [asyncio.create_task(fetch(u)) for u in urls]\npending = set(tasks)\nfor task in pending: task.cancel()",
     "pending = set(urls)\ndone, pending = await asyncio.wait(pending)\nfor task in pending: task.cancel()",
     "queue = asyncio.Queue()\nawait queue.put(1)\nlock = asyncio.Lock()\nasync with lock: ...",
+    "tasks = []\nfor u in urls: tasks.append(asyncio.create_task(fetch(u)))\npending = set(tasks)\nfor one in pending: one.cancel()",
     "for n in sorted(names): await fetch(n)",
+    "first = names.pop()  # perdure: allow set-order\nlist(first)",
+    "n = set(urls)\nfor n in urls: list(n)",
+    "isinstance(urls, subprocess.Popen)",
     "sorted(n for n in names)\nsorted(list(names))\nmax(names)\nlen(names)\n'a' in names\nany(n for n in names)",
     "for n in numbers: await fetch(str(n))\nfor n in {1, 2, 3}: await fetch(str(n))",
     "found = set(urls)\nfound = sorted(found)\nfor n in found: await fetch(n)",
@@ -155,6 +162,29 @@ def test_what_is_right_is_not_found(body: str) -> None:
 def test_a_parameter_hides_what_its_name_means_elsewhere() -> None:
     head = "from perdure import workflow\nimport time\n@workflow\nasync def flow(open, time):\n"
     assert lint("open('a')\ntime.time()", head) == []
+
+
+@pytest.mark.parametrize(
+    "head", ["from .files import open", "from mine import open", "def open(path): ...", "open = len", "class open: ..."]
+)
+def test_a_name_of_the_module_is_not_the_builtin(head: str) -> None:
+    assert lint("open('a')", f"from perdure import workflow\n{head}\n@workflow\nasync def flow():\n") == []
+
+
+def test_a_default_is_computed_anew_in_every_process() -> None:
+    text = "import time\nfrom perdure import workflow\n@workflow\nasync def flow(at=time.time(), *, to=time.time()): ...\n"
+    assert [finding.column for finding in lint_source(text, "flow.py")] == [19, 38]
+
+
+def test_helpers_may_call_each_other_in_circles_and_be_context_managers() -> None:
+    text = (
+        "import contextlib\nfrom mine import cached\nfrom perdure import workflow\n"
+        "def one(n): return two(n)\ndef two(n): return one(n - 1)\n"
+        "@contextlib.contextmanager\ndef three():\n    yield open('a')\n"
+        "@cached\ndef four(): return open('b')\n"
+        "@workflow\nasync def flow():\n    with three(): return one(9), four()\n"
+    )
+    assert [finding.line for finding in lint_source(text, "flow.py")] == [8]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from tests.runtime.support import awaited, reached
 
 from perdure import Engine, Retry, Workflow, continue_as, emit, patched, receive, step, workflow
 from perdure.core import loop
+from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import StoreNotFound
+from perdure.errors import StoreNotFound, StoreUnavailable
 from perdure.runtime.checking import Checked, Checker
+from perdure.store import connection
 
 done: list[str] = []
 
@@ -113,6 +115,15 @@ async def goes_round(what: str) -> str:
         await asyncio.sleep(0)
 
 
+@new()
+async def cleans_up(what: str) -> str:
+    text = await act(what)
+    try:
+        return text + await receive("word", str)
+    finally:
+        done.append("cleaned up")
+
+
 @new(name="renamed")
 async def renamed(what: str) -> str:
     return await act(what) + await receive("word", str)
@@ -197,6 +208,40 @@ async def test_a_blocked_run_stays_blocked_or_would_go_on(store: Path) -> None:
     assert "code now asks for: step look" in (still.reason or "")
     (mended,) = await verdicts(store, unchanged)
     assert (mended.verdict, mended.unblocked) == ("ok", True)
+
+
+@awaited
+async def test_a_blocked_run_that_would_fail_is_worse_than_blocked(store: Path) -> None:
+    await test_the_verdict_is_what_a_worker_then_does.__wrapped__(store)  # type: ignore[attr-defined]
+    (found,) = await verdicts(store, raises)
+    assert (found.status, found.verdict, found.ok) == ("blocked", "would_fail", False)
+
+
+@awaited
+async def test_a_run_that_is_blocked_for_another_reason_is_checked_as_the_others(store: Path) -> None:
+    async with Engine(store, workflows=[old], limits=Limits(history_rows_max=2)) as engine:
+        await reached(await engine.start(old("a"), id="one"), "blocked")
+    assert [(found.verdict, found.unblocked) for found in await verdicts(store, unchanged)] == [("ok", False)]
+    assert [(found.status, found.verdict) for found in await verdicts(store, looks_first)] == [("blocked", "would_block")]
+
+
+@awaited
+async def test_nothing_of_a_workflow_is_unwound(store: Path) -> None:
+    await a_waiting_run(store)
+    done.clear()
+    assert [found.verdict for found in await verdicts(store, cleans_up)] == ["ok"]
+    gc.collect()
+    assert done == []
+
+
+@awaited
+async def test_a_damaged_store_is_no_trouble_of_a_run(store: Path) -> None:
+    await a_waiting_run(store, what="long " * 1_000)
+    writer = connection.open_writer(str(store))
+    writer.execute("DROP TABLE chunk")
+    writer.close()
+    with pytest.raises(StoreUnavailable, match="no such table"):
+        await verdicts(store, unchanged)
 
 
 @awaited

@@ -114,7 +114,6 @@ class _Module:
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if kind := self._made_by(value):
                     self.imports[name] = f"perdure.{kind}"
-                    self.assigned.discard(name)
         self.kinds = dict(self._kinds(lines))
         self.calls = {name for name, node in self.functions.items() if self.kinds.get(id(node)) in ("step", "workflow")}
 
@@ -222,8 +221,7 @@ class _Reader(ast.NodeVisitor):
         inside = list(ast.walk(function))
         self.local = _imports(inside)
         parameters = {one.arg for one in inside if isinstance(one, ast.arg)}
-        self.globals = {name for one in inside if isinstance(one, ast.Global) for name in one.names}
-        self.hidden = (parameters | {name for one in function.body for name in _bound(one)}) - self.globals
+        self.hidden = parameters | {name for one in function.body for name in _bound(one)}
         self.is_a: dict[str, str] = {}
         for one in inside:
             if isinstance(one, ast.arg) and one.annotation is not None and (kind := self._kind_of_type(one.annotation)):
