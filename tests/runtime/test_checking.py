@@ -236,12 +236,16 @@ async def test_nothing_of_a_workflow_is_unwound(store: Path) -> None:
 
 @awaited
 async def test_a_damaged_store_is_no_trouble_of_a_run(store: Path) -> None:
-    await a_waiting_run(store, what="long " * 1_000)
+    @new()
+    async def long(what: str) -> str:
+        return await act(what * 5_000) + await receive("word", str)
+
+    await a_waiting_run(store, long)
     writer = connection.open_writer(str(store))
     writer.execute("DROP TABLE chunk")
     writer.close()
     with pytest.raises(StoreUnavailable, match="no such table"):
-        await verdicts(store, unchanged)
+        await verdicts(store, long)
 
 
 @awaited
