@@ -159,6 +159,19 @@ def test_a_loop_that_never_ends_is_one_runs_trouble(waiting: Typed, monkeypatch:
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal of Unix")
+def test_ctrl_c_ends_a_check_without_a_word(terminal: Terminal) -> None:
+    running = terminal.start("run", "flows.py:asks", "why", "--id", "asks-1", "-q")
+    terminal.until(lambda: terminal.status("asks-1") == "waiting")
+    terminal.stop(running)
+    sign = "import pathlib\npathlib.Path('imported.txt').touch()\n"
+    (terminal.folder / "flows.py").write_text(APP.replace("    await note(question)\n", "    while True:\n        pass\n") + sign)
+    check = terminal.start("check", "--app", "flows.py")
+    terminal.until((terminal.folder / "imported.txt").exists)
+    said = terminal.stop(check)
+    assert (said.code, said.err) == (130, "")
+
+
 def test_a_worker_may_be_at_work(terminal: Terminal) -> None:
     worker = terminal.start("worker", "flows.py")
     running = terminal.start("run", "flows.py:asks", "why", "--id", "asks-1", "-q")

@@ -95,6 +95,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except PerdureError as error:
             raise Friendly(str(error), exit_code(error)) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
 
 def exit_code(error: PerdureError) -> Exit:
