@@ -29,7 +29,7 @@ OUTSIDE = 0  # other people's modules
 
 NOBODY_MAY = {"_pickle", "cloudpickle", "cPickle", "dill", "pickle", "shelve", "sqlite3"}
 CORE_MAY_NOT = {
-    "apsw", "concurrent", "datetime", "http", "io", "msgspec", "multiprocessing", "os", "pathlib", "psycopg", "selectors", "signal",
+    "apsw", "concurrent", "datetime", "http", "io", "multiprocessing", "os", "pathlib", "psycopg", "selectors", "signal",
     "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib",
 }  # fmt: skip
 STORE_MAY_NOT = {"asyncio", "click", "rich"}

@@ -84,8 +84,10 @@ def _no_form(what: str, type_: Any, reason: str) -> str:
 def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | None) -> bytes:
     try:
         raw = slot.encode(value)
-        found = None if slot.surely_same(value) else slot.compare(value, slot.decode(raw))
-    except DefinitionError:
+        if slot.surely_same(value):
+            return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, where, limit_bytes)
+        found = slot.compare(value, slot.decode(raw))
+    except (DefinitionError, PayloadTooLarge):
         raise
     except Exception as error:
         raise NotSerializable(where, explain_failure(slot, value, error, place)) from None
@@ -109,10 +111,6 @@ def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
     return raw
 
 
-def _surely_same(slot: Slot, value: Any) -> bool:
-    return slot.surely_same(value)
-
-
 # --- signatures -----------------------------------------------------------------------------------
 
 
@@ -130,6 +128,7 @@ class Signature:
         self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
         self._all_positional = self._positional == len(parameters)
         self._all_required = self._all_positional and all(parameter.default is parameter.empty for parameter in parameters)
+        self._of_result = f"the result of {self.what}"
         self._result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
         self._box = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
@@ -143,7 +142,7 @@ class Signature:
         raw = self._encode_box(values)
         if raw is None:
             raw = self._encode_each(values)
-        return raw if limit_bytes is None else _within(raw, f"the arguments of {self.what}", limit_bytes)
+        return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, f"the arguments of {self.what}", limit_bytes)
 
     def decode_args(self, raw: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Fresh, typed arguments: `fn(*args, **kwargs)`."""
@@ -156,10 +155,10 @@ class Signature:
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
         """What the function returned."""
-        return _dump(self._result, value, f"the result of {self.what}", "the return type", limit_bytes)
+        return _dump(self._result, value, self._of_result, "the return type", limit_bytes)
 
     def decode_result(self, raw: bytes) -> Any:
-        return _load(self._result, raw, f"the result of {self.what}")
+        return _load(self._result, raw, self._of_result)
 
     def _box_type(self) -> Any:
         """All arguments as one struct, so that they are written, read and compared by three calls into C."""
@@ -172,7 +171,10 @@ class Signature:
             return None
         try:
             raw = ENCODER.encode(self._box(*values))
-            if all(map(_surely_same, self._slots, values)):
+            for slot, value in zip(self._slots, values, strict=False):
+                if not slot.surely_same(value):
+                    break
+            else:
                 return raw
             back = msgspec.structs.astuple(self._read_box(raw))[: len(values)]
             found = same_plain(values, back) if self._plain else difference(values, back)
@@ -299,7 +301,7 @@ def signature_of(definition: Definition[..., Any]) -> Signature:
         if found is None:
             found = of_function[key] = Signature(definition)
         definition.compiled = found
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 # --- for the kernel -------------------------------------------------------------------------------
@@ -312,13 +314,16 @@ class JsonCodec:
         self.payload_bytes_max = payload_bytes_max
 
     def encode_call(self, call: Call[Any]) -> bytes:
-        return signature_of(call.definition).encode_args(call.args, call.kwargs, limit_bytes=self.payload_bytes_max)
+        signature = call.definition.compiled or signature_of(call.definition)
+        return signature.encode_args(call.args, call.kwargs, limit_bytes=self.payload_bytes_max)
 
     def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
-        return decode(raw, Any, "the answer") if call is None else signature_of(call.definition).decode_result(raw)
+        if call is None:
+            return decode(raw, Any, "the answer")
+        return (call.definition.compiled or signature_of(call.definition)).decode_result(raw)
 
     def encode_output(self, definition: Definition[..., Any], value: Any) -> bytes:
-        return signature_of(definition).encode_result(value, limit_bytes=self.payload_bytes_max)
+        return (definition.compiled or signature_of(definition)).encode_result(value, limit_bytes=self.payload_bytes_max)
 
     def encode(self, value: Any, where: str) -> bytes:
         """A message or an item: the reader says what type it wants, so the value's own class may be one."""

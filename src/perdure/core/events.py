@@ -81,6 +81,7 @@ class Command(msgspec.Struct, gc=False):
     call: Any = None
     key: str | None = None
     at_ms: int = 0
+    took_ms: int | None = None
     edited: bool = False
 
 

@@ -65,15 +65,10 @@ _installed = False
 
 
 def enter(loop: Any) -> None:
-    """From here on this thread runs workflow code on `loop`."""
+    """From here on, until `inside.loop` is None again, this thread runs workflow code on `loop`."""
     if not _installed:
         _install()
     inside.loop = loop
-
-
-def leave() -> None:
-    """The end of what `enter` began."""
-    inside.loop = None
 
 
 def mute(on: bool) -> None:

@@ -121,22 +121,20 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         outer = _asyncio_events._get_running_loop()
         _asyncio_events._set_running_loop(self)
         guard.enter(self)
+        ready = self._ready
         try:
-            self._drain(self._ready)
+            for _ in range(TURN_CALLBACKS_MAX):
+                if not ready:
+                    return
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except SystemExit:
+                        pass  # the task holds it as its error; a workflow must not end the process
         finally:
-            guard.leave()
+            guard.inside.loop = None
             _asyncio_events._set_running_loop(outer)
-
-    def _drain(self, ready: deque[Handle]) -> None:
-        for _ in range(TURN_CALLBACKS_MAX):
-            if not ready:
-                return
-            handle = ready.popleft()
-            if not handle._cancelled:
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except SystemExit:
-                    pass  # the task holds it as its error; a workflow must not end the process
         raise EndlessTurn
 
     # --- what asyncio needs -----------------------------------------------------------------------

@@ -124,14 +124,18 @@ class ActiveRun:
         """Queue commands for their rows, and start at once what may run ahead of them."""
         self.rows += commands
         for command in commands:
-            if command.kind == ev.STEP and command.call.options.readonly:
-                self._start_step(command, 1, 0, 0)
+            if command.kind == ev.STEP:
+                if command.call.options.readonly:
+                    self._start_step(command, 1, 0, 0)
+                else:
+                    self.todo.append(command)
             elif command.kind == ev.ABANDON:
                 self._stop_step(command.ref or 0)
                 self.todo.append(command)
             elif command.kind in _EXECUTED:
                 self.todo.append(command)
-        self.touch()
+        if not self._touched:
+            self.touch()
 
     def block_by(self, error: Exception) -> None:
         """Stop because the code and the history have parted, or the code can't be executed at all."""
@@ -184,13 +188,22 @@ class ActiveRun:
         todo, notes = self.todo, self._notes
         self.rows, self._taken, self.todo, self._notes, self._settled = [], [], [], [], False
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
-        self._stand(turn)
+        if not self._goes_on_as_it_was():
+            self._stand(turn)
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
             self.host.writer.put(turn, partial(self._committed, origins, todo, notes), keep=True)
         else:
             self._start_all(todo)
         if turn.finish is not None or self._releasing:
             self._leave()
+
+    def _goes_on_as_it_was(self) -> bool:
+        """The usual case: at work before and after, and no timer to see to."""
+        kernel = self.kernel
+        return bool(
+            kernel.local and self.status == "running" and kernel.outcome is None and self._blocked is None
+            and not self.paused and self._timer is None and not kernel.timers
+        )  # fmt: skip
 
     def _stand(self, turn: b.Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
@@ -274,7 +287,8 @@ class ActiveRun:
             result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
         if result.woken:
             self.host.woken(result.woken)
-        self._start_all(todo)
+        if todo:
+            self._start_all(todo)
         if self.kernel.outcome is not None or self._releasing:
             self.host.ended(self)
 
@@ -293,7 +307,8 @@ class ActiveRun:
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
             if command.kind == ev.STEP and command.seq in self.kernel.open:
-                self.begin(command, *self._attempts.pop(command.seq, (1, 0)), 0)
+                attempt, failures = self._attempts.pop(command.seq, (1, 0)) if self._attempts else (1, 0)
+                self.begin(command, attempt, failures, 0)
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -326,7 +341,8 @@ class ActiveRun:
         self.inflight.pop(command.seq, None)
         if ended is not None and command.seq in self.kernel.open:
             self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
-        self.touch()
+        elif not self._touched:
+            self.touch()
 
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None:
         """Write down a failed attempt, and come back when that is on disk."""
@@ -432,7 +448,7 @@ class ActiveRun:
             self._leave()
 
 
-_EXECUTED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG})
+_EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG})
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -182,7 +182,7 @@ class Steps:
         running = Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
         if wait_ms <= 0 and gate.take():
-            self._begin(running, gate, host, command, attempt, failures, done)
+            running.task = eager.start(self._carry_out(running, gate, host, command, attempt, failures, done), self.loop)
             return running
         begin = partial(self._begin, running, gate, host, command, attempt, failures, done)
         if wait_ms > 0:
@@ -204,7 +204,7 @@ class Steps:
                 began = self.clock.now_ms()
                 try:
                     value = await self._work(host, command, attempt)
-                    data = signature_of(command.call.definition).encode_result(value, limit_bytes=self.limits.payload_bytes_max)
+                    data = self.codec.encode_output(command.call.definition, value)
                     ended = Ended("completed", data, self.clock.now_ms() - began)
                 except (asyncio.CancelledError, KeyboardInterrupt):
                     raise
@@ -263,7 +263,7 @@ class Steps:
         """The attempt, to be awaited."""
         call = command.call
         definition = call.definition
-        args, kwargs = signature_of(definition).decode_args(command.data or b"{}")
+        args, kwargs = (definition.compiled or signature_of(definition)).decode_args(command.data or b"{}")
         api._attempt.set(StepAttempt(host, command.seq, attempt, self))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)

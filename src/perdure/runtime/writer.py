@@ -123,7 +123,11 @@ class Writer:
 
     def _write_next(self) -> None:
         queue = self._queue
-        batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        if len(queue) <= self._batch_max:
+            batch = list(queue)
+            queue.clear()
+        else:
+            batch = [queue.popleft() for _ in range(self._batch_max)]
         if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not self._transacts):
             self._write_inline(batch)
         else:
@@ -154,7 +158,7 @@ class Writer:
     def _attempt(self, batch: list[_Entry], patient: bool) -> Any:
         """Results for the batch, or the one error for which the store took nothing."""
         try:
-            return self._write(batch, patient)
+            results = self._store.write([entry[0] for entry in batch], patient)
         except StoreError as error:
             return error
         except Exception as error:
@@ -162,9 +166,6 @@ class Writer:
                 return [result for entry in batch for result in _as_list(self._attempt([entry], patient))]
             log.exception("a write could not be applied", exc_info=error)
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
-
-    def _write(self, batch: list[_Entry], patient: bool) -> Any:
-        results = self._store.write([write for write, _, _ in batch], patient)
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
         commit_ms = min(self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH), 10 * INLINE_MS_MAX)
         self._commit_ms += 0.1 * (commit_ms - self._commit_ms)

@@ -58,7 +58,8 @@ class SqliteStore(Reader):
             execute("BEGIN IMMEDIATE")
             try:
                 results = [self._apply[type(write)](write) for write in batch]
-                self._flush()
+                if self._rows:
+                    self._flush()
                 begin = perf_counter()
                 execute("COMMIT")
                 self.commit_ms = (perf_counter() - begin) * 1000
@@ -113,28 +114,26 @@ class SqliteStore(Reader):
         self._db.executemany(Q["insert_chunk"], [(run, n, digest, body) for n, digest, body in new])
         return text
 
-    def _append(self, run: int, row: Event | Command) -> None:
-        data = row.data
-        if data is not None:
-            data = data if isinstance(data, bytes) else data.read()
-            text = data.decode() if len(data) <= INLINE_BYTES_MAX else self._payload(run, data, row.kind in ("step", "child", "spawn"))
-        else:
-            text = None
-        took = row.took_ms if type(row) is Event else None
-        self._rows.append((run, row.seq, row.kind, row.ref, row.name, text, row.at_ms, took, 1 if row.edited else None))
+    def _append(self, run: int, rows: Sequence[Event | Command]) -> None:
+        for row in rows:
+            data: Any = row.data
+            if data is not None:
+                data = data if type(data) is bytes else data.read()
+                data = data.decode() if len(data) <= INLINE_BYTES_MAX else self._payload(run, data, row.kind in ("step", "child", "spawn"))
+            self._rows.append((run, row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, 1 if row.edited else None))
 
     def _flush(self) -> None:
-        if self._rows:
-            self._cursor.executemany(Q["insert_event"], self._rows)
-            self._rows.clear()
+        self._cursor.executemany(Q["insert_event"], self._rows)
+        self._rows.clear()
 
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
         if (lost := self._not_owner(turn.run, turn.owner)) is not None:
             return lost
-        for row in turn.rows:
-            if row.kind == FINISH and turn.finish is not None:
-                row.data = None  # stands in the run's own row
-            self._append(turn.run, row)
+        if turn.finish is not None:
+            for row in turn.rows:
+                if row.kind == FINISH:
+                    row.data = None  # stands in the run's own row
+        self._append(turn.run, turn.rows)
         for inbox_id, seq in turn.taken:
             self._db.execute(Q["take"], (seq, inbox_id))
         if turn.tags is not None:
@@ -260,8 +259,7 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
         if fork.edit_step is not None:
             self._db.execute(Q["edit_event"], (self._payload(run, fork.edit_args, True), run, fork.edit_step))
-        for event in fork.extra:
-            self._append(run, event)
+        self._append(run, fork.extra)
         if fork.replace:
             self._hand_on(run, fork.source, 0)
         (tags,) = self._one(Q["run_tags"], (run,))
@@ -360,7 +358,7 @@ class SqliteStore(Reader):
     # --- steps ------------------------------------------------------------------------------------
 
     def _not_owner(self, run: int, owner: int) -> LeaseLost | None:
-        found = self._one(Q["owner_of"], (run,))
+        found = self._cursor.execute(Q["owner_of"], (run,)).fetchone()
         return LeaseLost(f"Worker {owner}") if found is None or found[0] != owner else None
 
     def _emit(self, emit: b.Emit) -> LeaseLost | None:
@@ -381,11 +379,12 @@ class SqliteStore(Reader):
         """The user's writes and the step's row, together or not at all."""
         if (lost := self._not_owner(transact.run, transact.owner)) is not None:
             return lost
-        self._flush()
+        if self._rows:
+            self._flush()
         value, error = guarded(self._db, transact.work)
         row = transact.conclude(value, error)
         if row is not None:
-            self._append(transact.run, row)
+            self._append(transact.run, [row])
         return row
 
 
