@@ -18,8 +18,8 @@ WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2
 SELECT printf('alpha-%012d', i), 'alpha', 'completed', '{}', 'null', i, i, i, i FROM n
 """
 _FILL_EVENTS = """
-INSERT INTO event (run, seq, kind, name, data, at_ms)
-SELECT run, s.value, CASE s.value WHEN 1 THEN 'start' WHEN 2 THEN 'step' WHEN 3 THEN 'completed' ELSE 'finish' END, 'noop', '{}', created_ms
+INSERT INTO event (key, kind, name, data, at_ms)
+SELECT run << 24 | s.value, CASE s.value WHEN 1 THEN 'start' WHEN 2 THEN 'step' WHEN 3 THEN 'completed' ELSE 'finish' END, 'noop', '{}', created_ms
 FROM run, json_each('[1,2,3,4]') AS s WHERE run >= ?1
 """
 

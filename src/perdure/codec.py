@@ -301,7 +301,7 @@ def signature_of(definition: Definition[..., Any]) -> Signature:
         if found is None:
             found = of_function[key] = Signature(definition)
         definition.compiled = found
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 # --- for the kernel -------------------------------------------------------------------------------

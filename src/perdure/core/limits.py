@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perdure.errors import DefinitionError
+
 TURN_CALLBACKS_MAX = 1_000_000
 """Callbacks in one turn: workflow code that never waits for anything would otherwise hang the engine."""
 
@@ -18,6 +20,10 @@ CHUNK_BYTES_MIN = 256
 
 WHOLE_BYTES_MAX = 8192
 """Objects up to this size are one piece; larger ones are taken apart."""
+
+
+HISTORY_ROWS_MAX = 16_000_000
+"""A row's key holds 24 bits of its number, so no engine may allow more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +39,7 @@ class Limits:
     threads_max: int = 16
     batch_writes_max: int = 2_000
     crashes_max: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.history_rows_max <= HISTORY_ROWS_MAX:
+            raise DefinitionError(f"history_rows_max is {self.history_rows_max:,}; give 1 to {HISTORY_ROWS_MAX:,}.")

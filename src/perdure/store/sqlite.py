@@ -115,12 +115,13 @@ class SqliteStore(Reader):
         return text
 
     def _append(self, run: int, rows: Sequence[Event | Command]) -> None:
+        first = run << 24
         for row in rows:
             data: Any = row.data
             if data is not None:
                 data = data if type(data) is bytes else data.read()
                 data = data.decode() if len(data) <= INLINE_BYTES_MAX else self._payload(run, data, row.kind in ("step", "child", "spawn"))
-            self._rows.append((run, row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, 1 if row.edited else None))
+            self._rows.append((first | row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, 1 if row.edited else None))
 
     def _flush(self) -> None:
         self._cursor.executemany(Q["insert_event"], self._rows)

@@ -20,7 +20,7 @@ SELECT owner FROM run WHERE run = ?;
 SELECT 1 FROM worker WHERE worker = ? AND ended_ms IS NULL;
 
 -- name: insert_event
-INSERT INTO event (run, seq, kind, ref, name, data, at_ms, took_ms, edited) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_chunk
 INSERT INTO chunk (run, n, digest, body) VALUES (?, ?, ?, ?);
@@ -133,15 +133,15 @@ FROM run WHERE run = ?4
 RETURNING run;
 
 -- name: fork_events
-INSERT INTO event (run, seq, kind, ref, name, data, at_ms, took_ms, edited)
-SELECT ?1, seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE run = ?2 AND seq < ?3 ORDER BY seq;
+INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited)
+SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 ORDER BY key;
 
 -- name: fork_stream
 INSERT INTO stream (run, name, seq, attempt, data, at_ms)
 SELECT ?1, name, seq, attempt, data, at_ms FROM stream WHERE run = ?2 AND seq < ?3 ORDER BY id;
 
 -- name: edit_event
-UPDATE event SET data = ?, edited = 1 WHERE run = ? AND seq = ?;
+UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;
 
 -- name: due_runs
 SELECT run FROM run
@@ -210,7 +210,7 @@ INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
-       coalesce((SELECT max(seq) FROM event AS e WHERE e.run = r.run), 0) AS history_rows
+       coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows
 FROM run AS r WHERE r.run = ?;
 
 -- name: list_runs
@@ -238,7 +238,7 @@ WHERE t.key = ?5 AND t.value = ?6 AND (?1 IS NULL OR r.status = ?1) AND (?2 IS N
 ORDER BY t.run DESC LIMIT ?4;
 
 -- name: history
-SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE run = ? AND seq > ? ORDER BY seq;
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key;
 
 -- name: inbox
 SELECT id, run, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL AND id > ? ORDER BY id LIMIT 1000;
@@ -262,19 +262,20 @@ SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 SELECT id FROM run WHERE id >= ? AND id < ? AND parent IS NULL AND successor IS NULL ORDER BY id LIMIT ?;
 
 -- name: stream
-SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.run = s.run AND e.seq = s.seq))
+SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq))
 FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT ?;
 
 -- name: step_counts
 SELECT count(*) FILTER (WHERE kind = 'step'),
-       count(*) FILTER (WHERE kind IN ('completed', 'failed') AND ref IN (SELECT seq FROM event AS s WHERE s.run = ?1 AND s.kind = 'step'))
-FROM event WHERE run = ?1;
+       count(*) FILTER (WHERE kind IN ('completed', 'failed') AND (SELECT s.kind FROM event AS s WHERE s.key = ?1 << 24 | event.ref) = 'step')
+FROM event WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215;
 
 -- name: open_steps
 SELECT s.name FROM event AS s
-WHERE s.run = ?1 AND s.kind IN ('step', 'child')
-  AND s.seq NOT IN (SELECT a.ref FROM event AS a WHERE a.run = ?1 AND a.ref IS NOT NULL AND a.kind IN ('completed', 'failed', 'abandon'))
-ORDER BY s.seq LIMIT ?2;
+WHERE s.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND s.kind IN ('step', 'child')
+  AND s.seq NOT IN (SELECT a.ref FROM event AS a
+                    WHERE a.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND a.ref IS NOT NULL AND a.kind IN ('completed', 'failed', 'abandon'))
+ORDER BY s.key LIMIT ?2;
 
 -- name: status_counts
 SELECT status, count(*) FROM run GROUP BY status;

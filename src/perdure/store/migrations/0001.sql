@@ -48,8 +48,7 @@ CREATE INDEX run_open ON run (status, run) WHERE status <> 'completed';
 CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE event (
-    run           INTEGER NOT NULL,
-    seq           INTEGER NOT NULL,
+    key           INTEGER PRIMARY KEY,                -- run << 24 | seq: a run's rows side by side, one page for the next one
     kind          TEXT NOT NULL,
     ref           INTEGER,                            -- seq of the command that this answers
     name          TEXT,
@@ -57,8 +56,9 @@ CREATE TABLE event (
     at_ms         INTEGER NOT NULL,
     took_ms       INTEGER,
     edited        INTEGER,
-    PRIMARY KEY (run, seq)
-) STRICT, WITHOUT ROWID;
+    run           INTEGER GENERATED ALWAYS AS (key >> 24) VIRTUAL,
+    seq           INTEGER GENERATED ALWAYS AS (key & 16777215) VIRTUAL
+) STRICT;
 
 CREATE TABLE chunk (
     id            INTEGER PRIMARY KEY,
@@ -117,7 +117,7 @@ CREATE VIEW perdure_events AS
 SELECT r.id AS run_id, e.seq, e.kind, e.ref, e.name,
        {{whole e.data of e.run}} AS data,
        strftime('%Y-%m-%d %H:%M:%f', e.at_ms / 1000.0, 'unixepoch') AS at, e.at_ms, e.took_ms
-FROM event AS e JOIN run AS r ON r.run = e.run;
+FROM run AS r JOIN event AS e ON e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215;
 
 CREATE VIEW perdure_runs AS
 SELECT id, workflow, status,
@@ -125,7 +125,7 @@ SELECT id, workflow, status,
        {{whole r.result of r.run}} AS result,
        {{whole r.error of r.run}} AS error, reason, waiting AS waiting_for, tags, queue, priority, owner AS worker,
        (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent, forked_from,
-       (SELECT max(seq) FROM event AS e WHERE e.run = r.run) AS history_rows,
+       (SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215) AS history_rows,
        strftime('%Y-%m-%d %H:%M:%f', created_ms / 1000.0, 'unixepoch') AS created_at,
        strftime('%Y-%m-%d %H:%M:%f', ended_ms / 1000.0, 'unixepoch') AS ended_at
 FROM run AS r;
@@ -136,15 +136,16 @@ SELECT r.id AS run_id, c.seq, c.name AS step,
        {{whole c.data of c.run}} AS args,
        CASE a.kind WHEN 'completed' THEN {{whole a.data of a.run}} END AS result,
        CASE a.kind WHEN 'failed' THEN {{whole a.data of a.run}} END AS error,
-       1 + (SELECT count(*) FROM event AS n WHERE n.run = c.run AND n.seq BETWEEN c.seq AND coalesce(a.seq, 9e15) AND n.kind = 'attempt'
+       1 + (SELECT count(*) FROM event AS n WHERE n.key BETWEEN c.key AND coalesce(a.key, c.key | 16777215) AND n.kind = 'attempt'
             AND (n.ref = c.seq OR n.ref IS NULL) AND (n.data ->> 'error') IS NOT NULL) AS attempts,
        strftime('%Y-%m-%d %H:%M:%f', c.at_ms / 1000.0, 'unixepoch') AS scheduled_at,
        strftime('%Y-%m-%d %H:%M:%f', a.at_ms / 1000.0, 'unixepoch') AS ended_at, a.took_ms
-FROM event AS c
-JOIN run AS r ON r.run = c.run
-LEFT JOIN event AS a ON a.run = c.run AND a.seq = (
-    SELECT x.seq FROM event AS x
-    WHERE x.run = c.run AND x.seq > c.seq AND x.ref = c.seq AND x.kind IN ('completed', 'failed', 'abandon') ORDER BY x.seq LIMIT 1)
+FROM run AS r
+JOIN event AS c ON c.key BETWEEN r.run << 24 AND r.run << 24 | 16777215
+LEFT JOIN event AS a ON a.key = (
+    SELECT x.key FROM event AS x
+    WHERE x.key BETWEEN c.key + 1 AND c.key | 16777215 AND x.ref = c.seq AND x.kind IN ('completed', 'failed', 'abandon')
+    ORDER BY x.key LIMIT 1)
 WHERE c.kind = 'step';
 
 CREATE VIEW perdure_messages AS
