@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.corpus import AFTER, BEFORE, CASES, Case
-from tests.laws.programs import program
-from tests.laws.simulator import Watching, World, kernel_of
 
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
+from perdure.testing.corpus import AFTER, BEFORE, CASES, Case
+from perdure.testing.programs import program
+from perdure.testing.sim import Watching, World, kernel_of
 
 SEEDS = range(12)
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -114,7 +114,7 @@ _REPLAY = """
 import sys
 import msgspec
 from perdure.core.events import Event
-from tests.laws.simulator import kernel_of
+from perdure.testing.sim import kernel_of
 from tests.laws.test_laws import hash_cases
 histories = msgspec.msgpack.decode(sys.stdin.buffer.read())
 for case in hash_cases():

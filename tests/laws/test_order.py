@@ -14,11 +14,11 @@ import sys
 from typing import Any
 
 import pytest
-from tests.corpus import Case, double
-from tests.laws.simulator import BEGIN_MS, kernel_of
 
 from perdure import workflow
 from perdure.core import events as ev
+from perdure.testing.corpus import Case, double
+from perdure.testing.sim import BEGIN_MS, kernel_of
 
 
 def outcomes(case: Case) -> set[Any]:

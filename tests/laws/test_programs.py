@@ -8,9 +8,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.laws.programs import program
-from tests.laws.simulator import Watching, World, kernel_of
 from tests.laws.test_laws import asked_next, facts
+
+from perdure.testing.programs import program
+from perdure.testing.sim import Watching, World, kernel_of
 
 SEEDS_EACH = 30
 parts = pytest.mark.parametrize("part", range(8))

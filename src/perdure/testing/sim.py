@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tests.corpus import Case
 
 from perdure.codec import JsonCodec, failure_of_run, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
+from perdure.testing.corpus import Case
 
 CODEC = JsonCodec()
 BEGIN_MS = 1_800_000_000_000
