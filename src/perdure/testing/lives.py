@@ -37,6 +37,10 @@ class Crashed(SystemExit):
         super().__init__(f"the engine died {when} commit {commits}, as it was told to")
 
 
+class NotReached(AssertionError):
+    """There were too few commits for the crash that a test asked for."""
+
+
 class Lives:
     """A file, and what happens to the engines on it. `seed` chooses the order in which steps end, and `random()`.
 
@@ -106,7 +110,7 @@ class Lives:
             return
         finally:
             self.crash = None
-        raise AssertionError(f"There were only {self.commits} commits, so the engine did not die {when} number {commits}.")
+        raise NotReached(f"There were only {self.commits} commits, so the engine did not die {when} number {commits}.")
 
     # --- the end of a life ------------------------------------------------------------------------
 

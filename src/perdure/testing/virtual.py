@@ -82,7 +82,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise NothingLeftToWaitFor
         self._now_s = max(self._now_s + seconds, math.nextafter(self._now_s, math.inf))
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """As usual; time stands still until the thread is done."""
         future = super().run_in_executor(executor, func, *args)
         self.threads_busy += 1
