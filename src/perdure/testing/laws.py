@@ -6,12 +6,13 @@ Rules: nothing here executes a step or opens a file; a kernel is made by the cal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise, takewhile
+from itertools import pairwise, takewhile, zip_longest
 from typing import Any
 
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core.diff import difference
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.errors import PerdureError
@@ -55,9 +56,19 @@ def replay(make: MakeKernel, rows: Sequence[Event]) -> list[Command]:
 def replay_every_prefix(make: MakeKernel, rows: Sequence[Event]) -> None:
     """Wherever the process had died, the next one would have asked for what this history has next."""
     for end in range(1, len(rows) + 1):
-        asked, recorded = facts(replay(make, rows[:end])), facts(asked_next(rows, end))
-        if asked != recorded:
-            raise LawBroken(f"Replay of the first {end} rows asks for\n  {asked}\nand the history goes on with\n  {recorded}")
+        asked, recorded = replay(make, rows[:end]), asked_next(rows, end)
+        if facts(asked) != facts(recorded):
+            raise LawBroken(f"Replay of its first {end} rows does not go on as it did: {_parting(recorded, asked)}")
+
+
+def _parting(recorded: Sequence[Event], asked: Sequence[Command]) -> str:
+    """The first place where two continuations differ, for people."""
+    for row, command in zip_longest(recorded, asked):
+        if row is None:
+            return f"the code asks for {command.kind} {command.name or ''} where the history has nothing more"
+        if command is None or facts([row]) != facts([command]):
+            return difference(row, command)
+    return ""
 
 
 def in_order(rows: Sequence[Event]) -> None:

@@ -19,10 +19,11 @@ import apsw
 from perdure.api import Call
 from perdure.core import discard
 from perdure.errors import DefinitionError
+from perdure.runtime.clock import SystemClock
 from perdure.runtime.engine import Engine
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
-from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop
+from perdure.testing.virtual import VirtualClock, VirtualLoop
 
 When = Literal["before", "after"]
 LEASE_S = 100 * 366 * 86_400.0
@@ -61,7 +62,7 @@ class Lives:
 
     def __init__(self, path: str | os.PathLike[str], *, seed: int = 0) -> None:
         self.path, self.seed = os.fspath(path), seed
-        self.now_ms = BEGIN_MS
+        self._now_s = 0.0
         self.crash: tuple[When, int] | None = None
         self.commits = 0
         self.dead: list[int] = []  # workers that died without a word
@@ -70,7 +71,7 @@ class Lives:
     @property
     def elapsed_s(self) -> float:
         """Seconds of virtual time since the first life began."""
-        return (self.now_ms - BEGIN_MS) / 1000
+        return self._now_s
 
     def engine(self, **options: Any) -> LivingEngine:
         """An engine on the file; takes what `Engine` takes. On any other loop than ours it has the machine's clock."""
@@ -85,14 +86,14 @@ class Lives:
             asyncio.get_running_loop()
             work.close()
             raise DefinitionError(_IN_A_LOOP)
-        loop = VirtualLoop(self.now_ms)
+        loop = VirtualLoop(self._now_s)
         main = loop.create_task(self._called(work, id, options) if isinstance(work, Call) else work)
         try:
             result = loop.run_until_complete(main)
             loop.run_until_complete(loop.shutdown_asyncgens())
             return result
         finally:
-            self.now_ms = loop.now_ms()
+            self._now_s = loop.time()
             self._abandon(loop)
             loop.close()
 
@@ -171,7 +172,7 @@ class LivingEngine(Engine):
             assert runner._watching is not None
             runner._watching.cancel()  # other engines are looked after when nothing else is to do
             loop.before_jump.append(self._look)
-            runner.steps.start = _shuffled(runner.steps.start, self._lives.seed)  # type: ignore[method-assign]
+            runner.steps.start = _shuffled(runner.steps.start, self._clock, self._lives.seed)  # type: ignore[method-assign]
             self._lives.opened(self)
         return self
 
@@ -239,12 +240,17 @@ def _starts(writes: Sequence[Any]) -> Iterator[b.StartRun]:
                 yield write.finish.successor
 
 
-def _shuffled(start: Any, seed: int) -> Any:
-    """Steps that begin a little later, each by a time of its own; with seed 0 all begin at once."""
+def _shuffled(start: Any, clock: SystemClock, seed: int) -> Any:
+    """Steps that begin later, each by a time of its own; with seed 0 all begin at once.
 
-    def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: int, done: Any) -> Any:
+    The time counts from when the step was asked for, so one that a crash made begin anew takes its old place among the others.
+    """
+
+    def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
         if seed and not wait_ms:
-            wait_ms = random.Random(f"{seed}/{host.run_id}/{command.seq}/{attempt}").choice(_DELAYS_MS)
+            dice = random.Random(f"{seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
+            delay_ms = dice.choice(_DELAYS_MS) + dice.random() / 1e3 + command.seq / 1e8  # so that no two end at one moment
+            wait_ms = max(delay_ms / 1e4, command.at_ms - clock.now_ms() + delay_ms)
         return start(host, command, attempt, failures, wait_ms, done)
 
     return later

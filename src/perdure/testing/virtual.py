@@ -63,18 +63,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     'three days later'
     """
 
-    def __init__(self, begin_ms: int = BEGIN_MS) -> None:
-        self.begin_ms, self._now_s, self.threads_busy = begin_ms, 0.0, 0
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s, self.threads_busy = now_s, 0
         self.before_jump: list[Callable[[], bool]] = []
         super().__init__(_Jumping(self))
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Seconds since virtual time began."""
         return self._now_s
 
     def now_ms(self) -> int:
         """The virtual date, in ms UTC."""
-        return self.begin_ms + round(self._now_s * 1000)
+        return BEGIN_MS + round(self._now_s * 1000)
 
     def pass_by(self, seconds: float) -> None:
         """Let time pass; by a little at least, so that no rounding can make it stand still."""
