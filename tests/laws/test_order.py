@@ -18,7 +18,8 @@ import pytest
 from perdure import workflow
 from perdure.core import events as ev
 from perdure.testing.corpus import Case, double
-from perdure.testing.sim import BEGIN_MS, kernel_of
+from perdure.testing.sim import kernel_of
+from perdure.testing.virtual import BEGIN_MS
 
 
 def outcomes(case: Case) -> set[Any]:

@@ -28,17 +28,20 @@ def perdure_time(tmp_path: Path) -> Lives:
 
 @pytest.fixture
 def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
-    """Makes engines on the test's store: `async with perdure_engine(workflows=[order]) as engine`. Takes what `Engine` takes.
+    """Engines on the test's store, made as `Engine` is, without a path.
 
-    Its time is virtual in `perdure_time.run(...)`, and the machine's in an async test of pytest-asyncio or anyio.
+    `async with perdure_engine(workflows=[order]) as engine`:     time is virtual in `perdure_time.run(...)`, and
+    the machine's in an async test of pytest-asyncio or anyio.
     """
     return perdure_time.engine
 
 
 @pytest.fixture
 def perdure_crash_after(perdure_time: Lives) -> Callable[[int, When], AbstractContextManager[None]]:
-    """`with perdure_crash_after(3): perdure_time.run(...)`: the engine dies behind its third commit, as kill -9 would end it.
-    The next `perdure_time.run` goes on with the same file. `perdure_crash_after(3, "before")` loses the third commit.
+    """The end of a process, as kill -9 brings it.
+
+    In `with perdure_crash_after(3): perdure_time.run(...)` the engine dies behind its third commit; the next `perdure_time.run`
+    goes on with the file. `perdure_crash_after(3, "before")` loses the third commit.
     """
     return perdure_time.crash_after
 

@@ -89,6 +89,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_done)
         return future
 
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        """As usual; it waits for a thread that is not one of an executor."""
+        self.threads_busy += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self.threads_busy -= 1
+
     def _thread_done(self, _: Any) -> None:
         self.threads_busy -= 1
 
