@@ -28,20 +28,17 @@ def perdure_time(tmp_path: Path) -> Lives:
 
 @pytest.fixture
 def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
-    """Engines on the test's store, made as `Engine` is, without a path.
-
-    `async with perdure_engine(workflows=[order]) as engine`:     time is virtual in `perdure_time.run(...)`, and
-    the machine's in an async test of pytest-asyncio or anyio.
+    """Engines on the test's store, made as `Engine` is but without a path: `async with` one of them and use it.
+    Time is virtual in `perdure_time.run(...)`, and the machine's in an async test of pytest-asyncio or anyio.
     """
     return perdure_time.engine
 
 
 @pytest.fixture
 def perdure_crash_after(perdure_time: Lives) -> Callable[[int, When], AbstractContextManager[None]]:
-    """The end of a process, as kill -9 brings it.
-
-    In `with perdure_crash_after(3): perdure_time.run(...)` the engine dies behind its third commit; the next `perdure_time.run`
-    goes on with the file. `perdure_crash_after(3, "before")` loses the third commit.
+    """The end of a process, as kill -9 brings it. The engine dies behind its third commit in
+    `with perdure_crash_after(3): perdure_time.run(...)`; the next `perdure_time.run` goes on with the file.
+    `perdure_crash_after(3, "before")` loses the third commit.
     """
     return perdure_time.crash_after
 

@@ -110,28 +110,27 @@ def export_run(store: str | os.PathLike[str], id: str) -> bytes:
 def to_json(recording: Recording) -> bytes:
     """A recording as people can read and compare it, with one value to a line."""
     run = {name: getattr(recording, name) for name in ("key", "id", "workflow", "status", "seed", "timeout_ms")}
-    rows = [
-        {"seq": row.seq, "kind": row.kind, "at_ms": row.at_ms, "ref": row.ref, "name": row.name}
-        | ({} if row.data is None else {"data": _raw(row)})
-        | ({"edited": True} if row.edited else {})
-        for row in recording.rows
-    ]
+    rows = [{name: value for name in _FIELDS if (value := _shown(row, name)) is not None} for row in recording.rows]
     whole = {"perdure_recording": FORMAT, **run, "args": msgspec.Raw(recording.args), "rows": rows}
     return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
 
 
-def _raw(row: Event) -> msgspec.Raw:
-    assert isinstance(row.data, bytes)
-    return msgspec.Raw(row.data)
+_FIELDS = ("seq", "kind", "at_ms", "ref", "name", "data", "took_ms", "edited")
+
+
+def _shown(row: Event, name: str) -> Any:
+    value = getattr(row, name)
+    return msgspec.Raw(value) if name == "data" and value is not None else (None if value is False else value)
 
 
 class _Row(msgspec.Struct):
     seq: int
     kind: str
     at_ms: int
-    ref: int | None
-    name: str | None
+    ref: int | None = None
+    name: str | None = None
     data: msgspec.Raw = msgspec.Raw()
+    took_ms: int | None = None
     edited: bool = False
 
 
@@ -150,7 +149,7 @@ class _Exported(msgspec.Struct):
 def from_json(data: bytes | str) -> Recording:
     """What `export_run` has written, also after a formatter has put spaces into it. Raises `msgspec.ValidationError`."""
     found = msgspec.json.decode(data, type=_Exported)
-    rows = [Event(row.seq, row.kind, row.at_ms, row.ref, row.name, _compact(row.data), None, row.edited) for row in found.rows]
+    rows = [Event(row.seq, row.kind, row.at_ms, row.ref, row.name, _compact(row.data), row.took_ms, row.edited) for row in found.rows]
     return Recording(found.key, found.id, found.workflow, found.status, _compact(found.args) or b"{}", found.seed, found.timeout_ms, rows)
 
 
@@ -196,8 +195,14 @@ def _known(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., A
 
 
 def can_be_found(workflows: Sequence[Workflow[..., Any]]) -> bool:
-    """Whether another process can find these workflows: not those that a function has made."""
-    return all("<locals>" not in one.__qualname__ and inspect.getsourcefile(one.fn) for one in workflows)
+    """Whether another process can find these workflows by module and name: not those that a function or a prompt has made."""
+    return all(_found(sys.modules.get(one.__module__), one.__qualname__) is one and inspect.getsourcefile(one.fn) for one in workflows)
+
+
+def _found(module: Any, qualname: str) -> Any:
+    for part in qualname.split("."):
+        module = getattr(module, part, None)
+    return module
 
 
 def replay_elsewhere(found: Sequence[Recording], workflows: Sequence[Workflow[..., Any]], hash_seed: int) -> None:
@@ -234,7 +239,4 @@ def _loaded(module: str, file: str, qualname: str) -> Any:
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
-    found: Any = sys.modules[name]
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
+    return _found(sys.modules[name], qualname)
