@@ -13,6 +13,7 @@ import pytest
 
 from perdure.testing import campaign
 from perdure.testing.campaign import Count, Summary, main
+from perdure.testing.corpus import Case
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -51,7 +52,7 @@ def test_another_campaign_is_one_line_and_a_broken_law_is_told_with_its_seed(
 def test_a_law_that_does_not_hold_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.testing import flows
 
-    wrong = campaign.Case("wrong", flows.counts_in_a_global())
+    wrong = Case("wrong", flows.counts_in_a_global())
     monkeypatch.setattr(campaign, "CASES", [wrong])
     assert main(["--seeds", "1", "--only", "kernel", "--only", "engine"]) == 1
     broken = [line for line in capsys.readouterr().err.splitlines() if line.startswith("BROKEN")]

@@ -119,13 +119,12 @@ async def test_three_days(perdure_engine):
 """
 
 
-def outcome(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, *plugins: str) -> dict[str, int]:
+def outcome(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, *words: str) -> dict[str, int]:
     """What another pytest makes of a file; no plugin is found by itself, so that it is the same wherever Perdure is installed."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(pytester.path), os.environ.get("PYTHONPATH", "")]))
     pytester.makepyfile(flow=FLOW, test_them=text)
-    named = [word for plugin in ("perdure.testing.plugin", *plugins) for word in ("-p", plugin)]
-    return pytester.runpytest_subprocess(*named, "-W", "error", "-q", "test_them.py").parseoutcomes()
+    return pytester.runpytest_subprocess("-p", "perdure.testing.plugin", *words, "-W", "error", "-q", "test_them.py").parseoutcomes()
 
 
 def test_with_plain_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +133,13 @@ def test_with_plain_pytest(pytester: pytest.Pytester, monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
 def test_with_pytest_asyncio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outcome(pytester, monkeypatch, WITH_ASYNCIO, "pytest_asyncio") == {"passed": 2}
+    words = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
+    assert outcome(pytester, monkeypatch, WITH_ASYNCIO, *words) == {"passed": 2}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("anyio") is None, reason="anyio is not installed")
 def test_with_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outcome(pytester, monkeypatch, WITH_ANYIO, "anyio") == {"passed": 3}
+    assert outcome(pytester, monkeypatch, WITH_ANYIO, "-p", "anyio.pytest_plugin") == {"passed": 3}
 
 
 def test_every_fixture_is_documented(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from tests.testing import flows
 
 from perdure import RunFailed, RunNotFound, StoreCorrupt, StoreNotFound, UnknownWorkflow, step, workflow
 from perdure.testing import LawBroken, Lives, assert_survives_every_crash, export_run, replay_file, replay_recorded
-from perdure.testing.campaign import CASES
+from perdure.testing.corpus import CASES
 from perdure.testing.recorded import from_json, recordings, to_json
 
 
