@@ -19,15 +19,14 @@ import apsw
 from perdure.api import Call
 from perdure.core import discard
 from perdure.errors import DefinitionError
-from perdure.runtime.clock import SystemClock
 from perdure.runtime.engine import Engine
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
-from perdure.testing.virtual import VirtualClock, VirtualLoop
+from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop
 
 When = Literal["before", "after"]
 LEASE_S = 100 * 366 * 86_400.0
-_DELAYS_MS = (0, 0, 1, 7, 40)
+_DELAYS_MS = (1, 1, 2, 7, 40)
 
 
 class Crashed(SystemExit):
@@ -172,7 +171,7 @@ class LivingEngine(Engine):
             assert runner._watching is not None
             runner._watching.cancel()  # other engines are looked after when nothing else is to do
             loop.before_jump.append(self._look)
-            runner.steps.start = _shuffled(runner.steps.start, self._clock, self._lives.seed)  # type: ignore[method-assign]
+            runner.steps.start = _shuffled(runner.steps.start, loop, self._lives.seed)  # type: ignore[method-assign]
             self._lives.opened(self)
         return self
 
@@ -241,17 +240,22 @@ def _starts(writes: Sequence[Any]) -> Iterator[b.StartRun]:
                 yield write.finish.successor
 
 
-def _shuffled(start: Any, clock: SystemClock, seed: int) -> Any:
+def _shuffled(start: Any, loop: VirtualLoop, seed: int) -> Any:
     """Steps that begin later, each by a time of its own; with seed 0 all begin at once.
 
     The time counts from when the step was asked for, so one that a crash made begin anew takes its old place among the others.
+    It ends in a part of a millisecond, so that no two steps end at one moment, and none when a timer goes off.
     """
 
     def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
-        if seed and not wait_ms:
-            dice = random.Random(f"{seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
-            delay_ms = dice.choice(_DELAYS_MS) + dice.random() / 1e3 + command.seq / 1e8  # so that no two end at one moment
-            wait_ms = max(delay_ms / 1e4, command.at_ms - clock.now_ms() + delay_ms)
-        return start(host, command, attempt, failures, wait_ms, done)
+        if not seed or wait_ms:
+            return start(host, command, attempt, failures, wait_ms, done)
+        dice = random.Random(f"{seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
+        end_ms = command.at_ms - BEGIN_MS + dice.choice(_DELAYS_MS) + 0.1 + dice.random() * 0.3 + command.seq / 1e6
+        loop.exact = True
+        try:
+            return start(host, command, attempt, failures, max(1e-6, end_ms - loop.time() * 1000), done)
+        finally:
+            loop.exact = False
 
     return later

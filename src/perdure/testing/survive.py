@@ -33,7 +33,7 @@ from perdure.testing.virtual import NothingLeftToWaitFor
 
 RUN_ID = "run"
 _WHENS: tuple[When, ...] = ("before", "after")
-_SECONDS = (0.0, 0.003, 0.02, 0.5)
+_SECONDS = (0.0, 0.003, 0.029, 0.547)
 Outcome = tuple[str, Any]
 
 

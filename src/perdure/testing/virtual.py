@@ -64,7 +64,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, now_s: float = 0.0) -> None:
-        self._now_s, self.threads_busy = now_s, 0
+        self._now_s, self.threads_busy, self.exact = now_s, 0, False
         self.before_jump: list[Callable[[], bool]] = []
         super().__init__(_Jumping(self))
 
@@ -81,6 +81,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._now_s + seconds > YEARS_MAX * _YEAR_S:
             raise NothingLeftToWaitFor
         self._now_s = max(self._now_s + seconds, math.nextafter(self._now_s, math.inf))
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        """Timers go off at whole milliseconds, whatever part of one has passed when they are set; not so while `exact`."""
+        whole = when if self.exact or math.isinf(when) else round(when * 1000) / 1000
+        return super().call_at(whole if whole > self._now_s else when, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """As usual; time stands still until the thread is done."""
