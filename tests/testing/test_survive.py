@@ -19,9 +19,9 @@ from perdure.testing.corpus import CASES, Case
 HERE_ONLY: tuple[int, ...] = ()  # no other process: most tests are about crashes
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize(("seed", "case"), list(enumerate(CASES)), ids=[case.name for case in CASES])
 def test_the_corpus_survives_on_the_real_engine(case: Case, seed: int) -> None:
+    """One seed each; more of them: `python -m perdure.testing --only engine`."""
     assert survives(case, seed) >= 8
 
 
