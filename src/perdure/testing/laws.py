@@ -5,7 +5,7 @@ Rules: nothing here executes a step or opens a file; a kernel is made by the cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise, takewhile, zip_longest
 from typing import Any
 
@@ -103,3 +103,10 @@ def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
             raise LawBroken(f"Row {one[0]} was\n  {one}\nand has become\n  {two}")
     if len(after) < len(before):
         raise LawBroken(f"There were {len(before)} rows, and {len(after)} are left")
+
+
+def commit_before_effect(begun: Iterable[tuple[str, int]], on_disk: Mapping[str, Sequence[Event]]) -> None:
+    """A step with effects, given by its run and row, begins only when the row that asks for it is on disk."""
+    for run, seq in begun:
+        if not any(row.seq == seq and row.kind == ev.STEP for row in on_disk.get(run, ())):
+            raise LawBroken(f"The step in row {seq} of run {run} had begun, and that row was not on disk")

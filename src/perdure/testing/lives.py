@@ -65,6 +65,7 @@ class Lives:
         self.crash: tuple[When, int] | None = None
         self.commits = 0
         self.dead: list[int] = []  # workers that died without a word
+        self.begun: set[tuple[str, int]] = set()  # steps with effects that this life has begun: run id and row
         self._engines: list[LivingEngine] = []
 
     @property
@@ -86,6 +87,7 @@ class Lives:
             work.close()
             raise DefinitionError(_IN_A_LOOP)
         loop = VirtualLoop(self._now_s)
+        self.begun.clear()
         main = loop.create_task(self._called(work, id, options) if isinstance(work, Call) else work)
         try:
             result = loop.run_until_complete(main)
@@ -171,7 +173,7 @@ class LivingEngine(Engine):
             assert runner._watching is not None
             runner._watching.cancel()  # other engines are looked after when nothing else is to do
             loop.before_jump.append(self._look)
-            runner.steps.start = _shuffled(runner.steps.start, loop, self._lives.seed)  # type: ignore[method-assign]
+            runner.steps.start = _shuffled(runner.steps.start, loop, self._lives)  # type: ignore[method-assign]
             self._lives.opened(self)
         return self
 
@@ -240,7 +242,7 @@ def _starts(writes: Sequence[Any]) -> Iterator[b.StartRun]:
                 yield write.finish.successor
 
 
-def _shuffled(start: Any, loop: VirtualLoop, seed: int) -> Any:
+def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:
     """Steps that begin later, each by a time of its own; with seed 0 all begin at once.
 
     The time counts from when the step was asked for, so one that a crash made begin anew takes its old place among the others.
@@ -248,9 +250,11 @@ def _shuffled(start: Any, loop: VirtualLoop, seed: int) -> Any:
     """
 
     def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
-        if not seed or wait_ms:
+        if not command.call.options.readonly:
+            lives.begun.add((host.run_id, command.seq))
+        if not lives.seed or wait_ms:
             return start(host, command, attempt, failures, wait_ms, done)
-        dice = random.Random(f"{seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
+        dice = random.Random(f"{lives.seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
         end_ms = command.at_ms - BEGIN_MS + dice.choice(_DELAYS_MS) + 0.1 + dice.random() * 0.3 + command.seq / 1e6
         loop.exact = True
         try:
