@@ -51,8 +51,8 @@ def test_a_bad_history_is_found(law: Any, change: Any, says: str) -> None:
 
 
 def test_a_step_that_began_before_its_row_was_on_disk_is_found() -> None:
-    laws.commit_before_effect({("run", 2)}, {"run": rows()})
-    for begun, on_disk in [(("run", 2), {"run": rows()[:1]}), (("run", 3), {"run": rows()}), (("other", 2), {"run": rows()})]:
+    laws.commit_before_effect({(1, 2)}, {1: rows()})
+    for begun, on_disk in [((1, 2), {1: rows()[:1]}), ((1, 3), {1: rows()}), ((7, 2), {1: rows()})]:
         with pytest.raises(LawBroken, match="was not on disk"):
             laws.commit_before_effect({begun}, on_disk)
 

@@ -105,8 +105,8 @@ def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
         raise LawBroken(f"There were {len(before)} rows, and {len(after)} are left")
 
 
-def commit_before_effect(begun: Iterable[tuple[str, int]], on_disk: Mapping[str, Sequence[Event]]) -> None:
+def commit_before_effect(begun: Iterable[tuple[int, int]], on_disk: Mapping[int, Sequence[Event]]) -> None:
     """A step with effects, given by its run and row, begins only when the row that asks for it is on disk."""
     for run, seq in begun:
         if not any(row.seq == seq and row.kind == ev.STEP for row in on_disk.get(run, ())):
-            raise LawBroken(f"The step in row {seq} of run {run} had begun, and that row was not on disk")
+            raise LawBroken(f"The step in row {seq} of run number {run} had begun, and that row was not on disk")

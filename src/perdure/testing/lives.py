@@ -65,7 +65,7 @@ class Lives:
         self.crash: tuple[When, int] | None = None
         self.commits = 0
         self.dead: list[int] = []  # workers that died without a word
-        self.begun: set[tuple[str, int]] = set()  # steps with effects that this life has begun: run id and row
+        self.begun: set[tuple[int, int]] = set()  # steps with effects that this life has begun: the run's key, and the row
         self._engines: list[LivingEngine] = []
 
     @property
@@ -251,7 +251,7 @@ def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:
 
     def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
         if not command.call.options.readonly:
-            lives.begun.add((host.run_id, command.seq))
+            lives.begun.add((host.run, command.seq))
         if not lives.seed or wait_ms:
             return start(host, command, attempt, failures, wait_ms, done)
         dice = random.Random(f"{lives.seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one

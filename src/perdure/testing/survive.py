@@ -138,7 +138,7 @@ class _Trial:
                 return False
             held = recorded.recordings(lives.path)
             with self._blaming((when, number), held):
-                laws.commit_before_effect(lives.begun, {one.id: one.rows for one in held})
+                laws.commit_before_effect(lives.begun, {one.key: one.rows for one in held})
                 outcome = lives.run(self._drive(lives))
                 self._compare(outcome, held, recorded.recordings(lives.path))
         return True
