@@ -82,10 +82,9 @@ class Lives:
 
         Raises `Crashed` where a crash was asked for, and `NothingLeftToWaitFor`.
         """
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop()
+        if asyncio._get_running_loop() is not None:
             work.close()
-            raise DefinitionError(_IN_A_LOOP)
+            raise DefinitionError(IN_A_LOOP)
         loop = VirtualLoop(self._now_s)
         self.begun.clear()
         main = loop.create_task(self._called(work, id, options) if isinstance(work, Call) else work)
@@ -139,7 +138,7 @@ class Lives:
         self._engines.remove(engine)
 
 
-_IN_A_LOOP = (
+IN_A_LOOP = (
     "Virtual time has an event loop of its own, which can't run inside another one. Call this in a plain test function; in an async "
     "one write `await asyncio.to_thread(...)`."
 )
@@ -164,7 +163,7 @@ class LivingEngine(Engine):
         if isinstance(loop, VirtualLoop):
             self._clock = VirtualClock(loop)
         elif self._lives.crash:
-            raise DefinitionError(f"An engine can die in virtual time only. {_IN_A_LOOP}")
+            raise DefinitionError(f"An engine can die in virtual time only. {IN_A_LOOP}")
         await super().__aenter__()
         store, _, runner = self._parts()
         if isinstance(loop, VirtualLoop):

@@ -27,7 +27,7 @@ from perdure.runtime.engine import Engine, Run
 from perdure.store.base import FINAL
 from perdure.testing import laws, recorded
 from perdure.testing.laws import LawBroken
-from perdure.testing.lives import _IN_A_LOOP, Lives, NotReached, When
+from perdure.testing.lives import IN_A_LOOP, Lives, NotReached, When
 from perdure.testing.recorded import Recording
 from perdure.testing.virtual import NothingLeftToWaitFor
 
@@ -76,7 +76,7 @@ def assert_survives_every_crash(
     10
     """
     if asyncio._get_running_loop() is not None:
-        raise DefinitionError(_IN_A_LOOP)
+        raise DefinitionError(IN_A_LOOP)
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(f"assert_survives_every_crash() takes the call of a workflow, such as order('a'), not {call!r}.")
     tried = list(seeds)
