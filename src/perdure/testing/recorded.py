@@ -217,9 +217,11 @@ def replay_elsewhere(found: Sequence[Recording], workflows: Sequence[Workflow[..
         capture_output=True, check=False, env=os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        start = next((i for i, line in enumerate(lines) if "LawBroken: " in line), max(0, len(lines) - 5))
-        raise LawBroken("\n".join(lines[start:]).removeprefix("perdure.testing.laws.LawBroken: "))
+        _, law, text = done.stderr.decode(errors="replace").strip().rpartition("LawBroken: ")
+        if law:
+            raise LawBroken(f"{text}\nDoes it walk a set of strings?")
+        last = "\n".join(text.splitlines()[-3:])
+        raise LawBroken(f"The workflow could not be loaded there; hash_seeds=() leaves this part out.\n{last}")
 
 
 def _here() -> None:

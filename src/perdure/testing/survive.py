@@ -164,8 +164,7 @@ class _Trial:
         try:
             recorded.replay_elsewhere(self.recordings, self.known, hash_seed)
         except LawBroken as error:
-            text = f"A process with PYTHONHASHSEED={hash_seed} can't replay it. Does it walk a set of strings?"
-            raise LawBroken(f"{self._name()} is not the same in another process. {text}\n{error}") from error
+            raise LawBroken(f"{self._name()} can't be replayed in another process, with PYTHONHASHSEED={hash_seed}.\n{error}") from error
 
     # --- one trial --------------------------------------------------------------------------------
 
