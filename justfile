@@ -37,6 +37,10 @@ survey *args:
 bench *args:
     {{bin}}/python benchmarks/run.py {{args}}
 
+# Perdure's laws under many seeds: just campaign --seeds 200 --only kernel
+campaign *args:
+    {{bin}}/python -m perdure.testing {{args}}
+
 # README, docs and doctests do what they say
 docs-check:
     {{bin}}/pytest tests/test_docs.py

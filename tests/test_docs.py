@@ -157,7 +157,9 @@ def environment(folder: Path) -> dict[str, str]:
         (folder / name).chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
     paths = [str(SRC), *filter(None, [env.get("PYTHONPATH")])]
-    return env | {"PATH": f"{folder}{os.pathsep}{env.get('PATH', os.defpath)}", "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120"}
+    path = f"{folder}{os.pathsep}{env.get('PATH', os.defpath)}"
+    plugin = "perdure.testing.plugin"  # pytest finds it by itself where Perdure is installed
+    return env | {"PATH": path, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", "PYTEST_PLUGINS": plugin}
 
 
 def run_page(text: str, name: str, folder: Path) -> None:

@@ -14,11 +14,12 @@ import sys
 from typing import Any
 
 import pytest
-from tests.corpus import Case, double
-from tests.laws.simulator import BEGIN_MS, kernel_of
 
 from perdure import workflow
 from perdure.core import events as ev
+from perdure.testing.corpus import Case, double
+from perdure.testing.sim import kernel_of
+from perdure.testing.virtual import BEGIN_MS
 
 
 def outcomes(case: Case) -> set[Any]:

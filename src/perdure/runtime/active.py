@@ -93,8 +93,8 @@ class ActiveRun:
         took_ms: int | None = None, taken: int | None = None,
     ) -> None:  # fmt: skip
         """Record an input and let the workflow react. Call it from a plain callback."""
-        if self.gone:
-            return
+        if self.gone or self.kernel.outcome is not None:
+            return  # nothing stands behind the end of a history
         if self._held is not None:
             self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
             return

@@ -8,5 +8,8 @@ import time
 class SystemClock:
     """The machine's wall clock."""
 
+    idle_s_max = 60.0
+    """How long a loop may sleep before it looks again: a wall clock can be set while it does."""
+
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -122,8 +122,11 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
+    def _open_store(self) -> SqliteStore:
+        return SqliteStore(self.path, limits=self.limits, create=self._create)
+
     async def __aenter__(self) -> Self:
-        store = SqliteStore(self.path, limits=self.limits, create=self._create)
+        store = self._open_store()
         writer = Writer(store, self.limits.batch_writes_max)
         runner = Runner(store, writer, self._codec, self._clock, self.limits, workflows=self.workflows, **self._options)  # type: ignore[arg-type]
         try:

@@ -34,7 +34,6 @@ from perdure.store import base as b
 log = logging.getLogger("perdure")
 
 CLAIM_RUNS_MAX = 200
-IDLE_S_MAX = 60.0
 WATCH_S = 0.02
 SUSPECT_WAIT_MS = 500
 
@@ -122,9 +121,9 @@ class Runner:
         now_ms = self.clock.now_ms()
         due_ms = self.store.next_due_ms(self.names)
         if due_ms is None or room <= 0:
-            return IDLE_S_MAX
+            return self.clock.idle_s_max
         if due_ms > now_ms:
-            return min((due_ms - now_ms) / 1000, IDLE_S_MAX)
+            return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
         runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms))
         for run in runs:
             self._loop.call_soon(self._load, run)

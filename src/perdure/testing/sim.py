@@ -7,20 +7,22 @@ as the one that did not; nothing here waits, sleeps or touches a store.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from tests.corpus import Case
 
 from perdure.codec import JsonCodec, failure_of_run, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
+from perdure.testing import laws
+from perdure.testing.corpus import Case
+from perdure.testing.laws import LawBroken
+from perdure.testing.virtual import BEGIN_MS
 
 CODEC = JsonCodec()
-BEGIN_MS = 1_800_000_000_000
 ROWS_MAX = 2_000
 _NOTE = b'{"attempt":1,"error":{"type":"OSError","message":"once"},"again_ms":0}'
 
@@ -167,3 +169,62 @@ def outcome_of(command: Command) -> tuple[str, bytes]:
             return ev.COMPLETED, msgspec.json.encode(word.get("id", "made-up"))
         case _:
             return ev.COMPLETED, b"null"
+
+
+# --- the laws -------------------------------------------------------------------------------------
+
+
+def _calm(case: Case, seed: int, **options: Any) -> World:
+    world = World(case, seed, noise=bool(seed % 2), **options)
+    world.run()
+    return world
+
+
+def every_prefix_replays(case: Case, seed: int) -> int:
+    """Replay of every prefix asks for what the live run asked for next; the history is in order, each answer is recorded once."""
+    rows = _calm(case, seed).rows
+    laws.in_order(rows)
+    laws.recorded_once(rows)
+    laws.replay_every_prefix(lambda: kernel_of(case), rows)
+    return len(rows)
+
+
+def every_crash_changes_nothing(case: Case, seed: int) -> int:
+    """A crash after any row, and the run goes on as the one that did not crash."""
+    rows = _calm(case, seed).rows
+    for end in range(1, len(rows)):
+        _goes_on(case, seed, rows, [end])
+    return len(rows) - 1
+
+
+def many_crashes_change_nothing(case: Case, seed: int) -> int:
+    """Several crashes of one run."""
+    rows = _calm(case, seed).rows
+    _goes_on(case, seed, rows, random.Random(seed).choices(range(1, len(rows)), k=5))
+    return 5
+
+
+def _goes_on(case: Case, seed: int, rows: list[Event], crashes: list[int]) -> None:
+    crashed = World(case, seed, noise=bool(seed % 2))
+    crashed.run(crashes)
+    if laws.facts(crashed.rows) != laws.facts(rows):
+        raise LawBroken(f"After crashes behind rows {sorted(crashes)} the history is another one")
+
+
+def replay_sees_the_same(case: Case, seed: int) -> int:
+    """Replay hands over the very values that the workflow saw live."""
+    live, again = Watching(), Watching()
+    world = _calm(case, seed, codec=live)
+    kernel_of(case, again).replay(world.rows)
+    if again.seen != live.seen:
+        raise LawBroken(f"Live the workflow saw {live.seen}, on replay {again.seen}")
+    return len(live.seen)
+
+
+LAWS: dict[str, Callable[[Case, int], int]] = {
+    "prefixes": every_prefix_replays,
+    "crashes": every_crash_changes_nothing,
+    "crashes_often": many_crashes_change_nothing,
+    "values": replay_sees_the_same,
+}
+"""Each takes a case and a seed, raises `LawBroken`, and gives how much it has looked at."""

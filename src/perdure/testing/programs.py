@@ -11,9 +11,8 @@ import contextlib
 import random as rng
 from typing import Any
 
-from tests.corpus import Case, child, double, fails
-
 from perdure import emit, now, random, receive, send, uuid4, workflow
+from perdure.testing.corpus import Case, child, double, fails
 
 DEPTH_MAX = 4
 _SECONDS = (0.001, 0.02, 0.2, 5.0)

@@ -1,0 +1,5 @@
+"""`python -m perdure.testing`."""
+
+from perdure.testing.campaign import main
+
+raise SystemExit(main())

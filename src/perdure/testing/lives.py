@@ -1,0 +1,264 @@
+"""One store file and the engines that live on it, one after another, in virtual time; a life can end as kill -9 ends one.
+
+Rules: the store is a real file and the engine the real one; a crash leaves what is committed and runs no clean-up, neither
+ours nor the user's; the next life begins at the moment at which the last one ended. Only `synchronous` is off: what the
+process has written survives its end either way, and a lost disk is another test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Literal, Self
+
+import apsw
+
+from perdure.api import Call
+from perdure.core import discard
+from perdure.errors import DefinitionError
+from perdure.runtime.engine import Engine
+from perdure.store import base as b
+from perdure.store.sqlite import SqliteStore
+from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop
+
+When = Literal["before", "after"]
+LEASE_S = 100 * 366 * 86_400.0
+_DELAYS_MS = (1, 1, 2, 7, 40)
+
+
+class Crashed(SystemExit):
+    """The engine died where a test wanted it to. Not an `Exception`: nothing in between may take it for an error of its own."""
+
+    def __init__(self, when: When, commits: int) -> None:
+        self.when, self.commits = when, commits
+        super().__init__(f"the engine died {when} commit {commits}, as it was told to")
+
+
+class NotReached(AssertionError):
+    """There were too few commits for the crash that a test asked for."""
+
+
+class Lives:
+    """A file, and what happens to the engines on it. `seed` chooses the order in which steps end, and `random()`.
+
+    >>> from perdure import step, workflow
+    >>> @step
+    ... async def double(n: int) -> int:
+    ...     return 2 * n
+    >>> @workflow
+    ... async def later(n: int) -> int:
+    ...     await asyncio.sleep(3 * 24 * 3600)
+    ...     return await double(n)
+    >>> lives = Lives("lives.db")
+    >>> with lives.crash_after(3):
+    ...     lives.run(later(4), id="four")
+    >>> lives.run(later(4), id="four"), lives.elapsed_s
+    (8, 259200.0)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, seed: int = 0) -> None:
+        self.path, self.seed = os.fspath(path), seed
+        self._now_s = 0.0
+        self.crash: tuple[When, int] | None = None
+        self.commits = 0
+        self.dead: list[int] = []  # workers that died without a word
+        self.begun: set[tuple[int, int]] = set()  # steps with effects that this life has begun: the run's key, and the row
+        self._engines: list[LivingEngine] = []
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of virtual time since the first life began."""
+        return self._now_s
+
+    def engine(self, **options: Any) -> LivingEngine:
+        """An engine on the file; takes what `Engine` takes. On any other loop than ours it has the machine's clock."""
+        return LivingEngine(self, options)
+
+    def run(self, work: Call[Any] | Coroutine[Any, Any, Any], *, id: str | None = None, **options: Any) -> Any:
+        """Live: carry out a coroutine that uses `engine`, or the call of a workflow, and give its result.
+
+        Raises `Crashed` where a crash was asked for, and `NothingLeftToWaitFor`.
+        """
+        if asyncio._get_running_loop() is not None:
+            work.close()
+            raise DefinitionError(IN_A_LOOP)
+        loop = VirtualLoop(self._now_s)
+        self.begun.clear()
+        main = loop.create_task(self._called(work, id, options) if isinstance(work, Call) else work)
+        try:
+            result = loop.run_until_complete(main)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            return result
+        finally:
+            self._now_s = loop.time()
+            self._abandon(loop)
+            loop.close()
+
+    async def _called(self, call: Call[Any], run_id: str | None, options: dict[str, Any]) -> Any:
+        async with self.engine(**options) as engine:
+            return await engine.run(call, id=run_id)
+
+    @contextlib.contextmanager
+    def crash_after(self, commits: int, when: When = "after") -> Iterator[None]:
+        """The engine dies after (or before) this many commits from here on; fails if the block ends without that."""
+        self.crash, self.commits = (when, commits), 0
+        try:
+            yield
+        except Crashed:
+            return
+        finally:
+            self.crash = None
+        raise NotReached(f"There were only {self.commits} commits, so the engine did not die {when} number {commits}.")
+
+    # --- the end of a life ------------------------------------------------------------------------
+
+    def committing(self, when: When) -> None:
+        """A transaction is about to be committed, or is on disk: this may be the end."""
+        self.commits += when == "before"
+        if self.crash == (when, self.commits):
+            raise Crashed(when, self.commits)
+
+    def _abandon(self, loop: VirtualLoop) -> None:
+        """Drop what is left without running a line of it, then let go of the files."""
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
+        if discard.supported:
+            discard.discard(task.get_coro() for task in tasks)
+        while self._engines:
+            self._engines.pop().abandon()
+
+    def opened(self, engine: LivingEngine) -> None:
+        self._engines.append(engine)
+
+    def closed(self, engine: LivingEngine) -> None:
+        self._engines.remove(engine)
+
+
+IN_A_LOOP = (
+    "Virtual time has an event loop of its own, which can't run inside another one. Call this in a plain test function; in an async "
+    "one write `await asyncio.to_thread(...)`."
+)
+
+
+class LivingEngine(Engine):
+    """The engine, with a clock and a store that do what a test says. Made by `Lives.engine`."""
+
+    def __init__(self, lives: Lives, options: dict[str, Any]) -> None:
+        self._lives, self._loop = lives, None
+        super().__init__(lives.path, **{"lease_ttl": LEASE_S} | options)
+
+    def _open_store(self) -> SqliteStore:
+        store = _MortalStore(self.path, self._lives, limits=self.limits, create=self._create)
+        for worker in self._lives.dead:  # a process would be known to be gone by its pid
+            store.write([b.EndWorker(worker, self._clock.now_ms(), True, self.limits.crashes_max)], True)
+        self._lives.dead.clear()
+        return store
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            self._clock = VirtualClock(loop)
+        elif self._lives.crash:
+            raise DefinitionError(f"An engine can die in virtual time only. {IN_A_LOOP}")
+        await super().__aenter__()
+        store, _, runner = self._parts()
+        if isinstance(loop, VirtualLoop):
+            assert isinstance(store, _MortalStore)
+            store.mortal = True
+            assert runner._watching is not None
+            runner._watching.cancel()  # other engines are looked after when nothing else is to do
+            loop.before_jump.append(self._look)
+            runner.steps.start = _shuffled(runner.steps.start, loop, self._lives)  # type: ignore[method-assign]
+            self._lives.opened(self)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualLoop):
+            loop.before_jump.remove(self._look)
+            self._lives.closed(self)
+
+    def _look(self) -> bool:
+        found = self._store.changed_by_others()
+        if found:
+            self._runner._changed_by_others()
+        return found
+
+    def abandon(self) -> None:
+        """Let the threads end, because nothing can kill them; nobody hears what they say."""
+        if self._open is None:
+            return
+        store, writer, runner = self._open
+        self._open = None
+        self._lives.dead.append(runner.owner)
+        writer.close()
+        runner.steps._threads.shutdown(wait=True, cancel_futures=True)
+        for active in runner.active.values():
+            active.kernel.discard()
+        assert isinstance(store, _MortalStore)
+        store.abandon()
+
+
+class _MortalStore(SqliteStore):
+    """The store, which tells of each commit and gives runs their seeds."""
+
+    def __init__(self, path: str, lives: Lives, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._lives, self.mortal = lives, False
+        self._db.pragma("synchronous", "off")
+
+    def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any]:
+        for start in _starts(batch):
+            start.seed = random.Random(f"{self._lives.seed}/{start.id}").getrandbits(62)
+        if self.mortal:
+            self._lives.committing("before")
+        results = super().write(batch, patient)
+        self.commit_ms = 0.0  # as on a fast disk: else a noisy machine would decide what shares a commit
+        if self.mortal:
+            self._lives.committing("after")
+        return results
+
+    def abandon(self) -> None:
+        """Close as a killed process does: no checkpoint, no statistics."""
+        for connection in {self._db, self._read}:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.close()
+
+
+def _starts(writes: Sequence[Any]) -> Iterator[b.StartRun]:
+    """Every new run in these writes, also those that other writes bring along."""
+    for write in writes:
+        if isinstance(write, b.StartRun):
+            yield write
+        elif isinstance(write, b.Turn):
+            yield from _starts(write.effects)
+            if write.finish is not None and write.finish.successor is not None:
+                yield write.finish.successor
+
+
+def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:
+    """Steps that begin later, each by a time of its own; with seed 0 all begin at once.
+
+    The time counts from when the step was asked for, so one that a crash made begin anew takes its old place among the others.
+    It ends in a part of a millisecond, so that no two steps end at one moment, and none when a timer goes off.
+    """
+
+    def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
+        if not command.call.options.readonly:
+            lives.begun.add((host.run, command.seq))
+        if not lives.seed or wait_ms:
+            return start(host, command, attempt, failures, wait_ms, done)
+        dice = random.Random(f"{lives.seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
+        end_ms = command.at_ms - BEGIN_MS + dice.choice(_DELAYS_MS) + 0.1 + dice.random() * 0.3 + command.seq / 1e6
+        loop.exact = True
+        try:
+            return start(host, command, attempt, failures, max(1e-6, end_ms - loop.time() * 1000), done)
+        finally:
+            loop.exact = False
+
+    return later

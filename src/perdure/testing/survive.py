@@ -1,0 +1,259 @@
+"""`assert_survives_every_crash`: a workflow is executed undisturbed, then once for each place in which it can be killed.
+
+Rules: every trial has a file of its own, the real engine and virtual time; a place is a commit, and the process dies right
+before it (what was done is not recorded) or right after it (what was recorded is not known to anybody); a failure names
+the place and says how to repeat it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import operator
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from perdure.api import Call, Workflow
+from perdure.core import events as ev
+from perdure.core.events import Event
+from perdure.errors import DefinitionError, RunBlocked, RunCancelled, RunExists, RunFailed, RunFinished
+from perdure.runtime.engine import Engine, Run
+from perdure.store.base import FINAL
+from perdure.testing import laws, recorded
+from perdure.testing.laws import LawBroken
+from perdure.testing.lives import IN_A_LOOP, Lives, NotReached, When
+from perdure.testing.recorded import Recording
+from perdure.testing.virtual import NothingLeftToWaitFor
+
+RUN_ID = "run"
+_WHENS: tuple[When, ...] = ("before", "after")
+_SECONDS = (0.0, 0.003, 0.029, 0.547)
+Outcome = tuple[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """What was tried: how often the run was killed, with how many seeds, and in how many other processes it was replayed."""
+
+    crashes: int
+    seeds: int
+    elsewhere: int
+
+
+def assert_survives_every_crash(
+    call: Call[Any], *, workflows: Iterable[Workflow[..., Any]] = (), messages: Sequence[tuple[Any, ...]] = (),
+    cancel_after: float | None = None, timeout: float | None = None, once: list[Any] | Callable[[], Iterable[Any]] | None = None,
+    before_each: Callable[[], object] | None = None, same: Callable[[Any, Any], bool] = operator.eq, seeds: Iterable[int] = (0,),
+    hash_seeds: Sequence[int] = (1, 2), only: tuple[When, int] | None = None,
+) -> Survived:  # fmt: skip
+    """Kill a run of `call` before and after every commit; it has to end as it does undisturbed, with a history that obeys the laws.
+
+    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the start); `cancel_after` seconds it
+    is cancelled; `timeout` is the limit of the whole run in seconds; `workflows` are those that its code does not name.
+    `once` is a list to which your steps add what they do outside, or a function that gives such a list: every effect must be
+    there as often as undisturbed. A list is emptied before each trial, and `before_each` is called to set up the rest.
+    `same` compares results. Each of `seeds` is another order in which steps end, and other random numbers; with 0 a
+    step takes no time. The history is replayed in processes with each of `hash_seeds`, if they can import the workflow.
+    `only` repeats one place: ("before", 3) is the third commit.
+
+    Raises `LawBroken`, an AssertionError, and `DefinitionError` inside a running event loop: in an async test write
+    `await asyncio.to_thread(assert_survives_every_crash, call)`.
+
+    >>> from perdure import step, workflow
+    >>> @step
+    ... async def double(n: int) -> int:
+    ...     return 2 * n
+    >>> @workflow
+    ... async def doubles(n: int) -> list[int]:
+    ...     return [await double(i) for i in range(n)]
+    >>> assert_survives_every_crash(doubles(2)).crashes
+    10
+    """
+    if asyncio._get_running_loop() is not None:
+        raise DefinitionError(IN_A_LOOP)
+    if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
+        raise DefinitionError(f"assert_survives_every_crash() takes the call of a workflow, such as order('a'), not {call!r}.")
+    tried = list(seeds)
+    trials = [_Trial(call, [call.definition, *workflows], messages, cancel_after, timeout, once, before_each, same, seed) for seed in tried]
+    crashes = sum(trial.survives(only) for trial in trials)
+    elsewhere = list(hash_seeds) if recorded.can_be_found(trials[0].known) else []
+    for hash_seed in elsewhere:
+        trials[0].replays_elsewhere(hash_seed)
+    return Survived(crashes, len(tried), len(elsewhere))
+
+
+@dataclass
+class _Trial:
+    """One call under one seed. `calm` is how it ends undisturbed, `effects` what it did outside."""
+
+    call: Call[Any]
+    known: list[Workflow[..., Any]]
+    messages: Sequence[tuple[Any, ...]]
+    cancel_after: float | None
+    timeout: float | None
+    once: list[Any] | Callable[[], Iterable[Any]] | None
+    before_each: Callable[[], object] | None
+    same: Callable[[Any, Any], bool]
+    seed: int
+    calm: Outcome = ("", None)
+    effects: Counter[str] = field(default_factory=Counter)
+    recordings: list[Recording] = field(default_factory=list)
+
+    def survives(self, only: tuple[When, int] | None) -> int:
+        """Give the number of crashes that it has survived."""
+        self._undisturbed()
+        if only is not None:
+            return int(self._crash(*only))
+        return sum(1 for when in _WHENS for _ in iter(self._crashes(when).__next__, False))
+
+    def _crashes(self, when: When) -> Iterator[bool]:
+        """Whether there was still a commit to die at, for one after the other."""
+        for number in count(1):
+            yield self._crash(when, number)
+
+    def _undisturbed(self) -> None:
+        with self._lives() as lives:
+            self.calm = lives.run(self._drive(lives))
+            self.effects, self.recordings = self._effects(), recorded.recordings(lives.path)
+        with self._blaming(None):
+            if self.calm[0] == "blocked":
+                raise LawBroken(f"It is {_told(self.calm)}")
+            for one in self.recordings:
+                _obeys(one)
+                recorded.replay_recorded(one, self.known, every_prefix=True)
+
+    def _crash(self, when: When, number: int) -> bool:
+        """Die at one place, go on in a new engine, compare; False when the run has no such place any more."""
+        with self._lives() as lives:
+            try:
+                with lives.crash_after(number, when):
+                    lives.run(self._drive(lives))
+            except NotReached:
+                return False
+            held = recorded.recordings(lives.path)
+            with self._blaming((when, number), held):
+                laws.commit_before_effect(lives.begun, {one.key: one.rows for one in held})
+                outcome = lives.run(self._drive(lives))
+                self._compare(outcome, held, recorded.recordings(lives.path))
+        return True
+
+    def _compare(self, outcome: Outcome, held: list[Recording], found: list[Recording]) -> None:
+        if outcome[0] != self.calm[0] or not self.same(outcome[1], self.calm[1]):
+            raise LawBroken(f"  It is {_told(outcome)}\n  undisturbed it is {_told(self.calm)}")
+        after = {one.key: one for one in found}
+        for one in held:
+            laws.only_grown(one.rows, after[one.key].rows)
+            if one.status in FINAL and after[one.key].status != one.status:
+                raise LawBroken(f"run {one.id} had ended as {one.status} and is now {after[one.key].status}")
+        for one in found:
+            _obeys(one)
+            recorded.replay_recorded(one, self.known)
+        done = self._effects()
+        if done != self.effects:
+            more, less = _counted(done - self.effects), _counted(self.effects - done)
+            raise LawBroken(f"What it does outside is not done once: {more or 'nothing'} too often, {less or 'nothing'} too rarely")
+
+    def replays_elsewhere(self, hash_seed: int) -> None:
+        """The same history in a process that walks sets in another order."""
+        try:
+            recorded.replay_elsewhere(self.recordings, self.known, hash_seed)
+        except LawBroken as error:
+            raise LawBroken(f"{self._name()} can't be replayed in another process, with PYTHONHASHSEED={hash_seed}.\n{error}") from error
+
+    # --- one trial --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _lives(self) -> Iterator[Lives]:
+        """A new file, and a world outside in which nothing has happened."""
+        if isinstance(self.once, list):
+            self.once.clear()
+        if self.before_each is not None:
+            self.before_each()
+        with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
+            yield Lives(os.path.join(folder, "perdure.db"), seed=self.seed)
+
+    async def _drive(self, lives: Lives) -> Outcome:
+        """What the world does to the run. After a crash it does all of it again, as one has to; keys make it happen once."""
+        dice = random.Random(self.seed)
+        async with lives.engine(workflows=self.known) as engine:
+            try:
+                run = await engine.start(self.call, id=RUN_ID, timeout=self.timeout)
+            except RunExists:  # it goes on as another call meanwhile
+                run = await engine.get(RUN_ID)
+            with contextlib.suppress(RunFinished):
+                for number, (channel, value, *after) in enumerate(self.messages):
+                    await _until(after[0] if after else dice.choice(_SECONDS) if self.seed else 0)
+                    await run.send(value, channel=channel, key=f"message {number}")
+                if self.cancel_after is not None:
+                    await _until(self.cancel_after)
+                    if not await _cancel_arrived(engine, run):
+                        await run.cancel()
+            try:
+                return "completed", await run.result()
+            except RunFailed as error:
+                return "failed", error.error
+            except RunCancelled:
+                return "cancelled", None
+            except RunBlocked as error:
+                return "blocked", error.reason
+
+    def _effects(self) -> Counter[str]:
+        found = self.once() if callable(self.once) else self.once
+        return Counter(repr(one) for one in found or ())
+
+    # --- what to say ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _blaming(self, place: tuple[When, int] | None, held: Sequence[Recording] = ()) -> Iterator[None]:
+        """Errors in the block are told with the place of the crash, and how to repeat it."""
+        try:
+            yield
+        except (LawBroken, NothingLeftToWaitFor) as error:
+            if place is None:
+                raise LawBroken(f"{self._name()} can't be replayed, even without any crash.\n{error}") from error
+            rows = "\n".join(f"    {_row(row)}" for one in held if one.id == RUN_ID for row in one.rows[-5:]) or "    nothing"
+            raise LawBroken(
+                f"{self._name()} does not survive a crash {place[0]} commit {place[1]} (seed {self.seed}).\n{error}\n"
+                f"  The last rows of its history on disk were then\n{rows}\n"
+                f"  Repeat it with assert_survives_every_crash(..., seeds=[{self.seed}], only={place!r})"
+            ) from error
+
+    def _name(self) -> str:
+        given = ", ".join([*map(repr, self.call.args), *(f"{name}={value!r}" for name, value in self.call.kwargs.items())])
+        return f"{self.call.definition.name}({given})"
+
+
+def _obeys(one: Recording) -> None:
+    laws.in_order(one.rows)
+    laws.recorded_once(one.rows)
+
+
+async def _until(seconds: float) -> None:
+    """Sleep until so long after the beginning of the first life."""
+    await asyncio.sleep(max(0.0, seconds - asyncio.get_running_loop().time()))
+
+
+async def _cancel_arrived(engine: Engine, run: Run[Any]) -> bool:
+    """Whether the cancel was delivered before the crash; unlike a message it has no key."""
+    store = engine._store
+    key = store.run_key(run.id)
+    return ev.CANCEL in {row.kind for row in store.history(key)} or "cancel" in {word.kind for word in store.inbox(key, 0)}
+
+
+def _counted(effects: Counter[str]) -> str:
+    return ", ".join(f"{effect} ({times} ×)" for effect, times in effects.items())
+
+
+def _told(outcome: Outcome) -> str:
+    return outcome[0] if outcome[0] == "cancelled" else f"{outcome[0]}: {outcome[1]!r}"
+
+
+def _row(row: Event) -> str:
+    data = row.data.decode()[:100] if isinstance(row.data, bytes) else None
+    return " ".join(str(part) for part in (row.seq, row.kind, row.name, row.ref and f"of row {row.ref}", data) if part)
