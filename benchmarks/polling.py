@@ -19,7 +19,8 @@ SELECT printf('alpha-%012d', i), 'alpha', 'completed', '{}', 'null', i, i, i, i 
 """
 _FILL_EVENTS = """
 INSERT INTO event (key, kind, name, data, at_ms)
-SELECT run << 24 | s.value, CASE s.value WHEN 1 THEN 'start' WHEN 2 THEN 'step' WHEN 3 THEN 'completed' ELSE 'finish' END, 'noop', '{}', created_ms
+SELECT run << 24 | s.value, CASE s.value WHEN 1 THEN 'start' WHEN 2 THEN 'step' WHEN 3 THEN 'completed' ELSE 'finish' END, 'noop', '{}',
+       created_ms
 FROM run, json_each('[1,2,3,4]') AS s WHERE run >= ?1
 """
 

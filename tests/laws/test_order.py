@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import decimal
 import random as rng
-import sys
 from typing import Any
 
 import pytest
@@ -93,13 +92,11 @@ def test_sets_are_walked_in_the_same_order_everywhere(case: Case) -> None:
     assert len(outcomes(case)) == 1
 
 
-@pytest.mark.xfail(reason="what asyncio.gather gives hashes by its address")
 @pytest.mark.parametrize("case", [Case("set", gathers_in_a_set()), Case("come", gathers_as_completed())], ids=["set", "as_completed"])
 def test_sets_of_what_gather_gives_are_walked_in_the_same_order_everywhere(case: Case) -> None:
     assert len(outcomes(case)) == 1
 
 
-@pytest.mark.xfail(sys.version_info < (3, 14), reason="asyncio walks a WeakSet that all runs of the process share")
 def test_all_tasks_come_in_the_same_order_everywhere() -> None:
     assert all(len(outcomes(Case("all tasks", all_tasks(seed)))) == 1 for seed in range(30))
 

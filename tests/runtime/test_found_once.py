@@ -19,6 +19,7 @@ from perdure import (
     Retry,
     RunBlocked,
     RunCancelled,
+    RunExists,
     RunFailed,
     continue_as,
     emit,
@@ -490,3 +491,19 @@ async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_a
         assert await (await engine.get("p")).result() == 7
         history = [event.kind for event in await engine.history("p")]
     assert (executed, history.count("attempt")) == ([7], 0)
+
+
+@awaited
+async def test_starting_again_what_has_gone_on_as_another_call_gives_the_run(db: str) -> None:
+    """A client that died and started its run again got RunExists, because the id belonged to the successor by then."""
+
+    @workflow
+    async def count(n: int) -> int:
+        return n if n == 3 else await continue_as(count(n + 1))
+
+    async with Engine(db, workflows=[count]) as engine:
+        assert await engine.run(count(0), id="c") == 3
+        for same in (0, 3):
+            assert await (await engine.start(count(same), id="c")).result() == 3
+        with pytest.raises(RunExists):
+            await engine.start(count(2), id="c")

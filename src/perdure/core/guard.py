@@ -16,42 +16,21 @@ from typing import Any
 
 from perdure.errors import NotDeterministic
 
-_REFUSED = {
-    "open": "Opening a file",
-    "os.listdir": "Reading a folder",
-    "os.scandir": "Reading a folder",
-    "os.mkdir": "Changing the file system",
-    "os.remove": "Changing the file system",
-    "os.rename": "Changing the file system",
-    "os.rmdir": "Changing the file system",
-    "shutil.rmtree": "Changing the file system",
-    "socket.connect": "Network I/O",
-    "socket.bind": "Network I/O",
-    "socket.getaddrinfo": "Network I/O",
-    "urllib.Request": "Network I/O",
-    "subprocess.Popen": "Starting a subprocess",
-    "os.system": "Starting a subprocess",
-    "os.fork": "Starting a subprocess",
-    "os.exec": "Starting a subprocess",
-    "os.posix_spawn": "Starting a subprocess",
-    "_thread.start_new_thread": "Starting a thread",
-    "_thread.start_joinable_thread": "Starting a thread",
-    "time.sleep": "Blocking with time.sleep",
-    "sqlite3.connect": "Opening a database",
+_EVENTS = {
+    "Opening a file": ("open",),
+    "Reading a folder": ("os.listdir", "os.scandir"),
+    "Changing the file system": ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"),
+    "Network I/O": ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request"),
+    "Starting a subprocess": ("subprocess.Popen", "os.system", "os.fork", "os.exec", "os.posix_spawn"),
+    "Starting a thread": ("_thread.start_new_thread", "_thread.start_joinable_thread"),
+    "Blocking with time.sleep": ("time.sleep",),
+    "Opening a database": ("sqlite3.connect",),
 }
+_REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
 _ALLOWED_CALLERS = (
-    "importlib",
-    "_frozen_importlib",
-    "linecache",
-    "tokenize",
-    "traceback",
-    "logging",
-    "warnings",
-    "inspect",
-    "zipimport",
-    "coverage",
-)
+    "importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage",
+)  # fmt: skip
 
 
 class _Inside(threading.local):

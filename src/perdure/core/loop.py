@@ -286,6 +286,28 @@ class _OrderedSet(builtins.set[Any]):
         self._order[item] = None
 
 
+class _Gathering(_asyncio_tasks._GatheringFuture):  # type: ignore[misc,name-defined]
+    """What `asyncio.gather` gives, with a stable hash."""
+
+    def __init__(self, children: Any, *, loop: Any) -> None:
+        super().__init__(children, loop=loop)
+        self.number = loop.next_number() if isinstance(loop, WorkflowLoop) else id(self)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+_all_tasks = asyncio.all_tasks
+
+
+def _own_tasks(loop: Any = None) -> set[Any]:
+    """Tasks of a run, oldest first; elsewhere what asyncio says."""
+    found = running() if loop is None else loop
+    return _OrderedSet(found.live_tasks()) if isinstance(found, WorkflowLoop) else _all_tasks(loop)
+
+
 # `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in
 # it hash by address, so the walk would differ from process to process. Outside workflows nothing changes.
 _asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
+_asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
+_asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks

@@ -237,15 +237,14 @@ class SqliteStore(Reader):
         return b.Started(run, start.id, True, start.owner is not None)
 
     def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:
+        if _is_start_of(start, workflow, args):
+            return b.Started(run, start.id, False)
+        first = self._one(Q["first_generation"], (f"{start.id}~1",))
+        if first is not None and _is_start_of(start, *first):
+            return b.Started(run, start.id, False)  # it has gone on as another call since; who starts again can't know
         if workflow != start.workflow:
             return RunExists(start.id, f"it is a run of workflow {workflow!r}, not {start.workflow!r}")
-        if chunks.is_chunked(args):
-            same = chunks.recorded_digest(args) == chunks.digest_of(start.args)
-        else:
-            same = args == start.args.decode()
-        if not same:
-            return RunExists(start.id, "it has other arguments")
-        return b.Started(run, start.id, False)
+        return RunExists(start.id, "it has other arguments")
 
     def _fork(self, fork: b.ForkRun) -> b.Started | PerdureError:
         if not fork.replace and self._one(Q["existing_run"], (fork.id,)) is not None:
@@ -387,6 +386,12 @@ class SqliteStore(Reader):
         if row is not None:
             self._append(transact.run, [row])
         return row
+
+
+def _is_start_of(start: b.StartRun, workflow: str, args: str) -> bool:
+    if workflow != start.workflow:
+        return False
+    return chunks.recorded_digest(args) == chunks.digest_of(start.args) if chunks.is_chunked(args) else args == start.args.decode()
 
 
 _START_FIELDS = ("id", "workflow", "owner", "due_ms", "priority", "queue", "parent", "parent_seq", "seed", "timeout_ms", "at_ms")

@@ -37,6 +37,9 @@ INSERT INTO chunk (run, n, digest, body) SELECT ?, n, digest, body FROM chunk WH
 -- name: existing_run
 SELECT run, workflow, args FROM run WHERE id = ?;
 
+-- name: first_generation
+SELECT workflow, args FROM run WHERE id = ? AND successor IS NOT NULL;
+
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, tags, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
 VALUES (:id, :workflow, :status, :args, :owner, :due_ms, :priority, :queue, :tags, :parent, :parent_seq, :seed, :timeout_ms, :at_ms, :started_ms)
