@@ -29,7 +29,7 @@ def polling(folder: Path, few: int = 1_000, many: int = 1_000_000, polls: int = 
     """Median time of one round of all polling queries on a small and on a large store, in turn."""
     stores = [SqliteStore(str(folder / f"polling-{runs}.db"), limits=Limits()) for runs in (few, many)]
     try:
-        workers = [cast("int", store.write([JoinWorker("bench", "here", 1, "", 0, 10**15)], True)[0]) for store in stores]
+        workers = [cast("int", store.write([JoinWorker("bench", "here", 1, "", 0, 10_000)], True)[0]) for store in stores]
         _fill(stores[0], 1, few)
         _fill(stores[1], 1, many)
         times: list[tuple[float, float]] = [(_poll(stores[0], workers[0]), _poll(stores[1], workers[1])) for _ in range(polls)]

@@ -72,7 +72,7 @@ def _work_of(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> int:
 
 @pytest.mark.parametrize(("name", "bindings"), POLLS, ids=[name for name, _ in POLLS])
 def test_a_poll_takes_the_same_work_however_many_runs_have_finished(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> None:
-    store.write([b.JoinWorker("test", "here", 1, "", 0, 10**15)], True)
+    store.write([b.JoinWorker("test", "here", 1, "", 0, 10_000)], True)
     _finish(store, 0, 10)
     few = _work_of(store, name, bindings)
     _finish(store, 10, 400)

@@ -223,7 +223,7 @@ class ActiveRun:
 
     def _stand_open(self, turn: b.Turn) -> None:
         if self._timer is not None or self.kernel.timers:
-            self._set_timer()
+            self.set_timer()
         if self.kernel.local or self._held is not None or self._blocked is not None:
             if self.status != "running":
                 turn.park = b.Park("running")
@@ -403,7 +403,8 @@ class ActiveRun:
 
     # --- time, pause, end -------------------------------------------------------------------------
 
-    def _set_timer(self) -> None:
+    def set_timer(self) -> None:
+        """Have the event loop call when the next durable timer is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -417,7 +418,7 @@ class ActiveRun:
         if self.gone or self.paused or due is None or self._held is not None:
             return  # the next turn sets it anew
         if due[0] > self.clock.now_ms():
-            self._set_timer()
+            self.set_timer()
         else:
             self.input(ev.FIRED, ref=due[1])
 

@@ -1,12 +1,14 @@
 """This process among the others on the store: it joins, keeps its lease, and takes over from the dead.
 
-Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a worker is dead
-when its lease has run out, or at once when its process is gone from this machine; who lost the lease joins anew.
+Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a worker is dead when
+its beats have not moved for as long as its lease, counted in beats of ours, or at once when its process is gone from this
+machine; no two clocks are ever compared, so one that jumps kills nobody; who lost the lease joins anew.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 
@@ -17,7 +19,7 @@ from perdure.store.base import EndWorker, JoinWorker, KeepLease, Store, WorkerRo
 
 log = logging.getLogger("perdure")
 
-BEATS_PER_LEASE = 3
+BEATS_PER_LEASE = 4
 
 
 class Crew:
@@ -40,11 +42,12 @@ class Crew:
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
         self._on_lost, self._on_freed = on_lost, on_freed
         self.worker = 0
+        self._silent: dict[int, tuple[int, int]] = {}  # of each other: its beats, and for how many of ours they have not moved
 
     async def join(self) -> None:
         """Become a worker of the store."""
-        now_ms, pid = self._clock.now_ms(), os.getpid()
-        join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), now_ms, now_ms + self._lease_ms)
+        pid = os.getpid()
+        join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), self._clock.now_ms(), self._lease_ms)
         self.worker = await self._writer.ask(join)
 
     async def beat(self) -> float:
@@ -59,14 +62,22 @@ class Crew:
 
     async def bury_the_dead(self) -> bool:
         """Take the runs of dead workers away from them; True if there were any."""
-        dead = [row for row in self._store.workers() if row.worker != self.worker and self._is_dead(row)]
+        others = [row for row in self._store.workers() if row.worker != self.worker]
+        self._silent = {row.worker: (row.beats, self._silent_for(row)) for row in others}
+        dead = [row for row in others if self._is_dead(row)]
         for row in dead:
-            if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max)):
-                log.info("worker %s (%s, pid %s) is dead; its runs go on here", row.worker, row.name, row.pid)
+            if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
+                log.warning("worker %s (%s, pid %s) is dead; its runs go on with the living", row.worker, row.name, row.pid)
         return bool(dead)
 
+    def _silent_for(self, row: WorkerRow) -> int:
+        beats, silent = self._silent.get(row.worker, (-1, 0))
+        return silent + 1 if beats == row.beats else 0
+
     def _is_dead(self, row: WorkerRow) -> bool:
-        return row.lease_ms < self._clock.now_ms() or identity.is_dead(row.host, row.pid, row.born)
+        """With a beat that it may have given just before we first looked, the silence is one lease at the most."""
+        patience = math.ceil(row.ttl_ms * (BEATS_PER_LEASE - 1) / self._lease_ms)
+        return self._silent[row.worker][1] >= patience or identity.is_dead(row.host, row.pid, row.born)
 
     async def leave(self) -> None:
         """Let go of the lease and of every run that is left."""

@@ -36,6 +36,7 @@ log = logging.getLogger("perdure")
 CLAIM_RUNS_MAX = 200
 WATCH_S = 0.02
 SUSPECT_WAIT_MS = 500
+CLOCK_JUMP_MS = 1_000
 
 
 class Runner:
@@ -57,7 +58,8 @@ class Runner:
         self._watching: asyncio.TimerHandle | None = None
         self._schedule = Loop("schedule", self._claim_due)
         self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._schedule.wake)
-        self._heart = Loop("lease", self._crew.beat)
+        self._heart = Loop("lease", self._beat)
+        self._offset_ms = self._clock_offset_ms()
         self.closing = False
 
     @property
@@ -113,6 +115,22 @@ class Runner:
     def register(self, definition: Workflow[..., Any]) -> None:
         """Make a workflow known here."""
         add_workflow(self.workflows, definition)
+
+    async def _beat(self) -> float:
+        self._see_to_the_clock()
+        return await self._crew.beat()
+
+    def _clock_offset_ms(self) -> float:
+        return self.clock.now_ms() - self._loop.time() * 1000
+
+    def _see_to_the_clock(self) -> None:
+        """The event loop counts seconds from its start; when the date is set, or the machine has slept, they no longer fit."""
+        jump_ms, self._offset_ms = self._clock_offset_ms() - self._offset_ms, self._clock_offset_ms()
+        if abs(jump_ms) >= CLOCK_JUMP_MS:
+            log.warning("the clock jumped by %+.1f s; timers are set anew by it", jump_ms / 1000)
+            for active in list(self.active.values()):
+                active.set_timer()
+            self._schedule.wake()
 
     # --- claiming and loading ---------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ class JoinWorker(msgspec.Struct, gc=False):
     pid: int
     born: str
     now_ms: int
-    lease_ms: int
+    ttl_ms: int
 
 
 class KeepLease(msgspec.Struct, gc=False):
@@ -144,12 +144,16 @@ class KeepLease(msgspec.Struct, gc=False):
 
 
 class EndWorker(msgspec.Struct, gc=False):
-    """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones."""
+    """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones.
+
+    With `beats` it is refused if the worker has given a sign of life since.
+    """
 
     worker: int
     now_ms: int
     crashed: bool
     crashes_max: int = 3
+    beats: int | None = None
 
 
 class WakeBlocked(msgspec.Struct, gc=False):
@@ -297,6 +301,8 @@ class WorkerRow(msgspec.Struct, gc=False):
     pid: int
     born: str
     lease_ms: int
+    ttl_ms: int
+    beats: int
 
 
 def fresh_row(start: StartRun, run: int) -> RunRow:

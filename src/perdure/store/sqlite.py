@@ -222,19 +222,17 @@ class SqliteStore(Reader):
         if start.owner is not None and self._one(Q["worker_alive"], (start.owner,)) is None:
             start.owner, start.due_ms = None, start.at_ms  # it lost its lease meanwhile: anybody may take the run
         inline = len(start.args) <= INLINE_BYTES_MAX
-        fields = {name: getattr(start, name) for name in _START_FIELDS}
-        fields |= {
-            "status": "pending" if start.owner is None else "running",
-            "args": start.args.decode() if inline else "null",
-            "started_ms": None if start.owner is None else start.at_ms,
-            "tags": None,
-        }
-        (run,) = self._one(Q["insert_run"], fields)
+        owned = start.owner is not None
+        status, started_ms = ("running", start.at_ms) if owned else ("pending", None)
+        (run,) = self._one(Q["insert_run"], (
+            start.id, start.workflow, status, start.args.decode() if inline else "null", start.owner, start.due_ms, start.priority,
+            start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms,
+        ))  # fmt: skip
         if not inline:
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
             self._store_tags(run, start.tags)
-        return b.Started(run, start.id, True, start.owner is not None)
+        return b.Started(run, start.id, True, owned)
 
     def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:
         if _is_start_of(start, workflow, args):
@@ -337,15 +335,15 @@ class SqliteStore(Reader):
         return runs
 
     def _join(self, join: b.JoinWorker) -> int:
-        fields = (join.name, join.host, join.pid, join.born, join.now_ms, join.lease_ms)
+        fields = (join.name, join.host, join.pid, join.born, join.now_ms, join.now_ms + join.ttl_ms, join.ttl_ms)
         return int(self._one(Q["join_worker"], fields)[0])
 
     def _keep_lease(self, keep: b.KeepLease) -> bool:
         return self._one(Q["keep_lease"], (keep.lease_ms, keep.worker)) is not None
 
     def _end_worker(self, end: b.EndWorker) -> bool:
-        if self._one(Q["end_worker"], (end.now_ms, end.worker)) is None:
-            return False  # somebody was faster
+        if self._one(Q["end_worker"], (end.now_ms, end.worker, end.beats)) is None:
+            return False  # somebody was faster, or it lives after all
         if end.crashed:
             self._db.execute(Q["count_crashes"], (end.worker,))
             self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max))
@@ -392,6 +390,3 @@ def _is_start_of(start: b.StartRun, workflow: str, args: str) -> bool:
     if workflow != start.workflow:
         return False
     return chunks.recorded_digest(args) == chunks.digest_of(start.args) if chunks.is_chunked(args) else args == start.args.decode()
-
-
-_START_FIELDS = ("id", "workflow", "owner", "due_ms", "priority", "queue", "parent", "parent_seq", "seed", "timeout_ms", "at_ms")

@@ -41,8 +41,8 @@ SELECT run, workflow, args FROM run WHERE id = ?;
 SELECT workflow, args FROM run WHERE id = ? AND successor IS NOT NULL;
 
 -- name: insert_run
-INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, tags, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
-VALUES (:id, :workflow, :status, :args, :owner, :due_ms, :priority, :queue, :tags, :parent, :parent_seq, :seed, :timeout_ms, :at_ms, :started_ms)
+INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING run;
 
 -- name: set_args
@@ -158,13 +158,13 @@ UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, 
 SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND status <> 'paused' AND workflow = ?;
 
 -- name: join_worker
-INSERT INTO worker (name, host, pid, born, started_ms, lease_ms) VALUES (?, ?, ?, ?, ?, ?) RETURNING worker;
+INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING worker;
 
 -- name: keep_lease
-UPDATE worker SET lease_ms = ? WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
+UPDATE worker SET lease_ms = ?, beats = beats + 1 WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
 
 -- name: end_worker
-UPDATE worker SET ended_ms = ? WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
+UPDATE worker SET ended_ms = ?1 WHERE worker = ?2 AND ended_ms IS NULL AND (?3 IS NULL OR beats = ?3) RETURNING 1;
 
 -- name: count_crashes
 UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
@@ -181,7 +181,7 @@ UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' 
 WHERE owner = ?;
 
 -- name: workers
-SELECT worker, name, host, pid, born, lease_ms FROM worker WHERE ended_ms IS NULL;
+SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats FROM worker WHERE ended_ms IS NULL;
 
 -- name: wake_blocked
 UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL

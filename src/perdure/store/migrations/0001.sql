@@ -8,7 +8,9 @@ CREATE TABLE worker (
     pid           INTEGER NOT NULL,
     born          TEXT NOT NULL,                      -- when the pid began: pids come round again
     started_ms    INTEGER NOT NULL,
-    lease_ms      INTEGER NOT NULL,                   -- valid until
+    lease_ms      INTEGER NOT NULL,                   -- valid until, by its own clock: for people
+    ttl_ms        INTEGER NOT NULL,                   -- how long it may be silent
+    beats         INTEGER NOT NULL DEFAULT 0,         -- moves while it lives: what others go by, whatever clocks say
     ended_ms      INTEGER                             -- left, or found dead
 ) STRICT;
 CREATE INDEX worker_alive ON worker (worker) WHERE ended_ms IS NULL;

@@ -1,0 +1,93 @@
+"""Clocks that jump: timers follow the date, leases follow no clock, and time within a run never goes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from tests.runtime.support import awaited, reached, until
+
+from perdure import Engine, step, workflow
+from perdure.runtime.clock import SystemClock
+from perdure.store.connection import open_reader
+
+DAY_MS = 86_400_000
+LEASE_S = 0.4
+
+
+class Adjustable(SystemClock):
+    """The machine's clock, off by so many milliseconds."""
+
+    off_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.off_ms
+
+
+def engine_on(db: str, clock: SystemClock, *workflows: object) -> Engine:
+    engine = Engine(db, workflows=workflows, lease_ttl=LEASE_S)  # type: ignore[arg-type]
+    engine._clock = clock
+    return engine
+
+
+@step
+async def noop(n: int) -> int:
+    return n
+
+
+@workflow
+async def days(count: int) -> int:
+    await asyncio.sleep(count * DAY_MS / 1000)
+    return await noop(count)
+
+
+@awaited
+async def test_a_jump_forwards_makes_due_what_is_due_by_the_new_date(db: str, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Adjustable()
+    async with engine_on(db, clock, days) as engine:
+        run = await engine.start(days(3), id="d")
+        await reached(run, "waiting")
+        clock.off_ms = 4 * DAY_MS
+        with caplog.at_level(logging.WARNING):
+            assert await run.result(20) == 3
+    assert any("the clock jumped by +345600" in record.message for record in caplog.records)
+
+
+@awaited
+async def test_after_a_jump_backwards_a_timer_waits_for_its_date_and_time_in_the_run_never_goes_back(db: str) -> None:
+    clock = Adjustable()
+    async with engine_on(db, clock, days) as engine:
+        before = await engine.start(days(1), id="before")
+        await reached(before, "waiting")
+        clock.off_ms = -2 * DAY_MS
+        after = await engine.start(days(1), id="after")
+        await reached(after, "waiting")
+        clock.off_ms = -DAY_MS // 2
+        assert await after.result(20) == 1
+        assert await before.status() == "waiting"
+        clock.off_ms = DAY_MS + 1000
+        assert await before.result(20) == 1
+        for name in ("before", "after"):
+            times = [event.at for event in await engine.history(name)]
+            assert times == sorted(times)
+
+
+@awaited
+async def test_no_clock_makes_a_living_worker_dead(db: str) -> None:
+    """Leases were compared with the wall clock: after a jump each engine buried the other, which counted as crashes."""
+    clock = Adjustable()
+    async with engine_on(db, SystemClock(), days), engine_on(db, clock, days):
+        reader = open_reader(db)
+
+        def workers() -> list[Any]:
+            return reader.execute("SELECT worker, beats FROM worker WHERE ended_ms IS NULL ORDER BY 1").fetchall()
+
+        for jump_ms in (10 * DAY_MS, -10 * DAY_MS):
+            clock.off_ms = jump_ms
+            begun = dict(workers())
+            assert len(begun) == 2
+            await until(lambda then=begun: all(beats >= then.get(worker, 0) + 12 for worker, beats in workers()))  # type: ignore[misc]
+            assert [worker for worker, _ in workers()] == sorted(begun)
+        reader.close()
