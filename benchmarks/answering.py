@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 GATE_OPEN = "BENCH_GATE_OPEN"  # in the environment of the process after the crash: the step that never ended ends now
+HOLDS = "BENCH_HOLDS"  # in the environment of the process before it, which lifts its limit of steps under way
 GATE_FILE = "BENCH_GATE_FILE"  # one byte for every run that has come so far
 SLOW_SYNC_US = "BENCH_SLOW_SYNC_US"
 

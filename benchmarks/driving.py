@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from answering import GATE_FILE, GATE_OPEN, SLOW_SYNC_US
+from answering import GATE_FILE, GATE_OPEN, HOLDS, SLOW_SYNC_US
 
 HERE = Path(__file__).resolve().parent
 
@@ -50,7 +50,7 @@ PERDURE = Kind("Perdure", "perdure_.py", peer=False)
 class Driver:
     """One process of a system on one folder."""
 
-    def __init__(self, kind: Kind, folder: Path, *, slow_us: int = 0, gate_open: bool = False, trace: Path | None = None) -> None:
+    def __init__(self, kind: Kind, folder: Path, *, slow_us: int = 0, setting: str = "", trace: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.kind, self.folder = kind, folder
         self.begin = time.perf_counter()
@@ -59,15 +59,15 @@ class Driver:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 traced(command, trace), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd=folder,
-                env=self._environment(slow_us, gate_open),
+                env=self._environment(slow_us, setting),
             )  # fmt: skip
 
-    def _environment(self, slow_us: int, gate_open: bool) -> dict[str, str]:
+    def _environment(self, slow_us: int, setting: str) -> dict[str, str]:
         inherited = [] if self.kind.peer else [os.environ.get("PYTHONPATH", "")]
         own = {"PYTHONPATH": os.pathsep.join([str(HERE), *inherited]), GATE_FILE: str(self.folder / "gate")}
         environment = {**os.environ, **own, **self.kind.settings}
-        if gate_open:
-            environment[GATE_OPEN] = "1"
+        if setting in (GATE_OPEN, HOLDS):
+            environment[setting] = "1"
         if slow_us:
             environment[SLOW_SYNC_US] = str(slow_us)
             if not self.kind.static:

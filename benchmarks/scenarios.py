@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from answering import GATE_OPEN, HOLDS
 from driving import PERDURE, RAW, Driver, Failed, Kind, driven
 from polling import polling
 from tables import Row, Table
@@ -175,10 +176,10 @@ def recovery(bench: Bench, slow_ms: int) -> list[Table]:
 
     def work(kind: Kind, row: Row, runs: int) -> None:
         folder = bench.fresh(kind)
-        with driven(kind, folder, slow_us=slow_ms * 1000) as driver:
+        with driven(kind, folder, setting=HOLDS) as driver:
             driver.ask("hold", runs)
         begin = time.perf_counter()
-        with driven(kind, folder, slow_us=slow_ms * 1000, gate_open=True) as driver:
+        with driven(kind, folder, slow_us=slow_ms * 1000, setting=GATE_OPEN) as driver:
             opened = time.perf_counter() - begin
             released = driver.ask("released", runs)
             seconds = time.perf_counter() - begin

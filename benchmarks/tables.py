@@ -37,7 +37,7 @@ class Table:
     def ratio(self, row: Row) -> list[float]:
         """How many times as good ours is, round by round; below 1 the other one is better."""
         ours = next((one.values for one in self.rows if one.system == OURS), [])
-        pairs = [(mine, other) for mine, other in zip(ours, row.values, strict=False) if mine and other]
+        pairs = [(mine, other) for mine, other in zip(ours, row.values, strict=False) if mine > 0 and other > 0]
         return [mine / other if self.more_is_better else other / mine for mine, other in pairs]
 
     def to_json(self) -> dict[str, Any]:

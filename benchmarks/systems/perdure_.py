@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
-from answering import System, begun, gate, serve
+from answering import HOLDS, System, begun, gate, serve
 
 import perdure
-from perdure import Engine, receive, step, workflow
+from perdure import Engine, Limits, receive, step, workflow
 
 
 @step
@@ -45,7 +46,8 @@ class Perdure(System):
 
     async def open(self) -> None:
         self.path = self.folder / "bench.db"
-        self.engine = await Engine(self.path, workflows=[sequence, holding, parked]).__aenter__()
+        limits = Limits(runs_loaded_max=50_000, steps_max=50_000) if HOLDS in os.environ else None
+        self.engine = await Engine(self.path, workflows=[sequence, holding, parked], limits=limits).__aenter__()
 
     async def close(self) -> None:
         await self.engine.__aexit__(None, None, None)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from answering import SLOW_SYNC_US, System, begun, serve
+from answering import HOLDS, SLOW_SYNC_US, System, begun, serve
 
 HERE = Path(__file__).resolve().parent
 HYPERCORN = """bind = "127.0.0.1:{port}"
@@ -73,6 +73,8 @@ class Restate(System):
         self._service = subprocess.Popen(service, env=environment, stdout=2)
         server = [*self._slowed(), os.environ["BENCH_RESTATE_SERVER"], "--no-logo", "--base-dir", str(self._data), "--listen-mode", "unix"]
         settings = {"RESTATE_DISABLE_TELEMETRY": "true", "RESTATE_LOG_FILTER": "error,octocrab=off", "RESTATE_NODE_NAME": "bench"}
+        if HOLDS in os.environ:
+            settings["RESTATE_WORKER__INVOKER__CONCURRENT_INVOCATIONS_LIMIT"] = "50000"
         self._server = subprocess.Popen(server, env={**os.environ, **settings}, stdout=2)
         self._ingress, admin = Http(sockets / "ingress.sock"), Http(sockets / "admin.sock")
         for http, path in ((admin, "/health"), (self._ingress, "/restate/health")):
