@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import random as _random
 import sys
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.core import loop as _loop
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError, NotInWorkflow
+
+if TYPE_CHECKING:
+    import random as _random
 
 P = ParamSpec("P")
 T = TypeVar("T")
