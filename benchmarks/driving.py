@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +155,14 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perdure-benchmarks"
 
 
-def peers() -> list[Kind]:
-    """The peers, installed on demand; those that can't be say why."""
+def peers(prefixes: list[str]) -> list[Kind]:
+    """Those whose name begins so, or all; installed on demand; those that can't be say why."""
     wal = {"BENCH_DBOS_WAL": "1"}
-    return [*_peer("dbos.txt", {"DBOS": {}, "DBOS, file in WAL": wal}, "dbos_.py"), *_restate()]
+    every: dict[str, Callable[[], list[Kind]]] = {
+        "dbos": lambda: _peer("dbos.txt", {"DBOS": {}, "DBOS, file in WAL": wal}, "dbos_.py"),
+        "restate": _restate,
+    }
+    return [kind for name, install in every.items() if name.startswith(tuple(prefixes or [""])) for kind in install()]
 
 
 def _restate() -> list[Kind]:

@@ -43,9 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = QUICK if options.quick else Sizes()
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds, imports=options.rounds * 2)
-    others = [] if options.without_peers else peers()
-    if options.peer:
-        others = [kind for kind in others if kind.name.lower().startswith(tuple(name.lower() for name in options.peer))]
+    others = [] if options.without_peers else peers([name.lower() for name in options.peer or []])
     delays = options.slow if options.slow is not None else [0] if options.quick else [0, 1, 5]
     if any(delays) and can_slow():
         print(f"no slow disks: {can_slow()}")
