@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything works, measures nothing")
     made.add_argument("--without-peers", action="store_true", help="only Perdure and the raw commit")
     made.add_argument("--peer", action="append", metavar="NAME", help="only peers whose name begins so (dbos, restate)")
-    made.add_argument("--peer-share", type=float, default=0.2, help="part of the runs that peers get, so that they end today (default 0.2)")
+    made.add_argument("--peer-share", type=float, default=0.2, help="part of the work that peers get (default 0.2; 20: all)")
     made.add_argument("--peer-rounds", type=int, default=3, help="turns for each peer (default 3)")
     made.add_argument("--slow", type=int, action="append", metavar="MS", help="extra ms for each sync, again for several (default 0, 1, 5)")
     made.add_argument("--folder", type=Path, help="where the stores are made (default: a temporary folder)")
