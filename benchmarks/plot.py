@@ -27,7 +27,7 @@ def bars(tables: list[Table]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 70}" height="{height}" font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="10" y="18" font-size="14">How many times as good as the other {OURS} is</text>',
+        f'<text x="10" y="18" font-size="14">{OURS} is so many times as good as the others (above 1 it is better)</text>',
     ]
     for place, name in enumerate(names):
         lines.append(f'<rect x="{10 + place * 150}" y="27" width="11" height="11" fill="{colour(name)}"/>')
