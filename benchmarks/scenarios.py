@@ -26,7 +26,7 @@ from tables import Row, Table
 
 WARM_STEPS = 400
 DISK_SYNCS = 100
-TIMES_SHARE = {"recovery": 0.1, "replay": 5.0, "parked": 0.05}  # recovery and parked begin with a start of every single run
+TIMES_SHARE = {"recovery": 0.5, "replay": 5.0, "parked": 0.05}  # recovery and parked begin with a start of every single run
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ class Dbos(System):
         await (await DBOS.retrieve_workflow_async(f"park-{run}")).get_result()
 
     async def _until(self, query: str, runs: int) -> None:
-        with closing(sqlite3.connect(self.path)) as db:
+        with closing(sqlite3.connect(self.path, timeout=120)) as db:  # behind a rollback journal a reader waits for writers
             while db.execute(query).fetchone()[0] < runs:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
 
 
 if __name__ == "__main__":
