@@ -63,7 +63,7 @@ class Driver:
             )  # fmt: skip
 
     def _environment(self, slow_us: int, setting: str) -> dict[str, str]:
-        inherited = [] if self.kind.peer else [os.environ.get("PYTHONPATH", "")]
+        inherited = [] if self.kind.peer else [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
         own = {"PYTHONPATH": os.pathsep.join([str(HERE), *inherited]), GATE_FILE: str(self.folder / "gate")}
         environment = {**os.environ, **own, **self.kind.settings}
         if setting in (GATE_OPEN, HOLDS):

@@ -302,9 +302,7 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Or
 
 def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
     """Start an independent run of a workflow; awaiting it gives the new run's id.
-
-    Raises `RunExists` when awaited, if the id belongs to a run of another workflow or with other arguments.
-    """
+    Raises `RunExists` when awaited, if the id belongs to a run of another workflow or with other arguments."""
     return Ordered(_kernel("start()").spawn(call, id, tags))
 
 
