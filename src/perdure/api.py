@@ -301,15 +301,13 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Or
 
 
 def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
-    """Start an independent run of a workflow; awaiting it gives the new run's id.
-    Raises `RunExists` when awaited, if the id belongs to a run of another workflow or with other arguments."""
+    """Start an independent run. Awaiting it gives its id, or raises `RunExists`: the id has another workflow or other arguments."""
     return Ordered(_kernel("start()").spawn(call, id, tags))
 
 
 def emit(stream: str, item: Any) -> Ordered[None]:
     """Add an item to a stream of this run, from a workflow or from a step."""
-    attempt = _attempt.get()
-    if attempt is not None and _loop.running() is None:
+    if (attempt := _attempt.get()) is not None and _loop.running() is None:
         attempt.emit(stream, item)
     else:
         _kernel("emit()", "workflow or step").emit(stream, item)
