@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import random as _random
 import sys
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.core import loop as _loop
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError, NotInWorkflow
+
+if TYPE_CHECKING:
+    import random as _random
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -299,17 +301,13 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Or
 
 
 def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
-    """Start an independent run of a workflow; awaiting it gives the new run's id.
-
-    Raises `RunExists` when awaited, if the id belongs to a run of another workflow or with other arguments.
-    """
+    """Start an independent run. Awaiting it gives its id, or raises `RunExists`: the id has another workflow or other arguments."""
     return Ordered(_kernel("start()").spawn(call, id, tags))
 
 
 def emit(stream: str, item: Any) -> Ordered[None]:
     """Add an item to a stream of this run, from a workflow or from a step."""
-    attempt = _attempt.get()
-    if attempt is not None and _loop.running() is None:
+    if (attempt := _attempt.get()) is not None and _loop.running() is None:
         attempt.emit(stream, item)
     else:
         _kernel("emit()", "workflow or step").emit(stream, item)

@@ -18,7 +18,6 @@ import inspect
 import io
 import marshal
 import math
-import pathlib
 import sys
 import types
 import typing
@@ -141,7 +140,13 @@ def _is_model(cls: Any) -> bool:
 
 
 def _has_hook(cls: Any) -> bool:
-    return _is_model(cls) or cls is object or _is_iterable(cls) or (isinstance(cls, type) and issubclass(cls, pathlib.PurePath))
+    return _is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls)
+
+
+def _is_path(cls: Any) -> bool:
+    """Pathlib is not imported for this: where nobody else did, there is no path either."""
+    pathlib = sys.modules.get("pathlib")
+    return pathlib is not None and isinstance(cls, type) and issubclass(cls, pathlib.PurePath)
 
 
 def _is_iterable(cls: Any) -> bool:
@@ -177,7 +182,7 @@ def _first_line(text: str) -> str:
 def _enc_hook(value: Any) -> Any:
     if _is_model(type(value)):
         return msgspec.Raw(slot_of(type(value)).encode(value))
-    if isinstance(value, pathlib.PurePath):
+    if _is_path(type(value)):
         return str(value)
     raise Unsupported(label_of(type(value)))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from perdure.cli import tree
 from perdure.runtime.views import HistoryEvent, RunInfo

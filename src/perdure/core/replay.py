@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random as _rng
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.core import discard, guard
 from perdure.core import events as ev
@@ -21,6 +20,9 @@ from perdure.core.diff import difference
 from perdure.core.events import Codec, Command, Event, RunFacts
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
 from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable
+
+if TYPE_CHECKING:
+    import random as _rng
 
 
 class _Continue(BaseException):
@@ -64,6 +66,8 @@ class Kernel:
     def random(self) -> _rng.Random:
         """The run's own generator; made when it is first asked for, because most runs never do."""
         if self._random is None:
+            import random as _rng
+
             self._random = _rng.Random(self.facts.seed)
         return self._random
 

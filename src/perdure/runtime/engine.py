@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
@@ -272,7 +271,7 @@ class Engine:
         row = self._row(id)
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
-        name = new_id or f"{id}-fork-{secrets.token_hex(3)}"
+        name = new_id or f"{id}-fork-{os.urandom(3).hex()}"
         fork = forking.fork(row, self._store.history(row.run), at, _checked_id(name), self._clock.now_ms(), encoded, edited)
         self._runner.woken([(await self._write(fork)).run])
         return Run(self, name)
@@ -383,7 +382,7 @@ _BLOCKED: dict[str, type[RunBlocked]] = {"nondeterminism": Nondeterminism, "hist
 
 def new_id(workflow: str) -> str:
     """An id that sorts by time within its workflow: new entries then land side by side in the index."""
-    return f"{workflow}-{time.time_ns() // 1_000_000:011x}{secrets.token_hex(4)}"
+    return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"
 
 
 def _workflow_of(call: Any) -> Workflow[..., Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from pathlib import Path
 
 
 @functools.cache
@@ -52,6 +51,7 @@ def _stat(pid: int) -> list[str]:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
     except OSError:
         return ""

@@ -6,11 +6,12 @@ Rules: a step without an outcome may have begun, unless a note says that it had 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.codec import failure_of_step
+from perdure.codec import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import NotSerializable
@@ -39,8 +40,7 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
     if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
-        error = msgspec.json.decode(active.host.steps.codec.encode_error(ProcessDied()))
-        active.note_event(None, {"crash": True, "steps": len(steps), "error": error})
+        active.note_event(None, {"crash": True, "steps": len(steps), "error": _death()})
         deaths.append(active.kernel.seq)
     for command in [c for c in active.kernel.open.values() if c.seq <= last_seq]:
         match command.kind:
@@ -52,6 +52,12 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
             case ev.CHILD if active.inherited:
                 active.todo.append(command)
     active.touch()
+
+
+@functools.cache
+def _death() -> Any:
+    """How the death of a process is noted. Made once: it is the same for each of the runs that died together."""
+    return msgspec.json.decode(encode_error(ProcessDied()))
 
 
 def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:

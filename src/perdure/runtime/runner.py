@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -240,7 +240,7 @@ class Runner:
                 self.register(definition)
         here = self.execute and not self.closing and start.workflow in self.workflows
         now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
-        start.seed = secrets.randbits(62)
+        start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
             start.owner, start.due_ms = self.owner, None
         return start

@@ -5,7 +5,6 @@ Rules: nothing here touches a store; payloads are plain JSON values, because a v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,8 +23,7 @@ def moment(ms: int | None) -> datetime | None:
     return None if ms is None else _EPOCH + timedelta(milliseconds=ms)
 
 
-@dataclass(frozen=True, slots=True)
-class RunInfo:
+class RunInfo(msgspec.Struct, frozen=True):
     """What there is to know of a run without its history. `reason` says why it is blocked or what it waits for."""
 
     id: str
@@ -49,8 +47,7 @@ class RunInfo:
     waiting_for: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEvent:
+class HistoryEvent(msgspec.Struct, frozen=True):
     """One row of a history. `ref` is the row that it answers; what a kind does not have is None."""
 
     seq: int
@@ -66,8 +63,7 @@ class HistoryEvent:
     data: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far a run is: steps that have ended, steps scheduled so far, names of some under way, and its status."""
 
     steps_done: int

@@ -11,8 +11,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from importlib import resources
-from pathlib import Path
 
 import apsw
 
@@ -37,7 +35,7 @@ def path_of(store: str | os.PathLike[str]) -> str:
 
 def open_writer(path: str, *, create: bool = True) -> apsw.Connection:
     """The one connection that writes; makes the file and its tables, or brings them up to date."""
-    if not create and not Path(path).exists():
+    if not create and not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):
         _check_header(path)
@@ -55,7 +53,7 @@ def open_writer(path: str, *, create: bool = True) -> apsw.Connection:
 
 def open_reader(path: str) -> apsw.Connection:
     """A connection for queries, which can't write. Raises `StoreNotFound` where no file is."""
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):
         _check_header(path)
@@ -70,12 +68,14 @@ def open_reader(path: str) -> apsw.Connection:
 
 def _open_query_only(path: str) -> apsw.Connection:
     """Read-write at the file system where that is allowed (a WAL needs its shared memory), query-only in SQL."""
-    writable = os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
+    writable = os.access(path, os.W_OK) and os.access(_folder_of(path), os.W_OK)
     if writable:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
-    elif Path(path + "-wal").exists():
+    elif os.path.exists(path + "-wal"):
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     else:
+        from pathlib import Path  # slow to import, and this is rare
+
         uri = f"file:{Path(path).absolute().as_uri().removeprefix('file://')}?immutable=1"
         connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
     connection.set_busy_timeout(BUSY_MS)
@@ -126,13 +126,17 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
             return StoreUnavailable(path, str(error))
 
 
+def _folder_of(path: str) -> str:
+    return os.path.dirname(os.path.abspath(path))
+
+
 def _cant_open(path: str) -> PerdureError:
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        return StoreUnavailable(path, f"its folder {str(folder)!r} does not exist; create it first")
-    if Path(path).is_dir():
+    folder = _folder_of(path)
+    if not os.path.isdir(folder):
+        return StoreUnavailable(path, f"its folder {folder!r} does not exist; create it first")
+    if os.path.isdir(path):
         return StoreUnavailable(path, "it is a folder; name a file in it")
-    if not os.access(folder, os.W_OK) or (Path(path).exists() and not os.access(path, os.W_OK)):
+    if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         return StoreReadOnly(path)
     return StoreUnavailable(path, "the file can't be opened; look at its permissions")
 
@@ -200,12 +204,11 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
     """Bring the file to our schema version, in one transaction."""
     if connection.pragma("user_version") == SCHEMA_VERSION:
         return
-    folder = resources.files("perdure.store") / "migrations"
     connection.execute("BEGIN IMMEDIATE")
     try:
         _check_identity(connection, path)  # another process may have been faster
         for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
-            connection.execute(_WHOLE.sub(_expand, (folder / f"{version:04}.sql").read_text()))
+            connection.execute(_WHOLE.sub(_expand, queries.text_of(f"migrations/{version:04}.sql")))
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", SCHEMA_VERSION)
         connection.execute("COMMIT")
