@@ -314,7 +314,9 @@ def test_folders_are_walked_but_hidden_ones(tmp_path: Path) -> None:
     assert files_in([str(tmp_path)]) == [tmp_path / "a/c.py", tmp_path / "b.py"]
 
 
-@pytest.mark.parametrize("name", ["examples", "src/perdure/testing/corpus.py", "tests/cli/flows.py", "src/perdure/cli/templates", "benchmarks"])
+@pytest.mark.parametrize(
+    "name", ["examples", "src/perdure/testing/corpus.py", "tests/cli/flows.py", "src/perdure/cli/templates", "benchmarks"]
+)
 def test_our_own_workflows_have_nothing(name: str) -> None:
     paths = files_in([str(ROOT / name)])
     assert [str(finding) for path in paths for finding in lint_file(path)] == []
