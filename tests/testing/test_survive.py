@@ -22,7 +22,7 @@ HERE_ONLY: tuple[int, ...] = ()  # no other process: most tests are about crashe
 @pytest.mark.parametrize(("seed", "case"), list(enumerate(CASES)), ids=[case.name for case in CASES])
 def test_the_corpus_survives_on_the_real_engine(case: Case, seed: int) -> None:
     """One seed each; more of them: `python -m perdure.testing --only engine`."""
-    assert survives(case, seed) >= 8
+    assert survives(case, seed) >= 6
 
 
 # --- right workflows ------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_the_corpus_survives_on_the_real_engine(case: Case, seed: int) -> None:
 )
 def test_a_right_workflow_survives(call: Any, options: dict[str, Any]) -> None:
     found = assert_survives_every_crash(call, hash_seeds=HERE_ONLY, **options)
-    assert found.crashes >= 8 * found.seeds
+    assert found.crashes >= 6 * found.seeds
 
 
 def test_the_outcome_of_the_undisturbed_run_is_the_expected_one() -> None:
@@ -120,7 +120,6 @@ def test_an_effect_that_is_repeated_is_found_and_told() -> None:
     text = broken(flows.pays(500), once=DONE)
     assert "pays(500) does not survive a crash before commit" in text
     assert "not done once: 500 (1 ×) too often, nothing too rarely" in text
-    assert "nothing\n" in text  # readonly steps run ahead of the first row
     assert "1 start\n    2 step charge_later" in broken(flows.pays_later(500), once=DONE)
 
 
@@ -196,7 +195,7 @@ def test_in_an_async_test_it_says_what_to_do() -> None:
         found = await asyncio.to_thread(assert_survives_every_crash, flows.doubles(2), hash_seeds=HERE_ONLY)
         return found.crashes
 
-    assert asyncio.run(main()) >= 8
+    assert asyncio.run(main()) >= 6
 
 
 @pytest.mark.parametrize("wrong", [flows.doubles, flows.double(1), 7])

@@ -104,6 +104,24 @@ class ActiveRun:
             self._taken.append((taken, event.seq))
         self.absorb(event)
 
+    def first_rows(self) -> list[Event | Command] | None:
+        """Execute a run that is still to be written up to its first wait: the rows to write with it, if it asks for steps only."""
+        self._touched = True  # nothing else may be collected before the run has its key
+        self.input(ev.START)
+        if not self._goes_on_as_it_was() or any(command.kind != ev.STEP for command in self.todo):
+            return None
+        return self.rows
+
+    def written(self, run: int, first: list[Event | Command] | None) -> None:
+        """The run is in the file under this key, and so are its first rows, if there were any."""
+        self.run = self.origin = run
+        self._touched = False
+        if first is None:
+            self.touch()
+        else:
+            todo, self.rows, self.todo = self.todo, [], []
+            self._start_all(todo)
+
     def absorb(self, event: Event, *, written: bool = False) -> None:
         """Feed a stamped event; `written` when its row is in the file already."""
         if not written:
@@ -125,7 +143,7 @@ class ActiveRun:
         self.rows += commands
         for command in commands:
             if command.kind == ev.STEP:
-                if command.call.options.readonly:
+                if command.call.options.readonly and self.run:
                     self._start_step(command, 1, 0, 0)
                 else:
                     self.todo.append(command)

@@ -51,6 +51,7 @@ class Runner:
         self.history_rows_max = limits.history_rows_max
         self.workflows, self.execute = workflows, execute
         self.active: dict[int, ActiveRun] = {}
+        self.unwritten: set[ActiveRun] = set()
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._changed: set[asyncio.Event] = set()
@@ -101,6 +102,8 @@ class Runner:
         await self._heart.stop()
         if self.execute and self.writer.trouble is None:
             await self._crew.leave()
+        for active in self.unwritten:
+            active.drop()  # the store took nothing to the end
         self.steps.close()
         for run in list(self._waiters):
             self._notify(run)
@@ -153,21 +156,20 @@ class Runner:
         return active is not None and not active.gone
 
     async def start(self, start: b.StartRun, definition: Any, now_ms: int) -> b.Started:
-        """Write a new run; if it is ours to execute, it begins in the callback of its commit."""
+        """Write a new run; if it is ours to execute, its first turn is written with it and its steps begin after that commit."""
         start = self.new_run(start, definition, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
 
-        def done(result: Any) -> None:
+        def told(result: Any) -> None:
             if not future.done():  # else the caller has given up waiting
                 future.set_result(result)
-            if isinstance(result, PerdureError):
-                return
-            if result.owned:
-                self._begin(b.fresh_row(start, result.run), fresh=True)
-            elif result.created:
+            if isinstance(result, b.Started) and result.created and not result.owned:
                 self._schedule.wake()
 
-        self.writer.put(start, done, keep=False)
+        if start.owner is None or self.store.has_run(start.id):
+            self.writer.put(start, told, keep=False)
+        else:
+            self.writer.touch(_Fresh(self, start, told))
         result: b.Started | PerdureError = await future
         if isinstance(result, PerdureError):
             raise result
@@ -195,8 +197,8 @@ class Runner:
         park = b.Park("pending", due_ms=now_ms + SUSPECT_WAIT_MS, release=True)
         self.writer.put(b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self._schedule.wake(), keep=True)
 
-    def _begin(self, row: b.RunRow, *, fresh: bool = False) -> None:
-        active = ActiveRun(self, row, self._kernel(row))
+    def _begin(self, row: b.RunRow) -> None:
+        active = self.new_active(row)
         self.active[row.run] = active
         try:
             history = self.store.history(row.run) if row.history_rows else []
@@ -204,13 +206,16 @@ class Runner:
                 recover(active, history, active.kernel.replay(history))
             else:
                 active.input(ev.START)
-                if not fresh:  # else it is a moment old, and who sends to it will wake it
-                    active.take_inbox()
+                active.take_inbox()
         except PerdureError as error:
             active.block_by(error)
         except Exception as error:
             log.exception("run %s can't be executed", row.id)
             active.block_by(error)
+
+    def new_active(self, row: b.RunRow) -> ActiveRun:
+        """The run in memory, at its very beginning."""
+        return ActiveRun(self, row, self._kernel(row))
 
     def _kernel(self, row: b.RunRow) -> Kernel:
         return kernel_of(row, self.workflows[row.workflow], self.codec)
@@ -353,6 +358,32 @@ class Runner:
             if status[0] in b.FINAL or status[0] == "blocked":
                 self._notify(run)
         self.emitted()
+
+
+class _Fresh:
+    """A run that is about to be written: it is executed up to its first wait, so that one commit is enough for both."""
+
+    def __init__(self, runner: Runner, start: b.StartRun, told: Callable[[Any], None]) -> None:
+        self._runner, self._start, self._told = runner, start, told
+        self._active = runner.new_active(b.fresh_row(start, 0))
+        runner.unwritten.add(self._active)
+
+    def collect(self) -> None:
+        self._start.first = self._active.first_rows()
+        self._runner.writer.put(self._start, self._done, keep=False)
+
+    def _done(self, result: Any) -> None:
+        runner, active = self._runner, self._active
+        runner.unwritten.discard(active)
+        if isinstance(result, b.Started) and result.owned:
+            runner.active[result.run] = active
+            active.stopping = runner.closing
+            active.written(result.run, self._start.first)
+            if runner.closing:
+                active.release()
+        else:
+            active.drop()
+        self._told(result)
 
 
 def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> None:

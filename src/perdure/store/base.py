@@ -22,7 +22,10 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class StartRun(msgspec.Struct, gc=False):
-    """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody."""
+    """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody.
+
+    `first` are the rows of its first turn, written with it if it is new and its owner's.
+    """
 
     id: str
     workflow: str
@@ -37,6 +40,7 @@ class StartRun(msgspec.Struct, gc=False):
     queue: str | None = None
     priority: int = 0
     timeout_ms: int | None = None
+    first: list[Event | Command] | None = None
 
 
 class Finish(msgspec.Struct, gc=False):
@@ -324,6 +328,8 @@ class Store(Protocol):
     def write(self, batch: Sequence[Write], patient: bool) -> list[Any | PerdureError]: ...
 
     def changed_by_others(self) -> bool: ...
+
+    def has_run(self, run_id: str) -> bool: ...
 
     def run_key(self, run_id: str) -> int: ...
 

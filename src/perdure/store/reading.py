@@ -70,6 +70,10 @@ class Reader:
             raise RunNotFound(run_id)
         return int(found[0][0])
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is a run with this id."""
+        return bool(self._all("run_of_id", run_id))
+
     def find_ids(self, prefix: str, limit: int) -> list[str]:
         """Ids that begin with `prefix`; children and earlier generations only where there is nothing else."""
         bounds = (prefix, prefix + "\U0010ffff", limit)

@@ -232,6 +232,8 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
             self._store_tags(run, start.tags)
+        if owned and start.first:
+            self._append(run, start.first)
         return b.Started(run, start.id, True, owned)
 
     def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:

@@ -173,6 +173,7 @@ class LivingEngine(Engine):
             runner._watching.cancel()  # other engines are looked after when nothing else is to do
             loop.before_jump.append(self._look)
             runner.steps.start = _shuffled(runner.steps.start, loop, self._lives)  # type: ignore[method-assign]
+            runner.new_run = _seeded(runner.new_run, self._lives)  # type: ignore[method-assign]
             self._lives.opened(self)
         return self
 
@@ -198,14 +199,14 @@ class LivingEngine(Engine):
         self._lives.dead.append(runner.owner)
         writer.close()
         runner.steps._threads.shutdown(wait=True, cancel_futures=True)
-        for active in runner.active.values():
+        for active in [*runner.active.values(), *runner.unwritten]:
             active.kernel.discard()
         assert isinstance(store, _MortalStore)
         store.abandon()
 
 
 class _MortalStore(SqliteStore):
-    """The store, which tells of each commit and gives runs their seeds."""
+    """The store, which tells of each commit."""
 
     def __init__(self, path: str, lives: Lives, **options: Any) -> None:
         super().__init__(path, **options)
@@ -213,8 +214,6 @@ class _MortalStore(SqliteStore):
         self._db.pragma("synchronous", "off")
 
     def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any]:
-        for start in _starts(batch):
-            start.seed = random.Random(f"{self._lives.seed}/{start.id}").getrandbits(62)
         if self.mortal:
             self._lives.committing("before")
         results = super().write(batch, patient)
@@ -230,15 +229,15 @@ class _MortalStore(SqliteStore):
             connection.close()
 
 
-def _starts(writes: Sequence[Any]) -> Iterator[b.StartRun]:
-    """Every new run in these writes, also those that other writes bring along."""
-    for write in writes:
-        if isinstance(write, b.StartRun):
-            yield write
-        elif isinstance(write, b.Turn):
-            yield from _starts(write.effects)
-            if write.finish is not None and write.finish.successor is not None:
-                yield write.finish.successor
+def _seeded(new_run: Any, lives: Lives) -> Any:
+    """New runs with numbers that the seed decides."""
+
+    def seeded(start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun:
+        found: b.StartRun = new_run(start, definition, at_ms)
+        found.seed = random.Random(f"{lives.seed}/{found.id}").getrandbits(62)
+        return found
+
+    return seeded
 
 
 def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:

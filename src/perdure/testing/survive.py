@@ -73,7 +73,7 @@ def assert_survives_every_crash(
     ... async def doubles(n: int) -> list[int]:
     ...     return [await double(i) for i in range(n)]
     >>> assert_survives_every_crash(doubles(2)).crashes
-    10
+    8
     """
     if asyncio._get_running_loop() is not None:
         raise DefinitionError(IN_A_LOOP)
