@@ -28,11 +28,15 @@ _json = msgspec.json.Encoder()
 class SqliteStore(Reader):
     """See `base.Store`. `path` is a file name, or `:memory:` for a store that ends with the process."""
 
-    def __init__(self, path: str, *, limits: Limits, create: bool = True) -> None:
+    def __init__(self, path: str, *, limits: Limits, create: bool = True, vfs: str | None = None) -> None:
         self.path, self.limits = path, limits
-        self._db = connection.open_writer(path, create=create)
+        self._db = connection.open_writer(path, create=create, vfs=vfs)
         self._cursor = self._db.cursor()
-        reader = self._db if path == ":memory:" else connection.open_reader(path)
+        try:
+            reader = self._db if path == ":memory:" else connection.open_reader(path, vfs=vfs)
+        except BaseException:
+            self._db.close()
+            raise
         super().__init__(reader, path)
         self._patient = True
         self.commit_ms = 0.0
