@@ -8,6 +8,8 @@ SQLite does with the first sync of a journal or WAL that it has made; before tha
 The counts are of writes (a truncation and a deletion is one too) and of syncs, both from 1.
 """
 
+# ruff: noqa: N802 (SQLite's names of its file layer)
+
 from __future__ import annotations
 
 import contextlib
