@@ -106,7 +106,7 @@ class Disk(apsw.VFS):
     >>> disk.fault = Fault("power", "sync", disk.syncs + 1)
     >>> db.pragma("user_version", 8)
     Traceback (most recent call last):
-    apsw.IOError
+    apsw.IOError: disk I/O error
     >>> with contextlib.suppress(apsw.IOError):
     ...     db.close()
     >>> disk.restart(seed=2)
@@ -178,7 +178,7 @@ class Disk(apsw.VFS):
 
     def needs_power(self) -> None:
         if self.off:
-            raise apsw.exception_for(apsw.SQLITE_IOERR)
+            raise _error(apsw.SQLITE_IOERR, "the power is off")
 
     def counted(self, at: At) -> Kind | None:
         """Count one call; gives what is to go wrong with it."""
@@ -199,11 +199,19 @@ class Disk(apsw.VFS):
         self.failed += 1
         if kind == "power":
             self.power_loss()
-        raise apsw.exception_for(apsw.SQLITE_FULL if kind == "full" else apsw.SQLITE_IOERR_WRITE)
+        if kind == "full":
+            raise _error(apsw.SQLITE_FULL, "database or disk is full")
+        raise _error(apsw.SQLITE_IOERR_WRITE, "disk I/O error")
 
     def sync_folder(self) -> None:
         for path, states in self._states.items():
             self._states[path] = states[-1:]
+
+
+def _error(code: int, text: str) -> Exception:
+    error = apsw.exception_for(code)
+    error.args = (text,)
+    return error
 
 
 class _File(apsw.VFSFile):

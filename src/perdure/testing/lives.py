@@ -234,7 +234,7 @@ class _MortalStore(SqliteStore):
         try:
             results = super().write(batch, patient)
         except StoreError:
-            self._lives.refused += 1
+            self._lives.refused += self.mortal
             raise
         finally:
             if self._disk is not None and self._disk.off:

@@ -203,7 +203,7 @@ class _Trial:
             except RunBlocked as error:
                 return "blocked", error.reason
 
-    async def _ask(self, _: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    async def _ask(self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         """One verb of the engine; where the disk fails, others have more to do here."""
         return await verb(*args, **options)
 
