@@ -62,7 +62,7 @@ def book_next(db: Any) -> int:
 
 @step
 async def write_page(n: int) -> str:
-    return " ".join(f"{n}.{word}" for word in range(9_000))
+    return " ".join(f"{n}.{word}" for word in range(2_000))
 
 
 @step(retry=Retry(attempts=3, delay=3600, factor=1, jitter=False, max_delay=3600))

@@ -122,18 +122,18 @@ def test_without_power_nothing_works_and_afterwards_everything(disk: Disk, tmp_p
 KINDS_OF_WORK = [
     *(BY_NAME[name] for name in ("sequential", "gathered", "raced", "listening", "parent", "going_on", "cleaned_up")),
     Case("transactional", flows.booking_places(3)),
-    Case("chunks", flows.writing(["seven " * 9_000])),
+    Case("chunks", flows.writing(["seven " * 2_000])),
     Case("patient", flows.patient(4)),
 ]
-EVERY = 24
+EVERY = 40
 
 
 @pytest.mark.parametrize("case", KINDS_OF_WORK, ids=lambda case: case.name)
 def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
     found = list(power.campaign(case, seed=1, every=EVERY))
     assert [f"{one.what}: {one.broken}" for one in found if one.broken] == []
-    assert sum(one.crashes for one in found) > 2
-    assert sum(one.checks for one in found) > 8
+    assert sum(one.crashes for one in found) > 1
+    assert sum(one.checks for one in found) > 5
 
 
 def test_every_place_of_a_run_is_tried() -> None:
@@ -146,19 +146,25 @@ def test_every_place_of_a_run_is_tried() -> None:
     assert not trial.holds(Fault("power", "write", 10 * trial.writes)), "what does not happen is not counted"
 
 
-@pytest.mark.parametrize("synchronous", ["off", "normal"])
-def test_without_syncs_the_same_laws_find_what_is_lost(synchronous: str) -> None:
+@pytest.mark.parametrize(
+    ("synchronous", "name", "finding"),
+    [
+        ("off", "sequential", "Nothing is in the file"),
+        ("normal", "sequential", "had begun, and that row was not on disk"),
+        ("normal", "listening", "was acknowledged and is not in the file"),
+    ],
+)
+def test_without_syncs_the_same_laws_find_what_is_lost(synchronous: str, name: str, finding: str) -> None:
     """Else nobody would know that the harness can find anything."""
-    trial = power.trial_of(BY_NAME["sequential"], 1, synchronous=synchronous)
+    trial = power.trial_of(BY_NAME[name], 1, synchronous=synchronous)
     cuts = [fault for fault in trial.places() if fault.kind == "power" and fault.at == "write"]
     said: list[str] = []
-    for fault in cuts[-40:]:
+    for fault in cuts[-45::2]:
         try:
             trial.holds(fault)
         except (LawBroken, apsw.CorruptError) as error:
             said.append(str(error))
-    assert any("was acknowledged" in one for one in said), said
-    assert any("had begun, and that row was not on disk" in one for one in said), said
+    assert any(finding in one for one in said), said
 
 
 @pytest.mark.parametrize(("kind", "error"), [("full", StoreFull), ("ioerr", StoreUnavailable), ("torn", StoreUnavailable)])

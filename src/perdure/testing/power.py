@@ -40,10 +40,9 @@ Q = queries.load("sqlite.sql")
 EVERY = 20  # a seed tries every twentieth place: twenty seeds in a row try them all
 ASK_AGAIN_S = 0.5
 TIMES = 4  # writes or syncs that fail in a row
-BY_THE_CLOCK = frozenset(
-    ("raced", "first_of", "as_they_come", "synchronized", "drawing", "refuses_to_be_cancelled", "several_listeners")
-    + ("barrier_and_condition", "waits_in_sets")
-)  # time has a say in their results, and a disk that fails takes time
+# Time has a say in the results of these, and a disk that fails takes time.
+BY_THE_CLOCK = {"raced", "first_of", "as_they_come", "synchronized", "drawing", "refuses_to_be_cancelled", "several_listeners"}
+BY_THE_CLOCK |= {"barrier_and_condition", "waits_in_sets"}
 
 
 def power(seeds: range) -> Iterator[Count]:
