@@ -40,7 +40,7 @@ FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 8
 CORE_LINES_MAX = 1_200
 SRC_CODE_LINES_MAX = 7_000  # without blank lines, comments and docstrings, and without what tests are made of
-TESTING_CODE_LINES_MAX = 1_600  # perdure.testing: a third of it is the corpus, which is test material that ships
+TESTING_CODE_LINES_MAX = 2_000  # perdure.testing: a third of it is the corpus, which is test material that ships
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
 LITTER = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__", "dist", "build"}

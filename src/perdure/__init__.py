@@ -49,6 +49,7 @@ from perdure.errors import (
     StoreLocked,
     StoreNotFound,
     StoreReadOnly,
+    StoreReplaced,
     StoreTooNew,
     StoreUnavailable,
     UnknownWorkflow,
@@ -65,7 +66,8 @@ __all__ = [
     "Nondeterminism", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError", "Progress",
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
     "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
-    "StoreNotFound", "StoreReadOnly", "StoreTooNew", "StoreUnavailable", "SyncEngine", "SyncRun", "UnknownWorkflow", "Workflow",
+    "StoreNotFound", "StoreReadOnly", "StoreReplaced", "StoreTooNew", "StoreUnavailable",
+    "SyncEngine", "SyncRun", "UnknownWorkflow", "Workflow",
     "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",
     "step", "tag", "uuid4", "workflow",
 ]  # fmt: skip

@@ -249,6 +249,18 @@ class StoreFull(StoreError):
         )
 
 
+class StoreReplaced(StoreError):
+    """The file was deleted, moved or replaced under a running engine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The store {path!r} was deleted, moved or replaced while this engine had it open. The engine has stopped and has not "
+            "touched what is there now; what it wrote in the last seconds went to the file that is gone. Put the right file in "
+            "place, with its -wal, and start again; stop every engine before you move a store."
+        )
+
+
 class StoreUnavailable(StoreError):
     """The store failed in another way; the text is the database's own."""
 

@@ -54,6 +54,17 @@ def book(db: Any, cents: int) -> int:
     return cents
 
 
+@step(transactional=True)
+def book_next(db: Any) -> int:
+    db.execute("CREATE TABLE IF NOT EXISTS place (number INTEGER PRIMARY KEY)")
+    return int(db.execute("INSERT INTO place DEFAULT VALUES RETURNING number").fetchone()[0])
+
+
+@step
+async def write_page(n: int) -> str:
+    return " ".join(f"{n}.{word}" for word in range(2_000))
+
+
 @step(retry=Retry(attempts=3, delay=3600, factor=1, jitter=False, max_delay=3600))
 async def fails_twice() -> int:
     """A crash counts as an attempt here, though not for the retry policy."""
@@ -89,6 +100,20 @@ async def approval() -> str:
 @workflow
 async def booking(cents: int) -> int:
     return await book(cents) + await book(cents)
+
+
+@workflow
+async def booking_places(n: int) -> list[int]:
+    """A place that is booked twice moves those after it."""
+    return [await book_next() for _ in range(n)]
+
+
+@workflow
+async def writing(pages: list[str]) -> int:
+    """Payloads in chunks, also of what goes from step to step."""
+    for n in range(3):
+        pages = [*pages, await write_page(n)]
+    return len("".join(pages))
 
 
 @workflow

@@ -286,9 +286,14 @@ def _what_next(info: RunInfo, request: Request) -> str:
 async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[str], None]) -> int:
     workflows = loading.workflows_in(files)
     with _stop_signals() as stopped:
-        async with Engine(store, workflows=list(workflows.values()), close_grace=grace):
+        async with Engine(store, workflows=list(workflows.values()), close_grace=grace) as engine:
             tell(f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and loses nothing.")
-            await stopped.wait()
+            stop, lost = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(engine.store_lost())
+            await asyncio.wait((stop, lost), return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if lost.done():
+                raise lost.result()
+            lost.cancel()
             tell(f"Stopping: running steps get {grace:g} s to end. Ctrl-C again stops at once.")
     tell("Stopped. What is left goes on with the next worker.")
     return Exit.DONE

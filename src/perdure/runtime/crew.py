@@ -58,6 +58,10 @@ class Crew:
             await self.join()
         if await self.bury_the_dead():
             self._on_freed()
+        return self.beat_s
+
+    @property
+    def beat_s(self) -> float:
         return self._lease_ms / 1000 / BEATS_PER_LEASE
 
     async def bury_the_dead(self) -> bool:

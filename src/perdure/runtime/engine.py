@@ -18,7 +18,17 @@ import msgspec
 from perdure.api import Call, Workflow, to_ms
 from perdure.codec import JsonCodec, decode_error, signature_of
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, EngineClosed, HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed, RunNotFound
+from perdure.errors import (
+    DefinitionError,
+    EngineClosed,
+    HistoryTooLong,
+    Nondeterminism,
+    RunBlocked,
+    RunCancelled,
+    RunFailed,
+    RunNotFound,
+    StoreError,
+)  # fmt: skip
 from perdure.runtime import forking
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.runner import Runner, add_workflow
@@ -212,6 +222,10 @@ class Engine:
             raise RunNotFound(prefix, tuple(found))
         return found[0]
 
+    async def store_lost(self) -> StoreError:
+        """Come back when the store is lost for good (its file was deleted or replaced, or a newer Perdure has taken it over)."""
+        return await asyncio.shield(self._runner.lost)
+
     # --- words to a run ---------------------------------------------------------------------------
 
     async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
@@ -372,6 +386,7 @@ class Engine:
                     run = successor
                     continue
                 if not items:
+                    self._runner.check_lost()
                     await event.wait()
         finally:
             unsubscribe()

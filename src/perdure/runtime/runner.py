@@ -20,7 +20,7 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import DefinitionError, PerdureError
+from perdure.errors import DefinitionError, PerdureError, StoreError
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
@@ -37,6 +37,7 @@ CLAIM_RUNS_MAX = 200
 WATCH_S = 0.02
 SUSPECT_WAIT_MS = 500
 CLOCK_JUMP_MS = 1_000
+IDLE_S_WHEN_LOST = 3_600.0
 
 
 class Runner:
@@ -62,6 +63,7 @@ class Runner:
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
+        self.lost: asyncio.Future[StoreError] = self._loop.create_future()
 
     @property
     def owner(self) -> int:
@@ -81,7 +83,7 @@ class Runner:
             await self._crew.bury_the_dead()
             await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
             self._schedule.start()
-            self._heart.start()
+        self._heart.start()
         self._watch()
 
     async def close(self, grace_s: float) -> None:
@@ -121,7 +123,30 @@ class Runner:
 
     async def _beat(self) -> float:
         self._see_to_the_clock()
-        return await self._crew.beat()
+        try:
+            self.store.look_at_file()
+        except StoreError as error:
+            self._give_up(error)
+        return IDLE_S_WHEN_LOST if self.lost.done() else await self._crew.beat() if self.execute else self._crew.beat_s
+
+    def _give_up(self, error: StoreError) -> None:
+        """The store is lost for good: execute and write nothing more, and tell everybody who waits."""
+        if not self.lost.done():
+            log.critical("%s", error)
+            self.lost.set_result(error)
+            self._lost()
+            self.writer.shut(error)
+            for futures in self._waiters.values():
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(error)
+            self._waiters.clear()
+            self.emitted()
+
+    def check_lost(self) -> None:
+        """Raise what the store was lost for, if it was."""
+        if self.lost.done():
+            raise self.lost.result()
 
     def _clock_offset_ms(self) -> float:
         return self.clock.now_ms() - self._loop.time() * 1000
@@ -138,6 +163,8 @@ class Runner:
     # --- claiming and loading ---------------------------------------------------------------------
 
     async def _claim_due(self) -> float:
+        if self.lost.done():
+            return IDLE_S_WHEN_LOST
         room = min(CLAIM_RUNS_MAX, self.limits.runs_loaded_max - len(self.active))
         now_ms = self.clock.now_ms()
         due_ms = self.store.next_due_ms(self.names)
@@ -323,6 +350,7 @@ class Runner:
 
     async def wait_for_news(self, run: int) -> None:
         """Until the run has ended, is blocked, or something else worth a look happened."""
+        self.check_lost()
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.setdefault(run, []).append(future)
         await future

@@ -54,6 +54,7 @@ class Writer:
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
         self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
         self.trouble: StoreError | None = None
+        self._shut = False
 
     # --- what others call -------------------------------------------------------------------------
 
@@ -94,6 +95,10 @@ class Writer:
         while (self._queue or self._dirty or self._busy) and self.trouble is None:
             self._news = asyncio.Event()
             await self._news.wait()
+
+    def shut(self, error: StoreError) -> None:
+        """Write nothing more: whoever asks is told, and what was to be kept is dropped."""
+        self._shut, self.trouble = True, error
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -157,6 +162,8 @@ class Writer:
 
     def _attempt(self, batch: list[_Entry], patient: bool) -> Any:
         """Results for the batch, or the one error for which the store took nothing."""
+        if self._shut:
+            return self.trouble
         try:
             results = self._store.write([entry[0] for entry in batch], patient)
         except StoreError as error:
@@ -193,7 +200,9 @@ class Writer:
 
     def _refused(self, batch: list[_Entry], error: StoreError) -> None:
         """The store took nothing: tell the callers, and keep what the engine must not lose."""
-        if self.trouble is None or type(self.trouble) is not type(error):
+        if self._shut:
+            batch = [(write, done, False) for write, done, keep in batch if not keep]
+        elif self.trouble is None or type(self.trouble) is not type(error):
             log.error("the store does not take writes, trying again until it does: %s", error)
         self.trouble = error
         for _, done, keep in batch:

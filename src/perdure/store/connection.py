@@ -33,13 +33,13 @@ def path_of(store: str | os.PathLike[str]) -> str:
     return text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
 
 
-def open_writer(path: str, *, create: bool = True) -> apsw.Connection:
-    """The one connection that writes; makes the file and its tables, or brings them up to date."""
+def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> apsw.Connection:
+    """The one connection that writes; makes the file and its tables, or brings them up to date. `vfs` is SQLite's file layer."""
     if not create and not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):
-        _check_header(path)
-        connection = apsw.Connection(path, flags=_WRITE)
+        _check_header(path, vfs)
+        connection = apsw.Connection(path, flags=_WRITE, vfs=vfs)
         connection.set_busy_timeout(BUSY_MS)
         try:
             _check_identity(connection, path)
@@ -51,13 +51,13 @@ def open_writer(path: str, *, create: bool = True) -> apsw.Connection:
         return connection
 
 
-def open_reader(path: str) -> apsw.Connection:
+def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
     """A connection for queries, which can't write. Raises `StoreNotFound` where no file is."""
     if not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):
-        _check_header(path)
-        connection = _open_query_only(path)
+        _check_header(path, vfs)
+        connection = _open_query_only(path, vfs)
         try:
             _check_identity(connection, path)
         except BaseException:
@@ -66,18 +66,18 @@ def open_reader(path: str) -> apsw.Connection:
         return connection
 
 
-def _open_query_only(path: str) -> apsw.Connection:
+def _open_query_only(path: str, vfs: str | None) -> apsw.Connection:
     """Read-write at the file system where that is allowed (a WAL needs its shared memory), query-only in SQL."""
     writable = os.access(path, os.W_OK) and os.access(_folder_of(path), os.W_OK)
     if writable:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     elif os.path.exists(path + "-wal"):
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
     else:
         from pathlib import Path  # slow to import, and this is rare
 
         uri = f"file:{Path(path).absolute().as_uri().removeprefix('file://')}?immutable=1"
-        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection = apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs)
     connection.set_busy_timeout(BUSY_MS)
     connection.execute("PRAGMA query_only = 1")
     return connection
@@ -126,6 +126,20 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
             return StoreUnavailable(path, str(error))
 
 
+def identity_of(path: str) -> tuple[int, int] | None:
+    """Which file the path names at this moment; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def abandon(connection: apsw.Connection) -> None:
+    """From here on, closing it touches nothing: SQLite would else delete by its name a WAL that may be another file's."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
 def _folder_of(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
@@ -141,11 +155,11 @@ def _cant_open(path: str) -> PerdureError:
     return StoreUnavailable(path, "the file can't be opened; look at its permissions")
 
 
-def _check_header(path: str) -> None:
+def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
     if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
         return
-    header = _read_header(path)
+    header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
     page_bytes = struct.unpack(">H", header[16:18])[0]
@@ -155,11 +169,11 @@ def _check_header(path: str) -> None:
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
 
 
-def _read_header(path: str) -> bytes:
+def _read_header(path: str, vfs: str | None) -> bytes:
     """Through SQLite's file layer: a plain open and close would drop the locks that this process holds on the file."""
     flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
     try:
-        file = apsw.VFSFile("", os.path.abspath(path), flags)
+        file = apsw.VFSFile(vfs or "", os.path.abspath(path), flags)
     except apsw.Error as error:
         raise StoreReadOnly(path) from error
     try:

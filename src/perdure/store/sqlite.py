@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
-from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound
+from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound, StoreReplaced, StoreTooNew
 from perdure.store import base as b
 from perdure.store import chunks, connection, queries
 from perdure.store.guarding import guarded
@@ -28,12 +28,17 @@ _json = msgspec.json.Encoder()
 class SqliteStore(Reader):
     """See `base.Store`. `path` is a file name, or `:memory:` for a store that ends with the process."""
 
-    def __init__(self, path: str, *, limits: Limits, create: bool = True) -> None:
+    def __init__(self, path: str, *, limits: Limits, create: bool = True, vfs: str | None = None) -> None:
         self.path, self.limits = path, limits
-        self._db = connection.open_writer(path, create=create)
+        self._db = connection.open_writer(path, create=create, vfs=vfs)
         self._cursor = self._db.cursor()
-        reader = self._db if path == ":memory:" else connection.open_reader(path)
+        try:
+            reader = self._db if path == ":memory:" else connection.open_reader(path, vfs=vfs)
+        except BaseException:
+            self._db.close()
+            raise
         super().__init__(reader, path)
+        self._file, self._abandoned = connection.identity_of(path), False
         self._patient = True
         self.commit_ms = 0.0
         self._version = self._data_version()
@@ -86,10 +91,22 @@ class SqliteStore(Reader):
     def _data_version(self) -> int:
         return int(self._one("PRAGMA data_version")[0])
 
+    def look_at_file(self) -> None:
+        """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours."""
+        if self.path != ":memory:" and connection.identity_of(self.path) != self._file:
+            self._abandoned = True
+            connection.abandon(self._db)
+            connection.abandon(self._read)
+            raise StoreReplaced(self.path)
+        version = int(self._read.pragma("user_version"))
+        if version > connection.SCHEMA_VERSION:
+            raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
+
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
         try:
-            self._db.execute("PRAGMA optimize")
+            if not self._abandoned:
+                self._db.execute("PRAGMA optimize")
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         self._read.close()

@@ -97,6 +97,7 @@ CAMPAIGNS = {
     "kernel": "perdure.testing.campaign:kernel",
     "programs": "perdure.testing.campaign:programs",
     "engine": "perdure.testing.campaign:engine",
+    "power": "perdure.testing.power:power",
 }
 
 

@@ -2,7 +2,7 @@
 
 Rules: the store is a real file and the engine the real one; a crash leaves what is committed and runs no clean-up, neither
 ours nor the user's; the next life begins at the moment at which the last one ended. Only `synchronous` is off: what the
-process has written survives its end either way, and a lost disk is another test.
+process has written survives its end either way; on a `Disk` that can lose its power it is "full", as in real life.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import apsw
 
 from perdure.api import Call
 from perdure.core import discard
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
+from perdure.testing.faults import Disk, PowerLost
 from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop
 
 When = Literal["before", "after"]
 LEASE_S = 100 * 366 * 86_400.0
+CHECKPOINT_PAGES = 12  # on a `Disk`: a short run is to have checkpoints too
 _DELAYS_MS = (1, 1, 2, 7, 40)
 
 
@@ -44,6 +46,8 @@ class NotReached(AssertionError):
 class Lives:
     """A file, and what happens to the engines on it. `seed` chooses the order in which steps end, and `random()`.
 
+    With a `disk` the next engines open the file through that, and a life ends with `PowerLost` when its power is gone.
+
     >>> from perdure import step, workflow
     >>> @step
     ... async def double(n: int) -> int:
@@ -59,14 +63,17 @@ class Lives:
     (8, 259200.0)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, seed: int = 0) -> None:
-        self.path, self.seed = os.fspath(path), seed
+    def __init__(self, path: str | os.PathLike[str], *, seed: int = 0, disk: Disk | None = None) -> None:
+        self.path, self.seed, self.disk = os.fspath(path), seed, disk
+        self.synchronous = "full"  # on a disk; a test that sets it "off" has to find what is lost
+        self.refused = 0  # transactions that a failing disk did not take
         self._now_s = 0.0
         self.crash: tuple[When, int] | None = None
         self.commits = 0
         self.dead: list[int] = []  # workers that died without a word
         self.begun: set[tuple[int, int]] = set()  # steps with effects that this life has begun: the run's key, and the row
         self._engines: list[LivingEngine] = []
+        self.stores: list[_MortalStore] = []  # open ones
 
     @property
     def elapsed_s(self) -> float:
@@ -130,6 +137,8 @@ class Lives:
             discard.discard(task.get_coro() for task in tasks)
         while self._engines:
             self._engines.pop().abandon()
+        for store in list(self.stores):  # of engines that did not get to open
+            store.abandon()
 
     def opened(self, engine: LivingEngine) -> None:
         self._engines.append(engine)
@@ -209,21 +218,39 @@ class _MortalStore(SqliteStore):
     """The store, which tells of each commit."""
 
     def __init__(self, path: str, lives: Lives, **options: Any) -> None:
-        super().__init__(path, **options)
-        self._lives, self.mortal = lives, False
-        self._db.pragma("synchronous", "off")
+        self._lives, self._disk, self.mortal = lives, lives.disk, False
+        super().__init__(path, vfs=None if self._disk is None else self._disk.name, **options)
+        lives.stores.append(self)
+        if self._disk is None:
+            self._db.pragma("synchronous", "off")
+        else:
+            self._db.pragma("synchronous", lives.synchronous)
+            self._db.set_wal_hook(_checkpoint)
 
     def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any]:
         if self.mortal:
             self._lives.committing("before")
-        results = super().write(batch, patient)
+        try:
+            results = super().write(batch, patient)
+        except StoreError:
+            self._lives.refused += self.mortal
+            raise
+        finally:
+            if self._disk is not None and self._disk.off:
+                raise PowerLost
         self.commit_ms = 0.0  # as on a fast disk: else a noisy machine would decide what shares a commit
         if self.mortal:
             self._lives.committing("after")
         return results
 
+    def close(self) -> None:
+        self._lives.stores.remove(self)
+        with contextlib.suppress(apsw.IOError, apsw.FullError):  # as in `_checkpoint`
+            super().close()
+
     def abandon(self) -> None:
         """Close as a killed process does: no checkpoint, no statistics."""
+        self._lives.stores.remove(self)
         for connection in {self._db, self._read}:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
@@ -238,6 +265,14 @@ def _seeded(new_run: Any, lives: Lives) -> Any:
         return found
 
     return seeded
+
+
+def _checkpoint(connection: apsw.Connection, _: str, pages: int) -> int:
+    """SQLite's own checkpoint after a commit ignores errors; with a file layer in Python they would come out of the commit."""
+    if pages >= CHECKPOINT_PAGES:
+        with contextlib.suppress(apsw.IOError, apsw.FullError):
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    return apsw.SQLITE_OK
 
 
 def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:

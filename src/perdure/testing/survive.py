@@ -14,7 +14,7 @@ import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -183,25 +183,29 @@ class _Trial:
         dice = random.Random(self.seed)
         async with lives.engine(workflows=self.known) as engine:
             try:
-                run = await engine.start(self.call, id=RUN_ID, timeout=self.timeout)
+                run = await self._ask("start", engine.start, self.call, id=RUN_ID, timeout=self.timeout)
             except RunExists:  # it goes on as another call meanwhile
                 run = await engine.get(RUN_ID)
             with contextlib.suppress(RunFinished):
                 for number, (channel, value, *after) in enumerate(self.messages):
                     await _until(after[0] if after else dice.choice(_SECONDS) if self.seed else 0)
-                    await run.send(value, channel=channel, key=f"message {number}")
+                    await self._ask(f"message {number}", run.send, value, channel=channel, key=f"message {number}")
                 if self.cancel_after is not None:
                     await _until(self.cancel_after)
                     if not await _cancel_arrived(engine, run):
-                        await run.cancel()
+                        await self._ask("cancel", run.cancel)
             try:
-                return "completed", await run.result()
+                return "completed", await self._ask("result", run.result)
             except RunFailed as error:
                 return "failed", error.error
             except RunCancelled:
                 return "cancelled", None
             except RunBlocked as error:
                 return "blocked", error.reason
+
+    async def _ask(self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        """One verb of the engine; where the disk fails, others have more to do here."""
+        return await verb(*args, **options)
 
     def _effects(self) -> Counter[str]:
         found = self.once() if callable(self.once) else self.once
