@@ -104,9 +104,8 @@ class Disk(apsw.VFS):
     >>> db.pragma("journal_mode", "wal"), db.pragma("user_version", 7)
     ('wal', None)
     >>> disk.fault = Fault("power", "sync", disk.syncs + 1)
-    >>> db.pragma("user_version", 8)
-    Traceback (most recent call last):
-    apsw.IOError: disk I/O error
+    >>> with contextlib.suppress(apsw.IOError):
+    ...     db.pragma("user_version", 8)
     >>> with contextlib.suppress(apsw.IOError):
     ...     db.close()
     >>> disk.restart(seed=2)

@@ -21,13 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from perdure import Engine, Retry, RunBlocked, connect, current_step, receive, step, workflow
+from perdure.store import queries
 from perdure.testing.campaign import Count
 
 PROCESSES = 4
 LEASE_S = 0.8
 RUNS, ROUNDS, SHOTS = 8, 4, 10
 PATIENCE_S = 120.0
+LOCKED_MS = 1_000
+Q = queries.load("kill.sql", "perdure.testing")
 _ONCE_MORE = Retry(attempts=3, delay=0)
 
 
@@ -65,8 +70,8 @@ def in_a_thread(folder: str, n: int) -> str:
 
 @step(transactional=True)
 def book(db: Any, name: str, n: int) -> int:
-    db.execute("CREATE TABLE IF NOT EXISTS booking (name TEXT, n INTEGER)")
-    db.execute("INSERT INTO booking VALUES (?, ?)", (name, n))
+    db.execute(Q["make_table"])
+    db.execute(Q["book"], (name, n))
     return n
 
 
@@ -128,14 +133,25 @@ class _Field:
             self.kills += 1
         elif self._worker_of(victim.pid) is not None:
             victim.send_signal(signal.SIGSTOP)
-            while self._worker_of(victim.pid) is not None:  # noqa: ASYNC110  # what happens is in other processes
+            while self._worker_of(victim.pid) is not None and not self._locked():  # noqa: ASYNC110  # as above
                 await asyncio.sleep(0.02)
+            self.freezes += self._worker_of(victim.pid) is None  # else it was in the middle of a transaction, and nobody can write
             victim.send_signal(signal.SIGCONT)
-            self.freezes += 1
+
+    def _locked(self) -> bool:
+        """Whether somebody has kept the file's write lock for a whole second."""
+        with contextlib.closing(apsw.Connection(self.store, flags=apsw.SQLITE_OPEN_READWRITE)) as db:
+            db.set_busy_timeout(LOCKED_MS)
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("ROLLBACK")
+            except apsw.BusyError:
+                return True
+        return False
 
     def _worker_of(self, pid: int) -> int | None:
         with contextlib.closing(connect(self.store)) as reader:
-            row = reader.execute("SELECT worker FROM worker WHERE pid = ? AND ended_ms IS NULL", (pid,)).fetchone()
+            row = reader.execute(Q["living"], (pid,)).fetchone()
         return None if row is None else int(row[0])
 
 
@@ -153,7 +169,7 @@ async def _disturbed(ground: _Field, runs: int, rounds: int, shots: int) -> list
         lines = runs * rounds * 10
         results = asyncio.gather(*(_result(client, name, ground) for name in names))
         for point in sorted(ground.dice.sample(range(lines), shots)):
-            while len(_lines(ground.folder)) < point and not results.done():
+            while len(_lines(ground.folder)) < point and not results.done():  # noqa: ASYNC110  # what happens is in other processes
                 await asyncio.sleep(0.005)
             if not results.done():
                 await ground.shoot()
@@ -178,13 +194,11 @@ async def _result(client: Engine, name: str, ground: _Field) -> Any:
 def _broken_laws(ground: _Field, names: list[str], rounds: int) -> Iterator[str]:
     ended = {(run, int(seq), token) for word, run, seq, token in _lines(ground.folder) if word == "end"}
     with contextlib.closing(connect(ground.store)) as reader:
-        twice = "SELECT run_id, ref FROM perdure_events WHERE kind IN ('completed', 'failed') AND ref > 0 GROUP BY 1, 2 HAVING count(*) > 1"
-        yield from (f"{run} has two outcomes of row {ref}" for run, ref in reader.execute(twice))
-        steps = "SELECT run_id, seq, json_extract(result, '$') FROM perdure_steps WHERE step LIKE '%effect' OR step LIKE '%in_a_thread'"
-        for run, seq, token in reader.execute(steps):
+        yield from (f"{run} has two outcomes of row {ref}" for run, ref in reader.execute(Q["recorded_twice"]))
+        for run, seq, token in reader.execute(Q["tokens"]):
             if (run, seq, token) not in ended:
                 yield f"{run} row {seq}: recorded is {token}, which no attempt of it gave"
-        booked = sorted(reader.execute("SELECT name, n FROM booking").fetchall())
+        booked = reader.execute(Q["booked"]).fetchall()
     if booked != sorted((name, n) for name in names for n in range(rounds)):
         yield f"booked: {booked}"
 
