@@ -103,7 +103,10 @@ class Runner:
         await self.writer.drain()
         await self._heart.stop()
         if self.execute and self.writer.trouble is None:
-            await self._crew.leave()
+            try:
+                await self._crew.leave()
+            except StoreError as error:  # closing has to let go of everything else all the same
+                log.warning("the store could not be told that this engine closes; its lease will run out: %s", error)
         for active in self.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()

@@ -81,12 +81,12 @@ def trial_of(case: Case, seed: int, **options: Any) -> PowerTrial:
 
 @dataclass
 class PowerTrial(_Trial):
-    """One call under one seed. `by_the_clock` says that a disk that fails for a while may change its result; `synchronous` other
-    than "full" is for the test that shows that the laws can fail.
+    """One call under one seed. `by_the_clock` says that a disk that fails for a while may change its result; `synchronous` is
+    for the test that shows that the laws can fail.
     """
 
     by_the_clock: bool = False
-    synchronous: str = "full"
+    synchronous: str | None = None
     acknowledged: list[str] = field(default_factory=list)
     writes: int = 0
     syncs: int = 0
