@@ -93,6 +93,19 @@ async def test_a_short_file_that_is_no_database(db: str) -> None:
 
 
 @awaited
+async def test_what_is_no_database_is_left_alone_with_a_file_beside_it_that_is_no_journal(db: str) -> None:
+    for name in (db, db + "-journal"):
+        Path(name).write_bytes(b"hello " * 1000)
+    with pytest.raises(StoreCorrupt, match="it is not an SQLite database"):
+        async with Engine(db, workflows=[plain]):
+            pass
+    with pytest.raises(StoreCorrupt, match="it is not an SQLite database"):
+        perdure.connect(db)
+    assert {path.read_bytes() for path in Path(db).parent.iterdir()} == {b"hello " * 1000}
+    assert len(list(Path(db).parent.iterdir())) == 2
+
+
+@awaited
 async def test_a_truncated_file(db: str) -> None:
     await filled(db)
     whole = Path(db).read_bytes()

@@ -25,6 +25,7 @@ BUSY_MS = 10_000
 
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _MEMORY = ":memory:"
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def path_of(store: str | os.PathLike[str]) -> str:
@@ -157,7 +158,7 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
+    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0 or _is_half_written(path):
         return
     if os.path.isfile(path + "-journal") and os.path.getsize(path + "-journal") > 0:
         return  # the power went while the file was made: SQLite puts that right, and says itself what it can't read
@@ -169,6 +170,15 @@ def _check_header(path: str, vfs: str | None) -> None:
     wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
     if os.path.getsize(path) < expected and not wal_has_more:
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _is_half_written(path: str) -> bool:
+    """Whether the machine died in a transaction without a WAL, as when the file was made: SQLite undoes it by its journal."""
+    try:
+        with open(path + "-journal", "rb") as file:
+            return file.read(len(_JOURNAL)) == _JOURNAL
+    except OSError:
+        return False
 
 
 def _read_header(path: str, vfs: str | None) -> bytes:
