@@ -188,6 +188,17 @@ async def test_the_engine_keeps_its_lock_so_that_a_reader_of_another_library_doe
         assert len(outside(db, "SELECT * FROM perdure_runs")) == 3
 
 
+@awaited
+async def test_an_idle_engine_does_not_hold_up_checkpoints(db: str) -> None:
+    """Who looks for news of others must not go on reading: the WAL could never begin anew, for us and for who copies it."""
+    async with Engine(db, workflows=[plain]) as engine:
+        await engine.run(plain(1), id="one")
+        engine._store.changed_by_others()
+        [found] = outside(db, "PRAGMA wal_checkpoint(TRUNCATE)")
+        assert found["busy"] == 0
+        assert Path(db + "-wal").stat().st_size == 0
+
+
 _LOCK = """
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
