@@ -136,6 +136,15 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
     assert sum(one.checks for one in found) > 5
 
 
+def test_the_power_may_go_at_every_write_that_makes_the_file() -> None:
+    """Its first page is written without a WAL: what is left of it may be no database, and only the journal tells."""
+    for seed in range(8):
+        trial = power.trial_of(BY_NAME["sequential"], seed)
+        trial.places()
+        for number in range(1, 8):
+            assert trial.holds(Fault("power", "write", number)), f"seed {seed}"
+
+
 def test_every_place_of_a_run_is_tried() -> None:
     trial = power.trial_of(BY_NAME["sequential"], 0)
     places = trial.places()

@@ -25,6 +25,7 @@ BUSY_MS = 10_000
 
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _MEMORY = ":memory:"
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def path_of(store: str | os.PathLike[str]) -> str:
@@ -126,8 +127,21 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
             return StoreUnavailable(path, str(error))
 
 
-def identity_of(path: str) -> tuple[int, int] | None:
-    """Which file the path names at this moment; None where there is none."""
+Files = dict[str, tuple[int, int] | None]
+"""What a store has open: by path, the device and the number there."""
+
+
+def files_of(path: str) -> Files:
+    """The database, its WAL and its shared memory, as their paths name them at this moment."""
+    return {} if path == _MEMORY else {name: _identity_of(name) for name in (path, path + "-wal", path + "-shm")}
+
+
+def lost_file(files: Files) -> str | None:
+    """The first of these paths that names no file or another one by now."""
+    return next((name for name, identity in files.items() if identity is not None and _identity_of(name) != identity), None)
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except OSError:
@@ -135,9 +149,19 @@ def identity_of(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def abandon(connection: apsw.Connection) -> None:
-    """From here on, closing it touches nothing: SQLite would else delete by its name a WAL that may be another file's."""
+def abandon(connection: apsw.Connection, files: Files) -> None:
+    """Put what is in our WAL into our file, wherever that is now, and from here on touch nothing by its name.
+
+    Whoever has put a file in our place would else find a WAL and shared memory beside it that SQLite takes for its own;
+    and to close would delete a WAL that may be the other file's.
+    """
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    with contextlib.suppress(apsw.Error):  # busy with a last transaction: it is tried again when we close
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    path, _, shm = files
+    if _identity_of(path) != files[path] and _identity_of(shm) == files[shm]:
+        with contextlib.suppress(OSError):
+            os.unlink(shm)
 
 
 def _folder_of(path: str) -> str:
@@ -157,7 +181,7 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
+    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0 or _is_half_written(path):
         return
     if os.path.isfile(path + "-journal") and os.path.getsize(path + "-journal") > 0:
         return  # the power went while the file was made: SQLite puts that right, and says itself what it can't read
@@ -169,6 +193,15 @@ def _check_header(path: str, vfs: str | None) -> None:
     wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
     if os.path.getsize(path) < expected and not wal_has_more:
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _is_half_written(path: str) -> bool:
+    """Whether the machine died in a transaction without a WAL, as when the file was made: SQLite undoes it by its journal."""
+    try:
+        with open(path + "-journal", "rb") as file:
+            return file.read(len(_JOURNAL)) == _JOURNAL
+    except OSError:
+        return False
 
 
 def _read_header(path: str, vfs: str | None) -> bytes:

@@ -38,10 +38,10 @@ class SqliteStore(Reader):
             self._db.close()
             raise
         super().__init__(reader, path)
-        self._file, self._abandoned = connection.identity_of(path), False
         self._patient = True
         self.commit_ms = 0.0
         self._version = self._data_version()
+        self._files = connection.files_of(path)  # only now there is a WAL
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
@@ -89,15 +89,14 @@ class SqliteStore(Reader):
         return version != self._version
 
     def _data_version(self) -> int:
-        return int(self._one("PRAGMA data_version")[0])
+        return int(self._db.pragma("data_version"))  # to the end of its rows: it must not go on reading, which holds up checkpoints
 
     def look_at_file(self) -> None:
-        """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours."""
-        if self.path != ":memory:" and connection.identity_of(self.path) != self._file:
-            self._abandoned = True
-            connection.abandon(self._db)
-            connection.abandon(self._read)
-            raise StoreReplaced(self.path)
+        """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
+        if (lost := connection.lost_file(self._files)) is not None:
+            self._read.set_busy_timeout(0)
+            connection.abandon(self._read, self._files)
+            raise StoreReplaced(lost)
         version = int(self._read.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
@@ -105,8 +104,10 @@ class SqliteStore(Reader):
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
         try:
-            if not self._abandoned:
+            if connection.lost_file(self._files) is None:
                 self._db.execute("PRAGMA optimize")
+            else:
+                connection.abandon(self._db, self._files)
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         self._read.close()
