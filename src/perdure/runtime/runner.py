@@ -206,9 +206,8 @@ class Runner:
         return result
 
     def _load(self, run: int) -> None:
-        active = self.active.get(run)
-        if self.closing or (active is not None and not active.gone):
-            return
+        if self.closing or run in self.active:
+            return  # also while its last turn is being written: the file does not know yet what has happened
         row = self.store.run_row(run)
         if row.owner != self.owner or row.status in b.FINAL:
             return

@@ -62,6 +62,7 @@ class SqliteStore(Reader):
         try:
             execute("BEGIN IMMEDIATE")
             try:
+                self._check_version()
                 results = [self._apply[type(write)](write) for write in batch]
                 if self._rows:
                     self._flush()
@@ -76,6 +77,12 @@ class SqliteStore(Reader):
         except apsw.Error as error:
             raise connection.error_for(error, self.path) from error
         return results
+
+    def _check_version(self) -> None:
+        """A newer Perdure may have brought the file up to date while we had it open: from then on we write nothing."""
+        (version,) = self._one("PRAGMA user_version")
+        if version > connection.SCHEMA_VERSION:
+            raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
     def _undo(self) -> None:
         self._rows.clear()
