@@ -29,7 +29,7 @@ from perdure.testing.campaign import Count
 from perdure.testing.killed import Job
 
 LEASE_S = 1.0
-FROZEN_S_MAX = 5 * LEASE_S
+FROZEN_S_MAX = 2.5 * LEASE_S
 """A process that is frozen within a transaction holds everybody up, so nobody can bury it."""
 CALM_S_MAX = 90.0
 JOBS_OPEN_MAX = 24
@@ -138,9 +138,11 @@ class Campaign:
         until_s = time.monotonic() + self.seconds
         acts: list[Callable[[], Awaitable[None]]] = [self._start, self._tell, self._cancel, self._kill, self._freeze, self._retry]
         while time.monotonic() < until_s:
-            (act,) = self.rng.choices(acts, weights=(60, 30, 8, 5, 5, 2))
+            (act,) = self.rng.choices(acts, weights=(60, 30, 8, 8, 5, 2))
             await act()
             await self._progress(self.rng.choice([0, 0, 1, 2, 5, 10]))
+        for victim in list(self._crew):  # at last all of them at once, as when a machine stops
+            self._shoot(victim)
 
     async def _progress(self, lines: int) -> None:
         """Until the log has grown by so many lines, or nothing has happened for a while."""
@@ -213,11 +215,14 @@ class Campaign:
             victim = self.rng.choice(self._crew)
             if victim.frozen and self.rng.random() < 0.7:
                 continue  # most of the frozen are to come back
-            self._expect_alive(victim)
-            self._mark(kill_laws.KILLED, victim)
-            victim.end(kill=True)
-            self.done.kills += 1
-            self._crew[self._crew.index(victim)] = self._spawn()
+            self._shoot(victim)
+
+    def _shoot(self, victim: Worker) -> None:
+        self._expect_alive(victim)
+        self._mark(kill_laws.KILLED, victim)
+        victim.end(kill=True)
+        self.done.kills += 1
+        self._crew[self._crew.index(victim)] = self._spawn()
 
     async def _freeze(self) -> None:
         victim = self._victim()
