@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.support import awaited
 
 from perdure import Engine
 from perdure.core import events as ev
@@ -18,7 +19,6 @@ from perdure.testing.kill import kill_campaign
 from perdure.testing.kill_laws import Line, Log, Seen, Track
 from perdure.testing.laws import LawBroken
 from perdure.testing.recorded import Recording
-from tests.runtime.support import awaited
 
 
 @pytest.mark.parametrize("seed", [7, None], ids=["seed 7", "any seed"])
@@ -37,7 +37,7 @@ def test_the_command_knows_the_campaign() -> None:
     assert "SIGKILL" in (load("kill").__doc__ or "")
 
 
-@pytest.mark.parametrize("kind", range(9))
+@pytest.mark.parametrize("kind", range(10))
 @awaited
 async def test_what_is_asked_for_ends_as_it_says_where_nobody_is_killed(kind: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = killed.open_log(str(tmp_path / "log"))
@@ -60,7 +60,7 @@ async def test_what_is_asked_for_ends_as_it_says_where_nobody_is_killed(kind: in
                 await run.send(value, channel="m")
             if job.expected is not None and job.call.definition is not killed.listener:
                 assert await run.result() == job.expected
-        if kind in (7, 8):
+        if kind in (7, 9):
             heard = killed.jobs(Dice(), 1)[0]
             assert await (await engine.get(heard.id)).result() == heard.expected
     os.close(log)

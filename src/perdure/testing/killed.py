@@ -164,7 +164,7 @@ class Job:
 def jobs(rng: random.Random, number: int) -> list[Job]:
     """One piece of work of a random kind and size; where one run tells another one something, both."""
     n, ms, run_id = rng.randint(1, 9), rng.choice([0, 1, 5, 30, 100]), f"j{number}"
-    match rng.randrange(9):
+    match rng.randrange(10):
         case 0:
             return [Job(run_id, chain(n, ms), _squares(n))]
         case 1:
@@ -181,6 +181,8 @@ def jobs(rng: random.Random, number: int) -> list[Job]:
             return [Job(run_id, rng.choice([endless, keeper])(), None)]
         case 7:
             return [Job(run_id, listener(n), _squares(n), list(range(n)))]
+        case 8:  # long enough to be hit three times without progress, which blocks the run
+            return [Job(run_id, chain(2, 1200), 1)]
         case _:
             told = [100 + i for i in range(n)]
             heard = Job(run_id, listener(2 * n), _squares(n) + sum(i * i for i in told), list(range(n)))
