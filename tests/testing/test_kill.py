@@ -16,7 +16,7 @@ from perdure.core.events import Event
 from perdure.testing import kill_laws, killed
 from perdure.testing.campaign import CAMPAIGNS, load
 from perdure.testing.kill import kill_campaign
-from perdure.testing.kill_laws import Line, Log, Seen, Track
+from perdure.testing.kill_laws import Line, Log, Member, Seen, Track
 from perdure.testing.laws import LawBroken
 from perdure.testing.recorded import Recording
 
@@ -69,13 +69,17 @@ async def test_what_is_asked_for_ends_as_it_says_where_nobody_is_killed(kind: in
 
 # --- the log ------------------------------------------------------------------------------------------
 
-JOINED = {1: 100, 2: 200, 3: 300}
-PIDS = {1: 11, 2: 22, 3: 11}  # the third is the first process, come back
+WORKERS = [
+    Member(1, 11, joined_ms=100, ended_ms=1000, lease_ms=1500, ttl_ms=1000),
+    Member(2, 22, joined_ms=200, ended_ms=1000, lease_ms=1500, ttl_ms=1000),
+    Member(3, 11, joined_ms=300, ended_ms=1000, lease_ms=1500, ttl_ms=1000),  # the first process, come back
+]
+PIDS = {one.worker: one.pid for one in WORKERS}
 
 
-def walk(*lines: Line) -> Seen:
+def walk(*lines: Line, workers: list[Member] = WORKERS) -> Seen:
     seen = Seen()
-    Log(lines, JOINED, seen).living_owners(PIDS)
+    Log(lines, workers, seen)
     return seen
 
 
@@ -96,6 +100,12 @@ def test_a_run_may_be_taken_from_who_was_killed_or_frozen() -> None:
 def test_a_run_that_is_taken_from_the_living_is_told() -> None:
     assert "was taken from worker 1, which nobody had killed" in walk(line("B", 1), line("B", 2)).broken[0]
     assert "was taken from worker 2" in walk(line("B", 2), hit("K", 11), line("B", 3)).broken[0]
+
+
+def test_who_was_silent_for_most_of_a_lease_may_lose_its_runs_and_is_counted() -> None:
+    silent = Member(1, 11, joined_ms=100, ended_ms=1700, lease_ms=1900, ttl_ms=1000)  # its last beat was at 900
+    seen = walk(line("B", 1), line("B", 2), workers=[silent, *WORKERS[1:]])
+    assert (seen.broken, seen.lapsed) == ([], 1)
 
 
 def test_to_have_been_frozen_before_it_joined_is_no_excuse() -> None:
@@ -120,7 +130,7 @@ def test_a_step_that_is_begun_twice_by_one_worker_is_told_unless_it_failed() -> 
 
 
 def log_of(*lines: Line) -> Log:
-    return Log(lines, JOINED, Seen())
+    return Log(lines, WORKERS, Seen())
 
 
 def outcomes(*workers: int) -> Recording:

@@ -22,6 +22,7 @@ from typing import Any
 
 from perdure.errors import RunCancelled, RunFinished, StoreLocked
 from perdure.runtime.engine import Engine
+from perdure.runtime.views import RunInfo
 from perdure.store.base import FINAL
 from perdure.store.connection import connect
 from perdure.testing import kill_laws, killed
@@ -56,6 +57,7 @@ class Killed:
     repeated: int = 0
     take_overs: int = 0
     late: int = 0
+    lapsed: int = 0
     crash_notes: int = 0
     took_s: float = 0.0
     broken: list[str] = field(default_factory=list)
@@ -267,14 +269,19 @@ class Campaign:
         waiting = asyncio.gather(*(self._outcome(job) for job in self._jobs.values()))
         try:
             async with asyncio.timeout(CALM_S_MAX):
-                while not waiting.done():
+                while not waiting.done() or await self._unfinished():
                     await self._retry()
                     await asyncio.wait([waiting], timeout=STALL_S)
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             waiting.cancel()
-        for row in [row for status in ("pending", "running", "waiting", "blocked") for row in await self._clients[1].runs(status=status)]:
+        for row in await self._unfinished():
             self.done.broken.append(f"run {row.id} did not end: it is {row.status}; {row.reason}")
         self.done.jobs = len(self._jobs)
+
+    async def _unfinished(self) -> list[RunInfo]:
+        """Also children: a parent that is cancelled does not wait for them."""
+        return [row for status in ("pending", "running", "waiting", "blocked") for row in await self._clients[1].runs(status=status)]
 
     async def _outcome(self, job: Job) -> None:
         """What became of a run, as an engine hears of it that does not execute it."""

@@ -10,7 +10,7 @@ INSERT INTO account (run, n) VALUES (?, ?);
 SELECT run, n, count(*) FROM account GROUP BY run, n;
 
 -- name: workers
-SELECT worker, pid, started_ms, ended_ms FROM worker;
+SELECT worker, pid, started_ms, ended_ms, lease_ms, ttl_ms FROM worker;
 
 -- name: alive
 SELECT worker FROM worker WHERE pid = ? AND ended_ms IS NULL;

@@ -4,7 +4,8 @@ Rules: the log tells what was begun and by whom, the file what was recorded, the
 each law gives the sentences that say where it is broken, and none of them looks at how long anything took.
 
 Words: a worker is *hit* when its process was killed, or frozen after it had joined. Who is hit may lose its runs, at any time
-after that. Who is not hit may lose none.
+after that. It has *lapsed* when it was silent for most of its lease before it was buried: on a machine with too much to do
+that happens without a hit, so it is counted. Who is neither may lose none.
 """
 
 from __future__ import annotations
@@ -48,10 +49,29 @@ class Seen:
     repeated: int = 0
     take_overs: int = 0
     late: int = 0  # attempts that a frozen worker began after somebody else had its run: their turn was on disk before
+    lapsed: int = 0
     crash_notes: int = 0
     rows: int = 0
     runs: int = 0
     broken: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker as its row tells at the end; `beat_ms` is when it last gave a sign of life."""
+
+    worker: int
+    pid: int
+    joined_ms: int
+    ended_ms: int | None
+    lease_ms: int
+    ttl_ms: int
+
+    @property
+    def lapsed(self) -> bool:
+        """Others count beats of their own, four to a lease: three of them, and timers of an event loop are never early."""
+        silent_ms = (self.ended_ms or self.lease_ms) - (self.lease_ms - self.ttl_ms)
+        return silent_ms >= 0.7 * self.ttl_ms
 
 
 def read_log(path: str) -> list[Line]:
@@ -77,19 +97,26 @@ class Track:
 
 
 class Log:
-    """Walks through the log once. `joined` tells of each worker when it joined and as which process."""
+    """Walks through the log once, with the workers that took part."""
 
-    def __init__(self, lines: Iterable[Line], joined: dict[int, int], seen: Seen) -> None:
+    def __init__(self, lines: Iterable[Line], workers: Iterable[Member], seen: Seen) -> None:
         self.runs: dict[int, Track] = {}
         self.ended: set[tuple[int, int, int]] = set()  # run, row, worker
-        self._joined, self._seen = joined, seen
+        self._workers, self._seen = {one.worker: one for one in workers}, seen
         self._hits: dict[int, list[Line]] = {}
+        self._lapsed: set[int] = set()
         for line in lines:
             self._take(line)
+        self._living_owners()
+        seen.lapsed = len(self._lapsed)
 
-    def hit(self, worker: int, pid: int) -> bool:
-        """Whether the campaign has done something to a worker, as far as the log was read."""
-        return any(mark.mark == KILLED or self._joined[worker] <= mark.at_ms for mark in self._hits.get(pid, ()))
+    def _may_lose(self, worker: int) -> bool:
+        """Whether a worker was hit, as far as the log was read, or has lapsed."""
+        one = self._workers[worker]
+        if any(mark.mark == KILLED or one.joined_ms <= mark.at_ms for mark in self._hits.get(one.pid, ())):
+            return True
+        self._lapsed.update([worker] * one.lapsed)
+        return one.lapsed
 
     def _take(self, line: Line) -> None:
         if line.mark in (KILLED, FROZEN):
@@ -117,7 +144,7 @@ class Log:
             pass
         elif line.worker in track.owners:
             self._seen.late += 1
-            if not self.hit(line.worker, line.pid):
+            if not self._may_lose(line.worker):
                 self._tell(line, f"begins a step after worker {track.owners[-1]} has taken over, and was never frozen")
         else:
             self._seen.take_overs += 1
@@ -132,11 +159,11 @@ class Log:
         if before.worker == line.worker and before.mark != "F":
             self._tell(line, "begins a step that it has begun already")
 
-    def living_owners(self, pids: dict[int, int]) -> None:
-        """Whoever lost a run was hit before."""
+    def _living_owners(self) -> None:
+        """Whoever lost a run was hit before, or had lapsed."""
         for run, track in self.runs.items():
             for worker in track.owners[:-1]:
-                if not self.hit(worker, pids[worker]):
+                if not self._may_lose(worker):
                     self._seen.broken.append(f"run {run} was taken from worker {worker}, which nobody had killed or frozen")
 
     def _tell(self, line: Line, what: str) -> None:
@@ -198,13 +225,12 @@ def check(path: str, log_path: str) -> Seen:
     """All laws. Call it when nothing runs any more, and not in an event loop."""
     seen = Seen()
     connection = connect(path)
-    workers: list[Any] = connection.execute(killed.Q["workers"]).fetchall()
+    workers = [Member(*row) for row in connection.execute(killed.Q["workers"])]
     if (found := connection.pragma("integrity_check")) != "ok":
         seen.broken.append(f"integrity_check says {found}")
     connection.close()
-    seen.broken += [f"worker {worker} has not left and was not buried" for worker, _, _, ended in workers if ended is None]
-    log = Log(read_log(log_path), {worker: joined for worker, _, joined, _ in workers}, seen)
-    log.living_owners({worker: pid for worker, pid, _, _ in workers})
+    seen.broken += [f"worker {one.worker} has not left and was not buried" for one in workers if one.ended_ms is None]
+    log = Log(read_log(log_path), workers, seen)
     for run in recordings(path):
         seen.runs += 1
         seen.rows += len(run.rows)
