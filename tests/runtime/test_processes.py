@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,38 @@ async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joi
         assert frozen.process.wait(20) == 0
         assert frozen.process.stderr is not None
         assert "lost its lease; it drops its runs and joins anew" in frozen.process.stderr.read().decode()
+
+
+@awaited
+async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_buried(db: str, tmp_path: Path) -> None:
+    """While leases were dates, whoever woke first buried the others, and their runs were executed twice."""
+    with Victim(db, "execute", LEASE_S) as one, Victim(db, "execute", LEASE_S) as two:
+        one.says("OPEN")
+        two.says("OPEN")
+        async with Engine(db, execute=False) as client:
+            run = await client.start(victim.handed_over(str(tmp_path)), id="h")
+            await until(lambda: victim.effects(tmp_path))
+            for signal_, reached_ in ((signal.SIGSTOP, leases_are_over), (signal.SIGCONT, leases_are_kept)):
+                for process in (one, two):
+                    os.kill(process.pid, signal_)
+                await until(lambda look=reached_: look(db))  # type: ignore[misc]
+            begun = dict(rows(db, "SELECT worker, lease_ms FROM worker"))
+            await until(
+                lambda: all(now > begun[worker] + 2000 * LEASE_S for worker, now in rows(db, "SELECT worker, lease_ms FROM worker"))
+            )
+            assert rows(db, "SELECT worker FROM worker WHERE ended_ms IS NULL") == [(1,), (2,)]
+            for process in (one, two):
+                (tmp_path / f"go-{process.pid}").touch()
+            assert len(set(await run.result())) == 1
+    assert len(victim.effects(tmp_path)) == 4
+
+
+def leases_are_over(db: str) -> bool:
+    return all(lease_ms < time.time() * 1000 - 200 for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL"))
+
+
+def leases_are_kept(db: str) -> bool:
+    return all(lease_ms > time.time() * 1000 for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL"))
 
 
 # --- who is dead --------------------------------------------------------------------------------------
