@@ -252,6 +252,10 @@ class Campaign:
         victim.process.send_signal(signal.SIGCONT)
         victim.frozen = False
 
+    def _succeed(self, worker: Worker) -> Worker:
+        self._expect_alive(worker)
+        return self._spawn() if worker.ended else worker
+
     def _expect_alive(self, worker: Worker) -> None:
         """A worker ends only when it is killed."""
         if worker.ended:
@@ -271,13 +275,25 @@ class Campaign:
             async with asyncio.timeout(CALM_S_MAX):
                 while not waiting.done() or await self._unfinished():
                     await self._retry()
+                    self._crew = [self._succeed(worker) for worker in self._crew]
                     await asyncio.wait([waiting], timeout=STALL_S)
                     await asyncio.sleep(0.01)
         except TimeoutError:
             waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await self._where()
         for row in await self._unfinished():
             self.done.broken.append(f"run {row.id} did not end: it is {row.status}; {row.reason}")
         self.done.jobs = len(self._jobs)
+
+    async def _where(self) -> None:
+        """Where the processes hang: their stacks are among what they said, and which files they have open."""
+        for worker in self._crew:
+            worker.process.send_signal(signal.SIGUSR1)
+            folder = Path(f"/proc/{worker.pid}")
+            files = [os.readlink(link) for link in (folder / "fd").iterdir()] if folder.exists() else []
+            state = [text for text in (folder / "status").read_text().splitlines() if text.startswith(("State", "SigQ"))] if files else []
+            self.done.broken.append(f"{worker.said.name}: pid {worker.pid} {state} has {files}")
 
     async def _unfinished(self) -> list[RunInfo]:
         """Also children: a parent that is cancelled does not wait for them."""

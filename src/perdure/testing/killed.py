@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -200,5 +202,7 @@ async def work(store: str, lease_s: float) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # what a process hangs on, for who looks into it
     log_file = open_log(sys.argv[2])
     asyncio.run(work(sys.argv[1], float(sys.argv[3])))
