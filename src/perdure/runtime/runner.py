@@ -82,6 +82,7 @@ class Runner:
             await self._crew.join()
             await self._crew.bury_the_dead()
             await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
+            await self.writer.ask(b.MendDue(self.clock.now_ms()))
             self._schedule.start()
         self._heart.start()
         self._watch()
@@ -161,6 +162,8 @@ class Runner:
             log.warning("the clock jumped by %+.1f s; timers are set anew by it", jump_ms / 1000)
             for active in list(self.active.values()):
                 active.set_timer()
+            if jump_ms < 0:
+                self.writer.put(b.MendDue(self.clock.now_ms()), lambda _: self._schedule.wake(), keep=True)
             self._schedule.wake()
 
     # --- claiming and loading ---------------------------------------------------------------------

@@ -48,7 +48,7 @@ class SqliteStore(Reader):
             b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
             b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
             b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
-            b.Transact: self._transact,
+            b.Transact: self._transact, b.MendDue: self._mend_due,
         }  # fmt: skip
 
     # --- the one door in --------------------------------------------------------------------------
@@ -379,6 +379,10 @@ class SqliteStore(Reader):
 
     def _wake_blocked(self, wake: b.WakeBlocked) -> None:
         self._db.execute(Q["wake_blocked"], (wake.now_ms, _json.encode(wake.workflows).decode()))
+
+    def _mend_due(self, mend: b.MendDue) -> None:
+        self._db.execute(Q["due_at_once"], (mend.now_ms,))
+        self._db.execute(Q["due_with_mail"], (mend.now_ms,))
 
     # --- steps ------------------------------------------------------------------------------------
 
