@@ -183,8 +183,6 @@ def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
     if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0 or _is_half_written(path):
         return
-    if os.path.isfile(path + "-journal") and os.path.getsize(path + "-journal") > 0:
-        return  # the power went while the file was made: SQLite puts that right, and says itself what it can't read
     header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
