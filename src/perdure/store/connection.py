@@ -46,7 +46,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
             _configure(connection)
             _migrate(connection, path)
         except BaseException:
-            connection.close()
+            _refuse(connection)
             raise
         return connection
 
@@ -61,9 +61,15 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         try:
             _check_identity(connection, path)
         except BaseException:
-            connection.close()
+            _refuse(connection)
             raise
         return connection
+
+
+def _refuse(connection: apsw.Connection) -> None:
+    """Let go of a file that we can't use, and of what is left in its WAL, as they are."""
+    abandon(connection)
+    connection.close()
 
 
 def _open_query_only(path: str, vfs: str | None) -> apsw.Connection:
@@ -127,12 +133,20 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
-    """Which file the path names at this moment; None where there is none."""
+    """Which file the path names at this moment; None where there is none. Raises `OSError` where nobody can tell."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def is_another(path: str, identity: tuple[int, int] | None) -> bool:
+    """Whether the path names no file or another one than it did; where nobody can tell, it does not."""
+    try:
+        return path != _MEMORY and identity_of(path) != identity
+    except OSError:
+        return False
 
 
 def abandon(connection: apsw.Connection) -> None:

@@ -6,6 +6,7 @@ is an error value among the results; an SQLite error rolls the whole batch back.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -38,7 +39,8 @@ class SqliteStore(Reader):
             self._db.close()
             raise
         super().__init__(reader, path)
-        self._file, self._abandoned = connection.identity_of(path), False
+        self._place = path if path == ":memory:" else os.path.abspath(path)  # the process may go to another folder
+        self._file, self._abandoned = connection.identity_of(self._place), False
         self._patient = True
         self.commit_ms = 0.0
         self._version = self._data_version()
@@ -55,6 +57,8 @@ class SqliteStore(Reader):
 
     def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any | PerdureError]:
         """Apply a batch in one transaction. With `patient` False a locked file raises `StoreLocked` at once."""
+        if self.damaged is not None:
+            raise self.damaged
         if patient is not self._patient:
             self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
             self._patient = patient
@@ -73,8 +77,8 @@ class SqliteStore(Reader):
                 raise
         except apsw.ConstraintError:
             raise  # one write of the batch is wrong, not the store
-        except apsw.Error as error:
-            raise connection.error_for(error, self.path) from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error) from error
         return results
 
     def _undo(self) -> None:
@@ -89,21 +93,29 @@ class SqliteStore(Reader):
         return version != self._version
 
     def _data_version(self) -> int:
-        return int(self._one("PRAGMA data_version")[0])
+        try:
+            return int(self._one("PRAGMA data_version")[0])
+        except apsw.Error as error:
+            raise self._failed(error) from error
 
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours."""
-        if self.path != ":memory:" and connection.identity_of(self.path) != self._file:
-            self._abandoned = True
-            connection.abandon(self._db)
-            connection.abandon(self._read)
+        if connection.is_another(self._place, self._file):
+            self._abandon()
             raise StoreReplaced(self.path)
-        version = int(self._read.pragma("user_version"))
+        version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
+    def _abandon(self) -> None:
+        self._abandoned = True
+        connection.abandon(self._db)
+        connection.abandon(self._read)
+
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
+        if self.damaged is not None:
+            self._abandon()  # who mends it shall find it as it was found
         try:
             if not self._abandoned:
                 self._db.execute("PRAGMA optimize")
