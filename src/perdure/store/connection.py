@@ -171,16 +171,21 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0:
+    if path == _MEMORY or not _has_bytes(path):
+        if path != _MEMORY and _has_bytes(path + "-wal"):  # SQLite would delete it
+            raise StoreCorrupt(path, f"it is missing or empty, but its {path + '-wal'!r} is there and may hold what was recorded last")
         return
     header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
     page_bytes = struct.unpack(">H", header[16:18])[0]
     expected = (65536 if page_bytes == 1 else page_bytes) * struct.unpack(">I", header[28:32])[0]
-    wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
-    if os.path.getsize(path) < expected and not wal_has_more:
+    if os.path.getsize(path) < expected and not _has_bytes(path + "-wal"):
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _has_bytes(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def _read_header(path: str, vfs: str | None) -> bytes:
