@@ -59,7 +59,7 @@ class Reader:
             case UnicodeDecodeError():
                 ours = StoreCorrupt(self.path, "it is damaged (a text in it is not UTF-8)")
             case _:
-                ours = StoreCorrupt(self.path, f"it is damaged (a payload lacks a part: {type(error).__name__} {error})")
+                ours = StoreCorrupt(self.path, "it is damaged (a payload is not what was recorded)")
         if isinstance(ours, StoreCorrupt):
             self.damaged = ours
         return ours
