@@ -7,6 +7,7 @@ written to it; every SQLite error leaves here as one of our own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import struct
@@ -113,12 +114,17 @@ def translated(path: str) -> Iterator[None]:
         raise error_for(error, path) from error
 
 
-def error_for(error: apsw.Error, path: str) -> PerdureError:
-    """The Perdure error that says what an SQLite error means for this store."""
+_NO_ROOM = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC}
+
+
+def error_for(error: apsw.Error, path: str, system: int = 0) -> PerdureError:
+    """The Perdure error that says what an SQLite error means for this store; `system` is the operating system's number."""
     match error:
         case apsw.BusyError() | apsw.LockedError():
             return StoreLocked(path, BUSY_MS)
         case apsw.FullError():
+            return StoreFull(path)
+        case apsw.IOError() if system in _NO_ROOM or _is_full(path):
             return StoreFull(path)
         case apsw.ReadOnlyError() | apsw.PermissionsError():
             return StoreReadOnly(path)
@@ -130,6 +136,13 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
             return _cant_open(path)
         case _:
             return StoreUnavailable(path, str(error))
+
+
+def _is_full(path: str) -> bool:
+    try:
+        return os.statvfs(_folder_of(path)).f_bavail == 0
+    except (AttributeError, OSError):  # Windows has no statvfs
+        return False
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
@@ -202,10 +215,16 @@ def _read_header(path: str, vfs: str | None) -> bytes:
 
 
 def _check_identity(connection: apsw.Connection, path: str) -> None:
-    with connection:  # one look: another process may be making the file at this moment
+    ours = not connection.in_transaction
+    if ours:
+        connection.execute("BEGIN")  # one look: another process may be making the file at this moment
+    try:
         application = connection.pragma("application_id")
         version = connection.pragma("user_version")
         tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
+    finally:
+        if ours and connection.in_transaction:  # an error may have ended it
+            connection.execute("ROLLBACK")
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)

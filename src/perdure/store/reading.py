@@ -51,11 +51,11 @@ class Reader:
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: Exception) -> PerdureError:
+    def _failed(self, error: Exception, system: int = 0) -> PerdureError:
         """Our error for what went wrong with the database; damage is remembered."""
         match error:
             case apsw.Error():
-                ours = connection.error_for(error, self.path)
+                ours = connection.error_for(error, self.path, system)
             case UnicodeDecodeError():
                 ours = StoreCorrupt(self.path, "it is damaged (a text in it is not UTF-8)")
             case _:

@@ -78,7 +78,7 @@ class SqliteStore(Reader):
         except apsw.ConstraintError:
             raise  # one write of the batch is wrong, not the store
         except (apsw.Error, UnicodeDecodeError) as error:
-            raise self._failed(error) from error
+            raise self._failed(error, self._db.system_errno) from error
         return results
 
     def _undo(self) -> None:
