@@ -33,6 +33,7 @@ def replace(path: Path) -> None:
 
 def migrate(path: Path) -> None:
     newer = apsw.Connection(str(path))
+    newer.set_busy_timeout(10_000)
     newer.pragma("user_version", 99)
     newer.close()
 
@@ -56,12 +57,11 @@ def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list
 
 @pytest.mark.parametrize(
     "words",
-    [["ls"], ["show", "w"], ["check", "flows.py"], ["worker", "flows.py"], ["run", "flows.py:wide", "3"]],
+    [["ls"], ["show", "w"], ["check", "--app", "flows.py"], ["worker", "flows.py"], ["run", "flows.py:wide", "3"]],
     ids=lambda words: words[0],
 )
 def test_pages_that_are_damaged(here: Typed, words: list[str]) -> None:
     here("run", "flows.py:wide", "300", "--id", "w", "-q")
-    here("pause", "w")
     path = Path("perdure.db")
     raw = bytearray(path.read_bytes())
     for at in range(4096, len(raw), 4096):

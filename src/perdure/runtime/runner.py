@@ -123,10 +123,6 @@ class Runner:
 
     async def _beat(self) -> float:
         self._see_to_the_clock()
-        try:
-            self.store.look_at_file()
-        except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
-            self._give_up(error)
         return IDLE_S_WHEN_LOST if self.lost.done() else await self._crew.beat() if self.execute else self._crew.beat_s
 
     def _give_up(self, error: StoreError) -> None:
@@ -375,22 +371,19 @@ class Runner:
         return event, lambda: self._changed.discard(event)
 
     def _watch(self) -> None:
-        """Look for commits of other processes; a plain callback that calls itself again."""
-        if self.store.damaged is not None:
-            self._give_up(self.store.damaged)
-        if self.lost.done():
-            return
+        """See whether the file is still ours, and look for commits of other processes; a plain callback that calls itself again."""
         self._watching = self._loop.call_later(WATCH_S, self._watch)
-        if self.writer.busy:
-            return
         try:
-            if self.store.changed_by_others():
+            self.store.look_at_file()
+            if not self.writer.busy and self.store.changed_by_others():
                 self._changed_by_others()
+        except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
+            self._watching.cancel()
+            self._give_up(error)
         except PerdureError as error:
-            if self.store.damaged is None:
-                log.warning("can't read the store: %s", error)
-                self._watching.cancel()
-                self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
+            log.warning("can't read the store: %s", error)
+            self._watching.cancel()
+            self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
 
     def _changed_by_others(self) -> None:
         if self.execute:

@@ -99,7 +99,11 @@ class SqliteStore(Reader):
             raise self._failed(error) from error
 
     def look_at_file(self) -> None:
-        """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours."""
+        """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours,
+        `StoreCorrupt` if damage was found. It costs some 15 µs.
+        """
+        if self.damaged is not None:
+            raise self.damaged
         if connection.is_another(self._place, self._file):
             self._abandon()
             raise StoreReplaced(self.path)
