@@ -256,8 +256,8 @@ class StoreReplaced(StoreError):
         self.path = path
         super().__init__(
             f"The store {path!r} was deleted, moved or replaced while this engine had it open. The engine has stopped and has not "
-            "touched what is there now; what it wrote in the last seconds went to the file that is gone. Put the right file in "
-            "place, with its -wal, and start again; stop every engine before you move a store."
+            "touched what is there now; what it wrote in the last seconds is in the file that it had. Put the right file in place "
+            "and start again; stop every engine before you move a store."
         )
 
 

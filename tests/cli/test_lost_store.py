@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def told(said: Said, *words: str) -> None:
     assert said.code == 4, said
     assert "Traceback" not in said.err
     last = said.err.strip().splitlines()[-1]
-    assert last.startswith("Error: The store 'perdure.db' ")
+    assert re.match(r"Error: The store '.*perdure.db' ", last)
     assert all(word in last for word in words), last
 
 

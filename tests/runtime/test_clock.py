@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from tests.runtime.support import awaited, reached, until
 
-from perdure import Engine, step, workflow
+from perdure import Engine, Limits, receive, step, workflow
 from perdure.runtime.clock import SystemClock
 from perdure.store.connection import open_reader
 
@@ -41,6 +42,11 @@ async def noop(n: int) -> int:
 async def days(count: int) -> int:
     await asyncio.sleep(count * DAY_MS / 1000)
     return await noop(count)
+
+
+@workflow
+async def waits() -> int:
+    return await receive("numbers", int)
 
 
 @awaited
@@ -91,3 +97,40 @@ async def test_no_clock_makes_a_living_worker_dead(db: str) -> None:
             await until(lambda then=begun: all(beats >= then.get(worker, 0) + 12 for worker, beats in workers()))  # type: ignore[misc]
             assert [worker for worker, _ in workers()] == sorted(begun)
         reader.close()
+
+
+@awaited
+async def test_what_was_due_at_once_by_a_clock_that_ran_ahead_does_not_wait_for_that_date(db: str) -> None:
+    """A run that was started, one that got a message and one whose worker died, all while the date was days ahead."""
+    ahead = Adjustable()
+    ahead.off_ms = 3 * DAY_MS
+    client = Engine(db, execute=False)
+    client._clock = ahead
+    async with client:
+        await client.start(days(1), id="later", at=datetime.now(UTC) + timedelta(days=5))
+        async with engine_on(db, ahead, waits):
+            await reached(await client.start(waits(), id="told"), "waiting")
+        await client.send("told", 7, channel="numbers")
+        await client.start(waits(), id="started")
+        async with engine_on(db, SystemClock(), days, waits) as engine:
+            assert await (await engine.get("told")).result() == 7
+            started = await engine.get("started")
+            await reached(started, "waiting")
+            await started.send(8, channel="numbers")
+            assert await started.result() == 8
+            assert await (await engine.get("later")).status() == "pending"
+
+
+@awaited
+async def test_a_clock_that_is_set_back_while_runs_stand_in_line(db: str) -> None:
+    clock = Adjustable()
+    clock.off_ms = 3 * DAY_MS
+    engine = engine_on(db, clock, waits)
+    engine.limits = Limits(runs_loaded_max=1)
+    async with engine:
+        first, second = [await engine.start(waits(), id=name) for name in ("first", "second")]
+        await reached(first, "waiting")
+        clock.off_ms = 0
+        for run in (first, second):
+            await run.send(1, channel="numbers")
+            assert await run.result() == 1

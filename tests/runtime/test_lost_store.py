@@ -9,9 +9,9 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, reached
+from tests.runtime.support import awaited, outside, reached
 
-from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, receive, workflow
+from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, connect, receive, workflow
 from perdure.core.events import Event
 from perdure.runtime import runner
 from perdure.store import connection
@@ -64,9 +64,84 @@ async def test_a_file_put_in_its_place_is_not_touched(db: str, tmp_path: Path) -
         before = {end: Path(db + end).read_bytes() for end in ("", "-wal")}
         assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
     assert {end: Path(db + end).read_bytes() for end in ("", "-wal")} == before
-    os.unlink(f"{db}-shm")  # it belonged to the file that is gone
     async with Engine(db, workflows=[listen]) as engine:
         assert await (await engine.get("another")).result(20) == 7
+
+
+@workflow
+async def plain(n: int) -> int:
+    return n
+
+
+def runs_in(path: str) -> set[str]:
+    """What a store holds that is whole."""
+    assert outside(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    return {row["id"] for row in outside(path, "SELECT id FROM perdure_runs")}
+
+
+@awaited
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_a_file_renamed_over_ours_is_not_taken_for_what_our_wal_belongs_to(db: str, tmp_path: Path, noticed: bool) -> None:
+    """As in restoring a copy: nobody thinks of the WAL, and SQLite would play it into the new file."""
+    other = str(tmp_path / "other.db")
+    await another_store(other)
+    async with Engine(db, workflows=[plain], lease_ttl=LEASE_S if noticed else 60) as engine:
+        for n in range(20):
+            await engine.run(plain(n), id=f"ours {n}")
+        before = Path(other).read_bytes()
+        os.replace(other, db)
+        if noticed:
+            assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+            assert runs_in(db) == {"another"}  # also to another process that comes before we have closed
+    assert Path(db).read_bytes() == before
+    assert runs_in(db) == {"another"}
+
+
+@awaited
+async def test_a_file_moved_away_holds_everything_without_its_wal(db: str) -> None:
+    async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
+        await engine.run(plain(1), id="one")
+        os.rename(db, db + ".moved")
+        assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+        assert runs_in(db + ".moved") == {"one"}
+
+
+@awaited
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+async def test_nothing_is_lost_when_a_file_beside_it_was_deleted(db: str, end: str) -> None:
+    """What stands in the WAL was acknowledged; without its name the next process would not find it."""
+    async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
+        await engine.run(plain(1), id="one")
+        os.unlink(db + end)
+        with pytest.raises(StoreReplaced, match=f"perdure.db{end}' was deleted"):
+            raise await asyncio.wait_for(engine.store_lost(), 20)
+        assert outside(db, "SELECT id FROM perdure_runs WHERE status = 'completed'") == [{"id": "one"}]  # as if we were killed now
+    async with Engine(db, workflows=[plain]) as engine:
+        assert await (await engine.get("one")).result() == 1
+
+
+@awaited
+async def test_a_wal_that_another_process_deletes_because_a_copy_made_here_dropped_our_locks(db: str, tmp_path: Path) -> None:
+    """What docs/adr/0002 warns of: the other process takes itself for the last one on the file."""
+    async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
+        await engine.run(plain(1), id="one")
+        shutil.copyfile(db, tmp_path / "copy.db")  # it opens and closes the file: our locks are gone
+        outside(db, "SELECT count(*) FROM perdure_runs")
+        assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+    assert runs_in(db) == {"one"}
+
+
+@awaited
+async def test_what_is_no_replacement_is_not_taken_for_one(db: str, tmp_path: Path) -> None:
+    async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
+        await engine.run(plain(1), id="one")
+        os.utime(db)
+        os.chmod(db, 0o600)
+        os.link(db, tmp_path / "another name.db")
+        outside(db, "VACUUM")
+        connect(db).close()
+        engine._store.look_at_file()
+        assert await engine.run(plain(2), id="two") == 2
 
 
 @awaited
@@ -101,13 +176,12 @@ async def test_a_process_that_goes_to_another_folder_has_its_file_still(
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
-def test_where_nobody_can_look_nothing_is_said_to_be_gone(db: str) -> None:
-    folder = os.path.dirname(db)
-    file = connection.identity_of(folder)
-    assert not connection.is_another(folder, file)
-    assert connection.is_another(db, file)
-    assert connection.is_another(f"{db}/below", file)
-    assert not connection.is_another("x" * 5_000, file)  # an error of the system that says nothing about the file
+def test_where_nobody_can_look_nothing_is_said_to_be_gone(tmp_path: Path) -> None:
+    files = connection.files_of(str(tmp_path))
+    identity = files[str(tmp_path)]
+    assert connection.lost_file(files) is None
+    assert connection.lost_file({str(tmp_path / "no"): identity}) is not None
+    assert connection.lost_file({"x" * 5_000: identity}) is None  # an error of the system that says nothing about the file
 
 
 @awaited

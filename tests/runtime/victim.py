@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,25 @@ def expected(run: str, rounds: int) -> list[int]:
     return found
 
 
+# --- a step that a test lets go on, process by process ------------------------------------------------
+
+
+@step
+def held(folder: str, name: str) -> int:
+    """Ends when there is a file for this process; in a thread, so that no cancel reaches it."""
+    pid = os.getpid()
+    note(folder, f"begin {name} {pid}")
+    while not (Path(folder) / f"go-{pid}").exists():
+        time.sleep(0.003)
+    note(folder, f"end {name} {pid}")
+    return pid
+
+
+@workflow
+async def handed_over(folder: str) -> list[int]:
+    return [await held(folder, "one"), await held(folder, "two")]
+
+
 # --- waiting ----------------------------------------------------------------------------------------
 
 
@@ -158,7 +178,7 @@ async def waiting(times: int) -> list[int]:
     return [await receive("numbers", int) for _ in range(times)]
 
 
-WORKFLOWS: list[Any] = [careful, asking, failing, deadly, ledger, busy, waiting, part]
+WORKFLOWS: list[Any] = [careful, asking, failing, deadly, ledger, busy, waiting, part, handed_over]
 
 
 async def execute(store: str, lease_ttl: float = 10.0) -> None:

@@ -98,6 +98,19 @@ async def test_a_short_file_that_is_no_database(db: str) -> None:
 
 
 @awaited
+async def test_what_is_no_database_is_left_alone_with_a_file_beside_it_that_is_no_journal(db: str) -> None:
+    for name in (db, db + "-journal"):
+        Path(name).write_bytes(b"hello " * 1000)
+    with pytest.raises(StoreCorrupt, match="it is not an SQLite database"):
+        async with Engine(db, workflows=[plain]):
+            pass
+    with pytest.raises(StoreCorrupt, match="it is not an SQLite database"):
+        perdure.connect(db)
+    assert {path.read_bytes() for path in Path(db).parent.iterdir()} == {b"hello " * 1000}
+    assert len(list(Path(db).parent.iterdir())) == 2
+
+
+@awaited
 async def test_a_truncated_file(db: str) -> None:
     await filled(db)
     whole = Path(db).read_bytes()
@@ -178,6 +191,17 @@ async def test_the_engine_keeps_its_lock_so_that_a_reader_of_another_library_doe
         assert Path(db + "-wal").exists()
         await engine.run(plain(3), id="three")
         assert len(outside(db, "SELECT * FROM perdure_runs")) == 3
+
+
+@awaited
+async def test_an_idle_engine_does_not_hold_up_checkpoints(db: str) -> None:
+    """Who looks for news of others must not go on reading: the WAL could never begin anew, for us and for who copies it."""
+    async with Engine(db, workflows=[plain]) as engine:
+        await engine.run(plain(1), id="one")
+        engine._store.changed_by_others()
+        [found] = outside(db, "PRAGMA wal_checkpoint(TRUNCATE)")
+        assert found["busy"] == 0
+        assert Path(db + "-wal").stat().st_size == 0
 
 
 _LOCK = """

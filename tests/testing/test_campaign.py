@@ -66,4 +66,4 @@ def test_it_is_a_command_with_help() -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("--seeds", "--only", "--json", "kernel", "programs", "engine"))
+    assert all(name in done.stdout for name in ("--seeds", "--only", "--json", "kernel", "programs", "engine", "power"))

@@ -15,7 +15,7 @@ from tests.testing import flows
 from perdure.errors import StoreFull, StoreUnavailable
 from perdure.testing import Lives, corpus, power
 from perdure.testing.corpus import Case
-from perdure.testing.faults import SECTOR_BYTES, Disk, Fault, Kind
+from perdure.testing.faults import SECTOR_BYTES, At, Disk, Fault, Kind
 from perdure.testing.laws import LawBroken
 
 BY_NAME = {case.name: case for case in corpus.CASES}
@@ -136,6 +136,15 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
     assert sum(one.checks for one in found) > 5
 
 
+def test_the_power_may_go_at_every_write_that_makes_the_file() -> None:
+    """Its first page is written without a WAL: what is left of it may be no database, and only the journal tells."""
+    for seed in range(8):
+        trial = power.trial_of(BY_NAME["sequential"], seed)
+        trial.places()
+        for number in range(1, 8):
+            assert trial.holds(Fault("power", "write", number)), f"seed {seed}"
+
+
 def test_every_place_of_a_run_is_tried() -> None:
     trial = power.trial_of(BY_NAME["sequential"], 0)
     places = trial.places()
@@ -144,6 +153,35 @@ def test_every_place_of_a_run_is_tried() -> None:
     every = [place for seed in range(power.EVERY) for place in places[seed % power.EVERY :: power.EVERY]]
     assert sorted(map(str, every)) == sorted(map(str, places))
     assert not trial.holds(Fault("power", "write", 10 * trial.writes)), "what does not happen is not counted"
+
+
+@pytest.mark.parametrize("at", ["write", "sync"])
+def test_a_power_cut_in_the_first_page_of_a_new_file_leaves_one_that_opens(at: At) -> None:
+    """Torn, that page is no SQLite header; but the journal beside it says that there was nothing."""
+    trial = power.trial_of(BY_NAME["sequential"], 0)
+    trial.places()
+    for trial.seed in range(24):
+        assert trial.holds(Fault("power", at, 3)), f"seed {trial.seed}"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_an_engine_closes_also_when_its_disk_fails(*, busy: bool, disk: Disk, db: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What it can't say to the store, others see: its process is gone, or its lease runs out."""
+    lives = Lives(db, disk=disk)
+
+    async def main() -> int:
+        async with lives.engine() as engine:
+            result: int = await engine.run(flows.patient(4), id="one")
+            if busy:
+                await engine.start(flows.approval(), id="two")
+            lives.dead.append(engine._runner.owner)
+            disk.fault = Fault("full", "write", disk.writes + 1, 1000)
+        return result
+
+    assert lives.run(main()) == 11
+    assert "is full" in " ".join(caplog.messages)
+    lives.disk = None
+    assert lives.run(flows.approval(), id="two") == "too late"
 
 
 @pytest.mark.parametrize(

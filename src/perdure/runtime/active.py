@@ -208,11 +208,12 @@ class ActiveRun:
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
         if not self._goes_on_as_it_was():
             self._stand(turn)
+        last = turn.finish is not None or self._releasing
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
-            self.host.writer.put(turn, partial(self._committed, origins, todo, notes), keep=True)
+            self.host.writer.put(turn, partial(self._committed, origins, todo, notes, last), keep=True)
         else:
             self._start_all(todo)
-        if turn.finish is not None or self._releasing:
+        if last:
             self._leave()
 
     def _goes_on_as_it_was(self) -> bool:
@@ -292,7 +293,9 @@ class ActiveRun:
 
     # --- after the commit -------------------------------------------------------------------------
 
-    def _committed(self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], result: Any) -> None:
+    def _committed(
+        self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], last: bool, result: Any
+    ) -> None:  # fmt: skip
         if isinstance(result, PerdureError):
             self._refused(result)
             return
@@ -307,7 +310,7 @@ class ActiveRun:
             self.host.woken(result.woken)
         if todo:
             self._start_all(todo)
-        if self.kernel.outcome is not None or self._releasing:
+        if last:  # not an earlier turn, although the run has come to its end since: that is not in the file yet
             self.host.ended(self)
 
     def _refused(self, error: PerdureError) -> None:

@@ -7,6 +7,7 @@ machine; no two clocks are ever compared, so one that jumps kills nobody; who lo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -43,6 +44,8 @@ class Crew:
         self._on_lost, self._on_freed = on_lost, on_freed
         self.worker = 0
         self._silent: dict[int, tuple[int, int]] = {}  # of each other: its beats, and for how many of ours they have not moved
+        self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
+        self._next_count_s = -math.inf
 
     async def join(self) -> None:
         """Become a worker of the store."""
@@ -60,23 +63,23 @@ class Crew:
             self._on_freed()
         return self.beat_s
 
-    @property
-    def beat_s(self) -> float:
-        return self._lease_ms / 1000 / BEATS_PER_LEASE
-
     async def bury_the_dead(self) -> bool:
         """Take the runs of dead workers away from them; True if there were any."""
         others = [row for row in self._store.workers() if row.worker != self.worker]
-        self._silent = {row.worker: (row.beats, self._silent_for(row)) for row in others}
+        now_s = asyncio.get_running_loop().time()
+        counts = now_s >= self._next_count_s  # a beat that was woken early leaves the others no time for theirs
+        if counts:
+            self._next_count_s = now_s + 0.9 * self.beat_s
+        self._silent = {row.worker: (row.beats, self._silent_for(row, counts)) for row in others}
         dead = [row for row in others if self._is_dead(row)]
         for row in dead:
             if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
                 log.warning("worker %s (%s, pid %s) is dead; its runs go on with the living", row.worker, row.name, row.pid)
         return bool(dead)
 
-    def _silent_for(self, row: WorkerRow) -> int:
+    def _silent_for(self, row: WorkerRow, counts: bool) -> int:
         beats, silent = self._silent.get(row.worker, (-1, 0))
-        return silent + 1 if beats == row.beats else 0
+        return silent + counts if beats == row.beats else 0
 
     def _is_dead(self, row: WorkerRow) -> bool:
         """With a beat that it may have given just before we first looked, the silence is one lease at the most."""

@@ -24,8 +24,7 @@ def host() -> str:
 
 def born(pid: int) -> str:
     """When a process began, as the kernel counts; empty where that can't be known."""
-    fields = _stat(pid)
-    return fields[19] if len(fields) > 19 else ""
+    return _birth(_stat(pid))
 
 
 def is_dead(its_host: str, pid: int, its_birth: str) -> bool:
@@ -41,7 +40,12 @@ def is_dead(its_host: str, pid: int, its_birth: str) -> bool:
     fields = _stat(pid)
     if not fields:
         return False
-    return fields[0] in ("Z", "X") or (bool(its_birth) and born(pid) != its_birth)
+    birth = _birth(fields)
+    return fields[0] in ("Z", "X") or (bool(its_birth and birth) and birth != its_birth)
+
+
+def _birth(fields: list[str]) -> str:
+    return fields[19] if len(fields) > 19 else ""
 
 
 def _stat(pid: int) -> list[str]:

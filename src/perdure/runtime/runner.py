@@ -82,6 +82,7 @@ class Runner:
             await self._crew.join()
             await self._crew.bury_the_dead()
             await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
+            await self.writer.ask(b.MendDue(self.clock.now_ms()))
             self._schedule.start()
         self._heart.start()
         self._watch()
@@ -103,7 +104,10 @@ class Runner:
         await self.writer.drain()
         await self._heart.stop()
         if self.execute and self.writer.trouble is None:
-            await self._crew.leave()
+            try:
+                await self._crew.leave()
+            except StoreError as error:  # closing has to let go of everything else all the same
+                log.warning("the store could not be told that this engine closes; its lease will run out: %s", error)
         for active in self.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
@@ -123,6 +127,10 @@ class Runner:
 
     async def _beat(self) -> float:
         self._see_to_the_clock()
+        try:
+            self.store.look_at_file()
+        except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
+            self._give_up(error)
         return IDLE_S_WHEN_LOST if self.lost.done() else await self._crew.beat() if self.execute else self._crew.beat_s
 
     def _give_up(self, error: StoreError) -> None:
@@ -154,6 +162,8 @@ class Runner:
             log.warning("the clock jumped by %+.1f s; timers are set anew by it", jump_ms / 1000)
             for active in list(self.active.values()):
                 active.set_timer()
+            if jump_ms < 0:
+                self.writer.put(b.MendDue(self.clock.now_ms()), lambda _: self._schedule.wake(), keep=True)
             self._schedule.wake()
 
     # --- claiming and loading ---------------------------------------------------------------------
@@ -208,9 +218,8 @@ class Runner:
                 self._loop.call_later(WATCH_S_AFTER_ERROR, self._safely, act, run)
 
     def _load(self, run: int) -> None:
-        active = self.active.get(run)
-        if self.closing or self.lost.done() or (active is not None and not active.gone):
-            return
+        if self.closing or self.lost.done() or run in self.active:
+            return  # also while its last turn is being written: the file does not know yet what has happened
         row = self.store.run_row(run)
         if row.owner != self.owner or row.status in b.FINAL:
             return
@@ -371,19 +380,21 @@ class Runner:
         return event, lambda: self._changed.discard(event)
 
     def _watch(self) -> None:
-        """See whether the file is still ours, and look for commits of other processes; a plain callback that calls itself again."""
+        """Look for commits of other processes, and whether damage was found; a plain callback that calls itself again."""
+        if self.store.damaged is not None:
+            self._give_up(self.store.damaged)
+            return
         self._watching = self._loop.call_later(WATCH_S, self._watch)
+        if self.writer.busy:
+            return
         try:
-            self.store.look_at_file()
-            if not self.writer.busy and self.store.changed_by_others():
+            if self.store.changed_by_others():
                 self._changed_by_others()
-        except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
-            self._watching.cancel()
-            self._give_up(error)
         except PerdureError as error:
-            log.warning("can't read the store: %s", error)
-            self._watching.cancel()
-            self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
+            if self.store.damaged is None:
+                log.warning("can't read the store: %s", error)
+                self._watching.cancel()
+                self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
 
     def _changed_by_others(self) -> None:
         if self.execute:

@@ -167,6 +167,12 @@ class WakeBlocked(msgspec.Struct, gc=False):
     now_ms: int
 
 
+class MendDue(msgspec.Struct, gc=False):
+    """The clock may have been set back: what was due at once by the old date is due now. Timers and `at=` keep theirs."""
+
+    now_ms: int
+
+
 class Emit(msgspec.Struct, gc=False):
     """Items that a step's attempt emits: (stream, JSON); refused unless `owner` owns the run."""
 
@@ -199,7 +205,8 @@ class Transact(msgspec.Struct, gc=False):
 
 
 Write = (
-    StartRun | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker | WakeBlocked | Emit | Beat | Transact
+    StartRun | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker
+    | WakeBlocked | MendDue | Emit | Beat | Transact
 )  # fmt: skip
 
 

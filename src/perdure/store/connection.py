@@ -26,6 +26,7 @@ BUSY_MS = 10_000
 
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _MEMORY = ":memory:"
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def path_of(store: str | os.PathLike[str]) -> str:
@@ -69,7 +70,7 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
 
 def _refuse(connection: apsw.Connection) -> None:
     """Let go of a file that we can't use, and of what is left in its WAL, as they are."""
-    abandon(connection)
+    leave_as_it_is(connection)
     connection.close()
 
 
@@ -145,8 +146,23 @@ def _is_full(path: str) -> bool:
         return False
 
 
-def identity_of(path: str) -> tuple[int, int] | None:
-    """Which file the path names at this moment; None where there is none. Raises `OSError` where nobody can tell."""
+Files = dict[str, tuple[int, int] | None]
+"""What a store has open: by path, the device and the number there."""
+
+
+def files_of(path: str) -> Files:
+    """The database, its WAL and its shared memory, as their paths name them at this moment; the process may go elsewhere."""
+    path = path if path == _MEMORY else os.path.abspath(path)
+    return {} if path == _MEMORY else {name: _identity_of(name) for name in (path, path + "-wal", path + "-shm")}
+
+
+def lost_file(files: Files) -> str | None:
+    """The first of these paths that names no file or another one by now."""
+    return next((name for name, identity in files.items() if identity is not None and _is_another(name, identity)), None)
+
+
+def _identity_of(path: str) -> tuple[int, int] | None:
+    """None where there is no file. Raises other `OSError`s where nobody can tell."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -154,17 +170,32 @@ def identity_of(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_another(path: str, identity: tuple[int, int] | None) -> bool:
-    """Whether the path names no file or another one than it did; where nobody can tell, it does not."""
+def _is_another(path: str, identity: tuple[int, int] | None) -> bool:
+    """Whether the path names no file or another one; where nobody can tell, it does not."""
     try:
-        return path != _MEMORY and identity_of(path) != identity
+        return _identity_of(path) != identity
     except OSError:
         return False
 
 
-def abandon(connection: apsw.Connection) -> None:
-    """From here on, closing it touches nothing: SQLite would else delete by its name a WAL that may be another file's."""
+def leave_as_it_is(connection: apsw.Connection) -> None:
+    """Closing it will not put the WAL into the file, and will not delete it."""
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def abandon(connection: apsw.Connection, files: Files) -> None:
+    """Put what is in our WAL into our file, wherever that is now, and from here on touch nothing by its name.
+
+    Whoever has put a file in our place would else find a WAL and shared memory beside it that SQLite takes for its own;
+    and to close would delete a WAL that may be the other file's.
+    """
+    leave_as_it_is(connection)
+    with contextlib.suppress(apsw.Error):  # busy with a last transaction: it is tried again when we close
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    path, _, shm = files
+    if _is_another(path, files[path]) and not _is_another(shm, files[shm]):
+        with contextlib.suppress(OSError):
+            os.unlink(shm)
 
 
 def _folder_of(path: str) -> str:
@@ -184,10 +215,14 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY or not _has_bytes(path):
-        if path != _MEMORY and _has_bytes(path + "-wal"):  # SQLite would delete it
+    if path == _MEMORY:
+        return
+    if not _has_bytes(path):
+        if _has_bytes(path + "-wal"):  # SQLite would delete it
             raise StoreCorrupt(path, f"it is missing or empty, but its {path + '-wal'!r} is there and may hold what was recorded last")
         return
+    if _is_half_written(path):
+        return  # the power went while the file was made: SQLite puts that right, and says itself what it can't read
     header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
@@ -199,6 +234,15 @@ def _check_header(path: str, vfs: str | None) -> None:
 
 def _has_bytes(path: str) -> bool:
     return os.path.isfile(path) and os.path.getsize(path) > 0
+
+
+def _is_half_written(path: str) -> bool:
+    """Whether the machine died in a transaction without a WAL, as when the file was made: SQLite undoes it by its journal."""
+    try:
+        with open(path + "-journal", "rb") as file:
+            return file.read(len(_JOURNAL)) == _JOURNAL
+    except OSError:
+        return False
 
 
 def _read_header(path: str, vfs: str | None) -> bytes:

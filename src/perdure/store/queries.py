@@ -7,13 +7,13 @@ import re
 from functools import cache
 
 
-def text_of(file: str) -> str:
-    """A file of this package. Not by `importlib.resources`, which would load archives and temporary files: a tenth of our import."""
-    return (pkgutil.get_data("perdure.store", file) or b"").decode()
+def text_of(file: str, package: str = "perdure.store") -> str:
+    """A file of a package. Not by `importlib.resources`, which would load archives and temporary files: a tenth of our import."""
+    return (pkgutil.get_data(package, file) or b"").decode()
 
 
 @cache
-def load(file: str) -> dict[str, str]:
-    """Queries of a file in this package, by name."""
-    parts = re.split(r"^-- name: (\w+)\n", text_of(file), flags=re.MULTILINE)
+def load(file: str, package: str = "perdure.store") -> dict[str, str]:
+    """Queries of a file, by name."""
+    parts = re.split(r"^-- name: (\w+)\n", text_of(file, package), flags=re.MULTILINE)
     return {name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)}

@@ -6,7 +6,6 @@ is an error value among the results; an SQLite error rolls the whole batch back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
@@ -39,18 +38,17 @@ class SqliteStore(Reader):
             self._db.close()
             raise
         super().__init__(reader, path)
-        self._place = path if path == ":memory:" else os.path.abspath(path)  # the process may go to another folder
-        self._file, self._abandoned = connection.identity_of(self._place), False
         self._patient = True
         self.commit_ms = 0.0
         self._version = self._data_version()
+        self._files = connection.files_of(path)  # only now there is a WAL
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
             b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
             b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
             b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
-            b.Transact: self._transact,
+            b.Transact: self._transact, b.MendDue: self._mend_due,
         }  # fmt: skip
 
     # --- the one door in --------------------------------------------------------------------------
@@ -66,6 +64,7 @@ class SqliteStore(Reader):
         try:
             execute("BEGIN IMMEDIATE")
             try:
+                self._check_version()
                 results = [self._apply[type(write)](write) for write in batch]
                 if self._rows:
                     self._flush()
@@ -81,6 +80,12 @@ class SqliteStore(Reader):
             raise self._failed(error, self._db.system_errno) from error
         return results
 
+    def _check_version(self) -> None:
+        """A newer Perdure may have brought the file up to date while we had it open: from then on we write nothing."""
+        (version,) = self._one("PRAGMA user_version")
+        if version > connection.SCHEMA_VERSION:
+            raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
+
     def _undo(self) -> None:
         self._rows.clear()
         self._digests.clear()
@@ -94,35 +99,30 @@ class SqliteStore(Reader):
 
     def _data_version(self) -> int:
         try:
-            return int(self._one("PRAGMA data_version")[0])
+            return int(self._db.pragma("data_version"))  # to the end of its rows: it must not go on reading, which holds up checkpoints
         except apsw.Error as error:
             raise self._failed(error) from error
 
     def look_at_file(self) -> None:
-        """Raise `StoreReplaced` if our path names another file by now, `StoreTooNew` if a newer Perdure has migrated ours,
-        `StoreCorrupt` if damage was found. It costs some 15 µs.
-        """
-        if self.damaged is not None:
-            raise self.damaged
-        if connection.is_another(self._place, self._file):
-            self._abandon()
-            raise StoreReplaced(self.path)
+        """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
+        if (lost := connection.lost_file(self._files)) is not None:
+            self._read.set_busy_timeout(0)
+            connection.abandon(self._read, self._files)
+            raise StoreReplaced(lost)
         version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
-    def _abandon(self) -> None:
-        self._abandoned = True
-        connection.abandon(self._db)
-        connection.abandon(self._read)
-
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
-        if self.damaged is not None:
-            self._abandon()  # who mends it shall find it as it was found
         try:
-            if not self._abandoned:
+            if self.damaged is not None:
+                connection.leave_as_it_is(self._db)  # who mends it shall find it as it was found
+                connection.leave_as_it_is(self._read)
+            elif connection.lost_file(self._files) is None:
                 self._db.execute("PRAGMA optimize")
+            else:
+                connection.abandon(self._db, self._files)
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         self._read.close()
@@ -387,6 +387,10 @@ class SqliteStore(Reader):
 
     def _wake_blocked(self, wake: b.WakeBlocked) -> None:
         self._db.execute(Q["wake_blocked"], (wake.now_ms, _json.encode(wake.workflows).decode()))
+
+    def _mend_due(self, mend: b.MendDue) -> None:
+        self._db.execute(Q["due_at_once"], (mend.now_ms,))
+        self._db.execute(Q["due_with_mail"], (mend.now_ms,))
 
     # --- steps ------------------------------------------------------------------------------------
 

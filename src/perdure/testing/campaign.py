@@ -99,6 +99,7 @@ CAMPAIGNS = {
     "programs": "perdure.testing.campaign:programs",
     "engine": "perdure.testing.campaign:engine",
     "power": "perdure.testing.power:power",
+    "kill": "perdure.testing.kill:kill",
 }
 
 
