@@ -262,13 +262,11 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
     ours = not connection.in_transaction
     if ours:
         connection.execute("BEGIN")  # one look: another process may be making the file at this moment
-    try:
-        application = connection.pragma("application_id")
-        version = connection.pragma("user_version")
-        tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
-    finally:
-        if ours and connection.in_transaction:  # an error may have ended it
-            connection.execute("ROLLBACK")
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
+    if ours:
+        connection.execute("COMMIT")  # after an error the connection is closed: to end what it may have ended would hide it
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)

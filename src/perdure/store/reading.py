@@ -53,21 +53,18 @@ class Reader:
 
     def _failed(self, error: Exception, system: int = 0) -> PerdureError:
         """Our error for what went wrong with the database; damage is remembered."""
-        match error:
-            case apsw.Error():
-                ours = connection.error_for(error, self.path, system)
-            case UnicodeDecodeError():
-                ours = StoreCorrupt(self.path, "it is damaged (a text in it is not UTF-8)")
-            case _:
-                ours = StoreCorrupt(self.path, "it is damaged (a payload is not what was recorded)")
+        if isinstance(error, apsw.Error):
+            ours = connection.error_for(error, self.path, system)
+        else:
+            ours = StoreCorrupt(self.path, "it is damaged (a text or a payload is not what was recorded)")
         if isinstance(ours, StoreCorrupt):
             self.damaged = ours
         return ours
 
-    def pragma(self, name: str) -> Any:
-        """A pragma's value."""
+    def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:
+        """A pragma's value, read to the end of its rows: a connection that goes on reading holds up checkpoints."""
         try:
-            return self._read.pragma(name)
+            return (db or self._read).pragma(name)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 

@@ -98,10 +98,7 @@ class SqliteStore(Reader):
         return version != self._version
 
     def _data_version(self) -> int:
-        try:
-            return int(self._db.pragma("data_version"))  # to the end of its rows: it must not go on reading, which holds up checkpoints
-        except apsw.Error as error:
-            raise self._failed(error) from error
+        return int(self.pragma("data_version", self._db))
 
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
