@@ -105,7 +105,7 @@ async def test_a_text_that_is_no_text_is_damage(db: str) -> None:
     raw = Path(db).read_bytes()
     Path(db).write_bytes(raw.replace(b"somebody", b"some\xff\xfe\xfdy"))
     async with Engine(db, workflows=[small]) as engine:
-        with pytest.raises(StoreCorrupt, match="it is damaged .a text or a payload is not what was recorded"):
+        with pytest.raises(StoreCorrupt, match=r"it is damaged .a text or a payload is not what was recorded"):
             await engine.runs()
 
 

@@ -215,14 +215,12 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY:
-        return
+    if path == _MEMORY or _is_half_written(path):
+        return  # where the power went while the file was made, SQLite puts it right, and says itself what it can't read
     if not _has_bytes(path):
         if _has_bytes(path + "-wal"):  # SQLite would delete it
             raise StoreCorrupt(path, f"it is missing or empty, but its {path + '-wal'!r} is there and may hold what was recorded last")
         return
-    if _is_half_written(path):
-        return  # the power went while the file was made: SQLite puts that right, and says itself what it can't read
     header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
