@@ -12,7 +12,11 @@ import pytest
 from tests.runtime.support import awaited, outside, reached
 
 from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, connect, receive, workflow
+from perdure.core.events import Event
+from perdure.runtime import runner
+from perdure.store import connection
 from perdure.store.connection import SCHEMA_VERSION
+from perdure.store.sqlite import SqliteStore
 
 LEASE_S = 0.4  # the file is looked at four times in that
 
@@ -153,3 +157,48 @@ async def test_an_older_engine_stops_when_a_newer_one_has_migrated_the_file(db: 
             await run.send(1, channel="x")
         assert newer.execute("SELECT count(*) FROM inbox").fetchall() == [(0,)]
         newer.close()
+
+
+@awaited
+async def test_a_process_that_goes_to_another_folder_has_its_file_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Engine("perdure.db", workflows=[listen], lease_ttl=LEASE_S) as engine:
+        run = await engine.start(listen(), id="one")
+        (tmp_path / "elsewhere").mkdir()
+        os.chdir(tmp_path / "elsewhere")
+        await engine._runner._beat()  # what the lease's loop does four times in a lease
+        await run.send(3, channel="x")
+        assert await run.result() == 3
+    assert not caplog.records
+    assert (tmp_path / "perdure.db").exists()
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_where_nobody_can_look_nothing_is_said_to_be_gone(tmp_path: Path) -> None:
+    files = connection.files_of(str(tmp_path))
+    identity = files[str(tmp_path)]
+    assert connection.lost_file(files) is None
+    assert connection.lost_file({str(tmp_path / "no"): identity}) is not None
+    assert connection.lost_file({"x" * 5_000: identity}) is None  # an error of the system that says nothing about the file
+
+
+@awaited
+async def test_reading_goes_on_by_itself_after_an_error_that_passes(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose history could not be read is not blocked for it: it is not the run's fault."""
+    monkeypatch.setattr(runner, "WATCH_S_AFTER_ERROR", 0.01)
+    async with Engine(db, workflows=[listen]) as engine:
+        await reached(await engine.start(listen(), id="one"), "waiting")
+    history, failures = SqliteStore.history, iter([apsw.IOError("disk I/O error")] * 3)
+
+    def fails_three_times(self: SqliteStore, run: int, after_seq: int = 0) -> list[Event]:
+        for error in failures:
+            raise connection.error_for(error, self.path)
+        return history(self, run, after_seq)
+
+    monkeypatch.setattr(SqliteStore, "history", fails_three_times)
+    async with Engine(db, workflows=[listen]) as engine:
+        await engine.send("one", 4, channel="x")
+        assert await (await engine.get("one")).result() == 4
+    assert list(failures) == []

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
-from tests.runtime.support import Victim, awaited, outside
+from tests.runtime.support import Victim, awaited, outside, reached, until
 
 import perdure
 from perdure import (
     Engine,
+    Retry,
     StoreCorrupt,
     StoreFull,
     StoreLocked,
@@ -266,6 +271,161 @@ async def test_a_full_disk_is_said_and_the_runs_go_on_when_there_is_space(tiny: 
         assert await run.result() == 5
         assert await engine.run(plain(7), id="after") == 7
     assert {row["id"] for row in outside(db, "SELECT id FROM perdure_runs")} >= {"before", "long", "after"}
+
+
+def fill(place: Path) -> None:
+    """Take all the space that is left, to the last byte."""
+    with (place / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+
+
+@awaited
+async def test_a_disk_that_is_full_again_and_again_loses_nothing_and_does_nothing_twice(tiny: Path) -> None:
+    done: list[str] = []
+    let = asyncio.Event()
+
+    @step(retry=Retry(attempts=1))
+    async def effect(name: str, n: int) -> str:
+        done.append(f"{name} {n}")
+        await let.wait()
+        return "x" * 200
+
+    @workflow
+    async def worked(name: str, times: int) -> int:
+        return sum([len(await effect(name, n)) for n in range(times)])
+
+    db, accepted = str(tiny / "perdure.db"), []
+    async with Engine(db, workflows=[worked]) as engine:
+        for turn in range(3):
+            let.clear()
+            runs = [await engine.start(worked(f"w{turn}-{n}", 6), id=f"w{turn}-{n}") for n in range(3)]
+            await until(lambda: len(done) == 18 * turn + 3)  # noqa: B023  # each is in its first step
+            fill(tiny)
+            with pytest.raises(StoreFull):  # noqa: PT012
+                for n in range(300):
+                    await engine.start(worked(f"late{turn}-{n}", 0), id=f"late{turn}-{n}")
+                    accepted.append(f"late{turn}-{n}")
+            let.set()
+            await until(lambda: engine._parts()[1]._retry is not None)  # outcomes have come, and there is no room for them
+            assert [await run.status() for run in runs] == ["running"] * 3
+            (tiny / "filler").unlink()
+            assert [await run.result() for run in runs] == [1_200] * 3
+            assert (await engine.start(worked(f"more{turn}", 0))).id
+    names = [f"w{turn}-{n} {i}" for turn in range(3) for n in range(3) for i in range(6)]
+    assert sorted(done) == sorted(names)
+    assert {row["id"] for row in outside(db, "SELECT id FROM perdure_runs")} >= {*accepted, *(name.split()[0] for name in names)}
+    assert outside(db, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@awaited
+@pytest.mark.parametrize("execute", [True, False])
+async def test_opening_on_a_full_disk_says_that_it_is_full(tiny: Path, execute: bool) -> None:
+    for path in (str(tiny / "perdure.db"), str(tiny / "new.db")):
+        if path.endswith("perdure.db"):
+            await filled(path)
+        fill(tiny)
+        with pytest.raises(StoreFull, match="is full"):
+            async with Engine(path, workflows=[plain], execute=execute):
+                pass
+        (tiny / "filler").unlink()
+        async with Engine(path, workflows=[plain]) as engine:
+            assert await engine.run(plain(5), id="later") == 5
+
+
+@awaited
+async def test_a_quota_or_a_size_limit_is_a_full_disk(db: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with Engine(db, workflows=[plain]) as engine:
+        await engine.run(plain(1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(db + "-wal") + 20_000, hard))
+        try:
+            with pytest.raises(StoreFull, match="is full"):  # noqa: PT012
+                for n in range(100):
+                    await engine.start(plain(n), id=f"r{n}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert await engine.run(plain(7), id="later") == 7
+
+
+@awaited
+async def test_an_engine_that_closes_on_a_full_disk_leaves_nothing_behind_in_the_event_loop(tiny: Path) -> None:
+    db, go = str(tiny / "perdure.db"), asyncio.Event()
+
+    @step
+    async def waits() -> str:
+        await go.wait()
+        return "x" * 5_000
+
+    @workflow
+    async def long() -> str:
+        return await waits()
+
+    async with Engine(db, workflows=[long, plain], lease_ttl=0.4) as engine:
+        run = await engine.start(long(), id="long")
+        await reached(run, "running")
+        fill(tiny)
+        with pytest.raises(StoreFull):  # noqa: PT012
+            for n in range(300):
+                await engine.start(plain(n), id=f"many-{n}")
+        go.set()
+        await until(lambda: engine._parts()[1]._retry is not None)  # its outcome is kept
+        kept = engine._parts()[1]._retry
+        assert kept is not None
+    assert kept.cancelled()
+    (tiny / "filler").unlink()
+    async with Engine(db, workflows=[long, plain], lease_ttl=0.4) as engine:  # and it is done again
+        assert await (await engine.get("long")).result() == "x" * 5_000
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[Path]:
+    """A folder of our own, and the rights of somebody who is not root."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield Path(folder)
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            Path(folder).chmod(0o700)
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "file and folder"])
+def test_without_the_right_to_write_it_is_said_and_can_be_read(what: str) -> None:
+    with nobody() as folder:
+        db = folder / "perdure.db"
+        asyncio.run(filled(str(db)))
+        before = db.read_bytes()
+        if "file" in what:
+            db.chmod(0o400)
+        if "folder" in what:
+            folder.chmod(0o500)
+        for execute in (True, False):
+            with pytest.raises(StoreReadOnly, match=r"can't be written: the file or its folder is read-only\. Mend the permissions"):
+                asyncio.run(filled_by(Engine(db, workflows=[plain], execute=execute)))
+        with contextlib.closing(perdure.connect(db)) as reader:
+            assert reader.execute("SELECT count(*) FROM perdure_runs").fetchone() == (20,)
+        assert db.read_bytes() == before
+
+
+async def filled_by(engine: Engine) -> None:
+    async with engine:
+        await engine.run(plain(1), id="one more")
+
+
+def test_without_the_right_to_read() -> None:
+    with nobody() as folder:
+        db = folder / "perdure.db"
+        asyncio.run(filled(str(db)))
+        db.chmod(0)
+        with pytest.raises(StoreReadOnly):
+            asyncio.run(filled_by(Engine(db, workflows=[plain])))
+        with pytest.raises((StoreReadOnly, StoreUnavailable)):
+            perdure.connect(db)
 
 
 @awaited

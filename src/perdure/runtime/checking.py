@@ -87,7 +87,7 @@ class Checker:
 
     def unfinished(self, names: Sequence[str] = (), limit: int | None = None) -> list[int]:
         """Keys of the runs that have not ended, newest first; of these workflows only, if any are given."""
-        if not self._connection.pragma("user_version"):
+        if not self._reader.pragma("user_version"):
             return []  # a file without tables: nobody has opened it to write yet
         return self._reader.unfinished(tuple(names), limit)
 

@@ -20,7 +20,7 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import DefinitionError, PerdureError, StoreError
+from perdure.errors import DefinitionError, PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
@@ -34,7 +34,7 @@ from perdure.store import base as b
 log = logging.getLogger("perdure")
 
 CLAIM_RUNS_MAX = 200
-WATCH_S = 0.02
+WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
 CLOCK_JUMP_MS = 1_000
 IDLE_S_WHEN_LOST = 3_600.0
@@ -129,7 +129,7 @@ class Runner:
         self._see_to_the_clock()
         try:
             self.store.look_at_file()
-        except StoreError as error:
+        except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
             self._give_up(error)
         return IDLE_S_WHEN_LOST if self.lost.done() else await self._crew.beat() if self.execute else self._crew.beat_s
 
@@ -180,7 +180,7 @@ class Runner:
             return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
         runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms))
         for run in runs:
-            self._loop.call_soon(self._load, run)
+            self._loop.call_soon(self._safely, self._load, run)
         return 0.0 if runs else 0.1
 
     def executes(self, run: int) -> bool:
@@ -208,8 +208,17 @@ class Runner:
             raise result
         return result
 
+    def _safely(self, act: Callable[[int], None], run: int) -> None:
+        """Do something with a run that needs the store; if that can't be read, do it later."""
+        try:
+            act(run)
+        except StoreError as error:
+            if self.store.damaged is None and not self.closing:
+                log.warning("can't read the store, trying again: %s", error)
+                self._loop.call_later(WATCH_S_AFTER_ERROR, self._safely, act, run)
+
     def _load(self, run: int) -> None:
-        if self.closing or run in self.active:
+        if self.closing or self.lost.done() or run in self.active:
             return  # also while its last turn is being written: the file does not know yet what has happened
         row = self.store.run_row(run)
         if row.owner != self.owner or row.status in b.FINAL:
@@ -239,6 +248,10 @@ class Runner:
             else:
                 active.input(ev.START)
                 active.take_inbox()
+        except StoreError:  # not the run's fault: nothing is to be written about it
+            active.drop()
+            del self.active[row.run]
+            raise
         except PerdureError as error:
             active.block_by(error)
         except Exception as error:
@@ -287,10 +300,10 @@ class Runner:
     def woken(self, runs: list[int]) -> None:
         """These runs have news; they are looked at in callbacks of their own."""
         for run in runs:
-            self._loop.call_soon(self._look_at, run)
+            self._loop.call_soon(self._safely, self._look_at, run)
 
     def _look_at(self, run: int) -> None:
-        if self.closing:
+        if self.closing or self.lost.done():
             return
         self._notify(run)
         active = self.active.get(run)
@@ -367,7 +380,10 @@ class Runner:
         return event, lambda: self._changed.discard(event)
 
     def _watch(self) -> None:
-        """Look for commits of other processes; a plain callback that calls itself again."""
+        """Look for commits of other processes, and whether damage was found; a plain callback that calls itself again."""
+        if self.store.damaged is not None:
+            self._give_up(self.store.damaged)
+            return
         self._watching = self._loop.call_later(WATCH_S, self._watch)
         if self.writer.busy:
             return
@@ -375,7 +391,10 @@ class Runner:
             if self.store.changed_by_others():
                 self._changed_by_others()
         except PerdureError as error:
-            log.warning("can't read the store: %s", error)
+            if self.store.damaged is None:
+                log.warning("can't read the store: %s", error)
+                self._watching.cancel()
+                self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
 
     def _changed_by_others(self) -> None:
         if self.execute:

@@ -101,6 +101,8 @@ class Writer:
         self._shut, self.trouble = True, error
 
     def close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()  # the store is closed next, and the event loop may live on
         self._thread.shutdown(wait=True)
 
     # --- transactions -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure.core.events import Command, Event
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, StoreCorrupt
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -331,6 +331,8 @@ class Store(Protocol):
     path: str
     commit_ms: float
     """How long the last commit took, from the last row to the disk's word."""
+    damaged: StoreCorrupt | None
+    """Set for good when damage was found: from then on the store gives and takes nothing more."""
 
     def write(self, batch: Sequence[Write], patient: bool) -> list[Any | PerdureError]: ...
 

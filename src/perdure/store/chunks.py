@@ -232,6 +232,9 @@ def _ranges(text: str) -> Iterator[tuple[int, int]]:
 
 
 def join(text: str, bodies: Mapping[int, str]) -> bytes:
-    """The payload, put together again."""
+    """The payload, put together again. Raises `LookupError` where a piece is missing, `ValueError` where one is not what it was."""
     parts = (item if isinstance(item, str) else ",".join([bodies[n] for n in range(item[0], item[1] + 1)]) for item in _decode(text[33:]))
-    return "".join(parts).encode()
+    raw = "".join(parts).encode()
+    if digest_of(raw) != recorded_digest(text):
+        raise ValueError("it is not what was recorded")
+    return raw

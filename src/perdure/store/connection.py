@@ -7,6 +7,7 @@ written to it; every SQLite error leaves here as one of our own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import struct
@@ -47,7 +48,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
             _configure(connection)
             _migrate(connection, path)
         except BaseException:
-            connection.close()
+            _refuse(connection)
             raise
         return connection
 
@@ -62,9 +63,15 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         try:
             _check_identity(connection, path)
         except BaseException:
-            connection.close()
+            _refuse(connection)
             raise
         return connection
+
+
+def _refuse(connection: apsw.Connection) -> None:
+    """Let go of a file that we can't use, and of what is left in its WAL, as they are."""
+    leave_as_it_is(connection)
+    connection.close()
 
 
 def _open_query_only(path: str, vfs: str | None) -> apsw.Connection:
@@ -108,12 +115,17 @@ def translated(path: str) -> Iterator[None]:
         raise error_for(error, path) from error
 
 
-def error_for(error: apsw.Error, path: str) -> PerdureError:
-    """The Perdure error that says what an SQLite error means for this store."""
+_NO_ROOM = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC}
+
+
+def error_for(error: apsw.Error, path: str, system: int = 0) -> PerdureError:
+    """The Perdure error that says what an SQLite error means for this store; `system` is the operating system's number."""
     match error:
         case apsw.BusyError() | apsw.LockedError():
             return StoreLocked(path, BUSY_MS)
         case apsw.FullError():
+            return StoreFull(path)
+        case apsw.IOError() if system in _NO_ROOM or _is_full(path):
             return StoreFull(path)
         case apsw.ReadOnlyError() | apsw.PermissionsError():
             return StoreReadOnly(path)
@@ -127,26 +139,48 @@ def error_for(error: apsw.Error, path: str) -> PerdureError:
             return StoreUnavailable(path, str(error))
 
 
+def _is_full(path: str) -> bool:
+    try:
+        return os.statvfs(_folder_of(path)).f_bavail == 0
+    except (AttributeError, OSError):  # Windows has no statvfs
+        return False
+
+
 Files = dict[str, tuple[int, int] | None]
 """What a store has open: by path, the device and the number there."""
 
 
 def files_of(path: str) -> Files:
-    """The database, its WAL and its shared memory, as their paths name them at this moment."""
+    """The database, its WAL and its shared memory, as their paths name them at this moment; the process may go elsewhere."""
+    path = path if path == _MEMORY else os.path.abspath(path)
     return {} if path == _MEMORY else {name: _identity_of(name) for name in (path, path + "-wal", path + "-shm")}
 
 
 def lost_file(files: Files) -> str | None:
     """The first of these paths that names no file or another one by now."""
-    return next((name for name, identity in files.items() if identity is not None and _identity_of(name) != identity), None)
+    return next((name for name, identity in files.items() if identity is not None and _is_another(name, identity)), None)
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:
+    """None where there is no file. Raises other `OSError`s where nobody can tell."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_another(path: str, identity: tuple[int, int] | None) -> bool:
+    """Whether the path names no file or another one; where nobody can tell, it does not."""
+    try:
+        return _identity_of(path) != identity
+    except OSError:
+        return False
+
+
+def leave_as_it_is(connection: apsw.Connection) -> None:
+    """Closing it will not put the WAL into the file, and will not delete it."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
 def abandon(connection: apsw.Connection, files: Files) -> None:
@@ -155,11 +189,11 @@ def abandon(connection: apsw.Connection, files: Files) -> None:
     Whoever has put a file in our place would else find a WAL and shared memory beside it that SQLite takes for its own;
     and to close would delete a WAL that may be the other file's.
     """
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    leave_as_it_is(connection)
     with contextlib.suppress(apsw.Error):  # busy with a last transaction: it is tried again when we close
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     path, _, shm = files
-    if _identity_of(path) != files[path] and _identity_of(shm) == files[shm]:
+    if _is_another(path, files[path]) and not _is_another(shm, files[shm]):
         with contextlib.suppress(OSError):
             os.unlink(shm)
 
@@ -181,16 +215,23 @@ def _cant_open(path: str) -> PerdureError:
 
 def _check_header(path: str, vfs: str | None) -> None:
     """Refuse what is not SQLite, and a file that has lost its tail, before SQLite gets to touch it."""
-    if path == _MEMORY or not os.path.isfile(path) or os.path.getsize(path) == 0 or _is_half_written(path):
+    if path == _MEMORY or _is_half_written(path):
+        return  # where the power went while the file was made, SQLite puts it right, and says itself what it can't read
+    if not _has_bytes(path):
+        if _has_bytes(path + "-wal"):  # SQLite would delete it
+            raise StoreCorrupt(path, f"it is missing or empty, but its {path + '-wal'!r} is there and may hold what was recorded last")
         return
     header = _read_header(path, vfs)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\x00"):
         raise StoreCorrupt(path, "it is not an SQLite database")
     page_bytes = struct.unpack(">H", header[16:18])[0]
     expected = (65536 if page_bytes == 1 else page_bytes) * struct.unpack(">I", header[28:32])[0]
-    wal_has_more = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
-    if os.path.getsize(path) < expected and not wal_has_more:
+    if os.path.getsize(path) < expected and not _has_bytes(path + "-wal"):
         raise StoreCorrupt(path, f"it is truncated: {os.path.getsize(path):,} of {expected:,} bytes are left")
+
+
+def _has_bytes(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def _is_half_written(path: str) -> bool:
@@ -216,10 +257,14 @@ def _read_header(path: str, vfs: str | None) -> bytes:
 
 
 def _check_identity(connection: apsw.Connection, path: str) -> None:
-    with connection:  # one look: another process may be making the file at this moment
-        application = connection.pragma("application_id")
-        version = connection.pragma("user_version")
-        tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
+    ours = not connection.in_transaction
+    if ours:
+        connection.execute("BEGIN")  # one look: another process may be making the file at this moment
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    tables = [name for (name,) in connection.execute(queries.load("sqlite.sql")["foreign_tables"])]
+    if ours:
+        connection.execute("COMMIT")  # after an error the connection is closed: to end what it may have ended would hide it
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)

@@ -1,6 +1,7 @@
 """The reading half of the SQLite store: its own connection, which never waits for a writer.
 
-Rules: rows come back as the values of `base`; payloads of inputs are joined at once, arguments on demand.
+Rules: rows come back as the values of `base`; payloads of inputs are joined at once, arguments on demand; a file that was once
+found to be damaged gives nothing more, because what it gives may be wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import apsw
 import msgspec
 
 from perdure.core.events import INPUTS, Event
-from perdure.errors import RunNotFound
+from perdure.errors import PerdureError, RunNotFound, StoreCorrupt
 from perdure.store import base as b
 from perdure.store import chunks, connection, queries
 
@@ -40,12 +41,32 @@ class Reader:
 
     def __init__(self, read: apsw.Connection, path: str) -> None:
         self._read, self.path = read, path
+        self.damaged: StoreCorrupt | None = None
 
     def _all(self, name: str, *bindings: Any) -> list[Any]:
+        if self.damaged is not None:
+            raise self.damaged
         try:
             return self._read.execute(Q[name], bindings).fetchall()
-        except apsw.Error as error:
-            raise connection.error_for(error, self.path) from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception, system: int = 0) -> PerdureError:
+        """Our error for what went wrong with the database; damage is remembered."""
+        if isinstance(error, apsw.Error):
+            ours = connection.error_for(error, self.path, system)
+        else:
+            ours = StoreCorrupt(self.path, "it is damaged (a text or a payload is not what was recorded)")
+        if isinstance(ours, StoreCorrupt):
+            self.damaged = ours
+        return ours
+
+    def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:
+        """A pragma's value, read to the end of its rows: a connection that goes on reading holds up checkpoints."""
+        try:
+            return (db or self._read).pragma(name)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error) from error
 
     # --- payloads ---------------------------------------------------------------------------------
 
@@ -54,9 +75,12 @@ class Reader:
         if not chunks.is_chunked(text):
             return text.encode()
         bodies: dict[int, str] = {}
-        for first, last in chunks.needs(text):
-            bodies.update(self._all("chunk_bodies", run, first, last))
-        return chunks.join(text, bodies)
+        try:
+            for first, last in chunks.needs(text):
+                bodies.update(self._all("chunk_bodies", run, first, last))
+            return chunks.join(text, bodies)
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._failed(error) from error
 
     def _maybe(self, run: int, text: str | None) -> bytes | None:
         return None if text is None else self.whole(run, text)
@@ -171,7 +195,7 @@ class Reader:
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
-        pragma = self._read.pragma
+        pragma = self.pragma
         return {
             "sqlite": apsw.sqlite_lib_version(),
             "apsw": apsw.apsw_version(),

@@ -55,6 +55,8 @@ class SqliteStore(Reader):
 
     def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any | PerdureError]:
         """Apply a batch in one transaction. With `patient` False a locked file raises `StoreLocked` at once."""
+        if self.damaged is not None:
+            raise self.damaged
         if patient is not self._patient:
             self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
             self._patient = patient
@@ -74,8 +76,8 @@ class SqliteStore(Reader):
                 raise
         except apsw.ConstraintError:
             raise  # one write of the batch is wrong, not the store
-        except apsw.Error as error:
-            raise connection.error_for(error, self.path) from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error, self._db.system_errno) from error
         return results
 
     def _check_version(self) -> None:
@@ -96,7 +98,7 @@ class SqliteStore(Reader):
         return version != self._version
 
     def _data_version(self) -> int:
-        return int(self._db.pragma("data_version"))  # to the end of its rows: it must not go on reading, which holds up checkpoints
+        return int(self.pragma("data_version", self._db))
 
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
@@ -104,14 +106,17 @@ class SqliteStore(Reader):
             self._read.set_busy_timeout(0)
             connection.abandon(self._read, self._files)
             raise StoreReplaced(lost)
-        version = int(self._read.pragma("user_version"))
+        version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
         try:
-            if connection.lost_file(self._files) is None:
+            if self.damaged is not None:
+                connection.leave_as_it_is(self._db)  # who mends it shall find it as it was found
+                connection.leave_as_it_is(self._read)
+            elif connection.lost_file(self._files) is None:
                 self._db.execute("PRAGMA optimize")
             else:
                 connection.abandon(self._db, self._files)

@@ -94,6 +94,7 @@ def survives(case: Case, seed: int) -> int:
 
 
 CAMPAIGNS = {
+    "damage": "perdure.testing.damage:damage",
     "kernel": "perdure.testing.campaign:kernel",
     "programs": "perdure.testing.campaign:programs",
     "engine": "perdure.testing.campaign:engine",
