@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -449,3 +450,38 @@ def test_a_killed_engine_leaves_a_file_that_opens(db: str) -> None:
         process.says("OPEN")
         process.kill()
     assert outside(db, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+# --- several processes make one file ------------------------------------------------------------------
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(db: str) -> None:
+    """Switching to WAL is the one thing for which SQLite does not wait: two workers on a new file, and one ended at once."""
+    other = apsw.Connection(db)
+    other.execute("BEGIN IMMEDIATE")  # as one that is just switching
+    opened: list[apsw.Connection] = []
+    thread = threading.Thread(target=lambda: opened.append(connection.open_writer(db)))
+    thread.start()
+    thread.join(0.1)
+    waits = thread.is_alive()
+    other.execute("COMMIT")
+    other.close()
+    thread.join()
+    assert waits
+    [made] = opened
+    assert made.pragma("journal_mode") == "wal"
+    made.close()
+
+
+def test_many_processes_may_make_one_file_at_the_same_moment(db: str) -> None:
+    code = f"import sys; from perdure.store import connection; sys.stdin.readline(); connection.open_writer({db!r}).close()"
+    makers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)]
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write(b"now\n")
+        maker.stdin.close()
+    for maker in makers:
+        assert maker.stderr is not None
+        assert maker.stderr.read() == b""
+        maker.stderr.close()
+        assert maker.wait() == 0

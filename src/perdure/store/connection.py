@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from time import monotonic, sleep
 
 import apsw
 
@@ -275,13 +276,26 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
 
 def _configure(connection: apsw.Connection) -> None:
     connection.pragma("page_size", PAGE_BYTES)  # counts only before the first table, and before WAL
-    connection.pragma("journal_mode", "wal")
+    _switch_to_wal(connection)
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)
     connection.pragma("temp_store", "memory")
     connection.pragma("cache_size", -32_000)
     # The WAL is written over from its start after a checkpoint; it is cut only when something made it huge.
     connection.pragma("journal_size_limit", WAL_KEPT_BYTES_MAX)
+
+
+def _switch_to_wal(connection: apsw.Connection) -> None:
+    """Where several processes make one file, SQLite says "busy" to this at once, whatever its timeout is: so we wait."""
+    until_s = monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            if monotonic() > until_s:
+                raise
+            sleep(0.005)
 
 
 _WHOLE = re.compile(r"\{\{whole (\S+) of (\S+)\}\}")
