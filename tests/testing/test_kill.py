@@ -159,6 +159,17 @@ def test_outcomes_beside_the_log() -> None:
         beside(outcomes(1, 2), *ended[0], line("B", 2, 1), *ended[1])
 
 
+def test_a_step_that_began_before_its_row_was_on_disk_is_told() -> None:
+    begun = Line("B", 11, 1, 9, 1, 1, "square", at_ms=50)
+    for made_ms, place in ((50, 1), (51, 1), (50, 2)):
+        run = Recording(9, "r", "chain", "completed", b"{}", 1, None, [Event(place, ev.STEP, made_ms, None, "square", b"{}")])
+        if (made_ms, place) == (50, 1):
+            kill_laws._on_disk_before(run, Track(begun=[begun]))
+        else:
+            with pytest.raises(LawBroken, match="worker 1 has begun"):
+                kill_laws._on_disk_before(run, Track(begun=[begun]))
+
+
 def test_who_is_cancelled_cleans_up_once() -> None:
     clean = Event(4, ev.STEP, 0, None, "square", b'{"n":99,"ms":1}')
     rows = [

@@ -84,7 +84,7 @@ def _line(words: list[str]) -> Line:
     if words[0] in (KILLED, FROZEN):
         return Line(words[0], int(words[1]), at_ms=int(words[2]))
     pid, worker, run, seq, attempt = map(int, words[1:6])
-    return Line(words[0], pid, worker, run, seq, attempt, words[6])
+    return Line(words[0], pid, worker, run, seq, attempt, words[6], int(words[7]))
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Track:
 
     owners: list[int] = field(default_factory=list)
     attempts: dict[int, Line] = field(default_factory=dict)
-    open: set[tuple[int, int]] = field(default_factory=set)  # worker and row
+    begun: list[Line] = field(default_factory=list)
 
 
 class Log:
@@ -128,9 +128,8 @@ class Log:
             self._owner(track, line)
             self._again(track, line)
             track.attempts[line.seq] = line
-            track.open.add((line.worker, line.seq))
+            track.begun.append(line)
             return
-        track.open.discard((line.worker, line.seq))
         if track.attempts[line.seq].worker == line.worker:
             track.attempts[line.seq] = line
         if line.mark == "E":
@@ -177,9 +176,20 @@ def check_run(run: Recording, track: Track, log: Log) -> None:
     laws.in_order(run.rows)
     laws.recorded_once(run.rows)
     replay_recorded(run, killed.WORKFLOWS)
-    laws.commit_before_effect(((run.key, seq) for seq in track.attempts), {run.key: run.rows})
+    _on_disk_before(run, track)
     _outcomes(run, track, log)
     _cleaned_up(run.rows)
+
+
+def _on_disk_before(run: Recording, track: Track) -> None:
+    """Commit before effect: a step begins after the row that asks for it was made. One that was lost is made anew, and later."""
+    asked = {row.seq: row for row in run.rows if row.kind == ev.STEP}
+    for line in track.begun:
+        row = asked.get(line.seq)
+        if row is None:
+            raise laws.LawBroken(f"worker {line.worker} has begun the step of row {line.seq}, which is not there")
+        if row.at_ms > line.at_ms:
+            raise laws.LawBroken(f"worker {line.worker} has begun row {line.seq} at {line.at_ms} ms, which was made at {row.at_ms} ms")
 
 
 def _outcomes(run: Recording, track: Track, log: Log) -> None:

@@ -36,14 +36,19 @@ def noted(name: str) -> Iterator[int]:
     """Log that this attempt begins, and that it ends (E) or fails (F); gives the number of the worker that makes it."""
     me: Any = api._attempt.get()
     worker = me._host.owner
-    facts = f"{os.getpid()} {worker} {me._host.run} {me.seq} {me.attempt} {name}\n"
-    os.write(log_file, f"B {facts}".encode())
+    facts = f"{os.getpid()} {worker} {me._host.run} {me.seq} {me.attempt} {name}"
+    note("B", facts)
     try:
         yield worker
     except BaseException:
-        os.write(log_file, f"F {facts}".encode())
+        note("F", facts)
         raise
-    os.write(log_file, f"E {facts}".encode())
+    note("E", facts)
+
+
+def note(mark: str, facts: str) -> None:
+    """One line of the log, with the time behind it."""
+    os.write(log_file, f"{mark} {facts} {time.time_ns() // 1_000_000}\n".encode())
 
 
 @step(retry=AGAIN)
