@@ -117,7 +117,16 @@ def test_a_frozen_worker_may_begin_what_was_on_disk_before_and_others_may_not() 
     seen = walk(line("B", 1), hit("S", 11), line("B", 2), line("B", 1, seq=3), line("E", 1, seq=3))
     assert (seen.broken, seen.late) == ([], 1)
     seen = walk(line("B", 1), hit("S", 11), line("B", 2), line("B", 3, seq=4), line("B", 2, seq=3))
-    assert any("after worker 3 has taken over, and was never frozen" in text for text in seen.broken)
+    assert any("after it has lost the run, and was never frozen" in text for text in seen.broken)
+
+
+def test_who_was_frozen_before_its_first_step_of_a_run_began_is_late_and_no_owner() -> None:
+    late = Line("B", 11, 1, 9, 2, 1, "square", at_ms=1000)  # it had been buried by then
+    seen = walk(line("B", 2), hit("S", 11), late, line("E", 2))
+    assert (seen.broken, seen.late, seen.take_overs) == ([], 1, 0)
+    assert "was never frozen" in walk(line("B", 2), late).broken[0]
+    with pytest.raises(LawBroken, match="has an outcome of worker 1, which had lost the run before"):
+        beside(outcomes(1), hit("S", 11), Line("B", 11, 1, 9, 1, 1, "square", at_ms=1000), line("E", 1, seq=1))
 
 
 def test_a_step_that_is_begun_twice_by_one_worker_is_told_unless_it_failed() -> None:

@@ -89,10 +89,10 @@ def _line(words: list[str]) -> Line:
 
 @dataclass(slots=True)
 class Track:
-    """What the log says of one run so far: its owners in order, and the last attempt of each row."""
+    """What the log says of one run so far: its owners in order, and of each row the last attempt of each worker."""
 
     owners: list[int] = field(default_factory=list)
-    attempts: dict[int, Line] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], Line] = field(default_factory=dict)
     begun: list[Line] = field(default_factory=list)
 
 
@@ -127,35 +127,36 @@ class Log:
             self._seen.begun += 1
             self._owner(track, line)
             self._again(track, line)
-            track.attempts[line.seq] = line
+            track.attempts[line.seq, line.worker] = line
             track.begun.append(line)
             return
-        if track.attempts[line.seq].worker == line.worker:
-            track.attempts[line.seq] = line
+        track.attempts[line.seq, line.worker] = line
         if line.mark == "E":
             self.ended.add((line.run, line.seq, line.worker))
 
     def _owner(self, track: Track, line: Line) -> None:
-        """One owner: a run goes to another worker only from one that was hit, and comes back to none."""
-        if not track.owners:
+        """One owner: a run goes to another worker only from one that was hit, and comes back to none.
+
+        Who is frozen between the commit of a row and what follows it begins that step late, maybe as its first of the run.
+        """
+        ended_ms = self._workers[line.worker].ended_ms
+        if line.worker in track.owners[:-1] or (ended_ms is not None and ended_ms <= line.at_ms):
+            self._seen.late += 1
+            if not self._may_lose(line.worker):
+                self._tell(line, "begins a step after it has lost the run, and was never frozen")
+        elif not track.owners:
             track.owners.append(line.worker)
         elif track.owners[-1] == line.worker:
             pass
-        elif line.worker in track.owners:
-            self._seen.late += 1
-            if not self._may_lose(line.worker):
-                self._tell(line, f"begins a step after worker {track.owners[-1]} has taken over, and was never frozen")
         else:
             self._seen.take_overs += 1
             track.owners.append(line.worker)
 
     def _again(self, track: Track, line: Line) -> None:
         """At least once, and told so: an attempt is repeated after one that failed, or whose worker was hit."""
-        before = track.attempts.get(line.seq)
-        if before is None:
-            return
-        self._seen.repeated += 1
-        if before.worker == line.worker and before.mark != "F":
+        self._seen.repeated += any(before.seq == line.seq for before in track.begun)
+        before = track.attempts.get((line.seq, line.worker))
+        if before is not None and before.mark != "F":
             self._tell(line, "begins a step that it has begun already")
 
     def _living_owners(self) -> None:
@@ -198,13 +199,15 @@ def _outcomes(run: Recording, track: Track, log: Log) -> None:
     for seq, worker in _computed(run.rows):
         if (run.key, seq, worker) not in log.ended:
             raise laws.LawBroken(f"row {seq} has an outcome of worker {worker}, whose attempt did not end")
+        if worker not in track.owners:
+            raise laws.LawBroken(f"row {seq} has an outcome of worker {worker}, which had lost the run before")
         place = track.owners.index(worker)
         if place < owner:
             raise laws.LawBroken(f"row {seq} has an outcome of worker {worker}, after worker {track.owners[owner]} had the run")
         owner = place
-        last = track.attempts[seq].worker
-        if track.owners.index(last) > place:
-            raise laws.LawBroken(f"row {seq} was recorded by worker {worker}, and worker {last} did it again")
+        for later in track.owners[place + 1 :]:
+            if (seq, later) in track.attempts:
+                raise laws.LawBroken(f"row {seq} was recorded by worker {worker}, and worker {later} did it again")
 
 
 def _computed(rows: list[Event]) -> Iterator[tuple[int, int]]:
