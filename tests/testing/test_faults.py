@@ -80,6 +80,29 @@ def test_what_is_synced_stays(tmp_path: Path) -> None:
         assert found[10:4096] in (PAGE[10:], bytes(4086), b""), f"seed {seed}: only the truncation may take it away"
 
 
+def test_a_failed_sync_is_not_made_good_by_the_next_one(tmp_path: Path) -> None:
+    def found(seed: int) -> bytes:
+        path = tmp_path / f"file-{seed}"
+        path.write_bytes(bytes(4096))
+        with contextlib.closing(Disk()) as disk:
+            file = opened(disk, path)
+            disk.syncs = seed  # the dice
+            file.xWrite(PAGE, 0)
+            disk.fault = Fault("ioerr", "sync", seed + 1)
+            with pytest.raises(apsw.IOError):
+                file.xSync(apsw.SQLITE_SYNC_FULL)
+            assert file.xRead(4096, 0) == PAGE, "the system shows what it could not write"
+            file.xWrite(b"later", 0)
+            file.xSync(apsw.SQLITE_SYNC_FULL)
+            file.xClose()
+            disk.restart(0)
+        return path.read_bytes()
+
+    pages = [found(seed) for seed in range(20)]
+    assert all(page.startswith(b"later") for page in pages)
+    assert len({page.count(0) for page in pages}) > 3
+
+
 def test_a_file_is_made_or_deleted_for_good_when_its_folder_is_synced(tmp_path: Path) -> None:
     def names(seed: int, *, synced: bool) -> list[str]:
         folder = tmp_path / f"{seed}-{synced}"
@@ -134,15 +157,6 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
     assert [f"{one.what}: {one.broken}" for one in found if one.broken] == []
     assert sum(one.crashes for one in found) > 1
     assert sum(one.checks for one in found) > 5
-
-
-def test_the_power_may_go_at_every_write_that_makes_the_file() -> None:
-    """Its first page is written without a WAL: what is left of it may be no database, and only the journal tells."""
-    for seed in range(8):
-        trial = power.trial_of(BY_NAME["sequential"], seed)
-        trial.places()
-        for number in range(1, 8):
-            assert trial.holds(Fault("power", "write", number)), f"seed {seed}"
 
 
 def test_every_place_of_a_run_is_tried() -> None:

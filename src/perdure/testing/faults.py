@@ -69,6 +69,11 @@ class _Kept:
             _apply(self.synced, offset, data)
         self.since.clear()
 
+    def forget(self, dice: random.Random) -> None:
+        """A sync has failed. What it did not write is not tried again: no later sync makes it good, as on Linux."""
+        self.synced = bytearray(self.after_loss(dice))
+        self.since.clear()
+
     def after_loss(self, dice: random.Random) -> bytes:
         """One of the contents that may be found afterwards."""
         found, kept = bytearray(self.synced), dice.choice((0.0, 0.5, 0.9, 1.0))
@@ -258,8 +263,11 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:
         """The real file needs none: only a real power loss would show the difference."""
-        self._disk.give(self._disk.counted("sync"))
+        fault = self._disk.counted("sync")
         assert self.kept is not None
+        if fault not in (None, "power"):
+            self.kept.forget(random.Random(self._disk.syncs))
+        self._disk.give(fault)
         self.kept.sync()
         if self._syncs_folder:
             self._disk.sync_folder()
