@@ -17,6 +17,7 @@ from perdure.testing import Lives, corpus, power
 from perdure.testing.corpus import Case
 from perdure.testing.faults import SECTOR_BYTES, At, Disk, Fault, Kind
 from perdure.testing.laws import LawBroken
+from perdure.testing.recorded import recordings
 
 BY_NAME = {case.name: case for case in corpus.CASES}
 PAGE = b"n" * 4096
@@ -159,6 +160,14 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
     assert sum(one.checks for one in found) > 5
 
 
+def test_what_the_disk_has_taken_is_known_row_by_row(disk: Disk, db: str) -> None:
+    """Else the law about it would hold for nothing."""
+    lives = Lives(db, disk=disk)
+    assert lives.run(flows.booking_places(3), id="one")
+    [one] = recordings(db)
+    assert sorted(lives.recorded) == [(one.key, row.seq) for row in one.rows]
+
+
 def test_every_place_of_a_run_is_tried() -> None:
     trial = power.trial_of(BY_NAME["sequential"], 0)
     places = trial.places()
@@ -204,6 +213,7 @@ def test_an_engine_closes_also_when_its_disk_fails(*, busy: bool, disk: Disk, db
         ("off", "sequential", "Nothing is in the file"),
         ("normal", "sequential", "had begun, and that row was not on disk"),
         ("normal", "listening", "was acknowledged and is not in the file"),
+        ("normal", "parent", "was recorded and is lost"),
     ],
 )
 def test_without_syncs_the_same_laws_find_what_is_lost(synchronous: str, name: str, finding: str) -> None:

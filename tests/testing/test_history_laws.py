@@ -57,6 +57,22 @@ def test_a_step_that_began_before_its_row_was_on_disk_is_found() -> None:
             laws.commit_before_effect({begun}, on_disk)
 
 
+def test_a_recorded_row_that_is_not_on_disk_is_found() -> None:
+    recorded = {(1, row.seq): row for row in rows()}
+    laws.recorded_stays(recorded, {1: rows()})
+    for on_disk in ({}, {2: rows()}, {1: rows()[:-1]}, {1: rows()[1:]}):
+        with pytest.raises(LawBroken, match="was recorded and is lost"):
+            laws.recorded_stays(recorded, on_disk)
+    with pytest.raises(LawBroken, match="was recorded as step double and is step triple"):
+        laws.recorded_stays(recorded, {1: [replace(row, name="triple") if row.kind == ev.STEP else row for row in rows()]})
+
+
+def test_a_step_that_begins_again_after_its_outcome_was_recorded_is_found() -> None:
+    laws.not_begun_again({(1, 2)}, {1: rows()[:2], 2: rows()})
+    with pytest.raises(LawBroken, match="begun again"):
+        laws.not_begun_again({(1, 2)}, {1: rows()[:3]})
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -105,6 +105,23 @@ def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
         raise LawBroken(f"There were {len(before)} rows, and {len(after)} are left")
 
 
+def recorded_stays(recorded: Mapping[tuple[int, int], Event | Command], on_disk: Mapping[int, Sequence[Event]]) -> None:
+    """A row that the store has taken, given by its run and number, is on disk, and is the same."""
+    for (run, seq), row in recorded.items():
+        found = next((one for one in on_disk.get(run, ()) if one.seq == seq), None)
+        if found is None:
+            raise LawBroken(f"Row {seq} of run number {run}, {row.kind} {row.name or ''}, was recorded and is lost")
+        if (found.kind, found.at_ms, found.ref, found.name) != (row.kind, row.at_ms, row.ref, row.name):
+            raise LawBroken(f"Row {seq} of run number {run} was recorded as {row.kind} {row.name} and is {found.kind} {found.name}")
+
+
+def not_begun_again(begun: Iterable[tuple[int, int]], before: Mapping[int, Sequence[Event]]) -> None:
+    """A step whose outcome was on disk is never begun again."""
+    answered = {(run, row.ref) for run, rows in before.items() for row in rows if row.kind in (ev.COMPLETED, ev.FAILED)}
+    if again := answered & set(begun):
+        raise LawBroken(f"Steps had begun again, by run number and row, although their outcome was recorded: {sorted(again, key=str)}")
+
+
 def commit_before_effect(begun: Iterable[tuple[int, int]], on_disk: Mapping[int, Sequence[Event]]) -> None:
     """A step with effects, given by its run and row, begins only when the row that asks for it is on disk."""
     for run, seq in begun:

@@ -18,6 +18,7 @@ import apsw
 
 from perdure.api import Call
 from perdure.core import discard
+from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
 from perdure.store import base as b
@@ -72,6 +73,7 @@ class Lives:
         self.commits = 0
         self.dead: list[int] = []  # workers that died without a word
         self.begun: set[tuple[int, int]] = set()  # steps with effects that this life has begun: the run's key, and the row
+        self.recorded: dict[tuple[int, int], Event | Command] = {}  # on a disk: rows that it has taken, by the run's key and number
         self._engines: list[LivingEngine] = []
         self.stores: list[_MortalStore] = []  # open ones
 
@@ -240,6 +242,8 @@ class _MortalStore(SqliteStore):
             if self._disk is not None and self._disk.off:
                 raise PowerLost
         self.commit_ms = 0.0  # as on a fast disk: else a noisy machine would decide what shares a commit
+        if self._disk is not None:
+            self._lives.recorded.update(row for write, result in zip(batch, results, strict=True) for row in _rows(write, result))
         if self.mortal:
             self._lives.committing("after")
         return results
@@ -255,6 +259,19 @@ class _MortalStore(SqliteStore):
         for connection in {self._db, self._read}:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
+
+
+def _rows(write: b.Write, result: Any) -> list[tuple[tuple[int, int], Event | Command]]:
+    """The rows of histories that a write has brought."""
+    match write, result:
+        case b.Turn(run=run, rows=rows), b.Written():
+            return [((run, row.seq), row) for row in rows]
+        case b.StartRun(first=rows), b.Started(run=run, owned=True):
+            return [((run, row.seq), row) for row in rows or ()]
+        case b.Transact(run=run), Event():
+            return [((run, result.seq), result)]
+        case _:
+            return []
 
 
 def _seeded(new_run: Any, lives: Lives) -> Any:

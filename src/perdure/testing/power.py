@@ -130,8 +130,9 @@ class PowerTrial(_Trial):
     def _goes_on(self, lives: Lives) -> None:
         """On a healthy disk, after a power cut."""
         lives.disk = None
-        held = self._survived(lives.path, set(lives.begun), list(self.acknowledged))
+        held = self._survived(lives, list(self.acknowledged))
         self._compare(lives.run(self._drive(lives)), held, recordings(lives.path))
+        laws.not_begun_again(lives.begun, {one.key: one.rows for one in held})
 
     def _has_gone_on(self, lives: Lives, outcome: Outcome, heard: _Heard) -> None:
         """By itself, after errors of the disk; and it has ended for ever."""
@@ -181,8 +182,9 @@ class PowerTrial(_Trial):
 
     # --- the laws ---------------------------------------------------------------------------------
 
-    def _survived(self, path: str, begun: set[tuple[int, int]], acknowledged: list[str]) -> list[Recording]:
+    def _survived(self, lives: Lives, acknowledged: list[str]) -> list[Recording]:
         """What is in the file after a power cut, looked at in a copy, so that the engine finds it untouched."""
+        path, begun = lives.path, set(lives.begun)
         with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
             for name in os.listdir(os.path.dirname(path)):
                 shutil.copyfile(os.path.join(os.path.dirname(path), name), os.path.join(folder, name))
@@ -192,9 +194,11 @@ class PowerTrial(_Trial):
                     raise LawBroken(f"Nothing is in the file, and {acknowledged or begun} was acknowledged or begun")
                 return []
             held = recordings(copy)
-            laws.commit_before_effect(begun, {one.key: one.rows for one in held})
+            rows = {one.key: one.rows for one in held}
+            laws.commit_before_effect(begun, rows)
             with contextlib.closing(connection.open_reader(copy)) as db:
                 _nothing_lost(db, {one.id: one for one in held}, acknowledged)
+            laws.recorded_stays(lives.recorded, rows)
         return held
 
 
