@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure.core import loop as _loop
+from perdure.core.guard import inside as _inside
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError, NotInWorkflow
 
@@ -121,11 +122,10 @@ class Call(Coroutine[Any, Any, T_co]):
     def __init__(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> None:
         self.definition, self.args, self.kwargs, self.options = definition, args, kwargs, options
         self._inner: Any = None
-        loop = _loop.running()
-        self._number = id(self) if loop is None else loop.next_number()
+        self._number = 0
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        loop = _loop.running()
+        loop = _inside.loop
         if loop is not None:
             return loop.owner.issue(self).__await__()  # type: ignore[no-any-return]
         if self.definition.kind == "workflow":
@@ -157,6 +157,9 @@ class Call(Coroutine[Any, Any, T_co]):
             self._inner.close()
 
     def __hash__(self) -> int:
+        if not self._number:
+            loop = _loop.running()
+            self._number = id(self) if loop is None else loop.next_number()
         return self._number
 
     def __repr__(self) -> str:

@@ -43,13 +43,6 @@ inside = _Inside()
 _installed = False
 
 
-def enter(loop: Any) -> None:
-    """From here on, until `inside.loop` is None again, this thread runs workflow code on `loop`."""
-    if not _installed:
-        _install()
-    inside.loop = loop
-
-
 def mute(on: bool) -> None:
     """Whether log records of this thread's workflow code are dropped: on replay they were written before."""
     inside.muted = on
@@ -81,8 +74,11 @@ def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
     return checked
 
 
-def _install() -> None:
+def install() -> None:
+    """Have this process look at what workflow code does; once is enough."""
     global _installed
+    if _installed:
+        return
     _installed = True
     sys.addaudithook(_hook)
     if sys.version_info < (3, 12):  # starting a thread raises no audit event there

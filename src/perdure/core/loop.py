@@ -11,13 +11,14 @@ import asyncio
 import builtins
 import contextvars
 import sys
-from asyncio import events as _asyncio_events
 from asyncio import tasks as _asyncio_tasks
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from perdure.core import guard
+from perdure.core.guard import inside as _inside
 from perdure.core.limits import TURN_CALLBACKS_MAX
 from perdure.errors import NotDeterministic, PerdureError
 
@@ -69,14 +70,16 @@ class TimerHandle(Handle):
 class Future(asyncio.Future[Any]):
     """A future with a stable hash, which tells its owner when workflow code cancels it.
 
-    `number` is set by who makes it; `kernel` and `seq` only where a command waits for the answer.
+    `number` is given out when somebody asks for the hash; `kernel` and `seq` are set only where a command waits for the answer.
     """
 
-    number: int
+    number: int = 0
     kernel: Any = None
     seq: int = 0
 
     def __hash__(self) -> int:
+        if not self.number:
+            self.number = self.get_loop().next_number()  # type: ignore[attr-defined]
         return self.number
 
     def cancel(self, msg: Any | None = None) -> bool:
@@ -111,6 +114,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks: list[Task] = []
         self._tasks_pruned = 64
         self._agens: list[Any] = []
+        guard.install()
 
     # --- one door in ------------------------------------------------------------------------------
 
@@ -118,9 +122,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
         if sys.get_asyncgen_hooks().firstiter is not _first_iteration:
             _take_asyncgen_hook()
-        outer = _asyncio_events._get_running_loop()
-        _asyncio_events._set_running_loop(self)
-        guard.enter(self)
+        outer = _get_running_loop()
+        _set_running_loop(self)
+        _inside.loop = self
         ready = self._ready
         try:
             for _ in range(TURN_CALLBACKS_MAX):
@@ -133,8 +137,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     except SystemExit:
                         pass  # the task holds it as its error; a workflow must not end the process
         finally:
-            guard.inside.loop = None
-            _asyncio_events._set_running_loop(outer)
+            _inside.loop = None
+            _set_running_loop(outer)
         raise EndlessTurn
 
     # --- what asyncio needs -----------------------------------------------------------------------
@@ -169,10 +173,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(timer)
 
     def create_future(self) -> Future:
-        future = Future(loop=self)
-        self._number += 1
-        future.number = self._number
-        return future
+        return Future(loop=self)
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         options.pop("eager_start", None)  # an eager task would run before its turn
@@ -265,7 +266,7 @@ for _what, _names in _OUTSIDE.items():
 
 def running() -> WorkflowLoop | None:
     """The workflow loop that this thread is in, if any."""
-    return guard.inside.loop  # type: ignore[no-any-return]
+    return _inside.loop  # type: ignore[no-any-return]
 
 
 class _OrderedSet(builtins.set[Any]):

@@ -73,11 +73,13 @@ class Kernel:
 
     # --- the door in ------------------------------------------------------------------------------
 
-    def stamp(self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None, data: bytes | None = None) -> Event:
+    def stamp(
+        self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None, data: bytes | None = None, took_ms: int | None = None
+    ) -> Event:  # fmt: skip
         """A new row for the history, with the next number; time never goes backwards within a run."""
         self.seq += 1
         now_ms = self.loop.now_ms
-        return Event(self.seq, kind, max(now_ms, at_ms), ref, name, data)
+        return Event(self.seq, kind, at_ms if at_ms > now_ms else now_ms, ref, name, data, took_ms)
 
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
@@ -128,11 +130,11 @@ class Kernel:
         data = event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
         ref = event.ref or 0
         match event.kind:
+            case ev.COMPLETED if (command := self._close(ref)) is not None:
+                self._resolve(self._futures.pop(ref), command, data or b"null")
             case ev.START:
                 # A context of its own: variables that the caller has set would differ on replay.
                 self._task = self.loop.create_task(self._run(), context=contextvars.Context())
-            case ev.COMPLETED if (command := self._close(ref)) is not None:
-                self._resolve(self._futures.pop(ref), command, data or b"null")
             case ev.FAILED if (command := self._close(ref)) is not None:
                 future = self._futures.pop(ref)
                 future.set_exception(self.codec.decode_failure(command.call, data or b"{}"))

@@ -98,8 +98,7 @@ class ActiveRun:
         if self._held is not None:
             self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
             return
-        event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data)
-        event.took_ms = took_ms
+        event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms)
         if taken is not None:
             self._taken.append((taken, event.seq))
         self.absorb(event)
@@ -144,7 +143,7 @@ class ActiveRun:
         for command in commands:
             if command.kind == ev.STEP:
                 if command.call.options.readonly and self.run:
-                    self._start_step(command, 1, 0, 0)
+                    self.begin(command, 1, 0, 0)
                 else:
                     self.todo.append(command)
             elif command.kind == ev.ABANDON:
@@ -339,19 +338,14 @@ class ActiveRun:
         self.todo.append(command)
 
     def begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
-        if self.gone or self._blocked:
-            return
-        if self.stopping:
+        if self.gone or self._blocked or self.stopping:
             pass  # it begins where the run goes on
         elif self.paused:
             self.todo.append(command)  # it begins when the run is resumed, in memory or by replay
         elif command.call.options.transactional:
             Transaction(self, command, attempt, failures).begin(wait_ms)
         else:
-            self._start_step(command, attempt, failures, wait_ms)
-
-    def _start_step(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
-        self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, wait_ms, self._step_done)
+            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, wait_ms, self._step_done)
 
     def _stop_step(self, seq: int) -> None:
         running = self.inflight.get(seq)

@@ -26,7 +26,7 @@ else:
         if ready:
             handle = ready.pop()
             if getattr(handle._callback, "__self__", None) is task:
-                handle._run()
+                handle._context.run(handle._callback)  # a step of a task raises nothing that asyncio would catch here
             else:
                 ready.append(handle)  # a thread was faster with a callback of its own
         return task

@@ -89,14 +89,17 @@ class StepHost(Protocol):
     def last_heartbeat(self, seq: int) -> bytes | None: ...
 
 
-class StepAttempt:
+class StepAttempt(msgspec.Struct, eq=False):
     """What `current_step()` gives; see `api.Attempt`."""
 
-    __slots__ = ("_host", "_steps", "attempt", "run_id", "seq")
+    _host: StepHost
+    _steps: Any
+    seq: int
+    attempt: int
 
-    def __init__(self, host: StepHost, seq: int, attempt: int, steps: Steps) -> None:
-        self._host, self._steps = host, steps
-        self.run_id, self.seq, self.attempt = host.run_id, seq, attempt
+    @property
+    def run_id(self) -> str:
+        return self._host.run_id
 
     @property
     def idempotency_key(self) -> str:
@@ -147,15 +150,12 @@ class Gate:
             self._free += 1
 
 
-class Running:
+class Running(msgspec.Struct, eq=False):
     """One step under way, from the line at the gate to its end; `cancel` works at any point of it."""
 
-    __slots__ = ("begun", "cancelled", "task")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.begun = False
-        self.cancelled = False
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    cancelled: bool = False
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -264,7 +264,7 @@ class Steps:
         call = command.call
         definition = call.definition
         args, kwargs = (definition.compiled or signature_of(definition)).decode_args(command.data or b"{}")
-        api._attempt.set(StepAttempt(host, command.seq, attempt, self))
+        api._attempt.set(StepAttempt(host, self, command.seq, attempt))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:

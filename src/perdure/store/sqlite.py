@@ -41,6 +41,8 @@ class SqliteStore(Reader):
         self._patient = True
         self.commit_ms = 0.0
         self._version = self._data_version()
+        self._own_version = -1
+        self._owners: dict[int, int] = {}  # of runs, as looked up since another connection last committed
         self._files = connection.files_of(path)  # only now there is a WAL
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
@@ -64,13 +66,15 @@ class SqliteStore(Reader):
         try:
             execute("BEGIN IMMEDIATE")
             try:
-                self._check_version()
+                if self._db.data_version("main") != self._own_version:
+                    self._look_again()
                 results = [self._apply[type(write)](write) for write in batch]
                 if self._rows:
                     self._flush()
                 begin = perf_counter()
                 execute("COMMIT")
                 self.commit_ms = (perf_counter() - begin) * 1000
+                self._own_version = self._db.data_version("main")
             except BaseException:
                 self._undo()
                 raise
@@ -80,8 +84,9 @@ class SqliteStore(Reader):
             raise self._failed(error, self._db.system_errno) from error
         return results
 
-    def _check_version(self) -> None:
-        """A newer Perdure may have brought the file up to date while we had it open: from then on we write nothing."""
+    def _look_again(self) -> None:
+        """Another connection has committed: owners may be others, and a newer Perdure may have migrated the file, which we leave alone then."""
+        self._owners.clear()
         (version,) = self._one("PRAGMA user_version")
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
@@ -89,6 +94,7 @@ class SqliteStore(Reader):
     def _undo(self) -> None:
         self._rows.clear()
         self._digests.clear()
+        self._owners.clear()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -145,20 +151,24 @@ class SqliteStore(Reader):
         return text
 
     def _append(self, run: int, rows: Sequence[Event | Command]) -> None:
-        first = run << 24
+        first, add = run << 24, self._rows.append
         for row in rows:
             data: Any = row.data
             if data is not None:
-                data = data if type(data) is bytes else data.read()
-                data = data.decode() if len(data) <= INLINE_BYTES_MAX else self._payload(run, data, row.kind in ("step", "child", "spawn"))
-            self._rows.append((first | row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, 1 if row.edited else None))
+                small = type(data) is bytes and len(data) <= INLINE_BYTES_MAX
+                data = data.decode() if small else self._payload_of(run, row)
+            add((first | row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, row.edited or None))
+
+    def _payload_of(self, run: int, row: Event | Command) -> str | None:
+        data = row.data
+        return self._payload(run, data if data is None or isinstance(data, bytes) else data.read(), row.kind in ("step", "child", "spawn"))
 
     def _flush(self) -> None:
         self._cursor.executemany(Q["insert_event"], self._rows)
         self._rows.clear()
 
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
-        if (lost := self._not_owner(turn.run, turn.owner)) is not None:
+        if self._owners.get(turn.run) != turn.owner and (lost := self._not_owner(turn.run, turn.owner)) is not None:
             return lost
         if turn.finish is not None:
             for row in turn.rows:
@@ -188,10 +198,12 @@ class SqliteStore(Reader):
             waiting = park.waiting.decode() if park.waiting is not None else None
             self._db.execute(Q["park"], (park.status, waiting, park.due_ms, park.blocked_by, park.reason, run))
         if park.release:
+            self._owners.pop(run, None)
             self._db.execute(Q["release"], (run,))
             self._db.execute(Q["release_with_mail"], (at_ms, run))
 
     def _finish(self, turn: b.Turn, finish: b.Finish, written: b.Written) -> None:
+        self._owners.pop(turn.run, None)
         successor = self._succeed(turn.run, finish) if finish.successor is not None else None
         result = self._payload(turn.run, finish.result)
         error = self._payload(turn.run, finish.error)
@@ -262,8 +274,9 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
             self._store_tags(run, start.tags)
-        if owned and start.first:
-            self._append(run, start.first)
+        if owned:
+            self._owners[run] = start.owner
+            self._append(run, start.first or ())
         return b.Started(run, start.id, True, owned)
 
     def _same_run(self, start: b.StartRun, run: int, workflow: str, args: str) -> b.Started | PerdureError:
@@ -374,6 +387,7 @@ class SqliteStore(Reader):
         return self._one(Q["keep_lease"], (keep.lease_ms, keep.worker)) is not None
 
     def _end_worker(self, end: b.EndWorker) -> bool:
+        self._owners.clear()
         if self._one(Q["end_worker"], (end.now_ms, end.worker, end.beats)) is None:
             return False  # somebody was faster, or it lives after all
         if end.crashed:
@@ -393,7 +407,10 @@ class SqliteStore(Reader):
 
     def _not_owner(self, run: int, owner: int) -> LeaseLost | None:
         found = self._cursor.execute(Q["owner_of"], (run,)).fetchone()
-        return LeaseLost(f"Worker {owner}") if found is None or found[0] != owner else None
+        if found is None or found[0] != owner:
+            return LeaseLost(f"Worker {owner}")
+        self._owners[run] = owner
+        return None
 
     def _emit(self, emit: b.Emit) -> LeaseLost | None:
         if (lost := self._not_owner(emit.run, emit.owner)) is not None:
