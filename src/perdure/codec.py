@@ -128,8 +128,8 @@ class Signature:
         self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
         self._all_positional = self._positional == len(parameters)
         self._all_required = self._all_positional and all(parameter.default is parameter.empty for parameter in parameters)
-        self._of_result = f"the result of {self.what}"
-        self._result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
+        self.of_result = f"the result of {self.what}"
+        self.result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
         self._box = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
         self._plain = all(slot.plain for slot in self._slots)
@@ -155,10 +155,10 @@ class Signature:
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
         """What the function returned."""
-        return _dump(self._result, value, self._of_result, "the return type", limit_bytes)
+        return _dump(self.result, value, self.of_result, "the return type", limit_bytes)
 
     def decode_result(self, raw: bytes) -> Any:
-        return _load(self._result, raw, self._of_result)
+        return _load(self.result, raw, self.of_result)
 
     def _box_type(self) -> Any:
         """All arguments as one struct, so that they are written, read and compared by three calls into C."""
@@ -320,10 +320,12 @@ class JsonCodec:
     def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
         if call is None:
             return decode(raw, Any, "the answer")
-        return (call.definition.compiled or signature_of(call.definition)).decode_result(raw)
+        signature = call.definition.compiled or signature_of(call.definition)
+        return _load(signature.result, raw, signature.of_result)
 
     def encode_output(self, definition: Definition[..., Any], value: Any) -> bytes:
-        return (definition.compiled or signature_of(definition)).encode_result(value, limit_bytes=self.payload_bytes_max)
+        signature = definition.compiled or signature_of(definition)
+        return _dump(signature.result, value, signature.of_result, "the return type", self.payload_bytes_max)
 
     def encode(self, value: Any, where: str) -> bytes:
         """A message or an item: the reader says what type it wants, so the value's own class may be one."""

@@ -71,18 +71,21 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Command(msgspec.Struct, gc=False):
-    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn."""
+    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn.
+
+    Its first fields are those of an event, in the same order.
+    """
 
     seq: int
     kind: str
+    at_ms: int = 0
     ref: int | None = None
     name: str | None = None
     data: bytes | None = None
-    call: Any = None
-    key: str | None = None
-    at_ms: int = 0
     took_ms: int | None = None
     edited: bool = False
+    call: Any = None
+    key: str | None = None
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):

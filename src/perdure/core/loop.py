@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from perdure.core import guard
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import TURN_CALLBACKS_MAX
@@ -33,15 +35,13 @@ class EndlessTurn(PerdureError, RuntimeError):
         )
 
 
-class Handle:
+class Handle(msgspec.Struct, eq=False):
     """A callback in the queue; as much of `asyncio.Handle` as asyncio itself uses."""
 
-    __slots__ = ("_args", "_callback", "_cancelled", "_context")
-
-    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None) -> None:
-        self._callback, self._args = callback, args
-        self._context = contextvars.copy_context() if context is None else context
-        self._cancelled = False
+    _callback: Callable[..., Any]
+    _args: tuple[Any, ...]
+    _context: contextvars.Context
+    _cancelled: bool = False
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -50,16 +50,12 @@ class Handle:
         return self._cancelled
 
 
-class TimerHandle(Handle):
+class TimerHandle(Handle, kw_only=True):
     """A durable timer: `seq` is its command's number, `when_ms` its deadline."""
 
-    __slots__ = ("loop", "seq", "when_ms")
-
-    def __init__(
-        self, loop: WorkflowLoop, when_ms: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
-    ) -> None:
-        super().__init__(callback, args, context)
-        self.loop, self.when_ms, self.seq = loop, when_ms, 0
+    loop: Any
+    when_ms: int
+    seq: int = 0
 
     def cancel(self) -> None:
         if not self._cancelled:
@@ -151,7 +147,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self.now_ms / 1000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, context)
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
         return handle
 
@@ -164,7 +160,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _set_timer(
         self, when_ms: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
     ) -> TimerHandle:
-        timer = TimerHandle(self, when_ms, callback, args, context)
+        context = contextvars.copy_context() if context is None else context
+        timer = TimerHandle(callback, args, context, loop=self, when_ms=when_ms)
         self.owner.timer_set(timer)
         return timer
 

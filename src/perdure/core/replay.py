@@ -130,8 +130,9 @@ class Kernel:
         data = event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
         ref = event.ref or 0
         match event.kind:
-            case ev.COMPLETED if (command := self._close(ref)) is not None:
-                self._resolve(self._futures.pop(ref), command, data or b"null")
+            case ev.COMPLETED:
+                if (command := self._close(ref)) is not None:
+                    self._resolve(self._futures.pop(ref), command, data or b"null")
             case ev.START:
                 # A context of its own: variables that the caller has set would differ on replay.
                 self._task = self.loop.create_task(self._run(), context=contextvars.Context())
@@ -235,7 +236,7 @@ class Kernel:
         key: str | None = None,
     ) -> Command:
         self.seq += 1
-        command = Command(self.seq, kind, ref, name, data, call, key, self.loop.now_ms)
+        command = Command(self.seq, kind, self.loop.now_ms, ref, name, data, None, False, call, key)
         self._commands.append(command)
         return command
 

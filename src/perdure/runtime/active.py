@@ -78,6 +78,7 @@ class ActiveRun:
         self._blocked: tuple[str, str] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._touched = self._settled = self._releasing = False
+        self._more = True  # whether the next turn has more in it than outcomes and new steps
         self.stopping = False
         self._held: deque[Callable[[], None]] | None = None
         self._notes: list[asyncio.Future[None]] = []
@@ -101,6 +102,7 @@ class ActiveRun:
         event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms)
         if taken is not None:
             self._taken.append((taken, event.seq))
+            self._more = True
         self.absorb(event)
 
     def first_rows(self) -> list[Event | Command] | None:
@@ -118,7 +120,7 @@ class ActiveRun:
         if first is None:
             self.touch()
         else:
-            todo, self.rows, self.todo = self.todo, [], []
+            todo, self.rows, self.todo, self._more = self.todo, [], [], False
             self._start_all(todo)
 
     def absorb(self, event: Event, *, written: bool = False) -> None:
@@ -134,7 +136,7 @@ class ActiveRun:
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block("history", _too_long(kernel.seq, self.host.history_rows_max, self.run_id))
         if self.crashes and event.kind == ev.COMPLETED:
-            self.crashes, self._settled = 0, True
+            self.crashes, self._settled, self._more = 0, True, True
         self.new_commands(commands)
 
     def new_commands(self, commands: list[Command]) -> None:
@@ -146,11 +148,11 @@ class ActiveRun:
                     self.begin(command, 1, 0, 0)
                 else:
                     self.todo.append(command)
-            elif command.kind == ev.ABANDON:
-                self._stop_step(command.ref or 0)
-                self.todo.append(command)
             elif command.kind in _EXECUTED:
+                if command.kind == ev.ABANDON:
+                    self._stop_step(command.ref or 0)
                 self.todo.append(command)
+                self._more = True
         if not self._touched:
             self.touch()
 
@@ -201,9 +203,17 @@ class ActiveRun:
         self._touched = False
         if self.gone:
             return
+        if self.rows and not self._more and self._goes_on_as_it_was():
+            grow = b.Grow(self.run, self.host.owner, self.rows)
+            todo, self.rows, self.todo = self.todo, [], []
+            self.host.writer.put(grow, partial(self._grown, todo), keep=True)
+        else:
+            self._collect_all()
+
+    def _collect_all(self) -> None:
         turn = b.Turn(self.run, self.host.owner, self.rows, self.clock.now_ms(), self._taken, settled=self._settled)
         todo, notes = self.todo, self._notes
-        self.rows, self._taken, self.todo, self._notes, self._settled = [], [], [], [], False
+        self.rows, self._taken, self.todo, self._notes, self._settled, self._more = [], [], [], [], False, False
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
         if not self._goes_on_as_it_was():
             self._stand(turn)
@@ -218,8 +228,8 @@ class ActiveRun:
     def _goes_on_as_it_was(self) -> bool:
         """The usual case: at work before and after, and no timer to see to."""
         kernel = self.kernel
-        return bool(
-            kernel.local and self.status == "running" and kernel.outcome is None and self._blocked is None
+        return (
+            kernel.local > 0 and self.status == "running" and kernel.outcome is None and self._blocked is None
             and not self.paused and self._timer is None and not kernel.timers
         )  # fmt: skip
 
@@ -292,6 +302,12 @@ class ActiveRun:
 
     # --- after the commit -------------------------------------------------------------------------
 
+    def _grown(self, todo: list[Command], refused: PerdureError | None) -> None:
+        if refused is not None:
+            self._refused(refused)
+        else:
+            self._start_all(todo)
+
     def _committed(
         self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], last: bool, result: Any
     ) -> None:  # fmt: skip
@@ -307,8 +323,7 @@ class ActiveRun:
             result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
         if result.woken:
             self.host.woken(result.woken)
-        if todo:
-            self._start_all(todo)
+        self._start_all(todo)
         if last:  # not an earlier turn, although the run has come to its end since: that is not in the file yet
             self.host.ended(self)
 
@@ -371,6 +386,7 @@ class ActiveRun:
         self.note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
         written: asyncio.Future[None] = loop.create_future()
         self._notes.append(written)
+        self._more = True
         await written
 
     def holds_back(self, command: Command, attempt: int, failures: int) -> bool:
@@ -386,6 +402,7 @@ class ActiveRun:
         event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))
         if taken is not None:
             self._taken.append((taken, event.seq))
+            self._more = True
         self.rows.append(event)
         self.touch()
 
@@ -464,7 +481,7 @@ class ActiveRun:
             self._leave()
 
 
-_EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG})
+_EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -22,6 +22,7 @@ from perdure.store.base import Store, Transact, Write
 log = logging.getLogger("perdure")
 
 INLINE_MS_MAX = 2.0
+COMMIT_MS_MAX = 20.0  # more than this is counted as this
 ROWS_OF_A_LARGE_BATCH = 50
 ROUNDS_MAX = 4  # transactions in a row before the event loop gets its turn
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
@@ -135,10 +136,14 @@ class Writer:
             queue.clear()
         else:
             batch = [queue.popleft() for _ in range(self._batch_max)]
-        if self._inline_only or (self._commit_ms < INLINE_MS_MAX and not self._transacts):
-            self._write_inline(batch)
-        else:
+        if not self._inline_only and (self._commit_ms >= INLINE_MS_MAX or self._transacts):
             self._write_in_thread(batch)
+            return
+        results = self._attempt(batch, False)
+        if type(results) is StoreLocked and not self._inline_only:
+            self._write_in_thread(batch)  # somebody else is writing: wait for it elsewhere
+        else:
+            self._finish(batch, results)
 
     def _collect(self) -> None:
         self._collecting = True
@@ -149,13 +154,6 @@ class Writer:
                     item.collect()
         finally:
             self._collecting = False
-
-    def _write_inline(self, batch: list[_Entry]) -> None:
-        results = self._attempt(batch, False)
-        if isinstance(results, StoreLocked) and not self._inline_only:
-            self._write_in_thread(batch)  # somebody else is writing: wait for it elsewhere
-        else:
-            self._finish(batch, results)
 
     def _write_in_thread(self, batch: list[_Entry]) -> None:
         self._busy = True
@@ -176,8 +174,8 @@ class Writer:
             log.exception("a write could not be applied", exc_info=error)
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
-        commit_ms = min(self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH), 10 * INLINE_MS_MAX)
-        self._commit_ms += 0.1 * (commit_ms - self._commit_ms)
+        commit_ms = self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH)
+        self._commit_ms += 0.1 * ((commit_ms if commit_ms < COMMIT_MS_MAX else COMMIT_MS_MAX) - self._commit_ms)
         return results
 
     def _thread_done(self, batch: list[_Entry], results: Any) -> None:

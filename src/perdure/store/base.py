@@ -64,6 +64,14 @@ class Park(msgspec.Struct, gc=False):
     reason: str | None = None
 
 
+class Grow(msgspec.Struct, gc=False):
+    """What most turns are: rows for the history of a run that goes on as it was. Refused unless `owner` owns it."""
+
+    run: int
+    owner: int
+    rows: list[Event | Command]
+
+
 class Turn(msgspec.Struct, gc=False):
     """Rows for a run's history, and what follows from them; refused with `LeaseLost` unless `owner` owns it."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 import msgspec
+from msgspec.structs import astuple
 
 from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
@@ -47,7 +48,7 @@ class SqliteStore(Reader):
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
-            b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
+            b.Grow: self._grow, b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
             b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
             b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
             b.Transact: self._transact, b.MendDue: self._mend_due,
@@ -153,19 +154,23 @@ class SqliteStore(Reader):
     def _append(self, run: int, rows: Sequence[Event | Command]) -> None:
         first, add = run << 24, self._rows.append
         for row in rows:
-            data: Any = row.data
-            if data is not None:
-                small = type(data) is bytes and len(data) <= INLINE_BYTES_MAX
-                data = data.decode() if small else self._payload_of(run, row)
-            add((first | row.seq, row.kind, row.ref, row.name, data, row.at_ms, row.took_ms, row.edited or None))
-
-    def _payload_of(self, run: int, row: Event | Command) -> str | None:
-        data = row.data
-        return self._payload(run, data if data is None or isinstance(data, bytes) else data.read(), row.kind in ("step", "child", "spawn"))
+            data = row.data
+            if data is None or (type(data) is bytes and len(data) <= INLINE_BYTES_MAX):
+                add((first, *astuple(row)[:8]))
+            else:
+                raw = data if isinstance(data, bytes) else data.read()
+                text = self._payload(run, raw, row.kind in ("step", "child", "spawn"))
+                add((first, *astuple(row)[:5], text, row.took_ms, row.edited))
 
     def _flush(self) -> None:
         self._cursor.executemany(Q["insert_event"], self._rows)
         self._rows.clear()
+
+    def _grow(self, grow: b.Grow) -> LeaseLost | None:
+        if self._owners.get(grow.run) != grow.owner and (lost := self._not_owner(grow.run, grow.owner)) is not None:
+            return lost
+        self._append(grow.run, grow.rows)
+        return None
 
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
         if self._owners.get(turn.run) != turn.owner and (lost := self._not_owner(turn.run, turn.owner)) is not None:

@@ -20,7 +20,7 @@ SELECT owner FROM run WHERE run = ?;
 SELECT 1 FROM worker WHERE worker = ? AND ended_ms IS NULL;
 
 -- name: insert_event
-INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO event (key, kind, at_ms, ref, name, data, took_ms, edited) VALUES (? | ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, nullif(?, 0));
 
 -- name: insert_chunk
 INSERT INTO chunk (run, n, digest, body) VALUES (?, ?, ?, ?);

@@ -266,6 +266,8 @@ def _rows(write: b.Write, result: Any) -> list[tuple[tuple[int, int], Event | Co
     match write, result:
         case b.Turn(run=run, rows=rows), b.Written():
             return [((run, row.seq), row) for row in rows]
+        case b.Grow(run=run, rows=rows), None:
+            return [((run, row.seq), row) for row in rows]
         case b.StartRun(first=rows), b.Started(run=run, owned=True):
             return [((run, row.seq), row) for row in rows or ()]
         case b.Transact(run=run), Event():
