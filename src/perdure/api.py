@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
-from perdure.core import loop as _loop
 from perdure.core.guard import inside as _inside
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError, NotInWorkflow
@@ -158,7 +157,7 @@ class Call(Coroutine[Any, Any, T_co]):
 
     def __hash__(self) -> int:
         if not self._number:
-            loop = _loop.running()
+            loop = _inside.loop
             self._number = id(self) if loop is None else loop.next_number()
         return self._number
 
@@ -310,7 +309,7 @@ def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None =
 
 def emit(stream: str, item: Any) -> Ordered[None]:
     """Add an item to a stream of this run, from a workflow or from a step."""
-    if (attempt := _attempt.get()) is not None and _loop.running() is None:
+    if (attempt := _attempt.get()) is not None and _inside.loop is None:
         attempt.emit(stream, item)
     else:
         _kernel("emit()", "workflow or step").emit(stream, item)
@@ -395,7 +394,7 @@ def current_step() -> Attempt:
 
 
 def _kernel(verb: str, place: str = "workflow") -> Any:
-    loop = _loop.running()
+    loop = _inside.loop
     if loop is None:
         raise NotInWorkflow(verb, place)
     return loop.owner

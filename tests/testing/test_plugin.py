@@ -1,8 +1,7 @@
-"""The pytest plugin, in a pytest of its own: alone, and with the plugins for async tests where they are installed."""
+"""The pytest plugin, in a pytest of its own: alone, and with the plugins for async tests."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tomllib
 from pathlib import Path
@@ -131,13 +130,11 @@ def test_with_plain_pytest(pytester: pytest.Pytester, monkeypatch: pytest.Monkey
     assert outcome(pytester, monkeypatch, PLAIN) == {"passed": 11}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
 def test_with_pytest_asyncio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]
     assert outcome(pytester, monkeypatch, WITH_ASYNCIO, *words) == {"passed": 2}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("anyio") is None, reason="anyio is not installed")
 def test_with_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(pytester, monkeypatch, WITH_ANYIO, "-p", "anyio.pytest_plugin") == {"passed": 3}
 

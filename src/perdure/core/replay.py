@@ -74,12 +74,13 @@ class Kernel:
     # --- the door in ------------------------------------------------------------------------------
 
     def stamp(
-        self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None, data: bytes | None = None, took_ms: int | None = None
+        self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None,
+        data: bytes | None = None, took_ms: int | None = None,
     ) -> Event:  # fmt: skip
         """A new row for the history, with the next number; time never goes backwards within a run."""
         self.seq += 1
         now_ms = self.loop.now_ms
-        return Event(self.seq, kind, at_ms if at_ms > now_ms else now_ms, ref, name, data, took_ms)
+        return Event(self.seq, kind, max(now_ms, at_ms), ref, name, data, took_ms)
 
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
@@ -131,8 +132,7 @@ class Kernel:
         ref = event.ref or 0
         match event.kind:
             case ev.COMPLETED:
-                if (command := self._close(ref)) is not None:
-                    self._resolve(self._futures.pop(ref), command, data or b"null")
+                self._resolve(ref, data or b"null")
             case ev.START:
                 # A context of its own: variables that the caller has set would differ on replay.
                 self._task = self.loop.create_task(self._run(), context=contextvars.Context())
@@ -151,14 +151,16 @@ class Kernel:
             case _:
                 pass  # an answer to something that the code has abandoned since
 
-    def _resolve(self, future: Future, command: Command, data: bytes) -> None:
+    def _resolve(self, seq: int, data: bytes) -> None:
+        if (command := self._close(seq)) is None:
+            return  # the code has abandoned it since
         try:
             # A spawn is answered with an id, not with what its workflow will return.
             value = self.codec.decode_result(None if command.kind == ev.SPAWN else command.call, data)
         except NotSerializable as error:
             self.broken = True
             raise Nondeterminism(self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}") from error
-        future.set_result(value)
+        self._futures.pop(seq).set_result(value)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -233,21 +235,20 @@ class Kernel:
         *,
         call: Any = None,
         ref: int | None = None,
-        key: str | None = None,
     ) -> Command:
         self.seq += 1
-        command = Command(self.seq, kind, self.loop.now_ms, ref, name, data, None, False, call, key)
+        command = Command(self.seq, kind, self.loop.now_ms, ref, name, data, None, False, call)
         self._commands.append(command)
         return command
 
-    def _answered(self, command: Command) -> Future:
-        """Register a command that will be answered; workflow code awaits the future."""
-        future = self.loop.create_future()
-        seq = command.seq
+    def _ask(self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None) -> Future:
+        """A command that will be answered; workflow code awaits the future."""
+        self.seq = seq = self.seq + 1
+        self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key)
+        self._commands.append(command)
+        self.local += kind != ev.CHILD
+        self._futures[seq] = future = Future(loop=self.loop)
         future.kernel, future.seq = self, seq
-        self.open[seq] = command
-        self.local += command.kind != ev.CHILD
-        self._futures[seq] = future
         return future
 
     def _close(self, seq: int) -> Command | None:
@@ -265,14 +266,14 @@ class Kernel:
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""
         if call.definition.kind == "step":
-            return self._answered(self._command(ev.STEP, call.definition.name, self.codec.encode_call(call), call=call))
-        return self._answered(self._command(ev.CHILD, call.definition.name, self._start_data(call, call.options.id, None), call=call))
+            return self._ask(ev.STEP, call.definition.name, self.codec.encode_call(call), call)
+        return self._ask(ev.CHILD, call.definition.name, self._start_data(call, call.options.id, None), call)
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
         if call.definition.kind != "workflow":
             raise NotInWorkflow(f"start() of step {call.definition.name}", "step; start() takes the call of a workflow, a step is awaited")
         data = self._start_data(call, run_id or call.options.id, tags)
-        return self._answered(self._command(ev.SPAWN, call.definition.name, data, call=call))
+        return self._ask(ev.SPAWN, call.definition.name, data, call)
 
     def _start_data(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> bytes:
         parts = [b'"args":%s' % self.codec.encode_call(call)]
@@ -285,7 +286,7 @@ class Kernel:
     def send(self, run_id: str, value: Any, channel: str, key: str | None) -> Future:
         text = self.codec.encode(channel, "the channel name")
         data = b'{"channel":%s,"value":%s}' % (text, self.codec.encode(value, f"the message on channel {channel!r}"))
-        return self._answered(self._command(ev.SEND, run_id, data, key=key))
+        return self._ask(ev.SEND, run_id, data, key=key)
 
     def emit(self, stream: str, item: Any) -> None:
         self._command(ev.EMIT, stream, self.codec.encode(item, f"the item for stream {stream!r}"))

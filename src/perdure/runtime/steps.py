@@ -127,18 +127,12 @@ class Gate:
     """Lets so many in at a time; the others wait in line."""
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self.free = places
         self._line: deque[Callable[[], None]] = deque()
 
-    def take(self) -> bool:
-        """Go in at once, if there is a place."""
-        if self._free <= 0:
-            return False
-        self._free -= 1
-        return True
-
     def enter(self, begin: Callable[[], None]) -> None:
-        if self.take():
+        if self.free > 0:
+            self.free -= 1
             begin()
         else:
             self._line.append(begin)
@@ -147,7 +141,7 @@ class Gate:
         if self._line:
             self._line.popleft()()
         else:
-            self._free += 1
+            self.free += 1
 
 
 class Running(msgspec.Struct, eq=False):
@@ -181,7 +175,8 @@ class Steps:
         """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
         running = Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
-        if wait_ms <= 0 and gate.take():
+        if wait_ms <= 0 and gate.free > 0:
+            gate.free -= 1
             running.task = eager.start(self._carry_out(running, gate, host, command, attempt, failures, done), self.loop)
             return running
         begin = partial(self._begin, running, gate, host, command, attempt, failures, done)

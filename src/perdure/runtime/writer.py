@@ -175,7 +175,7 @@ class Writer:
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
         commit_ms = self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH)
-        self._commit_ms += 0.1 * ((commit_ms if commit_ms < COMMIT_MS_MAX else COMMIT_MS_MAX) - self._commit_ms)
+        self._commit_ms += 0.1 * ((min(COMMIT_MS_MAX, commit_ms)) - self._commit_ms)
         return results
 
     def _thread_done(self, batch: list[_Entry], results: Any) -> None:

@@ -213,7 +213,7 @@ class Transact(msgspec.Struct, gc=False):
 
 
 Write = (
-    StartRun | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker
+    StartRun | Grow | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker
     | WakeBlocked | MendDue | Emit | Beat | Transact
 )  # fmt: skip
 

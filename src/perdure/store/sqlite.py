@@ -86,7 +86,7 @@ class SqliteStore(Reader):
         return results
 
     def _look_again(self) -> None:
-        """Another connection has committed: owners may be others, and a newer Perdure may have migrated the file, which we leave alone then."""
+        """Another connection has committed: owners may be others, and if a newer Perdure has migrated the file we leave it alone."""
         self._owners.clear()
         (version,) = self._one("PRAGMA user_version")
         if version > connection.SCHEMA_VERSION:
@@ -279,7 +279,7 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
             self._store_tags(run, start.tags)
-        if owned:
+        if start.owner is not None:
             self._owners[run] = start.owner
             self._append(run, start.first or ())
         return b.Started(run, start.id, True, owned)
