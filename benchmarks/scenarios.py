@@ -24,7 +24,7 @@ from driving import PERDURE, RAW, Driver, Failed, Kind, driven
 from polling import polling
 from tables import Row, Table
 
-WARM_STEPS = 400
+WARM_STEPS = 1_500  # more than the 1,000 pages after which SQLite writes its WAL over from the start: growing files sync slower
 DISK_SYNCS = 100
 TIMES_SHARE = {"recovery": 0.5, "replay": 5.0, "parked": 0.05}  # recovery and parked begin with a start of every single run
 
