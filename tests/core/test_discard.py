@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from tests.core.support import Hand
 
-from perdure import step, workflow
+from perdure import receive, step, workflow
 from perdure.core import discard
 
 pytestmark = pytest.mark.skipif(not discard.supported, reason="this interpreter keeps runs in memory until they end")
@@ -98,6 +98,36 @@ def test_nothing_of_user_code_runs_and_everything_is_freed() -> None:
     gc.collect()
     assert ran == []
     assert [ref() for ref in alive] == [None, None]
+
+
+@workflow
+async def waits_for_a_person() -> str:
+    big = Big()
+    alive.append(weakref.ref(big))
+    try:
+        await one()
+        async with asyncio.timeout(3600):
+            return await receive("word", str)
+    finally:
+        ran.append(f"finally {big}")
+
+
+def test_what_waits_for_one_thing_is_freed_without_the_garbage_collector() -> None:
+    """With many runs in memory the collector comes seldom, and what it finds late is memory that parked runs hold."""
+    ran.clear()
+    alive.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        hands = [Hand(waits_for_a_person()), Hand(waits_for_a_person())]
+        hands[1].answer()  # that one waits for the message
+        for hand in hands:
+            hand.kernel.discard()
+        del hand, hands
+        assert [ref() for ref in alive] == [None, None]
+    finally:
+        gc.enable()
+    assert ran == []
 
 
 def test_a_thousand_runs_leave_nothing_behind() -> None:

@@ -11,6 +11,7 @@ Rules: only frames that belong to the dropped run are marked; nothing is written
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -25,8 +26,7 @@ _FRAMES = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 def discard(suspended: Iterable[Any]) -> None:
     """Mark every frame below the given coroutines, so that freeing them runs nothing. Needs `supported`."""
-    todo = list(suspended)
-    seen: set[int] = set()
+    todo, seen = list(suspended), set[int]()
     while todo:
         item = todo.pop()
         if id(item) in seen:
@@ -41,6 +41,21 @@ def discard(suspended: Iterable[Any]) -> None:
             todo.append(getattr(item, "gen", None))  # what @contextmanager keeps its generator in
 
 
+def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
+    """Break the circles of tasks and timeouts with what they wait for, so that all are freed at once and not by the garbage collector."""
+    for task in tasks:
+        task._log_destroy_pending = False  # it is dropped on purpose
+        waiter = task._fut_waiter
+        for callback, _ in getattr(waiter, "_callbacks", None) or ():
+            waiter.remove_done_callback(callback)
+        _not_awaited_by(waiter, task)
+    for timer in timers:
+        if isinstance(timeout := getattr(timer._callback, "__self__", None), asyncio.Timeout):
+            timeout._task = None  # type: ignore[attr-defined]
+        timer._callback = timer._args = None
+
+
+_not_awaited_by: Any = getattr(asyncio, "future_discard_from_awaited_by", lambda *_: None)  # new in 3.14
 _OWNED = (*_FRAMES, types.MethodType, contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager)
 
 
@@ -67,8 +82,7 @@ async def _sleeper(ran: list[str], witness: _Witness | None) -> None:
 
 
 def _bytes_of(item: Any) -> list[int]:
-    size = types.CoroutineType.__basicsize__
-    return [byte - 256 if byte > 127 else byte for byte in ctypes.string_at(id(item), size)]
+    return [byte - 256 if byte > 127 else byte for byte in ctypes.string_at(id(item), types.CoroutineType.__basicsize__)]
 
 
 def _candidates(code: types.CodeType) -> set[int]:

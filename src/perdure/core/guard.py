@@ -40,7 +40,6 @@ class _Inside(threading.local):
 
 inside = _Inside()
 """Of each thread: the workflow loop that it is in, and whether that run's logging is muted."""
-_installed = False
 
 
 def mute(on: bool) -> None:
@@ -74,12 +73,9 @@ def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
     return checked
 
 
+@functools.cache
 def install() -> None:
-    """Have this process look at what workflow code does; once is enough."""
-    global _installed
-    if _installed:
-        return
-    _installed = True
+    """Have this process look at what workflow code does, once."""
     sys.addaudithook(_hook)
     if sys.version_info < (3, 12):  # starting a thread raises no audit event there
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]

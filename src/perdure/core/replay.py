@@ -101,7 +101,8 @@ class Kernel:
             for index, row in enumerate(rows):
                 self._row = index
                 if row.kind in ev.INPUTS:
-                    self._expect_none(asked, row)
+                    if asked:
+                        raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
                     self.seq = row.seq
                     asked.extend(self.feed(row))
                 elif row.kind in ev.COMMANDS:
@@ -115,10 +116,6 @@ class Kernel:
             guard.mute(False)
             self._rows, self.replaying = (), False
         return list(asked)
-
-    def _expect_none(self, asked: deque[Command], row: Event) -> None:
-        if asked:
-            raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
 
     def _match(self, row: Event, command: Command | None) -> None:
         if command is None or not _same(row, command):
@@ -220,22 +217,15 @@ class Kernel:
         if self.outcome is not None and not self.loop.suspended():
             self.loop.clear()
             return
-        for task in self.loop.live_tasks():
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
         if discard.supported:
             discard.discard(self.loop.suspended())
+        discard.untie(self.loop.live_tasks(), self.timers.values())
+        self.loop.clear()
+        self._task, self.timers = None, {}
 
     # --- what workflow code asks for --------------------------------------------------------------
 
-    def _command(
-        self,
-        kind: str,
-        name: str | None = None,
-        data: bytes | None = None,
-        *,
-        call: Any = None,
-        ref: int | None = None,
-    ) -> Command:
+    def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
         self.seq += 1
         command = Command(self.seq, kind, self.loop.now_ms, ref, name, data, None, False, call)
         self._commands.append(command)
@@ -261,7 +251,7 @@ class Kernel:
         command = self._close(seq)
         if command is not None:
             self._futures.pop(seq, None)
-            self._command(ev.ABANDON, command.name, ref=seq, call=command)
+            self._command(ev.ABANDON, command.name, None, seq, command)
 
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""

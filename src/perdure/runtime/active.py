@@ -100,6 +100,7 @@ class ActiveRun:
             self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
             return
         event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms)
+        self.rows.append(event)
         if taken is not None:
             self._taken.append((taken, event.seq))
             self._more = True
@@ -123,10 +124,8 @@ class ActiveRun:
             todo, self.rows, self.todo, self._more = self.todo, [], [], False
             self._start_all(todo)
 
-    def absorb(self, event: Event, *, written: bool = False) -> None:
-        """Feed a stamped event; `written` when its row is in the file already."""
-        if not written:
-            self.rows.append(event)
+    def absorb(self, event: Event) -> None:
+        """Feed an event whose row is in the file, or among those to be written."""
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
@@ -424,7 +423,7 @@ class ActiveRun:
         """Feed the step's outcome, if it is one, then what has waited."""
         held, self._held = self._held or deque(), None
         if event is not None and not self.gone:
-            self.absorb(event, written=True)
+            self.absorb(event)
         for action in held:
             action()
         self.touch()

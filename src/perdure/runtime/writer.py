@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ log = logging.getLogger("perdure")
 INLINE_MS_MAX = 2.0
 COMMIT_MS_MAX = 20.0  # more than this is counted as this
 ROWS_OF_A_LARGE_BATCH = 50
-ROUNDS_MAX = 4  # transactions in a row before the event loop gets its turn
+ROUNDS_MAX, ROUNDS_MS_MAX = 16, 3.0  # transactions in a row before the event loop gets its turn, and how long they may take
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
 
@@ -34,8 +33,8 @@ class Dirty(Protocol):
     def collect(self) -> None: ...
 
 
-_Entry = tuple[Write, Callable[[Any], None], bool]
-"""A write, what to call with its result, and whether it is kept until the store takes it."""
+_Answer = tuple[Callable[[Any], None], bool]
+"""What to call with the result of a write, and whether the write is kept until the store takes it."""
 
 
 class Writer:
@@ -45,7 +44,8 @@ class Writer:
         self._store, self._batch_max = store, batch_max
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
-        self._queue: deque[_Entry] = deque()
+        self._writes: list[Write] = []
+        self._answers: list[_Answer] = []  # of each write, at the same place
         self._dirty: list[Dirty] = []
         self._scheduled = self._busy = self._collecting = False
         self._inline_only = store.path == ":memory:"
@@ -61,7 +61,8 @@ class Writer:
 
     def put(self, write: Write, done: Callable[[Any], None], *, keep: bool) -> None:
         """Queue a write; with `keep` it is tried until the store takes it."""
-        self._queue.append((write, done, keep))
+        self._writes.append(write)
+        self._answers.append((done, keep))
         self._transacts += type(write) is Transact
         if not self._scheduled and not self._collecting:
             self._schedule()
@@ -93,7 +94,7 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
-        while (self._queue or self._dirty or self._busy) and self.trouble is None:
+        while (self._writes or self._dirty or self._busy) and self.trouble is None:
             self._news = asyncio.Event()
             await self._news.wait()
 
@@ -115,35 +116,33 @@ class Writer:
     def _flush(self) -> None:
         """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
         self._scheduled, self._retry = True, None
-        for _ in range(ROUNDS_MAX):
+        for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
             self._collect()
-            if self._busy or not self._queue:
+            if self._busy or not self._writes:
                 break
             self._write_next()
             if self._retry is not None or not eager.idle(self._loop):
                 break
         self._scheduled = self._retry is not None
-        if not self._queue and not self._dirty:
+        if not self._writes and not self._dirty:
             if self._news is not None:
                 self._news.set()
         elif not self._busy and not self._scheduled:
             self._schedule()
 
     def _write_next(self) -> None:
-        queue = self._queue
-        if len(queue) <= self._batch_max:
-            batch = list(queue)
-            queue.clear()
-        else:
-            batch = [queue.popleft() for _ in range(self._batch_max)]
+        writes, answers, self._writes, self._answers = self._writes, self._answers, [], []
+        if len(writes) > self._batch_max:
+            self._writes, self._answers = writes[self._batch_max :], answers[self._batch_max :]
+            del writes[self._batch_max :], answers[self._batch_max :]
         if not self._inline_only and (self._commit_ms >= INLINE_MS_MAX or self._transacts):
-            self._write_in_thread(batch)
+            self._write_in_thread(writes, answers)
             return
-        results = self._attempt(batch, False)
+        results = self._attempt(writes, False)
         if type(results) is StoreLocked and not self._inline_only:
-            self._write_in_thread(batch)  # somebody else is writing: wait for it elsewhere
+            self._write_in_thread(writes, answers)  # somebody else is writing: wait for it elsewhere
         else:
-            self._finish(batch, results)
+            self._finish(writes, answers, results)
 
     def _collect(self) -> None:
         self._collecting = True
@@ -155,66 +154,70 @@ class Writer:
         finally:
             self._collecting = False
 
-    def _write_in_thread(self, batch: list[_Entry]) -> None:
+    def _write_in_thread(self, writes: list[Write], answers: list[_Answer]) -> None:
         self._busy = True
-        future = self._loop.run_in_executor(self._thread, self._attempt, batch, True)
-        future.add_done_callback(lambda done: self._thread_done(batch, done.result()))
+        future = self._loop.run_in_executor(self._thread, self._attempt, writes, True)
+        future.add_done_callback(lambda done: self._thread_done(writes, answers, done.result()))
 
-    def _attempt(self, batch: list[_Entry], patient: bool) -> Any:
+    def _attempt(self, writes: list[Write], patient: bool) -> Any:
         """Results for the batch, or the one error for which the store took nothing."""
         if self._shut:
             return self.trouble
         try:
-            results = self._store.write([entry[0] for entry in batch], patient)
+            results = self._store.write(writes, patient)
         except StoreError as error:
             return error
         except Exception as error:
-            if len(batch) > 1:  # one write of these is wrong; the others must not suffer for it
-                return [result for entry in batch for result in _as_list(self._attempt([entry], patient))]
+            if len(writes) > 1:  # one write of these is wrong; the others must not suffer for it
+                return [result for write in writes for result in _as_list(self._attempt([write], patient))]
             log.exception("a write could not be applied", exc_info=error)
             return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
-        commit_ms = self._store.commit_ms / (1 + len(batch) / ROWS_OF_A_LARGE_BATCH)
+        commit_ms = self._store.commit_ms / (1 + len(writes) / ROWS_OF_A_LARGE_BATCH)
         self._commit_ms += 0.1 * ((min(COMMIT_MS_MAX, commit_ms)) - self._commit_ms)
         return results
 
-    def _thread_done(self, batch: list[_Entry], results: Any) -> None:
+    def _thread_done(self, writes: list[Write], answers: list[_Answer], results: Any) -> None:
         self._busy = False
-        self._finish(batch, results)
+        self._finish(writes, answers, results)
 
-    def _finish(self, batch: list[_Entry], results: Any) -> None:
+    def _finish(self, writes: list[Write], answers: list[_Answer], results: Any) -> None:
         if self._transacts:
-            self._transacts -= sum(type(write) is Transact for write, _, _ in batch)
+            self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
         if isinstance(results, StoreError):
-            self._refused(batch, results)
+            self._refused(writes, answers, results)
             return
         if self.trouble is not None:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN
-        for (_, done, _), result in zip(batch, results, strict=True):
+        for (done, _), result in zip(answers, results, strict=True):
             done(result)
-        if (self._queue or self._dirty) and not self._scheduled:
+        if (self._writes or self._dirty) and not self._scheduled:
             self._schedule()
 
-    def _refused(self, batch: list[_Entry], error: StoreError) -> None:
+    def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:
         """The store took nothing: tell the callers, and keep what the engine must not lose."""
-        if self._shut:
-            batch = [(write, done, False) for write, done, keep in batch if not keep]
-        elif self.trouble is None or type(self.trouble) is not type(error):
+        kept = [] if self._shut else [(write, answer) for write, answer in zip(writes, answers, strict=True) if answer[1]]
+        if not self._shut and type(self.trouble) is not type(error):
             log.error("the store does not take writes, trying again until it does: %s", error)
         self.trouble = error
-        for _, done, keep in batch:
+        for done, keep in answers:
             if not keep:
                 done(error)
-        self._queue.extendleft(entry for entry in reversed(batch) if entry[2])
-        self._transacts += sum(keep and type(write) is Transact for write, _, keep in batch)
-        if not self._queue and not self._dirty:
+        self._writes[:0] = [write for write, _ in kept]
+        self._answers[:0] = [answer for _, answer in kept]
+        self._transacts += _transacts([write for write, _ in kept])
+        if not self._writes and not self._dirty:
             return
         self._scheduled = True
         self._retry = self._loop.call_later(self._retry_s, self._flush)
         self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
+
+
+def _transacts(writes: list[Write]) -> int:
+    return sum(type(write) is Transact for write in writes)
 
 
 def _as_list(result: Any) -> list[Any]:
