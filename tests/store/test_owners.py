@@ -112,3 +112,13 @@ def test_another_worker_of_the_same_process_is_another_owner(store: SqliteStore)
     again = one(store, JOIN)
     assert isinstance(one(store, grow(run, again, 2)), LeaseLost)
     assert one(store, grow(run, worker, 2)) is None
+
+
+def test_a_run_that_a_buried_worker_starts_is_anybodys(store: SqliteStore, other: SqliteStore) -> None:
+    _, worker = owned(store)
+    assert one(other, b.EndWorker(worker, 1, crashed=False))
+    started = one(store, b.StartRun("r-2", "flow", b"{}", 1, 5, None, owner=worker, first=[Event(1, START, 0)]))
+    assert started.created and not started.owned
+    row = store.run_row(started.run)
+    assert (row.owner, row.status, row.due_ms, row.history_rows) == (None, "pending", 5, 0)
+    assert one(other, b.Claim(worker, ("flow",), 10, 10)) == []

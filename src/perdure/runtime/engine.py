@@ -344,10 +344,12 @@ class Engine:
     async def _result(self, run_id: str, key: int | None) -> Any:
         if key is not None and self._runner.executes(key):
             await self._runner.wait_for_news(key)
-        run = self._store.run_key(run_id)  # not the key from before: a retried run goes on under the id with another
+        run = self._store.run_key(run_id) if key is None else key
         while True:
             row = self._store.outcome(run)
-            if row.successor is not None:
+            if run == key and row.id != run_id:
+                run, key = self._store.run_key(run_id), None  # a retried run goes on under its id with another key
+            elif row.successor is not None:
                 run = row.successor
             elif row.status in b.FINAL or row.status == "blocked":
                 return self._outcome(row)

@@ -44,6 +44,7 @@ class SqliteStore(Reader):
         self._version = self._data_version()
         self._own_version = -1
         self._owners: dict[int, int] = {}  # of runs, as looked up since another connection last committed
+        self._alive: set[int] = set()  # workers, likewise
         self._files = connection.files_of(path)  # only now there is a WAL
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
@@ -87,7 +88,7 @@ class SqliteStore(Reader):
 
     def _look_again(self) -> None:
         """Another connection has committed: owners may be others, and if a newer Perdure has migrated the file we leave it alone."""
-        self._owners.clear()
+        self._forget_owners()
         (version,) = self._one("PRAGMA user_version")
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
@@ -95,7 +96,7 @@ class SqliteStore(Reader):
     def _undo(self) -> None:
         self._rows.clear()
         self._digests.clear()
-        self._owners.clear()
+        self._forget_owners()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -263,18 +264,18 @@ class SqliteStore(Reader):
     # --- starting ---------------------------------------------------------------------------------
 
     def _start(self, start: b.StartRun) -> b.Started | PerdureError:
-        existing = self._one(Q["existing_run"], (start.id,))
-        if existing is not None:
-            return self._same_run(start, *existing)
-        if start.owner is not None and self._one(Q["worker_alive"], (start.owner,)) is None:
+        if start.owner is not None and not self._is_alive(start.owner):
             start.owner, start.due_ms = None, start.at_ms  # it lost its lease meanwhile: anybody may take the run
         inline = len(start.args) <= INLINE_BYTES_MAX
         owned = start.owner is not None
         status, started_ms = ("running", start.at_ms) if owned else ("pending", None)
-        (run,) = self._one(Q["insert_run"], (
+        inserted = self._one(Q["insert_run"], (
             start.id, start.workflow, status, start.args.decode() if inline else "null", start.owner, start.due_ms, start.priority,
             start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms,
         ))  # fmt: skip
+        if inserted is None:
+            return self._same_run(start, *self._one(Q["existing_run"], (start.id,)))
+        (run,) = inserted
         if not inline:
             self._db.execute(Q["set_args"], (self._payload(run, start.args, True), run))
         if start.tags:
@@ -377,7 +378,7 @@ class SqliteStore(Reader):
     # --- workers ----------------------------------------------------------------------------------
 
     def _claim(self, claim: b.Claim) -> list[int]:
-        if self._one(Q["worker_alive"], (claim.owner,)) is None:
+        if not self._is_alive(claim.owner):
             return []
         names = _json.encode(claim.workflows).decode()
         runs = [run for (run,) in self._db.execute(Q["due_runs"], (names, claim.now_ms, claim.limit))]
@@ -391,8 +392,17 @@ class SqliteStore(Reader):
     def _keep_lease(self, keep: b.KeepLease) -> bool:
         return self._one(Q["keep_lease"], (keep.lease_ms, keep.worker)) is not None
 
-    def _end_worker(self, end: b.EndWorker) -> bool:
+    def _forget_owners(self) -> None:
         self._owners.clear()
+        self._alive.clear()
+
+    def _is_alive(self, worker: int) -> bool:
+        if worker not in self._alive and self._one(Q["worker_alive"], (worker,)) is not None:
+            self._alive.add(worker)
+        return worker in self._alive
+
+    def _end_worker(self, end: b.EndWorker) -> bool:
+        self._forget_owners()
         if self._one(Q["end_worker"], (end.now_ms, end.worker, end.beats)) is None:
             return False  # somebody was faster, or it lives after all
         if end.crashed:

@@ -43,7 +43,7 @@ SELECT workflow, args FROM run WHERE id = ? AND successor IS NOT NULL;
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-RETURNING run;
+ON CONFLICT (id) DO NOTHING RETURNING run;
 
 -- name: set_args
 UPDATE run SET args = ? WHERE run = ?;
