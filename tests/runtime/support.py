@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
+import apsw
+
 from perdure import Engine, Retry, Run
 
 PATIENCE_S = 20
@@ -132,6 +134,22 @@ class Victim:
         self.kill()
         if self.process.stderr is not None:
             self.process.stderr.close()
+
+
+def freeze(pid: int, db: str) -> None:
+    """SIGSTOP for one of our own processes, but not inside a transaction: it would keep the write lock, and all others would wait."""
+    ours = apsw.Connection(db)
+    try:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            os.waitpid(pid, os.WUNTRACED)
+            try:
+                ours.execute("BEGIN IMMEDIATE; ROLLBACK")
+                return
+            except apsw.BusyError:
+                os.kill(pid, signal.SIGCONT)
+    finally:
+        ours.close()
 
 
 _SQL = """

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 from tests.runtime import victim
-from tests.runtime.support import Victim, awaited, outside, reached, until
+from tests.runtime.support import Victim, awaited, freeze, outside, reached, until
 
 from perdure import Engine, Limits, RunCancelled, current_step, step, workflow
 from perdure.errors import StoreTooNew
@@ -202,10 +202,10 @@ async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joi
         frozen.says("OPEN")
         async with Engine(db, execute=False) as client:
             other.says("OPEN")
-            os.kill(other.pid, signal.SIGSTOP)  # so that the first one gets the run
+            freeze(other.pid, db)  # so that the first one gets the run
             run = await client.start(victim.handed_over(str(tmp_path)), id="h")
             await until(lambda: victim.effects(tmp_path) == [f"begin one {frozen.pid}"])
-            os.kill(frozen.pid, signal.SIGSTOP)
+            freeze(frozen.pid, db)
             os.kill(other.pid, signal.SIGCONT)
             await until(lambda: f"begin one {other.pid}" in victim.effects(tmp_path))
             (tmp_path / f"go-{frozen.pid}").touch()
@@ -233,10 +233,12 @@ async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_b
         async with Engine(db, execute=False) as client:
             run = await client.start(victim.handed_over(str(tmp_path)), id="h")
             await until(lambda: victim.effects(tmp_path))
-            for signal_, reached_ in ((signal.SIGSTOP, leases_are_over), (signal.SIGCONT, leases_are_kept)):
-                for process in (one, two):
-                    os.kill(process.pid, signal_)
-                await until(lambda look=reached_: look(db))  # type: ignore[misc]
+            for process in (one, two):
+                freeze(process.pid, db)
+            await until(lambda: leases_are_over(db))
+            for process in (one, two):
+                os.kill(process.pid, signal.SIGCONT)
+            await until(lambda: leases_are_kept(db))
             begun = dict(rows(db, "SELECT worker, lease_ms FROM worker"))
             await until(
                 lambda: all(now > begun[worker] + 2000 * LEASE_S for worker, now in rows(db, "SELECT worker, lease_ms FROM worker"))
