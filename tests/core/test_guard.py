@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -45,9 +44,8 @@ BLOCKING: list[tuple[str, Callable[[], Any], str]] = [
     ("subprocess", lambda: subprocess.run(["true"], check=False), "Starting a subprocess"),
     ("thread", _thread, "Starting a thread"),
     ("socket", _connect, "Network I/O"),
+    ("sleep", lambda: time.sleep(0.001), "Blocking with time.sleep"),
 ]
-if sys.version_info >= (3, 13):  # before that Python does not say so
-    BLOCKING.append(("sleep", lambda: time.sleep(0.001), "Blocking with time.sleep"))
 
 
 @pytest.mark.parametrize(("name", "act", "what"), BLOCKING, ids=[name for name, _, _ in BLOCKING])

@@ -11,6 +11,7 @@ import functools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,12 +40,7 @@ class _Inside(threading.local):
 
 
 inside = _Inside()
-"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted."""
-
-
-def mute(on: bool) -> None:
-    """Whether log records of this thread's workflow code are dropped: on replay they were written before."""
-    inside.muted = on
+"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted: on replay it was written before."""
 
 
 def _hook(event: str, args: Any) -> None:
@@ -77,7 +73,9 @@ def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
 def install() -> None:
     """Have this process look at what workflow code does, once."""
     sys.addaudithook(_hook)
-    if sys.version_info < (3, 12):  # starting a thread raises no audit event there
+    if sys.version_info < (3, 13):  # these raise no audit event there
+        time.sleep = _checked(time.sleep, "time.sleep")
+    if sys.version_info < (3, 12):
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
     handle = logging.Logger.handle
 

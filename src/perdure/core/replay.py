@@ -96,7 +96,7 @@ class Kernel:
         """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
         self._rows, self.replaying = rows, True
         asked: deque[Command] = deque()
-        guard.mute(True)
+        guard.inside.muted = True
         try:
             for index, row in enumerate(rows):
                 self._row = index
@@ -113,7 +113,7 @@ class Kernel:
             self.broken = True
             raise
         finally:
-            guard.mute(False)
+            guard.inside.muted = False
             self._rows, self.replaying = (), False
         return list(asked)
 
