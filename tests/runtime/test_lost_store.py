@@ -127,6 +127,9 @@ async def test_a_wal_that_another_process_deletes_because_a_copy_made_here_dropp
         await engine.run(plain(1), id="one")
         shutil.copyfile(db, tmp_path / "copy.db")  # it opens and closes the file: our locks are gone
         outside(db, "SELECT count(*) FROM perdure_runs")
+        if Path(f"{db}-wal").exists():  # so does SQLite 3.53, which seems to look at the shared memory's lock as well: all is well
+            assert await engine.run(plain(2), id="two") == 2
+            return
         assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
     assert runs_in(db) == {"one"}
 
