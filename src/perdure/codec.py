@@ -114,6 +114,10 @@ def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
 # --- signatures -----------------------------------------------------------------------------------
 
 
+class _Never:
+    """The type of no value."""
+
+
 class Signature:
     """The parameters and the result of one function, compiled; `.options()` clones share it."""
 
@@ -133,6 +137,7 @@ class Signature:
         self._box = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
         self._plain = all(slot.plain for slot in self._slots)
+        self._scalars = tuple(slot.scalar or _Never for slot in self._slots)
 
     def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit_bytes: int | None = None) -> bytes:
         """What was passed, as a JSON object by parameter name, in the order of the signature."""
@@ -143,6 +148,10 @@ class Signature:
         if raw is None:
             raw = self._encode_each(values)
         return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, f"the arguments of {self.what}", limit_bytes)
+
+    def scalars_only(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether these are what decoding would give: nobody can change them, so they need not be made anew."""
+        return not kwargs and tuple(map(type, args)) == self._scalars
 
     def decode_args(self, raw: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Fresh, typed arguments: `fn(*args, **kwargs)`."""
@@ -171,10 +180,7 @@ class Signature:
             return None
         try:
             raw = ENCODER.encode(self._box(*values))
-            for slot, value in zip(self._slots, values, strict=False):
-                if not slot.surely_same(value):
-                    break
-            else:
+            if tuple(map(type, values)) == self._scalars[: len(values)]:
                 return raw
             back = msgspec.structs.astuple(self._read_box(raw))[: len(values)]
             found = same_plain(values, back) if self._plain else difference(values, back)

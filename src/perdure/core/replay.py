@@ -149,8 +149,10 @@ class Kernel:
                 pass  # an answer to something that the code has abandoned since
 
     def _resolve(self, seq: int, data: bytes) -> None:
-        if (command := self._close(seq)) is None:
+        command = self.open.pop(seq, None)
+        if command is None:
             return  # the code has abandoned it since
+        self.local -= command.kind != ev.CHILD
         try:
             # A spawn is answered with an id, not with what its workflow will return.
             value = self.codec.decode_result(None if command.kind == ev.SPAWN else command.call, data)

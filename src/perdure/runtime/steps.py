@@ -258,7 +258,10 @@ class Steps:
         """The attempt, to be awaited."""
         call = command.call
         definition = call.definition
-        args, kwargs = (definition.compiled or signature_of(definition)).decode_args(command.data or b"{}")
+        signature = definition.compiled or signature_of(definition)
+        args, kwargs = call.args, call.kwargs
+        if command.edited or not signature.scalars_only(args, kwargs):
+            args, kwargs = signature.decode_args(command.data or b"{}")
         api._attempt.set(StepAttempt(host, self, command.seq, attempt))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
