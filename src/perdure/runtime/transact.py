@@ -42,7 +42,7 @@ class Transaction:
             if not active.gone:
                 event = active.kernel.stamp(ev.COMPLETED, self._steps.clock.now_ms(), ref=self._command.seq)
                 work = Transact(active.run, active.host.owner, self._work, lambda value, error: self._conclude(event, value, error))
-                active.host.writer.put(work, self._done, keep=True)
+                active.host.writer.hand_over(work, self._done)
 
     def _work(self, db: Any) -> bytes:
         signature = signature_of(self._command.call.definition)

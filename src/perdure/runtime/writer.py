@@ -47,7 +47,7 @@ class Writer:
         self._writes: list[Write] = []
         self._answers: list[_Answer] = []  # of each write, at the same place
         self._dirty: list[Dirty] = []
-        self._scheduled = self._busy = self._collecting = False
+        self._scheduled = self._busy = False
         self._inline_only = store.path == ":memory:"
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
@@ -63,14 +63,18 @@ class Writer:
         """Queue a write; with `keep` it is tried until the store takes it."""
         self._writes.append(write)
         self._answers.append((done, keep))
-        self._transacts += type(write) is Transact
-        if not self._scheduled and not self._collecting:
+        if not self._scheduled:
             self._schedule()
+
+    def hand_over(self, transact: Transact, done: Callable[[Any], None]) -> None:
+        """Queue a transactional step."""
+        self._transacts += 1
+        self.put(transact, done, keep=True)
 
     def touch(self, dirty: Dirty) -> None:
         """Ask `dirty` for its writes just before the next transaction, so that they come as one."""
         self._dirty.append(dirty)
-        if not self._scheduled and not self._collecting:
+        if not self._scheduled:
             self._schedule()
 
     async def ask(self, write: Write) -> Any:
@@ -117,7 +121,10 @@ class Writer:
         """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
         self._scheduled, self._retry = True, None
         for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
-            self._collect()
+            while self._dirty:  # outcomes of steps make their runs dirty in turn
+                dirty, self._dirty = self._dirty, []
+                for item in dirty:
+                    item.collect()
             if self._busy or not self._writes:
                 break
             self._write_next()
@@ -143,16 +150,6 @@ class Writer:
             self._write_in_thread(writes, answers)  # somebody else is writing: wait for it elsewhere
         else:
             self._finish(writes, answers, results)
-
-    def _collect(self) -> None:
-        self._collecting = True
-        try:
-            while self._dirty:  # outcomes of steps make their runs dirty in turn
-                dirty, self._dirty = self._dirty, []
-                for item in dirty:
-                    item.collect()
-        finally:
-            self._collecting = False
 
     def _write_in_thread(self, writes: list[Write], answers: list[_Answer]) -> None:
         self._busy = True
