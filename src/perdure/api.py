@@ -12,12 +12,13 @@ import inspect
 import sys
 import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
+from perdure.api_options import Durability, OnCrash, Options, changed, check_step
 from perdure.core.guard import inside as _inside
-from perdure.core.retry import NO_RETRY, Retry
+from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotInWorkflow
 
 if TYPE_CHECKING:
@@ -26,24 +27,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-OnCrash = Literal["retry", "ask", "fail"]
 _KEEP: Any = object()  # an option that a call does not change
 
 
 # --- definitions ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a definition or one call of it asks for; see `step` and `workflow`. Times are milliseconds."""
-
-    retry: Retry = Retry()
-    timeout_ms: int | None = None
-    readonly: bool = False
-    transactional: bool = False
-    on_crash: OnCrash = "retry"
-    id: str | None = None
-    queue: str | None = None
 
 
 class Definition(Generic[P, T]):
@@ -80,7 +67,7 @@ class Definition(Generic[P, T]):
     def _with(self, options: dict[str, Any]) -> Any:
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
-        clone.call_options = _changed(self.call_options, options, f"{self.kind} {self.name}")
+        clone.call_options = changed(self.call_options, options, f"{self.kind} {self.name}")
         return clone
 
 
@@ -96,9 +83,10 @@ class Step(Definition[P, T]):
         timeout: float | timedelta | None = _KEEP,
         readonly: bool = _KEEP,
         on_crash: OnCrash = _KEEP,
+        durability: Durability | None = _KEEP,
     ) -> Step[P, T]:
         """The same step with other options for the calls made from it: `fetch.options(timeout=5)(url)`."""
-        given = {"retry": retry, "timeout": timeout, "readonly": readonly, "on_crash": on_crash}
+        given = {"retry": retry, "timeout": timeout, "readonly": readonly, "on_crash": on_crash, "durability": durability}
         return cast("Step[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
 
@@ -107,9 +95,12 @@ class Workflow(Definition[P, T]):
 
     kind = "workflow"
 
-    def options(self, *, id: str | None = _KEEP, queue: str | None = _KEEP, timeout: float | timedelta | None = _KEEP) -> Workflow[P, T]:
+    def options(
+        self, *, id: str | None = _KEEP, queue: str | None = _KEEP, timeout: float | timedelta | None = _KEEP,
+        durability: Durability | None = _KEEP,
+    ) -> Workflow[P, T]:  # fmt: skip
         """The same workflow with other options for the calls made from it: `review.options(id="r-1")(text)`."""
-        given = {"id": id, "queue": queue, "timeout": timeout}
+        given = {"id": id, "queue": queue, "timeout": timeout, "durability": durability}
         return cast("Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
 
@@ -182,6 +173,7 @@ def step(
     readonly: bool = ...,
     transactional: Literal[False] = ...,
     on_crash: OnCrash = ...,
+    durability: Durability | None = ...,
 ) -> _StepDecorator: ...
 def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a function a step: its outcome is recorded once, and survives the process.
@@ -191,7 +183,8 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     attempt; default `Retry()`, three attempts), `timeout` of one attempt (seconds or timedelta), `readonly`
     (no effect outside, so it may run before the history that led to it is on disk), `transactional` (a plain
     `def` whose first argument is the store's connection: its writes and its checkpoint commit together),
-    `on_crash` (when the process died during an attempt: "retry", "ask" a person, or "fail").
+    `on_crash` (when the process died during an attempt: "retry", "ask" a person, or "fail"), `durability`
+    ("disk" or "replica": what the history has to be before the step begins; default: its run's).
 
     Raises `DefinitionError` for options that can't work together.
 
@@ -204,8 +197,8 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
         _check_function(function, "step")
-        chosen = _changed(Options(), options, f"step {function.__name__}")
-        _check_step(function, chosen)
+        chosen = changed(Options(), options, f"step {function.__name__}")
+        check_step(function, chosen)
         return Step(function, name or function.__name__, chosen, _scope_of(function))
 
     return decorate if fn is None else decorate(fn)
@@ -214,11 +207,14 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
 @overload
 def workflow(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
 @overload
-def workflow(*, name: str | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...) -> _WorkflowDecorator: ...
+def workflow(
+    *, name: str | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ..., durability: Durability | None = ...
+) -> _WorkflowDecorator: ...
 def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make an async function a workflow: code that decides, and is replayed over its history after a crash.
 
-    Options: `name` (default: the function's), `timeout` of a whole run (seconds or timedelta), `queue`.
+    Options: `name` (default: the function's), `timeout` of a whole run (seconds or timedelta), `queue`, `durability` of its
+    runs (default: the engine's, and for a child its parent's).
     Raises `DefinitionError` if the function is not an `async def`.
 
     >>> @workflow
@@ -232,7 +228,7 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
         _check_function(function, "workflow")
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"Workflow {function.__name__} must be an `async def`; a plain function can be a @step.")
-        chosen = _changed(Options(), options, f"workflow {function.__name__}")
+        chosen = changed(Options(), options, f"workflow {function.__name__}")
         return Workflow(function, name or function.__name__, chosen, _scope_of(function))
 
     return decorate if fn is None else decorate(fn)
@@ -400,44 +396,6 @@ def _kernel(verb: str, place: str = "workflow") -> Any:
     return loop.owner
 
 
-def to_ms(value: float | timedelta | None, what: str) -> int | None:
-    """Seconds or a timedelta as whole milliseconds; None stays None."""
-    if value is None:
-        return None
-    seconds: Any = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 3.2e11:
-        raise DefinitionError(f"{what} must be a positive number of seconds or a timedelta, not {value!r}.")
-    return max(1, round(seconds * 1000))
-
-
-def _changed(options: Options, given: dict[str, Any], what: str) -> Options:
-    known = {"retry", "timeout", "readonly", "transactional", "on_crash", "id", "queue"}
-    if unknown := set(given) - known:
-        raise DefinitionError(f"{what}: no option is called {', '.join(sorted(unknown))}. Options: {', '.join(sorted(known))}.")
-    changes = dict(given)
-    if "timeout" in changes:
-        changes["timeout_ms"] = to_ms(changes.pop("timeout"), f"{what}: timeout")
-    if "retry" in changes:
-        changes["retry"] = _as_retry(changes["retry"], what)
-    if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
-        raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {changes["on_crash"]!r}.')
-    return replace(options, **changes)
-
-
-def _as_retry(value: Any, what: str) -> Retry:
-    match value:
-        case None | False:
-            return NO_RETRY
-        case Retry():
-            return value
-        case bool():
-            return Retry()
-        case int():
-            return Retry(attempts=value)
-        case _:
-            raise DefinitionError(f"{what}: retry is a Retry, a number of attempts, or None, not {value!r}.")
-
-
 def _check_function(fn: Any, kind: str) -> None:
     if isinstance(fn, Definition):
         raise DefinitionError(f"{fn!r} is decorated already; one decorator is enough.")
@@ -445,15 +403,6 @@ def _check_function(fn: Any, kind: str) -> None:
         raise DefinitionError(f"@{kind} decorates functions, not {fn!r}.")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(f"{kind} {fn.__name__} is a generator; return a list, or emit() items to a stream.")
-
-
-def _check_step(fn: Callable[..., Any], options: Options) -> None:
-    if not options.transactional:
-        return
-    if inspect.iscoroutinefunction(fn):
-        raise DefinitionError(f"Transactional step {fn.__name__} must be a plain `def`: it runs inside one database transaction.")
-    if options.readonly or options.timeout_ms is not None:
-        raise DefinitionError(f"Transactional step {fn.__name__} can't be readonly or have a timeout: it holds the write lock.")
 
 
 def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:

@@ -66,7 +66,7 @@ class ActiveRun:
         self.inherited = row.forked_from is not None or row.origin is not None
         self.clock = host.steps.clock
         self.status = "running"
-        self.crashes = row.crashes
+        self.crashes, self.durability = row.crashes, row.durability
         self.paused = row.status == "paused"
         self.gone = False
         self.last_inbox_id = 0

@@ -15,7 +15,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
-from perdure.api import Call, Workflow, to_ms
+from perdure.api import Call, Workflow
+from perdure.api_options import to_ms
 from perdure.codec import JsonCodec, decode_error, signature_of
 from perdure.core.limits import Limits
 from perdure.errors import (

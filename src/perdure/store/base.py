@@ -40,6 +40,7 @@ class StartRun(msgspec.Struct, gc=False):
     queue: str | None = None
     priority: int = 0
     timeout_ms: int | None = None
+    durability: str | None = None
     first: list[Event | Command] | None = None
 
 
@@ -275,6 +276,7 @@ class RunRow(msgspec.Struct, gc=False):
     created_ms: int
     started_ms: int | None
     ended_ms: int | None
+    durability: str | None
     parent_id: str | None
     history_rows: int
 
@@ -329,7 +331,7 @@ def fresh_row(start: StartRun, run: int) -> RunRow:
     return RunRow(
         run, start.id, start.workflow, "running", start.args, None, None, None, None, None, start.owner, None, 0, start.priority,
         start.queue, None, start.parent, start.parent_seq, None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms,
-        None, None, 0,
+        None, start.durability, None, 0,
     )  # fmt: skip
 
 

@@ -17,10 +17,10 @@ from time import monotonic, sleep
 import apsw
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable
-from perdure.store import queries
+from perdure.store import queries, sealing
 
 APPLICATION_ID = 0x50657264  # "Perd"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUSY_MS = 10_000
@@ -48,6 +48,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
             _check_identity(connection, path)
             _configure(connection)
             _migrate(connection, path)
+            _leave_to_litestream(connection)
         except BaseException:
             _refuse(connection)
             raise
@@ -63,10 +64,16 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         connection = _open_query_only(path, vfs)
         try:
             _check_identity(connection, path)
+            _leave_to_litestream(connection)
         except BaseException:
             _refuse(connection)
             raise
         return connection
+
+
+def _leave_to_litestream(connection: apsw.Connection) -> None:
+    if sealing.read(connection) is not None:
+        sealing.leave_checkpoints(connection)
 
 
 def _refuse(connection: apsw.Connection) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-_OURS = frozenset({"worker", "run", "event", "chunk", "inbox", "stream", "heartbeat", "tag"})
+_OURS = frozenset({"worker", "run", "event", "chunk", "inbox", "stream", "heartbeat", "tag", "replica"})
 _WRITES = frozenset(
     {
         apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE, apsw.SQLITE_DROP_TABLE, apsw.SQLITE_ALTER_TABLE,

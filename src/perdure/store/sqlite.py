@@ -18,7 +18,7 @@ from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
 from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound, StoreReplaced, StoreTooNew
 from perdure.store import base as b
-from perdure.store import chunks, connection, queries
+from perdure.store import chunks, connection, queries, sealing
 from perdure.store.guarding import guarded
 from perdure.store.reading import Reader
 
@@ -43,6 +43,7 @@ class SqliteStore(Reader):
         self.commit_ms = 0.0
         self._version = self._data_version()
         self._own_version = -1
+        self._sealed = False
         self._owners: dict[int, int] = {}  # of runs, as looked up since another connection last committed
         self._alive: set[int] = set()  # workers, likewise
         self._files = connection.files_of(path)  # only now there is a WAL
@@ -89,9 +90,28 @@ class SqliteStore(Reader):
     def _look_again(self) -> None:
         """Another connection has committed: owners may be others, and if a newer Perdure has migrated the file we leave it alone."""
         self._forget_owners()
+        self._see_seal()
         (version,) = self._one("PRAGMA user_version")
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
+
+    def _see_seal(self) -> None:
+        if not self._sealed and self._one(Q["read_seal"]) is not None:
+            self._sealed = True
+            sealing.leave_checkpoints(self._db)
+            sealing.leave_checkpoints(self._read)
+
+    def seal(self, store_id: str, address: str, epoch: int) -> None:
+        """Make this a replicated file; from here on Litestream alone checkpoints it. Raises what the store fails with."""
+        try:
+            sealing.put(self._db, store_id, address, epoch)
+        except apsw.Error as error:
+            raise self._failed(error, self._db.system_errno) from error
+
+    def sealed(self) -> sealing.Seal | None:
+        """The seal as of the last commit."""
+        found = self._all("read_seal")
+        return sealing.Seal(*found[0]) if found else None
 
     def _undo(self) -> None:
         self._rows.clear()
@@ -165,6 +185,8 @@ class SqliteStore(Reader):
 
     def _flush(self) -> None:
         self._cursor.executemany(Q["insert_event"], self._rows)
+        if self._sealed:
+            sealing.add(self._db, self._rows)
         self._rows.clear()
 
     def _grow(self, grow: b.Grow) -> LeaseLost | None:
@@ -271,7 +293,7 @@ class SqliteStore(Reader):
         status, started_ms = ("running", start.at_ms) if owned else ("pending", None)
         inserted = self._one(Q["insert_run"], (
             start.id, start.workflow, status, start.args.decode() if inline else "null", start.owner, start.due_ms, start.priority,
-            start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms,
+            start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms, start.durability,
         ))  # fmt: skip
         if inserted is None:
             return self._same_run(start, *self._one(Q["existing_run"], (start.id,)))
@@ -308,6 +330,8 @@ class SqliteStore(Reader):
             self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
         if fork.edit_step is not None:
             self._db.execute(Q["edit_event"], (self._payload(run, fork.edit_args, True), run, fork.edit_step))
+        if self._sealed:
+            sealing.add_run(self._db, run)
         self._append(run, fork.extra)
         if fork.replace:
             self._hand_on(run, fork.source, 0)

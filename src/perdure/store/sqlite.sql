@@ -41,8 +41,9 @@ SELECT run, workflow, args FROM run WHERE id = ?;
 SELECT workflow, args FROM run WHERE id = ? AND successor IS NOT NULL;
 
 -- name: insert_run
-INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms,
+                 durability)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING RETURNING run;
 
 -- name: set_args
@@ -128,10 +129,10 @@ SELECT id FROM run WHERE parent = ? AND status NOT IN ('completed', 'failed', 'c
 
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
-                 created_ms, started_ms)
+                 durability, created_ms, started_ms)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
        CASE ?3 WHEN 1 THEN parent END, CASE ?3 WHEN 1 THEN parent_seq END, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
-       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, ?2, ?2
+       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, ?2, ?2
 FROM run WHERE run = ?4
 RETURNING run;
 
@@ -220,7 +221,7 @@ INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 -- name: run_row
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
-       r.started_ms, r.ended_ms, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
+       r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows
 FROM run AS r WHERE r.run = ?;
 
@@ -298,3 +299,27 @@ SELECT id, workflow, status,
 FROM run INDEXED BY run_open
 WHERE status <> 'completed' AND (status IN ('blocked', 'paused') OR (status = 'pending' AND owner IS NULL AND due_ms < ?))
 ORDER BY run LIMIT 100;
+
+-- name: has_seal
+SELECT 1 FROM sqlite_schema WHERE name = 'replica';
+
+-- name: read_seal
+SELECT store_id, address, epoch, rows, digest FROM replica;
+
+-- name: insert_seal
+INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?, ?, ?, 0, 0);
+
+-- name: move_seal
+UPDATE replica SET store_id = ?, address = ?, epoch = ?;
+
+-- name: add_to_seal
+UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3;
+
+-- name: set_seal
+UPDATE replica SET rows = ?, digest = ?;
+
+-- name: history_of_all
+SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event;
+
+-- name: history_of_run
+SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key BETWEEN ? AND ?;

@@ -1,0 +1,124 @@
+"""The seal of a replicated file counts every row of history, whoever writes it and however, and tells a copy with a hole."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import apsw
+
+import perdure
+from perdure import Engine, step, workflow
+from perdure.store import connection, sealing
+from perdure.store.connection import SCHEMA_VERSION
+from perdure.store.sqlite import Q
+
+
+@step
+async def add_one(n: int) -> int:
+    return n + 1
+
+
+@workflow
+async def count_up(steps: int) -> int:
+    n = 0
+    for _ in range(steps):
+        n = await add_one(n)
+    return n
+
+
+def seal_of(path: Path) -> tuple[sealing.Seal, tuple[int, int]]:
+    """What the file says of itself, and what its history gives."""
+    db = perdure.connect(path)
+    seal = sealing.read(db)
+    assert seal is not None
+    return seal, sealing.total(db.execute(Q["history_of_all"]))
+
+
+def test_rows_from_before_the_seal_and_from_all_that_writes_later_are_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with Engine(path, workflows=[count_up]) as engine:
+            await engine.run(count_up(3), id="before")
+            engine._store.seal("an id", "file:///there", 1)
+            await asyncio.gather(*(engine.run(count_up(4), id=f"after-{i}") for i in range(20)))
+            await (await engine.fork("after-0", at=4)).result()
+            await engine.fork("after-1", at=2, args={"n": 7}, new_id="edited")
+
+    asyncio.run(main())
+    seal, found = seal_of(path)
+    assert (seal.rows, seal.digest) == found
+    assert seal.rows > 20 * 9
+
+
+def test_a_process_that_had_the_file_open_before_adds_to_the_seal_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with Engine(path, workflows=[count_up]) as first, Engine(path, workflows=[count_up]) as second:
+            await first.run(count_up(2))
+            first._store.seal("an id", "file:///there", 1)
+            await second.run(count_up(2))
+            assert second._store._db.pragma("wal_autocheckpoint") == 0
+            assert second._store._read.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1)
+
+    asyncio.run(main())
+    seal, found = seal_of(path)
+    assert (seal.rows, seal.digest) == found
+
+
+def test_a_row_that_is_missing_or_another_one_breaks_the_seal(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with Engine(path, workflows=[count_up]) as engine:
+            engine._store.seal("an id", "file:///there", 1)
+            await engine.run(count_up(5), id="a")
+
+    asyncio.run(main())
+    seal, _ = seal_of(path)
+    for damage in ("UPDATE event SET data = '99' WHERE key & 16777215 = 3", "DELETE FROM event WHERE key & 16777215 = 3"):
+        db = apsw.Connection(str(path))
+        db.execute(damage)
+        db.close()
+        again, found = seal_of(path)
+        assert again == seal
+        assert (again.rows, again.digest) != found
+
+
+def test_nothing_of_ours_checkpoints_a_sealed_file(tmp_path: Path) -> None:
+    """Neither a commit after a thousand pages nor the last connection that closes."""
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with Engine(path, workflows=[count_up]) as engine:
+            engine._store.seal("an id", "file:///there", 1)
+            await asyncio.gather(*(engine.run(count_up(40)) for _ in range(100)))
+
+    asyncio.run(main())
+    size = path.stat().st_size
+    wal = Path(f"{path}-wal").read_bytes()
+    assert len(wal) > 1_000 * 4096
+    perdure.connect(path).close()
+    connection.open_writer(str(path)).close()
+    assert path.stat().st_size == size
+    assert Path(f"{path}-wal").read_bytes() == wal
+
+
+def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def run(run_id: str) -> int:
+        async with Engine(path, workflows=[count_up]) as engine:
+            return await engine.run(count_up(3), id=run_id)
+
+    assert asyncio.run(run("old")) == 3
+    db = apsw.Connection(str(path))
+    for change in ("DROP TABLE replica", "ALTER TABLE run DROP COLUMN durability", "PRAGMA user_version = 1"):
+        db.execute(change)
+    db.close()
+    assert sealing.read(perdure.connect(path)) is None  # a reader takes it as it is
+    assert asyncio.run(run("old")) == 3
+    assert asyncio.run(run("new")) == 3
+    assert perdure.connect(path).pragma("user_version") == SCHEMA_VERSION
