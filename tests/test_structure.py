@@ -41,7 +41,7 @@ FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 8
 CORE_LINES_MAX = 1_200
 # Without blank lines, comments and docstrings; ADR 0011 says why there is a limit for each part.
-ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX = 5_600, 2_000, 2_700
+ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX, REPLICA_CODE_LINES_MAX = 5_800, 2_300, 3_500, 1_700
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
 LITTER = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__", "dist", "build"}
@@ -252,9 +252,10 @@ def test_most_functions_are_very_short() -> None:
 def test_the_core_and_the_whole_stay_small() -> None:
     assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "core").rglob("*.py")) < CORE_LINES_MAX
     sizes = {path: code_lines(path.read_text()) for path in SOURCES}
-    cli, testing = (sum(size for path, size in sizes.items() if path.is_relative_to(PACKAGE / part)) for part in ("cli", "testing"))
-    assert (cli < CLI_CODE_LINES_MAX, testing < TESTING_CODE_LINES_MAX) == (True, True)
-    assert sum(sizes.values()) - cli - testing < ENGINE_CODE_LINES_MAX
+    parts = {"cli": CLI_CODE_LINES_MAX, "testing": TESTING_CODE_LINES_MAX, "replica": REPLICA_CODE_LINES_MAX}
+    found = {part: sum(size for path, size in sizes.items() if path.is_relative_to(PACKAGE / part)) for part in parts}
+    assert {part: size for part, size in found.items() if size >= parts[part]} == {}
+    assert sum(sizes.values()) - sum(found.values()) < ENGINE_CODE_LINES_MAX
 
 
 def test_every_module_says_what_it_is_for() -> None:
