@@ -1,0 +1,317 @@
+"""The few things that we do with a bucket ourselves: read, write under a condition, list, delete; and the test whether it can.
+
+Rules: a condition that is not met is None and never an error; errors say whether time may mend them (`ReplicaUnavailable`) or only a
+person can (`ReplicaRefused`); nothing is tried again in here, because a second try of a conditional write can't tell its own first
+one from somebody else's; a folder has the same meanings as a bucket, without locks, so that nobody can freeze while holding one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from perdure.errors import BucketDenied, BucketMissing, FencingUnsupported, ReplicaRefused, ReplicaUnavailable
+from perdure.replica.address import Address
+
+TIMEOUT_S = 5.0
+NAMES_MAX = 100_000
+T = TypeVar("T")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """An object and the mark of this version of it."""
+
+    data: bytes
+    tag: str
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An object in a listing; `modified_ms` is by the bucket's clock."""
+
+    name: str
+    size_bytes: int
+    modified_ms: int
+
+
+class Bucket(Protocol):
+    """Objects by name, below one address."""
+
+    async def get(self, name: str) -> Stored | None: ...
+
+    async def put(self, name: str, data: bytes) -> str: ...
+
+    async def put_new(self, name: str, data: bytes) -> str | None: ...
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None: ...
+
+    async def names(self, under: str) -> list[Found]: ...
+
+    async def folders(self) -> list[str]: ...
+
+    async def delete(self, names: Iterable[str]) -> None: ...
+
+
+def open_bucket(address: Address) -> Bucket:
+    """The bucket or folder at an address. Raises `ReplicaRefused` where the library for buckets is not installed."""
+    if address.folder is not None:
+        return FolderBucket(address.folder)
+    try:
+        return S3Bucket(address)
+    except ImportError as error:
+        raise ReplicaRefused("A replica in a bucket needs one more library: pip install 'perdure[replica]'.") from error
+
+
+async def probe(bucket: Bucket, where: str, *, fencing: bool) -> None:
+    """Try all that will be needed, before anything else is written, and leave nothing behind.
+
+    Raises `FencingUnsupported` for a server that takes a conditional write and ignores the condition.
+    """
+    name = f".perdure-probe/{uuid.uuid4().hex}.json"
+    tag = await bucket.put_new(name, b"1") if fencing else await bucket.put(name, b"1")
+    try:
+        read = await bucket.get(name)
+        if read is None or read.data != b"1":
+            raise ReplicaUnavailable(where, "what was written a moment ago can't be read")
+        if not any(found.name == name for found in await bucket.names(".perdure-probe")):
+            raise ReplicaUnavailable(where, "what was written a moment ago is not listed")
+        if fencing:
+            if await bucket.put_new(name, b"2") is not None:
+                raise FencingUnsupported(where, "a write that must create an object replaced one (If-None-Match is ignored)")
+            changed = await bucket.put_if(name, b"3", tag or "")
+            if changed is None or await bucket.put_if(name, b"4", tag or "") is not None:
+                raise FencingUnsupported(where, "a write that must find an object unchanged did not look (If-Match is ignored)")
+    finally:
+        await bucket.delete([name])
+
+
+# --- S3 -------------------------------------------------------------------------------------------
+
+
+class S3Bucket:
+    """A bucket over obstore; credentials come from the usual AWS variables, or from the machine's role."""
+
+    def __init__(self, address: Address) -> None:
+        import obstore
+        from obstore import exceptions
+        from obstore.store import S3Store
+
+        self._where, self._do, self._errors = str(address), obstore, exceptions
+        options: dict[str, Any] = {"virtual_hosted_style_request": address.endpoint is None}
+        if address.endpoint:
+            options["endpoint"] = address.endpoint
+        if region := address.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1":
+            options["region"] = region
+        self._store = S3Store(
+            address.bucket,
+            prefix=address.prefix or None,
+            client_options={
+                "timeout": timedelta(seconds=TIMEOUT_S),
+                "connect_timeout": timedelta(seconds=TIMEOUT_S),
+                "allow_http": (address.endpoint or "").startswith("http:"),
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=TIMEOUT_S)},
+            **options,
+        )
+
+    async def get(self, name: str) -> Stored | None:
+        return await self._ask("read", self._get, name)
+
+    async def put(self, name: str, data: bytes) -> str:
+        return str(await self._ask("write", self._put, name, data, "overwrite"))
+
+    async def put_new(self, name: str, data: bytes) -> str | None:
+        return await self._ask("write", self._put, name, data, "create")
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return await self._ask("write", self._put, name, data, {"e_tag": tag})
+
+    async def names(self, under: str) -> list[Found]:
+        return await self._ask("list", self._names, under) or []
+
+    async def folders(self) -> list[str]:
+        return await self._ask("list", self._folders) or []
+
+    async def delete(self, names: Iterable[str]) -> None:
+        await self._ask("delete", lambda: [self._do.delete(self._store, name) for name in names])
+
+    def _get(self, name: str) -> Stored:
+        found = self._do.get(self._store, name)
+        return Stored(bytes(found.bytes()), str(found.meta["e_tag"]))
+
+    def _put(self, name: str, data: bytes, mode: Any) -> str:
+        return str(self._do.put(self._store, name, data, mode=mode, use_multipart=False)["e_tag"])
+
+    def _names(self, under: str) -> list[Found]:
+        found: list[Found] = []
+        for page in self._do.list(self._store, under, chunk_size=1_000):
+            found += [Found(one["path"], one["size"], int(one["last_modified"].timestamp() * 1000)) for one in page]
+            if len(found) >= NAMES_MAX:
+                break
+        return found
+
+    def _folders(self) -> list[str]:
+        found = self._do.list_with_delimiter(self._store, "")
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+    async def _ask(self, what: str, work: Callable[..., T], *args: Any) -> T | None:
+        """The answer, or None for what is not there and for a condition that is not met.
+
+        In a thread: the library's own futures are told from its threads, and one that is told while Python ends aborts the process.
+        """
+        errors = self._errors
+        try:
+            return await asyncio.to_thread(work, *args)
+        except (errors.PreconditionError, errors.AlreadyExistsError):
+            return None
+        except (errors.NotFoundError, FileNotFoundError) as error:
+            if "NoSuchBucket" in str(error):
+                raise BucketMissing(self._where) from error
+            return None
+        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+            raise BucketDenied(self._where, what, _brief(error)) from error
+        except errors.NotSupportedError as error:
+            raise FencingUnsupported(self._where, _brief(error)) from error
+        except errors.BaseError as error:
+            raise _meaning(self._where, what, str(error)) from error
+
+
+def _meaning(where: str, what: str, text: str) -> Exception:
+    """Our error for one that the library has no class for."""
+    if "NoSuchBucket" in text:
+        return BucketMissing(where)
+    if any(word in text for word in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")):
+        return BucketDenied(where, what, _first_line(text))
+    if any(word in text for word in ("NotImplemented", "501 Not Implemented")):
+        return FencingUnsupported(where, _first_line(text))
+    return ReplicaUnavailable(where, _first_line(text))
+
+
+def _brief(error: Exception) -> str:
+    return _first_line(str(error))
+
+
+def _first_line(text: str) -> str:
+    """What happened, without the library's own workings below it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    return lines[0].removesuffix(":")[:300]
+
+
+# --- a folder -------------------------------------------------------------------------------------
+
+
+class FolderBucket:
+    """A folder with a bucket's meanings. An object is its newest version, a file `name#000012`, made by a link that must be new."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder, self._where = Path(folder), f"file://{folder}"
+
+    async def get(self, name: str) -> Stored | None:
+        return await self._ask("read", self._get, name)
+
+    async def put(self, name: str, data: bytes) -> str:
+        while True:
+            known = await self._ask("read", self._newest, name)
+            if (tag := await self._ask("write", self._put_version, name, data, known + 1)) is not None:
+                return str(tag)
+
+    async def put_new(self, name: str, data: bytes) -> str | None:
+        return await self.put_if(name, data, "0")
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return await self._ask("write", self._put_version, name, data, int(tag) + 1)
+
+    async def names(self, under: str) -> list[Found]:
+        return await self._ask("list", self._names, under)
+
+    async def folders(self) -> list[str]:
+        return await self._ask("list", lambda: sorted(path.name for path in self._folder.iterdir() if path.is_dir()))
+
+    async def delete(self, names: Iterable[str]) -> None:
+        await self._ask("delete", self._delete, list(names))
+
+    async def _ask(self, what: str, work: Callable[..., T], *args: Any) -> T:
+        try:
+            return await asyncio.to_thread(work, *args)
+        except PermissionError as error:
+            raise BucketDenied(self._where, what, f"{error.strerror}: {error.filename}") from error
+        except FileNotFoundError as error:
+            raise BucketMissing(self._where) from error
+        except OSError as error:
+            raise ReplicaUnavailable(self._where, f"{error.strerror}: {error.filename}") from error
+
+    def _get(self, name: str) -> Stored | None:
+        while (newest := self._newest(name)) > 0:
+            try:
+                return Stored(self._version(name, newest).read_bytes(), str(newest))
+            except FileNotFoundError:
+                continue  # a newer one has come, and this one is gone
+        return None
+
+    def _version(self, name: str, number: int) -> Path:
+        return self._folder / f"{name}#{number:09}"
+
+    def _newest(self, name: str) -> int:
+        path = self._folder / name
+        if not path.parent.is_dir():
+            return 0
+        return max((int(found.name.rpartition("#")[2]) for found in path.parent.glob(path.name + "#*")), default=0)
+
+    def _put_version(self, name: str, data: bytes, number: int) -> str | None:
+        path = self._version(name, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            with open(draft, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if self._newest(name) >= number:
+                return None
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                return None
+        finally:
+            draft.unlink(missing_ok=True)
+        if self._newest(name) > number:  # ours is an old number that had been removed already: it was never the newest
+            path.unlink(missing_ok=True)
+            return None
+        _sync_folder(path.parent)
+        for old in path.parent.glob(path.name.rpartition("#")[0] + "#*"):
+            if int(old.name.rpartition("#")[2]) < number - 1:
+                old.unlink(missing_ok=True)
+        return str(number)
+
+    def _names(self, under: str) -> list[Found]:
+        found = []
+        for path in sorted((self._folder / under).rglob("*")) if (self._folder / under).is_dir() else []:
+            if path.is_file():
+                about = path.stat()
+                name = str(path.relative_to(self._folder)).rpartition("#")[0] or str(path.relative_to(self._folder))
+                found.append(Found(name, about.st_size, about.st_mtime_ns // 1_000_000))
+        return found
+
+    def _delete(self, names: list[str]) -> None:
+        for name in names:
+            path = self._folder / name
+            for one in [path, *path.parent.glob(path.name + "#*")]:
+                one.unlink(missing_ok=True)
+            folder = path.parent
+            while folder != self._folder and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+                folder = folder.parent
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

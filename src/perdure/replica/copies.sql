@@ -1,0 +1,20 @@
+-- Queries about copies of a store.
+
+-- name: history
+SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event;
+
+-- name: attach
+ATTACH ? AS copy;
+
+-- name: detach
+DETACH copy;
+
+-- name: missing
+SELECT count(*) FROM copy.event AS theirs LEFT JOIN main.event AS ours ON ours.key = theirs.key
+WHERE ours.key IS NULL OR ours.kind <> theirs.kind OR ours.at_ms <> theirs.at_ms OR ours.data IS NOT theirs.data;
+
+-- name: unseal
+DELETE FROM replica;
+
+-- name: contents
+SELECT (SELECT count(*) FROM run), (SELECT max(at_ms) FROM event);

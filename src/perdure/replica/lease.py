@@ -1,0 +1,285 @@
+"""The right to go on with a database: one object in the bucket, taken and renewed by conditional writes, counted in epochs.
+
+Rules: no two clocks are compared: a holder counts from the moment at which it sent its last renewal, others from the moment at which
+they first saw it, so the holder's time always ends first; a clock that stands still while the machine sleeps is not used; who finds
+another holder in the object has lost for good; every taking is a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreError
+from perdure.replica.bucket import Bucket
+from perdure.runtime import identity
+from perdure.runtime.loops import Loop
+
+log = logging.getLogger("perdure")
+
+NAME = "lease.json"
+RENEWALS_PER_TTL = 4
+POLL_S = 0.25
+MARGIN_MS_MIN = 200
+
+
+class LeaseRow(msgspec.Struct, frozen=True):
+    """The object. `base` is the epoch that a restore begins from, `rows` and `txid` what it has at least, `notes` are for people."""
+
+    epoch: int = 0
+    holder: str | None = None
+    host: str = ""
+    pid: int = 0
+    born: str = ""
+    ttl_ms: int = 0
+    beats: int = 0
+    base: int | None = None
+    rows: int = 0
+    txid: int = 0
+    store_id: str | None = None
+    notes: dict[str, Any] = {}
+    format: int = 1
+
+    @property
+    def who(self) -> str:
+        return f"pid {self.pid} on {self.host.partition('/')[0] or 'an unknown machine'}"
+
+
+def boot_ms() -> int:
+    """Milliseconds since the machine began, those in which it slept too, where the system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime_ns(clock) // 1_000_000
+
+
+# --- the rules, without a clock or a bucket -------------------------------------------------------
+
+
+class Patience:
+    """How long the lease that we see may still be held, by our own clock."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[str | None, int] | None = None
+        self._since_ms = 0
+
+    def left_ms(self, row: LeaseRow, now_ms: int) -> int:
+        """What is left to wait; 0: it may be taken. `now_ms` is when the answer with this row had arrived."""
+        if row.holder is None:
+            return 0
+        if (row.holder, row.beats) != self._seen:
+            self._seen, self._since_ms = (row.holder, row.beats), now_ms
+        return max(0, self._since_ms + row.ttl_ms - now_ms)
+
+
+class Hold:
+    """How long a lease that we have written is surely ours, by our own clock."""
+
+    def __init__(self, ttl_ms: int) -> None:
+        self._ttl_ms = ttl_ms
+        self._until_ms = 0
+        self.lost = False
+
+    def renewed(self, sent_ms: int) -> None:
+        """A renewal that was sent then has succeeded."""
+        self._until_ms = max(self._until_ms, sent_ms + self._ttl_ms - max(self._ttl_ms // 5, MARGIN_MS_MIN))
+
+    def left_ms(self, now_ms: int) -> int:
+        return 0 if self.lost else max(0, self._until_ms - now_ms)
+
+
+# --- the driver -----------------------------------------------------------------------------------
+
+
+class Lease:
+    """One taking of the lease. `row` is what we last wrote; `lost` gets the error when somebody else has taken it."""
+
+    def __init__(self, bucket: Bucket, where: str, *, ttl_ms: int, clock_ms: Callable[[], int] = boot_ms, fencing: bool = True) -> None:
+        self._bucket, self._where, self._ttl_ms, self._clock_ms, self._fencing = bucket, where, ttl_ms, clock_ms, fencing
+        self._id = uuid.uuid4().hex
+        self._hold = Hold(ttl_ms)
+        self._tag: str | None = None
+        self._writing = asyncio.Lock()
+        self._loop = Loop("replica-lease", self._renew_in_time)
+        self._report: dict[str, Any] = {}
+        self._trouble = False
+        self._on_back: Callable[[], None] | None = None
+        self.row = LeaseRow()
+        self.lost: asyncio.Future[ReplicaLeaseLost] = asyncio.get_running_loop().create_future()
+
+    async def look(self) -> LeaseRow | None:
+        """The object as it is, or None. Raises `ReplicaCorrupt` for rubbish."""
+        found = await self._read()
+        return None if found is None else found[0]
+
+    async def take(
+        self, *, store_id: str | None, on_wait: Callable[[LeaseRow, float], None] | None = None, wait_s: float | None = None
+    ) -> LeaseRow:
+        """Take the lease, waiting for its holder's time to end; `on_wait` hears every quarter of a second how long that is, at most.
+
+        Raises `LeaseHeld` after `wait_s` seconds, `ReplicaOfAnother`, `ReplicaCorrupt`.
+        """
+        patience, began_ms, sent_ms = Patience(), self._clock_ms(), 0
+        seen = False
+        while True:
+            try:
+                found = await self._read()
+                seen = True
+            except ReplicaUnavailable as error:
+                if not seen:
+                    raise
+                log.warning("%s", error)
+                await asyncio.sleep(POLL_S)
+                continue
+            row, tag = found or (await self._row_without_object(), None)
+            if row.holder == self._id:  # the answer to our own write had got lost
+                return self._holds(row, tag, sent_ms)
+            if store_id is not None and row.store_id not in (None, store_id):
+                raise ReplicaOfAnother(self._where, f"it is of store {row.store_id}, and ours is {store_id}")
+            left_ms = 0 if identity.is_dead(row.host, row.pid, row.born) else patience.left_ms(row, self._clock_ms())
+            if left_ms == 0:
+                sent_ms = self._clock_ms()
+                ours = self._ours(row, row.epoch + 1, store_id)
+                with contextlib.suppress(ReplicaUnavailable):
+                    if (written := await self._write(ours, tag)) is not None:
+                        return self._holds(ours, written, sent_ms)
+                continue
+            waited_s = (self._clock_ms() - began_ms) / 1000
+            if wait_s is not None and waited_s >= wait_s:
+                raise LeaseHeld(self._where, row.who, waited_s)
+            if on_wait is not None:
+                on_wait(row, left_ms / 1000)
+            await asyncio.sleep(min(POLL_S, left_ms / 1000))
+
+    def _ours(self, row: LeaseRow, epoch: int, store_id: str | None) -> LeaseRow:
+        pid = os.getpid()
+        return msgspec.structs.replace(
+            row, epoch=epoch, holder=self._id, host=identity.host(), pid=pid, born=identity.born(pid), ttl_ms=self._ttl_ms,
+            beats=row.beats + 1, store_id=store_id or row.store_id, format=1,
+        )  # fmt: skip
+
+    def _holds(self, row: LeaseRow, tag: str | None, sent_ms: int) -> LeaseRow:
+        self.row, self._tag = row, tag
+        self._hold.renewed(sent_ms)
+        return row
+
+    async def _row_without_object(self) -> LeaseRow:
+        """Where somebody has deleted the object: go on above the newest epoch, from the newest one that holds anything."""
+        epochs = sorted(int(name) for name in await self._bucket.folders() if name.isdigit())
+        filled = [epoch for epoch in epochs if await self._bucket.names(f"{epoch:06}")]
+        return LeaseRow(epoch=max(epochs, default=0), base=max(filled, default=None))
+
+    async def _read(self) -> tuple[LeaseRow, str | None] | None:
+        stored = await self._bucket.get(NAME)
+        if stored is None:
+            return None
+        try:
+            row = msgspec.json.decode(stored.data, type=LeaseRow)
+        except msgspec.DecodeError as error:
+            raise ReplicaCorrupt(self._where, str(error)) from error
+        if row.format != 1:
+            raise ReplicaCorrupt(self._where, f"it has format {row.format}, which is a newer Perdure's")
+        return row, stored.tag
+
+    async def _write(self, row: LeaseRow, tag: str | None) -> str | None:
+        data = msgspec.json.format(msgspec.json.encode(row))
+        if not self._fencing:
+            return await self._bucket.put(NAME, data)
+        return await (self._bucket.put_new(NAME, data) if tag is None else self._bucket.put_if(NAME, data, tag))
+
+    # --- holding it -------------------------------------------------------------------------------
+
+    def start(self, on_back: Callable[[], None] | None = None) -> None:
+        """Renew it from here on; `on_back` is called when that works again after it had not."""
+        self._on_back = on_back
+        self._loop.start()
+
+    def held(self) -> bool:
+        """Whether it is surely ours at this moment."""
+        return self._hold.left_ms(self._clock_ms()) > 0
+
+    def held_left_ms(self) -> int:
+        return self._hold.left_ms(self._clock_ms())
+
+    def report(self, **facts: Any) -> None:
+        """What renewals say of the replica from here on: `rows`, `txid`, `notes`."""
+        self._report |= facts
+
+    async def renew(self, **changes: Any) -> None:
+        """Write a sign of life, and with it `base`, `epoch` or `store_id`. Raises `ReplicaUnavailable`, or `ReplicaLeaseLost` for good."""
+        async with self._writing:
+            while not self._hold.lost:
+                row = msgspec.structs.replace(self.row, **{**self._report, **changes, "beats": self.row.beats + 1})
+                sent_ms = self._clock_ms()
+                if (tag := await self._write(row, self._tag)) is not None:
+                    self._holds(row, tag, sent_ms)
+                    return
+                await self._look_who_wrote()
+        raise self.lost.result()
+
+    async def _look_who_wrote(self) -> None:
+        """Our condition was not met: by our own write whose answer got lost, because the object was deleted, or by somebody else."""
+        found = await self._read()
+        if found is None:
+            self._tag = None
+        elif found[0].holder == self._id:
+            self._tag = found[1]
+        else:
+            self._lose(found[0])
+
+    def _lose(self, row: LeaseRow) -> None:
+        self._hold.lost = True
+        if not self.lost.done():
+            self.lost.set_result(ReplicaLeaseLost(self._where, f"{row.who or 'somebody'} has taken it, in epoch {row.epoch}"))
+
+    async def _renew_in_time(self) -> float:
+        if not self._hold.lost:
+            try:
+                await self.renew()
+                if self._trouble:
+                    log.warning("the lease is renewed again")
+                    if self._on_back is not None:
+                        self._on_back()
+                self._trouble = False
+            except ReplicaLeaseLost:
+                return self._ttl_ms / 1000
+            except StoreError as error:
+                if not self._trouble:
+                    log.warning("the lease can't be renewed, and is tried again; %d ms of it are left: %s", self.held_left_ms(), error)
+                self._trouble = True
+                return self._ttl_ms / 1000 / RENEWALS_PER_TTL / 4
+        return self._ttl_ms / 1000 / RENEWALS_PER_TTL
+
+    async def advance(self) -> None:
+        """Begin a new epoch of our own."""
+        await self.renew(epoch=self.row.epoch + 1)
+
+    async def release(self) -> None:
+        """Let others have it at once."""
+        await self._loop.stop()
+        if self.row.holder == self._id and not self._hold.lost:
+            try:
+                await self.renew(holder=None)
+            finally:
+                self._hold.lost = True
+
+    # --- old epochs -------------------------------------------------------------------------------
+
+    async def sweep(self, older_than_ms: int, now_ms: int) -> list[int]:
+        """Delete what was written below epochs before ours and before the base, if its newest object is old enough."""
+        oldest_kept = min(self.row.epoch, self.row.base if self.row.base is not None else 0)
+        gone = []
+        for epoch in sorted(int(name) for name in await self._bucket.folders() if name.isdigit()):
+            if epoch >= oldest_kept:
+                break
+            found = await self._bucket.names(f"{epoch:06}")
+            if found and max(one.modified_ms for one in found) < now_ms - older_than_ms:
+                await self._bucket.delete([one.name for one in found])
+                gone.append(epoch)
+        return gone

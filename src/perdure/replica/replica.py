@@ -1,0 +1,450 @@
+"""One store's replica as the engine uses it: the lease, the file, Litestream and the barrier in the right order.
+
+Rules: nothing is written before the lease is held; a local file is used only if it has all that the replica has, else it is set
+aside; every holding writes below an epoch of its own, and a restore begins from the epoch that the lease names, which is ours only
+after a first whole copy is there; nothing is confirmed before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from perdure.errors import PerdureError, ReplicaFull, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreCorrupt, StoreError
+from perdure.replica import bucket, copies, program
+from perdure.replica.address import Address
+from perdure.replica.barrier import Barrier
+from perdure.replica.lease import Lease, LeaseRow
+from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
+from perdure.replica.standby import Standby
+from perdure.runtime.loops import Loop
+from perdure.store import connection, sealing
+from perdure.store.sqlite import SqliteStore
+
+log = logging.getLogger("perdure")
+
+WATCH_S = 1.0
+SIZE_EVERY = 5  # looks of the watch between two at the disk, because that has to list a folder
+LAST_SYNC_S_MAX = 5.0
+FIRST_COPY_S_MIN = 30.0
+SWEEP_S = 3_600.0
+RETENTION_MS = 7 * 24 * 3_600_000
+WARN_SHARE, ANEW_SHARE, ANEW_EVERY_S = 0.5, 0.75, 600.0
+
+OnWait = Callable[[LeaseRow, float], None]
+
+
+class Status(msgspec.Struct):
+    """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes are bytes."""
+
+    address: str
+    state: str
+    reason: str
+    epoch: int
+    lag_s: float
+    lag_transactions: int
+    lag_bytes: int
+    lease_left_ms: int
+    local_bytes: int
+    restarts: int
+    rows: int
+    txid: int
+    drill: dict[str, Any] | None = None
+
+
+class Replica:
+    """See the module's text. `on_wait` hears who holds the lease and for how many seconds it may still be theirs."""
+
+    def __init__(
+        self,
+        path: str,
+        address: Address,
+        *,
+        lease_ms: int,
+        fencing: bool,
+        bytes_max: int,
+        drill_s: float | None,
+        on_wait: OnWait | None,
+        standby: bool = False,
+    ) -> None:
+        self.path, self.address = os.path.abspath(path), address
+        self._lease_ms, self._fencing, self._bytes_max, self._drill_s, self._on_wait = lease_ms, fencing, bytes_max, drill_s, on_wait
+        self._side = Path(self.path + "-replica")
+        self._follows, self._standby = standby, cast("Standby | None", None)
+        self.began: list[str] = []  # what happened at the start, for people
+        self._litestream: Litestream | None = None
+        self._watch = Loop("replica", self._look)
+        self._sweeps = Loop("replica-sweep", self._sweep)
+        self._drills = Loop("replica-drill", self._drill)
+        self.store_id: str | None = None
+        self._looks, self._local_bytes, self._rows, self._txid = 0, 0, 0, 0
+        self._based, self._anew_s = False, -ANEW_EVERY_S
+        self._drilling, self._drill_due = asyncio.Lock(), False  # the start has just restored or compared
+        self._moving = asyncio.Lock()
+        self.drill: dict[str, Any] | None = None
+        self.full: ReplicaFull | None = None
+
+    # --- before the store is opened ---------------------------------------------------------------
+
+    async def acquire(self) -> None:
+        """Take the lease and bring the file: restored, or the local one where that has everything."""
+        self._program = program.find()
+        await program.check(self._program)
+        self._bucket = bucket.open_bucket(self.address)
+        await bucket.probe(self._bucket, str(self.address), fencing=self._fencing)
+        local = self._local_seal()
+        self.lease = Lease(self._bucket, str(self.address), ttl_ms=self._lease_ms, fencing=self._fencing)
+        row = await self.lease.look()
+        self._check_same(row, local)
+        self._side.mkdir(mode=0o700, exist_ok=True)
+        if self._follows:
+            self._standby = Standby(self.address, self._program, self._bucket, self._side / "standby.db")
+            self._standby.start()
+        try:
+            row = await self.lease.take(store_id=local.store_id if local else row.store_id if row else None, on_wait=self._waits)
+        except BaseException:
+            if self._standby is not None:
+                await self._standby.stop()
+            raise
+        self.lease.start(self._again)  # a restore may take longer than the lease
+        try:
+            self._check_same(row, local)
+            self.store_id = row.store_id or (local.store_id if local else None)
+            if row.base is not None:
+                await self._bring_file(row, local)
+            if self.lease.lost.done():
+                raise self.lease.lost.result()
+        except BaseException:
+            await self.lease.release()
+            raise
+        finally:
+            if self._standby is not None:
+                await self._standby.stop()
+
+    def _waits(self, row: LeaseRow, seconds: float) -> None:
+        if self._standby is not None:
+            self._standby.heard(row)
+        if self._on_wait is not None:
+            self._on_wait(row, seconds)
+
+    def _local_seal(self) -> sealing.Seal | None:
+        """Of the local file; one that can't be read is as none, and is set aside later."""
+        if not self._has_file():
+            return None
+        try:
+            db = connection.open_reader(self.path)
+        except StoreCorrupt:
+            return None
+        try:
+            return sealing.read(db)
+        finally:
+            db.close()
+
+    def _has_file(self) -> bool:
+        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    def _check_same(self, row: LeaseRow | None, local: sealing.Seal | None) -> None:
+        """Two databases must not meet below one address."""
+        if row is None or row.base is None:
+            return
+        if local is None and self._has_file() and self._is_readable():
+            raise ReplicaOfAnother(str(self.address), f"{self.path!r} was never replicated, and a replica of another file is there already")
+        if local is not None and row.store_id not in (None, local.store_id):
+            raise ReplicaOfAnother(str(self.address), f"it is of store {row.store_id}, and {self.path!r} is store {local.store_id}")
+
+    def _is_readable(self) -> bool:
+        with contextlib.suppress(PerdureError):
+            connection.open_reader(self.path).close()
+            return True
+        return False
+
+    async def _bring_file(self, row: LeaseRow, local: sealing.Seal | None) -> None:
+        assert row.base is not None
+        place = self.address.child(_folder(row.base))
+        copy = self._side / "restored.db"
+        copies.discard(copy)
+        began_s = time.monotonic()
+        txid = await self._standby.caught_up(row.base) if self._standby is not None else None
+        if self._standby is not None and txid is not None:
+            copies.rename(self._standby.copy, copy)
+        else:
+            txid = await program.restore(self._program, place, copy)
+        seal = await asyncio.to_thread(copies.verified, copy, str(place), row.rows)
+        if txid < row.txid:
+            raise copies.lacks(place, row.txid - txid)
+        self.store_id = self.store_id or seal.store_id  # the lease had been deleted
+        if seal.store_id != self.store_id:
+            raise ReplicaOfAnother(
+                str(self.address), f"the copy in {place} is of store {seal.store_id}, and the lease is of {self.store_id}"
+            )
+        if local is not None and local.epoch >= row.base and not await asyncio.to_thread(copies.missing_rows, self.path, copy):
+            copies.discard(copy)
+            self._tell(f"the local file {self.path} has all that the replica has; going on with it")
+            return
+        if os.path.exists(self.path):
+            why = "is damaged" if local is None else "is older than the replica or differs from it"
+            aside = copies.set_aside(self.path, f"aside-epoch-{local.epoch if local else 0}")
+            self._tell(f"the local file {why}; it is kept as {aside}")
+        copies.put_in_place(copy, self.path)
+        self._tell(f"restored {self.path} from {place} in {time.monotonic() - began_s:.1f} s: {seal.rows:,} rows of history")
+
+    def _tell(self, text: str) -> None:
+        log.info("%s", text)
+        self.began.append(text)
+
+    # --- with the store -----------------------------------------------------------------------------
+
+    async def begin(self, store: SqliteStore, commits: Callable[[], int]) -> None:
+        """Copy the whole file below our epoch; from then on this is the place that a restore begins from."""
+        self._store = store
+        self.store_id = self.store_id or uuid.uuid4().hex
+        store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
+        store.fold_wal()  # while no Litestream runs it is ours to do
+        self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
+        await self._start_litestream()
+        self.lease.lost.add_done_callback(self._stop_at_once)
+        waiting = asyncio.create_task(self._barrier.wait())
+        ends: list[asyncio.Future[Any]] = [waiting, self.lease.lost]
+        s_max = FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=s_max)
+        if waiting not in done:
+            waiting.cancel()
+            error = self.lease.lost.result() if self.lease.lost.done() else self._barrier.trouble
+            await self.end()
+            raise error or ReplicaUnavailable(str(self.address), "the first copy of the file has not come through")
+        for loop in (self._watch, self._sweeps, *([self._drills] if self._drill_s else [])):
+            loop.start()
+
+    async def _start_litestream(self) -> None:
+        self._based, self._txid = False, 0
+        self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch
+        place = self.address.child(_folder(self.lease.row.epoch))
+        litestream = Litestream(self.path, place, self._side, self._program)
+        await litestream.start()
+        self._litestream = litestream
+
+    def _stop_at_once(self, lost: asyncio.Future[ReplicaLeaseLost]) -> None:
+        """Somebody else goes on: nothing is confirmed any more, and nothing more is copied to where nobody looks."""
+        if not lost.cancelled():
+            self._ending = asyncio.gather(self._barrier.shut(lost.result()), self._stop_litestream())
+
+    def _again(self) -> None:
+        """The bucket is there again: Litestream would try it after a pause that may be long by now."""
+        if self._litestream is not None and not self._barrier.passed():
+            self._litestream.kill()
+
+    async def _stop_litestream(self) -> None:
+        if self._litestream is not None:
+            await self._litestream.stop(at_once=True)
+
+    def on_lost(self, tell: Callable[[StoreError], None]) -> None:
+        """Call `tell` when somebody else holds the lease: from then on nothing here is confirmed any more."""
+        self.lease.lost.add_done_callback(lambda done: None if done.cancelled() else tell(done.result()))
+
+    async def end(self) -> None:
+        """A last sync, and Litestream ends. What is not confirmed by then is in the local file."""
+        for loop in (self._watch, self._sweeps, self._drills):
+            await loop.stop()
+        through = False
+        if not self.lease.lost.done():
+            try:
+                async with asyncio.timeout(LAST_SYNC_S_MAX):
+                    await self._barrier.wait()
+                self._rows, through = self._rows_now(), True
+            except TimeoutError:
+                log.warning("the replica has not got the last %.1f s; they are in %s", self._barrier.lag_s(), self.path)
+        error = self.lease.lost.result() if self.lease.lost.done() else ReplicaLeaseLost(str(self.address), "the engine has closed")
+        await self._barrier.shut(error)
+        if self._litestream is not None:
+            await self._litestream.stop(at_once=not through)
+
+    async def release(self) -> None:
+        """Let others have the lease at once."""
+        try:
+            self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
+            await self.lease.release()
+        except PerdureError as error:
+            log.warning("the lease could not be released and will run out: %s", error)
+
+    # --- the barrier --------------------------------------------------------------------------------
+
+    def passed(self) -> bool:
+        return self._barrier.passed()
+
+    def after(self, action: Callable[[], None]) -> None:
+        self._barrier.after(action)
+
+    async def wait(self) -> None:
+        await self._barrier.wait()
+
+    @property
+    def trouble(self) -> PerdureError:
+        """Why who waits is still waiting."""
+        slow = "it has not confirmed yet what was written, and gives no reason"
+        return self._barrier.trouble or ReplicaUnavailable(str(self.address), slow)
+
+    @property
+    def trouble_now(self) -> StoreError | None:
+        """What the last round failed with, if it did."""
+        return self._barrier.trouble
+
+    async def sync(self) -> Position:
+        """Litestream's word; what it says counts only when the lease names our epoch as the one to restore from."""
+        if self._litestream is None:
+            raise ReplicaUnavailable(str(self.address), "litestream does not run")
+        litestream = self._litestream
+        position = await litestream.sync()
+        if litestream is not self._litestream:
+            raise ReplicaUnavailable(str(self.address), "a new epoch has begun")
+        if not self._based and position.replicated > 0:  # the first transaction of an epoch is the whole file
+            self.lease.report(txid=position.replicated)
+            await self.lease.renew(base=self.lease.row.epoch, store_id=self.store_id)
+            self._based = True
+        if self._based:
+            self._txid = max(self._txid, position.replicated)
+        return position
+
+    # --- looking after it ---------------------------------------------------------------------------
+
+    async def _look(self) -> float:
+        """Every second: copy what nobody waits for, and measure."""
+        rows = self._rows_now()
+        if self._litestream is None:  # it could not be started for the new epoch
+            await self._start_litestream()
+        if not self._barrier.passed():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._barrier.wait()
+                self._rows = rows
+        else:
+            self._rows = rows
+        if self._looks % SIZE_EVERY == 0:
+            self._local_bytes = await asyncio.to_thread(_size_of, self.path + "-wal", self._side / "litestream")
+            await self._see_to_the_disk()
+        self._looks += 1
+        self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
+        return WATCH_S
+
+    def _rows_now(self) -> int:
+        seal = self._store.sealed()
+        return seal.rows if seal else 0
+
+    async def _see_to_the_disk(self) -> None:
+        """Warn, then begin with a new copy, then take nothing new; never fill the disk."""
+        share = self._local_bytes / self._bytes_max
+        if share >= 1:
+            if self.full is None:
+                self.full = ReplicaFull(str(self.address), self._local_bytes, self._bytes_max)
+                log.error("%s", self.full)
+        elif self.full is not None and share < ANEW_SHARE:
+            self.full = None
+            log.warning("the replica takes writes again; so do we")
+        if share >= WARN_SHARE and self._looks % (12 * SIZE_EVERY) == 0:
+            log.warning(
+                "what the replica has not taken yet needs %s bytes on this disk, of %s allowed", f"{self._local_bytes:,}", self._bytes_max
+            )
+        now_s = time.monotonic()
+        if share >= ANEW_SHARE and self._barrier.trouble is None and now_s - self._anew_s > ANEW_EVERY_S:
+            await self.begin_anew()
+            self._anew_s = now_s
+
+    async def begin_anew(self) -> None:
+        """Go on below a new epoch with a new copy of the whole file; what lies locally for the old one is dropped."""
+        async with self._moving:
+            await self.lease.advance()
+            old, self._litestream = self._litestream, None
+            if old is not None:
+                await old.stop()
+            self._store.fold_wal()
+            self._store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
+            await self._start_litestream()
+            await self._barrier.wait()
+
+    async def _sweep(self) -> float:
+        gone = await self.lease.sweep(RETENTION_MS, time.time_ns() // 1_000_000)
+        if gone:
+            log.info("old epochs removed from the replica: %s", ", ".join(map(str, gone)))
+        return SWEEP_S
+
+    # --- trust, but verify --------------------------------------------------------------------------
+
+    async def _drill(self) -> float:
+        assert self._drill_s is not None
+        if self._drill_due:
+            with contextlib.suppress(PerdureError):
+                await self.verify()
+        self._drill_due = True
+        return self._drill_s
+
+    async def verify(self) -> dict[str, Any]:
+        """Restore to a temporary place and compare with what is here. Raises what is wrong; the result is kept as `drill`."""
+        async with self._drilling:
+            return await self._verify()
+
+    async def _verify(self) -> dict[str, Any]:
+        began_s = time.monotonic()
+        rows = self._rows_now()
+        await self._barrier.wait()
+        place = self.address.child(_folder(self.lease.row.epoch))
+        copy = self._side / "drill.db"
+        copies.discard(copy)
+        found: dict[str, Any] = {"at_ms": time.time_ns() // 1_000_000, "ok": False}
+        try:
+            txid = await program.restore(self._program, place, copy)
+            seal = await asyncio.to_thread(copies.verified, copy, str(place), rows)
+            missing = await asyncio.to_thread(copies.missing_rows, self.path, copy)
+            if missing:
+                raise copies.differs(place, missing)
+            found |= {"ok": True, "rows": seal.rows, "txid": txid}
+        except PerdureError as error:
+            found["error"] = str(error)
+            log.error("the drill found that the replica can't be trusted: %s", error)
+            raise
+        finally:
+            found["took_ms"] = round((time.monotonic() - began_s) * 1000)
+            self.drill = found
+            copies.discard(copy)
+        return found
+
+    def status(self) -> Status:
+        """How it stands at this moment."""
+        litestream, position = self._litestream, self._barrier.position
+        lag_s = self._barrier.lag_s()
+        state, reason = (litestream.state, litestream.reason) if litestream else ("starting", "")
+        if state == "replicating" and lag_s > 2 * WATCH_S:
+            state = "behind"
+        if not self.lease.held():
+            state, reason = "failing", "the lease in the bucket could not be renewed"
+        return Status(
+            str(self.address), state, reason, self.lease.row.epoch, round(lag_s, 3), position.txid - position.replicated,
+            self._local_bytes if lag_s else 0, self.lease.held_left_ms(), self._local_bytes, litestream.restarts if litestream else 0,
+            self._rows, position.replicated, self.drill,
+        )  # fmt: skip
+
+    def _notes(self) -> dict[str, Any]:
+        notes: dict[str, Any] = msgspec.to_builtins(self.status())
+        return notes
+
+
+def _folder(epoch: int) -> str:
+    return f"{epoch:06}"
+
+
+def _size_of(wal: str, folder: Path) -> int:
+    total = 0
+    with contextlib.suppress(OSError):
+        total += os.path.getsize(wal)
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.path.getsize(os.path.join(root, name))
+    return total
