@@ -21,7 +21,6 @@ CHUNK_BYTES_MIN = 256
 WHOLE_BYTES_MAX = 8192
 """Objects up to this size are one piece; larger ones are taken apart."""
 
-
 HISTORY_ROWS_MAX = 16_000_000
 """A row's key holds 24 bits of its number, so no engine may allow more."""
 
@@ -39,6 +38,7 @@ class Limits:
     threads_max: int = 16
     batch_writes_max: int = 2_000
     crashes_max: int = 3
+    replica_bytes_max: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
         if not 1 <= self.history_rows_max <= HISTORY_ROWS_MAX:

@@ -19,8 +19,9 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import LeaseLost, Nondeterminism, PerdureError
+from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError
 from perdure.runtime import effects, recovery
+from perdure.runtime.gate import Gate
 from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
@@ -41,6 +42,7 @@ class RunHost(Protocol):
     steps: Steps
     store: b.Store
     history_rows_max: int
+    gate: Gate | None
 
     def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun: ...
 
@@ -133,7 +135,7 @@ class ActiveRun:
             self.block_by(error)
             return
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
-            self.block("history", _too_long(kernel.seq, self.host.history_rows_max, self.run_id))
+            self.block("history", HistoryTooLong.words(kernel.seq, self.host.history_rows_max, self.run_id))
         if self.crashes and event.kind == ev.COMPLETED:
             self.crashes, self._settled, self._more = 0, True, True
         self.new_commands(commands)
@@ -351,15 +353,21 @@ class ActiveRun:
         self._attempts[command.seq] = (attempt, failures)
         self.todo.append(command)
 
-    def begin(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+    def begin(self, command: Command, attempt: int, failures: int, wait_ms: int, *, confirmed: bool = False) -> None:
         if self.gone or self._blocked or self.stopping:
             pass  # it begins where the run goes on
         elif self.paused:
             self.todo.append(command)  # it begins when the run is resumed, in memory or by replay
         elif command.call.options.transactional:
             Transaction(self, command, attempt, failures).begin(wait_ms)
+        elif not confirmed and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
+            gate.after(partial(self._begin_confirmed, command, attempt, failures, wait_ms))
         else:
             self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, wait_ms, self._step_done)
+
+    def _begin_confirmed(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+        if command.seq in self.kernel.open:  # it may have been cancelled meanwhile
+            self.begin(command, attempt, failures, wait_ms, confirmed=True)
 
     def _stop_step(self, seq: int) -> None:
         running = self.inflight.get(seq)
@@ -387,6 +395,9 @@ class ActiveRun:
         self._notes.append(written)
         self._more = True
         await written
+        command = self.kernel.open.get(seq)
+        if command is not None and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
+            await gate.confirmed()
 
     def holds_back(self, command: Command, attempt: int, failures: int) -> bool:
         """Whether the next attempt has to wait for the run to go on; if so it is kept for that."""
@@ -486,10 +497,3 @@ _EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON}
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _too_long(rows: int, rows_max: int, run_id: str) -> str:
-    return (
-        f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
-        f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {run_id}`"
-    )

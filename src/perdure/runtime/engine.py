@@ -7,16 +7,17 @@ next engine goes on at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
 from perdure.api import Call, Workflow
-from perdure.api_options import to_ms
+from perdure.api_options import Durability, changed, to_ms
 from perdure.codec import JsonCodec, decode_error, signature_of
 from perdure.core.limits import Limits
 from perdure.errors import (
@@ -30,14 +31,18 @@ from perdure.errors import (
     RunNotFound,
     StoreError,
 )  # fmt: skip
-from perdure.runtime import forking
+from perdure.runtime import arguments, forking
 from perdure.runtime.clock import SystemClock
+from perdure.runtime.gate import Gate
 from perdure.runtime.runner import Runner, add_workflow
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
 from perdure.store.connection import path_of
 from perdure.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.replica.replica import Replica
 
 T = TypeVar("T")
 UNSET: Any = object()
@@ -86,12 +91,19 @@ class Engine:
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what they call as
-    children is found by itself); `durability` is "disk": an answer means that it is fsynced. `lease_ttl` is the
-    seconds after which others take over the runs of a process that went silent; `execute=False` makes a client
-    that starts, sends and looks without executing; `create=False` refuses to make a new file; `limits` is a
-    `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
+    children is found by itself); `lease_ttl` is the seconds after which others take over the runs of a process that went
+    silent; `execute=False` makes a client that starts, sends and looks without executing; `create=False` refuses to make a
+    new file; `limits` is a `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
 
-    Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on entering.
+    `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means that the copy in `replica`
+    (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has it, so that the loss of the whole machine takes
+    nothing that anybody was told. With a replica the file is restored where there is none, and the engine works while it
+    holds the replica's lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it waits,
+    `fencing=False` is for buckets that can't keep a lease. `replica_timeout` is for how many seconds a verb waits for the
+    replica, `drill_every` the seconds between two test restores in the background; `engine.replica.status()` has the lag.
+
+    Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on entering, and for a replica
+    `ReplicaUnavailable` and `ReplicaRefused`, before anything is written.
 
     >>> from perdure import workflow
     >>> @workflow
@@ -114,21 +126,34 @@ class Engine:
         lease_ttl: float = 10.0,
         execute: bool = True,
         create: bool = True,
+        fencing: bool = True,
+        standby: bool = False,
+        drill_every: float | None = None,
+        replica_timeout: float = 30.0,
+        on_wait: Callable[[Any, float], None] | None = None,
         limits: Limits | None = None,
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
-        _check_options(str(os.fspath(store)), durability, replica, lease_ttl)
-        self.path = path_of(store)
+        arguments.check_options(str(os.fspath(store)), durability, replica, lease_ttl, execute)
+        self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
-        self._options = {"execute": execute, "lease_ms": round(lease_ttl * 1000), "name": name or f"pid-{os.getpid()}"}
-        self._create, self._grace = create, close_grace
+        self._execute, self._lease_ms, self._name = execute, round(lease_ttl * 1000), name or f"pid-{os.getpid()}"
+        self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
         self._open: tuple[SqliteStore, Writer, Runner] | None = None
+        self._gate: Gate | None = None
+        self._closing = contextlib.AsyncExitStack()
+        self.replica: Replica | None = None
+        if replica is not None:
+            self.replica = arguments.make_replica(
+                self.path, replica, lease_ms=self._lease_ms, fencing=fencing, standby=standby, drill_s=drill_every, on_wait=on_wait,
+                bytes_max=self.limits.replica_bytes_max,
+            )  # fmt: skip
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -136,27 +161,42 @@ class Engine:
         return SqliteStore(self.path, limits=self.limits, create=self._create)
 
     async def __aenter__(self) -> Self:
-        store = self._open_store()
-        writer = Writer(store, self.limits.batch_writes_max)
-        runner = Runner(store, writer, self._codec, self._clock, self.limits, workflows=self.workflows, **self._options)  # type: ignore[arg-type]
-        try:
+        async with contextlib.AsyncExitStack() as stack:  # undone from its end, also when something on the way fails
+            if self.replica is not None:
+                await self.replica.acquire()
+                stack.push_async_callback(self.replica.release)
+            store = self._open_store()
+            stack.callback(store.close)
+            arguments.check_replica(store, self.replica, self._execute)
+            writer = Writer(store, self.limits.batch_writes_max)
+            if self.replica is not None:
+                await self.replica.begin(store, lambda: writer.commits)
+                stack.push_async_callback(self.replica.end)
+                self._gate = Gate(self.replica, self.durability)
+            stack.callback(writer.close)
+            runner = Runner(
+                store,
+                writer,
+                self._codec,
+                self._clock,
+                self.limits,
+                workflows=self.workflows,
+                gate=self._gate,
+                execute=self._execute,
+                lease_ms=self._lease_ms,
+                name=self._name,
+            )
             await runner.open()
-        except BaseException:
-            writer.close()
-            store.close()
-            raise
+            if self.replica is not None:
+                self.replica.on_lost(runner.give_up)
+            stack.push_async_callback(runner.close, self._grace)
+            self._closing = stack.pop_all()
         self._open = (store, writer, runner)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._open is not None:
-            store, writer, runner = self._open
-            self._open = None
-            try:
-                await runner.close(self._grace)
-            finally:
-                writer.close()
-                store.close()
+        self._open = None
+        await self._closing.aclose()
 
     @property
     def _store(self) -> SqliteStore:
@@ -172,39 +212,64 @@ class Engine:
         return self._open
 
     async def _write(self, write: b.Write) -> Any:
-        return await self._parts()[1].ask(write)
+        result = await self._parts()[1].ask(write)
+        await self._confirmed()
+        return result
+
+    async def _confirmed(self, durability: str | None = None) -> None:
+        """Come back when what is committed may be told."""
+        if self._gate is not None:
+            await self._gate.answer(durability, self._answer_s)
 
     # --- starting ---------------------------------------------------------------------------------
 
     async def start(
         self, call: Call[T], *, id: str | None = None, queue: str | None = None, priority: int = 0,
         at: datetime | None = None, tags: dict[str, Any] | None = None, timeout: float | timedelta | None = None,
+        durability: Durability | None = None,
     ) -> Run[T]:  # fmt: skip
         """Start a run and come back when that is on disk.
 
         With an `id` that exists, the existing run is returned when workflow and arguments are the same; `RunExists`
-        is raised when they differ. `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again.
+        is raised when they differ. `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again;
+        `durability` is this run's own. With "replica" it comes back when the start is in the replica, or raises
+        `ReplicaUnavailable` after `replica_timeout`: the run is on this disk then, and the same start finds it.
         """
+        run, level = await self._begin(
+            call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout, durability=durability
+        )  # fmt: skip
+        await self._confirmed(level)
+        return run
+
+    async def _begin(
+        self, call: Call[T], *, id: str | None = None, queue: str | None = None, priority: int = 0,
+        at: datetime | None = None, tags: dict[str, Any] | None = None, timeout: float | timedelta | None = None,
+        durability: Durability | None = None,
+    ) -> tuple[Run[T], str | None]:  # fmt: skip
+        """A run that is on disk, and the durability that it asks for."""
         definition = _workflow_of(call)
         runner = self._runner
         if runner.execute:
             runner.register(definition)
         raw = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max)
         now_ms = self._clock.now_ms()
+        if self._gate is not None:
+            self._gate.check_room()
         run_id = id or call.options.id or new_id(definition.name)
         start = b.StartRun(
-            _checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else _at_ms(at), tags=tags,
+            arguments.checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else arguments.at_ms(at), tags=tags,
             queue=queue or call.options.queue, priority=priority,
             timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
+            durability=changed(call.options, {"durability": durability or call.options.durability}, "start()").durability,
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
         started = await runner.start(start, definition, now_ms)
-        return Run(self, run_id, started.run)
+        return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Any) -> T:
         """Start a run and wait for its result; takes what `start` takes."""
-        return await (await self.start(call, **options)).result()
+        return await (await self._begin(call, **options))[0].result()  # whose confirmation is also the start's
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
@@ -287,7 +352,7 @@ class Engine:
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = new_id or f"{id}-fork-{os.urandom(3).hex()}"
-        fork = forking.fork(row, self._store.history(row.run), at, _checked_id(name), self._clock.now_ms(), encoded, edited)
+        fork = forking.fork(row, self._store.history(row.run), at, arguments.checked_id(name), self._clock.now_ms(), encoded, edited)
         self._runner.woken([(await self._write(fork)).run])
         return Run(self, name)
 
@@ -335,6 +400,8 @@ class Engine:
         facts["path"] = self.path
         facts["file_bytes"] = _size(self.path)
         facts["wal_bytes"] = _size(self.path + "-wal")
+        if (seal := self._store.sealed()) is not None:
+            facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
         facts["workers"] = [
             {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms} for w in self._store.workers()
         ]
@@ -353,6 +420,8 @@ class Engine:
             elif row.successor is not None:
                 run = row.successor
             elif row.status in b.FINAL or row.status == "blocked":
+                if self._gate is not None:
+                    await self._gate.answer(row.durability)
                 return self._outcome(row)
             else:
                 await self._runner.wait_for_news(run)
@@ -380,6 +449,8 @@ class Engine:
                 status, successor, _ = self._store.statuses([run])[run]
                 over = status in b.FINAL
                 items = self._store.stream(run, name, after, 500)
+                if self._gate is not None and any(item.recorded for item in items):
+                    await self._gate.answer()
                 for item in items:
                     after = item.position
                     yield msgspec.json.decode(item.data)
@@ -407,29 +478,6 @@ def _workflow_of(call: Any) -> Workflow[..., Any]:
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(f"start() takes the call of a workflow, as in engine.start(agent('x')), not {call!r}.")
     return call.definition
-
-
-def _checked_id(run_id: str) -> str:
-    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "~" in run_id:
-        raise DefinitionError(f"A run id has 1 to 200 printable characters and no '~', unlike {run_id[:220]!r}.")
-    return run_id
-
-
-def _at_ms(at: datetime) -> int:
-    if at.tzinfo is None:
-        raise DefinitionError(f"at={at!r} has no time zone; use an aware datetime, such as datetime.now(timezone.utc).")
-    return round(at.timestamp() * 1000)
-
-
-def _check_options(store: str, durability: str, replica: str | None, lease_ttl: float) -> None:
-    if store.startswith(("postgresql://", "postgres://")):
-        raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
-    if replica is not None or durability == "replica":
-        raise DefinitionError('This version of Perdure has durability="disk" only; replicas are on the roadmap.')
-    if durability != "disk":
-        raise DefinitionError(f'durability is "disk", not {durability!r}.')
-    if lease_ttl < 0.1:
-        raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
 
 
 def _error_text(raw: bytes) -> str:

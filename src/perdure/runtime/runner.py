@@ -25,6 +25,7 @@ from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
+from perdure.runtime.gate import Gate
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
 from perdure.runtime.steps import Steps
@@ -38,6 +39,7 @@ WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
 CLOCK_JUMP_MS = 1_000
 IDLE_S_WHEN_LOST = 3_600.0
+FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
 class Runner:
@@ -45,11 +47,11 @@ class Runner:
 
     def __init__(
         self, store: b.Store, writer: Writer, codec: JsonCodec, clock: SystemClock, limits: Limits, *,
-        workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str,
+        workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str, gate: Gate | None = None,
     ) -> None:  # fmt: skip
         self.store, self.writer, self.codec, self.clock, self.limits = store, writer, codec, clock, limits
         self.steps = Steps(codec, clock, limits, writer.touch)
-        self.history_rows_max = limits.history_rows_max
+        self.history_rows_max, self.gate = limits.history_rows_max, gate
         self.workflows, self.execute = workflows, execute
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
@@ -130,10 +132,10 @@ class Runner:
         try:
             self.store.look_at_file()
         except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
-            self._give_up(error)
+            self.give_up(error)
         return IDLE_S_WHEN_LOST if self.lost.done() else await self._crew.beat() if self.execute else self._crew.beat_s
 
-    def _give_up(self, error: StoreError) -> None:
+    def give_up(self, error: StoreError) -> None:
         """The store is lost for good: execute and write nothing more, and tell everybody who waits."""
         if not self.lost.done():
             log.critical("%s", error)
@@ -171,6 +173,8 @@ class Runner:
     async def _claim_due(self) -> float:
         if self.lost.done():
             return IDLE_S_WHEN_LOST
+        if self.gate is not None and self.gate.full:
+            return FULL_S
         room = min(CLAIM_RUNS_MAX, self.limits.runs_loaded_max - len(self.active))
         now_ms = self.clock.now_ms()
         due_ms = self.store.next_due_ms(self.names)
@@ -382,7 +386,7 @@ class Runner:
     def _watch(self) -> None:
         """Look for commits of other processes, and whether damage was found; a plain callback that calls itself again."""
         if self.store.damaged is not None:
-            self._give_up(self.store.damaged)
+            self.give_up(self.store.damaged)
             return
         self._watching = self._loop.call_later(WATCH_S, self._watch)
         if self.writer.busy:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
 from perdure.runtime import eager
-from perdure.store.base import Store, Transact, Write
+from perdure.store.base import KeepLease, Store, Transact, Write
 
 log = logging.getLogger("perdure")
 
@@ -54,6 +54,7 @@ class Writer:
         self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
         self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
+        self.commits = 0  # transactions so far that are worth copying: a sign of life alone is not
         self.trouble: StoreError | None = None
         self._shut = False
 
@@ -186,7 +187,9 @@ class Writer:
         if isinstance(results, StoreError):
             self._refused(writes, answers, results)
             return
-        if self.trouble is not None:
+        if len(writes) > 1 or type(writes[0]) is not KeepLease:
+            self.commits += 1
+        if self.trouble is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN
         for (done, _), result in zip(answers, results, strict=True):

@@ -292,6 +292,7 @@ class OutcomeRow(msgspec.Struct, gc=False):
     error: bytes | None
     blocked_by: str | None
     reason: str | None
+    durability: str | None
 
 
 class InboxRow(msgspec.Struct, gc=False):
@@ -311,6 +312,8 @@ class StreamItem(msgspec.Struct, gc=False):
 
     position: int
     data: bytes
+    recorded: bool
+    """Whether a workflow emitted it, so that it is part of the history; a step's items come as they are made."""
 
 
 class WorkerRow(msgspec.Struct, gc=False):

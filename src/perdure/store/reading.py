@@ -114,9 +114,9 @@ class Reader:
 
     def outcome(self, run: int) -> b.OutcomeRow:
         """How a run stands, in one small read."""
-        ((status, successor, run_id, workflow, result, error, blocked_by, reason),) = self._all("outcome", run)
+        ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = self._all("outcome", run)
         result, error = self._maybe(run, result), self._maybe(run, error)
-        return b.OutcomeRow(status, successor, run_id, workflow, result, error, blocked_by, reason)
+        return b.OutcomeRow(status, successor, run_id, workflow, result, error, blocked_by, reason, durability)
 
     def run_rows(
         self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None
@@ -170,7 +170,8 @@ class Reader:
         return [run for (run,) in self._all("paused_of", owner)]
 
     def stream(self, run: int, name: str, after: int, limit: int) -> list[b.StreamItem]:
-        return [b.StreamItem(position, self.whole(run, text)) for position, text in self._all("stream", run, name, after, limit)]
+        found = self._all("stream", run, name, after, limit)
+        return [b.StreamItem(position, self.whole(run, text), bool(recorded)) for position, text, recorded in found]
 
     def heartbeat(self, run: int, seq: int) -> bytes | None:
         found = self._all("heartbeat", run, seq)

@@ -108,6 +108,20 @@ class SqliteStore(Reader):
         except apsw.Error as error:
             raise self._failed(error, self._db.system_errno) from error
 
+    @staticmethod
+    def detach(path: str) -> None:
+        """Make a replicated file a plain one. Nobody may be copying it."""
+        db = connection.open_writer(path, create=False)
+        try:
+            db.execute(Q["drop_seal"])
+            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            db.close()
+
+    def fold_wal(self) -> None:
+        """Put what is in the WAL into the file; only while nobody copies it."""
+        self._read.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def sealed(self) -> sealing.Seal | None:
         """The seal as of the last commit."""
         found = self._all("read_seal")

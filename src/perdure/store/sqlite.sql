@@ -265,7 +265,7 @@ SELECT run FROM run WHERE owner = ? AND status = 'paused';
 SELECT status, successor, owner FROM run WHERE run = ?;
 
 -- name: outcome
-SELECT status, successor, id, workflow, result, error, blocked_by, reason FROM run WHERE run = ?;
+SELECT status, successor, id, workflow, result, error, blocked_by, reason, durability FROM run WHERE run = ?;
 
 -- name: ids_from
 SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
@@ -274,7 +274,7 @@ SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 SELECT id FROM run WHERE id >= ? AND id < ? AND parent IS NULL AND successor IS NULL ORDER BY id LIMIT ?;
 
 -- name: stream
-SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq))
+SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq)), s.attempt IS NULL
 FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT ?;
 
 -- name: step_counts
@@ -317,6 +317,9 @@ UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3;
 
 -- name: set_seal
 UPDATE replica SET rows = ?, digest = ?;
+
+-- name: drop_seal
+DELETE FROM replica;
 
 -- name: history_of_all
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event;

@@ -1,0 +1,58 @@
+"""What an engine is given, checked before anything is opened or written.
+
+Rules: an argument that can't be right is a `DefinitionError` that says which would be; what few engines need is loaded for those only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import DefinitionError, ReplicaNeeded
+from perdure.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.replica.replica import Replica
+
+
+def checked_id(run_id: str) -> str:
+    """A run's id, if it can be one."""
+    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "~" in run_id:
+        raise DefinitionError(f"A run id has 1 to 200 printable characters and no '~', unlike {run_id[:220]!r}.")
+    return run_id
+
+
+def at_ms(at: datetime) -> int:
+    """A moment with its time zone as milliseconds."""
+    if at.tzinfo is None:
+        raise DefinitionError(f"at={at!r} has no time zone; use an aware datetime, such as datetime.now(timezone.utc).")
+    return round(at.timestamp() * 1000)
+
+
+def check_options(store: str, durability: str, replica: str | None, lease_ttl: float, execute: bool) -> None:
+    """Raise what is wrong with an engine's options, each alone or together."""
+    if store.startswith(("postgresql://", "postgres://")):
+        raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
+    if durability not in ("disk", "replica"):
+        raise DefinitionError(f'durability is "disk" or "replica", not {durability!r}.')
+    if durability == "replica" and replica is None:
+        raise DefinitionError('durability="replica" needs to know where the replica is: replica="s3://bucket/prefix" or "file:///folder".')
+    if replica is not None and (store == ":memory:" or not execute):
+        raise DefinitionError("A replica is kept by the engine that executes, and of a file: not of :memory:, and not with execute=False.")
+    if lease_ttl < 0.1:
+        raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
+
+
+def make_replica(path: str, address: str, **options: Any) -> Replica:
+    """The replica of a store, not yet begun."""
+    from perdure.replica.address import parse  # what few need is loaded for those
+    from perdure.replica.replica import Replica
+
+    return Replica(path, parse(address), **options)
+
+
+def check_replica(store: SqliteStore, replica: Replica | None, execute: bool) -> None:
+    """A file that is replicated somewhere must not go on without its replica, where nobody would know."""
+    seal = store.sealed()
+    if seal is not None and replica is None and execute:
+        raise ReplicaNeeded(store.path, seal.address)

@@ -1,0 +1,81 @@
+"""What the tests of replicas share: workflows, a place of one's own in a real bucket, and what an engine is given for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import Engine, step, workflow
+from perdure.testing.proxy import Proxy
+from perdure.testing.servers import BucketServer
+
+LEASE_S = 1.0
+
+effects: list[str] = []
+"""What the world outside has seen, in order."""
+
+
+@step
+async def effect(name: str) -> str:
+    effects.append(name)
+    return name
+
+
+@step(readonly=True)
+async def looked_up(name: str) -> str:
+    effects.append(name)
+    return name
+
+
+@workflow
+async def two_effects(name: str) -> str:
+    return await effect(f"{name}-1") + await effect(f"{name}-2")
+
+
+@workflow
+async def lookups(name: str, n: int) -> int:
+    for i in range(n):
+        await looked_up(f"{name}-{i}")
+    return n
+
+
+@workflow
+async def long_text(size: int) -> int:
+    text = "x" * size
+    return len(await effect(text)) + len(await effect(text + "y"))
+
+
+WORKFLOWS: list[Any] = [two_effects, lookups, long_text]
+
+
+def engine_of(store: Path, replica: str, **options: Any) -> Engine:
+    return Engine(store, **{"workflows": WORKFLOWS, "replica": replica, "durability": "replica", "lease_ttl": LEASE_S, **options})
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    with BucketServer(tmp_path_factory.mktemp("bucket")) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A wire to the bucket that can be broken."""
+    for name, value in bucket.environment().items():
+        monkeypatch.setenv(name, value)
+    with Proxy(bucket.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def address(bucket: BucketServer, proxy: Proxy, request: pytest.FixtureRequest) -> str:
+    """A prefix of one's own, behind the proxy."""
+    return bucket.url(request.node.name.replace("[", "-").replace("]", ""), port=proxy.port)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    effects.clear()
