@@ -94,6 +94,7 @@ def survives(case: Case, seed: int) -> int:
 
 
 CAMPAIGNS = {
+    "chaos": "perdure.testing.chaos:chaos",
     "damage": "perdure.testing.damage:damage",
     "kernel": "perdure.testing.campaign:kernel",
     "programs": "perdure.testing.campaign:programs",

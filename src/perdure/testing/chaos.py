@@ -1,0 +1,304 @@
+"""The chaos campaign: machines that vanish with their disks while they work for a replica, and what was told must still be true.
+
+Rules: the seed chooses what is destroyed and when, counted in lines of the log; every life works on a disk of its own, which is
+deleted with it, kept, or replaced by an old one; afterwards the last life sees everything to its end, and the laws are read off
+the log and the store: what was acknowledged is there, what was begun is in the history, every run has ended right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from perdure.store import queries
+from perdure.store.connection import connect
+from perdure.testing.campaign import Count
+from perdure.testing.chaos_life import value_of
+from perdure.testing.servers import BucketServer
+
+Q = queries.load("chaos.sql", "perdure.testing")
+ROUNDS = 10
+OPEN_S_MAX, PROGRESS_S_MAX, END_S_MAX = 90.0, 90.0, 120.0
+LOOK_S = 0.005
+LINES_MAX = 1_500
+
+
+class Story(msgspec.Struct):
+    """What one seed did and found. `lost` counts answers that were given and are not true any more."""
+
+    seed: int
+    durability: str
+    rounds: int = 0
+    kills: Counter[str] = msgspec.field(default_factory=Counter)
+    started: int = 0
+    results: int = 0
+    begun: int = 0
+    lost_starts: int = 0
+    lost_results: int = 0
+    lost_begins: int = 0
+    runs: int = 0
+    wal_restarts: int = 0
+    took_s: float = 0.0
+    broken: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def lost(self) -> int:
+        return self.lost_starts + self.lost_results + self.lost_begins
+
+
+class Life:
+    """A process on a disk."""
+
+    def __init__(self, chaos: Chaos, disk: Path, name: str) -> None:
+        self.disk, self.name = disk, name
+        disk.mkdir(exist_ok=True)
+        self._said = chaos.folder / f"{name}.txt"
+        words = [str(disk / "a.db"), chaos.replica, name, chaos.story.durability, str(chaos.log)]
+        with self._said.open("wb") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "perdure.testing.chaos_life", *words], stdin=subprocess.PIPE, stdout=said, stderr=said,
+                env={**os.environ, **chaos.environment, "PYTHONPATH": _source()},
+            )  # fmt: skip
+        self.salts = b""
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def said(self) -> str:
+        return self._said.read_text(errors="replace")[-2_000:]
+
+    def litestreams(self) -> list[int]:
+        """Its Litestream processes at this moment."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        with contextlib.suppress(OSError):
+            return [int(pid) for pid in children.read_text().split()]
+        return []
+
+
+class Chaos:
+    """One seed, in a folder; `replica` is the address, `bucket` the server behind it, if it is one that can be killed."""
+
+    def __init__(self, seed: int, folder: Path, replica: str, *, durability: str = "replica", bucket: BucketServer | None = None) -> None:
+        self.rng, self.folder, self.replica, self.bucket = random.Random(seed), folder, replica, bucket
+        self.environment = bucket.environment() if bucket else {}
+        self.log = folder / "log"
+        self.log.touch()
+        self.story = Story(seed, durability)
+        self._life_number = 0
+        self._old_disk: Path | None = None
+
+    # --- lives ------------------------------------------------------------------------------------
+
+    def conduct(self, rounds: int) -> Story:
+        """So many rounds of destruction, then a last life that ends in order, then the laws."""
+        began_s = time.monotonic()
+        disk = self._new_disk()
+        for _ in range(rounds):
+            life = self._live(disk)
+            destroy = self.rng.choices(*zip(*self._ways(), strict=True))[0]
+            destroy(life)
+            self.story.rounds += 1
+            disk = self._next_disk(disk)
+        life = self._live(disk)
+        assert life.process.stdin is not None
+        life.process.stdin.close()
+        try:
+            code = life.process.wait(END_S_MAX)
+        except subprocess.TimeoutExpired:
+            life.kill()
+            code = -9
+        if code:
+            self.story.broken.append(f"the last life ended with {code}: {life.said()}")
+        else:
+            self._judge(disk / "a.db")
+        self.story.took_s = time.monotonic() - began_s
+        return self.story
+
+    def _live(self, disk: Path) -> Life:
+        self._life_number += 1
+        life = Life(self, disk, f"life{self._life_number}")
+        self._until(lambda text: f"open {life.name} " in text, life, OPEN_S_MAX, "did not open")
+        return life
+
+    def _until(self, there: Callable[[str], bool], life: Life, s_max: float, what: str) -> None:
+        """Wait for the log. A file gives no event; a look costs next to nothing."""
+        until_s = time.monotonic() + s_max
+        while not there(self.log.read_text()):
+            if life.process.poll() is not None or time.monotonic() > until_s:
+                life.kill()
+                raise AssertionError(f"seed {self.story.seed}: {life.name} {what} (code {life.process.returncode}): {life.said()}")
+            self._look_at_wal(life)
+            time.sleep(LOOK_S)
+
+    def _look_at_wal(self, life: Life) -> None:
+        """Each new salt in its header is a restart; those between two looks are not counted."""
+        with contextlib.suppress(OSError), open(life.disk / "a.db-wal", "rb") as wal:
+            salts = wal.read(24)[16:]
+            if salts and salts != life.salts:
+                self.story.wal_restarts += life.salts != b""
+                life.salts = salts
+
+    def _work(self, life: Life, lines: int) -> None:
+        """Let it get on by so many lines."""
+        wanted = self.log.read_text().count("\n") + lines
+        self._until(lambda text: text.count("\n") >= wanted, life, PROGRESS_S_MAX, "does not get on")
+
+    # --- disks ------------------------------------------------------------------------------------
+
+    def _new_disk(self) -> Path:
+        return self.folder / f"disk{self._life_number}"
+
+    def _next_disk(self, disk: Path) -> Path:
+        """Mostly a new machine; sometimes the same disk again, or one from long ago that still has its file."""
+        chance = self.rng.random()
+        if chance < 0.15:
+            self.story.kills["same disk"] += 1
+            return disk
+        if chance < 0.25 and self._old_disk is not None:
+            self.story.kills["old disk"] += 1
+            shutil.rmtree(disk)
+            old, self._old_disk = self._old_disk, None
+            return old
+        if chance < 0.5 and self._old_disk is None:
+            self._old_disk = disk
+        else:
+            shutil.rmtree(disk)
+        return self._new_disk()
+
+    # --- destruction ------------------------------------------------------------------------------
+
+    def _ways(self) -> list[tuple[Callable[[Life], None], int]]:
+        ways: list[tuple[Callable[[Life], None], int]] = [
+            (self._kill_engine, 4), (self._kill_litestream, 3), (self._kill_both, 2), (self._freeze, 1), (self._terminate, 1),
+        ]  # fmt: skip
+        return ways + ([(self._kill_bucket, 2)] if self.bucket else [])
+
+    def _lines(self) -> int:
+        return self.rng.randrange(1, LINES_MAX)
+
+    def _kill_engine(self, life: Life) -> None:
+        self._work(life, self._lines())
+        life.kill()
+        self.story.kills["engine"] += 1
+
+    def _kill_litestream(self, life: Life) -> None:
+        """Many times in one life, and then everything."""
+        for _ in range(self.rng.randrange(1, 6)):
+            self._work(life, self._lines())
+            for pid in life.litestreams():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self.story.kills["litestream"] += 1
+        self._work(life, self._lines())
+        life.kill()
+        self.story.kills["engine"] += 1
+
+    def _kill_both(self, life: Life) -> None:
+        self._work(life, self._lines())
+        pids = [*life.litestreams(), life.process.pid]
+        self.rng.shuffle(pids)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        life.process.wait()
+        self.story.kills["both"] += 1
+
+    def _kill_bucket(self, life: Life) -> None:
+        assert self.bucket is not None
+        self._work(life, self._lines())
+        self.bucket.kill()
+        self.story.kills["bucket"] += 1
+        if self.rng.random() < 0.5:
+            life.kill()
+            self.bucket.start()
+        else:
+            self.bucket.start()
+            self._work(life, self._lines())
+            life.kill()
+        self.story.kills["engine"] += 1
+
+    def _freeze(self, life: Life) -> None:
+        """It stops in the middle, another machine takes over, and it wakes: it must find out by itself, and tell nobody anything."""
+        self._work(life, self._lines())
+        os.kill(life.process.pid, signal.SIGSTOP)
+        self.story.kills["frozen"] += 1
+        other = self._live(self.folder / f"disk{self._life_number}-other")
+        try:
+            self._work(other, self._lines())
+            os.kill(life.process.pid, signal.SIGCONT)
+            life.process.wait(END_S_MAX)
+            self._work(other, 1)
+        finally:
+            life.kill()
+            other.kill()
+
+    def _terminate(self, life: Life) -> None:
+        """A deploy in order: nothing may be left behind, whatever becomes of the disk."""
+        self._work(life, self._lines())
+        assert life.process.stdin is not None
+        life.process.stdin.close()
+        if life.process.wait(END_S_MAX):
+            self.story.broken.append(f"{life.name} did not end in order: {life.said()}")
+        self.story.kills["ended"] += 1
+
+    # --- laws -------------------------------------------------------------------------------------
+
+    def _judge(self, store: Path) -> None:
+        text = self.log.read_text()
+        db = connect(store)
+        runs = {run_id: (status, result) for run_id, status, result in db.execute(Q["runs"])}
+        steps = set(db.execute(Q["steps"]))
+        db.close()
+        story = self.story
+        started = set(re.findall(r"^started (\S+)$", text, re.MULTILINE))
+        results = re.findall(r"^result (\S+) (\d+)$", text, re.MULTILINE)
+        begun = {(run_id, int(seq)) for run_id, seq in re.findall(r"^begin (\S+) (\d+)$", text, re.MULTILINE)}
+        story.started, story.results, story.begun, story.runs = len(started), len(results), len(begun), len(runs)
+        story.lost_starts = len(started - set(runs))
+        story.lost_results = sum(runs.get(run_id) != ("completed", value) for run_id, value in results)
+        story.lost_begins = len(begun - steps)
+        wrong = [run_id for run_id, (status, result) in runs.items() if (status, result) != ("completed", str(value_of(run_id)))]
+        if wrong:
+            story.broken.append(f"{len(wrong)} runs did not end right, {wrong[0]} is {runs[wrong[0]]}")
+        if story.lost and story.durability == "replica":
+            story.broken.append(
+                f"lost although it was confirmed: {story.lost_starts} starts, {story.lost_results} results, {story.lost_begins} steps "
+                f"that were begun and no history knows, such as {sorted(begun - steps)[:1]}"
+            )
+
+
+def chaos(seeds: range) -> Iterator[Count]:
+    """Machines vanish with their disks, Litestream and a real S3 server are killed: what was confirmed must be there."""
+    with tempfile.TemporaryDirectory(prefix="perdure-chaos-") as folder, BucketServer(Path(folder) / "bucket") as bucket:
+        for seed in seeds:
+            place = Path(folder) / f"seed{seed}"
+            place.mkdir()
+            found = Count(f"chaos, seed {seed}")
+            try:
+                story = Chaos(seed, place, bucket.url(f"seed{seed}"), bucket=bucket).conduct(ROUNDS)
+                found.checks, found.crashes = story.started + story.results + story.begun, story.rounds
+                found.broken = "; ".join(story.broken) or None
+            except Exception as error:
+                found.broken = f"{type(error).__name__}: {error}"
+                bucket.start()
+            yield found
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _source() -> str:
+    """Where a child process finds us."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
