@@ -11,6 +11,7 @@ from perdure.cli import main
 
 COMMANDS = [
     "init", "run", "worker", "ls", "show", "tail", "doctor", "check", "send", "pause", "resume", "cancel", "retry", "resolve", "fork",
+    "replica",
 ]  # fmt: skip
 READERS = ["run", "ls", "show", "tail", "doctor", "check"]
 
@@ -24,7 +25,8 @@ def help_of(*words: str) -> str:
 def test_every_command_is_listed_in_a_section() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
     text = help_of()
-    assert [line[:-1] for line in text.splitlines() if line in ("Start:", "Look:", "Steer:", "Mend:")] == ["Start", "Look", "Steer", "Mend"]
+    sections = ["Start", "Look", "Steer", "Mend", "Copy"]
+    assert [line[:-1] for line in text.splitlines() if line[:-1] in sections] == sections
     for name in COMMANDS:
         assert f"\n  {name} " in text
 
@@ -36,7 +38,7 @@ def test_every_command_shows_examples(name: str) -> None:
     assert f"\n    perdure {name}" in text
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "init"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init", "replica")])
 def test_every_command_on_a_store_takes_store(name: str) -> None:
     assert "--store PATH" in help_of(name)
     assert "PERDURE_STORE" in help_of(name)
@@ -55,3 +57,11 @@ def test_every_option_is_explained(name: str) -> None:
 
 def test_version() -> None:
     assert CliRunner().invoke(main, ["--version"]).output == f"perdure {perdure.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["status", "verify", "restore", "detach"])
+def test_the_commands_of_a_replica_teach_too(name: str) -> None:
+    text = help_of("replica", name)
+    assert f"\n    perdure replica {name}" in text
+    assert "--store PATH" in text
+    assert "PERDURE_REPLICA" in text or name == "detach"

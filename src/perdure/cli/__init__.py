@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from perdure import __version__
-from perdure.cli import checking, executing, looking, mending, starting, steering
+from perdure.cli import checking, executing, looking, mending, replica, starting, steering
 from perdure.cli.common import Commands
 
 __all__ = ["main"]
@@ -19,7 +19,7 @@ __all__ = ["main"]
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled, is "
-    "blocked or would be, 2 wrong usage, 3 no such run, 4 the store can't be used.",
+    "blocked or would be, 2 wrong usage, 3 no such run, 4 the store or its replica can't be used.",
 )
 @click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
 def main() -> None:
@@ -35,10 +35,12 @@ def main() -> None:
     """
 
 
-for section, commands in {
+_SECTIONS: dict[str, list[click.Command]] = {
     "Start": [starting.init, executing.run, executing.worker],
     "Look": [looking.ls, looking.show, looking.tail, looking.doctor, checking.check],
     "Steer": [steering.send, steering.pause, steering.resume, steering.cancel],
     "Mend": [mending.retry, mending.resolve, mending.fork],
-}.items():
+    "Copy": [replica.replica],
+}
+for section, commands in _SECTIONS.items():
     main.add_section(section, commands)

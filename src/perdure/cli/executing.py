@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from perdure.api import Call
 from perdure.cli import loading, words
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Snapshot, display_for
+from perdure.cli.replicas import engine_options, replica_options, tell_beginning
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
@@ -48,6 +49,9 @@ class Request:
     again: bool
     as_json: bool
     quiet: bool
+    replica: str | None = None
+    durability: str | None = None
+    fencing: bool = True
 
     @property
     def may_go_on(self) -> bool:
@@ -61,11 +65,12 @@ class Request:
 
     @property
     def store_words(self) -> list[str]:
-        return [] if self.store == "perdure.db" else ["--store", self.store]
+        store = [] if self.store == "perdure.db" else ["--store", self.store]
+        return store if self.replica is None or "PERDURE_REPLICA" in os.environ else [*store, "--replica", self.replica]
 
     @property
     def store_option(self) -> str:
-        return "".join(f" {shlex.quote(word)}" for word in self.store_words)
+        return "" if self.store == "perdure.db" else f" --store {shlex.quote(self.store)}"
 
 
 @click.command(short_help="Run a workflow, or go on with it, showing progress.")
@@ -73,6 +78,7 @@ class Request:
 @click.argument("words", metavar="[ARGS]...", nargs=-1)
 @click.option("--id", "run_id", help="The run's id. Default: made from workflow and arguments, so the same command is the same run.")
 @store_option
+@replica_options
 @click.option("--again", is_flag=True, help="Start another run even if these arguments had one.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -100,9 +106,11 @@ def run(**given: Any) -> None:
 @click.command(short_help="Execute runs until stopped.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @store_option
+@replica_options
+@click.option("--standby", is_flag=True, help="Follow the replica while another engine holds it, and take over when that is gone.")
 @click.option("--grace", default=10.0, show_default=True, metavar="SECONDS", help="How long running steps get to end after a stop.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
-def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool) -> None:
+def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool, standby: bool, **replica: Any) -> None:
     """Execute the runs of a store, with the workflows of these files, until stopped.
 
     Ctrl-C or SIGTERM drains: nothing new begins, running steps get the grace to end and be recorded. What is left
@@ -112,9 +120,13 @@ def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool) -> Non
     Examples:
       perdure worker app.py
       perdure worker flows/*.py --store /var/lib/app/perdure.db
+      perdure worker app.py --replica s3://agents/prod
+      perdure worker app.py --replica s3://agents/prod --standby
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    _execute(_work(files, store, grace, say if not quiet else lambda text: None))
+    if standby and replica["replica"] is None:
+        raise misuse("--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA.")
+    _execute(_work(files, store, grace, quiet, {**engine_options(**replica, quiet=quiet), **({"standby": True} if standby else {})}))
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -131,7 +143,9 @@ async def _run(request: Request) -> int:
     call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)
     with _stop_signals() as stopped:
-        async with Engine(request.store, workflows=list(workflows.values())) as engine:
+        options = engine_options(request.replica, request.durability, request.fencing, request.quiet)
+        async with Engine(request.store, workflows=list(workflows.values()), **options) as engine:
+            tell_beginning(engine, request.quiet)
             run = await _known(engine, request) if call is None else None
             if run is None:
                 call = call or asked_for()
@@ -226,6 +240,8 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
     if progress.status == "waiting" and progress.waiting_for:
         snapshot.waiting = waiting_text(progress.waiting_for)
         snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
+    elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
+        snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"
     elif progress.status == "paused":
         snapshot.waiting, snapshot.hint = "paused", f"perdure resume {run.id}{request.store_option}"
     return snapshot
@@ -283,10 +299,21 @@ def _what_next(info: RunInfo, request: Request) -> str:
 # --- worker ---------------------------------------------------------------------------------------
 
 
-async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[str], None]) -> int:
+async def _work(files: Sequence[str], store: str, grace: float, quiet: bool, options: dict[str, Any]) -> int:
     workflows = loading.workflows_in(files)
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(text)
+
     with _stop_signals() as stopped:
-        async with Engine(store, workflows=list(workflows.values()), close_grace=grace) as engine:
+        engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
+        if not await _opened(engine, stopped):
+            tell("Stopped while another engine held the replica.")
+            return Exit.DONE
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(engine.__aexit__)
+            tell_beginning(engine, quiet, logged=True)
             tell(f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and loses nothing.")
             stop, lost = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(engine.store_lost())
             await asyncio.wait((stop, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -297,6 +324,19 @@ async def _work(files: Sequence[str], store: str, grace: float, tell: Callable[[
             tell(f"Stopping: running steps get {grace:g} s to end. Ctrl-C again stops at once.")
     tell("Stopped. What is left goes on with the next worker.")
     return Exit.DONE
+
+
+async def _opened(engine: Engine, stopped: asyncio.Event) -> bool:
+    """Open the engine, which may have to wait for its replica for long; False if we are asked to stop meanwhile."""
+    opening, stop = asyncio.ensure_future(engine.__aenter__()), asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not opening.done():
+        opening.cancel()
+        await asyncio.wait([opening])
+        return False
+    opening.result()
+    return True
 
 
 # --- both -----------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""What commands that execute with a replica share: its options, the countdown while somebody else holds it, what happened at the start.
+
+Rules: an address stands in the environment or on the command line, a key never on the command line; who waits is told for whom and
+how long at most.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from perdure.cli.common import F, say
+from perdure.runtime.engine import Engine
+
+SAY_EVERY_S = 5.0
+
+address_option = click.option(
+    "--replica", envvar="PERDURE_REPLICA", show_envvar=True, metavar="ADDRESS",
+    help="Where the store is copied to: s3://bucket/prefix?endpoint=URL&region=NAME, or file:///folder.",
+)  # fmt: skip
+
+
+def replica_options(command: F) -> F:
+    """--replica, --durability and --no-fencing for a command."""
+    for option in (
+        click.option("--no-fencing", "fencing", is_flag=True, flag_value=False, default=True,
+                     help="Do without a lease: for a bucket that can't keep one, where you make sure that there is never a second engine."),
+        click.option("--durability", type=click.Choice(["disk", "replica"]),
+                     help="What an answer or an effect waits for. Default: the replica where there is one, else the disk."),
+        address_option,
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def engine_options(replica: str | None, durability: str | None, fencing: bool, quiet: bool) -> dict[str, Any]:
+    """What `Engine` gets for the options of a command."""
+    found: dict[str, Any] = {"durability": durability or ("replica" if replica else "disk")}
+    return {**found, "replica": replica, "fencing": fencing, "on_wait": None if quiet else countdown()} if replica else found
+
+
+def countdown() -> Callable[[Any, float], None]:
+    """Says who holds the lease: on a terminal in one line that is written anew, else now and then."""
+    said_s = 0.0
+
+    def on_wait(row: Any, seconds: float) -> None:
+        nonlocal said_s
+        text = f"The replica is held by {row.who}; it is free when that engine ends, or {seconds:.0f} s after its last sign of life."
+        if sys.stderr.isatty():
+            click.echo(f"\r{text}\033[K", nl=False, err=True)
+        elif time.monotonic() - said_s > SAY_EVERY_S:
+            said_s = time.monotonic()
+            say(text)
+
+    return on_wait
+
+
+def tell_beginning(engine: Engine, quiet: bool, *, logged: bool = False) -> None:
+    """Where the file came from, once the engine is open; not again where the log has said it."""
+    if engine.replica is None or quiet:
+        return
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)  # the countdown, if there was one
+    for line in [] if logged else engine.replica.began:
+        say(line[0].upper() + line[1:] + ".")
+    say(f"Replicating to {engine.replica.address}, in epoch {engine.replica.status().epoch}.")

@@ -1,0 +1,107 @@
+"""What is in a replica, seen from outside: who holds it, which epochs there are, and a copy of any moment of it.
+
+Rules: nothing here takes the lease or writes below the address; a copy is verified before anybody gets it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from pathlib import Path
+
+import msgspec
+
+from perdure.errors import ReplicaEmpty
+from perdure.replica import copies, program
+from perdure.replica.address import Address
+from perdure.replica.bucket import Bucket, open_bucket
+from perdure.replica.lease import NAME, Lease, LeaseRow
+from perdure.store.sealing import Seal
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day)s?(?:\s+ago)?")
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Seen(msgspec.Struct):
+    """A replica from outside. `renewed_s` is how long ago the lease was written, by the bucket's clock and ours."""
+
+    lease: LeaseRow
+    renewed_s: float
+    epochs: list[int]
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds the lease, as far as clocks that differ can tell."""
+        return self.lease.holder is not None and self.renewed_s * 1000 < self.lease.ttl_ms + 2_000
+
+
+async def look(address: Address) -> Seen:
+    """Raises `ReplicaEmpty` where nothing was ever replicated."""
+    bucket = open_bucket(address)
+    row = await Lease(bucket, str(address), ttl_ms=1_000).look()
+    if row is None:
+        raise ReplicaEmpty(str(address))
+    written_ms = max((found.modified_ms for found in await bucket.names("") if found.name == NAME), default=0)
+    epochs = sorted(int(name) for name in await bucket.folders() if name.isdigit())
+    return Seen(row, max(0.0, time.time() - written_ms / 1000), epochs)
+
+
+def moment(text: str, now: dt.datetime) -> dt.datetime:
+    """A moment as people give it: RFC 3339, or "10 minutes ago". Raises `ValueError`.
+
+    >>> moment("2 hours ago", dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)).hour
+    10
+    """
+    ago = _AGO.fullmatch(text.strip().lower())
+    if ago is not None:
+        return now - dt.timedelta(seconds=float(ago[1]) * _UNITS_S[ago[2][0]])
+    at = dt.datetime.fromisoformat(text)
+    return at.astimezone(dt.UTC)
+
+
+async def newest_txid(bucket: Bucket, epoch: int) -> int:
+    """The last transaction of which an object lies in the bucket; its name says so."""
+    found = [re.search(r"-([0-9a-f]{16})\.ltx$", one.name) for one in await bucket.names(f"{epoch:06}")]
+    return max((int(name[1], 16) for name in found if name), default=0)
+
+
+async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, txid: int | None = None, epoch: int | None = None) -> Seal:
+    """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, and verify it.
+
+    Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then nothing is left at the path.
+    """
+    name = program.find()
+    await program.check(name)
+    bucket = open_bucket(address)
+    row = await Lease(bucket, str(address), ttl_ms=1_000).look()
+    newest = epoch is None and at is None and txid is None
+    if epoch is None:
+        epoch = row.base if at is None and row is not None else await _epoch_at(bucket, at, row)
+    if row is None or epoch is None:
+        raise ReplicaEmpty(str(address))
+    place = address.child(f"{epoch:06}")
+    draft = to.with_name(f".{to.name}.restored")
+    copies.discard(draft)
+    try:
+        found = await program.restore(name, place, draft, txid=txid, at=None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+        seal = copies.verified(draft, str(place), row.rows if newest else 0)
+        if newest and found < row.txid:
+            raise copies.lacks(place, row.txid - found)
+        copies.put_in_place(draft, str(to))
+    finally:
+        copies.discard(draft)
+    return seal
+
+
+async def _epoch_at(bucket: Bucket, at: dt.datetime | None, row: LeaseRow | None) -> int | None:
+    """The newest epoch that had begun by then and is one that a restore could have begun from."""
+    base = row.base if row is not None else None
+    if base is None or at is None:
+        return base
+    at_ms = int(at.timestamp() * 1000)
+    for epoch in sorted((int(name) for name in await bucket.folders() if name.isdigit()), reverse=True):
+        times = [found.modified_ms for found in await bucket.names(f"{epoch:06}")]
+        if epoch <= base and times and min(times) <= at_ms:
+            return epoch
+    return None

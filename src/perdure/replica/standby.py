@@ -1,0 +1,120 @@
+"""A standby: a machine that follows a replica, so that it can go on at once when the holder is gone.
+
+Rules: it writes nothing but its own copy; the copy is used only when it has all that is in the bucket at the moment at which the lease is
+ours, and after the same checks as every restore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+from perdure.errors import PerdureError
+from perdure.replica import copies, program
+from perdure.replica.address import Address
+from perdure.replica.archive import newest_txid
+from perdure.replica.bucket import Bucket
+from perdure.replica.lease import LeaseRow
+from perdure.runtime.loops import Loop
+
+log = logging.getLogger("perdure")
+
+LOOK_S, CATCH_UP_S_MAX = 1.0, 5.0
+
+
+class Standby:
+    """Follows the epoch that the lease names, from `start` to `stop`."""
+
+    def __init__(self, address: Address, name: str, bucket: Bucket, copy: Path) -> None:
+        self._address, self._program, self._bucket, self.copy = address, name, bucket, copy
+        self._epoch: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._loop = Loop("standby", self._tick)
+        self._row: LeaseRow | None = None
+
+    def heard(self, row: LeaseRow) -> None:
+        """What the lease says now."""
+        self._row = row
+
+    def start(self) -> None:
+        self._loop.start()
+
+    async def _tick(self) -> float:
+        row = self._row
+        if row is not None and row.base is not None and not (self._runs and row.base == self._epoch):
+            if row.base == self._epoch:
+                log.warning("standby: following has ended and begins again; %s says why", self.copy.with_name("standby.log"))
+            await self._follow(row.base)
+        return LOOK_S
+
+    async def _follow(self, epoch: int) -> None:
+        await self._end()
+        copies.discard(self.copy)
+        self._txid_file.unlink(missing_ok=True)
+        self._epoch = epoch
+        config = self.copy.with_name("standby.litestream.yml")
+        replica = program.replica_settings(self._address.child(f"{epoch:06}"))
+        config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]}))
+        words = ["restore", "-no-expand-env", "-f", "-follow-interval", "500ms", "-config", str(config)]
+        words += ["-o", str(self.copy), str(self.copy)]
+        said = os.open(self.copy.with_name("standby.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *program.leashed(self._program, *words), env=program.environment(),
+                stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said,
+            )  # fmt: skip
+        finally:
+            os.close(said)
+        log.info("standby: following epoch %s of %s", epoch, self._address)
+
+    @property
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def _txid_file(self) -> Path:
+        return self.copy.with_name(self.copy.name + "-txid")
+
+    def txid(self) -> int:
+        """The last transaction that the copy has."""
+        try:
+            return int(self._txid_file.read_text(), 16)
+        except (OSError, ValueError):
+            return 0
+
+    async def caught_up(self, epoch: int) -> int | None:
+        """Wait until the copy has all of this epoch, and end; its last transaction, or None where it did not get there in time."""
+        await self._loop.stop()
+        found = None
+        with contextlib.suppress(TimeoutError, PerdureError):
+            async with asyncio.timeout(CATCH_UP_S_MAX):
+                newest = await newest_txid(self._bucket, epoch)
+                while self._epoch == epoch and self._runs and self.txid() < newest:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                found = self.txid() if self._epoch == epoch and self.txid() >= newest else None
+        await self._end()
+        return found
+
+    async def stop(self) -> None:
+        await self._loop.stop()
+        await self._end()
+
+    async def _end(self) -> None:
+        """SIGTERM, and it leaves the copy whole."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(CATCH_UP_S_MAX):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
