@@ -129,3 +129,15 @@ def test_the_report_holds_everything_and_no_times(tmp_path: Path) -> None:
     assert "| os | 3 |" in text
     assert "| d\\|e.py | no \\| good |" in text
     assert text == survey.render("/somewhere", survey.add_up(found), found)
+
+
+# --- the drill ------------------------------------------------------------------------------------
+
+
+def test_the_drill_loses_a_machine_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = python(tmp_path, str(EXAMPLES / "drill.py"))
+    assert done.returncode == 0, done.stderr
+    assert "Machine A is gone, with its disk." in done.stdout
+    assert "10 receipts, the last one is 'receipt for bill 10'" in done.stdout
+    assert "The bank has seen every bill: True." in done.stdout

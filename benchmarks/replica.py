@@ -1,0 +1,130 @@
+"""What waiting for a bucket costs: steps with `disk` and with `replica`, on a folder and on S3 behind 0, 10 and 50 ms.
+
+One run, alternating: in each round every arm does every scenario once; the table gives medians, and ratios to `disk`. Real Litestream, a
+real S3 server (SeaweedFS) behind a proxy that adds to each request. Usage: `python benchmarks/replica.py --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from perdure import Engine, step, workflow
+from perdure.store.base import MendDue
+from perdure.testing.proxy import Proxy
+from perdure.testing.servers import BucketServer
+
+EFFECTS, LOOKUPS, LOOKUP_S = 30, 100, 0.020
+CROWD, CROWD_STEPS = 100, 8
+DELAYS_MS = (0, 10, 50)
+WHAT = ("round_trip_ms", "effect_ms", "lookups_s", "crowd_steps_per_s")
+
+
+@step
+async def effect(n: int) -> int:
+    return n
+
+
+@step(readonly=True)
+async def lookup(n: int) -> int:
+    await asyncio.sleep(LOOKUP_S)
+    return n
+
+
+@workflow
+async def effects(number: int) -> None:
+    for n in range(number):
+        await effect(n)
+
+
+@workflow
+async def lookups(number: int) -> None:
+    for n in range(number):
+        await lookup(n)
+
+
+async def measure(engine: Engine) -> dict[str, float]:
+    """One round of one arm: milliseconds per effect step in a row, seconds of a chain of lookups, effect steps per second of a crowd."""
+    await engine.run(effects(2))
+    begin_s = time.perf_counter()
+    await engine.run(effects(EFFECTS))
+    effect_s = time.perf_counter()
+    await engine.run(lookups(LOOKUPS))
+    lookup_s = time.perf_counter()
+    await asyncio.gather(*(engine.run(effects(CROWD_STEPS)) for _ in range(CROWD)))
+    end_s = time.perf_counter()
+    return {
+        "round_trip_ms": await round_trip_ms(engine),
+        "effect_ms": (effect_s - begin_s) / EFFECTS * 1000,
+        "lookups_s": lookup_s - effect_s,
+        "crowd_steps_per_s": CROWD * CROWD_STEPS / (end_s - lookup_s),
+    }
+
+
+async def round_trip_ms(engine: Engine) -> float:
+    """One sync of one small commit by Litestream itself, which is what a shared round trip is here."""
+    if engine.replica is None:
+        return 0.0
+    took = []
+    for number in range(9):
+        await engine._parts()[1].ask(MendDue(number))
+        begin_s = time.perf_counter()
+        await engine.replica.sync()
+        took.append((time.perf_counter() - begin_s) * 1000)
+    return statistics.median(took)
+
+
+async def conduct(rounds: int, folder: Path) -> dict[str, dict[str, list[float]]]:
+    """Every arm, `rounds` times, in turn."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with BucketServer(folder / "bucket") as bucket, Proxy(bucket.port) as proxy:
+        os.environ.update(bucket.environment())
+        arms: list[tuple[str, str | None, float]] = [("disk", None, 0.0), ("replica, folder", f"file://{folder}/replica", 0.0)]
+        arms += [(f"replica, S3 + {ms} ms", bucket.url(f"after-{ms}", port=proxy.port), ms) for ms in DELAYS_MS]
+        for number in range(rounds):
+            for name, replica, delay_ms in arms:
+                store = folder / f"{arms.index((name, replica, delay_ms))}.db"
+                options: dict[str, Any] = {"durability": "replica", "replica": replica} if replica else {}
+                proxy.set(delay_ms=delay_ms)
+                async with Engine(store, workflows=[effects, lookups], **options) as engine:
+                    for what, value in (await measure(engine)).items():
+                        found.setdefault(name, {}).setdefault(what, []).append(value)
+                sys.stderr.write(f"round {number + 1} of {rounds}: {name}\n")
+    return found
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Rows of Markdown, with ratios to the first arm."""
+    head = "| | round trip, ms | effect step, ms | chain of lookups, s | against disk | effect steps/s, 100 runs |"
+    rows = [head, "|---|---|---|---|---|---|"]
+    base = statistics.median(found["disk"]["lookups_s"])
+    for name, values in found.items():
+        trip_ms, effect_ms, lookups_s, crowd = (statistics.median(values[what]) for what in WHAT)
+        against = f"{100 * (lookups_s / base - 1):+.1f} %"
+        rows.append(f"| {name} | {trip_ms:.1f} | {effect_ms:.2f} | {lookups_s:.3f} | {against} | {crowd:,.0f} |")
+    return rows
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each arm is measured (default 7)")
+    parser.add_argument("--json", metavar="FILE", help="write every value to FILE")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="perdure-replica-") as folder:
+        found = asyncio.run(conduct(options.rounds, Path(folder)))
+    sys.stdout.write("\n".join(table(found)) + "\n")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
