@@ -231,7 +231,7 @@ class FolderBucket:
         return await self._ask("list", self._names, under)
 
     async def folders(self) -> list[str]:
-        return await self._ask("list", lambda: sorted(path.name for path in self._folder.iterdir() if path.is_dir()))
+        return await self._ask("list", self._folders)
 
     async def delete(self, names: Iterable[str]) -> None:
         await self._ask("delete", self._delete, list(names))
@@ -288,6 +288,9 @@ class FolderBucket:
             if int(old.name.rpartition("#")[2]) < number - 1:
                 old.unlink(missing_ok=True)
         return str(number)
+
+    def _folders(self) -> list[str]:
+        return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
 
     def _names(self, under: str) -> list[Found]:
         found = []

@@ -229,7 +229,7 @@ class Lease:
         if found is None:
             self._tag = None
         elif found[0].holder == self._id:
-            self._tag = found[1]
+            self.row, self._tag = found  # with its beats: a sign of life that has been seen before would be none
         else:
             self._lose(found[0])
 

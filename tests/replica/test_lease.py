@@ -1,0 +1,360 @@
+"""The lease: laws over thousands of seeds with clocks that differ and answers that get lost, and the real thing on a real bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.replica.support import address, bucket, nothing_seen, proxy
+from tests.runtime.support import awaited, environment, until
+
+from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
+from perdure.replica.address import parse
+from perdure.replica.bucket import Bucket, open_bucket
+from perdure.replica.lease import Hold, Lease, LeaseRow, Patience
+from perdure.testing.proxy import Proxy
+
+__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+
+TTL_MS = 1_000
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+
+class World:
+    """The lease object of a bucket that honours conditions, and the true time in milliseconds, which nobody in it knows."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.row, self.tag = LeaseRow(), 0
+
+    def put_if(self, row: LeaseRow, tag: int) -> int | None:
+        if tag != self.tag:
+            return None
+        self.row, self.tag = row, self.tag + 1
+        return self.tag
+
+
+class Machine:
+    """One that wants the lease: its requests take their time each way, answers get lost, it freezes, and its clock began anywhere."""
+
+    def __init__(self, name: str, world: World, dice: random.Random) -> None:
+        self.name, self.world, self.dice = name, world, dice
+        self.offset_ms = dice.randrange(10**9)
+        self.row: LeaseRow | None = None  # what it believes to have written last
+        self.hold = Hold(TTL_MS)
+        self.tag = self.sent_ms = 0
+
+    def clock_ms(self) -> int:
+        return self.offset_ms + self.world.now_ms
+
+    def held(self) -> bool:
+        return self.row is not None and self.hold.left_ms(self.clock_ms()) > 0
+
+    def live(self) -> Iterator[int]:
+        """What it does, for ever; it yields the milliseconds until it goes on."""
+        while True:
+            yield from self._wait_for_it()
+            while self.row is not None:
+                yield self.dice.choice([TTL_MS // 4] * 8 + [3 * TTL_MS])  # the last one: it was frozen
+                yield from self._renew()
+
+    def _wait_for_it(self) -> Iterator[int]:
+        patience = Patience()
+        while self.row is None:
+            yield self._way()
+            seen, tag = self.world.row, self.world.tag
+            yield self._way()
+            if seen.holder == self.name:  # our own write, whose answer had got lost
+                self.row, self.tag = seen, tag
+                self.hold.renewed(self.sent_ms)
+            elif patience.left_ms(seen, self.clock_ms()) == 0:
+                ours = msgspec.structs.replace(seen, holder=self.name, epoch=seen.epoch + 1, beats=seen.beats + 1, ttl_ms=TTL_MS)
+                yield from self._write(ours, tag)
+            else:
+                yield self.dice.choice([50, 250])
+
+    def _renew(self) -> Iterator[int]:
+        assert self.row is not None
+        written = yield from self._write(msgspec.structs.replace(self.row, beats=self.row.beats + 1), self.tag)
+        if written is False:
+            yield self._way()
+            seen, tag = self.world.row, self.world.tag
+            yield self._way()
+            if seen.holder == self.name:
+                self.row, self.tag = seen, tag
+            else:
+                self.row, self.hold = None, Hold(TTL_MS)
+
+    def _write(self, row: LeaseRow, tag: int) -> Generator[int, None, bool | None]:
+        """True: written, False: refused, None: nobody knows."""
+        self.sent_ms = self.clock_ms()
+        yield self._way()
+        written = self.world.put_if(row, tag)
+        yield self._way()
+        if self.dice.random() < 0.15:
+            return None
+        if written is not None:
+            self.row, self.tag = row, written
+            self.hold.renewed(self.sent_ms)
+        return written is not None
+
+    def _way(self) -> int:
+        return self.dice.choice([1, 1, 5, 5, 100, 900])
+
+
+@pytest.mark.parametrize("first_seed", range(0, 3_000, 500))
+def test_there_are_never_two_holders_and_epochs_only_rise(first_seed: int) -> None:
+    takings = 0
+    for seed in range(first_seed, first_seed + 500):
+        dice, world = random.Random(seed), World()
+        machines = [Machine(f"machine {number}", world, dice) for number in range(3)]
+        lives = [machine.live() for machine in machines]
+        due = [(dice.randrange(500), number) for number in range(3)]
+        heapq.heapify(due)
+        while world.now_ms < 30_000:
+            world.now_ms, number = heapq.heappop(due)
+            epoch = world.row.epoch
+            heapq.heappush(due, (world.now_ms + next(lives[number]), number))
+            holders = [machine.name for machine in machines if machine.held()]
+            assert len(holders) <= 1, f"seed {seed} at {world.now_ms} ms: {holders}"
+            assert holders in ([], [world.row.holder]), f"seed {seed} at {world.now_ms} ms: {holders} hold what is {world.row.holder}'s"
+            assert world.row.epoch in (epoch, epoch + 1), f"seed {seed}"
+            takings += world.row.epoch - epoch
+    assert takings > 1_000, "the law was not tried"
+
+
+def test_a_hold_ends_before_anybody_else_may_take_it() -> None:
+    hold, patience = Hold(TTL_MS), Patience()
+    hold.renewed(100)
+    row = LeaseRow(holder="a", beats=1, ttl_ms=TTL_MS)
+    assert patience.left_ms(row, 100) == TTL_MS
+    assert hold.left_ms(100) == TTL_MS - 200
+    assert hold.left_ms(100 + TTL_MS - 200) == 0
+    assert patience.left_ms(row, 100 + TTL_MS - 1) == 1
+    assert patience.left_ms(msgspec.structs.replace(row, beats=2), 100 + TTL_MS) == TTL_MS
+    assert patience.left_ms(LeaseRow(), 0) == 0
+
+
+# --- on a bucket ----------------------------------------------------------------------------------
+
+
+def lease_at(place: str, **options: object) -> Lease:
+    return Lease(open_bucket(parse(place)), place, **{"ttl_ms": TTL_MS, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a lease is tried: the same tests for both kinds of bucket."""
+    return f"file://{tmp_path}/bucket" if request.param == "folder" else str(request.getfixturevalue("address"))
+
+
+@awaited
+async def test_it_is_taken_renewed_released_and_taken_again(place: str) -> None:
+    lease = lease_at(place)
+    assert await lease.look() is None
+    row = await lease.take(store_id="mine")
+    assert (row.epoch, row.base, row.store_id, lease.held()) == (1, None, "mine", True)
+    lease.report(rows=12, txid=3, notes={"lag_s": 0.5})
+    await lease.renew(base=1)
+    await lease.release()
+    assert not lease.held()
+    other = lease_at(place)
+    row = await other.take(store_id="mine")
+    assert (row.epoch, row.base, row.rows, row.txid, row.notes) == (2, 1, 12, 3, {"lag_s": 0.5})
+    with pytest.raises(ReplicaOfAnother, match="is of store mine, and ours is another"):
+        await lease_at(place).take(store_id="another")
+
+
+@awaited
+async def test_a_holder_that_lives_keeps_it_and_one_that_is_silent_loses_it(place: str) -> None:
+    holder, waiter = lease_at(place), lease_at(place)
+    await holder.take(store_id=None)
+    holder.start()
+    with pytest.raises(LeaseHeld, match="is held by pid"):
+        await waiter.take(store_id=None, wait_s=1.5 * TTL_MS / 1000)
+    assert holder.held()
+    await holder._loop.stop()  # as if it were frozen
+    row = await waiter.take(store_id=None)
+    assert row.epoch == 2
+    assert not holder.held()
+    with pytest.raises(ReplicaLeaseLost, match="has taken it, in epoch 2"):
+        await holder.renew()
+    assert holder.lost.done()
+    await holder.release()  # nothing to release, and nothing is written
+    seen = await waiter.look()
+    assert seen is not None
+    assert seen.holder == row.holder
+
+
+@awaited
+async def test_renewals_at_the_same_time_do_not_meet(place: str) -> None:
+    lease = lease_at(place)
+    await lease.take(store_id=None)
+    await asyncio.gather(*(lease.renew() for _ in range(5)), lease.renew(base=1), lease.advance())
+    seen = await lease.look()
+    assert seen is not None
+    assert (seen.beats, seen.base, seen.epoch) == (8, 1, 2)
+
+
+@awaited
+async def test_a_lease_that_somebody_deletes_is_written_again(place: str) -> None:
+    lease = lease_at(place)
+    await lease.take(store_id="mine")
+    await lease._bucket.delete(["lease.json"])
+    await lease.renew(base=1)
+    seen = await lease.look()
+    assert seen is not None
+    assert (seen.epoch, seen.base, seen.store_id) == (1, 1, "mine")
+
+
+@awaited
+async def test_without_an_object_it_goes_on_above_the_newest_epoch_from_one_that_holds_something(place: str) -> None:
+    store = open_bucket(parse(place))
+    await store.put("000007/0000/x.ltx", b"x")
+    row = await lease_at(place).take(store_id=None)
+    assert (row.epoch, row.base) == (8, 7)
+
+
+@awaited
+async def test_rubbish_and_a_newer_format_are_left_alone(place: str) -> None:
+    store = open_bucket(parse(place))
+    for text in (b"no json", b'{"format": 2}', b'{"epoch": "seven"}'):
+        await store.put("lease.json", text)
+        with pytest.raises(ReplicaCorrupt, match="can't be understood"):
+            await lease_at(place).take(store_id=None)
+        found = await store.get("lease.json")
+        assert found is not None
+        assert found.data == text
+
+
+@awaited
+async def test_without_fencing_it_is_the_same_object(place: str) -> None:
+    lease = lease_at(place, fencing=False)
+    await lease.take(store_id=None)
+    await lease.renew(base=1)
+    await lease.release()
+    assert (await lease_at(place, fencing=False).take(store_id=None)).epoch == 2
+
+
+class Losing:
+    """A bucket whose answers to writes get lost, so many in a row; the writes are done."""
+
+    def __init__(self, inner: Bucket, answers: Iterable[bool]) -> None:
+        self._inner, self._lost = inner, iter(answers)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    async def put_new(self, name: str, data: bytes) -> str | None:
+        return self._maybe(await self._inner.put_new(name, data))
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return self._maybe(await self._inner.put_if(name, data, tag))
+
+    def _maybe(self, answer: str | None) -> str | None:
+        if next(self._lost, False):
+            raise ReplicaUnavailable("here", "the answer got lost")
+        return answer
+
+
+@awaited
+async def test_a_write_whose_answer_got_lost_is_known_as_our_own(place: str) -> None:
+    lease = lease_at(place)
+    lease._bucket = Losing(lease._bucket, [True, False, True, False])  # type: ignore[assignment]
+    row = await lease.take(store_id=None)
+    assert row.epoch == 1
+    await lease.renew(base=1)
+    with pytest.raises(ReplicaUnavailable):
+        await lease.renew()
+    await lease.renew()
+    assert lease.held()
+    assert not lease.lost.done()
+
+
+@awaited
+async def test_a_renewal_that_hangs_does_not_keep_it(address: str, proxy: Proxy) -> None:
+    lease = lease_at(address)
+    await lease.take(store_id=None)
+    lease.start()
+    proxy.set("drop")
+    await until(lambda: not lease.held())
+    proxy.set()
+    await until(lease.held)  # nobody had taken it meanwhile
+    assert lease.row.epoch == 1
+    await lease.release()
+
+
+@awaited
+async def test_old_epochs_are_swept_and_never_the_base_or_ours(place: str) -> None:
+    store = open_bucket(parse(place))
+    for epoch in (1, 2, 3, 4):
+        await store.put(f"{epoch:06}/0000/x.ltx", b"x")
+    lease = lease_at(place)
+    await store.put("lease.json", msgspec.json.encode(LeaseRow(epoch=4, base=3)))
+    await lease.take(store_id=None)
+    now_ms = time.time_ns() // 1_000_000
+    assert await lease.sweep(3_600_000, now_ms) == []
+    assert await lease.sweep(3_600_000, now_ms + 7_200_000) == [1, 2]
+    assert {found.name[:6] for found in await store.names("")} == {"000003", "000004", "lease."}
+
+
+_RACER = """
+import asyncio, sys
+from perdure.replica.address import parse
+from perdure.replica.bucket import open_bucket
+from perdure.replica.lease import Lease
+
+async def main():
+    lease = Lease(open_bucket(parse(sys.argv[1])), "here", ttl_ms=60_000)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    row = await lease.take(store_id=None, wait_s=0)
+    print("took", row.epoch, flush=True)
+    sys.stdin.readline()
+
+try:
+    asyncio.run(main())
+except Exception as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_once(place: str) -> None:
+    racers = [
+        subprocess.Popen([sys.executable, "-c", _RACER, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        for _ in range(4)
+    ]
+    try:
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdin is not None
+            assert racer.stdout.readline() == "ready\n"
+        for racer in racers:
+            racer.stdin.write("go\n")  # type: ignore[union-attr]
+            racer.stdin.flush()  # type: ignore[union-attr]
+        words = [racer.stdout.readline().strip() for racer in racers]  # type: ignore[union-attr]
+        assert sorted(words) == ["LeaseHeld"] * 3 + ["took 1"]
+        winner = racers[words.index("took 1")]
+        winner.kill()
+        winner.wait()
+        row = asyncio.run(_take_at_once(place))
+        assert row.epoch == 2
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+
+
+async def _take_at_once(place: str) -> LeaseRow:
+    """The dead one's lease would last for a minute."""
+    return await lease_at(place).take(store_id=None, wait_s=5)
