@@ -74,7 +74,8 @@ def set_aside(path: str, mark: str) -> str:
 def put_in_place(copy: Path, path: str) -> None:
     """Make a verified copy the store at a path where nothing is."""
     db = apsw.Connection(str(copy))
-    db.pragma("wal_checkpoint(TRUNCATE)")
+    db.pragma("schema_version")  # a connection that has read nothing does not know of the WAL
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     db.close()
     with open(copy, "rb") as file:
         os.fsync(file.fileno())
@@ -110,7 +111,7 @@ def unsealed(copy: Path) -> None:
     db = apsw.Connection(str(copy))
     try:
         db.execute(Q["unseal"])
-        db.pragma("wal_checkpoint(TRUNCATE)")
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         db.close()
 

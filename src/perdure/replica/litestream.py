@@ -136,6 +136,7 @@ class Litestream:
             self._listening.clear()
             if self._stopping:
                 return
+            self._thread.submit(self._hang_up)  # whoever comes next speaks to the next one
             if asyncio.get_running_loop().time() - began_s > RESTART_S_MAX:
                 wait_s = RESTART_S_MIN
             self.restarts += 1

@@ -76,7 +76,13 @@ class Life:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.wait(None)
+
+    def wait(self, s_max: float | None) -> int:
+        """Close its input, which asks it to end, and give its exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(s_max)
 
     def said(self) -> str:
         return self._said.read_text(errors="replace")[-2_000:]
@@ -114,10 +120,8 @@ class Chaos:
             self.story.rounds += 1
             disk = self._next_disk(disk)
         life = self._live(disk)
-        assert life.process.stdin is not None
-        life.process.stdin.close()
         try:
-            code = life.process.wait(END_S_MAX)
+            code = life.wait(END_S_MAX)
         except subprocess.TimeoutExpired:
             life.kill()
             code = -9
@@ -214,7 +218,7 @@ class Chaos:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        life.process.wait()
+        life.wait(None)
         self.story.kills["both"] += 1
 
     def _kill_bucket(self, life: Life) -> None:
@@ -249,9 +253,7 @@ class Chaos:
     def _terminate(self, life: Life) -> None:
         """A deploy in order: nothing may be left behind, whatever becomes of the disk."""
         self._work(life, self._lines())
-        assert life.process.stdin is not None
-        life.process.stdin.close()
-        if life.process.wait(END_S_MAX):
+        if life.wait(END_S_MAX):
             self.story.broken.append(f"{life.name} did not end in order: {life.said()}")
         self.story.kills["ended"] += 1
 

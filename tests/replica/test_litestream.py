@@ -1,0 +1,190 @@
+"""Litestream as a part of ours: found, started privately, heard, started again, and gone when we are gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.runtime.support import awaited, environment, until
+
+from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.replica import program
+from perdure.replica.address import parse
+from perdure.replica.litestream import Litestream
+
+
+def database(path: Path) -> apsw.Connection:
+    db = apsw.Connection(str(path))
+    for name, value in (("journal_mode", "wal"), ("wal_autocheckpoint", 0)):
+        db.pragma(name, value)
+    db.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER)")
+    return db
+
+
+def litestream_of(tmp_path: Path) -> Litestream:
+    (tmp_path / "side").mkdir(mode=0o700, exist_ok=True)
+    return Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/replica/000001"), tmp_path / "side", program.find())
+
+
+@awaited
+async def test_it_copies_what_is_committed_and_can_be_restored_at_any_transaction(tmp_path: Path) -> None:
+    db = database(tmp_path / "a.db")
+    litestream = litestream_of(tmp_path)
+    await litestream.start()
+    positions = []
+    for n in range(5):
+        db.execute("INSERT INTO t VALUES (?)", (n,))
+        positions.append(await litestream.sync())
+    assert all(one.replicated >= one.txid for one in positions)
+    assert litestream.state == "replicating"
+    await litestream.stop()
+    assert litestream.state == "stopped"
+    address = parse(f"file://{tmp_path}/replica/000001")
+    for name, txid, rows in (("all.db", None, 5), ("some.db", positions[2].txid, 3)):
+        found = await program.restore(program.find(), address, tmp_path / name, txid=txid)
+        assert found == (txid or positions[-1].txid)
+        assert apsw.Connection(str(tmp_path / name)).execute("SELECT count(*) FROM t").get == rows
+    with pytest.raises(ReplicaUnavailable, match="does not answer"):
+        await program.restore(program.find(), parse(f"file://{tmp_path}/nothing"), tmp_path / "none.db")
+
+
+@awaited
+async def test_its_socket_is_private_and_its_configuration_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    database(tmp_path / "a.db")
+    litestream = litestream_of(tmp_path)
+    await litestream.start()
+    folder = Path(litestream._folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
+    told = [path.read_text(errors="replace") for path in (tmp_path / "side").rglob("*") if path.is_file()]
+    told.append(Path(f"/proc/{litestream.pid}/cmdline").read_text())
+    told += litestream.lines
+    assert "hush-hush" not in "".join(told)
+    await litestream.stop()
+    assert not folder.exists()
+
+
+@awaited
+async def test_it_is_started_again_and_says_so(tmp_path: Path) -> None:
+    db = database(tmp_path / "a.db")
+    litestream = litestream_of(tmp_path)
+    await litestream.start()
+    await litestream.sync()
+    for n in range(3):
+        assert litestream.pid is not None
+        os.kill(litestream.pid, signal.SIGKILL)
+        await until(lambda: litestream.state == "failing")
+        assert "litestream ended; it is started again" in litestream.reason
+        db.execute("INSERT INTO t VALUES (?)", (n,))
+        position = await litestream.sync()
+        assert position.replicated >= position.txid
+        assert litestream.restarts == n + 1
+    assert any("control socket listening" in line for line in litestream.lines)
+    await litestream.stop()
+
+
+@awaited
+async def test_a_start_that_cannot_succeed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.litestream.START_S_MAX", 0.5)
+    sick = tmp_path / "sick"
+    sick.write_text("#!/bin/sh\necho 'the disk has gone' >&2\nexit 1\n")
+    sick.chmod(0o755)
+    database(tmp_path / "a.db")
+    (tmp_path / "side").mkdir()
+    litestream = Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/r"), tmp_path / "side", str(sick))
+    with pytest.raises(ReplicaUnavailable, match=r"litestream does not start.*the disk has gone"):
+        await litestream.start()
+
+
+_PARENT = """
+import asyncio, sys
+from pathlib import Path
+from perdure.replica import program
+from perdure.replica.address import parse
+from perdure.replica.litestream import Litestream
+
+async def main():
+    side = Path(sys.argv[1])
+    litestream = Litestream(str(side.parent / "a.db"), parse(f"file://{side.parent}/replica"), side, program.find())
+    await litestream.start()
+    print(litestream.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_it_dies_with_us(tmp_path: Path) -> None:
+    database(tmp_path / "a.db")
+    (tmp_path / "side").mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path / "side")], stdout=subprocess.PIPE, env=environment())
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    handle = os.pidfd_open(pid)
+    parent.kill()
+    parent.communicate()
+    import select
+
+    assert select.select([handle], [], [], 20)[0], "it lives on"
+    os.close(handle)
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_who_is_named_wins_then_the_path_then_what_pip_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PERDURE_LITESTREAM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program.find() == str(Path(sys.executable).parent / "litestream")
+    (tmp_path / "bin").mkdir()
+    on_path = script(tmp_path / "litestream", "echo 0.5.17")
+    assert program.find() == on_path
+    named = script(tmp_path / "bin" / "mine", "echo 0.5.17")
+    monkeypatch.setenv("PERDURE_LITESTREAM", named)
+    assert program.find() == named
+    for wrong in (tmp_path / "none", tmp_path / "bin"):
+        monkeypatch.setenv("PERDURE_LITESTREAM", str(wrong))
+        with pytest.raises(LitestreamMissing, match="PERDURE_LITESTREAM names"):
+            program.find()
+
+
+@awaited
+async def test_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await program.check(script(tmp_path / "new", "echo v0.6.0")) == "v0.6.0"
+    for number, text in enumerate(("echo 0.5.16", "echo v0.3.13")):
+        with pytest.raises(LitestreamTooOld, match=r"0\.5\.17 or later"):
+            await program.check(script(tmp_path / f"old{number}", text))
+    for number, text in enumerate(("echo hello", "exit 1", "echo 0.5.17; exit 1")):
+        with pytest.raises(LitestreamMissing, match="does not say which version"):
+            await program.check(script(tmp_path / f"odd{number}", text))
+    monkeypatch.setattr(program, "VERSION_S_MAX", 0.2)
+    with pytest.raises(LitestreamMissing, match="can't be executed"):
+        await program.check(script(tmp_path / "hangs", "exec sleep 60"))
+
+
+def test_a_bundle_of_certificates_reaches_it_by_the_name_that_it_understands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/bundle.pem")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    found = program.environment()
+    assert "AWS_CA_BUNDLE" not in found
+    assert found["SSL_CERT_FILE"] == "/etc/bundle.pem"
+
+
+def test_last_words() -> None:
+    assert program.last_words("") == ""
+    assert program.last_words("a\n b \n\n") == "b"
+    assert program.last_words('time=2026-11-23T11:31:13.784Z level=ERROR msg="no way" error="it is gone"\n') == "no way: it is gone"
