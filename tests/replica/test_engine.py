@@ -106,10 +106,13 @@ async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed
         return await fails_once()
 
     async with engine_of(tmp_path / "a.db", address, workflows=[tries]) as engine:
-        run = await engine.start(tries())
+        starting = asyncio.create_task(engine.start(tries(), id="t"))  # its answer may have to wait, too
+        await until(lambda: effects)
+        run = await engine.get("t")
         await grown(run, lambda event: "attempt" in event.kind)
         assert effects == ["attempt"]
         proxy.set()
+        await starting
         assert await run.result() == "done"
 
 

@@ -8,6 +8,7 @@ one from somebody else's; a folder has the same meanings as a bucket, without lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterable
@@ -293,13 +294,14 @@ class FolderBucket:
         return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
 
     def _names(self, under: str) -> list[Found]:
-        found = []
+        found: dict[str, Found] = {}  # by name: of two versions the newer one stays
         for path in sorted((self._folder / under).rglob("*")) if (self._folder / under).is_dir() else []:
-            if path.is_file():
-                about = path.stat()
-                name = str(path.relative_to(self._folder)).rpartition("#")[0] or str(path.relative_to(self._folder))
-                found.append(Found(name, about.st_size, about.st_mtime_ns // 1_000_000))
-        return found
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    about = path.stat()
+                    name = str(path.relative_to(self._folder)).rpartition("#")[0] or str(path.relative_to(self._folder))
+                    found[name] = Found(name, about.st_size, about.st_mtime_ns // 1_000_000)
+        return list(found.values())
 
     def _delete(self, names: list[str]) -> None:
         for name in names:

@@ -86,6 +86,7 @@ class Replica:
         self._sweeps = Loop("replica-sweep", self._sweep)
         self._drills = Loop("replica-drill", self._drill)
         self.store_id: str | None = None
+        self._counted = (0, 0.0)  # rows in the file at a time, not confirmed yet
         self._looks, self._local_bytes, self._rows, self._txid = 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
         self._drilling, self._drill_due = asyncio.Lock(), False  # the start has just restored or compared
@@ -317,16 +318,16 @@ class Replica:
 
     async def _look(self) -> float:
         """Every second: copy what nobody waits for, and measure."""
-        rows = self._rows_now()
         if self._litestream is None:  # it could not be started for the new epoch
             await self._start_litestream()
-        if not self._barrier.passed():
+        if self._barrier.lag_s() > WATCH_S / 2:  # else others keep it going, and a round more would only be in their way
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._barrier.wait()
-                self._rows = rows
-        else:
-            self._rows = rows
+        rows, counted_s = self._counted
+        if self._barrier.passed() or self._barrier.confirmed_s > counted_s:
+            self._rows = max(self._rows, rows)
+        self._counted = self._rows_now(), asyncio.get_running_loop().time()
         if self._looks % SIZE_EVERY == 0:
             self._local_bytes = await asyncio.to_thread(_size_of, self.path + "-wal", self._side / "litestream")
             await self._see_to_the_disk()

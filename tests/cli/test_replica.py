@@ -1,0 +1,205 @@
+"""The commands of a replica, in real processes over a folder: what a person reads, what is made, which exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.runtime.support import environment
+
+APP = """
+from perdure import receive, step, workflow
+
+@step
+def greet(name: str) -> str:
+    return f"hello {name}"
+
+@workflow
+async def hello(name: str) -> str:
+    return await greet(name)
+
+@workflow
+async def patient(name: str) -> str:
+    return await greet(await receive("nickname", str))
+"""
+
+
+class Place:
+    """A folder with an app, a store and a bucket, and the command in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "app.py").write_text(APP)
+        self.address = f"file://{folder}/bucket"
+
+    def environment(self) -> dict[str, str]:
+        return {**environment(), "PERDURE_REPLICA": self.address, "PERDURE_STORE": str(self.folder / "a.db"), "COLUMNS": "200"}
+
+    def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "perdure.cli", *words]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment(), text=True, capture_output=True, timeout=60, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def perdure_without_replica(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        address, self.address = self.address, ""
+        try:
+            return self.perdure(*words, code=code)
+        finally:
+            self.address = address
+
+    def worker(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "perdure.cli", "worker", "app.py", *words]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+
+    def lose_disk(self) -> None:
+        for path in self.folder.glob("a.db*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def said(process: subprocess.Popen[str], words: str) -> str:
+    """Read what it says until it has said that."""
+    assert process.stderr is not None
+    text = ""
+    for line in process.stderr:
+        text += line
+        if re.search(words, line):
+            return text
+    raise AssertionError(f"it never said {words!r}, but:\n{text}")
+
+
+def test_a_run_with_a_replica_survives_its_disk(place: Place) -> None:
+    first = place.perdure("run", "app.py:hello", "Ada", "--id", "h")
+    assert first.stdout == "hello Ada\n"
+    assert f"Replicating to {place.address}, in epoch 1." in first.stderr
+    place.lose_disk()
+    again = place.perdure("run", "app.py:hello", "Ada", "--id", "h")
+    assert again.stdout == "hello Ada\n"
+    assert "Restored " in again.stderr
+    assert "this is its recorded result" in again.stderr
+
+
+def test_status_verify_and_restore_tell_what_there_is(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "h")
+    text = place.perdure("replica", "status").stdout
+    assert re.search(r"^held by +nobody: the last engine let go of it in order$", text, re.MULTILINE)
+    assert re.search(r"^lag +0 s, 0 transactions, 0 bytes$", text, re.MULTILINE)
+    facts = json.loads(place.perdure("replica", "status", "--json").stdout)
+    assert (facts["address"], facts["epoch"], facts["restores_from"], facts["held_by"]) == (place.address, 1, 1, None)
+    assert "The copy is good: 4 rows of history, all of them in " in place.perdure("replica", "verify").stdout
+    place.lose_disk()
+    assert "no local store of it to compare with" in place.perdure("replica", "verify").stdout
+    assert "1 runs, 4 rows of history" in place.perdure("replica", "restore", "-o", "copy.db").stdout
+    assert "hello Ada" in place.perdure("show", "h", "--store", "copy.db").stdout
+    assert "hello Bob" in place.perdure_without_replica("run", "app.py:hello", "Bob", "--store", "copy.db").stdout
+
+
+def test_a_moment_is_restored_by_time_and_by_transaction(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    txid = json.loads(place.perdure("replica", "status", "--json").stdout)["txid"]
+    place.perdure("run", "app.py:hello", "Bob", "--id", "b")
+    place.perdure("replica", "restore", "-o", "before.db", "--at", f"1/{txid}")
+    assert [run["id"] for run in json.loads(place.perdure("ls", "--store", "before.db", "--json").stdout)] == ["a"]
+    place.perdure("replica", "restore", "-o", "now.db", "--at", "0 seconds ago")
+    assert len(json.loads(place.perdure("ls", "--store", "now.db", "--json").stdout)) == 2
+    assert "nothing that could be restored" in place.perdure("replica", "restore", "-o", "x.db", "--at", "1 hour ago", code=4).stderr
+    assert "is no moment" in place.perdure("replica", "restore", "-o", "x.db", "--at", "soon", code=2).stderr
+    assert "nothing is overwritten" in place.perdure("replica", "restore", "-o", "now.db", code=2).stderr
+    assert not (place.folder / "x.db").exists()
+
+
+def test_a_copy_that_cannot_be_trusted_is_code_1_and_leaves_no_file(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    objects = sorted((place.folder / "bucket" / "000001" / "ltx" / "0").glob("*.ltx"))
+    objects[-1].unlink()
+    assert "can't be trusted: it lacks" in place.perdure("replica", "verify", code=1).stderr
+    place.perdure("replica", "restore", "-o", "copy.db", code=4)
+    assert not list(place.folder.glob("*copy.db*"))
+
+
+def test_what_is_not_there_or_not_named_is_said(place: Place) -> None:
+    assert "has nothing that could be restored" in place.perdure("replica", "status", code=4).stderr
+    place.address = ""
+    assert "No replica is named" in place.perdure("replica", "status", code=2).stderr
+    place.address = "s3://key:secret@bucket/x"
+    text = place.perdure("replica", "status", code=2).stderr
+    assert "holds credentials" in text
+    assert "secret@" not in text
+    place.address = ""
+    assert "--standby follows a replica" in place.perdure("worker", "app.py", "--standby", code=2).stderr
+
+
+def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    old = place.worker()
+    said(old, "^Executing ")
+    status = json.loads(place.perdure("replica", "status", "--json").stdout)
+    assert status["held"]
+    assert f"pid {old.pid} on " in status["held_by"]
+    assert "An engine holds the replica" in place.perdure("replica", "detach", "--yes", code=2).stderr
+    new = place.worker("--store", str(place.folder / "b.db"), "--standby")
+    said(new, f"is held by pid {old.pid} on .*; it is free when that engine ends")
+    old.send_signal(signal.SIGTERM)
+    assert "Stopped. What is left goes on with the next worker." in said(old, "^Stopped")
+    assert old.wait() == 0
+    text = said(new, "^Executing ")
+    assert "in epoch 3." in text
+    assert "restored" in text
+    assert "hello Ada" in place.perdure("show", "a", "--store", str(place.folder / "b.db"), "--json").stdout
+    for process in (old, new):
+        process.terminate()
+        process.communicate()
+    assert new.returncode == 0
+
+
+def test_a_worker_that_waits_may_be_stopped(place: Place) -> None:
+    old = place.worker()
+    said(old, "^Executing ")
+    new = place.worker("--store", str(place.folder / "b.db"))
+    said(new, "is held by pid")
+    new.send_signal(signal.SIGTERM)
+    assert "Stopped while another engine held the replica." in said(new, "^Stopped")
+    assert new.wait() == 0
+    old.terminate()
+    old.communicate()
+    new.communicate()
+
+
+def test_a_holder_that_has_died_elsewhere_is_shown_as_silent(place: Place) -> None:
+    worker = place.worker()
+    said(worker, "^Executing ")
+    worker.kill()
+    worker.communicate()
+    lease = max((place.folder / "bucket").glob("lease.json#*"))
+    os.utime(lease, (1_000_000_000, 1_000_000_000))
+    text = place.perdure("replica", "status", code=4).stdout
+    assert "but silent for" in text
+    assert "the next engine takes over" in text
+
+
+def test_detached_it_is_a_plain_store(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    assert "is replicated to" in place.perdure_without_replica("run", "app.py:hello", "Bob", code=4).stderr
+    assert "is a plain store now" in place.perdure("replica", "detach", "--yes").stderr
+    assert "hello Bob" in place.perdure_without_replica("run", "app.py:hello", "Bob").stdout
+    assert "is not replicated" in place.perdure("replica", "detach", "--yes").stderr
+
+
+def test_doctor_names_the_replica(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    facts = json.loads(place.perdure("doctor", "--json").stdout)
+    assert facts["replica"] == {"address": place.address, "epoch": 1, "history_rows": 4}
