@@ -202,4 +202,7 @@ def test_detached_it_is_a_plain_store(place: Place) -> None:
 def test_doctor_names_the_replica(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     facts = json.loads(place.perdure("doctor", "--json").stdout)
-    assert facts["replica"] == {"address": place.address, "epoch": 1, "history_rows": 4}
+    told = facts["replica"]
+    assert (told["address"], told["epoch"], told["history_rows"], told["held_by"], told["lag_s"]) == (place.address, 1, 4, None, 0)
+    (place.folder / "bucket").rename(place.folder / "elsewhere")
+    assert "has nothing that could be restored" in place.perdure("doctor").stdout

@@ -57,6 +57,16 @@ async def test_a_wrong_key(tmp_path: Path, address: str, monkeypatch: pytest.Mon
     await refused(tmp_path / "a.db", address, BucketDenied, "does not let us .*credentials come from AWS_ACCESS_KEY_ID")
 
 
+@pytest.mark.parametrize("what", ["read", "write", "list", "delete"])
+def test_a_missing_permission(tmp_path: Path, address: str, proxy: Proxy, what: str) -> None:
+    @awaited
+    async def main() -> None:
+        proxy.set(deny=[what])
+        await refused(tmp_path / "a.db", address, BucketDenied, f"does not let us {what}: .*It needs to read, write, list and delete")
+
+    main()
+
+
 @awaited
 async def test_an_unreachable_bucket(tmp_path: Path, address: str, proxy: Proxy) -> None:
     proxy.set("refuse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -135,6 +136,26 @@ def test_it_dies_with_us(tmp_path: Path) -> None:
 
     assert select.select([handle], [], [], 20)[0], "it lives on"
     os.close(handle)
+
+
+@awaited
+async def test_one_that_was_left_over_is_ended_before_another_begins(tmp_path: Path) -> None:
+    """As after a kill of the engine on a system that does not end children with their parents."""
+    database(tmp_path / "a.db")
+    first, second = litestream_of(tmp_path), litestream_of(tmp_path)
+    await first.start()
+    await first.sync()
+    first._stopping = True  # nobody looks after it any more
+    folder, pid = first._folder, first.pid
+    await second.start()
+    assert second.pid != pid
+    assert not Path(folder).exists()
+    assert first._task is not None
+    await asyncio.wait([first._task])
+    assert (await second.sync()).replicated > 0
+    await second.stop()
+    first._hang_up()
+    first._thread.shutdown()
 
 
 # --- the program ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.cli import tree, words
 from perdure.cli.common import Exit, json_option, json_or_text, print_json, run_argument, say, store_option, with_engine, with_run
+from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
 from perdure.runtime.engine import Engine
 from perdure.runtime.views import HistoryEvent, RunInfo
@@ -190,6 +191,8 @@ def doctor(store: str, as_json: bool) -> None:
       perdure doctor --store /var/lib/app/perdure.db --json
     """
     facts = with_engine(store, lambda engine: engine.doctor())
+    if "replica" in facts:
+        facts["replica"] |= seen_from_outside(facts["replica"]["address"])
     if as_json:
         print_json(facts)
     else:

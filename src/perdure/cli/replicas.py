@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import F, say
+from perdure.cli.common import F, run_async, say
+from perdure.errors import PerdureError
 from perdure.runtime.engine import Engine
 
 SAY_EVERY_S = 5.0
@@ -41,6 +42,19 @@ def engine_options(replica: str | None, durability: str | None, fencing: bool, q
     """What `Engine` gets for the options of a command."""
     found: dict[str, Any] = {"durability": durability or ("replica" if replica else "disk")}
     return {**found, "replica": replica, "fencing": fencing, "on_wait": None if quiet else countdown()} if replica else found
+
+
+def seen_from_outside(address: str) -> dict[str, Any]:
+    """What the lease says of a replica, for `doctor`; one that can't be reached is a fact, too."""
+    from perdure.replica import archive  # only stores with a replica need it
+    from perdure.replica.address import parse
+
+    try:
+        seen = run_async(archive.look(parse(address)))
+    except PerdureError as error:
+        return {"state": "unknown", "reason": str(error)}
+    found = {name: seen.lease.notes.get(name) for name in ("state", "reason", "lag_s", "lag_transactions", "local_bytes", "drill")}
+    return {"held_by": seen.lease.who if seen.held else None, **{name: value for name, value in found.items() if value not in (None, "")}}
 
 
 def countdown() -> Callable[[Any, float], None]:

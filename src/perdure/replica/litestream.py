@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,8 +63,10 @@ class Litestream:
 
     async def start(self) -> None:
         """Begin anew, with a snapshot of the whole file, and come back when it listens. Raises `ReplicaUnavailable`."""
+        await asyncio.to_thread(self._end_leftover)
         shutil.rmtree(self._side / "litestream", ignore_errors=True)
         self._folder = tempfile.mkdtemp(prefix="perdure-")  # a socket's path must be short
+        (self._side / "socket").write_text(self._folder)
         config = self._side / "litestream.yml"
         config.write_bytes(msgspec.json.format(msgspec.json.encode(self._configuration())))  # JSON is YAML
         self._say("starting", "")
@@ -75,6 +78,22 @@ class Litestream:
             reason = self.reason or "it has not begun to listen"
             await self.stop()
             raise ReplicaUnavailable(str(self._address), f"litestream does not start: {reason}") from None
+
+    def _end_leftover(self) -> None:
+        """Of an engine that was killed where no system ends a child with its parent: two on one file would lose what they copy."""
+        try:
+            folder = (self._side / "socket").read_text()
+        except OSError:
+            return
+        with contextlib.suppress(OSError, http.client.HTTPException, msgspec.DecodeError, KeyError):
+            while True:  # until nobody answers there any more
+                with contextlib.closing(_OverSocket(os.path.join(folder, "control"), 2)) as control:
+                    control.request("GET", "/info")
+                    pid = msgspec.json.decode(control.getresponse().read())["pid"]
+                log.warning("a litestream that was left over from another engine is ended: pid %s", pid)
+                os.kill(pid, 9)
+                time.sleep(0.02)
+        shutil.rmtree(folder, ignore_errors=True)
 
     async def stop(self, *, at_once: bool = False) -> None:
         """End the process; what it has not copied by then stays local. Without a bucket it does not end by itself: then `at_once`."""
@@ -242,7 +261,7 @@ class _OverSocket(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock = socket.socket(socket.AF_UNIX)  # from here on `close` closes it, also when nobody listens
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 

@@ -17,7 +17,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Literal, NoReturn, Self, get_args
 
 from perdure.testing.servers import HOST, free_ports
@@ -26,6 +26,9 @@ Fault = Literal["drop", "cut", "cut-answers", "refuse", "500", "503"]
 HEAD_BYTES_MAX, PIECE_BYTES = 1 << 20, 1 << 16
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _END = b"\r\n\r\n"
+_WORDS = {
+    "403": ("AccessDenied", "Forbidden"), "500": ("InternalError", "Internal Server Error"), "503": ("SlowDown", "Service Unavailable"),
+}  # fmt: skip
 _GONE = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 
@@ -41,6 +44,7 @@ class Proxy:
       first line where it has none, for a client may take a head without an end for one
     - `"refuse"`: nothing listens
     - `"500"`, `"503"`: this is the answer; nothing is passed on
+    - `deny`: some of "read", "write", "list" and "delete" are answered with 403, as by a policy
     """
 
     def __init__(self, to_port: int) -> None:
@@ -51,6 +55,7 @@ class Proxy:
         self.waiting_max = 0  # as many have waited for their answers at one time
         self._waiting = 0
         self._fault: Fault | None = None
+        self.denied: frozenset[str] = frozenset()
         self._delay_s = 0.0
         self._open: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Event()
@@ -59,10 +64,11 @@ class Proxy:
 
     # --- for the test's thread --------------------------------------------------------------------
 
-    def set(self, fault: Fault | None = None, *, delay_ms: float = 0.0) -> None:
+    def set(self, fault: Fault | None = None, *, delay_ms: float = 0.0, deny: Collection[str] = ()) -> None:
         """Behave like this from now on; without arguments, well."""
         if fault is not None and fault not in get_args(Fault):
             raise ValueError(f"There is no fault {fault!r}: choose one of {', '.join(get_args(Fault))}.")
+        self.denied = frozenset(deny)
         self._do(self._set(fault, delay_ms / 1000))
 
     def wait_for_requests(self, number: int, timeout_s: float = 30.0) -> bool:
@@ -129,8 +135,8 @@ class Proxy:
                 self._note_arrival()
                 try:
                     await asyncio.sleep(self._delay_s)
-                    if self._fault in ("500", "503"):
-                        await _answer(self._fault, head, reader, writer)
+                    if (status := self._refusal(head)) is not None:
+                        await _answer(status, head, reader, writer)
                         continue
                     await self._suffer(writer)
                     server = server or await asyncio.open_connection(HOST, self.to_port, limit=HEAD_BYTES_MAX)
@@ -146,6 +152,12 @@ class Proxy:
             self._open.discard(writer)
             for one in (writer, *([server[1]] if server else [])):
                 one.close()
+
+    def _refusal(self, head: bytes) -> str | None:
+        """The status to answer with, where the request is not to be passed on."""
+        if self._fault in ("500", "503"):
+            return self._fault
+        return "403" if _kind(head) in self.denied else None
 
     def _note_arrival(self) -> None:
         self._waiting += 1
@@ -237,12 +249,20 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _answer(status: Literal["500", "503"], head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _kind(head: bytes) -> str:
+    """What a request wants: list, read, write or delete."""
+    method, target, _ = head.split(b" ", 2)
+    if method == b"DELETE" or (method == b"POST" and b"delete" in target):
+        return "delete"
+    return "write" if method in (b"PUT", b"POST") else "list" if b"list-type" in target else "read"
+
+
+async def _answer(status: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """S3's own words for it. The body is read first: to close on unread data would take the answer away."""
     if _field(head, b"expect") is not None:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     await _copy(reader, None, int(_field(head, b"content-length") or 0))
-    code, reason = ("InternalError", "Internal Server Error") if status == "500" else ("SlowDown", "Service Unavailable")
+    code, reason = _WORDS[status]
     text = b"" if head.startswith(b"HEAD ") else f"<Error><Code>{code}</Code><Message>{reason}</Message></Error>".encode()
     writer.write(f"HTTP/1.1 {status} {reason}\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
     await writer.drain()
