@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, long_text, lookups, nothing_seen, proxy, two_effects
-from tests.runtime.support import awaited, until
+from tests.runtime.support import awaited, reached, until
 
 import perdure
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
@@ -207,6 +207,45 @@ async def test_a_local_file_that_went_another_way_is_set_aside(tmp_path: Path, a
     async with engine_of(store, address) as engine:
         assert {info.id for info in await engine.runs()} == {"a", "theirs"}
     assert list(tmp_path.glob("a.db.aside-epoch-1"))
+
+
+@awaited
+async def test_a_local_file_that_lacks_only_a_message_is_older_too(tmp_path: Path, address: str) -> None:
+    """Its history is the same, and the message has been acknowledged."""
+    from perdure import receive, workflow
+
+    @workflow
+    async def waits() -> str:
+        return await receive("word", str)
+
+    store, old = tmp_path / "a.db", tmp_path / "old.db"
+    async with engine_of(store, address, workflows=[waits]) as engine:
+        await engine.start(waits(), id="a")
+        await reached(await engine.get("a"), "waiting")
+        await engine.replica.wait()  # type: ignore[union-attr]
+        reader = perdure.connect(store)
+        reader.pragma("query_only", False)
+        reader.execute("VACUUM INTO ?", (str(old),))
+    async with Engine(store, execute=False) as client:
+        await client.send("a", "hello", channel="word")
+    async with engine_of(store, address, workflows=[]):
+        pass  # it copies the message, and nobody receives it
+    gone(store)
+    shutil.copy(old, store)
+    async with engine_of(store, address, workflows=[waits]) as engine:
+        assert await (await engine.get("a")).result() == "hello"
+
+
+@awaited
+async def test_what_a_client_writes_is_copied_within_a_second_or_two(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[]) as engine, Engine(store, execute=False) as client:
+        await client.start(two_effects("a"), id="a")  # of a workflow that nobody executes here
+        replica = engine.replica
+        assert replica is not None
+        seal = client._store.sealed()
+        assert seal is not None
+        await until(lambda: replica._copied_commits >= seal.commits)
 
 
 @awaited

@@ -20,9 +20,8 @@ from perdure.cli.replicas import address_option
 from perdure.errors import ReplicaDamaged, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
-from perdure.store import sealing
+from perdure.store import connection, sealing
 from perdure.store.connection import connect
-from perdure.store.sqlite import SqliteStore
 
 
 @click.group(cls=Commands, short_help="Look at, try and restore the copy in a bucket.")
@@ -210,7 +209,7 @@ def detach(store: str, yes: bool) -> None:
         raise misuse(f"An engine holds the replica {seal.address} at this moment. Stop it first.")
     if not yes:
         click.confirm(f"{store} will go on without {seal.address}, where nobody will know of it. Go on?", abort=True)
-    SqliteStore.detach(store)
+    connection.detach(store)
     say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")
 
 

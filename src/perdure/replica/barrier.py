@@ -55,9 +55,13 @@ class Barrier:
     async def wait(self) -> None:
         """Come back when all that is committed by now is in the replica. Raises what ended the engine."""
         if not self.passed():
-            future: asyncio.Future[None] = self._loop.create_future()
-            self._add(partial(_settle, future))
-            await future
+            await self.round()
+
+    async def round(self) -> None:
+        """Come back after a round that begins after this call, whether we have committed anything or not."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._add(partial(_settle, future))
+        await future
 
     def lag_s(self) -> float:
         """For how long something has been committed here that the replica does not have: what a loss of the machine would cost now."""

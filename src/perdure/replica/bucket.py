@@ -273,7 +273,7 @@ class FolderBucket:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if self._newest(name) >= number:
+            if self._newest(name) != number - 1:  # changed, or deleted, since the number was given out
                 return None
             try:
                 os.link(draft, path)

@@ -86,11 +86,12 @@ class Replica:
         self._sweeps = Loop("replica-sweep", self._sweep)
         self._drills = Loop("replica-drill", self._drill)
         self.store_id: str | None = None
-        self._counted = (0, 0.0)  # rows in the file at a time, not confirmed yet
+        self._copied_commits = -1  # those of other processes, too
+        self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
         self._looks, self._local_bytes, self._rows, self._txid = 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
-        self._drilling, self._drill_due = asyncio.Lock(), False  # the start has just restored or compared
-        self._moving = asyncio.Lock()
+        self._drill_due = False  # the start has just restored or compared
+        self._moving = asyncio.Lock()  # a drill and a new epoch must not meet
         self.drill: dict[str, Any] | None = None
         self.full: ReplicaFull | None = None
 
@@ -187,7 +188,8 @@ class Replica:
             raise ReplicaOfAnother(
                 str(self.address), f"the copy in {place} is of store {seal.store_id}, and the lease is of {self.store_id}"
             )
-        if local is not None and local.epoch >= row.base and not await asyncio.to_thread(copies.missing_rows, self.path, copy):
+        newer = local is not None and local.epoch >= row.base and local.commits >= seal.commits
+        if newer and not await asyncio.to_thread(copies.missing_rows, self.path, copy):
             copies.discard(copy)
             self._tell(f"the local file {self.path} has all that the replica has; going on with it")
             return
@@ -208,20 +210,18 @@ class Replica:
         """Copy the whole file below our epoch; from then on this is the place that a restore begins from."""
         self._store = store
         self.store_id = self.store_id or uuid.uuid4().hex
-        store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
-        store.fold_wal()  # while no Litestream runs it is ours to do
+        store.seal(self.store_id, str(self.address), self.lease.row.epoch)
+        await asyncio.to_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
         self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
-        await self._start_litestream()
+        self._begun = True
         self.lease.lost.add_done_callback(self._stop_at_once)
-        waiting = asyncio.create_task(self._barrier.wait())
-        ends: list[asyncio.Future[Any]] = [waiting, self.lease.lost]
-        s_max = FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN
-        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED, timeout=s_max)
-        if waiting not in done:
-            waiting.cancel()
-            error = self.lease.lost.result() if self.lease.lost.done() else self._barrier.trouble
-            await self.end()
-            raise error or ReplicaUnavailable(str(self.address), "the first copy of the file has not come through")
+        try:
+            await self._start_litestream()
+            async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
+                await self._barrier.wait()
+        except BaseException as error:
+            await self._end_at_once()
+            raise self.trouble if isinstance(error, TimeoutError) else error from None
         for loop in (self._watch, self._sweeps, *([self._drills] if self._drill_s else [])):
             loop.start()
 
@@ -236,16 +236,21 @@ class Replica:
     def _stop_at_once(self, lost: asyncio.Future[ReplicaLeaseLost]) -> None:
         """Somebody else goes on: nothing is confirmed any more, and nothing more is copied to where nobody looks."""
         if not lost.cancelled():
-            self._ending = asyncio.gather(self._barrier.shut(lost.result()), self._stop_litestream())
+            self._ending = asyncio.create_task(self._end_at_once())
 
     def _again(self) -> None:
         """The bucket is there again: Litestream would try it after a pause that may be long by now."""
-        if self._litestream is not None and not self._barrier.passed():
+        if self._litestream is not None and self._based and not self._barrier.passed():
             self._litestream.kill()
 
-    async def _stop_litestream(self) -> None:
+    async def _end_at_once(self) -> None:
+        await self._barrier.shut(self._last_word())
         if self._litestream is not None:
             await self._litestream.stop(at_once=True)
+
+    def _last_word(self) -> ReplicaLeaseLost:
+        lost = self.lease.lost
+        return lost.result() if lost.done() else ReplicaLeaseLost(str(self.address), "the engine has closed")
 
     def on_lost(self, tell: Callable[[StoreError], None]) -> None:
         """Call `tell` when somebody else holds the lease: from then on nothing here is confirmed any more."""
@@ -263,15 +268,17 @@ class Replica:
                 self._rows, through = self._rows_now(), True
             except TimeoutError:
                 log.warning("the replica has not got the last %.1f s; they are in %s", self._barrier.lag_s(), self.path)
-        error = self.lease.lost.result() if self.lease.lost.done() else ReplicaLeaseLost(str(self.address), "the engine has closed")
-        await self._barrier.shut(error)
+        if self._ending is not None:
+            await self._ending
+        await self._barrier.shut(self._last_word())
         if self._litestream is not None:
             await self._litestream.stop(at_once=not through)
 
     async def release(self) -> None:
         """Let others have the lease at once."""
         try:
-            self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
+            if self._begun:
+                self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
             await self.lease.release()
         except PerdureError as error:
             log.warning("the lease could not be released and will run out: %s", error)
@@ -320,14 +327,14 @@ class Replica:
         """Every second: copy what nobody waits for, and measure."""
         if self._litestream is None:  # it could not be started for the new epoch
             await self._start_litestream()
-        if self._barrier.lag_s() > WATCH_S / 2:  # else others keep it going, and a round more would only be in their way
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WATCH_S):
-                    await self._barrier.wait()
-        rows, counted_s = self._counted
-        if self._barrier.passed() or self._barrier.confirmed_s > counted_s:
-            self._rows = max(self._rows, rows)
-        self._counted = self._rows_now(), asyncio.get_running_loop().time()
+        seal, counted_s = self._store.sealed(), asyncio.get_running_loop().time()
+        if seal is not None and seal.commits != self._copied_commits:
+            if self._barrier.confirmed_s < counted_s - WATCH_S / 2:  # else others keep it going, and a round more would be in their way
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_S):
+                        await self._barrier.round()
+            if self._barrier.confirmed_s >= counted_s:
+                self._rows, self._copied_commits = seal.rows, seal.commits
         if self._looks % SIZE_EVERY == 0:
             self._local_bytes = await asyncio.to_thread(_size_of, self.path + "-wal", self._side / "litestream")
             await self._see_to_the_disk()
@@ -365,7 +372,7 @@ class Replica:
             old, self._litestream = self._litestream, None
             if old is not None:
                 await old.stop()
-            self._store.fold_wal()
+            await asyncio.to_thread(connection.fold_wal, self.path)
             self._store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
             await self._start_litestream()
             await self._barrier.wait()
@@ -388,7 +395,7 @@ class Replica:
 
     async def verify(self) -> dict[str, Any]:
         """Restore to a temporary place and compare with what is here. Raises what is wrong; the result is kept as `drill`."""
-        async with self._drilling:
+        async with self._moving:
             return await self._verify()
 
     async def _verify(self) -> dict[str, Any]:

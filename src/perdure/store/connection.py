@@ -24,6 +24,7 @@ SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUSY_MS = 10_000
+FOLD_MS = 1_000
 
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _MEMORY = ":memory:"
@@ -74,6 +75,20 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
 def _leave_to_litestream(connection: apsw.Connection) -> None:
     if sealing.read(connection) is not None:
         sealing.leave_checkpoints(connection)
+
+
+def fold_wal(path: str) -> None:
+    """Put what is in the WAL into the file, as far as readers let us; only while no Litestream copies it."""
+    with contextlib.closing(open_reader(path)) as db, contextlib.suppress(apsw.BusyError):
+        db.set_busy_timeout(FOLD_MS)
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def detach(path: str) -> None:
+    """Make a replicated file a plain one. Nobody may be copying it."""
+    with contextlib.closing(open_writer(path, create=False)) as db:
+        db.execute(queries.load("sqlite.sql")["drop_seal"])
+    fold_wal(path)
 
 
 def _refuse(connection: apsw.Connection) -> None:

@@ -27,6 +27,7 @@ class Seal(msgspec.Struct, frozen=True):
     epoch: int
     rows: int
     digest: int
+    commits: int
 
 
 def digest(key: int, kind: str, at_ms: int, ref: int | None, name: str | None, data: Any, took_ms: int | None, edited: Any) -> int:
@@ -52,16 +53,30 @@ def read(db: apsw.Connection) -> Seal | None:
     return None if row is None else Seal(*row)
 
 
-def add(db: apsw.Connection, rows: list[tuple[Any, ...]]) -> None:
-    """Add rows as `insert_event` takes them, in the transaction that inserts them."""
-    count, sums = total((first | seq, *rest) for first, seq, *rest in rows)
-    db.execute(Q["add_to_seal"], (count, sums, _MASK))
+class Additions:
+    """What one transaction adds to the seal."""
 
+    def __init__(self) -> None:
+        self._rows = self._digest = 0
 
-def add_run(db: apsw.Connection, run: int) -> None:
-    """Add a run whose rows were copied inside the database."""
-    count, sums = total(db.execute(Q["history_of_run"], (run << 24, run << 24 | 0xFFFFFF)))
-    db.execute(Q["add_to_seal"], (count, sums, _MASK))
+    def add(self, rows: list[tuple[Any, ...]]) -> None:
+        """Rows as `insert_event` takes them."""
+        self._count(total((first | seq, *rest) for first, seq, *rest in rows))
+
+    def add_run(self, db: apsw.Connection, run: int) -> None:
+        """A run whose rows were copied inside the database."""
+        self._count(total(db.execute(Q["history_of_run"], (run << 24, run << 24 | 0xFFFFFF))))
+
+    def _count(self, found: tuple[int, int]) -> None:
+        self._rows, self._digest = self._rows + found[0], (self._digest + found[1]) & _MASK
+
+    def write(self, db: apsw.Connection) -> None:
+        """At the end of the transaction; what comes is another one's."""
+        db.execute(Q["add_to_seal"], (self._rows, self._digest, _MASK))
+        self.forget()
+
+    def forget(self) -> None:
+        self._rows = self._digest = 0
 
 
 def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:

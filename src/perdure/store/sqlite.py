@@ -43,7 +43,7 @@ class SqliteStore(Reader):
         self.commit_ms = 0.0
         self._version = self._data_version()
         self._own_version = -1
-        self._sealed = False
+        self._sealed, self._added = False, sealing.Additions()
         self._owners: dict[int, int] = {}  # of runs, as looked up since another connection last committed
         self._alive: set[int] = set()  # workers, likewise
         self._files = connection.files_of(path)  # only now there is a WAL
@@ -74,6 +74,8 @@ class SqliteStore(Reader):
                 results = [self._apply[type(write)](write) for write in batch]
                 if self._rows:
                     self._flush()
+                if self._sealed and (len(batch) > 1 or type(batch[0]) is not b.KeepLease):
+                    self._added.write(self._db)
                 begin = perf_counter()
                 execute("COMMIT")
                 self.commit_ms = (perf_counter() - begin) * 1000
@@ -108,20 +110,6 @@ class SqliteStore(Reader):
         except apsw.Error as error:
             raise self._failed(error, self._db.system_errno) from error
 
-    @staticmethod
-    def detach(path: str) -> None:
-        """Make a replicated file a plain one. Nobody may be copying it."""
-        db = connection.open_writer(path, create=False)
-        try:
-            db.execute(Q["drop_seal"])
-            db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        finally:
-            db.close()
-
-    def fold_wal(self) -> None:
-        """Put what is in the WAL into the file; only while nobody copies it."""
-        self._read.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
     def sealed(self) -> sealing.Seal | None:
         """The seal as of the last commit."""
         found = self._all("read_seal")
@@ -129,6 +117,7 @@ class SqliteStore(Reader):
 
     def _undo(self) -> None:
         self._rows.clear()
+        self._added.forget()
         self._digests.clear()
         self._forget_owners()
         if self._db.in_transaction:
@@ -200,7 +189,7 @@ class SqliteStore(Reader):
     def _flush(self) -> None:
         self._cursor.executemany(Q["insert_event"], self._rows)
         if self._sealed:
-            sealing.add(self._db, self._rows)
+            self._added.add(self._rows)
         self._rows.clear()
 
     def _grow(self, grow: b.Grow) -> LeaseLost | None:
@@ -345,7 +334,7 @@ class SqliteStore(Reader):
         if fork.edit_step is not None:
             self._db.execute(Q["edit_event"], (self._payload(run, fork.edit_args, True), run, fork.edit_step))
         if self._sealed:
-            sealing.add_run(self._db, run)
+            self._added.add_run(self._db, run)
         self._append(run, fork.extra)
         if fork.replace:
             self._hand_on(run, fork.source, 0)

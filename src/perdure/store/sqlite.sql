@@ -304,7 +304,7 @@ ORDER BY run LIMIT 100;
 SELECT 1 FROM sqlite_schema WHERE name = 'replica';
 
 -- name: read_seal
-SELECT store_id, address, epoch, rows, digest FROM replica;
+SELECT store_id, address, epoch, rows, digest, commits FROM replica;
 
 -- name: insert_seal
 INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?, ?, ?, 0, 0);
@@ -313,7 +313,7 @@ INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?,
 UPDATE replica SET store_id = ?, address = ?, epoch = ?;
 
 -- name: add_to_seal
-UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3;
+UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, commits = commits + 1;
 
 -- name: set_seal
 UPDATE replica SET rows = ?, digest = ?;

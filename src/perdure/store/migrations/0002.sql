@@ -6,6 +6,7 @@ CREATE TABLE replica (
     address       TEXT NOT NULL,                      -- where its copies are
     epoch         INTEGER NOT NULL,                   -- the last one that this file was written under
     rows          INTEGER NOT NULL,                   -- rows of history, counted in the transaction that writes them
+    commits       INTEGER NOT NULL DEFAULT 0,         -- transactions so far, but for mere signs of life
     digest        INTEGER NOT NULL                    -- the sum of their hashes: a copy with holes does not give it
 ) STRICT;
 
