@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, long_text, lookups, nothing_seen, proxy, two_effects
-from tests.runtime.support import awaited, reached, until
+from tests.runtime.support import awaited, until
 
 import perdure
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
@@ -210,30 +210,20 @@ async def test_a_local_file_that_went_another_way_is_set_aside(tmp_path: Path, a
 
 
 @awaited
-async def test_a_local_file_that_lacks_only_a_message_is_older_too(tmp_path: Path, address: str) -> None:
-    """Its history is the same, and the message has been acknowledged."""
-    from perdure import receive, workflow
-
-    @workflow
-    async def waits() -> str:
-        return await receive("word", str)
-
+async def test_a_local_file_with_the_same_history_is_older_if_it_lacks_a_start(tmp_path: Path, address: str) -> None:
+    """Of a workflow that nobody has executed yet, so that no row of history tells of it."""
     store, old = tmp_path / "a.db", tmp_path / "old.db"
-    async with engine_of(store, address, workflows=[waits]) as engine:
-        await engine.start(waits(), id="a")
-        await reached(await engine.get("a"), "waiting")
-        await engine.replica.wait()  # type: ignore[union-attr]
+    async with engine_of(store, address, workflows=[lookups]) as engine:
+        await engine.run(lookups("a", 2), id="a")
         reader = perdure.connect(store)
         reader.pragma("query_only", False)
         reader.execute("VACUUM INTO ?", (str(old),))
-    async with Engine(store, execute=False) as client:
-        await client.send("a", "hello", channel="word")
-    async with engine_of(store, address, workflows=[]):
-        pass  # it copies the message, and nobody receives it
+        async with Engine(store, execute=False) as client:
+            await client.start(two_effects("b"), id="b")
     gone(store)
     shutil.copy(old, store)
-    async with engine_of(store, address, workflows=[waits]) as engine:
-        assert await (await engine.get("a")).result() == "hello"
+    async with engine_of(store, address) as engine:
+        assert await (await engine.get("b")).result() == "b-1b-2"
 
 
 @awaited
