@@ -112,17 +112,42 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[str]:
     return rows
 
 
+def drawing(found: dict[str, dict[str, list[float]]]) -> str:
+    """Two ratios of each arm as bars, with a line at 1: an effect step to its round trip, a chain of lookups to the same on disk."""
+    middle = {name: {what: statistics.median(values) for what, values in arm.items()} for name, arm in found.items()}
+    bars: list[tuple[str, float, str]] = []
+    for name, arm in middle.items():
+        if arm["round_trip_ms"]:
+            bars.append(
+                (f"{name}: effect step / round trip of {arm['round_trip_ms']:.1f} ms", arm["effect_ms"] / arm["round_trip_ms"], "#4878a8")
+            )
+            bars.append((f"{name}: lookups of 20 ms / the same on disk", arm["lookups_s"] / middle["disk"]["lookups_s"], "#e0a030"))
+    rows = []
+    for number, (text, ratio, colour) in enumerate(bars):
+        y = 40 + 22 * number
+        rows.append(f'<text x="400" y="{y + 12}" text-anchor="end">{text}</text>')
+        rows.append(f'<rect x="410" y="{y}" width="{200 * ratio:.1f}" height="15" fill="{colour}"/>')
+        rows.append(f'<text x="{416 + 200 * ratio:.1f}" y="{y + 12}">{ratio:.2f} ×</text>')
+    height = 50 + 22 * len(bars)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="800" height="{height}" font-family="sans-serif" font-size="12">'
+    rows.append(f'<line x1="610" y1="30" x2="610" y2="{height - 8}" stroke="#333333"/><text x="610" y="24" text-anchor="middle">1 ×</text>')
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#ffffff"/>', *rows, "</svg>", ""])
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="how often each arm is measured (default 7)")
     parser.add_argument("--json", metavar="FILE", help="write every value to FILE")
+    parser.add_argument("--plot", metavar="FILE", help="draw the ratios as SVG")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="perdure-replica-") as folder:
         found = asyncio.run(conduct(options.rounds, Path(folder)))
     sys.stdout.write("\n".join(table(found)) + "\n")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
+    if options.plot:
+        Path(options.plot).write_text(drawing(found))
 
 
 if __name__ == "__main__":

@@ -345,7 +345,8 @@ async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_t
 
 
 @awaited
-async def test_the_lag_is_measured(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_the_lag_is_measured(tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
     async with engine_of(tmp_path / "a.db", address, durability="disk") as engine:
         replica = engine.replica
         assert replica is not None
@@ -353,9 +354,10 @@ async def test_the_lag_is_measured(tmp_path: Path, address: str, proxy: Proxy) -
         await until(lambda: replica.status().lag_s == 0 and replica.status().state == "replicating")  # within a second, unasked
         proxy.set("503")
         await engine.run(two_effects("b"))
-        await until(lambda: replica.status().lag_s > 0.2)
+        await until(lambda: replica.status().lag_s > 0.2 and replica.status().lag_bytes > 0)
         proxy.set()
         await until(lambda: replica.status().lag_s == 0)
+        assert replica.status().lag_bytes == 0
 
 
 @awaited

@@ -88,7 +88,7 @@ class Replica:
         self.store_id: str | None = None
         self._copied_commits = -1  # those of other processes, too
         self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
-        self._looks, self._local_bytes, self._rows, self._txid = 0, 0, 0, 0
+        self._looks, self._local_bytes, self._lag_bytes, self._rows, self._txid = 0, 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
         self._drill_due = False  # the start has just restored or compared
         self._moving = asyncio.Lock()  # a drill and a new epoch must not meet
@@ -336,7 +336,8 @@ class Replica:
             if self._barrier.confirmed_s >= counted_s:
                 self._rows, self._copied_commits = seal.rows, seal.commits
         if self._looks % SIZE_EVERY == 0:
-            self._local_bytes = await asyncio.to_thread(_size_of, self.path + "-wal", self._side / "litestream")
+            sizes = await asyncio.to_thread(_sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
+            self._local_bytes, self._lag_bytes = sizes
             await self._see_to_the_disk()
         self._looks += 1
         self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
@@ -434,7 +435,7 @@ class Replica:
             state, reason = "failing", "the lease in the bucket could not be renewed"
         return Status(
             str(self.address), state, reason, self.lease.row.epoch, round(lag_s, 3), position.txid - position.replicated,
-            self._local_bytes if lag_s else 0, self.lease.held_left_ms(), self._local_bytes, litestream.restarts if litestream else 0,
+            self._lag_bytes if lag_s else 0, self.lease.held_left_ms(), self._local_bytes, litestream.restarts if litestream else 0,
             self._rows, position.replicated, self.drill,
         )  # fmt: skip
 
@@ -447,12 +448,16 @@ def _folder(epoch: int) -> str:
     return f"{epoch:06}"
 
 
-def _size_of(wal: str, folder: Path) -> int:
-    total = 0
+def _sizes(wal: str, folder: Path, replicated: int) -> tuple[int, int]:
+    """Bytes of the WAL and of all that Litestream keeps here, and of that part which is newer than a transaction."""
+    total = newer = 0
     with contextlib.suppress(OSError):
         total += os.path.getsize(wal)
     for root, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(OSError):
-                total += os.path.getsize(os.path.join(root, name))
-    return total
+            with contextlib.suppress(OSError, ValueError):  # gone by now, or not a transaction's
+                size = os.path.getsize(os.path.join(root, name))
+                total += size
+                last = name.removesuffix(".ltx").rpartition("-")[2]
+                newer += size if name.endswith(".ltx") and int(last, 16) > replicated else 0
+    return total, newer

@@ -51,6 +51,8 @@ class Story(msgspec.Struct):
     lost_begins: int = 0
     runs: int = 0
     wal_restarts: int = 0
+    lost_ms: list[int] = msgspec.field(default_factory=list)
+    """Of each lost result: how long before the next destruction it had been told."""
     took_s: float = 0.0
     broken: list[str] = msgspec.field(default_factory=list)
 
@@ -104,7 +106,7 @@ class Chaos:
         self.log = folder / "log"
         self.log.touch()
         self.story = Story(seed, durability)
-        self._life_number = 0
+        self._life_number, self._ends_ms = 0, list[int]()
         self._old_disk: Path | None = None
 
     # --- lives ------------------------------------------------------------------------------------
@@ -117,6 +119,7 @@ class Chaos:
             life = self._live(disk)
             destroy = self.rng.choices(*zip(*self._ways(), strict=True))[0]
             destroy(life)
+            self._ends_ms.append(time.monotonic_ns() // 1_000_000)
             self.story.rounds += 1
             disk = self._next_disk(disk)
         life = self._live(disk)
@@ -267,11 +270,13 @@ class Chaos:
         db.close()
         story = self.story
         started = set(re.findall(r"^started (\S+)$", text, re.MULTILINE))
-        results = re.findall(r"^result (\S+) (\d+)$", text, re.MULTILINE)
+        results = re.findall(r"^result (\S+) (\d+) (\d+)$", text, re.MULTILINE)
         begun = {(run_id, int(seq)) for run_id, seq in re.findall(r"^begin (\S+) (\d+)$", text, re.MULTILINE)}
         story.started, story.results, story.begun, story.runs = len(started), len(results), len(begun), len(runs)
         story.lost_starts = len(started - set(runs))
-        story.lost_results = sum(runs.get(run_id) != ("completed", value) for run_id, value in results)
+        lost_ms = [int(told_ms) for run_id, value, told_ms in results if runs.get(run_id) != ("completed", value)]
+        story.lost_results = len(lost_ms)
+        story.lost_ms = sorted(min((end for end in self._ends_ms if end >= told), default=told) - told for told in lost_ms)
         story.lost_begins = len(begun - steps)
         wrong = [run_id for run_id, (status, result) in runs.items() if (status, result) != ("completed", str(value_of(run_id)))]
         if wrong:

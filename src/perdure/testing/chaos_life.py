@@ -1,7 +1,7 @@
 """One life of the chaos campaign: a process that executes runs with a replica, and tells the world outside what it was told.
 
 Rules: a line goes to the log only after the engine has given its word, in one write; the log lies outside of the disk that is going
-to be destroyed, as a customer would. Lines: `open`, `started ID`, `begin ID SEQ`, `result ID VALUE`, `lost`, `end`.
+to be destroyed, as a customer would. Lines: `open`, `started ID`, `begin ID SEQ`, `result ID VALUE MS`, `lost`, `end`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from typing import Any
 
 from perdure import Engine, current_step, step, workflow
@@ -58,7 +59,8 @@ def value_of(run_id: str) -> int:
 
 async def told(run: Run[int]) -> None:
     """Wait for a result, and tell it."""
-    mark("result", run.id, await run.result())
+    value = await run.result()
+    mark("result", run.id, value, time.monotonic_ns() // 1_000_000)
 
 
 async def live(engine: Engine, name: str, asked_to_end: asyncio.Event) -> None:
