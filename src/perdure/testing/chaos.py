@@ -136,10 +136,16 @@ class Chaos:
         return self.story
 
     def _live(self, disk: Path) -> Life:
-        self._life_number += 1
-        life = Life(self, disk, f"life{self._life_number}")
-        self._until(lambda text: f"open {life.name} " in text, life, OPEN_S_MAX, "did not open")
-        return life
+        while True:
+            self._life_number += 1
+            life = Life(self, disk, f"life{self._life_number}")
+            try:
+                self._until(lambda text, name=life.name: f"open {name} " in text, life, OPEN_S_MAX, "did not open")  # type: ignore[misc]
+                return life
+            except AssertionError:
+                if "ReplicaUnavailable" not in life.said() or self.story.kills["bucket away"] > ROUNDS:
+                    raise
+                self.story.kills["bucket away"] += 1  # whoever looks after workers starts another one
 
     def _until(self, there: Callable[[str], bool], life: Life, s_max: float, what: str) -> None:
         """Wait for the log. A file gives no event; a look costs next to nothing."""
