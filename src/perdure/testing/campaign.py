@@ -95,6 +95,7 @@ def survives(case: Case, seed: int) -> int:
 
 CAMPAIGNS = {
     "chaos": "perdure.testing.chaos:chaos",
+    "chaos-folder": "perdure.testing.chaos:chaos_folder",
     "damage": "perdure.testing.damage:damage",
     "kernel": "perdure.testing.campaign:kernel",
     "programs": "perdure.testing.campaign:programs",

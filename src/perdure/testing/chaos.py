@@ -298,18 +298,29 @@ def chaos(seeds: range) -> Iterator[Count]:
     """Machines vanish with their disks, Litestream and a real S3 server are killed: what was confirmed must be there."""
     with tempfile.TemporaryDirectory(prefix="perdure-chaos-") as folder, BucketServer(Path(folder) / "bucket") as bucket:
         for seed in seeds:
-            place = Path(folder) / f"seed{seed}"
-            place.mkdir()
-            found = Count(f"chaos, seed {seed}")
-            try:
-                story = Chaos(seed, place, bucket.url(f"seed{seed}"), bucket=bucket).conduct(ROUNDS)
-                found.checks, found.crashes = story.started + story.results + story.begun, story.rounds
-                found.broken = "; ".join(story.broken) or None
-            except Exception as error:
-                found.broken = f"{type(error).__name__}: {error}"
-                bucket.start()
-            yield found
-            shutil.rmtree(place, ignore_errors=True)
+            yield _one(Path(folder) / f"seed{seed}", seed, bucket.url(f"seed{seed}"), bucket)
+
+
+def chaos_folder(seeds: range) -> Iterator[Count]:
+    """The same over a folder, without a server: quicker."""
+    with tempfile.TemporaryDirectory(prefix="perdure-chaos-") as folder:
+        for seed in seeds:
+            yield _one(Path(folder) / f"seed{seed}", seed, f"file://{folder}/bucket{seed}", None)
+
+
+def _one(place: Path, seed: int, replica: str, bucket: BucketServer | None) -> Count:
+    place.mkdir()
+    found = Count(f"chaos, seed {seed}")
+    try:
+        story = Chaos(seed, place, replica, bucket=bucket).conduct(ROUNDS)
+        found.checks, found.crashes = story.started + story.results + story.begun, story.rounds
+        found.broken = "; ".join(story.broken) or None
+    except Exception as error:
+        found.broken = f"{type(error).__name__}: {error}"
+        if bucket is not None:
+            bucket.start()
+    shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
 def _source() -> str:
