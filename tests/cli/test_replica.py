@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -179,6 +183,46 @@ def test_a_worker_that_waits_may_be_stopped(place: Place) -> None:
     new.communicate()
 
 
+def test_a_run_that_waits_is_stopped_by_the_first_signal(place: Place) -> None:
+    old = place.worker()
+    said(old, "^Executing ")
+    command = [sys.executable, "-m", "perdure.cli", "run", "app.py:hello", "Ada", "--store", str(place.folder / "b.db")]
+    new = subprocess.Popen(command, cwd=place.folder, env=place.environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    said(new, "is held by pid")
+    new.send_signal(signal.SIGINT)
+    assert "Stopped before anything had begun." in said(new, "^Stopped")
+    assert new.wait() == 130
+    assert not (place.folder / "b.db").exists()
+    old.terminate()
+    old.communicate()
+    new.communicate()
+
+
+def test_the_countdown_is_one_line_of_a_terminal(place: Place) -> None:
+    old = place.worker()
+    said(old, "^Executing ")
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    command = [sys.executable, "-m", "perdure.cli", "worker", "app.py", "--store", str(place.folder / "b.db")]
+    environment = {name: value for name, value in place.environment().items() if name != "COLUMNS"}
+    new = subprocess.Popen(command, cwd=place.folder, env=environment, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    while shown.count(b"Held by pid") < 2:
+        shown += os.read(ours, 65_536)
+    new.send_signal(signal.SIGTERM)
+    while b"Stopped while" not in shown:
+        shown += os.read(ours, 65_536)
+    assert new.wait() == 0
+    os.close(ours)
+    lines = re.findall(rb"Held by pid[^\x1b]*", shown)
+    assert max(map(len, lines)) < 60
+    assert b"\n" not in shown[: shown.index(b"Stopped while")]
+    assert re.search(rb"\r\x1b\[KStopped while", shown)
+    old.terminate()
+    old.communicate()
+
+
 def test_a_holder_that_has_died_elsewhere_is_shown_as_silent(place: Place) -> None:
     worker = place.worker()
     said(worker, "^Executing ")
@@ -206,3 +250,21 @@ def test_doctor_names_the_replica(place: Place) -> None:
     assert (told["address"], told["epoch"], told["history_rows"], told["held_by"], told["lag_s"]) == (place.address, 1, 4, None, 0)
     (place.folder / "bucket").rename(place.folder / "elsewhere")
     assert "has nothing that could be restored" in place.perdure("doctor").stdout
+
+
+def test_a_store_whose_bucket_is_gone_can_be_detached(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    shutil.rmtree(place.folder / "bucket")
+    assert "is a plain store now" in place.perdure("replica", "detach", "--yes").stderr
+    assert "hello Bob" in place.perdure_without_replica("run", "app.py:hello", "Bob").stdout
+
+
+def test_a_store_is_not_detached_under_an_engine_that_is_cut_off(place: Place) -> None:
+    worker = place.worker()
+    said(worker, "^Executing ")
+    worker.send_signal(signal.SIGSTOP)  # else it would write its lease anew
+    (place.folder / "bucket").rename(place.folder / "elsewhere")
+    assert f"Process {worker.pid} has " in place.perdure("replica", "detach", "--yes", code=2).stderr
+    worker.kill()
+    worker.communicate()
+    assert "is a plain store now" in place.perdure("replica", "detach", "--yes").stderr

@@ -27,7 +27,7 @@ from perdure.api import Call
 from perdure.cli import loading, words
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Snapshot, display_for
-from perdure.cli.replicas import engine_options, replica_options, tell_beginning
+from perdure.cli.replicas import end_countdown, engine_options, replica_options, tell_beginning
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
@@ -144,7 +144,12 @@ async def _run(request: Request) -> int:
     make_display = display_for(request.quiet)
     with _stop_signals() as stopped:
         options = engine_options(request.replica, request.durability, request.fencing, request.quiet)
-        async with Engine(request.store, workflows=list(workflows.values()), **options) as engine:
+        engine = Engine(request.store, workflows=list(workflows.values()), **options)
+        if not await _opened(engine, stopped):
+            say("Stopped before anything had begun.")
+            return Exit.INTERRUPTED
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(engine.__aexit__)
             tell_beginning(engine, request.quiet)
             run = await _known(engine, request) if call is None else None
             if run is None:
@@ -331,6 +336,7 @@ async def _opened(engine: Engine, stopped: asyncio.Event) -> bool:
     opening, stop = asyncio.ensure_future(engine.__aenter__()), asyncio.ensure_future(stopped.wait())
     await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
+    end_countdown()
     if not opening.done():
         opening.cancel()
         await asyncio.wait([opening])

@@ -17,10 +17,11 @@ import click
 
 from perdure.cli.common import Commands, Exit, json_option, misuse, print_json, run_async, say, store_option
 from perdure.cli.replicas import address_option
-from perdure.errors import ReplicaDamaged, ReplicaUnavailable
+from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
-from perdure.store import connection, sealing
+from perdure.runtime import identity
+from perdure.store import connection, queries, sealing
 from perdure.store.connection import connect
 
 
@@ -203,14 +204,24 @@ def detach(store: str, yes: bool) -> None:
         return
     try:
         held = run_async(archive.look(parse(seal.address))).held
-    except ReplicaUnavailable:
+    except (ReplicaUnavailable, ReplicaEmpty):
         held = False
     if held:
         raise misuse(f"An engine holds the replica {seal.address} at this moment. Stop it first.")
+    if pid := _executing_here(store):  # it may be cut off from its bucket
+        raise misuse(f"Process {pid} has {store} open at this moment. Stop it first.")
     if not yes:
         click.confirm(f"{store} will go on without {seal.address}, where nobody will know of it. Go on?", abort=True)
     connection.detach(store)
     say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")
+
+
+def _executing_here(store: str) -> int | None:
+    """The process of this machine that has the store open for work."""
+    for _, _, host, pid, born, *_ in connect(store).execute(queries.load("sqlite.sql")["workers"]):
+        if host == identity.host() and not identity.is_dead(host, pid, born):
+            return int(pid)
+    return None
 
 
 for command in (status, verify, restore, detach):

@@ -6,6 +6,7 @@ how long at most.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -63,22 +64,26 @@ def countdown() -> Callable[[Any, float], None]:
 
     def on_wait(row: Any, seconds: float) -> None:
         nonlocal said_s
-        text = f"The replica is held by {row.who}; it is free when that engine ends, or {seconds:.0f} s after its last sign of life."
-        if sys.stderr.isatty():
-            click.echo(f"\r{text}\033[K", nl=False, err=True)
+        if sys.stderr.isatty():  # one line of the screen, which what is logged meanwhile overwrites
+            text = f"Held by {row.who}: free when that ends, or after {seconds:.0f} s of silence."
+            click.echo(f"{text[: shutil.get_terminal_size().columns - 1]}\033[K\r", nl=False, err=True)
         elif time.monotonic() - said_s > SAY_EVERY_S:
             said_s = time.monotonic()
-            say(text)
+            say(f"The replica is held by {row.who}; it is free when that engine ends, or {seconds:.0f} s after its last sign of life.")
 
     return on_wait
+
+
+def end_countdown() -> None:
+    """Clear its line, if there was one: what comes next is not to stand behind it."""
+    if sys.stderr.isatty():
+        click.echo("\033[K", nl=False, err=True)
 
 
 def tell_beginning(engine: Engine, quiet: bool, *, logged: bool = False) -> None:
     """Where the file came from, once the engine is open; not again where the log has said it."""
     if engine.replica is None or quiet:
         return
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)  # the countdown, if there was one
     for line in [] if logged else engine.replica.began:
         say(line[0].upper() + line[1:] + ".")
     say(f"Replicating to {engine.replica.address}, in epoch {engine.replica.status().epoch}.")
