@@ -326,8 +326,11 @@ async def _work(files: Sequence[str], store: str, grace: float, quiet: bool, opt
             if lost.done():
                 raise lost.result()
             lost.cancel()
-            tell(f"Stopping: running steps get {grace:g} s to end. Ctrl-C again stops at once.")
+            more = " The last sync may take 5 s more." if engine.replica is not None else ""
+            tell(f"Stopping: running steps get {grace:g} s to end.{more} Ctrl-C again stops at once.")
     tell("Stopped. What is left goes on with the next worker.")
+    if engine.replica is not None and engine.replica.ended:
+        tell(engine.replica.ended[0].upper() + engine.replica.ended[1:] + ".")
     return Exit.DONE
 
 

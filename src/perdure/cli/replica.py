@@ -151,7 +151,12 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Make a store from the copy, as of now or of any moment.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The store to make.")
-@click.option("--at", "at", metavar="TIME|TXID", help='"2026-11-23T12:00:00Z", "10 minutes ago", 133, or 7/133: of an earlier epoch.')
+@click.option(
+    "--at",
+    "at",
+    metavar="TIME|TXID",
+    help='"2026-11-23T12:00:00Z" (without a zone: local time), "10 minutes ago", 133, or 7/133: of an earlier epoch.',
+)
 @store_option
 @address_option
 @json_option
@@ -168,7 +173,6 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
     if output.exists():
         raise misuse(f"{str(output)!r} exists, and nothing is overwritten. Name another file.")
     seal = run_async(archive.restore(_address(replica, store), output, **_moment(at)))
-    copies.unsealed(output)
     ((runs, last_ms),) = connect(output).execute(copies.Q["contents"])
     until = dt.datetime.fromtimestamp((last_ms or 0) / 1000, dt.UTC)
     if as_json:

@@ -67,7 +67,7 @@ async def newest_txid(bucket: Bucket, epoch: int) -> int:
 
 
 async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, txid: int | None = None, epoch: int | None = None) -> Seal:
-    """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, and verify it.
+    """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, verify it, and make it a plain store.
 
     Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then nothing is left at the path.
     """
@@ -88,6 +88,7 @@ async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, 
         seal = copies.verified(draft, str(place), row.rows if newest else 0)
         if newest and found < row.txid:
             raise copies.lacks(place, row.txid - found)
+        copies.unsealed(draft)  # before it has its name: nobody shall take it for the replicated one
         copies.put_in_place(draft, str(to))
     finally:
         copies.discard(draft)

@@ -81,6 +81,7 @@ class Replica:
         self._side = Path(self.path + "-replica")
         self._follows, self._standby = standby, cast("Standby | None", None)
         self.began: list[str] = []  # what happened at the start, for people
+        self.ended = ""  # and at the end
         self._litestream: Litestream | None = None
         self._watch = Loop("replica", self._look)
         self._sweeps = Loop("replica-sweep", self._sweep)
@@ -266,8 +267,10 @@ class Replica:
                 async with asyncio.timeout(LAST_SYNC_S_MAX):
                     await self._barrier.wait()
                 self._rows, through = self._rows_now(), True
+                self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
-                log.warning("the replica has not got the last %.1f s; they are in %s", self._barrier.lag_s(), self.path)
+                self.ended = f"the replica has not got the last {self._barrier.lag_s():.1f} s; they are in {self.path}"
+                log.warning("%s", self.ended)
         if self._ending is not None:
             await self._ending
         await self._barrier.shut(self._last_word())
