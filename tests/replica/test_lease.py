@@ -300,12 +300,13 @@ async def test_old_epochs_are_swept_and_never_the_base_or_ours(place: str) -> No
     for epoch in (1, 2, 3, 4):
         await store.put(f"{epoch:06}/0000/x.ltx", b"x")
     lease = lease_at(place)
-    await store.put("lease.json", msgspec.json.encode(LeaseRow(epoch=4, base=3)))
+    await store.put("lease.json", msgspec.json.encode(LeaseRow(epoch=4, base=3, begun_ms={1: 1, 3: 3})))
     await lease.take(store_id=None)
     now_ms = time.time_ns() // 1_000_000
     assert await lease.sweep(3_600_000, now_ms) == []
     assert await lease.sweep(3_600_000, now_ms + 7_200_000) == [1, 2]
     assert {found.name[:6] for found in await store.names("")} == {"000003", "000004", "lease."}
+    assert lease.row.begun_ms == {3: 3}
 
 
 _RACER = """

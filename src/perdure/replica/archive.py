@@ -96,13 +96,18 @@ async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, 
 
 
 async def _epoch_at(bucket: Bucket, at: dt.datetime | None, row: LeaseRow | None) -> int | None:
-    """The newest epoch that had begun by then and is one that a restore could have begun from."""
+    """The newest epoch that a restore would have begun from at that moment.
+
+    What the lease no longer knows of, because the object had been deleted, has begun with its oldest object, as far as that is left.
+    """
     base = row.base if row is not None else None
-    if base is None or at is None:
+    if row is None or base is None or at is None:
         return base
-    at_ms = int(at.timestamp() * 1000)
+    at_ms, known_from = int(at.timestamp() * 1000), min(row.begun_ms, default=base + 1)
     for epoch in sorted((int(name) for name in await bucket.folders() if name.isdigit()), reverse=True):
-        times = [found.modified_ms for found in await bucket.names(f"{epoch:06}")]
-        if epoch <= base and times and min(times) <= at_ms:
+        begun_ms = row.begun_ms.get(epoch)
+        if begun_ms is None and epoch < known_from:
+            begun_ms = min((found.modified_ms for found in await bucket.names(f"{epoch:06}")), default=None)
+        if begun_ms is not None and begun_ms <= at_ms:
             return epoch
     return None

@@ -32,7 +32,9 @@ MARGIN_MS_MIN = 200
 
 
 class LeaseRow(msgspec.Struct, frozen=True):
-    """The object. `base` is the epoch that a restore begins from, `rows` and `txid` what it has at least, `notes` are for people."""
+    """The object. `base` is the epoch that a restore begins from, `rows` and `txid` what it has at least, `begun_ms` when each epoch
+    that is still there became the base, `notes` are for people.
+    """
 
     epoch: int = 0
     holder: str | None = None
@@ -45,6 +47,7 @@ class LeaseRow(msgspec.Struct, frozen=True):
     rows: int = 0
     txid: int = 0
     store_id: str | None = None
+    begun_ms: dict[int, int] = {}
     notes: dict[str, Any] = {}
     format: int = 1
 
@@ -256,6 +259,11 @@ class Lease:
                 return self._ttl_ms / 1000 / RENEWALS_PER_TTL / 4
         return self._ttl_ms / 1000 / RENEWALS_PER_TTL
 
+    async def name_base(self, store_id: str | None, now_ms: int) -> None:
+        """From here on a restore begins from our epoch, which holds a whole copy by now."""
+        epoch = self.row.epoch
+        await self.renew(base=epoch, store_id=store_id, begun_ms={**self.row.begun_ms, epoch: now_ms})
+
     async def advance(self) -> None:
         """Begin a new epoch of our own."""
         await self.renew(epoch=self.row.epoch + 1)
@@ -282,4 +290,6 @@ class Lease:
             if found and max(one.modified_ms for one in found) < now_ms - older_than_ms:
                 await self._bucket.delete([one.name for one in found])
                 gone.append(epoch)
+        if gone:
+            await self.renew(begun_ms={epoch: ms for epoch, ms in self.row.begun_ms.items() if epoch not in gone})
         return gone

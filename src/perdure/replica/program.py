@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -21,7 +22,10 @@ import msgspec
 from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
 from perdure.replica.address import Address
 
+log = logging.getLogger("perdure")
+
 OLDEST = (0, 5, 17)
+TRIES = 3
 VERSION_S_MAX, STANDSTILL_S = 10.0, 30.0
 
 # It asks the kernel to end Litestream with us, and makes sure that we had not ended before it could ask.
@@ -92,8 +96,18 @@ def leashed(name: str, *words: str) -> list[str]:
 async def restore(program: str, address: Address, to: Path, *, txid: int | None = None, at: str | None = None) -> int:
     """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to a path where nothing is yet.
 
-    Gives the number of the last transaction in it. Raises `ReplicaUnavailable` with Litestream's own words.
+    Gives the number of the last transaction in it. It is tried again where it fails, because objects may be merged under its hands.
+    Raises `ReplicaUnavailable` with Litestream's own words.
     """
+    for _ in range(TRIES - 1):
+        try:
+            return await _restore_once(program, address, to, txid, at)
+        except ReplicaUnavailable as error:
+            log.warning("a restore is tried again: %s", error)
+    return await _restore_once(program, address, to, txid, at)
+
+
+async def _restore_once(program: str, address: Address, to: Path, txid: int | None, at: str | None) -> int:
     config = to.with_name(to.name + ".litestream.yml")
     config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(to), "replica": replica_settings(address)}]}))  # JSON is YAML
     wanted = ["-txid", f"{txid:016x}"] if txid is not None else ["-timestamp", at] if at is not None else []

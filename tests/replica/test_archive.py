@@ -1,0 +1,71 @@
+"""What is in a replica, seen from outside: moments are found in the epoch that was the base then."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.replica.support import engine_of, nothing_seen, two_effects
+from tests.runtime.support import awaited
+
+import perdure
+from perdure.replica import archive, program
+from perdure.replica.address import parse
+from perdure.replica.bucket import open_bucket
+
+__all__ = ["nothing_seen"]  # a fixture
+
+RETRIED = """#!/bin/sh
+if [ "$1" = restore ] && [ ! -e {0} ]; then
+    touch {0}
+    echo 'level=ERROR msg="failed to run" error="file does not exist"' >&2
+    exit 1
+fi
+exec {1} "$@"
+"""
+
+
+def runs_of(store: Path) -> set[str]:
+    return {row[0] for row in perdure.connect(store).execute("SELECT id FROM perdure_runs")}
+
+
+@awaited
+async def test_a_moment_is_looked_for_in_the_epoch_of_then(tmp_path: Path) -> None:
+    """Also where merging has left no object that is as old as its epoch, as far as the lease knows when that began."""
+    address, store, moments = parse(f"file://{tmp_path}/bucket"), tmp_path / "a.db", []
+    for name in ("a", "b", "c"):
+        async with engine_of(store, str(address)) as engine:
+            await engine.run(two_effects(name), id=name)
+        moments.append(dt.datetime.now(dt.UTC))
+    await archive.restore(address, tmp_path / "then.db", at=moments[1])
+    assert runs_of(tmp_path / "then.db") == {"a", "b"}
+
+    row, bucket = (await archive.look(address)).lease, open_bucket(address)
+    assert list(row.begun_ms) == [1, 2, 3]
+    forgetful = msgspec.structs.replace(row, begun_ms={})
+    assert [await archive._epoch_at(bucket, at, forgetful) for at in moments] == [1, 2, 3]
+    for path in (tmp_path / "bucket" / "000002").rglob("*.ltx"):
+        os.utime(path)
+    assert [await archive._epoch_at(bucket, at, row) for at in moments] == [1, 2, 3]
+    assert [await archive._epoch_at(bucket, at, forgetful) for at in moments] == [1, 1, 3]
+    assert await archive._epoch_at(bucket, moments[0] - dt.timedelta(days=1), row) is None
+
+
+@awaited
+async def test_a_restore_that_fails_once_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, store = f"file://{tmp_path}/bucket", tmp_path / "a.db"
+    async with engine_of(store, address) as engine:
+        await engine.run(two_effects("a"), id="a")
+    once = tmp_path / "litestream"
+    once.write_text(RETRIED.format(tmp_path / "failed", program.find()))
+    once.chmod(0o755)
+    monkeypatch.setenv("PERDURE_LITESTREAM", str(once))
+    await archive.restore(parse(address), tmp_path / "copy.db")
+    assert runs_of(tmp_path / "copy.db") == {"a"}
+    assert "a restore is tried again: " in caplog.text
+    assert "file does not exist" in caplog.text
