@@ -302,6 +302,17 @@ class ReplicaUnavailable(StoreError):
         )
 
 
+class ReplicaUnattended(ReplicaUnavailable):
+    """No engine runs here that could have it confirmed."""
+
+    def __init__(self, where: str) -> None:
+        StoreError.__init__(
+            self,
+            f"No engine that copies this store to {where} runs on this machine. What was asked for is on this disk, once, and nowhere else "
+            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {where}`.",
+        )
+
+
 class ReplicaRefused(StoreError):
     """Something about the replica that only a person can put right."""
 
@@ -378,6 +389,7 @@ class ReplicaFull(ReplicaUnavailable):
     """What the replica has not taken fills the disk, so nothing new is begun."""
 
     def __init__(self, where: str, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         StoreError.__init__(
             self,
             f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} bytes of this disk; the limit is "

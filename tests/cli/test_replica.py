@@ -170,6 +170,32 @@ def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> Non
     assert new.returncode == 0
 
 
+def test_what_was_sent_is_in_the_copy_when_the_command_ends(place: Place) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "perdure.cli", "run", "app.py:patient", "Ada", "--id", "p"], cwd=place.folder, env=place.environment(),
+        text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    said(run, "waits for a message on nickname")
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    worker = place.worker()
+    said(worker, "^Executing ")
+    assert "Sent to p" in place.perdure("send", "p", "nickname", "Bob").stderr
+    worker.kill()
+    worker.communicate()
+    place.lose_disk()
+    assert place.perdure("run", "app.py:patient", "Ada", "--id", "p").stdout == "hello Bob\n"
+
+
+def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(place: Place) -> None:
+    place.perdure("run", "app.py:hello", "Ada", "--id", "a")
+    assert "it has ended" in place.perdure("cancel", "a", code=1).stderr
+    text = place.perdure("fork", "a", "--at", "2", "--id", "b", code=4).stderr
+    assert "runs here; waiting for one" in text
+    assert f"do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {place.address}`" in text
+    assert place.perdure("run", "app.py:hello", "--id", "b").stdout == "hello Ada\n"
+
+
 def test_a_worker_that_waits_may_be_stopped(place: Place) -> None:
     old = place.worker()
     said(old, "^Executing ")

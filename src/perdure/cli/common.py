@@ -25,6 +25,8 @@ from perdure.errors import (
 )
 from perdure.runtime.engine import Engine
 
+CONFIRM_S_MAX = 10.0  # for what is on the disk already, a person does not wait longer
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,7 +120,7 @@ def with_engine(store: str, act: Callable[[Engine], Awaitable[T]]) -> T:
     """Open the store as a client, which executes nothing, and do something with it."""
 
     async def main() -> T:
-        async with Engine(store, execute=False, create=False) as engine:
+        async with Engine(store, execute=False, create=False, replica_timeout=CONFIRM_S_MAX) as engine:
             return await act(engine)
 
     return run_async(main())

@@ -30,7 +30,7 @@ class Barrier:
         self._where, self._syncs, self._commits, self._held = where, syncs, commits, held
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Callable[[PerdureError | None], None]] = []
-        self._asked = asyncio.Event()
+        self._asked, self._under_way = asyncio.Event(), False
         self._confirmed = -1
         self._task = self._loop.create_task(self._run(), name="perdure-barrier")
         self.position = Position(0, 0)
@@ -40,6 +40,11 @@ class Barrier:
         self.trouble: StoreError | None = None
         """Why the last round failed, until one succeeds."""
         self._shut: PerdureError | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits."""
+        return self._under_way or bool(self._waiting)
 
     def passed(self) -> bool:
         """Whether all that is committed is confirmed already."""
@@ -63,9 +68,10 @@ class Barrier:
         self._add(partial(_settle, future))
         await future
 
-    def lag_s(self) -> float:
-        """For how long something has been committed here that the replica does not have: what a loss of the machine would cost now."""
-        return 0.0 if self._confirmed == self._commits() else self._loop.time() - self.confirmed_s
+    def lag_s(self, others_s: float = 0.0) -> float:
+        """For how long something has been committed that the replica does not have, here, or by others before `others_s`."""
+        behind = self._confirmed != self._commits() or self.confirmed_s < others_s
+        return self._loop.time() - self.confirmed_s if behind else 0.0
 
     def _add(self, tell: Callable[[PerdureError | None], None]) -> None:
         if self._shut is not None:
@@ -88,12 +94,12 @@ class Barrier:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting, self._under_way = self._waiting, [], True
             try:
                 await self._round()
             except Exception as error:  # whatever it was, who waits is not told that all is well
                 self.trouble = error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
-                self._waiting[:0] = waiting
+                self._waiting[:0], self._under_way = waiting, False
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, RETRY_S_MAX)
                 self._asked.set()
@@ -101,7 +107,7 @@ class Barrier:
                 self._waiting[:0] = waiting
                 raise
             else:
-                self.trouble, retry_s = None, RETRY_S_MIN
+                self.trouble, retry_s, self._under_way = None, RETRY_S_MIN, False
                 self._loop.call_soon(_tell_all, waiting, None)  # steps begin in plain callbacks, never within a task
 
     async def _round(self) -> None:

@@ -23,6 +23,7 @@ from perdure.errors import PerdureError, ReplicaFull, ReplicaLeaseLost, ReplicaO
 from perdure.replica import bucket, copies, program
 from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
+from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow
 from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
 from perdure.replica.standby import Standby
@@ -83,11 +84,12 @@ class Replica:
         self.began: list[str] = []  # what happened at the start, for people
         self.ended = ""  # and at the end
         self._litestream: Litestream | None = None
+        self._door: Door | None = None
         self._watch = Loop("replica", self._look)
         self._sweeps = Loop("replica-sweep", self._sweep)
         self._drills = Loop("replica-drill", self._drill)
         self.store_id: str | None = None
-        self._copied_commits = -1  # those of other processes, too
+        self._copied_commits, self._others_s = -1, 0.0  # those of other processes, too, and when more of them were seen
         self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
         self._looks, self._local_bytes, self._lag_bytes, self._rows, self._txid = 0, 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
@@ -207,8 +209,8 @@ class Replica:
 
     # --- with the store -----------------------------------------------------------------------------
 
-    async def begin(self, store: SqliteStore, commits: Callable[[], int]) -> None:
-        """Copy the whole file below our epoch; from then on this is the place that a restore begins from."""
+    async def begin(self, store: SqliteStore, commits: Callable[[], int], durability: str) -> None:
+        """Copy the whole file below our epoch; from then on this is the place that a restore begins from, and others may ask."""
         self._store = store
         self.store_id = self.store_id or uuid.uuid4().hex
         store.seal(self.store_id, str(self.address), self.lease.row.epoch)
@@ -220,6 +222,8 @@ class Replica:
             await self._start_litestream()
             async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
                 await self._barrier.wait()
+            self._door = Door(self._side, durability, store.file, self._barrier.round, lambda: self.trouble)
+            await self._door.open()
         except BaseException as error:
             await self._end_at_once()
             raise self.trouble if isinstance(error, TimeoutError) else error from None
@@ -241,11 +245,13 @@ class Replica:
 
     def _again(self) -> None:
         """The bucket is there again: Litestream would try it after a pause that may be long by now."""
-        if self._litestream is not None and self._based and not self._barrier.passed():
+        if self._litestream is not None and self._based and self._barrier.wanted:
             self._litestream.kill()
 
     async def _end_at_once(self) -> None:
         await self._barrier.shut(self._last_word())
+        if self._door is not None:
+            await self._door.close()
         if self._litestream is not None:
             await self._litestream.stop(at_once=True)
 
@@ -261,12 +267,18 @@ class Replica:
         """A last sync, and Litestream ends. What is not confirmed by then is in the local file."""
         for loop in (self._watch, self._sweeps, self._drills):
             await loop.stop()
+        if self._door is not None:
+            await self._door.close()
         through = False
         if not self.lease.lost.done():
             try:
+                seal = self._store.sealed()
                 async with asyncio.timeout(LAST_SYNC_S_MAX):
-                    await self._barrier.wait()
-                self._rows, through = self._rows_now(), True
+                    await self._barrier.round()  # also for what others have written
+                if seal is not None and self._door is not None:
+                    self._rows = seal.rows
+                    self._door.leave(seal)
+                through = True
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
                 self.ended = f"the replica has not got the last {self._barrier.lag_s():.1f} s; they are in {self.path}"
@@ -318,7 +330,7 @@ class Replica:
             raise ReplicaUnavailable(str(self.address), "a new epoch has begun")
         if not self._based and position.replicated > 0:  # the first transaction of an epoch is the whole file
             self.lease.report(txid=position.replicated)
-            await self.lease.renew(base=self.lease.row.epoch, store_id=self.store_id)
+            await self.lease.name_base(self.store_id, time.time_ns() // 1_000_000)
             self._based = True
         if self._based:
             self._txid = max(self._txid, position.replicated)
@@ -338,6 +350,8 @@ class Replica:
                         await self._barrier.round()
             if self._barrier.confirmed_s >= counted_s:
                 self._rows, self._copied_commits = seal.rows, seal.commits
+            else:
+                self._others_s = counted_s
         if self._looks % SIZE_EVERY == 0:
             sizes = await asyncio.to_thread(_sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
             self._local_bytes, self._lag_bytes = sizes
@@ -355,10 +369,10 @@ class Replica:
         share = self._local_bytes / self._bytes_max
         if share >= 1:
             if self.full is None:
-                self.full = ReplicaFull(str(self.address), self._local_bytes, self._bytes_max)
+                self._say_full(ReplicaFull(str(self.address), self._local_bytes, self._bytes_max))
                 log.error("%s", self.full)
         elif self.full is not None and share < ANEW_SHARE:
-            self.full = None
+            self._say_full(None)
             log.warning("the replica takes writes again; so do we")
         if share >= WARN_SHARE and self._looks % (12 * SIZE_EVERY) == 0:
             log.warning(
@@ -368,6 +382,11 @@ class Replica:
         if share >= ANEW_SHARE and self._barrier.trouble is None and now_s - self._anew_s > ANEW_EVERY_S:
             await self.begin_anew()
             self._anew_s = now_s
+
+    def _say_full(self, full: ReplicaFull | None) -> None:
+        self.full = full
+        if self._door is not None:
+            self._door.say_full(full)
 
     async def begin_anew(self) -> None:
         """Go on below a new epoch with a new copy of the whole file; what lies locally for the old one is dropped."""
@@ -430,7 +449,7 @@ class Replica:
     def status(self) -> Status:
         """How it stands at this moment."""
         litestream, position = self._litestream, self._barrier.position
-        lag_s = self._barrier.lag_s()
+        lag_s = self._barrier.lag_s(self._others_s)
         state, reason = (litestream.state, litestream.reason) if litestream else ("starting", "")
         if state == "replicating" and lag_s > 2 * WATCH_S:
             state = "behind"

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import DefinitionError, ReplicaNeeded
+from perdure.runtime.gate import Answers
 from perdure.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def check_options(store: str, durability: str, replica: str | None, lease_ttl: f
         raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
     if durability not in ("disk", "replica"):
         raise DefinitionError(f'durability is "disk" or "replica", not {durability!r}.')
-    if durability == "replica" and replica is None:
+    if durability == "replica" and replica is None and execute:
         raise DefinitionError('durability="replica" needs to know where the replica is: replica="s3://bucket/prefix" or "file:///folder".')
     if replica is not None and (store == ":memory:" or not execute):
         raise DefinitionError("A replica is kept by the engine that executes, and of a file: not of :memory:, and not with execute=False.")
@@ -49,6 +50,19 @@ def make_replica(path: str, address: str, **options: Any) -> Replica:
     from perdure.replica.replica import Replica
 
     return Replica(path, parse(address), **options)
+
+
+def check_level(durability: str | None, gate: Answers | None) -> None:
+    """Raise that nobody could confirm what is asked for."""
+    if durability == "replica" and gate is None:
+        raise DefinitionError('durability="replica" needs a replica, and this engine has none: Engine(..., replica="s3://bucket/prefix").')
+
+
+def client_gate(store: SqliteStore, durability: str) -> Answers:
+    """What an engine that executes nothing waits for before it tells anything."""
+    from perdure.replica.door import ClientGate
+
+    return ClientGate(store.path, durability, store.sealed, store.file)
 
 
 def check_replica(store: SqliteStore, replica: Replica | None, execute: bool) -> None:

@@ -33,7 +33,7 @@ from perdure.errors import (
 )  # fmt: skip
 from perdure.runtime import arguments, forking
 from perdure.runtime.clock import SystemClock
-from perdure.runtime.gate import Gate
+from perdure.runtime.gate import Answers, Gate
 from perdure.runtime.runner import Runner, add_workflow
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
@@ -146,7 +146,7 @@ class Engine:
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
         self._open: tuple[SqliteStore, Writer, Runner] | None = None
-        self._gate: Gate | None = None
+        self._gate: Answers | None = None
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replica | None = None
         if replica is not None:
@@ -169,10 +169,13 @@ class Engine:
             stack.callback(store.close)
             arguments.check_replica(store, self.replica, self._execute)
             writer = Writer(store, self.limits.batch_writes_max)
+            gate = None
             if self.replica is not None:
-                await self.replica.begin(store, lambda: writer.commits)
+                await self.replica.begin(store, lambda: writer.commits, self.durability)
                 stack.push_async_callback(self.replica.end)
-                self._gate = Gate(self.replica, self.durability)
+                self._gate = gate = Gate(self.replica, self.durability)
+            elif not self._execute:
+                self._gate = arguments.client_gate(store, self.durability)
             stack.callback(writer.close)
             runner = Runner(
                 store,
@@ -181,7 +184,7 @@ class Engine:
                 self._clock,
                 self.limits,
                 workflows=self.workflows,
-                gate=self._gate,
+                gate=gate,
                 execute=self._execute,
                 lease_ms=self._lease_ms,
                 name=self._name,
@@ -248,6 +251,7 @@ class Engine:
     ) -> tuple[Run[T], str | None]:  # fmt: skip
         """A run that is on disk, and the durability that it asks for."""
         definition = _workflow_of(call)
+        arguments.check_level(durability, self._gate)
         runner = self._runner
         if runner.execute:
             runner.register(definition)

@@ -34,6 +34,14 @@ class Confirms(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """What holds back the answers of an engine: `Gate` where it executes, `replica.door.ClientGate` where another process does."""
+
+    async def answer(self, durability: str | None = None, s_max: float | None = None) -> None: ...
+
+    def check_room(self) -> None: ...
+
+
 class Gate:
     """See the module's text. `durability` is the engine's."""
 

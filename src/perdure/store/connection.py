@@ -169,8 +169,10 @@ def _is_full(path: str) -> bool:
         return False
 
 
-Files = dict[str, tuple[int, int] | None]
-"""What a store has open: by path, the device and the number there."""
+Identity = tuple[int, int]
+"""A file, whatever it is called: its device, and its number there."""
+Files = dict[str, Identity | None]
+"""What a store has open, by path."""
 
 
 def files_of(path: str) -> Files:
@@ -184,7 +186,7 @@ def lost_file(files: Files) -> str | None:
     return next((name for name, identity in files.items() if identity is not None and _is_another(name, identity)), None)
 
 
-def _identity_of(path: str) -> tuple[int, int] | None:
+def _identity_of(path: str) -> Identity | None:
     """None where there is no file. Raises other `OSError`s where nobody can tell."""
     try:
         found = os.stat(path)
@@ -193,7 +195,7 @@ def _identity_of(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_another(path: str, identity: tuple[int, int] | None) -> bool:
+def _is_another(path: str, identity: Identity | None) -> bool:
     """Whether the path names no file or another one; where nobody can tell, it does not."""
     try:
         return _identity_of(path) != identity

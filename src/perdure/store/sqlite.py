@@ -131,6 +131,11 @@ class SqliteStore(Reader):
     def _data_version(self) -> int:
         return int(self.pragma("data_version", self._db))
 
+    @property
+    def file(self) -> connection.Identity:
+        """The file that we have open, whatever its path names by now."""
+        return next(iter(self._files.values()), None) or (0, 0)
+
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
         if (lost := connection.lost_file(self._files)) is not None:

@@ -1,7 +1,8 @@
 """One life of the chaos campaign: a process that executes runs with a replica, and tells the world outside what it was told.
 
 Rules: a line goes to the log only after the engine has given its word, in one write; the log lies outside of the disk that is going
-to be destroyed, as a customer would. Lines: `open`, `started ID`, `begin ID SEQ`, `result ID VALUE MS`, `lost`, `end`.
+to be destroyed, as a customer would; every other run is started and awaited by a client, which executes nothing. Lines: `open`,
+`started ID`, `begin ID SEQ`, `result ID VALUE MS`, `lost`, `end`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import os
 import sys
 import time
+from itertools import cycle
 from typing import Any
 
 from perdure import Engine, current_step, step, workflow
-from perdure.errors import ReplicaUnavailable
+from perdure.errors import ReplicaUnavailable, RunBlocked
 from perdure.runtime.engine import Run
 
 OPEN_RUNS = 24
@@ -57,31 +59,37 @@ def value_of(run_id: str) -> int:
     return sum(n * n + TEXT_BYTES for n in range(STEPS)) + len(run_id)
 
 
-async def told(run: Run[int]) -> None:
+async def told(engine: Engine, run: Run[int]) -> None:
     """Wait for a result, and tell it."""
-    value = await run.result()
+    while True:
+        try:
+            value = await run.result()
+            break
+        except RunBlocked:
+            await engine.retry(run.id)  # its processes were killed three times: a person would look, and go on
     mark("result", run.id, value, time.monotonic_ns() // 1_000_000)
 
 
-async def live(engine: Engine, name: str, asked_to_end: asyncio.Event) -> None:
+async def live(engine: Engine, client: Engine, name: str, asked_to_end: asyncio.Event) -> None:
     """Take up what there is, and keep so many runs open until asked to end; then see all of them to their end."""
+    sides = cycle((engine, client))
     unfinished = [
         info for status in ("pending", "running", "waiting", "blocked") for info in await engine.runs(status=status, limit=10_000)
     ]
-    for info in unfinished:
-        if info.status == "blocked":  # its processes were killed three times: a person would look, and go on
-            await engine.retry(info.id)
-    tasks = {asyncio.create_task(told(await engine.get(info.id))) for info in unfinished}
+    tasks = {asyncio.create_task(told(engine, await next(sides).get(info.id))) for info in unfinished}
     number = 0
-    while not asked_to_end.is_set():
-        while len(tasks) < OPEN_RUNS:
-            number += 1
-            tasks.add(asyncio.create_task(_start(engine, f"{name}-{number}")))
-        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    if tasks:
-        await asyncio.gather(*tasks)
+    try:
+        while tasks or not asked_to_end.is_set():
+            while len(tasks) < OPEN_RUNS and not asked_to_end.is_set():
+                number += 1
+                tasks.add(asyncio.create_task(_start(next(sides), f"{name}-{number}")))
+            done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _start(engine: Engine, run_id: str) -> None:
@@ -92,7 +100,7 @@ async def _start(engine: Engine, run_id: str) -> None:
         except ReplicaUnavailable:
             continue  # the same start finds it
     mark("started", run_id)
-    await told(run)
+    await told(engine, run)
 
 
 async def main(store: str, replica: str, name: str, durability: str) -> int:
@@ -105,10 +113,10 @@ async def main(store: str, replica: str, name: str, durability: str) -> int:
 
     loop.add_reader(0, heard)  # the end of our input is the word to end
     options: dict[str, Any] = {"replica": replica, "durability": durability, "lease_ttl": LEASE_S}
-    async with Engine(store, workflows=[job], **options) as engine:
+    async with Engine(store, workflows=[job], **options) as engine, Engine(store, execute=False) as client:
         replica_now: Any = engine.replica
         mark("open", name, os.getpid(), replica_now.lease.row.epoch, replica_now._litestream.pid)
-        work = asyncio.create_task(live(engine, name, asked_to_end))
+        work = asyncio.create_task(live(engine, client, name, asked_to_end))
         lost = asyncio.create_task(engine.store_lost())
         await asyncio.wait([work, lost], return_when=asyncio.FIRST_COMPLETED)
         if lost.done():

@@ -1,0 +1,198 @@
+"""The door: where other processes of this machine ask whether what they have committed, or were shown, is in the replica.
+
+Rules: who asks has committed before; the answer comes after a round of the barrier that begins after the question; both must have the
+same file open, because a path may name another one by now; who finds nobody there is told nothing but what the last engine knew to be
+in the replica when it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
+from perdure.store.connection import Identity
+from perdure.store.sealing import Seal
+
+log = logging.getLogger("perdure")
+
+KNOCK_EVERY_S = 0.1
+SAY_AFTER_S = 1.0
+FROZEN_S = 5.0  # what an engine may take beyond the time that it was given, before it counts as frozen
+
+
+class Sign(msgspec.Struct):
+    """What hangs beside the store: where to ask, how durable an answer is, and, of an engine that ended in order, what was confirmed."""
+
+    durability: str
+    socket: str = ""
+    full: tuple[int, int] | None = None
+    epoch: int = 0
+    commits: int = -1
+
+
+class Question(msgspec.Struct):
+    """`file` is what the asking process has open; `s_max` how many seconds it wants to wait."""
+
+    file: Identity
+    s_max: float | None
+
+
+class Answer(msgspec.Struct):
+    """Without a `trouble` everything that was committed before the question is in the replica."""
+
+    trouble: str | None = None
+
+
+def _sign_of(side: Path) -> Path:
+    return side / "door"
+
+
+class Door:
+    """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, whoever has committed it."""
+
+    def __init__(
+        self, side: Path, durability: str, file: Identity, confirm: Callable[[], Awaitable[None]], trouble: Callable[[], PerdureError]
+    ) -> None:
+        self._side, self._sign, self._file, self._confirm, self._trouble = side, Sign(durability), file, confirm, trouble
+        self._server: asyncio.Server | None = None
+        self._guests: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Let others ask."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):  # of an engine that was killed
+            shutil.rmtree(os.path.dirname(msgspec.json.decode(_sign_of(self._side).read_bytes(), type=Sign).socket), ignore_errors=True)
+        self._sign.socket = os.path.join(tempfile.mkdtemp(prefix="perdure-"), "door")  # a socket's path must be short
+        self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
+        self._hang_out()
+
+    def say_full(self, full: ReplicaFull | None) -> None:
+        """Nothing new can be begun, or can again."""
+        self._sign.full = None if full is None else (full.size_bytes, full.limit_bytes)
+        self._hang_out()
+
+    async def close(self) -> None:
+        """Answer nobody any more; who waits for an answer looks for another engine."""
+        if self._server is not None:
+            self._server.close()
+            for guest in self._guests:
+                guest.cancel()
+            await asyncio.gather(*self._guests, return_exceptions=True)
+            shutil.rmtree(os.path.dirname(self._sign.socket), ignore_errors=True)
+
+    def leave(self, seal: Seal) -> None:
+        """The engine ends in order, and all that was committed up to this seal is in the replica."""
+        self._sign.epoch, self._sign.commits = seal.epoch, seal.commits
+        self._hang_out()
+
+    def _hang_out(self) -> None:
+        draft = _sign_of(self._side).with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(self._sign))
+        draft.replace(_sign_of(self._side))
+
+    async def _guest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._guests.add(task)
+        try:
+            question = msgspec.json.decode(await reader.readline(), type=Question)
+            writer.write(msgspec.json.encode(await self._answer(question)) + b"\n")
+            await writer.drain()
+        except (OSError, ValueError):
+            pass  # it has gone away, or does not speak as we do
+        finally:
+            self._guests.discard(task)
+            writer.close()
+
+    async def _answer(self, question: Question) -> Answer:
+        if question.file != self._file:
+            return Answer("the engine that copies the store has another file open; this one was moved, replaced or set aside")
+        try:
+            async with asyncio.timeout(question.s_max):
+                await self._confirm()
+        except TimeoutError:
+            return Answer(_detail(self._trouble()))
+        except PerdureError as error:
+            return Answer(_detail(error))
+        return Answer()
+
+
+class ClientGate:
+    """The other side: holds back the answers of an engine that executes nothing until the one that does has them confirmed.
+
+    `durability` "replica" waits in any case; with "disk" the level of the engine that copies decides.
+    """
+
+    def __init__(self, path: str, durability: str, seal: Callable[[], Seal | None], file: Identity) -> None:
+        self._side, self._strict, self._seal, self._file = Path(os.path.abspath(path) + "-replica"), durability == "replica", seal, file
+
+    def check_room(self) -> None:
+        """Raise why nothing new can be begun, if so."""
+        sign = self._read()
+        if sign is not None and sign.full is not None and (seal := self._seal()) is not None:
+            raise ReplicaFull(seal.address, *sign.full)
+
+    async def answer(self, durability: str | None = None, s_max: float | None = None) -> None:
+        """Come back when what is committed may be told. Raises `ReplicaUnavailable`, after `s_max` seconds if nobody is there."""
+        seal, loop = self._seal(), asyncio.get_running_loop()
+        begin_s, said = loop.time(), False
+        while not self._may_pass(sign := self._read(), durability, seal):
+            if seal is None:
+                raise ReplicaUnavailable("of this store", "no engine has begun to copy it")
+            waited_s = loop.time() - begin_s
+            if sign is not None and await self._asked(sign, seal, None if s_max is None else max(0.0, s_max - waited_s)):
+                return
+            if s_max is not None and waited_s >= s_max:
+                raise ReplicaUnattended(seal.address)
+            if waited_s >= SAY_AFTER_S and not said:
+                said = True
+                log.warning(
+                    "no engine that copies this store to %s runs here; waiting for one. What was asked for is on this disk", seal.address
+                )
+            await asyncio.sleep(KNOCK_EVERY_S)
+
+    def _may_pass(self, sign: Sign | None, durability: str | None, seal: Seal | None) -> bool:
+        level = durability or ("replica" if self._strict else sign.durability if sign and seal else "disk")
+        if level != "replica":
+            return True
+        return sign is not None and seal is not None and sign.epoch == seal.epoch and seal.commits <= sign.commits
+
+    async def _asked(self, sign: Sign, seal: Seal, s_max: float | None) -> bool:
+        """Whether somebody has confirmed it; False if nobody is there. Raises `ReplicaUnavailable` for what was answered instead."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(sign.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(msgspec.json.encode(Question(self._file, s_max)) + b"\n")
+            async with asyncio.timeout(None if s_max is None else s_max + FROZEN_S):
+                said = await reader.readline()
+            answer = msgspec.json.decode(said, type=Answer)
+        except TimeoutError:
+            raise ReplicaUnavailable(seal.address, "the engine that copies this store gives no answer; is it frozen?") from None
+        except (OSError, msgspec.DecodeError):
+            return False  # it has ended meanwhile
+        finally:
+            writer.close()
+        if answer.trouble is not None:
+            raise ReplicaUnavailable(seal.address, answer.trouble)
+        return True
+
+    def _read(self) -> Sign | None:
+        try:
+            return msgspec.json.decode(_sign_of(self._side).read_bytes(), type=Sign)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+def _detail(error: PerdureError) -> str:
+    """Without what the error that carries it says anyway."""
+    return str(getattr(error, "detail", error))

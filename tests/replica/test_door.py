@@ -1,0 +1,260 @@
+"""A client, in a process that executes nothing, is told only what the engine that holds the replica has had confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.replica.support import LEASE_S, address, bucket, engine_of, lookups, nothing_seen, proxy, two_effects
+from tests.runtime.support import awaited, environment, until
+
+import perdure
+from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
+from perdure.errors import ReplicaFull
+from perdure.replica import door
+from perdure.testing.proxy import Proxy
+
+__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+
+
+@workflow
+async def echo() -> str:
+    return await receive("word", str)
+
+
+def client_of(store: Path, **options: object) -> Engine:
+    return Engine(store, **{"execute": False, "workflows": [echo, two_effects, lookups], "replica_timeout": 20, **options})  # type: ignore[arg-type]
+
+
+@awaited
+async def test_a_word_comes_back_when_the_bucket_has_it(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]) as engine, client_of(store) as client:
+        run = await client.start(echo(), id="a")
+        proxy.set("503")
+        word = asyncio.create_task(client.send("a", "hello", channel="word"))
+        await until(lambda: engine.replica is not None and not engine.replica.lease.held())
+        assert not word.done()
+        proxy.set()
+        await word
+        assert await run.result() == "hello"
+
+
+@awaited
+async def test_a_result_that_is_on_the_disk_alone_is_not_told(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, replica_timeout=0.1) as engine, client_of(store) as client:
+        proxy.set("refuse")
+        with pytest.raises(ReplicaUnavailable):
+            await engine.start(lookups("a", 3), id="a")
+        run = await client.get("a")
+        while await run.status() != "completed":  # noqa: ASYNC110
+            await asyncio.sleep(0.003)
+        with pytest.raises(TimeoutError):
+            await run.result(timeout=0.3)
+        proxy.set()
+        assert await run.result() == 3
+
+
+@awaited
+async def test_a_client_hears_why_it_waits(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]), client_of(store, replica_timeout=0.5) as client:
+        proxy.set("refuse")
+        with pytest.raises(ReplicaUnavailable, match=r"does not answer: .*is on this disk"):
+            await client.start(echo(), id="a")
+        proxy.set()
+        await client.start(echo(), id="a")  # the same start finds it
+
+
+@awaited
+async def test_after_an_engine_has_ended_what_it_confirmed_may_be_told_and_more_waits_for_the_next(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo, two_effects]) as engine:
+        await engine.start(echo(), id="open")
+        await engine.run(two_effects("a"), id="a")
+    async with client_of(store, replica_timeout=0.2) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+        with pytest.raises(ReplicaUnavailable, match=r"No engine that copies this store.*is on this disk, once"):
+            await client.send("open", "hello", channel="word")
+    async with client_of(store) as client:
+        result = asyncio.create_task((await client.get("open")).result())
+        async with engine_of(store, address, workflows=[echo]):
+            assert await result == "hello"
+
+
+@awaited
+async def test_a_deploy_between_two_engines_is_waited_for(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]):
+        pass
+    async with client_of(store) as client:
+        start = asyncio.create_task(client.start(echo(), id="a"))
+        async with engine_of(store, address, workflows=[echo]):
+            await start
+
+
+ENGINE = """
+import asyncio, sys
+from tests.replica.support import engine_of
+from tests.replica.test_door import echo, two_effects
+
+async def main():
+    async with engine_of(sys.argv[1], sys.argv[2], workflows=[echo, two_effects]) as engine:
+        await engine.run(two_effects("a"), id="a")
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@awaited
+async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("perdure.replica.door.FROZEN_S", 0.1)
+    monkeypatch.setattr("perdure.replica.door.SAY_AFTER_S", 0.2)
+    store = tmp_path / "a.db"
+    process = subprocess.Popen([sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+    async with client_of(store, replica_timeout=0.3) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ReplicaUnavailable, match="gives no answer; is it frozen"):
+            await client.start(echo(), id="b")
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with pytest.raises(TimeoutError):  # it may have been on this disk alone
+            await (await client.get("a")).result(timeout=0.5)
+        assert "runs here; waiting for one" in caplog.text
+        async with engine_of(store, address, workflows=[echo, two_effects], lease_ttl=LEASE_S):
+            assert await (await client.get("a")).result() == "a-1a-2"
+            await client.start(echo(), id="b")
+
+
+@awaited
+async def test_a_client_of_a_file_that_was_set_aside_is_not_told_that_all_is_well(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]) as engine:
+        await engine.start(echo(), id="a")
+    async with client_of(store, replica_timeout=0.3, lease_ttl=3_600) as client:  # whose beat does not come in time to notice
+        with pytest.raises(ReplicaUnavailable, match="No engine that copies this store"):
+            await client.send("a", "hello", channel="word")
+        os.rename(store, tmp_path / "old.db")
+        for end in ("-wal", "-shm"):
+            os.rename(f"{store}{end}", f"{tmp_path}/old.db{end}")
+        async with engine_of(store, address, workflows=[echo]):
+            with pytest.raises(ReplicaUnavailable, match="this one was moved, replaced or set aside"):
+                await client.send("a", "hello", channel="word")
+
+
+@awaited
+async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_says_more(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with (
+        engine_of(store, address, workflows=[echo], durability="disk"),
+        client_of(store, replica_timeout=0.2) as client,
+        client_of(store, durability="replica") as strict,
+    ):
+        await strict.start(echo(), id="a")
+        proxy.set("refuse")
+        await client.start(echo(), id="b")
+        await strict.start(echo(), id="c", durability="disk")
+        with pytest.raises(ReplicaUnavailable):
+            await client.start(echo(), id="d", durability="replica")
+        start = asyncio.create_task(strict.start(echo(), id="e"))
+        proxy.set()
+        await start
+
+
+@awaited
+async def test_a_store_without_a_replica_confirms_nothing_and_says_so(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with Engine(store, workflows=[echo]) as engine:
+        with pytest.raises(DefinitionError, match="needs a replica"):
+            await engine.start(echo(), durability="replica")
+        async with client_of(store) as client:
+            await client.start(echo(), id="a")
+        async with client_of(store, durability="replica") as strict:
+            with pytest.raises(ReplicaUnavailable, match="no engine has begun to copy it"):
+                await strict.start(echo(), id="b")
+
+
+@awaited
+async def test_what_a_client_wrote_counts_in_the_lag(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[], durability="disk") as engine, client_of(store) as client:
+        replica = engine.replica
+        assert replica is not None
+        proxy.set("refuse")
+        await client.start(echo(), id="a")  # of a workflow that nobody executes here
+        await until(lambda: replica.status().lag_s > 0.2)
+        proxy.set()
+        await until(lambda: replica.status().lag_s == 0)
+
+
+@awaited
+async def test_rubbish_at_the_door(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]), client_of(store) as client:
+        where = msgspec.json.decode((tmp_path / "a.db-replica" / "door").read_bytes(), type=door.Sign).socket
+        assert os.stat(os.path.dirname(where)).st_mode & 0o777 == 0o700
+        for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b'{"file": 3}\n', b""):
+            guest = socket.socket(socket.AF_UNIX)
+            guest.connect(where)
+            guest.sendall(words)
+            guest.shutdown(socket.SHUT_WR)
+            assert await asyncio.to_thread(guest.recv, 1) == b""
+            guest.close()
+        await client.start(echo(), id="a")
+        (tmp_path / "a.db-replica" / "door").write_bytes(b"rubbish")
+        await client.start(echo(), id="b")  # as if there were none
+    assert not os.path.exists(os.path.dirname(where))
+
+
+@awaited
+async def test_a_client_begins_nothing_where_the_disk_fills(
+    tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
+    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
+    store, limits = tmp_path / "a.db", perdure.Limits(replica_bytes_max=1_000_000)
+    async with engine_of(store, address, workflows=[echo], limits=limits, durability="disk") as engine, client_of(store) as client:
+        proxy.set("refuse")
+        replica, number = engine.replica, 0
+        assert replica is not None
+        while replica.full is None:
+            await client.send((await engine.start(echo(), id=f"{number}")).id, "x" * 300_000, channel="word")
+            number += 1
+        with pytest.raises(ReplicaFull, match="nothing new is begun"):
+            await client.start(echo(), id="late")
+        proxy.set()
+        await until(lambda: replica.full is None)
+        await client.start(echo(), id="late")
+
+
+def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
+    @awaited
+    async def main() -> None:
+        async def confirm() -> None: ...
+
+        first = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+        await first.open()
+        folder = os.path.dirname(msgspec.json.decode((tmp_path / "door").read_bytes(), type=door.Sign).socket)
+        second = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+        await second.open()
+        assert not os.path.exists(folder)
+        await first.close()
+        await second.close()
+
+    main()
