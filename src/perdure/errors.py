@@ -309,7 +309,8 @@ class ReplicaUnattended(ReplicaUnavailable):
         StoreError.__init__(
             self,
             f"No engine that copies this store to {where} runs on this machine. What was asked for is on this disk, once, and nowhere else "
-            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {where}`.",
+            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {where}`. If another "
+            "machine has gone on with it meanwhile, ask there: this file is not the one any more.",
         )
 
 

@@ -14,7 +14,7 @@ from tests.runtime.support import awaited, until
 
 import perdure
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
-from perdure.errors import LeaseHeld, ReplicaNeeded
+from perdure.errors import LeaseHeld, ReplicaNeeded, StoreReplaced
 from perdure.replica import copies
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer
@@ -371,3 +371,20 @@ async def test_who_does_not_want_to_wait_is_told_who_holds_it(tmp_path: Path, ad
 
 def test_one_bucket_server_serves_them_all(bucket: BucketServer) -> None:
     assert bucket.request("GET", "nothing")[0] == 404
+
+
+@awaited
+async def test_an_engine_whose_file_was_replaced_ends_and_so_does_its_litestream(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address) as engine:
+        await engine.run(two_effects("a"), id="a")
+        replica = engine.replica
+        assert replica is not None
+        for path in tmp_path.glob("a.db*"):
+            if path.is_file():
+                path.unlink()
+        assert isinstance(await engine.store_lost(), StoreReplaced)
+    assert replica._litestream is not None
+    assert replica._litestream.pid is None
+    async with engine_of(store, address) as engine:
+        assert await (await engine.get("a")).result() == "a-1a-2"

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -56,6 +55,21 @@ def _sign_of(side: Path) -> Path:
     return side / "door"
 
 
+def _read(side: Path) -> Sign | None:
+    try:
+        return msgspec.json.decode(_sign_of(side).read_bytes(), type=Sign)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _remove(socket: str) -> None:
+    """The socket and its folder; no more than that, whatever the sign says."""
+    with contextlib.suppress(OSError):
+        os.unlink(socket)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(socket))
+
+
 class Door:
     """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, whoever has committed it."""
 
@@ -68,8 +82,8 @@ class Door:
 
     async def open(self) -> None:
         """Let others ask."""
-        with contextlib.suppress(OSError, msgspec.DecodeError):  # of an engine that was killed
-            shutil.rmtree(os.path.dirname(msgspec.json.decode(_sign_of(self._side).read_bytes(), type=Sign).socket), ignore_errors=True)
+        if (left := _read(self._side)) is not None:
+            _remove(left.socket)  # of an engine that was killed
         self._sign.socket = os.path.join(tempfile.mkdtemp(prefix="perdure-"), "door")  # a socket's path must be short
         self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
         self._hang_out()
@@ -77,7 +91,7 @@ class Door:
     def say_full(self, full: ReplicaFull | None) -> None:
         """Nothing new can be begun, or can again."""
         self._sign.full = None if full is None else (full.size_bytes, full.limit_bytes)
-        self._hang_out()
+        self._try_to_hang_out()
 
     async def close(self) -> None:
         """Answer nobody any more; who waits for an answer looks for another engine."""
@@ -86,12 +100,18 @@ class Door:
             for guest in self._guests:
                 guest.cancel()
             await asyncio.gather(*self._guests, return_exceptions=True)
-            shutil.rmtree(os.path.dirname(self._sign.socket), ignore_errors=True)
+            _remove(self._sign.socket)
 
     def leave(self, seal: Seal) -> None:
         """The engine ends in order, and all that was committed up to this seal is in the replica."""
         self._sign.epoch, self._sign.commits = seal.epoch, seal.commits
-        self._hang_out()
+        self._try_to_hang_out()
+
+    def _try_to_hang_out(self) -> None:
+        try:
+            self._hang_out()
+        except OSError as error:  # the old one stays, which promises less
+            log.warning("what clients are told by could not be written: %s", error)
 
     def _hang_out(self) -> None:
         draft = _sign_of(self._side).with_suffix(".new")
@@ -136,7 +156,7 @@ class ClientGate:
 
     def check_room(self) -> None:
         """Raise why nothing new can be begun, if so."""
-        sign = self._read()
+        sign = _read(self._side)
         if sign is not None and sign.full is not None and (seal := self._seal()) is not None:
             raise ReplicaFull(seal.address, *sign.full)
 
@@ -144,7 +164,7 @@ class ClientGate:
         """Come back when what is committed may be told. Raises `ReplicaUnavailable`, after `s_max` seconds if nobody is there."""
         seal, loop = self._seal(), asyncio.get_running_loop()
         begin_s, said = loop.time(), False
-        while not self._may_pass(sign := self._read(), durability, seal):
+        while not self._may_pass(sign := _read(self._side), durability, seal):
             if seal is None:
                 raise ReplicaUnavailable("of this store", "no engine has begun to copy it")
             waited_s = loop.time() - begin_s
@@ -185,12 +205,6 @@ class ClientGate:
         if answer.trouble is not None:
             raise ReplicaUnavailable(seal.address, answer.trouble)
         return True
-
-    def _read(self) -> Sign | None:
-        try:
-            return msgspec.json.decode(_sign_of(self._side).read_bytes(), type=Sign)
-        except (OSError, msgspec.DecodeError):
-            return None
 
 
 def _detail(error: PerdureError) -> str:

@@ -93,7 +93,10 @@ class Litestream:
                 log.warning("a litestream that was left over from another engine is ended: pid %s", pid)
                 os.kill(pid, 9)
                 time.sleep(0.02)
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, "control"))
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # no more than that, whatever the file says
 
     async def stop(self, *, at_once: bool = False) -> None:
         """End the process; what it has not copied by then stays local. Without a bucket it does not end by itself: then `at_once`."""

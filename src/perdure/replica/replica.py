@@ -281,7 +281,12 @@ class Replica:
                 through = True
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
-                self.ended = f"the replica has not got the last {self._barrier.lag_s():.1f} s; they are in {self.path}"
+                lag_s = self._barrier.lag_s(self._others_s)
+                what = f"the last {lag_s:.1f} s" if lag_s else "what clients have written in the last second, if they have"
+                self.ended = f"the replica has not confirmed {what}; it is in {self.path}"
+                log.warning("%s", self.ended)
+            except PerdureError as error:  # the lease or the store is lost, and everything else has to end all the same
+                self.ended = f"the replica could not be brought up to date at the end: {error}"
                 log.warning("%s", self.ended)
         if self._ending is not None:
             await self._ending
@@ -344,13 +349,15 @@ class Replica:
             await self._start_litestream()
         seal, counted_s = self._store.sealed(), asyncio.get_running_loop().time()
         if seal is not None and seal.commits != self._copied_commits:
-            if self._barrier.confirmed_s < counted_s - WATCH_S / 2:  # else others keep it going, and a round more would be in their way
+            if (
+                stale := self._barrier.confirmed_s < counted_s - WATCH_S / 2
+            ):  # else others keep it going, and a round more would be in their way
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_S):
                         await self._barrier.round()
             if self._barrier.confirmed_s >= counted_s:
                 self._rows, self._copied_commits = seal.rows, seal.commits
-            else:
+            elif stale:
                 self._others_s = counted_s
         if self._looks % SIZE_EVERY == 0:
             sizes = await asyncio.to_thread(_sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
