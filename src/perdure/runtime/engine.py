@@ -101,6 +101,7 @@ class Engine:
     holds the replica's lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it waits,
     `fencing=False` is for buckets that can't keep a lease. `replica_timeout` is for how many seconds a verb waits for the
     replica, `drill_every` the seconds between two test restores in the background; `engine.replica.status()` has the lag.
+    A client of a replicated store is told what the engine that holds the replica has had confirmed.
 
     Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on entering, and for a replica
     `ReplicaUnavailable` and `ReplicaRefused`, before anything is written.
