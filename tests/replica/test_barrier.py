@@ -30,7 +30,8 @@ class Syncs:
 
 class Case:
     def __init__(self) -> None:
-        self.commits, self.held = 0, True
+        self.commits: int | None = 0
+        self.held = True
         self.syncs = Syncs()
         self.barrier = Barrier("there", self.syncs, lambda: self.commits, lambda: self.held)
         self.through: list[str] = []
@@ -66,6 +67,42 @@ async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_
     one.wait("nothing is new")
     assert one.through[-1] == "nothing is new"
     assert len(one.syncs.asked) == 2
+
+
+@case
+async def test_a_commit_that_is_under_way_on_another_thread_may_be_in_no_round(one: Case) -> None:
+    """Readers see it before it is counted."""
+    one.commits = 1
+    one.wait("a")
+    await one.syncs.answer(1, 1)
+    await until(lambda: one.through == ["a"])
+    assert one.barrier.passed()
+    one.commits = None
+    assert not one.barrier.passed()
+    one.wait("b")
+    await one.syncs.answer(2, 2)
+    await until(lambda: one.through == ["a", "b"])
+    assert not one.barrier.passed()
+    one.commits = 2
+    assert not one.barrier.passed()
+    one.wait("c")
+    await one.syncs.answer(2, 2)
+    await until(lambda: one.through == ["a", "b", "c"])
+    assert one.barrier.passed()
+
+
+@case
+async def test_the_lag_of_a_first_commit_after_a_long_quiet_is_short(one: Case) -> None:
+    one.commits = 1
+    one.wait("a")
+    await one.syncs.answer(1, 1)
+    await until(lambda: one.through == ["a"])
+    one.barrier.confirmed_s -= 3_600
+    assert one.barrier.lag_s() == 0
+    one.barrier.all_copied(asyncio.get_running_loop().time())
+    one.commits = 2
+    assert 0 < one.barrier.lag_s() < 3_600
+    assert one.barrier.lag_s(others_s=0) > 0
 
 
 @case

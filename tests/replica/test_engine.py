@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,38 @@ async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselv
         run = await engine.start(two_effects("a"), id="a")  # the same start finds it
         assert await run.result() == "a-1a-2"
         assert effects == ["a-1", "a-2"]
+
+
+@awaited
+async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_not_told(
+    tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow disk commits run in a thread; a reader sees them a moment before the event loop hears of them."""
+    monkeypatch.setattr("perdure.runtime.writer.INLINE_MS_MAX", 0.0)
+    store, committed, go_on = tmp_path / "a.db", threading.Event(), threading.Event()
+    async with engine_of(store, address) as engine:
+        write = engine._store.write
+
+        def held(*batch: Any) -> Any:
+            results = write(*batch)
+            ended = perdure.connect(store).execute("SELECT 1 FROM perdure_runs WHERE id = 'a' AND status = 'completed'").fetchone()
+            if ended and not committed.is_set():
+                committed.set()
+                go_on.wait(20)
+            return results
+
+        monkeypatch.setattr(engine._store, "write", held)
+        run = asyncio.create_task(engine.run(two_effects("a"), id="a"))
+        await until(committed.is_set)
+        proxy.set("refuse")
+        result = asyncio.create_task((await engine.get("a")).result())
+        replica = engine.replica
+        assert replica is not None
+        await until(lambda: replica._barrier.wanted or result.done())
+        assert not result.done()
+        proxy.set()
+        go_on.set()
+        assert await result == await run == "a-1a-2"
 
 
 @awaited

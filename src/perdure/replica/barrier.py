@@ -24,14 +24,16 @@ class Syncs(Protocol):
 
 
 class Barrier:
-    """`commits` counts what was committed here, `held` says whether the lease is held now; times are the event loop's, in seconds."""
+    """`commits` counts what was committed here, None while a commit may be under way; `held` says whether the lease is held now; times
+    are the event loop's, in seconds.
+    """
 
-    def __init__(self, where: str, syncs: Syncs, commits: Callable[[], int], held: Callable[[], bool]) -> None:
+    def __init__(self, where: str, syncs: Syncs, commits: Callable[[], int | None], held: Callable[[], bool]) -> None:
         self._where, self._syncs, self._commits, self._held = where, syncs, commits, held
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Callable[[PerdureError | None], None]] = []
         self._asked, self._under_way = asyncio.Event(), False
-        self._confirmed = -1
+        self._confirmed: int | None = None
         self._task = self._loop.create_task(self._run(), name="perdure-barrier")
         self.position = Position(0, 0)
         self.rounds = 0
@@ -48,7 +50,7 @@ class Barrier:
 
     def passed(self) -> bool:
         """Whether all that is committed is confirmed already."""
-        return self._confirmed == self._commits() and self._held() and self._shut is None
+        return self._confirmed is not None and self._confirmed == self._commits() and self._held() and self._shut is None
 
     def after(self, action: Callable[[], None]) -> None:
         """Call `action` when all that is committed by now is in the replica; at once if it is, never if the lease is lost."""
@@ -72,6 +74,10 @@ class Barrier:
         """For how long something has been committed that the replica does not have, here, or by others before `others_s`."""
         behind = self._confirmed != self._commits() or self.confirmed_s < others_s
         return self._loop.time() - self.confirmed_s if behind else 0.0
+
+    def all_copied(self, s: float) -> None:
+        """Whatever had been committed by then is in the replica: nobody has written since the last round."""
+        self.confirmed_s = max(self.confirmed_s, s)
 
     def _add(self, tell: Callable[[PerdureError | None], None]) -> None:
         if self._shut is not None:

@@ -209,7 +209,7 @@ class Replica:
 
     # --- with the store -----------------------------------------------------------------------------
 
-    async def begin(self, store: SqliteStore, commits: Callable[[], int], durability: str) -> None:
+    async def begin(self, store: SqliteStore, commits: Callable[[], int | None], durability: str) -> None:
         """Copy the whole file below our epoch; from then on this is the place that a restore begins from, and others may ask."""
         self._store = store
         self.store_id = self.store_id or uuid.uuid4().hex
@@ -348,10 +348,11 @@ class Replica:
         if self._litestream is None:  # it could not be started for the new epoch
             await self._start_litestream()
         seal, counted_s = self._store.sealed(), asyncio.get_running_loop().time()
-        if seal is not None and seal.commits != self._copied_commits:
-            if (
-                stale := self._barrier.confirmed_s < counted_s - WATCH_S / 2
-            ):  # else others keep it going, and a round more would be in their way
+        if seal is not None and seal.commits == self._copied_commits:
+            self._barrier.all_copied(counted_s)
+        elif seal is not None:
+            stale = self._barrier.confirmed_s < counted_s - WATCH_S / 2
+            if stale:  # else others keep it going, and a round more would be in their way
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_S):
                         await self._barrier.round()

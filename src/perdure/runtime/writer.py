@@ -54,7 +54,7 @@ class Writer:
         self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
         self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
-        self.commits = 0  # transactions so far that are worth copying: a sign of life alone is not
+        self._commits = 0
         self.trouble: StoreError | None = None
         self._shut = False
 
@@ -96,6 +96,11 @@ class Writer:
     def busy(self) -> bool:
         """Whether the thread holds the connection at this moment."""
         return self._busy
+
+    @property
+    def commits(self) -> int | None:
+        """Transactions so far that are worth copying (a sign of life alone is not); None while the thread may be adding one."""
+        return None if self._busy else self._commits
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
@@ -184,11 +189,11 @@ class Writer:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
+        if len(writes) > 1 or type(writes[0]) is not KeepLease:
+            self._commits += 1  # also of one that failed: how far it had come is not known
         if isinstance(results, StoreError):
             self._refused(writes, answers, results)
             return
-        if len(writes) > 1 or type(writes[0]) is not KeepLease:
-            self.commits += 1
         if self.trouble is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN

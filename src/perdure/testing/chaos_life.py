@@ -1,7 +1,7 @@
 """One life of the chaos campaign: a process that executes runs with a replica, and tells the world outside what it was told.
 
 Rules: a line goes to the log only after the engine has given its word, in one write; the log lies outside of the disk that is going
-to be destroyed, as a customer would; every other run is started and awaited by a client, which executes nothing. Lines: `open`,
+to be destroyed, as a customer would; every third run is started and awaited by a client, which executes nothing. Lines: `open`,
 `started ID`, `begin ID SEQ`, `result ID VALUE MS`, `lost`, `end`.
 """
 
@@ -72,7 +72,7 @@ async def told(engine: Engine, run: Run[int]) -> None:
 
 async def live(engine: Engine, client: Engine, name: str, asked_to_end: asyncio.Event) -> None:
     """Take up what there is, and keep so many runs open until asked to end; then see all of them to their end."""
-    sides = cycle((engine, client))
+    sides = cycle((engine, engine, client))
     unfinished = [
         info for status in ("pending", "running", "waiting", "blocked") for info in await engine.runs(status=status, limit=10_000)
     ]
