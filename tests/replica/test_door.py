@@ -134,12 +134,32 @@ async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
         process.kill()
         process.wait()
         process.stdout.close()
-        with pytest.raises(TimeoutError):  # it may have been on this disk alone
+        assert "waiting for one" not in caplog.text
+        with pytest.raises(TimeoutError):  # "b" is on this disk alone, and so may be what came before it
             await (await client.get("a")).result(timeout=0.5)
         assert "runs here; waiting for one" in caplog.text
         async with engine_of(store, address, workflows=[echo, two_effects], lease_ttl=LEASE_S):
             assert await (await client.get("a")).result() == "a-1a-2"
             await client.start(echo(), id="b")
+
+
+@awaited
+async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_it(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    process = subprocess.Popen([sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+    async with client_of(store) as client:
+
+        def known() -> bool:
+            sign, seal = door._read(tmp_path / "a.db-replica"), client._store.sealed()
+            return sign is not None and seal is not None and sign.commits == seal.commits
+
+        await until(known)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert await (await client.get("a")).result() == "a-1a-2"
 
 
 @awaited

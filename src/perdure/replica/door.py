@@ -1,8 +1,8 @@
 """The door: where other processes of this machine ask whether what they have committed, or were shown, is in the replica.
 
 Rules: who asks has committed before; the answer comes after a round of the barrier that begins after the question; both must have the
-same file open, because a path may name another one by now; who finds nobody there is told nothing but what the last engine knew to be
-in the replica when it ended.
+same file open, because a path may name another one by now; who finds nobody there is told nothing but what the last engine has left
+written that it knew to be in the replica.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FROZEN_S = 5.0  # what an engine may take beyond the time that it was given, bef
 
 
 class Sign(msgspec.Struct):
-    """What hangs beside the store: where to ask, how durable an answer is, and, of an engine that ended in order, what was confirmed."""
+    """What hangs beside the store: where to ask, how durable an answer is, and up to which commit of which epoch all is confirmed."""
 
     durability: str
     socket: str = ""
@@ -102,8 +102,8 @@ class Door:
             await asyncio.gather(*self._guests, return_exceptions=True)
             _remove(self._sign.socket)
 
-    def leave(self, seal: Seal) -> None:
-        """The engine ends in order, and all that was committed up to this seal is in the replica."""
+    def confirm_up_to(self, seal: Seal) -> None:
+        """All that was committed up to this seal is in the replica, which stays true when nobody is here any more."""
         self._sign.epoch, self._sign.commits = seal.epoch, seal.commits
         self._try_to_hang_out()
 

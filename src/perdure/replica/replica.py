@@ -275,9 +275,8 @@ class Replica:
                 seal = self._store.sealed()
                 async with asyncio.timeout(LAST_SYNC_S_MAX):
                     await self._barrier.round()  # also for what others have written
-                if seal is not None and self._door is not None:
-                    self._rows = seal.rows
-                    self._door.leave(seal)
+                if seal is not None:
+                    self._copied(seal)
                 through = True
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
@@ -357,7 +356,7 @@ class Replica:
                     async with asyncio.timeout(WATCH_S):
                         await self._barrier.round()
             if self._barrier.confirmed_s >= counted_s:
-                self._rows, self._copied_commits = seal.rows, seal.commits
+                self._copied(seal)
             elif stale:
                 self._others_s = counted_s
         if self._looks % SIZE_EVERY == 0:
@@ -367,6 +366,12 @@ class Replica:
         self._looks += 1
         self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
         return WATCH_S
+
+    def _copied(self, seal: sealing.Seal) -> None:
+        """All that was committed up to this seal is in the replica."""
+        self._rows, self._copied_commits = seal.rows, seal.commits
+        if self._door is not None:
+            self._door.confirm_up_to(seal)
 
     def _rows_now(self) -> int:
         seal = self._store.sealed()
