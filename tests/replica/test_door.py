@@ -263,6 +263,27 @@ async def test_a_client_begins_nothing_where_the_disk_fills(
         await client.start(echo(), id="late")
 
 
+def test_a_guest_whose_door_closes_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @awaited
+    async def main() -> None:
+        async def confirm() -> None:
+            await asyncio.Event().wait()
+
+        one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+        await one.open()
+        sign = door._read(tmp_path)
+        assert sign is not None
+        reader, writer = await asyncio.open_unix_connection(sign.socket)
+        writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
+        await until(lambda: one._guests)
+        await one.close()
+        assert await reader.readline() == b""
+        writer.close()
+
+    main()
+    assert caplog.text == ""
+
+
 def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
     @awaited
     async def main() -> None:

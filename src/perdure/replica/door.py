@@ -128,6 +128,8 @@ class Door:
             await writer.drain()
         except (OSError, ValueError):
             pass  # it has gone away, or does not speak as we do
+        except asyncio.CancelledError:
+            pass  # the door closes; before 3.13 asyncio logs an error for a guest who ends that way
         finally:
             self._guests.discard(task)
             writer.close()
