@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tests.runtime.support import environment
 
+from perdure.cli import replicas
+
 APP = """
 from perdure import receive, step, workflow
 
@@ -247,6 +249,21 @@ def test_the_countdown_is_one_line_of_a_terminal(place: Place) -> None:
     assert re.search(rb"\r\x1b\[KStopped while", shown)
     old.terminate()
     old.communicate()
+
+
+def test_how_far_a_wait_is_stands_in_one_line_or_is_said_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = replicas.one_line(first_after_s=3_600)
+    later("not yet")
+    at_once = replicas.one_line()
+    at_once("short", "in full")
+    at_once("not again so soon")
+    assert capsys.readouterr().err == "in full\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    later("on a terminal at once")
+    replicas.end_line()
+    assert capsys.readouterr().err == "on a terminal at once\033[K\r\033[K"
 
 
 def test_a_holder_that_has_died_elsewhere_is_shown_as_silent(place: Place) -> None:

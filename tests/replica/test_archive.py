@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.replica.support import engine_of, nothing_seen, two_effects
+from tests.replica.support import engine_of, long_text, nothing_seen, two_effects
 from tests.runtime.support import awaited
 
 import perdure
@@ -69,3 +70,26 @@ async def test_a_restore_that_fails_once_is_tried_again(
     assert runs_of(tmp_path / "copy.db") == {"a"}
     assert "a restore is tried again: " in caplog.text
     assert "file does not exist" in caplog.text
+
+
+@awaited
+async def test_who_waits_for_a_copy_hears_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.program.LOOK_S", 0.002)
+    address, store = f"file://{tmp_path}/bucket", tmp_path / "a.db"
+    texts: list[str] = []
+    first = engine_of(store, address)
+    assert first.replica is not None
+    first.replica.on_progress = texts.append
+    async with first:
+        assert re.fullmatch(f"Copying {store}, [0-9,]+ bytes, to {address}", texts[0])
+        for n in range(8):
+            await first.run(long_text(1_000_000), id=f"{n}")
+    found: list[int] = []
+    await archive.restore(parse(address), tmp_path / "copy.db", on_bytes=found.append)
+    assert max(found) > 1_000_000
+    assert found == sorted(found)
+    second = engine_of(tmp_path / "other.db", address)
+    assert second.replica is not None
+    second.replica.on_progress = texts.append
+    async with second:
+        assert any(re.fullmatch(f"Restoring .*other.db from {address}/000001: [0-9,]+ bytes", text) for text in texts)

@@ -27,7 +27,7 @@ from perdure.api import Call
 from perdure.cli import loading, words
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Snapshot, display_for
-from perdure.cli.replicas import end_countdown, engine_options, replica_options, tell_beginning
+from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
@@ -145,6 +145,7 @@ async def _run(request: Request) -> int:
     with _stop_signals() as stopped:
         options = engine_options(request.replica, request.durability, request.fencing, request.quiet)
         engine = Engine(request.store, workflows=list(workflows.values()), **options)
+        watch(engine, request.quiet)
         if not await _opened(engine, stopped):
             say("Stopped before anything had begun.")
             return Exit.INTERRUPTED
@@ -313,6 +314,7 @@ async def _work(files: Sequence[str], store: str, grace: float, quiet: bool, opt
 
     with _stop_signals() as stopped:
         engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
+        watch(engine, quiet)
         if not await _opened(engine, stopped):
             tell("Stopped while another engine held the replica.")
             return Exit.DONE
@@ -339,7 +341,7 @@ async def _opened(engine: Engine, stopped: asyncio.Event) -> bool:
     opening, stop = asyncio.ensure_future(engine.__aenter__()), asyncio.ensure_future(stopped.wait())
     await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-    end_countdown()
+    end_line()
     if not opening.done():
         opening.cancel()
         await asyncio.wait([opening])

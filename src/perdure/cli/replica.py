@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from perdure.cli.common import Commands, Exit, json_option, misuse, print_json, run_async, say, store_option
-from perdure.cli.replicas import address_option
+from perdure.cli.replicas import address_option, restoring
 from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
@@ -130,7 +130,8 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
         copy = Path(folder) / "copy.db"
         say(f"Restoring {address} ...")
         try:
-            seal = run_async(archive.restore(address, copy))
+            with restoring(address) as on_bytes:
+                seal = run_async(archive.restore(address, copy, on_bytes=on_bytes))
             missing = None
             if os.path.exists(store) and (ours := sealing.read(connect(store))) is not None and ours.store_id == seal.store_id:
                 missing = copies.missing_rows(store, copy)
@@ -172,7 +173,9 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
     """
     if output.exists():
         raise misuse(f"{str(output)!r} exists, and nothing is overwritten. Name another file.")
-    seal = run_async(archive.restore(_address(replica, store), output, **_moment(at)))
+    address = _address(replica, store)
+    with restoring(address) as on_bytes:
+        seal = run_async(archive.restore(address, output, on_bytes=on_bytes, **_moment(at)))
     ((runs, last_ms),) = connect(output).execute(copies.Q["contents"])
     until = dt.datetime.fromtimestamp((last_ms or 0) / 1000, dt.UTC)
     if as_json:

@@ -6,10 +6,11 @@ how long at most.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -58,24 +59,52 @@ def seen_from_outside(address: str) -> dict[str, Any]:
     return {"held_by": seen.lease.who if seen.held else None, **{name: value for name, value in found.items() if value not in (None, "")}}
 
 
+def one_line(first_after_s: float = 0.0) -> Callable[..., None]:
+    """Says how a wait goes: on a terminal in one line that is written anew, else now and then, and then as it is said in full."""
+    due_s = time.monotonic() + first_after_s
+
+    def show(text: str, in_full: str | None = None) -> None:
+        nonlocal due_s
+        if sys.stderr.isatty():  # one line of the screen, which what is logged meanwhile overwrites
+            click.echo(f"{text[: shutil.get_terminal_size().columns - 1]}\033[K\r", nl=False, err=True)
+        elif time.monotonic() >= due_s:
+            due_s = time.monotonic() + SAY_EVERY_S
+            say(in_full or text)
+
+    return show
+
+
 def countdown() -> Callable[[Any, float], None]:
-    """Says who holds the lease: on a terminal in one line that is written anew, else now and then."""
-    said_s = 0.0
+    """Says who holds the lease."""
+    show = one_line()
 
     def on_wait(row: Any, seconds: float) -> None:
-        nonlocal said_s
-        if sys.stderr.isatty():  # one line of the screen, which what is logged meanwhile overwrites
-            text = f"Held by {row.who}: free when that ends, or after {seconds:.0f} s of silence."
-            click.echo(f"{text[: shutil.get_terminal_size().columns - 1]}\033[K\r", nl=False, err=True)
-        elif time.monotonic() - said_s > SAY_EVERY_S:
-            said_s = time.monotonic()
-            say(f"The replica is held by {row.who}; it is free when that engine ends, or {seconds:.0f} s after its last sign of life.")
+        show(
+            f"Held by {row.who}: free when that ends, or after {seconds:.0f} s of silence.",
+            f"The replica is held by {row.who}; it is free when that engine ends, or {seconds:.0f} s after its last sign of life.",
+        )
 
     return on_wait
 
 
-def end_countdown() -> None:
-    """Clear its line, if there was one: what comes next is not to stand behind it."""
+def watch(engine: Engine, quiet: bool) -> None:
+    """Say how far a restore is, and a first copy, where they take long."""
+    if engine.replica is not None and not quiet:
+        engine.replica.on_progress = one_line(first_after_s=SAY_EVERY_S)
+
+
+@contextlib.contextmanager
+def restoring(address: object) -> Iterator[Callable[[int], None]]:
+    """Says how much is restored so far."""
+    show = one_line(first_after_s=SAY_EVERY_S)
+    try:
+        yield lambda size: show(f"Restoring {address}: {size:,} bytes")
+    finally:
+        end_line()
+
+
+def end_line() -> None:
+    """Clear it, if there was one: what comes next is not to stand behind it."""
     if sys.stderr.isatty():
         click.echo("\033[K", nl=False, err=True)
 

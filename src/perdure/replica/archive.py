@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -66,8 +67,17 @@ async def newest_txid(bucket: Bucket, epoch: int) -> int:
     return max((int(name[1], 16) for name in found if name), default=0)
 
 
-async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, txid: int | None = None, epoch: int | None = None) -> Seal:
+async def restore(
+    address: Address,
+    to: Path,
+    *,
+    at: dt.datetime | None = None,
+    txid: int | None = None,
+    epoch: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Seal:
     """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, verify it, and make it a plain store.
+    `on_bytes` hears every second how much there is so far.
 
     Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then nothing is left at the path.
     """
@@ -84,7 +94,8 @@ async def restore(address: Address, to: Path, *, at: dt.datetime | None = None, 
     draft = to.with_name(f".{to.name}.restored")
     copies.discard(draft)
     try:
-        found = await program.restore(name, place, draft, txid=txid, at=None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
+        moment = None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        found = await program.restore(name, place, draft, txid=txid, at=moment, on_bytes=on_bytes)
         seal = copies.verified(draft, str(place), row.rows if newest else 0)
         if newest and found < row.txid:
             raise copies.lacks(place, row.txid - found)

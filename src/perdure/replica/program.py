@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ log = logging.getLogger("perdure")
 
 OLDEST = (0, 5, 17)
 TRIES = 3
-VERSION_S_MAX, STANDSTILL_S = 10.0, 30.0
+VERSION_S_MAX, STANDSTILL_S, LOOK_S = 10.0, 30.0, 1.0
 
 # It asks the kernel to end Litestream with us, and makes sure that we had not ended before it could ask.
 _LAUNCH = """
@@ -93,27 +94,37 @@ def leashed(name: str, *words: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), name, *words]
 
 
-async def restore(program: str, address: Address, to: Path, *, txid: int | None = None, at: str | None = None) -> int:
+async def restore(
+    program: str,
+    address: Address,
+    to: Path,
+    *,
+    txid: int | None = None,
+    at: str | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> int:
     """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to a path where nothing is yet.
 
-    Gives the number of the last transaction in it. It is tried again where it fails, because objects may be merged under its hands.
-    Raises `ReplicaUnavailable` with Litestream's own words.
+    Gives the number of the last transaction in it; `on_bytes` hears every second how much there is so far. It is tried again where it
+    fails, because objects may be merged under its hands. Raises `ReplicaUnavailable` with Litestream's own words.
     """
     for _ in range(TRIES - 1):
         try:
-            return await _restore_once(program, address, to, txid, at)
+            return await _restore_once(program, address, to, txid, at, on_bytes)
         except ReplicaUnavailable as error:
             log.warning("a restore is tried again: %s", error)
-    return await _restore_once(program, address, to, txid, at)
+    return await _restore_once(program, address, to, txid, at, on_bytes)
 
 
-async def _restore_once(program: str, address: Address, to: Path, txid: int | None, at: str | None) -> int:
+async def _restore_once(
+    program: str, address: Address, to: Path, txid: int | None, at: str | None, on_bytes: Callable[[int], None] | None
+) -> int:
     config = to.with_name(to.name + ".litestream.yml")
     config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(to), "replica": replica_settings(address)}]}))  # JSON is YAML
     wanted = ["-txid", f"{txid:016x}"] if txid is not None else ["-timestamp", at] if at is not None else []
     words = ("restore", "-no-expand-env", "-json", "-config", str(config), "-o", str(to), *wanted, str(to))
     try:
-        code, out, err = await _run(program, *words, grows=to)
+        code, out, err = await _run(program, *words, grows=to, on_bytes=on_bytes)
     except TimeoutError:
         raise ReplicaUnavailable(str(address), f"nothing has been restored for {STANDSTILL_S:g} s") from None
     finally:
@@ -130,17 +141,20 @@ def last_words(text: str) -> str:
     return "" if not lines else ": ".join(part for part in (found[1], found[3]) if part) if found else lines[-1]
 
 
-async def _run(program: str, *words: str, grows: Path | None = None) -> tuple[int, str, str]:
+async def _run(program: str, *words: str, grows: Path | None = None, on_bytes: Callable[[int], None] | None = None) -> tuple[int, str, str]:
     """Exit code and what was said. Raises `TimeoutError` where it takes too long, or for too long nothing beside `grows` grows."""
     process = await asyncio.create_subprocess_exec(
         program, *words, env=environment(),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    talk, size = asyncio.ensure_future(process.communicate()), -1
+    talk, size, still_s = asyncio.ensure_future(process.communicate()), -1, 0.0
     try:
-        while not (await asyncio.wait([talk], timeout=VERSION_S_MAX if grows is None else STANDSTILL_S))[0]:
-            if size == (size := _size_beside(grows)):
+        while not (await asyncio.wait([talk], timeout=LOOK_S))[0]:
+            still_s = still_s + LOOK_S if size == (size := _size_beside(grows)) else 0.0
+            if still_s >= (VERSION_S_MAX if grows is None else STANDSTILL_S):
                 raise TimeoutError
+            if on_bytes is not None:
+                on_bytes(size)
         out, err = talk.result()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):

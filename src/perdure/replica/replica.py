@@ -27,6 +27,7 @@ from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow
 from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
 from perdure.replica.standby import Standby
+from perdure.replica.status import Status, sizes
 from perdure.runtime.loops import Loop
 from perdure.store import connection, sealing
 from perdure.store.sqlite import SqliteStore
@@ -42,24 +43,6 @@ RETENTION_MS = 7 * 24 * 3_600_000
 WARN_SHARE, ANEW_SHARE, ANEW_EVERY_S = 0.5, 0.75, 600.0
 
 OnWait = Callable[[LeaseRow, float], None]
-
-
-class Status(msgspec.Struct):
-    """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes are bytes."""
-
-    address: str
-    state: str
-    reason: str
-    epoch: int
-    lag_s: float
-    lag_transactions: int
-    lag_bytes: int
-    lease_left_ms: int
-    local_bytes: int
-    restarts: int
-    rows: int
-    txid: int
-    drill: dict[str, Any] | None = None
 
 
 class Replica:
@@ -81,6 +64,8 @@ class Replica:
         self._lease_ms, self._fencing, self._bytes_max, self._drill_s, self._on_wait = lease_ms, fencing, bytes_max, drill_s, on_wait
         self._side = Path(self.path + "-replica")
         self._follows, self._standby = standby, cast("Standby | None", None)
+        self.on_progress: Callable[[str], None] = _to_nobody
+        """Hears how far a long restore or a first copy is."""
         self.began: list[str] = []  # what happened at the start, for people
         self.ended = ""  # and at the end
         self._litestream: Litestream | None = None
@@ -182,7 +167,8 @@ class Replica:
         if self._standby is not None and txid is not None:
             copies.rename(self._standby.copy, copy)
         else:
-            txid = await program.restore(self._program, place, copy)
+            told = f"Restoring {self.path} from {place}"
+            txid = await program.restore(self._program, place, copy, on_bytes=lambda size: self.on_progress(f"{told}: {size:,} bytes"))
         seal = await asyncio.to_thread(copies.verified, copy, str(place), row.rows)
         if txid < row.txid:
             raise copies.lacks(place, row.txid - txid)
@@ -218,8 +204,10 @@ class Replica:
         self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
         self._begun = True
         self.lease.lost.add_done_callback(self._stop_at_once)
+        copying = Loop("replica-copying", self._tell_copying)
         try:
             await self._start_litestream()
+            copying.start()
             async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
                 await self._barrier.wait()
             self._door = Door(self._side, durability, store.file, self._barrier.round, lambda: self.trouble)
@@ -227,8 +215,14 @@ class Replica:
         except BaseException as error:
             await self._end_at_once()
             raise self.trouble if isinstance(error, TimeoutError) else error from None
+        finally:
+            await copying.stop()
         for loop in (self._watch, self._sweeps, *([self._drills] if self._drill_s else [])):
             loop.start()
+
+    async def _tell_copying(self) -> float:
+        self.on_progress(f"Copying {self.path}, {os.path.getsize(self.path):,} bytes, to {self.address}")
+        return WATCH_S
 
     async def _start_litestream(self) -> None:
         self._based, self._txid = False, 0
@@ -360,8 +354,8 @@ class Replica:
             elif stale:
                 self._others_s = counted_s
         if self._looks % SIZE_EVERY == 0:
-            sizes = await asyncio.to_thread(_sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
-            self._local_bytes, self._lag_bytes = sizes
+            found = await asyncio.to_thread(sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
+            self._local_bytes, self._lag_bytes = found
             await self._see_to_the_disk()
         self._looks += 1
         self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
@@ -483,16 +477,4 @@ def _folder(epoch: int) -> str:
     return f"{epoch:06}"
 
 
-def _sizes(wal: str, folder: Path, replicated: int) -> tuple[int, int]:
-    """Bytes of the WAL and of all that Litestream keeps here, and of that part which is newer than a transaction."""
-    total = newer = 0
-    with contextlib.suppress(OSError):
-        total += os.path.getsize(wal)
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError, ValueError):  # gone by now, or not a transaction's
-                size = os.path.getsize(os.path.join(root, name))
-                total += size
-                last = name.removesuffix(".ltx").rpartition("-")[2]
-                newer += size if name.endswith(".ltx") and int(last, 16) > replicated else 0
-    return total, newer
+def _to_nobody(text: str) -> None: ...
