@@ -25,8 +25,6 @@ def bars(tables: list[Table]) -> str:
         return LABEL + WIDTH * (math.log10(value) - low) / (high - low)
 
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 70}" height="{height}" font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="10" y="18" font-size="14">{OURS} is so many times as good as the others (above 1 it is better)</text>',
     ]
     for place, name in enumerate(names):
@@ -47,7 +45,13 @@ def bars(tables: list[Table]) -> str:
             lines.append(f'<text x="{right + 5:.1f}" y="{y + 13}">{digits(value)}</text>')
             y += ROW
         y += 10
-    return "\n".join([*lines, "</svg>", ""])
+    return svg(LABEL + WIDTH + 70, height, lines)
+
+
+def svg(width: int, height: int, lines: list[str]) -> str:
+    """A drawing on white."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#ffffff"/>', *lines, "</svg>", ""])
 
 
 def label(table: Table) -> str:

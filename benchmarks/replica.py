@@ -18,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from plot import svg
+
 from perdure import Engine, step, workflow
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer
@@ -137,9 +139,8 @@ def drawing(found: dict[str, dict[str, list[float]]]) -> str:
         rows.append(f'<rect x="410" y="{y}" width="{200 * ratio:.1f}" height="15" fill="{colour}"/>')
         rows.append(f'<text x="{416 + 200 * ratio:.1f}" y="{y + 12}">{ratio:.2f} ×</text>')
     height = 50 + 22 * len(bars)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="800" height="{height}" font-family="sans-serif" font-size="12">'
     rows.append(f'<line x1="610" y1="30" x2="610" y2="{height - 8}" stroke="#333333"/><text x="610" y="24" text-anchor="middle">1 ×</text>')
-    return "\n".join([head, '<rect width="100%" height="100%" fill="#ffffff"/>', *rows, "</svg>", ""])
+    return svg(800, height, rows)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from tests.replica.support import gone
 from tests.runtime.support import environment
 
 from perdure.cli import replicas
@@ -61,15 +62,24 @@ class Place:
         finally:
             self.address = address
 
-    def worker(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "perdure.cli", "worker", "app.py", *words]
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """A command that goes on until it is stopped."""
+        command = [sys.executable, "-m", "perdure.cli", *words]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
 
+    def worker(self, *words: str) -> subprocess.Popen[str]:
+        return self.begin("worker", "app.py", *words)
+
+    def executing_worker(self) -> subprocess.Popen[str]:
+        """One that holds the replica by now."""
+        process = self.worker()
+        said(process, "^Executing ")
+        return process
+
     def lose_disk(self) -> None:
-        for path in self.folder.glob("a.db*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        gone(self.folder / "a.db")
 
 
 @pytest.fixture
@@ -151,8 +161,7 @@ def test_what_is_not_there_or_not_named_is_said(place: Place) -> None:
 
 def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
-    old = place.worker()
-    said(old, "^Executing ")
+    old = place.executing_worker()
     status = json.loads(place.perdure("replica", "status", "--json").stdout)
     assert status["held"]
     assert f"pid {old.pid} on " in status["held_by"]
@@ -173,15 +182,11 @@ def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> Non
 
 
 def test_what_was_sent_is_in_the_copy_when_the_command_ends(place: Place) -> None:
-    run = subprocess.Popen(
-        [sys.executable, "-m", "perdure.cli", "run", "app.py:patient", "Ada", "--id", "p"], cwd=place.folder, env=place.environment(),
-        text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    run = place.begin("run", "app.py:patient", "Ada", "--id", "p")
     said(run, "waits for a message on nickname")
     run.send_signal(signal.SIGINT)
     run.communicate()
-    worker = place.worker()
-    said(worker, "^Executing ")
+    worker = place.executing_worker()
     assert "Sent to p" in place.perdure("send", "p", "nickname", "Bob").stderr
     worker.kill()
     worker.communicate()
@@ -199,8 +204,7 @@ def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(place: Place)
 
 
 def test_a_worker_that_waits_may_be_stopped(place: Place) -> None:
-    old = place.worker()
-    said(old, "^Executing ")
+    old = place.executing_worker()
     new = place.worker("--store", str(place.folder / "b.db"))
     said(new, "is held by pid")
     new.send_signal(signal.SIGTERM)
@@ -212,10 +216,8 @@ def test_a_worker_that_waits_may_be_stopped(place: Place) -> None:
 
 
 def test_a_run_that_waits_is_stopped_by_the_first_signal(place: Place) -> None:
-    old = place.worker()
-    said(old, "^Executing ")
-    command = [sys.executable, "-m", "perdure.cli", "run", "app.py:hello", "Ada", "--store", str(place.folder / "b.db")]
-    new = subprocess.Popen(command, cwd=place.folder, env=place.environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    old = place.executing_worker()
+    new = place.begin("run", "app.py:hello", "Ada", "--store", str(place.folder / "b.db"))
     said(new, "is held by pid")
     new.send_signal(signal.SIGINT)
     assert "Stopped before anything had begun." in said(new, "^Stopped")
@@ -227,8 +229,7 @@ def test_a_run_that_waits_is_stopped_by_the_first_signal(place: Place) -> None:
 
 
 def test_the_countdown_is_one_line_of_a_terminal(place: Place) -> None:
-    old = place.worker()
-    said(old, "^Executing ")
+    old = place.executing_worker()
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     command = [sys.executable, "-m", "perdure.cli", "worker", "app.py", "--store", str(place.folder / "b.db")]
@@ -267,8 +268,7 @@ def test_how_far_a_wait_is_stands_in_one_line_or_is_said_now_and_then(
 
 
 def test_a_holder_that_has_died_elsewhere_is_shown_as_silent(place: Place) -> None:
-    worker = place.worker()
-    said(worker, "^Executing ")
+    worker = place.executing_worker()
     worker.kill()
     worker.communicate()
     lease = max((place.folder / "bucket").glob("lease.json#*"))
@@ -303,8 +303,7 @@ def test_a_store_whose_bucket_is_gone_can_be_detached(place: Place) -> None:
 
 
 def test_a_store_is_not_detached_under_an_engine_that_is_cut_off(place: Place) -> None:
-    worker = place.worker()
-    said(worker, "^Executing ")
+    worker = place.executing_worker()
     worker.send_signal(signal.SIGSTOP)  # else it would write its lease anew
     (place.folder / "bucket").rename(place.folder / "elsewhere")
     assert f"Process {worker.pid} has " in place.perdure("replica", "detach", "--yes", code=2).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,19 @@ WORKFLOWS: list[Any] = [two_effects, lookups, long_text]
 
 def engine_of(store: Path, replica: str, **options: Any) -> Engine:
     return Engine(store, **{"workflows": WORKFLOWS, "replica": replica, "durability": "replica", "lease_ttl": LEASE_S, **options})
+
+
+def gone(store: Path) -> None:
+    """The machine vanishes with its disk."""
+    for path in store.parent.glob(store.name + "*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine looks at its replica and at the disk all the time, not every second."""
+    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
+    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
 
 
 @pytest.fixture(scope="module")

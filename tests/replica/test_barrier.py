@@ -39,6 +39,13 @@ class Case:
     def wait(self, name: str) -> None:
         self.barrier.after(lambda: self.through.append(name))
 
+    async def goes_through(self, name: str, txid: int) -> None:
+        """One who waits is let through by an answer."""
+        before = list(self.through)
+        self.wait(name)
+        await self.syncs.answer(txid, txid)
+        await until(lambda: self.through == [*before, name])
+
 
 def case(test: Callable[[Case], object]) -> Callable[[], None]:
     @awaited
@@ -73,30 +80,22 @@ async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_
 async def test_a_commit_that_is_under_way_on_another_thread_may_be_in_no_round(one: Case) -> None:
     """Readers see it before it is counted."""
     one.commits = 1
-    one.wait("a")
-    await one.syncs.answer(1, 1)
-    await until(lambda: one.through == ["a"])
+    await one.goes_through("a", 1)
     assert one.barrier.passed()
     one.commits = None
     assert not one.barrier.passed()
-    one.wait("b")
-    await one.syncs.answer(2, 2)
-    await until(lambda: one.through == ["a", "b"])
+    await one.goes_through("b", 2)
     assert not one.barrier.passed()
     one.commits = 2
     assert not one.barrier.passed()
-    one.wait("c")
-    await one.syncs.answer(2, 2)
-    await until(lambda: one.through == ["a", "b", "c"])
+    await one.goes_through("c", 2)
     assert one.barrier.passed()
 
 
 @case
 async def test_the_lag_of_a_first_commit_after_a_long_quiet_is_short(one: Case) -> None:
     one.commits = 1
-    one.wait("a")
-    await one.syncs.answer(1, 1)
-    await until(lambda: one.through == ["a"])
+    await one.goes_through("a", 1)
     one.barrier.confirmed_s -= 3_600
     assert one.barrier.lag_s() == 0
     one.barrier.all_copied(asyncio.get_running_loop().time())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, engine_of, lookups, nothing_seen, proxy, two_effects
+from tests.replica.support import LEASE_S, address, bucket, engine_of, looks_often, lookups, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, environment, until
 
 import perdure
@@ -21,7 +21,7 @@ from perdure.errors import ReplicaFull
 from perdure.replica import door
 from perdure.testing.proxy import Proxy
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
 @workflow
@@ -243,11 +243,7 @@ async def test_rubbish_at_the_door(tmp_path: Path, address: str) -> None:
 
 
 @awaited
-async def test_a_client_begins_nothing_where_the_disk_fills(
-    tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
-    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
+async def test_a_client_begins_nothing_where_the_disk_fills(tmp_path: Path, address: str, proxy: Proxy, looks_often: None) -> None:
     store, limits = tmp_path / "a.db", perdure.Limits(replica_bytes_max=1_000_000)
     async with engine_of(store, address, workflows=[echo], limits=limits, durability="disk") as engine, client_of(store) as client:
         proxy.set("refuse")

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, long_text, lookups, nothing_seen, proxy, two_effects
+from tests.replica.support import (
+    LEASE_S,
+    address,
+    bucket,
+    effects,
+    engine_of,
+    gone,
+    long_text,
+    looks_often,
+    lookups,
+    nothing_seen,
+    proxy,
+    two_effects,
+)
 from tests.runtime.support import awaited, until
 
 import perdure
@@ -20,13 +33,7 @@ from perdure.replica import copies
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
-
-
-def gone(store: Path) -> None:
-    """The machine vanishes with its disk."""
-    for path in store.parent.glob(store.name + "*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
 async def grown(run: Any, there: Callable[[Any], bool]) -> None:
@@ -358,10 +365,8 @@ async def test_a_new_epoch_may_begin_under_load_and_nothing_is_missing(tmp_path:
 
 @awaited
 async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_then_goes_on(
-    tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, address: str, proxy: Proxy, looks_often: None
 ) -> None:
-    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
-    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
     limits = perdure.Limits(replica_bytes_max=3_000_000)
     async with engine_of(tmp_path / "a.db", address, limits=limits, replica_timeout=0.2) as engine:
         replica = engine.replica

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, nothing_seen, proxy, two_effects
+from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, gone, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, environment, until
 
 from perdure import PerdureError, ReplicaUnavailable
@@ -107,8 +106,7 @@ async def test_a_bucket_that_ignores_conditions_is_refused_unless_it_is_wanted(t
     await refused(tmp_path / "a.db", careless.url("p"), FencingUnsupported, "is ignored.*Two machines.*say fencing=False")
     async with engine_of(tmp_path / "a.db", careless.url("p"), fencing=False) as engine:
         assert await engine.run(two_effects("a"), id="a") == "a-1a-2"
-    for path in tmp_path.glob("a.db*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    gone(tmp_path / "a.db")
     async with engine_of(tmp_path / "a.db", careless.url("p"), fencing=False) as engine:
         assert await (await engine.get("a")).result() == "a-1a-2"
 
@@ -163,8 +161,7 @@ def test_a_copy_that_lacks_something_is_not_trusted(tmp_path: Path, how: str) ->
         objects[-1].write_bytes(raw)
     else:
         objects[-1].unlink()  # Litestream restores what is before it without a word
-    for path in tmp_path.glob("a.db*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    gone(tmp_path / "a.db")
 
     async def again() -> None:
         async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/replica"):

@@ -332,7 +332,7 @@ async def _work(files: Sequence[str], store: str, grace: float, quiet: bool, opt
             tell(f"Stopping: running steps get {grace:g} s to end.{more} Ctrl-C again stops at once.")
     tell("Stopped. What is left goes on with the next worker.")
     if engine.replica is not None and engine.replica.ended:
-        tell(engine.replica.ended[0].upper() + engine.replica.ended[1:] + ".")
+        tell(words.sentence(engine.replica.ended))
     return Exit.DONE
 
 

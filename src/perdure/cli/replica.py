@@ -21,8 +21,9 @@ from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
 from perdure.runtime import identity
-from perdure.store import connection, queries, sealing
+from perdure.store import connection, sealing
 from perdure.store.connection import connect
+from perdure.store.reading import Reader
 
 
 @click.group(cls=Commands, short_help="Look at, try and restore the copy in a bucket.")
@@ -225,10 +226,8 @@ def detach(store: str, yes: bool) -> None:
 
 def _executing_here(store: str) -> int | None:
     """The process of this machine that has the store open for work."""
-    for _, _, host, pid, born, *_ in connect(store).execute(queries.load("sqlite.sql")["workers"]):
-        if host == identity.host() and not identity.is_dead(host, pid, born):
-            return int(pid)
-    return None
+    here = (one for one in Reader(connect(store), store).workers() if one.host == identity.host())
+    return next((one.pid for one in here if not identity.is_dead(one.host, one.pid, one.born)), None)
 
 
 for command in (status, verify, restore, detach):

@@ -15,8 +15,11 @@ from typing import Any
 
 import click
 
+from perdure.cli import words
 from perdure.cli.common import F, run_async, say
 from perdure.errors import PerdureError
+from perdure.replica import archive
+from perdure.replica.address import parse
 from perdure.runtime.engine import Engine
 
 SAY_EVERY_S = 5.0
@@ -48,9 +51,6 @@ def engine_options(replica: str | None, durability: str | None, fencing: bool, q
 
 def seen_from_outside(address: str) -> dict[str, Any]:
     """What the lease says of a replica, for `doctor`; one that can't be reached is a fact, too."""
-    from perdure.replica import archive  # only stores with a replica need it
-    from perdure.replica.address import parse
-
     try:
         seen = run_async(archive.look(parse(address)))
     except PerdureError as error:
@@ -114,5 +114,5 @@ def tell_beginning(engine: Engine, quiet: bool, *, logged: bool = False) -> None
     if engine.replica is None or quiet:
         return
     for line in [] if logged else engine.replica.began:
-        say(line[0].upper() + line[1:] + ".")
+        say(words.sentence(line))
     say(f"Replicating to {engine.replica.address}, in epoch {engine.replica.status().epoch}.")

@@ -25,6 +25,15 @@ COLOURS = {
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
+def sentence(text: str) -> str:
+    """A remark as a line of its own.
+
+    >>> sentence("the replica has everything")
+    'The replica has everything.'
+    """
+    return text[0].upper() + text[1:] + "."
+
+
 def clock(at: datetime | None) -> str:
     """A time in the reader's own zone."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

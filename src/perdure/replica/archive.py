@@ -17,7 +17,7 @@ from perdure.errors import ReplicaEmpty
 from perdure.replica import copies, program
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket, open_bucket
-from perdure.replica.lease import NAME, Lease, LeaseRow
+from perdure.replica.lease import NAME, Lease, LeaseRow, epochs_in, folder_of
 from perdure.store.sealing import Seal
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day)s?(?:\s+ago)?")
@@ -44,7 +44,7 @@ async def look(address: Address) -> Seen:
     if row is None:
         raise ReplicaEmpty(str(address))
     written_ms = max((found.modified_ms for found in await bucket.names("") if found.name == NAME), default=0)
-    epochs = sorted(int(name) for name in await bucket.folders() if name.isdigit())
+    epochs = await epochs_in(bucket)
     return Seen(row, max(0.0, time.time() - written_ms / 1000), epochs)
 
 
@@ -63,7 +63,7 @@ def moment(text: str, now: dt.datetime) -> dt.datetime:
 
 async def newest_txid(bucket: Bucket, epoch: int) -> int:
     """The last transaction of which an object lies in the bucket; its name says so."""
-    found = [re.search(r"-([0-9a-f]{16})\.ltx$", one.name) for one in await bucket.names(f"{epoch:06}")]
+    found = [re.search(r"-([0-9a-f]{16})\.ltx$", one.name) for one in await bucket.names(folder_of(epoch))]
     return max((int(name[1], 16) for name in found if name), default=0)
 
 
@@ -90,7 +90,7 @@ async def restore(
         epoch = row.base if at is None and row is not None else await _epoch_at(bucket, at, row)
     if row is None or epoch is None:
         raise ReplicaEmpty(str(address))
-    place = address.child(f"{epoch:06}")
+    place = address.child(folder_of(epoch))
     draft = to.with_name(f".{to.name}.restored")
     copies.discard(draft)
     try:
@@ -115,10 +115,10 @@ async def _epoch_at(bucket: Bucket, at: dt.datetime | None, row: LeaseRow | None
     if row is None or base is None or at is None:
         return base
     at_ms, known_from = int(at.timestamp() * 1000), min(row.begun_ms, default=base + 1)
-    for epoch in sorted((int(name) for name in await bucket.folders() if name.isdigit()), reverse=True):
+    for epoch in reversed(await epochs_in(bucket)):
         begun_ms = row.begun_ms.get(epoch)
         if begun_ms is None and epoch < known_from:
-            begun_ms = min((found.modified_ms for found in await bucket.names(f"{epoch:06}")), default=None)
+            begun_ms = min((found.modified_ms for found in await bucket.names(folder_of(epoch))), default=None)
         if begun_ms is not None and begun_ms <= at_ms:
             return epoch
     return None

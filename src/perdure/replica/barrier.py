@@ -7,6 +7,7 @@ through when some answer has reached the transaction that its first answer named
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -70,7 +71,7 @@ class Barrier:
         self._add(partial(_settle, future))
         await future
 
-    def lag_s(self, others_s: float = 0.0) -> float:
+    def lag_s(self, others_s: float = -math.inf) -> float:
         """For how long something has been committed that the replica does not have, here, or by others before `others_s`."""
         behind = self._confirmed != self._commits() or self.confirmed_s < others_s
         return self._loop.time() - self.confirmed_s if behind else 0.0

@@ -298,8 +298,8 @@ class FolderBucket:
         for path in sorted((self._folder / under).rglob("*")) if (self._folder / under).is_dir() else []:
             with contextlib.suppress(FileNotFoundError):
                 if path.is_file():
-                    about = path.stat()
-                    name = str(path.relative_to(self._folder)).rpartition("#")[0] or str(path.relative_to(self._folder))
+                    about, full = path.stat(), str(path.relative_to(self._folder))
+                    name = full.rpartition("#")[0] or full
                     found[name] = Found(name, about.st_size, about.st_mtime_ns // 1_000_000)
         return list(found.values())
 

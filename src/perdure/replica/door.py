@@ -8,16 +8,15 @@ written that it knew to be in the replica.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
+from perdure.replica import sockets
 from perdure.store.connection import Identity
 from perdure.store.sealing import Seal
 
@@ -62,14 +61,6 @@ def _read(side: Path) -> Sign | None:
         return None
 
 
-def _remove(socket: str) -> None:
-    """The socket and its folder; no more than that, whatever the sign says."""
-    with contextlib.suppress(OSError):
-        os.unlink(socket)
-    with contextlib.suppress(OSError):
-        os.rmdir(os.path.dirname(socket))
-
-
 class Door:
     """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, whoever has committed it."""
 
@@ -83,8 +74,8 @@ class Door:
     async def open(self) -> None:
         """Let others ask."""
         if (left := _read(self._side)) is not None:
-            _remove(left.socket)  # of an engine that was killed
-        self._sign.socket = os.path.join(tempfile.mkdtemp(prefix="perdure-"), "door")  # a socket's path must be short
+            sockets.remove(left.socket)  # of an engine that was killed
+        self._sign.socket = sockets.place("door")
         self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
         self._hang_out()
 
@@ -100,7 +91,7 @@ class Door:
             for guest in self._guests:
                 guest.cancel()
             await asyncio.gather(*self._guests, return_exceptions=True)
-            _remove(self._sign.socket)
+            sockets.remove(self._sign.socket)
 
     def confirm_up_to(self, seal: Seal) -> None:
         """All that was committed up to this seal is in the replica, which stays true when nobody is here any more."""

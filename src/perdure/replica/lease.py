@@ -56,6 +56,20 @@ class LeaseRow(msgspec.Struct, frozen=True):
         return f"pid {self.pid} on {self.host.partition('/')[0] or 'an unknown machine'}"
 
 
+def folder_of(epoch: int) -> str:
+    """Where an epoch lies below the address.
+
+    >>> folder_of(7)
+    '000007'
+    """
+    return f"{epoch:06}"
+
+
+async def epochs_in(bucket: Bucket) -> list[int]:
+    """Those that have a folder, in order."""
+    return sorted(int(name) for name in await bucket.folders() if name.isdigit())
+
+
 def boot_ms() -> int:
     """Milliseconds since the machine began, those in which it slept too, where the system counts them."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -174,8 +188,8 @@ class Lease:
 
     async def _row_without_object(self) -> LeaseRow:
         """Where somebody has deleted the object: go on above the newest epoch, from the newest one that holds anything."""
-        epochs = sorted(int(name) for name in await self._bucket.folders() if name.isdigit())
-        filled = [epoch for epoch in epochs if await self._bucket.names(f"{epoch:06}")]
+        epochs = await epochs_in(self._bucket)
+        filled = [epoch for epoch in epochs if await self._bucket.names(folder_of(epoch))]
         return LeaseRow(epoch=max(epochs, default=0), base=max(filled, default=None))
 
     async def _read(self) -> tuple[LeaseRow, str | None] | None:
@@ -283,10 +297,10 @@ class Lease:
         """Delete what was written below epochs before ours and before the base, if its newest object is old enough."""
         oldest_kept = min(self.row.epoch, self.row.base if self.row.base is not None else 0)
         gone = []
-        for epoch in sorted(int(name) for name in await self._bucket.folders() if name.isdigit()):
+        for epoch in await epochs_in(self._bucket):
             if epoch >= oldest_kept:
                 break
-            found = await self._bucket.names(f"{epoch:06}")
+            found = await self._bucket.names(folder_of(epoch))
             if found and max(one.modified_ms for one in found) < now_ms - older_than_ms:
                 await self._bucket.delete([one.name for one in found])
                 gone.append(epoch)

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from typing import Any
 import msgspec
 
 from perdure.errors import ReplicaUnavailable
-from perdure.replica import program
+from perdure.replica import program, sockets
 from perdure.replica.address import Address
 
 log = logging.getLogger("perdure")
@@ -65,7 +64,7 @@ class Litestream:
         """Begin anew, with a snapshot of the whole file, and come back when it listens. Raises `ReplicaUnavailable`."""
         await asyncio.to_thread(self._end_leftover)
         shutil.rmtree(self._side / "litestream", ignore_errors=True)
-        self._folder = tempfile.mkdtemp(prefix="perdure-")  # a socket's path must be short
+        self._folder = os.path.dirname(sockets.place("control"))
         (self._side / "socket").write_text(self._folder)
         config = self._side / "litestream.yml"
         config.write_bytes(msgspec.json.format(msgspec.json.encode(self._configuration())))  # JSON is YAML
@@ -93,10 +92,7 @@ class Litestream:
                 log.warning("a litestream that was left over from another engine is ended: pid %s", pid)
                 os.kill(pid, 9)
                 time.sleep(0.02)
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(folder, "control"))
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)  # no more than that, whatever the file says
+        sockets.remove(os.path.join(folder, "control"))
 
     async def stop(self, *, at_once: bool = False) -> None:
         """End the process; what it has not copied by then stays local. Without a bucket it does not end by itself: then `at_once`."""

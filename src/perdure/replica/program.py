@@ -147,14 +147,15 @@ async def _run(program: str, *words: str, grows: Path | None = None, on_bytes: C
         program, *words, env=environment(),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    talk, size, still_s = asyncio.ensure_future(process.communicate()), -1, 0.0
+    talk, size, most, still_s = asyncio.ensure_future(process.communicate()), -1, 0, 0.0
     try:
         while not (await asyncio.wait([talk], timeout=LOOK_S))[0]:
             still_s = still_s + LOOK_S if size == (size := _size_beside(grows)) else 0.0
             if still_s >= (VERSION_S_MAX if grows is None else STANDSTILL_S):
                 raise TimeoutError
             if on_bytes is not None:
-                on_bytes(size)
+                most = max(most, size)  # a file that is being renamed is under neither name for a moment
+                on_bytes(most)
         out, err = talk.result()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
@@ -166,4 +167,10 @@ async def _run(program: str, *words: str, grows: Path | None = None, on_bytes: C
 
 def _size_beside(path: Path | None) -> int:
     """Of all files whose names begin with this one's; -1 without a path."""
-    return -1 if path is None else sum(one.stat().st_size for one in path.parent.glob(path.name + "*") if one.exists())
+    if path is None:
+        return -1
+    total = 0
+    for one in path.parent.glob(path.name + "*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed since
+            total += one.stat().st_size
+    return total

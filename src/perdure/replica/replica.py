@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 import uuid
@@ -24,7 +25,7 @@ from perdure.replica import bucket, copies, program
 from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
-from perdure.replica.lease import Lease, LeaseRow
+from perdure.replica.lease import Lease, LeaseRow, folder_of
 from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
 from perdure.replica.standby import Standby
 from perdure.replica.status import Status, sizes
@@ -74,7 +75,7 @@ class Replica:
         self._sweeps = Loop("replica-sweep", self._sweep)
         self._drills = Loop("replica-drill", self._drill)
         self.store_id: str | None = None
-        self._copied_commits, self._others_s = -1, 0.0  # those of other processes, too, and when more of them were seen
+        self._copied_commits, self._others_s = -1, -math.inf  # those of other processes, too, and when more of them were seen
         self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
         self._looks, self._local_bytes, self._lag_bytes, self._rows, self._txid = 0, 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
@@ -159,7 +160,7 @@ class Replica:
 
     async def _bring_file(self, row: LeaseRow, local: sealing.Seal | None) -> None:
         assert row.base is not None
-        place = self.address.child(_folder(row.base))
+        place = self.address.child(folder_of(row.base))
         copy = self._side / "restored.db"
         copies.discard(copy)
         began_s = time.monotonic()
@@ -213,7 +214,7 @@ class Replica:
             self._door = Door(self._side, durability, store.file, self._barrier.round, lambda: self.trouble)
             await self._door.open()
         except BaseException as error:
-            await self._end_at_once()
+            await self._let_go()
             raise self.trouble if isinstance(error, TimeoutError) else error from None
         finally:
             await copying.stop()
@@ -227,7 +228,7 @@ class Replica:
     async def _start_litestream(self) -> None:
         self._based, self._txid = False, 0
         self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch
-        place = self.address.child(_folder(self.lease.row.epoch))
+        place = self.address.child(folder_of(self.lease.row.epoch))
         litestream = Litestream(self.path, place, self._side, self._program)
         await litestream.start()
         self._litestream = litestream
@@ -235,19 +236,20 @@ class Replica:
     def _stop_at_once(self, lost: asyncio.Future[ReplicaLeaseLost]) -> None:
         """Somebody else goes on: nothing is confirmed any more, and nothing more is copied to where nobody looks."""
         if not lost.cancelled():
-            self._ending = asyncio.create_task(self._end_at_once())
+            self._ending = asyncio.create_task(self._let_go())
 
     def _again(self) -> None:
         """The bucket is there again: Litestream would try it after a pause that may be long by now."""
         if self._litestream is not None and self._based and self._barrier.wanted:
             self._litestream.kill()
 
-    async def _end_at_once(self) -> None:
+    async def _let_go(self, *, at_once: bool = True) -> None:
+        """Nothing is confirmed any more, and Litestream ends."""
         await self._barrier.shut(self._last_word())
         if self._door is not None:
             await self._door.close()
         if self._litestream is not None:
-            await self._litestream.stop(at_once=True)
+            await self._litestream.stop(at_once=at_once)
 
     def _last_word(self) -> ReplicaLeaseLost:
         lost = self.lease.lost
@@ -283,9 +285,7 @@ class Replica:
                 log.warning("%s", self.ended)
         if self._ending is not None:
             await self._ending
-        await self._barrier.shut(self._last_word())
-        if self._litestream is not None:
-            await self._litestream.stop(at_once=not through)
+        await self._let_go(at_once=not through)
 
     async def release(self) -> None:
         """Let others have the lease at once."""
@@ -432,7 +432,7 @@ class Replica:
         began_s = time.monotonic()
         rows = self._rows_now()
         await self._barrier.wait()
-        place = self.address.child(_folder(self.lease.row.epoch))
+        place = self.address.child(folder_of(self.lease.row.epoch))
         copy = self._side / "drill.db"
         copies.discard(copy)
         found: dict[str, Any] = {"at_ms": time.time_ns() // 1_000_000, "ok": False}
@@ -471,10 +471,6 @@ class Replica:
     def _notes(self) -> dict[str, Any]:
         notes: dict[str, Any] = msgspec.to_builtins(self.status())
         return notes
-
-
-def _folder(epoch: int) -> str:
-    return f"{epoch:06}"
 
 
 def _to_nobody(text: str) -> None: ...

@@ -20,7 +20,7 @@ from perdure.replica import copies, program
 from perdure.replica.address import Address
 from perdure.replica.archive import newest_txid
 from perdure.replica.bucket import Bucket
-from perdure.replica.lease import LeaseRow
+from perdure.replica.lease import LeaseRow, folder_of
 from perdure.runtime.loops import Loop
 
 log = logging.getLogger("perdure")
@@ -59,7 +59,7 @@ class Standby:
         self._txid_file.unlink(missing_ok=True)
         self._epoch = epoch
         config = self.copy.with_name("standby.litestream.yml")
-        replica = program.replica_settings(self._address.child(f"{epoch:06}"))
+        replica = program.replica_settings(self._address.child(folder_of(epoch)))
         config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]}))
         words = ["restore", "-no-expand-env", "-f", "-follow-interval", "500ms", "-config", str(config)]
         words += ["-o", str(self.copy), str(self.copy)]

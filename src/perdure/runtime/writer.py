@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
 from perdure.runtime import eager
-from perdure.store.base import KeepLease, Store, Transact, Write
+from perdure.store.base import Store, Transact, Write, worth_copying
 
 log = logging.getLogger("perdure")
 
@@ -189,7 +189,7 @@ class Writer:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
-        if len(writes) > 1 or type(writes[0]) is not KeepLease:
+        if worth_copying(writes):
             self._commits += 1  # also of one that failed: how far it had come is not known
         if isinstance(results, StoreError):
             self._refused(writes, answers, results)

@@ -329,6 +329,11 @@ class WorkerRow(msgspec.Struct, gc=False):
     beats: int
 
 
+def worth_copying(batch: Sequence[Write]) -> bool:
+    """Whether a transaction counts for a replica: a sign of life alone does not."""
+    return len(batch) > 1 or type(batch[0]) is not KeepLease
+
+
 def fresh_row(start: StartRun, run: int) -> RunRow:
     """The row of a run that has just been written, without reading it back."""
     return RunRow(

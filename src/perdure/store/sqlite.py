@@ -74,7 +74,7 @@ class SqliteStore(Reader):
                 results = [self._apply[type(write)](write) for write in batch]
                 if self._rows:
                     self._flush()
-                if self._sealed and (len(batch) > 1 or type(batch[0]) is not b.KeepLease):
+                if self._sealed and b.worth_copying(batch):
                     self._added.write(self._db)
                 begin = perf_counter()
                 execute("COMMIT")
