@@ -63,6 +63,37 @@ async def test_any_process_starts_sends_cancels_and_waits_for_runs_of_others(db:
     assert {row["status"] for row in outside(db, "SELECT status FROM perdure_workers")} == {"ended"}
 
 
+release = asyncio.Event()
+held: list[str] = []
+
+
+@step
+async def hold(name: str) -> None:
+    held.append(name)
+    await release.wait()
+
+
+@workflow
+async def holds(name: str) -> None:
+    await hold(name)
+
+
+@awaited
+async def test_no_engine_takes_all_that_is_due(db: str) -> None:
+    """What a client starts is shared by those that execute; one that is alone takes the rest."""
+    release.clear()
+    held.clear()
+    async with Engine(db, workflows=[holds]), Engine(db, workflows=[holds]), Engine(db, execute=False) as client:
+        runs = await asyncio.gather(*(client.start(holds(str(n)), id=f"h{n}") for n in range(40)))
+        await until(lambda: len(held) == 40)
+        shares = [count for _, count in rows(db, "SELECT owner, count(*) FROM run WHERE status = 'running' GROUP BY owner")]
+        release.set()
+        await asyncio.gather(*(run.result() for run in runs))
+    assert sum(shares) == 40
+    assert min(shares) >= 10, shares
+    assert len(shares) == 2
+
+
 @workflow
 async def hear_one() -> int:
     from perdure import receive

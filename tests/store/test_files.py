@@ -75,7 +75,9 @@ async def test_a_newer_file_is_refused_and_left_untouched(db: str) -> None:
     newer.pragma("journal_mode", "delete")
     newer.pragma("user_version", 99)
     newer.close()
-    await refused(db, StoreTooNew, "schema version 99; this Perdure knows versions up to 2.*left untouched.*Upgrade")
+    await refused(
+        db, StoreTooNew, f"schema version 99; this Perdure knows versions up to {connection.SCHEMA_VERSION}.*left untouched.*Upgrade"
+    )
 
 
 @awaited

@@ -17,9 +17,13 @@ from perdure.store.sqlite import SqliteStore
 
 Q = queries.load("sqlite.sql")
 
+SMALL = ("SCAN level", "SCAN (subquery")  # of rows that a search has found
 POLLS: list[tuple[str, tuple[Any, ...]]] = [
     ("next_due", ("main",)),
+    ("due_count", ('["main"]', 10**12, 100)),
     ("due_runs", ('["main"]', 10**12, 100)),
+    ("due_by_priority", ("main", 10**12, 100)),
+    ("loads", (1,)),
     ("inboxes_of", (1,)),
     ("paused_of", (1,)),
     ("workers", ()),
@@ -40,7 +44,9 @@ def store(tmp_path: Path) -> Any:
 @pytest.mark.parametrize(("name", "bindings"), POLLS, ids=[name for name, _ in POLLS])
 def test_a_poll_goes_by_an_index(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> None:
     plan = [row[3] for row in store._db.execute("EXPLAIN QUERY PLAN " + Q[name], bindings)]
-    scans = [line for line in plan if line.startswith("SCAN") and "USING" not in line and "json_each" not in line]
+    scans = [
+        line for line in plan if line.startswith("SCAN") and "USING" not in line and "json_each" not in line and not line.startswith(SMALL)
+    ]
     assert plan
     assert scans == []
 

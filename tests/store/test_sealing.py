@@ -115,7 +115,7 @@ def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path
 
     assert asyncio.run(run("old")) == 3
     db = apsw.Connection(str(path))
-    for change in ("DROP TABLE replica", "ALTER TABLE run DROP COLUMN durability", "PRAGMA user_version = 1"):
+    for change in ("DROP TABLE replica", "DROP INDEX run_ready", "ALTER TABLE run DROP COLUMN durability", "PRAGMA user_version = 1"):
         db.execute(change)
     db.close()
     assert sealing.read(perdure.connect(path)) is None  # a reader takes it as it is

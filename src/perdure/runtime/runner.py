@@ -39,6 +39,7 @@ WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
 CLOCK_JUMP_MS = 1_000
 IDLE_S_WHEN_LOST = 3_600.0
+CLAIM_AGAIN_S = 0.05
 FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
@@ -65,6 +66,7 @@ class Runner:
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
+        self._claimed = True
         self.lost: asyncio.Future[StoreError] = self._loop.create_future()
 
     @property
@@ -182,10 +184,11 @@ class Runner:
             return self.clock.idle_s_max
         if due_ms > now_ms:
             return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
-        runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms))
+        runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms, insists=not self._claimed))
         for run in runs:
             self._loop.call_soon(self._safely, self._load, run)
-        return 0.0 if runs else 0.1
+        self._claimed = bool(runs)  # what our share left is for others to take; what they leave we take next time
+        return 0.0 if len(runs) == room else CLAIM_AGAIN_S
 
     def executes(self, run: int) -> bool:
         """Whether a run is in memory here, so that its end will be told."""

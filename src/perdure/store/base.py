@@ -130,12 +130,16 @@ class ForkRun(msgspec.Struct, gc=False):
 
 
 class Claim(msgspec.Struct, gc=False):
-    """Make `owner` the owner of up to `limit` runs that are due, and of `only`, if given, nothing else."""
+    """Make `owner` the owner of up to `limit` runs that are due, and of no more than its share while other workers live.
+
+    With `insists` it takes a part also beyond its share: the others have had their time and have left runs, so they can't take them.
+    """
 
     owner: int
     workflows: tuple[str, ...]
     limit: int
     now_ms: int
+    insists: bool = False
 
 
 class JoinWorker(msgspec.Struct, gc=False):

@@ -20,7 +20,7 @@ from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, S
 from perdure.store import queries, sealing
 
 APPLICATION_ID = 0x50657264  # "Perd"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUSY_MS = 10_000

@@ -18,7 +18,7 @@ from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
 from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound, StoreReplaced, StoreTooNew
 from perdure.store import base as b
-from perdure.store import chunks, connection, queries, sealing
+from perdure.store import chunks, claims, connection, queries, sealing
 from perdure.store.guarding import guarded
 from perdure.store.reading import Reader
 
@@ -412,8 +412,7 @@ class SqliteStore(Reader):
     def _claim(self, claim: b.Claim) -> list[int]:
         if not self._is_alive(claim.owner):
             return []
-        names = _json.encode(claim.workflows).decode()
-        runs = [run for (run,) in self._db.execute(Q["due_runs"], (names, claim.now_ms, claim.limit))]
+        runs = claims.due_runs(self._db, claim)
         self._db.executemany(Q["claim_run"], [(claim.owner, claim.now_ms, run) for run in runs])
         return runs
 

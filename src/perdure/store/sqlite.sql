@@ -147,10 +147,30 @@ SELECT ?1, name, seq, attempt, data, at_ms FROM stream WHERE run = ?2 AND seq < 
 -- name: edit_event
 UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;
 
+-- name: due_count
+SELECT count(*) FROM (SELECT 1 FROM run INDEXED BY run_due
+    WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN (SELECT value FROM json_each(?1)) LIMIT ?3);
+
 -- name: due_runs
-SELECT run FROM run
+SELECT priority, due_ms, run FROM run INDEXED BY run_due
 WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN (SELECT value FROM json_each(?1))
 ORDER BY priority DESC, due_ms LIMIT ?3;
+
+-- name: due_by_priority
+-- For many due runs: walks the levels of priority by the index, the highest first, and stops when it has enough.
+WITH RECURSIVE level (priority) AS (
+    SELECT max(priority) FROM run INDEXED BY run_ready
+    WHERE workflow = ?1 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT (SELECT max(r.priority) FROM run AS r INDEXED BY run_ready
+            WHERE r.workflow = ?1 AND r.priority < level.priority AND r.due_ms IS NOT NULL AND r.owner IS NULL AND r.status <> 'paused')
+    FROM level WHERE level.priority IS NOT NULL)
+SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r INDEXED BY run_ready
+WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL AND r.status <> 'paused' LIMIT ?3;
+
+-- name: loads
+SELECT (SELECT count(*) FROM worker WHERE ended_ms IS NULL), count(*), count(*) FILTER (WHERE owner = ?)
+FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND status = 'running';
 
 -- name: claim_run
 UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, ?) WHERE run = ?;
