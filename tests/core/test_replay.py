@@ -11,6 +11,7 @@ from tests.core.support import Hand
 from perdure import Nondeterminism, patched, receive, step, workflow
 from perdure.api import Call
 from perdure.core import events as ev
+from perdure.core.events import Event
 from perdure.core.loop import EndlessTurn
 
 
@@ -109,6 +110,61 @@ def test_a_patch_is_off_for_old_runs_and_on_for_new_ones() -> None:
     again.answer()
     again.answer()
     assert again.kernel.outcome == ev.Completed(b"[1,1,1]")
+
+
+@workflow(name="w")
+async def alone() -> list[int]:
+    return [await fetch("a")]
+
+
+@workflow(name="w")
+async def in_company() -> list[int]:
+    return list(await asyncio.gather(fetch("a"), other("b"), other("c")))
+
+
+@workflow(name="w")
+async def in_company_if_new() -> list[int]:
+    first = asyncio.create_task(fetch("a"))
+    await asyncio.sleep(0)  # it is asked for before the patch is
+    return [await first] if not patched("more") else list(await asyncio.gather(first, other("b")))
+
+
+@workflow(name="w")
+async def ends_at_once() -> list[int]:
+    asyncio.ensure_future(fetch("a"))  # noqa: RUF006
+    await asyncio.sleep(0)
+    return [0]
+
+
+def noted(hand: Hand, notes: int) -> list[Event]:
+    """The rows, and as many notes behind them as a step that fails again and again leaves."""
+    return hand.rows + [hand.kernel.stamp(ev.ATTEMPT, 0, ref=2, data=b'{"error":{}}') for _ in range(notes)]
+
+
+@pytest.mark.parametrize("call", [in_company(), in_company_if_new(), ends_at_once()], ids=["steps", "patched", "finish"])
+@pytest.mark.parametrize("notes", [1, 3])
+def test_what_new_code_asks_for_is_numbered_behind_the_notes_and_replays(call: Call[Any], notes: int) -> None:
+    """A command that no row recorded got the number of the note that stood there."""
+    rows = noted(Hand(alone()), notes)
+    hand = Hand(call, rows)
+    assert len(hand.rows) > len(rows)
+    assert [row.seq for row in hand.rows] == list(range(1, len(hand.rows) + 1))
+    if hand.kernel.outcome is not None:
+        return
+    later = Hand(call, noted(hand, 1))
+    assert later.kernel.open.keys() == hand.kernel.open.keys()
+    while later.kernel.outcome is None:
+        later.answer()
+    assert [row.seq for row in later.rows] == list(range(1, len(later.rows) + 1))
+    assert isinstance(Hand(call, later.rows).kernel.outcome, ev.Completed)
+
+
+def test_a_patch_in_a_turn_that_is_not_the_last_is_off_although_a_note_follows() -> None:
+    old = Hand(alone())
+    rows = noted(old, 1)
+    old.rows = rows
+    old.answer()
+    assert Hand(in_company_if_new(), old.rows).kernel.outcome == ev.Completed(b"[1]")
 
 
 def test_a_loop_that_never_waits_is_stopped() -> None:

@@ -1,8 +1,9 @@
 """The kernel of one run: histories and events in, commands and an outcome out.
 
 Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order of execution,
-live and on replay; a command gets the next row number the moment it is asked for; replay compares every
-command's kind, name and arguments with its row, and a difference stops before anything is changed.
+live and on replay; a command gets its row number the moment it is asked for: the next one, and on replay that of
+the row that records it, or, where none does, one behind all recorded rows; replay compares every command's kind,
+name and arguments with its row, and a difference stops before anything is changed.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Kernel:
         self._receivers: dict[str, deque[tuple[Future, str]]] = {}
         self._patches: dict[str, bool] = {}
         self._ending = False
-        self._rows: Sequence[Event] = ()
-        self._row = 0
+        self._recorded: deque[Event] = deque()  # on replay: commands of this turn that the code has not asked for yet
+        self._last_turn = True
 
     @property
     def random(self) -> _rng.Random:
@@ -94,28 +95,34 @@ class Kernel:
 
     def replay(self, rows: Sequence[Event]) -> list[Command]:
         """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
-        self._rows, self.replaying = rows, True
-        asked: deque[Command] = deque()
+        self.replaying = True
+        fresh: list[Command] = []
         guard.inside.muted = True
         try:
-            for index, row in enumerate(rows):
-                self._row = index
-                if row.kind in ev.INPUTS:
-                    if asked:
-                        raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
-                    self.seq = row.seq
-                    asked.extend(self.feed(row))
-                elif row.kind in ev.COMMANDS:
-                    self._match(row, asked.popleft() if asked else None)
-                else:
-                    self.seq = max(self.seq, row.seq)
+            begin = 0
+            for end in [*(i for i, row in enumerate(rows) if row.kind in ev.INPUTS and i), len(rows)]:
+                fresh = self._replay_turn(rows[begin:end], end == len(rows))
+                if fresh and end < len(rows):
+                    raise Nondeterminism(self.facts.run_id, difference(rows[end], fresh[0]))
+                begin = end
         except BaseException:
             self.broken = True
             raise
         finally:
             guard.inside.muted = False
-            self._rows, self.replaying = (), False
-        return list(asked)
+            self._recorded, self._last_turn, self.replaying = deque(), True, False
+        return fresh
+
+    def _replay_turn(self, rows: Sequence[Event], last: bool) -> list[Command]:
+        """Feed an input again; gives the commands that none of its rows records."""
+        recorded = [row for row in rows if row.kind in ev.COMMANDS]
+        self._recorded, self._last_turn = deque(recorded), last
+        if rows:
+            self.seq = rows[-1].seq  # what has no row yet comes behind the notes, too
+        asked = self.feed(rows[0]) if rows and rows[0].kind in ev.INPUTS else []
+        for index, row in enumerate(recorded):
+            self._match(row, asked[index] if index < len(asked) else None)
+        return asked[len(recorded) :]
 
     def _match(self, row: Event, command: Command | None) -> None:
         if command is None or not _same(row, command):
@@ -227,15 +234,20 @@ class Kernel:
 
     # --- what workflow code asks for --------------------------------------------------------------
 
-    def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
+    def _number(self) -> int:
+        if self._recorded:
+            return self._recorded.popleft().seq
         self.seq += 1
-        command = Command(self.seq, kind, self.loop.now_ms, ref, name, data, None, False, call)
+        return self.seq
+
+    def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
+        command = Command(self._number(), kind, self.loop.now_ms, ref, name, data, None, False, call)
         self._commands.append(command)
         return command
 
     def _ask(self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None) -> Future:
         """A command that will be answered; workflow code awaits the future."""
-        self.seq = seq = self.seq + 1
+        seq = self._number()
         self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key)
         self._commands.append(command)
         self.local += kind != ev.CHILD
@@ -295,9 +307,8 @@ class Kernel:
     def patched(self, change_id: str) -> bool:
         """True where the marker is recorded, or where history ends; False where history goes on without it."""
         if change_id not in self._patches:
-            ahead = self._row + 1 + len(self._commands)
-            row = self._rows[ahead] if ahead < len(self._rows) else None
-            self._patches[change_id] = row is None or (row.kind == ev.PATCH and row.name == change_id)
+            row = self._recorded[0] if self._recorded else None
+            self._patches[change_id] = self._last_turn if row is None else (row.kind == ev.PATCH and row.name == change_id)
             if self._patches[change_id]:
                 self._command(ev.PATCH, change_id)
         return self._patches[change_id]

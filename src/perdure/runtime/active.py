@@ -96,8 +96,9 @@ class ActiveRun:
         took_ms: int | None = None, taken: int | None = None,
     ) -> None:  # fmt: skip
         """Record an input and let the workflow react. Call it from a plain callback."""
-        if self.gone or self.kernel.outcome is not None:
-            return  # nothing stands behind the end of a history
+        if self.gone or self.kernel.outcome is not None or self.kernel.broken:
+            self.touch()
+            return  # nothing stands behind the end of a history, nor behind the place where code and history part
         if self._held is not None:
             self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
             return
@@ -132,6 +133,7 @@ class ActiveRun:
         try:
             commands = kernel.feed(event)
         except Exception as error:  # of one run: the others must not suffer for it
+            kernel.broken = True  # what the code asked for before is lost, and so are the numbers that it got
             self.block_by(error)
             return
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
@@ -237,7 +239,7 @@ class ActiveRun:
     def _stand(self, turn: b.Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
         outcome = self.kernel.outcome
-        if outcome is not None:
+        if outcome is not None and not self.kernel.broken:  # an end that the history does not know is none
             turn.finish = effects.finish_of(self, outcome, turn.at_ms)
         elif self._blocked is not None and not self.inflight and self._held is None:
             turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
@@ -378,12 +380,12 @@ class ActiveRun:
         self.inflight.pop(command.seq, None)
         if ended is not None and command.seq in self.kernel.open:
             self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
-        elif not self._touched:
+        else:
             self.touch()
 
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None:
         """Write down a failed attempt, and come back when that is on disk."""
-        if self.gone:
+        if self.gone or self.kernel.broken:
             return
         loop = self.host.steps.loop
         while self._held is not None:
@@ -403,7 +405,7 @@ class ActiveRun:
         """Whether the next attempt has to wait for the run to go on; if so it is kept for that."""
         if self.paused and not self.gone:
             self.begin_after_commit(command, attempt, failures)
-        return self.paused or self.stopping or self.gone
+        return self.paused or self.stopping or self.gone or self._blocked is not None
 
     def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
         if self._held is not None:
@@ -451,7 +453,7 @@ class ActiveRun:
             self._timer.cancel()
             self._timer = None
         due = self.kernel.due()
-        if due is not None and not self.paused:
+        if due is not None and not self.paused and not self.kernel.broken:
             wait_ms = max(0, due[0] - self.clock.now_ms())
             self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due)
 
