@@ -33,7 +33,7 @@ async def raises() -> str:
 
 @workflow(name="order")
 async def goes_on() -> str:
-    return await continue_as(goes_on())
+    continue_as(goes_on())
 
 
 @workflow(name="order")

@@ -24,8 +24,8 @@ BEATS_PER_LEASE = 4
 
 
 class Crew:
-    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over from it, `on_freed` when
-    it has freed the runs of a dead one.
+    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over from it, `on_left` when
+    another worker has left, or was dead and its runs are free.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Crew:
         crashes_max: int,
         name: str,
         on_lost: Callable[[], None],
-        on_freed: Callable[[], None],
+        on_left: Callable[[], None],
     ) -> None:
         self._store, self._writer, self._clock = store, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
-        self._on_lost, self._on_freed = on_lost, on_freed
+        self._on_lost, self._on_left = on_lost, on_left
         self.worker = 0
         self._silent: dict[int, tuple[int, int]] = {}  # of each other: its beats, and for how many of ours they have not moved
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
@@ -60,22 +60,23 @@ class Crew:
             self._on_lost()
             await self.join()
         if await self.bury_the_dead():
-            self._on_freed()
+            self._on_left()
         return self.beat_s
 
     async def bury_the_dead(self) -> bool:
-        """Take the runs of dead workers away from them; True if there were any."""
+        """Take the runs of dead workers away from them; True if there were any, or if some have left since the last time."""
         others = [row for row in self._store.workers() if row.worker != self.worker]
         now_s = asyncio.get_running_loop().time()
         counts = now_s >= self._next_count_s  # a beat that was woken early leaves the others no time for theirs
         if counts:
             self._next_count_s = now_s + 0.9 * self.beat_s
+        left = self._silent.keys() - {row.worker for row in others}
         self._silent = {row.worker: (row.beats, self._silent_for(row, counts)) for row in others}
         dead = [row for row in others if self._is_dead(row)]
         for row in dead:
             if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
                 log.warning("worker %s (%s, pid %s) is dead; its runs go on with the living", row.worker, row.name, row.pid)
-        return bool(dead)
+        return bool(dead or left)
 
     def _silent_for(self, row: WorkerRow, counts: bool) -> int:
         beats, silent = self._silent.get(row.worker, (-1, 0))

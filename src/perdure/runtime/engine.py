@@ -367,7 +367,7 @@ class Engine:
 
     async def _steer(self, run_id: str, verb: str) -> None:
         woken = await self._write(b.Steer(run_id, verb, self._clock.now_ms()))
-        self._runner.steered(woken.run)
+        await self._runner.steered(woken.run)
 
     # --- looking ----------------------------------------------------------------------------------
 

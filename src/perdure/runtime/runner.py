@@ -1,7 +1,8 @@
 """Executes runs: claims what is due, loads it, parks it, and notices what other processes write.
 
-Rules: kernels are entered from plain callbacks only (Python 3.14 refuses to enter one task from another); what is
-parked leaves memory when there is too much of it; who waits for a run is told after the commit, never before.
+Rules: kernels are entered from plain callbacks with an empty context only (Python 3.14 refuses to enter one task from
+another, and a caller's context variables are no run's); what is parked leaves memory when there is too much of it;
+a caller that waits for a run is answered after the commit, never before.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from perdure.api import Workflow
@@ -62,7 +64,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.TimerHandle | None = None
         self._schedule = Loop("schedule", self._claim_due)
-        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._schedule.wake)
+        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left)
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
@@ -89,7 +91,7 @@ class Runner:
             await self.writer.ask(b.MendDue(self.clock.now_ms()))
             self._schedule.start()
         self._heart.start()
-        self._watch()
+        self._loop.call_soon(self._watch, context=Context())
 
     async def close(self, grace_s: float) -> None:
         """Let attempts end within the grace, let go of every run, leave."""
@@ -119,6 +121,10 @@ class Runner:
             self._notify(run)
         self.emitted()
 
+    def _others_left(self) -> None:
+        self._try_blocked(self.names)
+        self._schedule.wake()
+
     def _lost(self) -> None:
         for active in list(self.active.values()):
             active.drop()
@@ -126,8 +132,16 @@ class Runner:
         self._parked.clear()
 
     def register(self, definition: Workflow[..., Any]) -> None:
-        """Make a workflow known here."""
+        """Make a workflow known here; runs of it that older code has blocked get another try."""
+        known = set(self.workflows)
         add_workflow(self.workflows, definition)
+        if fresh := self.workflows.keys() - known:
+            self._try_blocked(tuple(fresh))
+
+    def _try_blocked(self, names: tuple[str, ...]) -> None:
+        """Code may have changed here, or a process with other code has left: runs that are blocked by their code may go on."""
+        if not self.closing:
+            self.writer.put(b.WakeBlocked(names, self.clock.now_ms()), lambda _: self._schedule.wake(), keep=True)
 
     async def _beat(self) -> float:
         self._see_to_the_clock()
@@ -186,7 +200,7 @@ class Runner:
             return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
         runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms, insists=not self._claimed))
         for run in runs:
-            self._loop.call_soon(self._safely, self._load, run)
+            self._call(self._load, run)
         self._claimed = bool(runs)  # what our share left is for others to take; what they leave we take next time
         return 0.0 if len(runs) == room else CLAIM_AGAIN_S
 
@@ -214,6 +228,9 @@ class Runner:
         if isinstance(result, PerdureError):
             raise result
         return result
+
+    def _call(self, act: Callable[[int], None], run: int) -> None:
+        self._loop.call_soon(self._safely, act, run, context=Context())
 
     def _safely(self, act: Callable[[int], None], run: int) -> None:
         """Do something with a run that needs the store; if that can't be read, do it later."""
@@ -287,7 +304,7 @@ class Runner:
             kernel.discard()
 
         if row.workflow in self.workflows:
-            self._loop.call_soon(check)
+            self._loop.call_soon(check, context=Context())
             await future
 
     def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun:
@@ -307,7 +324,7 @@ class Runner:
     def woken(self, runs: list[int]) -> None:
         """These runs have news; they are looked at in callbacks of their own."""
         for run in runs:
-            self._loop.call_soon(self._safely, self._look_at, run)
+            self._call(self._look_at, run)
 
     def _look_at(self, run: int) -> None:
         if self.closing or self.lost.done():
@@ -316,7 +333,7 @@ class Runner:
         active = self.active.get(run)
         if active is not None and not active.gone:
             if active.paused:
-                self.steered(run)
+                self._steered(run)
             else:
                 active.take_inbox()
             return
@@ -326,7 +343,21 @@ class Runner:
         else:
             self._schedule.wake()
 
-    def steered(self, run: int) -> None:
+    async def steered(self, run: int) -> None:
+        """Come back when a run that is in memory here goes by what the file says of it: paused, or not."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def steer(run: int) -> None:
+            try:
+                self._steered(run)
+            finally:
+                if not done.done():
+                    done.set_result(None)
+
+        self._call(steer, run)
+        await done
+
+    def _steered(self, run: int) -> None:
         """Somebody paused or resumed a run, here or elsewhere."""
         active = self.active.get(run)
         if active is not None and not active.gone:
@@ -342,7 +373,7 @@ class Runner:
         self._parked[active.run] = active
         if len(self._parked) > self.limits.runs_parked_max and discard.supported:
             _, oldest = self._parked.popitem(last=False)
-            self._loop.call_soon(oldest.release)
+            self._loop.call_soon(oldest.release, context=Context())
 
     def unparked(self, active: ActiveRun) -> None:
         self._parked.pop(active.run, None)
@@ -377,8 +408,16 @@ class Runner:
         """Until the run has ended, is blocked, or something else worth a look happened."""
         self.check_lost()
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.setdefault(run, []).append(future)
-        await future
+        waiters = self._waiters.setdefault(run, [])
+        waiters.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:  # the caller has given up, and may come back any number of times
+            if future in waiters:
+                waiters.remove(future)
+            if not waiters and self._waiters.get(run) is waiters:
+                del self._waiters[run]
+            raise
 
     def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:
         """An event that is set after commits here or elsewhere, and the way to end that."""
@@ -412,7 +451,7 @@ class Runner:
             paused = set(self.store.paused_of(self.owner))
             for active in list(self.active.values()):
                 if active.paused != (active.run in paused):
-                    self.steered(active.run)
+                    self._steered(active.run)
         for run, status in self.store.statuses(list(self._waiters)).items():
             if status[0] in b.FINAL or status[0] == "blocked":
                 self._notify(run)
