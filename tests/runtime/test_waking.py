@@ -68,6 +68,7 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
     async with Engine(db, workflows=[order], lease_ttl=0.4) as engine:
         other = SqliteStore(db, limits=Limits())
         (worker,) = other.write([b.JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
+        assert isinstance(worker, int)
         await until(lambda: worker in engine._runner._crew._silent)
         apsw.Connection(db).execute("UPDATE run SET status = 'blocked', blocked_by = 'nondeterminism', reason = 'by the old worker'")
         await engine.send("o", True, channel="go")

@@ -24,7 +24,7 @@ from click.core import ParameterSource
 from perdure.cli import lint, loading, words
 from perdure.cli.common import Exit, json_option, misuse, say, store_option
 from perdure.runtime.checking import Checked, Checker, OutOfTime
-from perdure.runtime.runner import add_workflow
+from perdure.runtime.registry import add_workflow
 
 REPLAY_SECONDS_MAX = 60.0
 GROUPS_MAX = 20  # differences that are shown in full

@@ -44,7 +44,9 @@ class RunHost(Protocol):
     history_rows_max: int
     gate: Gate | None
 
-    def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun: ...
+    def register(self, definition: Any) -> None: ...
+
+    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
 
     def woken(self, runs: list[int]) -> None: ...
 
@@ -132,8 +134,8 @@ class ActiveRun:
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
+            effects.check_names(self, commands)
         except Exception as error:  # of one run: the others must not suffer for it
-            kernel.broken = True  # what the code asked for before is lost, and so are the numbers that it got
             self.block_by(error)
             return
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
@@ -160,7 +162,11 @@ class ActiveRun:
             self.touch()
 
     def block_by(self, error: Exception) -> None:
-        """Stop because the code and the history have parted, or the code can't be executed at all."""
+        """Stop because the code and the history have parted, or the code can't be executed at all.
+
+        What the code asked for and no row records is lost, and the numbers that it got mean nothing.
+        """
+        self.kernel.broken = True
         if isinstance(error, Nondeterminism):
             self.block("nondeterminism", error.reason)
         else:

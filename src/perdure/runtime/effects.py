@@ -44,6 +44,15 @@ def add_effect(active: ActiveRun, command: Command, turn: b.Turn) -> bool:
     return True
 
 
+def check_names(active: ActiveRun, commands: list[Command]) -> None:
+    """Raise `DefinitionError` where a run would be started by a name that stands for other code here."""
+    for command in commands:
+        if command.kind == ev.CHILD or command.kind == ev.SPAWN:
+            active.host.register(command.call.definition)
+        elif command.kind == ev.FINISH and isinstance(outcome := active.kernel.outcome, ev.Continued):
+            active.host.register(outcome.call.definition)
+
+
 def _message(active: ActiveRun, command: Command, at_ms: int) -> b.Deliver:
     word = _words(command.data or b"{}")
     key = command.key or f"run:{active.run}:{command.seq}"
@@ -58,7 +67,7 @@ def _start(active: ActiveRun, command: Command, at_ms: int) -> b.StartRun:
     start.queue, start.timeout_ms, start.durability = options.queue, options.timeout_ms, options.durability or active.durability
     if command.kind == ev.CHILD:
         start.parent, start.parent_seq = active.run, command.seq
-    return active.host.new_run(start, command.call.definition, at_ms)
+    return active.host.new_run(start, at_ms)
 
 
 def _id_of(active: ActiveRun, command: Command, word: dict[str, msgspec.Raw]) -> str:
@@ -79,7 +88,7 @@ def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
             start = b.StartRun(active.run_id, workflow, args, 0, at_ms, at_ms, None, row.parent, row.parent_seq)
             start.tags = _decode(row.tags) if row.tags else None
             start.queue, start.timeout_ms, start.durability = call.options.queue, call.options.timeout_ms, row.durability
-            return b.Finish("completed", None, None, active.host.new_run(start, call.definition, at_ms), active.kernel.leftovers())
+            return b.Finish("completed", None, None, active.host.new_run(start, at_ms), active.kernel.leftovers())
 
 
 def answer(active: ActiveRun, command: Command, result: Any) -> None:

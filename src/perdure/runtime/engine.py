@@ -34,7 +34,8 @@ from perdure.errors import (
 from perdure.runtime import arguments, forking
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate
-from perdure.runtime.runner import Runner, add_workflow
+from perdure.runtime.registry import add_workflow
+from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -269,7 +270,7 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
-        started = await runner.start(start, definition, now_ms)
+        started = await runner.start(start, now_ms)
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Any) -> T:

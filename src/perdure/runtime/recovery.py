@@ -15,6 +15,7 @@ from perdure.codec import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import NotSerializable
+from perdure.runtime import effects
 from perdure.runtime.steps import ProcessDied
 from perdure.store import base as b
 
@@ -31,6 +32,7 @@ HELD = b'{"resolved":"held"}'
 
 def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may have begun."""
+    effects.check_names(active, fresh)
     active.new_commands(fresh)
     last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
     released = rows[-1].kind == ev.ATTEMPT and rows[-1].data == RELEASED

@@ -8,7 +8,6 @@ a caller that waits for a run is answered after the commit, never before.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -22,7 +21,7 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import DefinitionError, PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew
+from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
@@ -30,6 +29,7 @@ from perdure.runtime.crew import Crew
 from perdure.runtime.gate import Gate
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
+from perdure.runtime.registry import add_workflow
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -132,11 +132,9 @@ class Runner:
         self._parked.clear()
 
     def register(self, definition: Workflow[..., Any]) -> None:
-        """Make a workflow known here; runs of it that older code has blocked get another try."""
-        known = set(self.workflows)
-        add_workflow(self.workflows, definition)
-        if fresh := self.workflows.keys() - known:
-            self._try_blocked(tuple(fresh))
+        """Make a workflow known here; runs of it that other code has blocked get another try. Raises `DefinitionError`."""
+        if fresh := add_workflow(self.workflows, definition):
+            self._try_blocked(fresh)
 
     def _try_blocked(self, names: tuple[str, ...]) -> None:
         """Code may have changed here, or a process with other code has left: runs that are blocked by their code may go on."""
@@ -209,9 +207,9 @@ class Runner:
         active = self.active.get(run)
         return active is not None and not active.gone
 
-    async def start(self, start: b.StartRun, definition: Any, now_ms: int) -> b.Started:
+    async def start(self, start: b.StartRun, now_ms: int) -> b.Started:
         """Write a new run; if it is ours to execute, its first turn is written with it and its steps begin after that commit."""
-        start = self.new_run(start, definition, now_ms)
+        start = self.new_run(start, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def told(result: Any) -> None:
@@ -307,11 +305,8 @@ class Runner:
             self._loop.call_soon(check, context=Context())
             await future
 
-    def new_run(self, start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun:
+    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
-        if self.execute:
-            with contextlib.suppress(DefinitionError):  # another workflow has the name here: others may know this one
-                self.register(definition)
         here = self.execute and not self.closing and start.workflow in self.workflows
         now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
         start.seed = int.from_bytes(os.urandom(8)) >> 2
@@ -482,38 +477,3 @@ class _Fresh:
         else:
             active.drop()
         self._told(result)
-
-
-def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> None:
-    """Register a workflow and those that its code names, so that children can be executed after a restart."""
-    if not isinstance(definition, Workflow):
-        raise DefinitionError(f"Engine(workflows=[...]) takes functions decorated with @workflow, not {definition!r}.")
-    existing = known.get(definition.name)
-    if existing is not None:
-        if existing.fn is not definition.fn:
-            raise DefinitionError(
-                f"Two workflows are called {definition.name!r}: {_place(existing)} and {_place(definition)}. Give one of them a name=."
-            )
-        return
-    known[definition.name] = definition
-    for mentioned in _mentioned(definition.fn):
-        add_workflow(known, mentioned)
-
-
-def _place(definition: Workflow[..., Any]) -> str:
-    return f"{definition.__module__}.{definition.__qualname__}"
-
-
-def _mentioned(fn: Any) -> list[Workflow[..., Any]]:
-    """Workflows that a function's code refers to, in its globals or around it."""
-    names = set(fn.__code__.co_names) | {name for const in fn.__code__.co_consts if hasattr(const, "co_names") for name in const.co_names}
-    found = [fn.__globals__.get(name) for name in sorted(names)]
-    found += [cell.cell_contents for cell in fn.__closure__ or () if _filled(cell)]
-    return [item for item in found if isinstance(item, Workflow)]
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:
-        return False  # the enclosing function has not assigned it yet

@@ -25,7 +25,7 @@ from perdure.core import events as ev
 from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.errors import RunNotFound, UnknownWorkflow
-from perdure.runtime.runner import add_workflow
+from perdure.runtime.registry import add_workflow
 from perdure.store import connection
 from perdure.store.base import RunRow
 from perdure.store.reading import Reader
