@@ -91,7 +91,7 @@ class Runner:
             await self.writer.ask(b.MendDue(self.clock.now_ms()))
             self._schedule.start()
         self._heart.start()
-        self._loop.call_soon(self._watch, context=Context())
+        self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
 
     async def close(self, grace_s: float) -> None:
         """Let attempts end within the grace, let go of every run, leave."""
