@@ -288,6 +288,16 @@ class LeaseLost(StoreError):
         )
 
 
+def brief(text: str, chars_max: int = 300) -> str:
+    """What another program said, on one line that fits a message: a proxy's error may be a whole page.
+
+    >>> brief("502: <html>\\n  <body>\\x1b[1mBad Gateway", 20)
+    '502: <html> <body> …'
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 10 * chars_max]).split())
+    return line if len(line) <= chars_max else line[: chars_max - 2].rstrip() + " …"
+
+
 # --- replicas -------------------------------------------------------------------------------------
 
 
@@ -295,10 +305,10 @@ class ReplicaUnavailable(StoreError):
     """The replica does not confirm what was written; time may mend it."""
 
     def __init__(self, where: str, detail: str) -> None:
-        self.where, self.detail = where, detail
+        self.where, self.detail = where, brief(detail)
         super().__init__(
-            f"The replica {where} does not answer: {detail}. What was recorded is on this disk; effects and answers wait, and go on by "
-            "themselves when the replica is there again."
+            f"The replica {where} does not answer: {self.detail}. What was recorded is on this disk; effects and answers wait, and go on "
+            "by themselves when the replica is there again."
         )
 
 

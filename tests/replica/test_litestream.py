@@ -15,7 +15,7 @@ import pytest
 from tests.runtime.support import awaited, environment, until
 
 from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
-from perdure.replica import program
+from perdure.replica import program, sockets
 from perdure.replica.address import parse
 from perdure.replica.litestream import Litestream
 
@@ -107,7 +107,7 @@ async def test_a_start_that_cannot_succeed_says_why(tmp_path: Path, monkeypatch:
 _PARENT = """
 import asyncio, sys
 from pathlib import Path
-from perdure.replica import program
+from perdure.replica import program, sockets
 from perdure.replica.address import parse
 from perdure.replica.litestream import Litestream
 
@@ -156,6 +156,146 @@ async def test_one_that_was_left_over_is_ended_before_another_begins(tmp_path: P
     await second.stop()
     first._hang_up()
     first._thread.shutdown()
+
+
+# --- what goes wrong with it ----------------------------------------------------------------------
+
+
+def wrapped(tmp_path: Path, text: str) -> str:
+    """Litestream, after what a shell does first."""
+    return script(tmp_path / "wrapped", f'{text}\nexec {program.find()} "$@"')
+
+
+async def started_again(litestream: Litestream, times: int) -> None:
+    await until(lambda: litestream.restarts == times)
+
+
+@awaited
+async def test_whatever_it_says_it_is_looked_after(tmp_path: Path) -> None:
+    """An error may hold the whole page of a proxy, and a line need not be an object."""
+    odd = ["[1]", '{"level": 5}', '"text"', '{"level": "ERROR", "msg": "PUT", "error": {"page": [1]}}', "\\377", ""]
+    said = "".join(f"printf '%b\\n' '{line}' >&2\n" for line in odd)
+    long = "head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2"
+    db = database(tmp_path / "a.db")
+    (tmp_path / "side").mkdir()
+    name = wrapped(tmp_path, f"{said}{long}")
+    litestream = Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/r"), tmp_path / "side", name)
+    await litestream.start()
+    for n in range(2):
+        db.execute("INSERT INTO t VALUES (?)", (n,))
+        position = await litestream.sync()
+        assert position.replicated >= position.txid
+        assert litestream.pid is not None
+        os.kill(litestream.pid, signal.SIGKILL)
+        await started_again(litestream, n + 1)
+    assert max(map(len, litestream.lines)) == 2_000
+    await litestream.stop()
+
+
+@awaited
+async def test_its_reason_does_not_grow_with_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.litestream.RESTART_S_MAX", 0.01)
+    monkeypatch.setattr("perdure.replica.litestream.RESTART_S_MIN", 0.01)
+    database(tmp_path / "a.db")
+    (tmp_path / "side").mkdir()
+    sick = script(tmp_path / "sick", "head -c 3000 /dev/zero | tr '\\0' x >&2; exit 1")
+    litestream = Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/r"), tmp_path / "side", sick)
+    starting = asyncio.create_task(litestream.start())
+    await until(lambda: litestream.restarts >= 5)
+    assert litestream.reason.count("litestream ended") == 1
+    assert len(litestream.reason) < 400
+    await litestream.stop()
+    starting.cancel()
+    await asyncio.wait([starting])
+
+
+@awaited
+async def test_one_that_is_frozen_is_replaced_long_before_a_sync_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.litestream.SYNC_S_MIN", 1_000.0)
+    db = database(tmp_path / "a.db")
+    litestream = litestream_of(tmp_path)
+    await litestream.start()
+    await litestream.sync()
+    for n in range(2):  # while somebody waits for it, and while nobody does
+        db.execute("INSERT INTO t VALUES (1)")
+        assert litestream.pid is not None
+        os.kill(litestream.pid, signal.SIGSTOP)
+        if n == 0:
+            with pytest.raises(ReplicaUnavailable):
+                await litestream.sync()
+        await started_again(litestream, n + 1)
+        position = await litestream.sync()
+        assert position.replicated >= position.txid
+    await litestream.stop()
+
+
+@pytest.mark.parametrize("what", ["socket", "folder"])
+def test_its_socket_may_be_swept_away(tmp_path: Path, what: str) -> None:
+    @awaited
+    async def main() -> None:
+        db = database(tmp_path / "a.db")
+        litestream = litestream_of(tmp_path)
+        await litestream.start()
+        await litestream.sync()
+        for n in range(2):
+            folder = Path(litestream._folder)
+            (folder / "control").unlink()
+            if what == "folder":
+                folder.rmdir()
+            db.execute("INSERT INTO t VALUES (1)")
+            litestream._thread.submit(litestream._hang_up)  # an open connection outlives the name
+            if n == 0:
+                with pytest.raises(ReplicaUnavailable):
+                    await litestream.sync()
+            await started_again(litestream, n + 1)
+            position = await litestream.sync()
+            assert position.replicated >= position.txid
+        await litestream.stop()
+
+    main()
+
+
+def test_a_socket_lies_where_nothing_is_swept_if_its_path_is_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short, session = tmp_path / "side", tmp_path / "run"
+    deep = tmp_path / ("x" * 80)
+    for folder in (short, session, deep):
+        folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(session))
+    with monkeypatch.context() as roomy:
+        roomy.setattr(sockets, "PATH_BYTES_MAX", len(str(short)) + 30)
+        found = [Path(sockets.place("control", beside=beside)).parent.parent for beside in (short, deep)]
+        roomy.delenv("XDG_RUNTIME_DIR")
+        found.append(Path(sockets.place("control", beside=deep)).parent.parent)
+    assert found == [short, session, tmp_path]
+    assert not list(short.glob("*/control"))  # it was tried, and is free
+
+
+@awaited
+async def test_a_checkpoint_by_somebody_else_while_it_is_away_is_noticed(tmp_path: Path) -> None:
+    """The WAL begins anew then, and what Litestream had not read of the old one would be in no copy."""
+    db, held = database(tmp_path / "a.db"), tmp_path / "hold"
+    (tmp_path / "side").mkdir()
+    name = wrapped(tmp_path, f"while [ -e {held} ]; do sleep 0.02; done")
+    litestream = Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/r"), tmp_path / "side", name)
+    await litestream.start()
+    db.execute("CREATE TABLE u (text)")
+    for n in range(30):
+        db.execute("INSERT INTO u VALUES (?)", (f"{n}" * 3_000,))
+    await litestream.sync()
+    held.touch()
+    assert litestream.pid is not None
+    os.kill(litestream.pid, signal.SIGKILL)
+    await until(lambda: litestream.restarts == 1)
+    db.execute("INSERT INTO u VALUES ('lost')")
+    subprocess.run(["sqlite3", str(tmp_path / "a.db"), "PRAGMA wal_checkpoint(RESTART)"], check=True, capture_output=True)
+    db.execute("INSERT INTO t VALUES (1)")
+    held.unlink()
+    with pytest.raises(ReplicaUnavailable, match="another program has checkpointed the file"):
+        await litestream.sync()
+    with pytest.raises(ReplicaUnavailable, match="another program has checkpointed the file"):
+        await litestream.sync()
+    await litestream.stop()
 
 
 # --- the program ----------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Door:
         """Let others ask."""
         if (left := _read(self._side)) is not None:
             sockets.remove(left.socket)  # of an engine that was killed
-        self._sign.socket = sockets.place("door")
+        self._sign.socket = sockets.place("door", beside=self._side)
         self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
         self._hang_out()
 

@@ -1,13 +1,15 @@
-"""Litestream as a part of ours: started, listened to, started again when it ends, asked to sync, stopped.
+"""Litestream as a part of ours: started, listened to, started again when it ends or hangs, asked to sync, stopped.
 
-Rules: it dies with us; its control socket and its configuration stand in private folders; its words are kept and become one of a
-few states with a reason; nobody else checkpoints the file while it runs (docs/adr/0012).
+Rules: it dies with us; its control socket and its configuration stand in private folders; its words are kept, cut to a bound, and
+become one of a few states with a reason; nothing that it does or says ends the task that looks after it; nobody else checkpoints
+the file while it runs (docs/adr/0012), and where somebody did, nothing is confirmed any more (docs/adr/0020).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import logging
 import os
@@ -15,23 +17,29 @@ import shutil
 import socket
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perdure.errors import ReplicaUnavailable
+from perdure.errors import ReplicaUnavailable, brief
 from perdure.replica import program, sockets
 from perdure.replica.address import Address
+from perdure.replica.chain import Chain
+from perdure.runtime.loops import Loop
 
 log = logging.getLogger("perdure")
 
-LINES_KEPT = 200
+LINES_KEPT, LINE_KEPT_CHARS = 200, 2_000
+LINE_BYTES_MAX = 65_536  # an error may hold the whole page of a proxy
 START_S_MAX = 10.0
 STOP_S_MAX = 5.0
 SYNC_S_MIN, BYTES_A_SECOND_MIN = 10.0, 1_000_000
 RESTART_S_MIN, RESTART_S_MAX = 0.05, 5.0
+PROBE_EVERY_S, PROBE_S_MAX, MISSES_MAX = 1.0, 1.5, 2  # twice: a machine that has slept answers the second time
+_OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}  # says something about us, not about it
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -41,22 +49,37 @@ class Position(msgspec.Struct, frozen=True):
     replicated: int
 
 
+class Said(msgspec.Struct):
+    """A line of its log."""
+
+    level: str = ""
+    msg: str = ""
+    error: Any = None
+
+
 class Litestream:
-    """One Litestream process for one file. `state` is starting, replicating, behind, failing or stopped; `reason` says why."""
+    """One Litestream process for one file. `state` is starting, replicating, behind, failing or stopped; `reason` says why.
+
+    `refusals` counts the syncs since the last good one that it has answered with an error; `broken` says why what it copies can't be
+    restored, if so: then only a new epoch helps.
+    """
 
     def __init__(self, path: str, address: Address, side: Path, name: str) -> None:
         self._path, self._address, self._side, self._program = os.path.abspath(path), address, side, name
         self.state, self.reason = "stopped", ""
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
-        self.restarts = 0
+        self.restarts = self.refusals = 0
+        self.broken = ""
         self.pid: int | None = None
-        self._folder = ""
+        self._folder, self._last_words = "", ""
         self._listening = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-replica")
         self._control: _OverSocket | None = None
         self._copied = False  # whether there is a whole copy already
+        self._chain = Chain(side / "litestream")
+        self._probes, self._misses, self._born_s = Loop("litestream", self._probe), 0, 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -64,12 +87,9 @@ class Litestream:
         """Begin anew, with a snapshot of the whole file, and come back when it listens. Raises `ReplicaUnavailable`."""
         await asyncio.to_thread(self._end_leftover)
         shutil.rmtree(self._side / "litestream", ignore_errors=True)
-        self._folder = os.path.dirname(sockets.place("control"))
-        (self._side / "socket").write_text(self._folder)
-        config = self._side / "litestream.yml"
-        config.write_bytes(msgspec.json.format(msgspec.json.encode(self._configuration())))  # JSON is YAML
         self._say("starting", "")
-        self._task = asyncio.get_running_loop().create_task(self._keep_running(str(config)), name="perdure-litestream")
+        self._task = asyncio.get_running_loop().create_task(self._keep_running(), name="perdure-litestream")
+        self._probes.start()
         try:
             async with asyncio.timeout(START_S_MAX):
                 await self._listening.wait()
@@ -77,6 +97,16 @@ class Litestream:
             reason = self.reason or "it has not begun to listen"
             await self.stop()
             raise ReplicaUnavailable(str(self._address), f"litestream does not start: {reason}") from None
+
+    def _prepare(self) -> str:
+        """A private folder for its socket, and its configuration; gives the path of that."""
+        shutil.rmtree(self._folder or self._side / "none", ignore_errors=True)
+        self._folder = os.path.dirname(sockets.place("control", beside=self._side))
+        (self._side / "socket").write_text(self._folder)
+        config = self._side / "litestream.yml"
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(self._configuration())))  # JSON is YAML
+        self._chain.litestream_begins()
+        return str(config)
 
     def _end_leftover(self) -> None:
         """Of an engine that was killed where no system ends a child with its parent: two on one file would lose what they copy."""
@@ -99,6 +129,7 @@ class Litestream:
         if self._stopping:
             return
         self._stopping = True
+        await self._probes.stop()
         if self._task is not None:
             self._terminate()
             _, late = await asyncio.wait([self._task], timeout=0 if at_once else STOP_S_MAX)
@@ -141,28 +172,31 @@ class Litestream:
     def _socket(self) -> str:
         return os.path.join(self._folder, "control")
 
-    async def _keep_running(self, config: str) -> None:
+    async def _keep_running(self) -> None:
         wait_s = RESTART_S_MIN
         while not self._stopping:
-            began_s = asyncio.get_running_loop().time()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._socket)
+            self._born_s, self._last_words = asyncio.get_running_loop().time(), ""
             try:
-                await self._run_once(config)
+                await self._run_once()
             except OSError as error:
-                self._say("failing", f"litestream can't be started: {error}")
+                self._last_words = str(error)
+            except Exception as error:  # whatever it was, somebody has to start the next one
+                log.exception("litestream could not be looked after", exc_info=error)
+                self._last_words = repr(error)
             self._listening.clear()
             if self._stopping:
                 return
             self._thread.submit(self._hang_up)  # whoever comes next speaks to the next one
-            if asyncio.get_running_loop().time() - began_s > RESTART_S_MAX:
+            if asyncio.get_running_loop().time() - self._born_s > RESTART_S_MAX:
                 wait_s = RESTART_S_MIN
             self.restarts += 1
-            self._say("failing", f"litestream ended; it is started again in {wait_s:g} s" + (f" ({self.reason})" if self.reason else ""))
+            why = f" ({brief(self._last_words)})" if self._last_words else ""
+            self._say("failing", f"litestream ended; it is started again in {wait_s:g} s{why}")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RESTART_S_MAX)
 
-    async def _run_once(self, config: str) -> None:
+    async def _run_once(self) -> None:
+        config = await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare)
         process = await asyncio.create_subprocess_exec(
             *program.leashed(self._program, "replicate", "-no-expand-env", "-config", config), env=program.environment(),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
@@ -172,28 +206,61 @@ class Litestream:
             self._terminate()
         try:
             assert process.stderr is not None
-            while line := await process.stderr.readline():
-                self._hear(line.decode(errors="replace").strip())
+            async for line in _lines(process.stderr):
+                self._hear(line)
             await process.wait()
         finally:
             self.pid = None
             if process.returncode is None:
                 process.kill()
 
+    async def _probe(self) -> float:
+        """Whether it is alive, however long a sync may take: one that is frozen is replaced."""
+        now_s = asyncio.get_running_loop().time()
+        if self.pid is None:
+            self._misses = 0
+        elif not self._listening.is_set():
+            if now_s - self._born_s > START_S_MAX:
+                self._replace("it has not begun to listen")
+        elif await self._answers():
+            self._misses = 0
+        else:
+            self._misses += 1
+            if self._misses >= MISSES_MAX:
+                self._replace("it does not answer on its control socket; it is stopped, or hangs")
+        return PROBE_EVERY_S
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_S_MAX):
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+                try:
+                    writer.write(b"GET /info HTTP/1.0\r\n\r\n")
+                    return bool(await reader.read(1))
+                finally:
+                    writer.close()
+        except OSError as error:  # a timeout is one
+            return error.errno in _OUT_OF_MEANS
+
+    def _replace(self, why: str) -> None:
+        log.warning("litestream is started anew: %s", why)
+        self._last_words, self._misses = why, 0
+        self.kill()
+
     # --- what it says -----------------------------------------------------------------------------
 
     def _hear(self, line: str) -> None:
-        self.lines.append(line)
+        self.lines.append(line[:LINE_KEPT_CHARS])
         try:
-            said = msgspec.json.decode(line)
+            said = msgspec.json.decode(line, type=Said)
         except msgspec.DecodeError:
-            said = {"level": "ERROR", "msg": line}  # a panic, or the launcher
-        if said.get("msg") == "control socket listening":
+            said = Said("ERROR", line)  # a panic, the launcher, or one that was cut
+        if said.msg == "control socket listening":
             self._listening.set()
-        if said.get("level") in ("WARN", "ERROR"):
-            reason = ": ".join(str(said[key]) for key in ("msg", "error") if said.get(key))
-            log.info("litestream: %s", reason)
-            self._say("failing" if said["level"] == "ERROR" else self.state, reason)
+        if said.level in ("WARN", "ERROR"):
+            self._last_words = brief(f"{said.msg}: {said.error}" if said.error else said.msg)
+            log.info("litestream: %s", self._last_words)
+            self._say("failing" if said.level == "ERROR" else self.state, self._last_words)
 
     def _say(self, state: str, reason: str) -> None:
         if state == "failing" != self.state:
@@ -206,6 +273,8 @@ class Litestream:
 
     async def sync(self) -> Position:
         """Copy what is committed by now. Raises `ReplicaUnavailable`; what was committed is not lost for that."""
+        if self.broken:
+            raise self._unavailable(self.broken)
         try:
             async with asyncio.timeout(START_S_MAX):
                 await self._listening.wait()
@@ -214,18 +283,23 @@ class Litestream:
         try:
             status, answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, self._patience_s())
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            if isinstance(error, TimeoutError):
-                self.kill()  # it hangs, which it can do for a minute after a connection was cut; a new one goes on at once
+            if isinstance(error, TimeoutError | FileNotFoundError):
+                # It hangs, which it can do for a minute after a connection was cut, or its socket is gone; a new one goes on at once.
+                self._replace(f"it does not answer: {error!r}")
             raise self._unavailable(f"litestream does not answer: {error!r}") from error
         if status != 200:
-            raise self._unavailable(str(answer.get("error", answer)))
+            self.refusals += 1
+            raise self._unavailable(str(answer.get("error", answer) if isinstance(answer, dict) else answer))
+        if self.broken:
+            raise self._unavailable(self.broken)
         position = Position(answer["txid"], answer["replicated_txid"])
+        self.refusals = 0
         self._copied = self._copied or position.replicated > 0
         self._say("replicating" if position.replicated >= position.txid else "behind", "")
         return position
 
     def _unavailable(self, reason: str) -> ReplicaUnavailable:
-        self._say("failing", reason)
+        self._say("failing", brief(reason))
         return ReplicaUnavailable(str(self._address), reason)
 
     def _patience_s(self) -> int:
@@ -241,7 +315,10 @@ class Litestream:
             body = msgspec.json.encode({"path": self._path, "wait": True, "timeout": patience_s})
             self._control.request("POST", "/sync", body, {"Content-Type": "application/json"})
             response = self._control.getresponse()
-            return response.status, msgspec.json.decode(response.read())
+            status, answer = response.status, msgspec.json.decode(response.read())
+            if status == 200:
+                self.broken = self.broken or self._chain.broken_before(answer["txid"]) or ""
+            return status, answer
         except BaseException:
             self._hang_up()
             raise
@@ -263,6 +340,18 @@ class _OverSocket(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)  # from here on `close` closes it, also when nobody listens
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """What a program says, line by line; one that is too long loses its end."""
+    rest = b""
+    while piece := await stream.read(LINE_BYTES_MAX):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line[:LINE_BYTES_MAX].decode(errors="replace").strip()
+        rest = rest[:LINE_BYTES_MAX]
+    if rest:
+        yield rest.decode(errors="replace").strip()
 
 
 def _size(path: str) -> int:
