@@ -279,8 +279,8 @@ def _rows(write: b.Write, result: Any) -> list[tuple[tuple[int, int], Event | Co
 def _seeded(new_run: Any, lives: Lives) -> Any:
     """New runs with numbers that the seed decides."""
 
-    def seeded(start: b.StartRun, definition: Any, at_ms: int) -> b.StartRun:
-        found: b.StartRun = new_run(start, definition, at_ms)
+    def seeded(start: b.StartRun, at_ms: int) -> b.StartRun:
+        found: b.StartRun = new_run(start, at_ms)
         found.seed = random.Random(f"{lives.seed}/{found.id}").getrandbits(62)
         return found
 
