@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -18,9 +21,10 @@ from tests.runtime.support import awaited, environment, until
 
 from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
 from perdure.replica.address import parse
-from perdure.replica.bucket import Bucket, open_bucket
-from perdure.replica.lease import Hold, Lease, LeaseRow, Patience
+from perdure.replica.bucket import Bucket, Found, Stored, open_bucket
+from perdure.replica.lease import Hold, Lease, LeaseRow, Patience, folder_of
 from perdure.testing.proxy import Proxy
+from perdure.testing.virtual import VirtualLoop
 
 __all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
 
@@ -145,6 +149,151 @@ def test_a_hold_ends_before_anybody_else_may_take_it() -> None:
     assert patience.left_ms(LeaseRow(), 0) == 0
 
 
+# --- laws of the lease itself, in virtual time, where its object is deleted ------------------------
+
+
+class Objects:
+    """A bucket as one machine sees it: requests take their time each way, and answers get lost, until the world is calm."""
+
+    def __init__(self, world: Deletions) -> None:
+        self.world, self.shared, self.dice = world, world.shared, world.dice
+
+    def _way_s(self) -> float:
+        return self.dice.choice([1, 1, 5, 5] if self.world.calm else [1, 1, 5, 5, 100, 900]) / 1000
+
+    async def _asked(self, act: Callable[[], Any]) -> Any:
+        await asyncio.sleep(self._way_s())
+        answer = act()
+        await asyncio.sleep(self._way_s())
+        if self.dice.random() < 0.1 and not self.world.calm:
+            raise ReplicaUnavailable("here", "the answer got lost")
+        return answer
+
+    def _put(self, name: str, data: bytes) -> str:
+        self.shared[name] = Stored(data, str(self.dice.random()))
+        return self.shared[name].tag
+
+    def _put_if(self, name: str, data: bytes, tag: str | None) -> str | None:
+        found = self.shared.get(name)
+        return self._put(name, data) if (found.tag if found else None) == tag else None
+
+    async def get(self, name: str) -> Stored | None:
+        return cast("Stored | None", await self._asked(lambda: self.shared.get(name)))
+
+    async def put(self, name: str, data: bytes) -> str:
+        return str(await self._asked(lambda: self._put(name, data)))
+
+    async def put_new(self, name: str, data: bytes) -> str | None:
+        return cast("str | None", await self._asked(lambda: self._put_if(name, data, None)))
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
+        return cast("str | None", await self._asked(lambda: self._put_if(name, data, tag)))
+
+    async def names(self, under: str) -> list[Found]:
+        return cast("list[Found]", await self._asked(lambda: [Found(name, 1, 0) for name in self.shared if name.startswith(under)]))
+
+    async def folders(self) -> list[str]:
+        return sorted({found.name.partition("/")[0] for found in await self.names("") if "/" in found.name})
+
+    async def delete(self, names: Iterable[str]) -> None:
+        await self._asked(lambda: [self.shared.pop(name, None) for name in names])
+
+
+class Holder:
+    """A machine that takes the lease, makes a first copy, names it as the base, renews, freezes, and begins again when it has lost."""
+
+    def __init__(self, world: Deletions, number: int) -> None:
+        self.world, self.number, self.dice = world, number, world.dice
+        self.offset_ms = self.dice.randrange(10**9)
+        self.named, self.lease = False, cast("Lease | None", None)
+
+    def confirms(self) -> bool:
+        """Whether it may tell that something is in the replica."""
+        return self.named and self.lease is not None and self.lease.held()
+
+    async def live(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.named = False
+            objects = cast("Bucket", Objects(self.world))
+            self.lease = Lease(objects, "here", ttl_ms=TTL_MS, clock_ms=lambda: self.offset_ms + round(loop.time() * 1000))
+            with contextlib.suppress(ReplicaUnavailable, ReplicaLeaseLost):
+                await self._hold(self.lease)
+
+    async def _hold(self, lease: Lease) -> None:
+        row = await lease.take(store_id="s")
+        self.world.taken(row, lease.held())
+        while True:
+            frozen = [] if self.world.calm else [3 * TTL_MS]
+            await asyncio.sleep(self.dice.choice([TTL_MS // 4] * 8 + frozen) / 1000)
+            try:
+                if self.named:
+                    await lease.renew()
+                    if self.dice.random() < 0.02:
+                        break
+                else:
+                    self.world.shared[f"{folder_of(row.epoch)}/1.ltx"] = Stored(b"", "")
+                    await lease.name_base("s", 0)
+                    self.world.base, self.named = max(self.world.base, row.epoch), True
+            except ReplicaUnavailable:
+                await asyncio.sleep(0.05)
+        await lease.release()
+
+
+class Deletions:
+    """Machines in one bucket whose lease object is deleted, now and then, often in a row, and from some moment on no more."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.dice = seed, random.Random(seed)
+        self.shared: dict[str, Stored] = {}
+        self.base, self.takings, self.deletions, self.calm = 0, 0, 0, False
+        self.epochs: set[int] = set()
+        self.machines = [Holder(self, number) for number in range(3)]
+
+    def taken(self, row: LeaseRow, held: bool) -> None:
+        """With `held` False the answer came too late to be of any use."""
+        self.takings += 1
+        if self.base and held:
+            assert row.base is not None, f"seed {self.seed}: a restore would find nothing, and epoch {self.base} was named"
+            assert row.base >= self.base, f"seed {self.seed}: a restore would begin from {row.base}, and {self.base} was named"
+        assert row.epoch not in self.epochs, f"seed {self.seed}: epoch {row.epoch} was taken twice"
+        self.epochs.add(row.epoch)
+
+    async def _delete(self, until_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while loop.time() < until_s:
+            await asyncio.sleep(self.dice.choice([0.002, 0.02, 0.2, 1.0, 3.0]))
+            self.deletions += self.shared.pop("lease.json", None) is not None
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            lives = [tasks.create_task(machine.live()) for machine in self.machines]
+            lives.append(tasks.create_task(self._delete(15)))
+            quiet = 0
+            while loop.time() < 40:
+                await asyncio.sleep(0.01)
+                self.calm = loop.time() > 30
+                holders = [machine.number for machine in self.machines if machine.confirms()]
+                assert len(holders) <= 1, f"seed {self.seed} at {loop.time():.3f} s: {holders}"
+                quiet += bool(holders) and self.calm
+            assert quiet, f"seed {self.seed}: nobody has held the lease although all is well again"
+            for life in lives:
+                life.cancel()
+
+
+@pytest.mark.parametrize("first_seed", range(0, 80, 20))
+def test_a_deleted_object_gives_the_lease_to_nobody_who_has_not_waited(first_seed: int) -> None:
+    takings = deletions = 0
+    for seed in range(first_seed, first_seed + 20):
+        world = Deletions(seed)
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(world.run())
+        takings, deletions = takings + world.takings, deletions + world.deletions
+    assert takings > 20, "the law was not tried"
+    assert deletions > 20, "the law was not tried"
+
+
 # --- on a bucket ----------------------------------------------------------------------------------
 
 
@@ -218,6 +367,47 @@ async def test_a_lease_that_somebody_deletes_is_written_again(place: str) -> Non
 
 
 @awaited
+async def test_who_waits_sees_that_a_deleted_object_is_not_free_and_its_holder_keeps_the_lease(place: str) -> None:
+    holder, waiter = lease_at(place, ttl_ms=60_000), lease_at(place)
+    await holder.take(store_id="mine")
+    heard = asyncio.Queue[LeaseRow]()
+    taking = asyncio.create_task(waiter.take(store_id="mine", on_wait=lambda row, _: heard.put_nowait(row)))
+    await heard.get()
+    await holder._bucket.delete(["lease.json"])
+    while not (row := await heard.get()).deleted:
+        pass
+    assert row.ttl_ms == 60_000  # the holder's, not its own
+    assert holder.held()
+    await holder.renew(base=1)
+    while (row := await heard.get()).deleted:
+        pass
+    assert (row.epoch, row.base, row.pid) == (1, 1, os.getpid())
+    taking.cancel()
+
+
+@awaited
+async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_object_was_deleted(place: str) -> None:
+    now_ms = 0
+    lease = lease_at(place, clock_ms=lambda: now_ms)
+    await lease.take(store_id="mine")
+    now_ms = 10 * TTL_MS
+    await lease._bucket.delete(["lease.json"])
+    with pytest.raises(ReplicaUnavailable, match="was deleted, and may be taken again in 1000 ms"):
+        await lease.renew()
+    now_ms += TTL_MS
+    await lease.renew()
+    assert lease.held()
+    now_ms += 10 * TTL_MS
+    await lease._bucket.delete(["lease.json"])
+    await lease._bucket.put("000002/0000/x.ltx", b"x")  # another machine has begun, and is gone
+    with pytest.raises(ReplicaUnavailable):
+        await lease.renew()
+    now_ms += TTL_MS
+    with pytest.raises(ReplicaLeaseLost, match="epoch 2 was begun while its object was missing"):
+        await lease.renew()
+
+
+@awaited
 async def test_without_an_object_it_goes_on_above_the_newest_epoch_from_one_that_holds_something(place: str) -> None:
     store = open_bucket(parse(place))
     await store.put("000007/0000/x.ltx", b"x")
@@ -270,7 +460,7 @@ class Losing:
 @awaited
 async def test_a_write_whose_answer_got_lost_is_known_as_our_own(place: str) -> None:
     lease = lease_at(place)
-    lease._bucket = Losing(lease._bucket, [True, False, True, False])  # type: ignore[assignment]
+    lease._bucket = Losing(lease._bucket, [True, False, True, False, True, False])  # type: ignore[assignment]
     row = await lease.take(store_id=None)
     assert row.epoch == 1
     await lease.renew(base=1)
@@ -305,7 +495,7 @@ async def test_old_epochs_are_swept_and_never_the_base_or_ours(place: str) -> No
     now_ms = time.time_ns() // 1_000_000
     assert await lease.sweep(3_600_000, now_ms) == []
     assert await lease.sweep(3_600_000, now_ms + 7_200_000) == [1, 2]
-    assert {found.name[:6] for found in await store.names("")} == {"000003", "000004", "lease."}
+    assert {found.name[:6] for found in await store.names("")} == {"000003", "000004", "lease.", "taken/"}
     assert lease.row.begun_ms == {3: 3}
 
 

@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -208,7 +209,10 @@ def _first_line(text: str) -> str:
 
 
 class FolderBucket:
-    """A folder with a bucket's meanings. An object is its newest version, a file `name#000012`, made by a link that must be new."""
+    """A folder with a bucket's meanings. An object is its newest version, a file `name#000012`, made by a link that must be new.
+
+    A tag has the number and what the version holds: numbers begin anew where all versions were deleted.
+    """
 
     def __init__(self, folder: str) -> None:
         self._folder, self._where = Path(folder), f"file://{folder}"
@@ -219,14 +223,15 @@ class FolderBucket:
     async def put(self, name: str, data: bytes) -> str:
         while True:
             known = await self._ask("read", self._newest, name)
-            if (tag := await self._ask("write", self._put_version, name, data, known + 1)) is not None:
+            if (tag := await self._ask("write", self._put_version, name, data, known + 1, None)) is not None:
                 return str(tag)
 
     async def put_new(self, name: str, data: bytes) -> str | None:
-        return await self.put_if(name, data, "0")
+        return await self._ask("write", self._put_version, name, data, 1, None)
 
     async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
-        return await self._ask("write", self._put_version, name, data, int(tag) + 1)
+        number = tag.partition("-")[0]
+        return await self._ask("write", self._put_version, name, data, int(number) + 1, tag) if number.isdecimal() else None
 
     async def names(self, under: str) -> list[Found]:
         return await self._ask("list", self._names, under)
@@ -250,7 +255,8 @@ class FolderBucket:
     def _get(self, name: str) -> Stored | None:
         while (newest := self._newest(name)) > 0:
             try:
-                return Stored(self._version(name, newest).read_bytes(), str(newest))
+                data = self._version(name, newest).read_bytes()
+                return Stored(data, _tag(newest, data))
             except FileNotFoundError:
                 continue  # a newer one has come, and this one is gone
         return None
@@ -264,7 +270,7 @@ class FolderBucket:
             return 0
         return max((int(found.name.rpartition("#")[2]) for found in path.parent.glob(path.name + "#*")), default=0)
 
-    def _put_version(self, name: str, data: bytes, number: int) -> str | None:
+    def _put_version(self, name: str, data: bytes, number: int, old_tag: str | None) -> str | None:
         path = self._version(name, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{uuid.uuid4().hex}")
@@ -274,6 +280,8 @@ class FolderBucket:
                 file.flush()
                 os.fsync(file.fileno())
             if self._newest(name) != number - 1:  # changed, or deleted, since the number was given out
+                return None
+            if old_tag is not None and ((before := self._get(name)) is None or before.tag != old_tag):
                 return None
             try:
                 os.link(draft, path)
@@ -288,7 +296,7 @@ class FolderBucket:
         for old in path.parent.glob(path.name.rpartition("#")[0] + "#*"):
             if int(old.name.rpartition("#")[2]) < number - 1:
                 old.unlink(missing_ok=True)
-        return str(number)
+        return _tag(number, data)
 
     def _folders(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
@@ -312,6 +320,10 @@ class FolderBucket:
             while folder != self._folder and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
                 folder = folder.parent
+
+
+def _tag(number: int, data: bytes) -> str:
+    return f"{number}-{blake2b(data, digest_size=8).hexdigest()}"
 
 
 def _sync_folder(folder: Path) -> None:

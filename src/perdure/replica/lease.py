@@ -2,7 +2,9 @@
 
 Rules: no two clocks are compared: a holder counts from the moment at which it sent its last renewal, others from the moment at which
 they first saw it, so the holder's time always ends first; a clock that stands still while the machine sleeps is not used; who finds
-another holder in the object has lost for good; every taking is a new epoch.
+another holder in the object has lost for good; every taking is a new epoch, whose number is claimed before; an object that was deleted
+is not free: a row that nobody holds is put in its place, the holder takes it back at its next renewal, and others wait a whole lease from
+there (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -26,6 +28,7 @@ from perdure.runtime.loops import Loop
 log = logging.getLogger("perdure")
 
 NAME = "lease.json"
+CLAIMS = "taken"
 RENEWALS_PER_TTL = 4
 POLL_S = 0.25
 MARGIN_MS_MIN = 200
@@ -33,7 +36,8 @@ MARGIN_MS_MIN = 200
 
 class LeaseRow(msgspec.Struct, frozen=True):
     """The object. `base` is the epoch that a restore begins from, `rows` and `txid` what it has at least, `begun_ms` when each epoch
-    that is still there became the base, `notes` are for people.
+    that is still there became the base, `notes` are for people. With `deleted` the row stands where the object was missing: `holder` is
+    no engine then, and the last holder may not know yet.
     """
 
     epoch: int = 0
@@ -49,10 +53,13 @@ class LeaseRow(msgspec.Struct, frozen=True):
     store_id: str | None = None
     begun_ms: dict[int, int] = {}
     notes: dict[str, Any] = {}
+    deleted: bool = False
     format: int = 1
 
     @property
     def who(self) -> str:
+        if self.deleted:
+            return "an engine that is unknown, because the lease object was deleted"
         return f"pid {self.pid} on {self.host.partition('/')[0] or 'an unknown machine'}"
 
 
@@ -63,6 +70,16 @@ def folder_of(epoch: int) -> str:
     '000007'
     """
     return f"{epoch:06}"
+
+
+def _claim_of(epoch: int) -> str:
+    return f"{CLAIMS}/{folder_of(epoch)}.json"
+
+
+async def newest_epoch(bucket: Bucket) -> int:
+    """The last one that was taken, with a copy or without; 0 for none."""
+    claims = [found.name.rpartition("/")[2].partition(".")[0] for found in await bucket.names(CLAIMS)]
+    return max([0, *(int(number) for number in claims if number.isdigit()), *await epochs_in(bucket)])
 
 
 async def epochs_in(bucket: Bucket) -> list[int]:
@@ -101,14 +118,14 @@ class Hold:
     def __init__(self, ttl_ms: int) -> None:
         self._ttl_ms = ttl_ms
         self._until_ms = 0
-        self.lost = False
+        self.lost = self.released = False
 
     def renewed(self, sent_ms: int) -> None:
         """A renewal that was sent then has succeeded."""
         self._until_ms = max(self._until_ms, sent_ms + self._ttl_ms - max(self._ttl_ms // 5, MARGIN_MS_MIN))
 
     def left_ms(self, now_ms: int) -> int:
-        return 0 if self.lost else max(0, self._until_ms - now_ms)
+        return 0 if self.lost or self.released else max(0, self._until_ms - now_ms)
 
 
 # --- the driver -----------------------------------------------------------------------------------
@@ -120,7 +137,7 @@ class Lease:
     def __init__(self, bucket: Bucket, where: str, *, ttl_ms: int, clock_ms: Callable[[], int] = boot_ms, fencing: bool = True) -> None:
         self._bucket, self._where, self._ttl_ms, self._clock_ms, self._fencing = bucket, where, ttl_ms, clock_ms, fencing
         self._id = uuid.uuid4().hex
-        self._hold = Hold(ttl_ms)
+        self._hold, self._patience = Hold(ttl_ms), Patience()
         self._tag: str | None = None
         self._writing = asyncio.Lock()
         self._loop = Loop("replica-lease", self._renew_in_time)
@@ -142,11 +159,11 @@ class Lease:
 
         Raises `LeaseHeld` after `wait_s` seconds, `ReplicaOfAnother`, `ReplicaCorrupt`.
         """
-        patience, began_ms, sent_ms = Patience(), self._clock_ms(), 0
-        seen = False
+        began_ms, sent_ms = self._clock_ms(), 0
+        seen, known = False, cast("LeaseRow | None", None)
         while True:
             try:
-                found = await self._read()
+                found = await self._read() or await self._where_none_is(known)
                 seen = True
             except ReplicaUnavailable as error:
                 if not seen:
@@ -154,17 +171,20 @@ class Lease:
                 log.warning("%s", error)
                 await asyncio.sleep(POLL_S)
                 continue
-            row, tag = found or (await self._row_without_object(), None)
+            if found is None:
+                continue  # another machine was faster
+            row, tag = found
+            known = row if tag else None
             if row.holder == self._id:  # the answer to our own write had got lost
                 return self._holds(row, tag, sent_ms)
             if store_id is not None and row.store_id not in (None, store_id):
                 raise ReplicaOfAnother(self._where, f"it is of store {row.store_id}, and ours is {store_id}")
-            left_ms = 0 if identity.is_dead(row.host, row.pid, row.born) else patience.left_ms(row, self._clock_ms())
+            left_ms = 0 if identity.is_dead(row.host, row.pid, row.born) else self._patience.left_ms(row, self._clock_ms())
             if left_ms == 0:
-                sent_ms = self._clock_ms()
-                ours = self._ours(row, row.epoch + 1, store_id)
                 with contextlib.suppress(ReplicaUnavailable):
-                    if (written := await self._write(ours, tag)) is not None:
+                    ours = await self._next(row, tag, store_id)
+                    sent_ms = self._clock_ms()
+                    if ours is not None and (written := await self._write(ours, tag)) is not None:
                         return self._holds(ours, written, sent_ms)
                 continue
             waited_s = (self._clock_ms() - began_ms) / 1000
@@ -174,11 +194,39 @@ class Lease:
                 on_wait(row, left_ms / 1000)
             await asyncio.sleep(min(POLL_S, left_ms / 1000))
 
+    async def _next(self, row: LeaseRow, tag: str | None, store_id: str | None) -> LeaseRow | None:
+        """Our row after this one, with an epoch that was never anybody's. None where the replica is not as new as it looked."""
+        if tag is None:
+            if not await self._claim(1):
+                await asyncio.sleep(POLL_S)  # another machine is about to take it
+                return None
+            return self._ours(row, 1, store_id)
+        if row.deleted:
+            row = await self._by_epochs(row)
+        return self._ours(row, await self._claim_after(row.epoch), store_id)
+
+    async def _claim_after(self, epoch: int) -> int:
+        """The next epoch that nobody has claimed."""
+        while not await self._claim(epoch := epoch + 1):
+            pass
+        return epoch
+
+    async def _claim(self, epoch: int) -> bool:
+        """Whether an epoch is ours; a claim stays, also where its lease is deleted before anybody has seen it."""
+        name, data = _claim_of(epoch), self._id.encode()
+        if not self._fencing:
+            return bool(await self._bucket.put(name, data))
+        return await self._bucket.put_new(name, data) is not None or await self._has_claimed(epoch)
+
+    async def _has_claimed(self, epoch: int) -> bool:
+        found = await self._bucket.get(_claim_of(epoch))
+        return found is not None and found.data == self._id.encode()
+
     def _ours(self, row: LeaseRow, epoch: int, store_id: str | None) -> LeaseRow:
         pid = os.getpid()
         return msgspec.structs.replace(
             row, epoch=epoch, holder=self._id, host=identity.host(), pid=pid, born=identity.born(pid), ttl_ms=self._ttl_ms,
-            beats=row.beats + 1, store_id=store_id or row.store_id, format=1,
+            beats=row.beats + 1, store_id=store_id or row.store_id, deleted=False, format=1,
         )  # fmt: skip
 
     def _holds(self, row: LeaseRow, tag: str | None, sent_ms: int) -> LeaseRow:
@@ -186,13 +234,52 @@ class Lease:
         self._hold.renewed(sent_ms)
         return row
 
-    async def _row_without_object(self) -> LeaseRow:
-        """Where somebody has deleted the object: go on above the newest epoch, from the newest one that holds anything."""
-        epochs = await epochs_in(self._bucket)
-        filled = [epoch for epoch in epochs if await self._bucket.names(folder_of(epoch))]
-        return LeaseRow(epoch=max(epochs, default=0), base=max(filled, default=None))
+    # --- where the object is missing ----------------------------------------------------------------
 
-    async def _read(self) -> tuple[LeaseRow, str | None] | None:
+    async def _where_none_is(self, known: LeaseRow | None) -> tuple[LeaseRow, str] | tuple[LeaseRow, None] | None:
+        """What to go by: a free row without a tag for a new replica, else what stands in for the deleted object; None: look again."""
+        if known is None and ((newest := await newest_epoch(self._bucket)) == 0 or (newest == 1 and await self._has_claimed(1))):
+            return LeaseRow(), None
+        return await self._stand_in(known or LeaseRow())
+
+    async def _stand_in(self, known: LeaseRow) -> tuple[LeaseRow, str] | None:
+        """Put a row there that nobody holds. Whoever held the lease can't renew it now without seeing that, so one lease later, if the
+        row still stands, it is free. None where something else is there by now.
+        """
+        row = msgspec.structs.replace(
+            await self._by_epochs(known), holder=uuid.uuid4().hex, host="", pid=0, born="", ttl_ms=max(self._ttl_ms, known.ttl_ms),
+            deleted=True,
+        )  # fmt: skip
+        written = await self._write(row, None)
+        if written is None:
+            return None
+        log.warning("the lease object in %s was deleted; it counts as held for %d ms more", self._where, row.ttl_ms)
+        return row, written
+
+    async def _by_epochs(self, row: LeaseRow) -> LeaseRow:
+        """This row, with what the bucket tells: the newest epoch, and as the base the newest one that holds anything."""
+        epochs, newest = await epochs_in(self._bucket), await newest_epoch(self._bucket)
+        filled = [epoch for epoch in epochs if any(found.name.endswith(".ltx") for found in await self._bucket.names(folder_of(epoch)))]
+        base = max(filled, default=None)
+        txid = row.txid if base == row.base else 0
+        return msgspec.structs.replace(row, epoch=max(row.epoch, newest), base=base, txid=txid, rows=0 if base is None else row.rows)
+
+    async def _take_back(self, row: LeaseRow, tag: str) -> None:
+        """Our object was deleted. While the lease is surely ours nobody else can have taken it; after that we wait as all others do,
+        and have lost it if an epoch was begun meanwhile.
+        """
+        if not self.held():
+            if (left_ms := self._patience.left_ms(row, self._clock_ms())) > 0:
+                raise ReplicaUnavailable(self._where, f"its lease object was deleted, and may be taken again in {left_ms} ms")
+            newest = await newest_epoch(self._bucket)
+            if newest > self.row.epoch:
+                self._lose(f"epoch {newest} was begun while its object was missing")
+                return
+        self._tag = tag
+
+    # --- the object ---------------------------------------------------------------------------------
+
+    async def _read(self) -> tuple[LeaseRow, str] | None:
         stored = await self._bucket.get(NAME)
         if stored is None:
             return None
@@ -242,18 +329,20 @@ class Lease:
 
     async def _look_who_wrote(self) -> None:
         """Our condition was not met: by our own write whose answer got lost, because the object was deleted, or by somebody else."""
-        found = await self._read()
+        found = await self._read() or await self._stand_in(self.row)
         if found is None:
-            self._tag = None
-        elif found[0].holder == self._id:
+            return  # something is there by now: the next write is refused, and we look again
+        if found[0].holder == self._id:
             self.row, self._tag = found  # with its beats: a sign of life that has been seen before would be none
+        elif found[0].deleted:
+            await self._take_back(*found)
         else:
-            self._lose(found[0])
+            self._lose(f"{found[0].who or 'somebody'} has taken it, in epoch {found[0].epoch}")
 
-    def _lose(self, row: LeaseRow) -> None:
+    def _lose(self, why: str) -> None:
         self._hold.lost = True
         if not self.lost.done():
-            self.lost.set_result(ReplicaLeaseLost(self._where, f"{row.who or 'somebody'} has taken it, in epoch {row.epoch}"))
+            self.lost.set_result(ReplicaLeaseLost(self._where, why))
 
     async def _renew_in_time(self) -> float:
         if not self._hold.lost:
@@ -280,11 +369,12 @@ class Lease:
 
     async def advance(self) -> None:
         """Begin a new epoch of our own."""
-        await self.renew(epoch=self.row.epoch + 1)
+        await self.renew(epoch=await self._claim_after(self.row.epoch))
 
     async def release(self) -> None:
         """Let others have it at once."""
         await self._loop.stop()
+        self._hold.released = True  # from before the write: others may have it before we hear that it was done
         if self.row.holder == self._id and not self._hold.lost:
             try:
                 await self.renew(holder=None)
@@ -304,6 +394,9 @@ class Lease:
             if found and max(one.modified_ms for one in found) < now_ms - older_than_ms:
                 await self._bucket.delete([one.name for one in found])
                 gone.append(epoch)
+        claims = [found.name for found in await self._bucket.names(CLAIMS) if found.name < _claim_of(oldest_kept)]
+        if claims:
+            await self._bucket.delete(claims)
         if gone:
             await self.renew(begun_ms={epoch: ms for epoch, ms in self.row.begun_ms.items() if epoch not in gone})
         return gone
