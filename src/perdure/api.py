@@ -54,6 +54,11 @@ class Definition(Generic[P, T]):
         self.__doc__ = fn.__doc__
         self.__module__ = fn.__module__
         self.__wrapped__ = fn
+        # What libraries ask to know whether to await a call of it: inspect from Python 3.12 on, asyncio before.
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)
+        else:
+            self._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
         low, high = self._fixed
@@ -104,17 +109,60 @@ class Workflow(Definition[P, T]):
         return cast("Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
 
+class _Awaited:
+    """Stands in a call that is awaited: as a coroutine does, it refuses to be begun again."""
+
+    def send(self, value: Any) -> Any:
+        raise RuntimeError("cannot reuse a call that was awaited before; call the step or workflow again")
+
+    throw = send
+
+    def close(self) -> None: ...
+
+
+_AWAITED = _Awaited()
+
+
+class _Once:
+    """What a task drives of a call: a second task over the same call is refused, as for a coroutine."""
+
+    __slots__ = ("_future", "_inner")
+
+    def __init__(self, inner: Generator[Any, Any, Any]) -> None:
+        self._inner = inner
+        self._future: Any = None
+
+    def send(self, value: Any) -> Any:
+        if self._future is not None and not self._future.done():
+            _AWAITED.send(value)
+        self._future = self._inner.send(value)
+        return self._future
+
+    def throw(self, *error: Any) -> Any:
+        return self._inner.throw(*error)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class Call(Coroutine[Any, Any, T_co]):
     """One call of a step or a workflow, as a value: awaitable, and a coroutine as far as asyncio is concerned."""
 
-    __slots__ = ("_inner", "_number", "args", "definition", "kwargs", "options")
+    __slots__ = ("_inner", "_number", "_warns", "args", "definition", "kwargs", "options")
 
     def __init__(self, definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> None:
         self.definition, self.args, self.kwargs, self.options = definition, args, kwargs, options
         self._inner: Any = None
         self._number = 0
+        self._warns = _inside.loop is not None  # made by workflow code, which then has to await it or hand it on
 
     def __await__(self) -> Generator[Any, Any, T_co]:
+        if self._inner is not None:
+            raise RuntimeError(f"{self!r} was awaited before; a call is carried out once, so call the {self.definition.kind} again")
+        self._inner = _AWAITED
+        return self._begun()
+
+    def _begun(self) -> Generator[Any, Any, T_co]:
         loop = _inside.loop
         if loop is not None:
             return loop.owner.issue(self).__await__()  # type: ignore[no-any-return]
@@ -134,17 +182,32 @@ class Call(Coroutine[Any, Any, T_co]):
 
     def send(self, value: Any) -> Any:
         if self._inner is None:
-            self._inner = self.__await__()
+            self._inner = _AWAITED
+            self._inner = _Once(self._begun())
         return self._inner.send(value)
 
     def throw(self, *error: Any) -> Any:
-        if self._inner is None:
-            self._inner = self.__await__()
+        if self._inner is None:  # cancelled before its first turn: nothing is carried out
+            self.used()
+            raise error[1] if len(error) > 1 and error[1] is not None else error[0]
         return self._inner.throw(*error)
 
     def close(self) -> None:
-        if self._inner is not None:
+        if self._inner is None:
+            self.used()
+        elif self._inner is not _AWAITED:
             self._inner.close()
+
+    def used(self) -> None:
+        """It was handed on, and is not awaited."""
+        self._inner = _AWAITED
+
+    def __del__(self) -> None:
+        # Only what workflow code drops within a turn: a run that leaves memory drops its calls outside of one.
+        if self._inner is None and self._warns and _inside.loop is not None and not _inside.muted:
+            import warnings
+
+            warnings.warn(f"{self.definition.kind} {self.definition.name} was called and never awaited: nothing is done", RuntimeWarning, 2)
 
     def __hash__(self) -> int:
         if not self._number:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -51,21 +54,28 @@ def test_callbacks_run_in_the_order_in_which_they_were_scheduled() -> None:
     assert result(Hand(orders())) == b'["callback","a 1","b 1","a 2","b 2"]'
 
 
-def test_eager_tasks_wait_for_their_turn() -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on")
+def test_eager_tasks_begin_at_once() -> None:
     @workflow
     async def eager() -> list[str]:
         seen: list[str] = []
 
-        async def task() -> None:
-            seen.append("task")
+        async def task(name: str) -> None:
+            seen.append(name)
+            seen.append(f"{name} {await fetch(name)}")
 
-        create_task: Any = asyncio.get_running_loop().create_task
-        begun = create_task(task(), eager_start=True)
+        loop: Any = asyncio.get_running_loop()
+        begun = loop.create_task(task("a"), eager_start=True)
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        also = asyncio.create_task(task("b"))
         seen.append("workflow")
-        await begun
+        await asyncio.gather(begun, also)
         return seen
 
-    assert result(Hand(eager())) == b'["workflow","task"]'
+    hand = Hand(eager())
+    hand.answer()
+    hand.answer()
+    assert result(hand) == b'["a","b","workflow","a 1","b 1"]'
 
 
 def test_timers_are_due_by_deadline_and_not_when_cancelled() -> None:
@@ -255,3 +265,276 @@ def test_a_difference_can_be_put_right() -> None:
     again = Hand(recorded("a"), hand.rows)
     again.answer()
     assert result(again) == b"1"
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged, but for the ends of runs that other tests have left in memory."""
+    return [text for record in caplog.records if "destroyed" not in (text := record.getMessage())]
+
+
+# --- as asyncio's own loop -----------------------------------------------------------------------------
+
+
+def test_an_error_in_a_callback_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def calls_back(error: str) -> int:
+        task = asyncio.create_task(fetch("a"))
+        kinds = {"zero": ZeroDivisionError, "cancelled": asyncio.CancelledError}
+
+        def fails(_: object) -> None:
+            raise kinds[error]("on purpose")
+
+        task.add_done_callback(fails)
+        asyncio.get_running_loop().call_soon(fails, None)
+        asyncio.get_running_loop().call_later(0.5, fails, None)
+        await asyncio.sleep(1)
+        return await task
+
+    for error in ("zero", "cancelled"):
+        caplog.clear()
+        hand = Hand(calls_back(error))
+        hand.answer()
+        fire_all(hand)
+        assert result(hand) == b"1"
+        assert [text.partition("<")[0] for text in messages(caplog)] == ["run r: Exception in callback "] * 3
+        caplog.clear()
+        again = Hand(calls_back(error), hand.rows)
+        assert again.kernel.outcome is not None
+        assert messages(caplog) == []
+
+
+def test_a_handler_of_exceptions_is_asked() -> None:
+    @workflow
+    async def handles() -> list[str]:
+        heard: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append(type(context["exception"]).__name__))
+        assert loop.get_exception_handler() is not None
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+        return heard
+
+    assert result(Hand(handles())) == b'["ZeroDivisionError"]'
+
+
+def test_the_error_of_a_forgotten_task_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def forgets() -> int:
+        async def fails() -> None:
+            raise ValueError("forgotten")
+
+        asyncio.create_task(fails())  # noqa: RUF006
+        return await fetch("a")
+
+    hand = Hand(forgets())
+    hand.answer()
+    hand.kernel.discard()
+    assert messages(caplog) == ["run r: Task exception was never retrieved"]
+    caplog.clear()
+    Hand(forgets(), hand.rows).kernel.discard()
+    assert messages(caplog) == []
+
+
+def test_an_interrupt_of_the_process_goes_through() -> None:
+    @workflow
+    async def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Hand(interrupted())
+
+
+def test_every_method_of_a_loop_is_there_or_refused_by_name() -> None:
+    @workflow
+    async def asks() -> list[str]:
+        loop, base = asyncio.get_running_loop(), asyncio.AbstractEventLoop
+        names = [name for name in dir(base) if not name.startswith("_")]
+        missing = [name for name in names if getattr(type(loop), name) is getattr(base, name)]
+        timer = loop.call_later(1, print)
+        assert timer.when() == loop.time() + 1
+        timer.cancel()
+        await loop.shutdown_default_executor()
+        return missing
+
+    assert result(Hand(asks())) == b"[]"
+
+
+def test_a_task_that_is_made_without_the_loop_ends_with_the_run() -> None:
+    ended: list[str] = []
+
+    @workflow
+    async def makes() -> int:
+        async def works() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("cancelled")
+
+        task = asyncio.Task(works(), loop=asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        assert task in asyncio.all_tasks()
+        future: asyncio.Future[int] = asyncio.Future()
+        asyncio.get_running_loop().call_soon(future.set_result, 5)
+        return await future
+
+    assert result(Hand(makes())) == b"5"
+    assert ended == ["cancelled"]
+
+
+def test_async_generators_are_closed_at_the_end_and_may_await_steps_for_it() -> None:
+    ran: list[str] = []
+
+    @workflow
+    async def walks() -> int:
+        async def rows() -> Any:
+            try:
+                yield 1
+                yield 2
+            finally:
+                ran.append(f"closed {await fetch('close')}")
+
+        async for row in rows():
+            return int(row)
+        return 0
+
+    hand = Hand(walks())
+    assert hand.kernel.outcome is None
+    hand.answer()
+    assert result(hand) == b"1"
+    assert ran == ["closed 1"]
+
+
+def test_delays_are_rounded_up_and_some_never_end() -> None:
+    @workflow
+    async def naps() -> None:
+        loop = asyncio.get_running_loop()
+        for delay in (0.07, 0.0011, 1.001, 10.0):
+            loop.call_later(delay, print)
+        loop.call_at(loop.time() + 0.07, print)
+        loop.call_later(math.inf, print)
+        async with asyncio.timeout(math.inf):
+            await asyncio.sleep(sys.maxsize)
+
+    hand = Hand(naps())
+    times = sorted(timer.when_ms - AT_MS for timer in hand.kernel.timers.values())
+    assert times[:5] == [2, 70, 70, 1001, 10_000]
+    fire_all(hand)
+    assert hand.kernel.due() is None
+    assert hand.kernel.waiting_for()[0]["timer"] is None
+
+    @workflow
+    async def not_a_number() -> None:
+        asyncio.get_running_loop().call_later(math.nan, print)
+
+    assert "can't be NaN" in Hand(not_a_number()).error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pending, new: pending.update({new}),
+        lambda pending, new: pending.__ior__({new}),
+        lambda pending, new: pending.__ixor__({new}),
+        lambda pending, new: pending.symmetric_difference_update([new]),
+        lambda pending, new: pending.add(new),
+    ],
+)
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda pending: pending,
+        lambda pending: pending | set(),
+        lambda pending: pending.copy(),
+        lambda pending: pending.union([]),
+        lambda pending: pending - {1},
+        lambda pending: pending & set(pending),
+        lambda pending: pending ^ set(),
+    ],
+)
+def test_what_wait_gives_is_a_set_in_every_operation(change: Any, derive: Any) -> None:
+    @workflow
+    async def waits() -> list[int]:
+        first = [asyncio.create_task(fetch(str(n))) for n in range(2)]
+        done, pending = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        pending = derive(pending)
+        change(pending, asyncio.create_task(fetch("new")))
+        assert len(pending) == len(list(pending)) == 2
+        found = [task.result() for task in done]
+        while pending:
+            done, pending = await asyncio.wait(pending)
+            found += [task.result() for task in done]
+        assert first[0] not in pending
+        return found
+
+    hand = Hand(waits())
+    for n in range(3):
+        hand.answer(str(n).encode())
+    assert result(hand) == b"[0,1,2]"
+
+
+# --- calls as coroutines ----------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_cancelled_before_its_turn_is_not_carried_out() -> None:
+    @workflow
+    async def work() -> str:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fetch("never"))
+                raise ValueError("wrong")
+        except* ValueError:
+            pass
+        task = asyncio.create_task(fetch("never"))
+        task.cancel()
+        await asyncio.wait([task])
+        return "done"
+
+    hand = Hand(work())
+    assert result(hand) == b'"done"'
+    assert [row.kind for row in hand.rows] == [ev.START, ev.FINISH]
+
+
+def test_a_call_is_awaited_once() -> None:
+    @workflow
+    async def work(how: str) -> str:
+        call = fetch("a")
+        try:
+            if how == "twice":
+                await call
+                await call
+            else:
+                await asyncio.gather(asyncio.create_task(call), asyncio.create_task(call))
+        except RuntimeError as error:
+            return str(error)
+        return "both"
+
+    for how in ("twice", "by two tasks"):
+        hand = Hand(work(how))
+        if hand.kernel.open:
+            hand.answer()
+        assert b"awaited before" in result(hand)
+        assert [row.kind for row in hand.rows].count(ev.STEP) == 1
+
+
+def test_a_forgotten_await_is_said() -> None:
+    @workflow
+    async def forgets(again: bool) -> None:
+        fetch("a")
+        for call in (fetch("b"), fetch("c")):
+            if again:
+                await call
+            else:
+                call.close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Hand(forgets(False))
+    assert [str(one.message) for one in caught] == ["step fetch was called and never awaited: nothing is done"]
+
+
+def test_libraries_see_that_a_call_is_to_be_awaited() -> None:
+    import inspect
+
+    for definition in (fetch, fetch.options(timeout=3)):
+        assert asyncio.iscoroutinefunction(definition)
+        assert inspect.iscoroutinefunction(definition) or sys.version_info < (3, 12)

@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.cli import words
 from perdure.cli.waits import needs
-from perdure.runtime.views import HistoryEvent, RunInfo
+from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
 FOLD_OVER = 12
 FOLD_HEAD = 3
@@ -237,7 +237,9 @@ def _payload(row: HistoryEvent) -> Any:
 
 
 def _when(ms: Any) -> str:
-    return words.clock(datetime.fromtimestamp(ms / 1000, UTC)) if isinstance(ms, int | float) else "?"
+    if not isinstance(ms, int | float):
+        return "?"
+    return "never" if (at := moment(int(ms))) is None else words.clock(at)
 
 
 # --- rows -----------------------------------------------------------------------------------------

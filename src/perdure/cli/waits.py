@@ -44,6 +44,8 @@ def _one(item: dict[str, Any]) -> str:
             return f"a message on {channel} ({kind})"
         case {"message": channel}:
             return f"a message on {channel}"
+        case {"timer": None}:
+            return "a timer that is never due"
         case {"timer": ms}:
             return f"a timer until {words.clock(datetime.fromtimestamp(ms / 1000, UTC))}"
         case {"child": name}:

@@ -37,10 +37,12 @@ _ALLOWED_CALLERS = (
 class _Inside(threading.local):
     loop: Any = None
     muted = False
+    asyncgen_hook: Any = None
 
 
 inside = _Inside()
-"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted: on replay it was written before."""
+"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted (on replay it was written before), and the
+hook of the loop around it for async generators."""
 
 
 def _hook(event: str, args: Any) -> None:

@@ -12,6 +12,9 @@ from perdure.errors import DefinitionError
 TURN_CALLBACKS_MAX = 1_000_000
 """Callbacks in one turn: workflow code that never waits for anything would otherwise hang the engine."""
 
+TURN_CALLBACKS_QUICK = 10_000
+"""Callbacks until a turn is looked at more closely."""
+
 INLINE_BYTES_MAX = 1024
 """Payloads up to this size stand in their row; larger ones are stored in shared pieces."""
 
@@ -23,6 +26,10 @@ WHOLE_BYTES_MAX = 8192
 
 HISTORY_ROWS_MAX = 16_000_000
 """A row's key holds 24 bits of its number, so no engine may allow more."""
+
+
+NEVER_MS = 253_402_300_800_000
+"""The year 10000. A timer from then on is never due: that is what `math.inf` and absurdly long delays mean."""
 
 
 @dataclass(frozen=True, slots=True)

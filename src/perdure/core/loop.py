@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextvars
+import logging
+import math
 import sys
 from asyncio import tasks as _asyncio_tasks
 from asyncio.events import _get_running_loop, _set_running_loop
@@ -21,8 +23,10 @@ import msgspec
 
 from perdure.core import guard
 from perdure.core.guard import inside as _inside
-from perdure.core.limits import TURN_CALLBACKS_MAX
+from perdure.core.limits import NEVER_MS, TURN_CALLBACKS_MAX, TURN_CALLBACKS_QUICK
 from perdure.errors import NotDeterministic, PerdureError
+
+log = logging.getLogger("perdure")
 
 
 class EndlessTurn(PerdureError, RuntimeError):
@@ -49,9 +53,12 @@ class Handle(msgspec.Struct, eq=False):
     def cancelled(self) -> bool:
         return self._cancelled
 
+    def get_context(self) -> contextvars.Context:
+        return self._context
+
 
 class TimerHandle(Handle, kw_only=True):
-    """A durable timer: `seq` is its command's number, `when_ms` its deadline."""
+    """A durable timer: `seq` is its command's number, `when_ms` its deadline; from `NEVER_MS` on it is never due."""
 
     loop: Any
     when_ms: int
@@ -61,6 +68,9 @@ class TimerHandle(Handle, kw_only=True):
         if not self._cancelled:
             self._cancelled = True
             self.loop.owner.timer_cancelled(self)
+
+    def when(self) -> float:
+        return self.when_ms / 1000
 
 
 class Future(asyncio.Future[Any]):
@@ -110,6 +120,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks: list[Task] = []
         self._tasks_pruned = 64
         self._agens: list[Any] = []
+        self._task_factory: Any = None
+        self._exception_handler: Any = None
         guard.install()
 
     # --- one door in ------------------------------------------------------------------------------
@@ -123,19 +135,45 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         _inside.loop = self
         ready = self._ready
         try:
-            for _ in range(TURN_CALLBACKS_MAX):
+            for _ in range(TURN_CALLBACKS_QUICK):
                 if not ready:
                     return
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    try:
-                        handle._context.run(handle._callback, *handle._args)
-                    except SystemExit:
-                        pass  # the task holds it as its error; a workflow must not end the process
+                self._call(ready.popleft())
+            self._turn_on()
         finally:
             _inside.loop = None
             _set_running_loop(outer)
-        raise EndlessTurn
+
+    def _call(self, handle: Handle) -> None:
+        if not handle._cancelled:
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except SystemExit:
+                pass  # the task holds it as its error; a workflow must not end the process
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # as in asyncio, also for a CancelledError: the run goes on
+                self.call_exception_handler({"message": f"Exception in callback {handle._callback!r}", "exception": error})
+
+    def _turn_on(self) -> None:
+        """The rest of a long turn, in iterations as asyncio's loop has them.
+
+        Callbacks that do nothing but schedule themselves again, and cancel a task again, are a busy wait (that of anyio's cancel
+        scopes): they go on with the next input, if there can be one.
+        """
+        ready, before = self._ready, None
+        same = left = TURN_CALLBACKS_MAX - TURN_CALLBACKS_QUICK
+        while ready:
+            these = [_repeated(handle) for handle in ready]
+            if these != before or None in these:
+                before, same = these, left
+            elif same - left >= TURN_CALLBACKS_QUICK and self.owner.waits:
+                return
+            left -= len(these)
+            if left < 0:
+                raise EndlessTurn
+            for _ in these:
+                self._call(ready.popleft())
 
     # --- what asyncio needs -----------------------------------------------------------------------
 
@@ -149,17 +187,28 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
+        if type(callback) is _FirstStep:
+            self._adopt_task(callback.__self__)  # type: ignore[attr-defined]
         return handle
 
+    def _adopt_task(self, task: Any) -> None:
+        """A task that code has made without `create_task` ends with the run all the same."""
+        if type(task) is not Task and task not in self._tasks:
+            self._know(task)
+
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        return self._set_timer(self.now_ms + round(delay * 1000), callback, args, context)
+        return self._set_timer(self.now_ms + delay * 1000, callback, args, context)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        return self._set_timer(round(when * 1000), callback, args, context)
+        return self._set_timer(when * 1000, callback, args, context)
 
     def _set_timer(
-        self, when_ms: int, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
+        self, at_ms: float, callback: Callable[..., Any], args: tuple[Any, ...], context: contextvars.Context | None
     ) -> TimerHandle:
+        """A timer that is never early: its time is rounded up, but for what adding floats has put on top."""
+        if math.isnan(at_ms):
+            raise ValueError("A delay can't be NaN.")
+        when_ms = NEVER_MS if at_ms >= NEVER_MS else math.ceil(at_ms - 0.001)
         context = contextvars.copy_context() if context is None else context
         timer = TimerHandle(callback, args, context, loop=self, when_ms=when_ms)
         self.owner.timer_set(timer)
@@ -173,28 +222,53 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return Future(loop=self)
 
     def create_task(self, coro: Any, **options: Any) -> Any:
-        options.pop("eager_start", None)  # an eager task would run before its turn
+        if self._task_factory is not None:
+            return self._task_factory(self, coro, **options)
         if options.get("name") is None:  # asyncio's own names count through the process
             options["name"] = f"Task-{self._number - self._first_number + 1}"
         task = Task(coro, loop=self, **options)
+        self._know(task)
+        return task
+
+    def _know(self, task: Any) -> None:
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_pruned:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks_pruned = max(64, 2 * len(self._tasks))
-        return task
 
-    def live_tasks(self) -> list[Task]:
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def set_task_factory(self, factory: Any) -> None:
+        self._task_factory = factory
+
+    def live_tasks(self) -> list[Any]:
         """Tasks that are not done, oldest first."""
         return [task for task in self._tasks if not task.done()]
 
     def adopt(self, agen: Any) -> None:
-        """Keep an async generator alive as long as the run: nobody else may resume or close it."""
+        """Keep an async generator alive as long as the run: nothing else may resume or close it."""
         if len(self._agens) >= 64:
             self._agens = [one for one in self._agens if one.ag_frame is not None]
         self._agens.append(agen)
 
+    def open_generators(self) -> list[Any]:
+        """Async generators that have begun and have not ended, oldest first; from here on it is up to the caller to close them."""
+        agens, self._agens = self._agens, []
+        return [agen for agen in agens if agen.ag_frame is not None]
+
+    async def shutdown_asyncgens(self) -> None:
+        for agen in self.open_generators():
+            await agen.aclose()
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none."""
+
     def clear(self) -> None:
         """Let go of what has ended, so that it is freed at once and not by the garbage collector."""
+        for task in self._tasks:
+            if task.done() and task._log_traceback:  # said now, because when it is freed differs from interpreter to interpreter
+                self.call_exception_handler({"message": "Task exception was never retrieved", "exception": task.exception()})
         self._tasks.clear()
         self.owner = None
 
@@ -202,25 +276,62 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Coroutines and async generators that are alive, for `discard`."""
         return [*(task.get_coro() for task in self.live_tasks()), *self._agens]
 
+    # --- errors, and questions about the loop -------------------------------------------------------
+
     def get_debug(self) -> bool:
         return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Debug mode changes what asyncio does; a run must do the same with it and without."""
+
+    def is_running(self) -> bool:
+        return True
 
     def is_closed(self) -> bool:
         return False
 
+    def get_exception_handler(self) -> Any:
+        return self._exception_handler
+
+    def set_exception_handler(self, handler: Any) -> None:
+        self._exception_handler = handler
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Unretrieved errors of abandoned tasks; the run's own outcome is recorded elsewhere."""
+        """Errors that nothing in the workflow waits for: in callbacks, and of tasks that are forgotten."""
+        if self._exception_handler is None:
+            self.default_exception_handler(context)
+            return
+        try:
+            self._exception_handler(self, context)
+        except Exception as error:
+            self.default_exception_handler({"message": "Exception in the exception handler of a workflow", "exception": error})
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log it, unless history is run again: then it was logged before."""
+        if not guard.inside.muted and self.owner is not None:
+            log.error("run %s: %s", self.owner.facts.run_id, context.get("message", "an error"), exc_info=context.get("exception"))
+
+    def forgive(self) -> None:
+        """Log no errors of tasks that have ended by now: that was done when they ended for the first time."""
+        for task in self._tasks:
+            if task.done():
+                task._log_traceback = False
 
 
-_outer_hook: Any = None
+def _repeated(handle: Handle) -> Any:
+    """What is equal for a callback that comes again; None for one by which a task gets on."""
+    waited_for = handle._args[0] if handle._args else None
+    task = getattr(handle._callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        return handle._callback, handle._args
+    return task if isinstance(waited_for, asyncio.Future) and waited_for.cancelled() else None
 
 
 def _take_asyncgen_hook() -> None:
     """Async generators of workflow code belong to their run, not to the loop around it. Set once per outer loop,
     because setting it raises an audit event each time; asyncio puts back what was there when that loop ends.
     """
-    global _outer_hook
-    _outer_hook = sys.get_asyncgen_hooks().firstiter
+    _inside.asyncgen_hook = sys.get_asyncgen_hooks().firstiter  # of this thread: each has hooks of its own
     sys.set_asyncgen_hooks(firstiter=_first_iteration)
 
 
@@ -228,8 +339,8 @@ def _first_iteration(agen: Any) -> None:
     loop = running()
     if loop is not None:
         loop.adopt(agen)
-    elif _outer_hook is not None:
-        _outer_hook(agen)
+    elif _inside.asyncgen_hook is not None:
+        _inside.asyncgen_hook(agen)
 
 
 def _refuse(name: str, what: str) -> Callable[..., Any]:
@@ -283,6 +394,63 @@ class _OrderedSet(builtins.set[Any]):
         super().add(item)
         self._order[item] = None
 
+    def update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for item in other:
+                self.add(item)
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        for item in dict.fromkeys(other):
+            if item in self:
+                self.discard(item)
+            else:
+                self.add(item)
+
+    def pop(self) -> Any:
+        for item in self._order:
+            if item in self:
+                self.remove(item)
+                return item
+        raise KeyError("pop from an empty set")
+
+    def copy(self) -> Any:
+        return _ordered(self)
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.symmetric_difference_update(other)
+        return self
+
+
+def _ordered(items: Iterable[Any]) -> Any:
+    """An ordered set wherever this is called: what is made of a workflow's set stays one."""
+    made = builtins.set.__new__(_OrderedSet)
+    _OrderedSet.__init__(made, items)
+    return made
+
+
+def _derive(name: str, in_place: str) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        if name.startswith("__") and not isinstance(others[0], builtins.set | frozenset):
+            return NotImplemented
+        made = _ordered(self)
+        getattr(made, in_place)(*others)
+        return made
+
+    method.__name__ = name
+    return method
+
+
+for _name, _in_place in {
+    "union": "update", "__or__": "update", "intersection": "intersection_update", "__and__": "intersection_update",
+    "difference": "difference_update", "__sub__": "difference_update", "symmetric_difference": "symmetric_difference_update",
+    "__xor__": "symmetric_difference_update",
+}.items():  # fmt: skip
+    setattr(_OrderedSet, _name, _derive(_name, _in_place))
+
 
 class _Gathering(_asyncio_tasks._GatheringFuture):  # type: ignore[misc,name-defined]
     """What `asyncio.gather` gives, with a stable hash."""
@@ -295,6 +463,29 @@ class _Gathering(_asyncio_tasks._GatheringFuture):  # type: ignore[misc,name-def
         return self.number
 
 
+class _Probe(asyncio.AbstractEventLoop):
+    """Shows what asyncio calls to begin a task."""
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        self.callback = callback
+
+    def get_debug(self) -> bool:
+        return False
+
+
+def _first_step() -> type:
+    """The class of the callback by which a task begins, in this interpreter."""
+
+    async def nothing() -> None: ...
+
+    probe, coro = _Probe(), nothing()  # type: ignore[abstract]
+    task = asyncio.Task(coro, loop=probe)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coro.close()
+    return type(probe.callback)
+
+
+_FirstStep = _first_step()
 _all_tasks = asyncio.all_tasks
 
 

@@ -19,6 +19,7 @@ from perdure.core import discard, guard
 from perdure.core import events as ev
 from perdure.core.diff import difference
 from perdure.core.events import Codec, Command, Event, RunFacts
+from perdure.core.limits import NEVER_MS
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
 from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable
 
@@ -110,6 +111,7 @@ class Kernel:
             raise
         finally:
             guard.inside.muted = False
+            self.loop.forgive()
             self._recorded, self._last_turn, self.replaying = deque(), True, False
         return fresh
 
@@ -186,6 +188,10 @@ class Kernel:
                 for other in left:
                     other.cancel()
                 self.loop.turn()
+        if not self.loop.live_tasks() and (open_generators := self.loop.open_generators()):
+            for agen in open_generators:
+                self.loop.call_soon(self.loop.create_task, agen.aclose())
+            self.loop.turn()
         if not self.loop.live_tasks():
             self.outcome = self._outcome(task)
             self._finish(self.outcome)
@@ -277,6 +283,7 @@ class Kernel:
         if call.definition.kind != "workflow":
             raise NotInWorkflow(f"start() of step {call.definition.name}", "step; start() takes the call of a workflow, a step is awaited")
         data = self._start_data(call, run_id or call.options.id, tags)
+        call.used()
         return self._ask(ev.SPAWN, call.definition.name, data, call)
 
     def _start_data(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> bytes:
@@ -302,6 +309,7 @@ class Kernel:
         return self.loop.now_ms
 
     def continue_as(self, call: Any) -> None:
+        call.used()
         raise _Continue(call, self.codec.encode_call(call))
 
     def patched(self, change_id: str) -> bool:
@@ -362,7 +370,12 @@ class Kernel:
         deadlines = self._deadlines
         while deadlines and deadlines[0][1] not in self.timers:
             heappop(deadlines)
-        return deadlines[0] if deadlines else None
+        return deadlines[0] if deadlines and deadlines[0][0] < NEVER_MS else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether an input may come: an answer, a timer or a message."""
+        return bool(self.open or self.due() or any(self._receivers.values()))
 
     def waiting_for(self) -> list[dict[str, Any]]:
         """What the run waits for, for people: messages, children, steps, timers."""
@@ -371,7 +384,8 @@ class Kernel:
             found += [{"message": channel, "type": type_name} for future, type_name in receivers if not future.done()]
         found += [{command.kind: command.name, "seq": command.seq} for command in self.open.values()][:20]
         due = self.due()
-        return found + ([{"timer": due[0], "seq": due[1]}] if due else [])
+        never = [] if found else [{"timer": None, "seq": seq} for seq in list(self.timers)[:1]]
+        return found + ([{"timer": due[0], "seq": due[1]}] if due else never)
 
 
 def _same(row: Event, command: Command) -> bool:

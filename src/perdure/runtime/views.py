@@ -12,6 +12,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.events import Event
+from perdure.core.limits import NEVER_MS
 from perdure.store.base import RunRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,8 +20,8 @@ _decode = msgspec.json.Decoder().decode
 
 
 def moment(ms: int | None) -> datetime | None:
-    """Milliseconds UTC as an aware datetime."""
-    return None if ms is None else _EPOCH + timedelta(milliseconds=ms)
+    """Milliseconds UTC as an aware datetime; None for what is never."""
+    return None if ms is None or ms >= NEVER_MS else _EPOCH + timedelta(milliseconds=ms)
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -97,6 +98,8 @@ def _one_wait(item: dict[str, Any]) -> str:
     match item:
         case {"message": channel}:
             return f"a message on {channel!r}"
+        case {"timer": None}:
+            return "a timer that is never due"
         case {"timer": ms}:
             return f"a timer until {moment(ms):%Y-%m-%d %H:%M:%S} UTC"
         case {"child": name}:
