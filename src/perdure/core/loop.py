@@ -138,22 +138,23 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             for _ in range(TURN_CALLBACKS_QUICK):
                 if not ready:
                     return
-                self._call(ready.popleft())
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except BaseException as error:
+                        self._failed(handle, error)
             self._turn_on()
         finally:
             _inside.loop = None
             _set_running_loop(outer)
 
-    def _call(self, handle: Handle) -> None:
-        if not handle._cancelled:
-            try:
-                handle._context.run(handle._callback, *handle._args)
-            except SystemExit:
-                pass  # the task holds it as its error; a workflow must not end the process
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # as in asyncio, also for a CancelledError: the run goes on
-                self.call_exception_handler({"message": f"Exception in callback {handle._callback!r}", "exception": error})
+    def _failed(self, handle: Handle, error: BaseException) -> None:
+        """As in asyncio, the loop goes on after an error in a callback, also after a CancelledError."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if not isinstance(error, SystemExit):  # the task holds that as its error; a workflow must not end the process
+            self.call_exception_handler({"message": f"Exception in callback {handle._callback!r}", "exception": error})
 
     def _turn_on(self) -> None:
         """The rest of a long turn, in iterations as asyncio's loop has them.
@@ -173,7 +174,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if left < 0:
                 raise EndlessTurn
             for _ in these:
-                self._call(ready.popleft())
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    try:
+                        handle._context.run(handle._callback, *handle._args)
+                    except BaseException as error:
+                        self._failed(handle, error)
 
     # --- what asyncio needs -----------------------------------------------------------------------
 
