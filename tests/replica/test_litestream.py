@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -241,7 +242,7 @@ def test_its_socket_may_be_swept_away(tmp_path: Path, what: str) -> None:
             folder = Path(litestream._folder)
             (folder / "control").unlink()
             if what == "folder":
-                folder.rmdir()
+                shutil.rmtree(folder)
             db.execute("INSERT INTO t VALUES (1)")
             litestream._thread.submit(litestream._hang_up)  # an open connection outlives the name
             if n == 0:

@@ -73,11 +73,11 @@ def environment() -> dict[str, str]:
 
 
 class Victim:
-    """A process that executes `victim.py`; `kill` is kill -9."""
+    """A process that executes `victim.py`, or another script; `kill` is kill -9."""
 
-    def __init__(self, *words: object) -> None:
+    def __init__(self, *words: object, script: Path = VICTIM) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(VICTIM), *map(str, words)],
+            [sys.executable, str(script), *map(str, words)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
         )  # fmt: skip
         self._text = b""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from perdure.cli.replicas import address_option, restoring
 from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
+from perdure.replica.tempdirs import TempFolder, sweep
 from perdure.runtime import identity
 from perdure.store import connection, sealing
 from perdure.store.connection import connect
@@ -127,12 +127,13 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
     """
     address = _address(replica, store)
     begin_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="perdure-verify-") as folder:
-        copy = Path(folder) / "copy.db"
+    sweep()
+    with TempFolder() as folder:
+        copy = folder.path / "copy.db"
         say(f"Restoring {address} ...")
         try:
             with restoring(address) as on_bytes:
-                seal = run_async(archive.restore(address, copy, on_bytes=on_bytes))
+                seal = run_async(archive.fetch(address, copy, on_bytes=on_bytes))
             missing = None
             if os.path.exists(store) and (ours := sealing.read(connect(store))) is not None and ours.store_id == seal.store_id:
                 missing = copies.missing_rows(store, copy)
@@ -172,8 +173,9 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
       perdure replica restore -o copy.db
       perdure replica restore -o yesterday.db --at "1 day ago" --replica s3://agents/prod
     """
-    if output.exists():
-        raise misuse(f"{str(output)!r} exists, and nothing is overwritten. Name another file.")
+    if there := copies.standing_at(output):
+        what = "" if there[0] == str(output) else ", which SQLite would take for a part of what is restored"
+        raise misuse(f"{there[0]!r} exists{what}, and nothing is overwritten. Name another file.")
     address = _address(replica, store)
     with restoring(address) as on_bytes:
         seal = run_async(archive.restore(address, output, on_bytes=on_bytes, **_moment(at)))

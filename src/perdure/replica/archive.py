@@ -5,6 +5,7 @@ Rules: nothing here takes the lease or writes below the address; a copy is verif
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
 import time
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.errors import ReplicaEmpty
+from perdure.errors import ReplicaEmpty, StoreUnavailable
 from perdure.replica import copies, program
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket, open_bucket
 from perdure.replica.lease import NAME, Lease, LeaseRow, epochs_in, folder_of
+from perdure.replica.tempdirs import TempFolder, sweep
 from perdure.store.sealing import Seal
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day)s?(?:\s+ago)?")
@@ -79,8 +81,31 @@ async def restore(
     """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, verify it, and make it a plain store.
     `on_bytes` hears every second how much there is so far.
 
-    Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then nothing is left at the path.
+    Raises `StoreUnavailable` where the path or a `-wal` beside it is taken, `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then
+    nothing is left at the path.
     """
+    if there := copies.standing_at(to):
+        raise StoreUnavailable(str(to), f"{there[0]!r} is there, and SQLite would take it for a part of what is restored; move it away")
+    sweep(to.absolute().parent, mark := f".{to.name}.restore-")
+    with TempFolder(to.absolute().parent, mark) as folder:  # on the same disk, so that it can be given its name in one move
+        draft = folder.path / "copy.db"
+        seal = await fetch(address, draft, at=at, txid=txid, epoch=epoch, on_bytes=on_bytes)
+        verified = copies.identity(draft)
+        copies.unsealed(draft)  # before it has its name: no process shall take it for the replicated one
+        copies.put_in_place(draft, str(to), verified)
+    return seal
+
+
+async def fetch(
+    address: Address,
+    draft: Path,
+    *,
+    at: dt.datetime | None = None,
+    txid: int | None = None,
+    epoch: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Seal:
+    """Restore a copy to a new file in a `TempFolder`, and verify it. Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`."""
     name = program.find()
     await program.check(name)
     bucket = open_bucket(address)
@@ -91,18 +116,11 @@ async def restore(
     if row is None or epoch is None:
         raise ReplicaEmpty(str(address))
     place = address.child(folder_of(epoch))
-    draft = to.with_name(f".{to.name}.restored")
-    copies.discard(draft)
-    try:
-        moment = None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        found = await program.restore(name, place, draft, txid=txid, at=moment, on_bytes=on_bytes)
-        seal = copies.verified(draft, str(place), row.rows if newest else 0)
-        if newest and found < row.txid:
-            raise copies.lacks(place, row.txid - found)
-        copies.unsealed(draft)  # before it has its name: nobody shall take it for the replicated one
-        copies.put_in_place(draft, str(to))
-    finally:
-        copies.discard(draft)
+    moment = None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    found = await program.restore(name, place, draft, txid=txid, at=moment, on_bytes=on_bytes)
+    seal = await asyncio.to_thread(copies.verified, draft, str(place), row.rows if newest else 0)
+    if newest and found < row.txid:
+        raise copies.lacks(place, row.txid - found)
     return seal
 
 

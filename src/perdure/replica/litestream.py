@@ -100,7 +100,7 @@ class Litestream:
 
     def _prepare(self) -> str:
         """A private folder for its socket, and its configuration; gives the path of that."""
-        shutil.rmtree(self._folder or self._side / "none", ignore_errors=True)
+        self._remove_socket()
         self._folder = os.path.dirname(sockets.place("control", beside=self._side))
         (self._side / "socket").write_text(self._folder)
         config = self._side / "litestream.yml"
@@ -140,7 +140,7 @@ class Litestream:
         self._say("stopped", "")
         self._thread.submit(self._hang_up)
         self._thread.shutdown(wait=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_socket()
 
     def _terminate(self) -> None:
         if self.pid is not None:
@@ -167,6 +167,10 @@ class Litestream:
                 }
             ],
         }
+
+    def _remove_socket(self) -> None:
+        if self._folder:
+            sockets.remove(self._socket)
 
     @property
     def _socket(self) -> str:

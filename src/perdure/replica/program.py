@@ -1,7 +1,8 @@
 """Finds the `litestream` program, and runs what it does once and then ends: its version, a restore.
 
 Rules: `PERDURE_LITESTREAM` wins, then the PATH, then what `perdure[replica]` installed; one that is too old is refused by
-name; credentials reach it by the environment only, so no file and no command line holds one.
+name; credentials reach it by the environment only, so no file and no command line holds one; a restore ends with its engine, and
+writes into a temporary folder that no other one shares, so that it can't write into a file that is in use.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ async def restore(
     at: str | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> int:
-    """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to a path where nothing is yet.
+    """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to a new file in a `TempFolder`.
 
     Gives the number of the last transaction in it; `on_bytes` hears every second how much there is so far. It is tried again where it
     fails, because objects may be merged under its hands. Raises `ReplicaUnavailable` with Litestream's own words.
@@ -124,7 +125,7 @@ async def _restore_once(
     wanted = ["-txid", f"{txid:016x}"] if txid is not None else ["-timestamp", at] if at is not None else []
     words = ("restore", "-no-expand-env", "-json", "-config", str(config), "-o", str(to), *wanted, str(to))
     try:
-        code, out, err = await _run(program, *words, grows=to, on_bytes=on_bytes)
+        code, out, err = await _run(*leashed(program, *words), grows=to, on_bytes=on_bytes)
     except TimeoutError:
         raise ReplicaUnavailable(str(address), f"nothing has been restored for {STANDSTILL_S:g} s") from None
     finally:
@@ -141,10 +142,10 @@ def last_words(text: str) -> str:
     return "" if not lines else ": ".join(part for part in (found[1], found[3]) if part) if found else lines[-1]
 
 
-async def _run(program: str, *words: str, grows: Path | None = None, on_bytes: Callable[[int], None] | None = None) -> tuple[int, str, str]:
+async def _run(*words: str, grows: Path | None = None, on_bytes: Callable[[int], None] | None = None) -> tuple[int, str, str]:
     """Exit code and what was said. Raises `TimeoutError` where it takes too long, or for too long nothing beside `grows` grows."""
     process = await asyncio.create_subprocess_exec(
-        program, *words, env=environment(),
+        *words, env=environment(),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     talk, size, most, still_s = asyncio.ensure_future(process.communicate()), -1, 0, 0.0

@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 
 from perdure.errors import PerdureError, ReplicaFull, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreCorrupt, StoreError
-from perdure.replica import bucket, copies, program
+from perdure.replica import bucket, copies, program, sockets, tempdirs
 from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
@@ -97,8 +97,10 @@ class Replica:
         row = await self.lease.look()
         self._check_same(row, local)
         self._side.mkdir(mode=0o700, exist_ok=True)
+        tempdirs.sweep(self._side, copies.TEMPORARY)
+        sockets.sweep_left(self._side)
         if self._follows:
-            self._standby = Standby(self.address, self._program, self._bucket, self._side / "standby.db")
+            self._standby = Standby(self.address, self._program, self._bucket, self._side)
             self._standby.start()
         try:
             row = await self.lease.take(store_id=local.store_id if local else row.store_id if row else None, on_wait=self._waits)
@@ -108,10 +110,11 @@ class Replica:
             raise
         self.lease.start(self._again)  # a restore may take longer than the lease
         try:
+            local = self._local_seal()  # another engine may have worked on this file while we waited
             self._check_same(row, local)
             self.store_id = row.store_id or (local.store_id if local else None)
             if row.base is not None:
-                await self._bring_file(row, local)
+                await self._bring_file(row)
             if self.lease.lost.done():
                 raise self.lease.lost.result()
         except BaseException:
@@ -158,37 +161,48 @@ class Replica:
             return True
         return False
 
-    async def _bring_file(self, row: LeaseRow, local: sealing.Seal | None) -> None:
+    async def _bring_file(self, row: LeaseRow) -> None:
         assert row.base is not None
-        place = self.address.child(folder_of(row.base))
-        copy = self._side / "restored.db"
-        copies.discard(copy)
-        began_s = time.monotonic()
-        txid = await self._standby.caught_up(row.base) if self._standby is not None else None
-        if self._standby is not None and txid is not None:
-            copies.rename(self._standby.copy, copy)
-        else:
-            told = f"Restoring {self.path} from {place}"
-            txid = await program.restore(self._program, place, copy, on_bytes=lambda size: self.on_progress(f"{told}: {size:,} bytes"))
-        seal = await asyncio.to_thread(copies.verified, copy, str(place), row.rows)
-        if txid < row.txid:
-            raise copies.lacks(place, row.txid - txid)
+        began_s, place = time.monotonic(), self.address.child(folder_of(row.base))
+        with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
+            copy = folder.path / "copy.db"
+            txid = await self._standby.caught_up(row.base) if self._standby is not None else None
+            if self._standby is not None and txid is not None:
+                copy = self._standby.copy
+            else:
+                text = f"Restoring {self.path} from {place}"
+                txid = await program.restore(self._program, place, copy, on_bytes=lambda size: self.on_progress(f"{text}: {size:,} bytes"))
+            seal, verified = await asyncio.to_thread(copies.verified, copy, str(place), row.rows), copies.identity(copy)
+            if txid < row.txid:
+                raise copies.lacks(place, row.txid - txid)
+            self._check_store_id(seal, place)
+            local = self._local_seal()
+            why = "it is older than the replica"
+            if local is not None and local.epoch >= row.base and local.commits >= seal.commits:
+                why = await asyncio.to_thread(copies.lacks_of, self.path, copy)
+            if not why:
+                self._tell(f"the local file {self.path} has all that the replica has; going on with it")
+                return
+            self._set_aside(local, why)
+            copies.put_in_place(copy, self.path, verified)
+        self._tell(f"restored {self.path} from {place} in {time.monotonic() - began_s:.1f} s: {seal.rows:,} rows of history")
+
+    def _check_store_id(self, seal: sealing.Seal, place: Address) -> None:
         self.store_id = self.store_id or seal.store_id  # the lease had been deleted
         if seal.store_id != self.store_id:
-            raise ReplicaOfAnother(
-                str(self.address), f"the copy in {place} is of store {seal.store_id}, and the lease is of {self.store_id}"
-            )
-        newer = local is not None and local.epoch >= row.base and local.commits >= seal.commits
-        if newer and not await asyncio.to_thread(copies.missing_rows, self.path, copy):
-            copies.discard(copy)
-            self._tell(f"the local file {self.path} has all that the replica has; going on with it")
+            detail = f"the copy in {place} is of store {seal.store_id}, and the lease is of {self.store_id}"
+            raise ReplicaOfAnother(str(self.address), detail)
+
+    def _set_aside(self, local: sealing.Seal | None, why: str) -> None:
+        """Give other names to what stands at our path: SQLite would take a `-wal` that is left there for the restored file's."""
+        there = copies.standing_at(self.path)
+        if not there:
             return
-        if os.path.exists(self.path):
-            why = "is damaged" if local is None else "is older than the replica or differs from it"
-            aside = copies.set_aside(self.path, f"aside-epoch-{local.epoch if local else 0}")
-            self._tell(f"the local file {why}; it is kept as {aside}")
-        copies.put_in_place(copy, self.path)
-        self._tell(f"restored {self.path} from {place} in {time.monotonic() - began_s:.1f} s: {seal.rows:,} rows of history")
+        aside = copies.set_aside(self.path, f"aside-epoch-{local.epoch if local else 0}")
+        if self.path in there:
+            self._tell(f"the local file was set aside, because {why if local else 'it is damaged'}; it is kept as {aside}")
+        else:
+            self._tell(f"{there[0]}, which was left of a file that is gone, was set aside; it is kept as {aside}")
 
     def _tell(self, text: str) -> None:
         log.info("%s", text)
@@ -433,13 +447,13 @@ class Replica:
         rows = self._rows_now()
         await self._barrier.wait()
         place = self.address.child(folder_of(self.lease.row.epoch))
-        copy = self._side / "drill.db"
-        copies.discard(copy)
         found: dict[str, Any] = {"at_ms": time.time_ns() // 1_000_000, "ok": False}
         try:
-            txid = await program.restore(self._program, place, copy)
-            seal = await asyncio.to_thread(copies.verified, copy, str(place), rows)
-            missing = await asyncio.to_thread(copies.missing_rows, self.path, copy)
+            with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
+                copy = folder.path / "copy.db"
+                txid = await program.restore(self._program, place, copy)
+                seal = await asyncio.to_thread(copies.verified, copy, str(place), rows)
+                missing = await asyncio.to_thread(copies.missing_rows, self.path, copy)
             if missing:
                 raise copies.differs(place, missing)
             found |= {"ok": True, "rows": seal.rows, "txid": txid}
@@ -450,7 +464,6 @@ class Replica:
         finally:
             found["took_ms"] = round((time.monotonic() - began_s) * 1000)
             self.drill = found
-            copies.discard(copy)
         return found
 
     def status(self) -> Status:

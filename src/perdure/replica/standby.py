@@ -1,7 +1,7 @@
 """A standby: a machine that follows a replica, so that it can go on at once when the holder is gone.
 
-Rules: it writes nothing but its own copy; the copy is used only when it has all that is in the bucket at the moment at which the lease is
-ours, and after the same checks as every restore.
+Rules: it writes nothing but its own copy, in a temporary folder of its own; the copy is used only when it has all that is in the bucket
+at the moment at which the lease is ours, and after the same checks as every restore.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from perdure.replica.address import Address
 from perdure.replica.archive import newest_txid
 from perdure.replica.bucket import Bucket
 from perdure.replica.lease import LeaseRow, folder_of
+from perdure.replica.tempdirs import TempFolder
 from perdure.runtime.loops import Loop
 
 log = logging.getLogger("perdure")
@@ -29,10 +30,12 @@ LOOK_S, CATCH_UP_S_MAX = 1.0, 5.0
 
 
 class Standby:
-    """Follows the epoch that the lease names, from `start` to `stop`."""
+    """Follows the epoch that the lease names, from `start` to `stop`, with a copy in a temporary folder below `side`."""
 
-    def __init__(self, address: Address, name: str, bucket: Bucket, copy: Path) -> None:
-        self._address, self._program, self._bucket, self.copy = address, name, bucket, copy
+    def __init__(self, address: Address, name: str, bucket: Bucket, side: Path) -> None:
+        self._address, self._program, self._bucket = address, name, bucket
+        self._folder = TempFolder(side, copies.TEMPORARY)
+        self.copy = self._folder.path / "copy.db"
         self._epoch: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._loop = Loop("standby", self._tick)
@@ -49,7 +52,7 @@ class Standby:
         row = self._row
         if row is not None and row.base is not None and not (self._runs and row.base == self._epoch):
             if row.base == self._epoch:
-                log.warning("standby: following has ended and begins again; %s says why", self.copy.with_name("standby.log"))
+                log.warning("standby: following has ended and begins again; %s says why", self._log)
             await self._follow(row.base)
         return LOOK_S
 
@@ -58,12 +61,12 @@ class Standby:
         copies.discard(self.copy)
         self._txid_file.unlink(missing_ok=True)
         self._epoch = epoch
-        config = self.copy.with_name("standby.litestream.yml")
+        config = self.copy.with_name("copy.db.litestream.yml")
         replica = program.replica_settings(self._address.child(folder_of(epoch)))
         config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]}))
         words = ["restore", "-no-expand-env", "-f", "-follow-interval", "500ms", "-config", str(config)]
         words += ["-o", str(self.copy), str(self.copy)]
-        said = os.open(self.copy.with_name("standby.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        said = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *program.leashed(self._program, *words), env=program.environment(),
@@ -76,6 +79,10 @@ class Standby:
     @property
     def _runs(self) -> bool:
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def _log(self) -> Path:
+        return self.copy.with_name("copy.log")
 
     @property
     def _txid_file(self) -> Path:
@@ -102,8 +109,10 @@ class Standby:
         return found
 
     async def stop(self) -> None:
+        """End, and remove what is left of the copy."""
         await self._loop.stop()
         await self._end()
+        self._folder.remove()
 
     async def _end(self) -> None:
         """SIGTERM, and it leaves the copy whole."""

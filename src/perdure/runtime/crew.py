@@ -2,7 +2,8 @@
 
 Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a worker is dead when
 its beats have not moved for as long as its lease, counted in beats of ours, or at once when its process is gone from this
-machine; no two clocks are ever compared, so one that jumps kills nobody; who lost the lease joins anew.
+machine; no two clocks are ever compared, so one that jumps kills nobody; who lost the lease joins anew; the holder of a replica's
+lease knows that every worker of another machine is dead.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class Crew:
             self._on_left()
         return self.beat_s
 
-    async def bury_the_dead(self) -> bool:
-        """Take the runs of dead workers away from them; True if there were any, or if some have left since the last time."""
+    async def bury_the_dead(self, *, elsewhere: bool = False) -> bool:
+        """Take the runs of dead workers away from them; True if there were any, or if some have left since the last time.
+
+        With `elsewhere` all workers of other machines are dead.
+        """
         others = [row for row in self._store.workers() if row.worker != self.worker]
         now_s = asyncio.get_running_loop().time()
         counts = now_s >= self._next_count_s  # a beat that was woken early leaves the others no time for theirs
@@ -72,7 +76,8 @@ class Crew:
             self._next_count_s = now_s + 0.9 * self.beat_s
         left = self._silent.keys() - {row.worker for row in others}
         self._silent = {row.worker: (row.beats, self._silent_for(row, counts)) for row in others}
-        dead = [row for row in others if self._is_dead(row)]
+        here = identity.host()
+        dead = [row for row in others if (elsewhere and row.host != here) or self._is_dead(row)]
         for row in dead:
             if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
                 log.warning("worker %s (%s, pid %s) is dead; its runs go on with the living", row.worker, row.name, row.pid)

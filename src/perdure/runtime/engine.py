@@ -190,6 +190,7 @@ class Engine:
                 execute=self._execute,
                 lease_ms=self._lease_ms,
                 name=self._name,
+                moves=self.replica is not None,
             )
             await runner.open()
             if self.replica is not None:

@@ -46,16 +46,19 @@ FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
 class Runner:
-    """See the module's text. With `execute` False it only watches, for callers that wait."""
+    """See the module's text. With `execute` False it only watches, for callers that wait; with `moves` the store goes from machine to
+    machine under a lease that we hold, so that no process of another one executes it.
+    """
 
     def __init__(
         self, store: b.Store, writer: Writer, codec: JsonCodec, clock: SystemClock, limits: Limits, *,
         workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str, gate: Gate | None = None,
+        moves: bool = False,
     ) -> None:  # fmt: skip
         self.store, self.writer, self.codec, self.clock, self.limits = store, writer, codec, clock, limits
         self.steps = Steps(codec, clock, limits, writer.touch)
         self.history_rows_max, self.gate = limits.history_rows_max, gate
-        self.workflows, self.execute = workflows, execute
+        self.workflows, self.execute, self._moves = workflows, execute, moves
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
@@ -86,7 +89,7 @@ class Runner:
         """Join, take over from the dead, give blocked runs another try, begin."""
         if self.execute:
             await self._crew.join()
-            await self._crew.bury_the_dead()
+            await self._crew.bury_the_dead(elsewhere=self._moves)
             await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
             await self.writer.ask(b.MendDue(self.clock.now_ms()))
             self._schedule.start()
