@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
+import itertools
 import os
 import subprocess
 import sys
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from tests.core.support import Hand
@@ -168,3 +172,125 @@ print("quiet")
 
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])}
+
+
+# --- whatever holds a frame -------------------------------------------------------------------------
+
+
+def rows(word: str = "rows") -> Iterator[int]:
+    try:
+        yield 1
+        yield 2
+    finally:
+        ran.append(word)
+
+
+def begun(word: str = "rows") -> Iterator[int]:
+    generator = rows(word)
+    next(generator)
+    return generator
+
+
+class Awaitable:
+    def __await__(self) -> Any:
+        return self._go().__await__()
+
+    async def _go(self) -> None:
+        try:
+            await one()
+        finally:
+            ran.append("awaitable")
+
+
+class Holder:
+    def __init__(self, generator: Any) -> None:
+        self.inside = {"generator": [generator]}
+
+
+async def later() -> None:
+    ran.append("later")
+
+
+def _closure() -> Any:
+    generator = begun()
+    return lambda: generator
+
+
+HOLDERS: dict[str, Any] = {
+    "nothing": begun,
+    "enumerate": lambda: (begun(), enumerate(begun())),
+    "zip": lambda: zip(begun(), [1, 2], strict=False),
+    "map": lambda: map(abs, begun()),
+    "filter": lambda: filter(None, begun()),
+    "chain": lambda: itertools.chain(begun(), begun()),
+    "islice": lambda: itertools.islice(begun(), 5),
+    "generator expression": lambda: (n for n in begun()),
+    "list": lambda: [begun()],
+    "dict of deques": lambda: {"a": deque([begun()])},
+    "attribute": lambda: Holder(begun()),
+    "cell": _closure,
+    "partial": lambda: functools.partial(next, begun()),
+    "bound method": lambda: begun().__next__,
+    "coroutines for later": lambda: [later(), later()],
+}
+
+
+@workflow
+async def holds(name: str) -> None:
+    held = HOLDERS[name]()
+    await one()
+    raise AssertionError(held)
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+@pytest.mark.filterwarnings("error")
+def test_whatever_holds_a_frame_it_ends_without_a_trace(name: str) -> None:
+    ran.clear()
+    hand = Hand(holds(name))
+    hand.kernel.discard()
+    del hand
+    gc.collect()
+    assert ran == []
+
+
+@workflow
+async def in_stacks() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(manager())
+        await stack.enter_async_context(async_manager())
+        with contextlib.ExitStack() as below:
+            below.enter_context(manager())
+            below.callback(ran.append, "callback")
+            await Awaitable()
+
+
+def test_exit_stacks_and_awaitable_objects_end_without_a_trace() -> None:
+    ran.clear()
+    hand = Hand(in_stacks())
+    hand.kernel.discard()
+    del hand
+    gc.collect()
+    assert ran == []
+
+
+shared: dict[str, Any] = {}
+
+
+@workflow
+async def borrows() -> None:
+    service, generator = shared["service"], shared["generator"]
+    await one()
+    raise AssertionError((service, generator))
+
+
+def test_a_generator_of_the_application_goes_on_although_a_run_that_held_it_was_dropped() -> None:
+    shared.update(service=Holder(begun("service")), generator=begun("application"))
+    ran.clear()
+    hand = Hand(borrows())
+    hand.kernel.discard()
+    del hand
+    gc.collect()
+    assert next(shared["generator"]) == next(shared["service"].inside["generator"][0]) == 2
+    shared.clear()
+    gc.collect()
+    assert sorted(ran) == ["application", "service"]

@@ -6,7 +6,8 @@ skips that for frames that are marked as completed, so this module marks them. T
 generator object; where it stands is found by watching a coroutine change state, and then proven on throw-away
 coroutines (docs/adr/0004). Where the proof fails, `supported` is False and runs stay in memory until they end.
 
-Rules: only frames that belong to the dropped run are marked; nothing is written before the proof has passed.
+Rules: only frames that belong to the dropped run are marked: those that nothing outside of it holds, counted as the garbage collector
+counts; nothing is written before the proof has passed.
 """
 
 from __future__ import annotations
@@ -15,30 +16,79 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import sys
 import types
 import weakref
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection, Iterable
 from typing import Any
+
+from perdure.core.loop import Handle
 
 _COMPLETED = 1  # FRAME_COMPLETED: the same number in CPython 3.11 to 3.14
 _FRAMES = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
-def discard(suspended: Iterable[Any]) -> None:
-    """Mark every frame below the given coroutines, so that freeing them runs nothing. Needs `supported`."""
-    todo, seen = list(suspended), set[int]()
-    while todo:
-        item = todo.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, _FRAMES):
+OBJECTS_MAX = 50_000
+"""So many objects are looked at below the frames of a run; where there are more, those that are farthest away are left as they are."""
+
+
+def discard(suspended: Iterable[Any], loop: Any, owner: Any = None) -> None:
+    """Mark every frame that ends with the given coroutines of `loop`, so that freeing them runs nothing. Needs `supported`.
+
+    `owner` is an object that does not end with them, and what it holds is not looked at.
+
+    A frame may be held by anything: a list, a cell, an attribute, an exit stack, `enumerate`, an object with `__await__`. Which of them
+    end with the run is found by counting references, as the garbage collector does: what has more of them than the objects of the run
+    account for is held by somebody else, and so is all that it holds.
+    """
+    roots = list(suspended)
+    found, counts = _reachable(roots, loop, {id(owner)})
+    kept = {id(item) for item in roots} | {id(owner)}
+    kept |= {id(item) for item in found if issubclass(type(item), _OURS)}  # our own lists hold those, and they end all the same
+    holders = zip(found, _refcounts(found), strict=True)
+    outside = [item for item, held in holders if held - _refcount_alone > counts.get(id(item), 0) and id(item) not in kept]
+    stays = {id(item) for item in _reachable(outside, loop, kept)[0]}
+    for item in found:
+        if isinstance(item, _FRAMES) and id(item) not in stays:
             _mark(item)
-            todo += [below for below in gc.get_referents(item) if isinstance(below, _OWNED)]
-        elif isinstance(item, types.MethodType):
-            todo.append(item.__self__)
-        elif isinstance(item, contextlib.AbstractContextManager | contextlib.AbstractAsyncContextManager):
-            todo.append(getattr(item, "gen", None))  # what @contextmanager keeps its generator in
+
+
+def _reachable(roots: list[Any], loop: Any, without: Collection[int]) -> tuple[list[Any], dict[int, int]]:
+    """What is held below some objects, and how often within it; the process's own things (modules, classes, loops) are no part of it."""
+    found: list[Any] = []
+    counts: dict[int, int] = {}
+    seen = {id(item) for item in roots} | {*without}
+    todo = deque(roots)
+    while todo and len(found) < OBJECTS_MAX:
+        item = todo.popleft()
+        found.append(item)
+        for below in _referents(item):
+            if gc.is_tracked(below) and not issubclass(type(below), _SHARED):  # not isinstance, which asks the object
+                counts[id(below)] = counts.get(id(below), 0) + 1
+                if id(below) not in seen and not _of_another_loop(below, loop):
+                    seen.add(id(below))
+                    todo.append(below)
+    return found, counts
+
+
+def _referents(item: Any) -> Iterable[Any]:
+    """Of a function only what it has closed over: its globals belong to its module."""
+    if isinstance(item, types.FunctionType):
+        return (*(item.__closure__ or ()), item.__defaults__, item.__kwdefaults__)
+    return gc.get_referents(item)
+
+
+def _of_another_loop(item: Any, loop: Any) -> bool:
+    return isinstance(item, asyncio.Future) and item.get_loop() is not loop
+
+
+def _refcounts(items: list[Any]) -> list[int]:
+    return [sys.getrefcount(item) for item in items]
+
+
+_refcount_alone = _refcounts([object()])[0]
+"""What `_refcounts` says of an object that nothing holds but the list; it differs from interpreter to interpreter."""
 
 
 def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
@@ -56,7 +106,8 @@ def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
 
 
 _not_awaited_by: Any = getattr(asyncio, "future_discard_from_awaited_by", lambda *_: None)  # new in 3.14
-_OWNED = (*_FRAMES, types.MethodType, contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager)
+_SHARED = (type, types.ModuleType, types.CodeType, asyncio.AbstractEventLoop)
+_OURS = (asyncio.Future, asyncio.Timeout, Handle)
 
 
 def _mark(frame: Any) -> None:

@@ -233,7 +233,7 @@ class Kernel:
             self.loop.clear()
             return
         if discard.supported:
-            discard.discard(self.loop.suspended())
+            discard.discard(self.loop.suspended(), self.loop, self)
         discard.untie(self.loop.live_tasks(), self.timers.values())
         self.loop.clear()
         self._task, self.timers = None, {}

@@ -136,7 +136,7 @@ class Lives:
         for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
         if discard.supported:
-            discard.discard(task.get_coro() for task in tasks)
+            discard.discard((task.get_coro() for task in tasks), loop)
         while self._engines:
             self._engines.pop().abandon()
         for store in list(self.stores):  # of engines that did not get to open
