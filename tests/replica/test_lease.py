@@ -9,8 +9,10 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +24,7 @@ from tests.runtime.support import awaited, environment, until
 from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
 from perdure.replica.address import parse
 from perdure.replica.bucket import Bucket, Found, Stored, open_bucket
-from perdure.replica.lease import Hold, Lease, LeaseRow, Patience, folder_of
+from perdure.replica.lease import RENEWALS_PER_TTL, Hold, Lease, LeaseRow, Patience, folder_of
 from perdure.testing.proxy import Proxy
 from perdure.testing.virtual import VirtualLoop
 
@@ -332,7 +334,7 @@ async def test_a_holder_that_lives_keeps_it_and_one_that_is_silent_loses_it(plac
     with pytest.raises(LeaseHeld, match="is held by pid"):
         await waiter.take(store_id=None, wait_s=1.5 * TTL_MS / 1000)
     assert holder.held()
-    await holder._loop.stop()  # as if it were frozen
+    holder._end_thread()  # as if it were frozen
     row = await waiter.take(store_id=None)
     assert row.epoch == 2
     assert not holder.held()
@@ -471,6 +473,74 @@ async def test_a_write_whose_answer_got_lost_is_known_as_our_own(place: str) -> 
     assert not lease.lost.done()
 
 
+class Hanging:
+    """A bucket that never answers the first request of each kind that changes an object."""
+
+    def __init__(self, inner: Bucket) -> None:
+        self._inner, self.hung = inner, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
+        self.hung += 1
+        if self.hung == 1:
+            await asyncio.Event().wait()
+        return await self._inner.put_if(name, data, tag)
+
+
+@awaited
+async def test_a_renewal_that_is_never_answered_is_followed_by_another(place: str) -> None:
+    lease = lease_at(place)
+    row = await lease.take(store_id=None)
+    lease._bucket = hanging = Hanging(lease._bucket)  # type: ignore[assignment]
+    lease.start()
+    await until(lambda: lease.row.beats > row.beats)
+    assert hanging.hung > 1
+    await lease.release()
+
+
+@awaited
+async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_executor_is_full(place: str) -> None:
+    """A second process waits for the lease meanwhile, and gets it only when it is released."""
+    lease = lease_at(place)
+    row = await lease.take(store_id=None)
+    lease.start()
+    loop, end = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    full = loop.run_in_executor(None, end.wait)
+    racer = subprocess.Popen([sys.executable, "-c", _RACER, place, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                             env=environment())  # fmt: skip
+    with racer:
+        assert racer.stdin is not None
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"  # blocks the loop, as all that follows
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+        assert racer.stdout.readline() == "waits\n"
+        while lease.row.beats < row.beats + 4 * RENEWALS_PER_TTL:
+            time.sleep(0.01)  # noqa: ASYNC251
+        assert lease.held()
+        await lease.release()
+        assert racer.stdout.readline() == "took 2\n"
+        racer.communicate("")
+    end.set()
+    await full
+
+
+@awaited
+async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.runtime.threads.STALL_S_MIN", 0.0)
+    monkeypatch.setattr("perdure.runtime.threads.STALL_LEASES", 2)
+    lease = lease_at(place)
+    await lease.take(store_id=None)
+    lease.start()
+    while lease.held():
+        time.sleep(0.01)  # noqa: ASYNC251
+    await until(lease.held)  # now it moves again, and nobody has taken it
+    await lease.release()
+
+
 @awaited
 async def test_a_renewal_that_hangs_does_not_keep_it(address: str, proxy: Proxy) -> None:
     lease = lease_at(address)
@@ -505,11 +575,18 @@ from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import Lease
 
+said = []
+
+def say(*_):
+    if not said:
+        said.append(print("waits", flush=True))
+
 async def main():
     lease = Lease(open_bucket(parse(sys.argv[1])), "here", ttl_ms=60_000)
     print("ready", flush=True)
     sys.stdin.readline()
-    row = await lease.take(store_id=None, wait_s=0)
+    waits = len(sys.argv) > 2
+    row = await lease.take(store_id=None, wait_s=None if waits else 0, on_wait=say)
     print("took", row.epoch, flush=True)
     sys.stdin.readline()
 

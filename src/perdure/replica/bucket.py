@@ -12,6 +12,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +24,7 @@ from perdure.errors import BucketDenied, BucketMissing, FencingUnsupported, Repl
 from perdure.replica.address import Address
 
 TIMEOUT_S = 5.0
+THREADS_MAX = 8
 NAMES_MAX = 100_000
 T = TypeVar("T")
 
@@ -93,6 +95,11 @@ async def probe(bucket: Bucket, where: str, *, fencing: bool) -> None:
         await bucket.delete([name])
 
 
+def _threads() -> ThreadPoolExecutor:
+    """For one bucket's requests. The event loop's default executor may be full of the user's calls; and some requests may hang."""
+    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="perdure-bucket")
+
+
 # --- S3 -------------------------------------------------------------------------------------------
 
 
@@ -105,6 +112,7 @@ class S3Bucket:
         from obstore.store import S3Store
 
         self._where, self._do, self._errors = str(address), obstore, exceptions
+        self._threads = _threads()
         options: dict[str, Any] = {"virtual_hosted_style_request": address.endpoint is None}
         if address.endpoint:
             options["endpoint"] = address.endpoint
@@ -169,7 +177,7 @@ class S3Bucket:
         """
         errors = self._errors
         try:
-            return await asyncio.to_thread(work, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except (errors.PreconditionError, errors.AlreadyExistsError):
             return None
         except (errors.NotFoundError, FileNotFoundError) as error:
@@ -216,6 +224,7 @@ class FolderBucket:
 
     def __init__(self, folder: str) -> None:
         self._folder, self._where = Path(folder), f"file://{folder}"
+        self._threads = _threads()
 
     async def get(self, name: str) -> Stored | None:
         return await self._ask("read", self._get, name)
@@ -244,7 +253,7 @@ class FolderBucket:
 
     async def _ask(self, what: str, work: Callable[..., T], *args: Any) -> T:
         try:
-            return await asyncio.to_thread(work, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except PermissionError as error:
             raise BucketDenied(self._where, what, f"{error.strerror}: {error.filename}") from error
         except FileNotFoundError as error:

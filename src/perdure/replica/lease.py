@@ -15,15 +15,16 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreError
-from perdure.replica.bucket import Bucket
+from perdure.replica.bucket import TIMEOUT_S, Bucket
 from perdure.runtime import identity
 from perdure.runtime.loops import Loop
+from perdure.runtime.threads import Liveness, LoopThread
 
 log = logging.getLogger("perdure")
 
@@ -32,6 +33,8 @@ CLAIMS = "taken"
 RENEWALS_PER_TTL = 4
 POLL_S = 0.25
 MARGIN_MS_MIN = 200
+NOTES_BYTES_MAX = 100_000
+T = TypeVar("T")
 
 
 class LeaseRow(msgspec.Struct, frozen=True):
@@ -140,12 +143,17 @@ class Lease:
         self._hold, self._patience = Hold(ttl_ms), Patience()
         self._tag: str | None = None
         self._writing = asyncio.Lock()
+        self._try_s = min(TIMEOUT_S, ttl_ms / 1000 / 3)  # of one request: a hung one must leave time for another
+        self._main = asyncio.get_running_loop()
+        self._thread: LoopThread | None = None
+        self._alive: Liveness | None = None
         self._loop = Loop("replica-lease", self._renew_in_time)
         self._report: dict[str, Any] = {}
         self._trouble = False
         self._on_back: Callable[[], None] | None = None
+        self._error: ReplicaLeaseLost | None = None
         self.row = LeaseRow()
-        self.lost: asyncio.Future[ReplicaLeaseLost] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[ReplicaLeaseLost] = self._main.create_future()
 
     async def look(self) -> LeaseRow | None:
         """The object as it is, or None. Raises `ReplicaCorrupt` for rubbish."""
@@ -280,7 +288,7 @@ class Lease:
     # --- the object ---------------------------------------------------------------------------------
 
     async def _read(self) -> tuple[LeaseRow, str] | None:
-        stored = await self._bucket.get(NAME)
+        stored = await self._in_time(self._bucket.get(NAME))
         if stored is None:
             return None
         try:
@@ -294,15 +302,24 @@ class Lease:
     async def _write(self, row: LeaseRow, tag: str | None) -> str | None:
         data = msgspec.json.format(msgspec.json.encode(row))
         if not self._fencing:
-            return await self._bucket.put(NAME, data)
-        return await (self._bucket.put_new(NAME, data) if tag is None else self._bucket.put_if(NAME, data, tag))
+            return await self._in_time(self._bucket.put(NAME, data))
+        return await self._in_time(self._bucket.put_new(NAME, data) if tag is None else self._bucket.put_if(NAME, data, tag))
+
+    async def _in_time(self, request: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self._try_s):
+                return await request
+        except TimeoutError:
+            raise ReplicaUnavailable(self._where, f"it has not answered for {self._try_s:g} s") from None
 
     # --- holding it -------------------------------------------------------------------------------
 
     def start(self, on_back: Callable[[], None] | None = None) -> None:
-        """Renew it from here on; `on_back` is called when that works again after it had not."""
+        """Renew it from here on, from a thread of its own; `on_back` is called when that works again after it had not."""
         self._on_back = on_back
-        self._loop.start()
+        self._alive, self._thread = Liveness(self._ttl_ms / 1000), LoopThread("perdure-replica-lease")
+        self._writing = asyncio.Lock()  # a lock belongs to one event loop
+        self._thread.soon(self._loop.start)
 
     def held(self) -> bool:
         """Whether it is surely ours at this moment."""
@@ -312,11 +329,16 @@ class Lease:
         return self._hold.left_ms(self._clock_ms())
 
     def report(self, **facts: Any) -> None:
-        """What renewals say of the replica from here on: `rows`, `txid`, `notes`."""
-        self._report |= facts
+        """What renewals say of the replica from here on: `rows`, `txid`, `notes`. Notes that are very long are left out."""
+        if len(msgspec.json.encode(facts.get("notes"))) > NOTES_BYTES_MAX:
+            facts["notes"] = {}
+        self._report = self._report | facts  # never changed in place: the thread reads it
 
     async def renew(self, **changes: Any) -> None:
         """Write a sign of life, and with it `base`, `epoch` or `store_id`. Raises `ReplicaUnavailable`, or `ReplicaLeaseLost` for good."""
+        await (self._renew(changes) if self._thread is None else self._thread.call(self._renew(changes)))
+
+    async def _renew(self, changes: dict[str, Any]) -> None:
         async with self._writing:
             while not self._hold.lost:
                 row = msgspec.structs.replace(self.row, **{**self._report, **changes, "beats": self.row.beats + 1})
@@ -325,7 +347,7 @@ class Lease:
                     self._holds(row, tag, sent_ms)
                     return
                 await self._look_who_wrote()
-        raise self.lost.result()
+        raise self._error or ReplicaLeaseLost(self._where, "it has been released")
 
     async def _look_who_wrote(self) -> None:
         """Our condition was not met: by our own write whose answer got lost, because the object was deleted, or by somebody else."""
@@ -340,18 +362,26 @@ class Lease:
             self._lose(f"{found[0].who or 'somebody'} has taken it, in epoch {found[0].epoch}")
 
     def _lose(self, why: str) -> None:
-        self._hold.lost = True
-        if not self.lost.done():
-            self.lost.set_result(ReplicaLeaseLost(self._where, why))
+        self._error, self._hold.lost = ReplicaLeaseLost(self._where, why), True
+        if self._thread is None:
+            self._say_lost()
+        else:
+            self._main.call_soon_threadsafe(self._say_lost)
+
+    def _say_lost(self) -> None:
+        if not self.lost.done() and self._error is not None:
+            self.lost.set_result(self._error)
 
     async def _renew_in_time(self) -> float:
-        if not self._hold.lost:
+        if self._alive is not None and self._alive.stalled:
+            log.error("the event loop stands still for more than %g s; its lease is not renewed until it moves", self._alive.stall_s_max)
+        elif not self._hold.lost:
             try:
-                await self.renew()
+                await self._renew({})
                 if self._trouble:
                     log.warning("the lease is renewed again")
                     if self._on_back is not None:
-                        self._on_back()
+                        self._main.call_soon_threadsafe(self._on_back)
                 self._trouble = False
             except ReplicaLeaseLost:
                 return self._ttl_ms / 1000
@@ -373,13 +403,22 @@ class Lease:
 
     async def release(self) -> None:
         """Let others have it at once."""
-        await self._loop.stop()
+        if self._thread is not None:
+            await self._thread.call(self._loop.stop())
         self._hold.released = True  # from before the write: others may have it before we hear that it was done
-        if self.row.holder == self._id and not self._hold.lost:
-            try:
+        try:
+            if self.row.holder == self._id and not self._hold.lost:
                 await self.renew(holder=None)
-            finally:
-                self._hold.lost = True
+        finally:
+            self._hold.lost = True
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.close()
+        if self._alive is not None:
+            self._alive.stop()
 
     # --- old epochs -------------------------------------------------------------------------------
 

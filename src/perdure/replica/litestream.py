@@ -29,6 +29,7 @@ from perdure.replica import program, sockets
 from perdure.replica.address import Address
 from perdure.replica.chain import Chain
 from perdure.runtime.loops import Loop
+from perdure.runtime.threads import in_thread
 
 log = logging.getLogger("perdure")
 
@@ -85,7 +86,7 @@ class Litestream:
 
     async def start(self) -> None:
         """Begin anew, with a snapshot of the whole file, and come back when it listens. Raises `ReplicaUnavailable`."""
-        await asyncio.to_thread(self._end_leftover)
+        await in_thread(self._end_leftover)
         shutil.rmtree(self._side / "litestream", ignore_errors=True)
         self._say("starting", "")
         self._task = asyncio.get_running_loop().create_task(self._keep_running(), name="perdure-litestream")

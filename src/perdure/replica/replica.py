@@ -30,6 +30,7 @@ from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
 from perdure.replica.standby import Standby
 from perdure.replica.status import Status, sizes
 from perdure.runtime.loops import Loop
+from perdure.runtime.threads import in_thread
 from perdure.store import connection, sealing
 from perdure.store.sqlite import SqliteStore
 
@@ -172,14 +173,14 @@ class Replica:
             else:
                 text = f"Restoring {self.path} from {place}"
                 txid = await program.restore(self._program, place, copy, on_bytes=lambda size: self.on_progress(f"{text}: {size:,} bytes"))
-            seal, verified = await asyncio.to_thread(copies.verified, copy, str(place), row.rows), copies.identity(copy)
+            seal, verified = await in_thread(copies.verified, copy, str(place), row.rows), copies.identity(copy)
             if txid < row.txid:
                 raise copies.lacks(place, row.txid - txid)
             self._check_store_id(seal, place)
             local = self._local_seal()
             why = "it is older than the replica"
             if local is not None and local.epoch >= row.base and local.commits >= seal.commits:
-                why = await asyncio.to_thread(copies.lacks_of, self.path, copy)
+                why = await in_thread(copies.lacks_of, self.path, copy)
             if not why:
                 self._tell(f"the local file {self.path} has all that the replica has; going on with it")
                 return
@@ -215,7 +216,7 @@ class Replica:
         self._store = store
         self.store_id = self.store_id or uuid.uuid4().hex
         store.seal(self.store_id, str(self.address), self.lease.row.epoch)
-        await asyncio.to_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
+        await in_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
         self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
         self._begun = True
         self.lease.lost.add_done_callback(self._stop_at_once)
@@ -368,7 +369,7 @@ class Replica:
             elif stale:
                 self._others_s = counted_s
         if self._looks % SIZE_EVERY == 0:
-            found = await asyncio.to_thread(sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
+            found = await in_thread(sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
             self._local_bytes, self._lag_bytes = found
             await self._see_to_the_disk()
         self._looks += 1
@@ -416,7 +417,7 @@ class Replica:
             old, self._litestream = self._litestream, None
             if old is not None:
                 await old.stop()
-            await asyncio.to_thread(connection.fold_wal, self.path)
+            await in_thread(connection.fold_wal, self.path)
             self._store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
             await self._start_litestream()
             await self._barrier.wait()
@@ -452,8 +453,8 @@ class Replica:
             with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
                 copy = folder.path / "copy.db"
                 txid = await program.restore(self._program, place, copy)
-                seal = await asyncio.to_thread(copies.verified, copy, str(place), rows)
-                missing = await asyncio.to_thread(copies.missing_rows, self.path, copy)
+                seal = await in_thread(copies.verified, copy, str(place), rows)
+                missing = await in_thread(copies.missing_rows, self.path, copy)
             if missing:
                 raise copies.differs(place, missing)
             found |= {"ok": True, "rows": seal.rows, "txid": txid}
