@@ -5,7 +5,6 @@ Rules: nothing here takes the lease or writes below the address; a copy is verif
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import re
 import time
@@ -20,6 +19,7 @@ from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket, open_bucket
 from perdure.replica.lease import NAME, Lease, LeaseRow, epochs_in, folder_of
 from perdure.replica.tempdirs import TempFolder, sweep
+from perdure.runtime.threads import in_thread
 from perdure.store.sealing import Seal
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day)s?(?:\s+ago)?")
@@ -118,7 +118,7 @@ async def fetch(
     place = address.child(folder_of(epoch))
     moment = None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     found = await program.restore(name, place, draft, txid=txid, at=moment, on_bytes=on_bytes)
-    seal = await asyncio.to_thread(copies.verified, draft, str(place), row.rows if newest else 0)
+    seal = await in_thread(copies.verified, draft, str(place), row.rows if newest else 0)
     if newest and found < row.txid:
         raise copies.lacks(place, row.txid - found)
     return seal

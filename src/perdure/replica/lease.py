@@ -188,9 +188,9 @@ class Lease:
             if store_id is not None and row.store_id not in (None, store_id):
                 raise ReplicaOfAnother(self._where, f"it is of store {row.store_id}, and ours is {store_id}")
             left_ms = 0 if identity.is_dead(row.host, row.pid, row.born) else self._patience.left_ms(row, self._clock_ms())
-            if left_ms == 0:
+            if left_ms == 0 or await self._is_first(row):
                 with contextlib.suppress(ReplicaUnavailable):
-                    ours = await self._next(row, tag, store_id)
+                    ours = await self._next(row, store_id)
                     sent_ms = self._clock_ms()
                     if ours is not None and (written := await self._write(ours, tag)) is not None:
                         return self._holds(ours, written, sent_ms)
@@ -202,9 +202,15 @@ class Lease:
                 on_wait(row, left_ms / 1000)
             await asyncio.sleep(min(POLL_S, left_ms / 1000))
 
-    async def _next(self, row: LeaseRow, tag: str | None, store_id: str | None) -> LeaseRow | None:
+    async def _is_first(self, row: LeaseRow) -> bool:
+        """Whether ours is the first epoch, and this row was put there by who had to think that the object of another one was deleted."""
+        with contextlib.suppress(ReplicaUnavailable):
+            return row.deleted and row.epoch == 1 and row.base is None and await self._has_claimed(1)
+        return False
+
+    async def _next(self, row: LeaseRow, store_id: str | None) -> LeaseRow | None:
         """Our row after this one, with an epoch that was never anybody's. None where the replica is not as new as it looked."""
-        if tag is None:
+        if row.epoch == 0 or await self._is_first(row):
             if not await self._claim(1):
                 await asyncio.sleep(POLL_S)  # another machine is about to take it
                 return None
