@@ -51,7 +51,7 @@ class InboxFull(PerdureError):
     def __init__(self, run_id: str, limit_rows: int) -> None:
         self.run_id, self.limit_rows = run_id, limit_rows
         super().__init__(
-            f"The inbox of run {run_id!r} is full: {limit_rows:,} messages wait to be received. "
+            f"The inbox of run {run_id!r} is full: {limit_rows:,} messages wait to be received, or did not fit what it receives. "
             "Let the run catch up, or raise the limit inbox_rows_max."
         )
 

@@ -115,8 +115,12 @@ def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path
 
     assert asyncio.run(run("old")) == 3
     db = apsw.Connection(str(path))
-    for change in ("DROP TABLE replica", "DROP INDEX run_ready", "ALTER TABLE run DROP COLUMN durability", "PRAGMA user_version = 1"):
-        db.execute(change)
+    added = {"run": ("durability", "unread", "generation", "chain"), "inbox": ("chain",)}
+    db.execute("DROP TABLE replica; DROP INDEX run_ready; DROP INDEX inbox_left; DROP INDEX inbox_key")
+    for table, columns in added.items():
+        for column in columns:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    db.execute("CREATE UNIQUE INDEX inbox_key ON inbox (run, key) WHERE key IS NOT NULL; PRAGMA user_version = 1")
     db.close()
     assert sealing.read(perdure.connect(path)) is None  # a reader takes it as it is
     assert asyncio.run(run("old")) == 3

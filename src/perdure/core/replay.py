@@ -48,6 +48,7 @@ class Kernel:
         self.seq = 0
         self.open: dict[int, Command] = {}
         self.local = 0  # how many of these are answered by this process
+        self.unread = 0  # messages in the history that were not received, or did not fit what the code asked for
         self.timers: dict[int, TimerHandle] = {}
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
@@ -151,6 +152,7 @@ class Kernel:
             case ev.MESSAGE:
                 channel = event.name or ""
                 self._mail.setdefault(channel, deque()).append(data or b"null")
+                self.unread += 1
                 self._wake_receiver(channel)
             case ev.CANCEL if self._task is not None:
                 self._task.cancel()
@@ -328,7 +330,9 @@ class Kernel:
             while mail:
                 data = mail.popleft()
                 try:
-                    return self.codec.decode(data, type_, f"the message on channel {channel!r}")
+                    value = self.codec.decode(data, type_, f"the message on channel {channel!r}")
+                    self.unread -= 1
+                    return value
                 except NotSerializable as error:
                     self._command(ev.REJECT, channel, self.codec.encode(str(error), "the reason"))
             await self._next_message(channel, type_)

@@ -74,6 +74,7 @@ class ActiveRun:
         self.paused = row.status == "paused"
         self.gone = False
         self.last_inbox_id = 0
+        self._unread = -1 if row.history_rows else 0  # as the file has it; what it says of a loaded run is written anew
         self.inflight: dict[int, Running] = {}
         self.rows: list[Event | Command] = []
         self._attempts: dict[int, tuple[int, int]] = {}
@@ -224,10 +225,12 @@ class ActiveRun:
         todo, notes = self.todo, self._notes
         self.rows, self._taken, self.todo, self._notes, self._settled, self._more = [], [], [], [], False, False
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
+        if self.kernel.unread != self._unread and not self.kernel.broken:
+            turn.unread = self._unread = self.kernel.unread
         if not self._goes_on_as_it_was():
             self._stand(turn)
         last = turn.finish is not None or self._releasing
-        if turn.rows or turn.park or turn.finish or turn.effects or turn.taken:
+        if turn.rows or turn.park or turn.finish or turn.effects or turn.taken or turn.unread is not None:
             self.host.writer.put(turn, partial(self._committed, origins, todo, notes, last), keep=True)
         else:
             self._start_all(todo)
@@ -239,7 +242,7 @@ class ActiveRun:
         kernel = self.kernel
         return (
             kernel.local > 0 and self.status == "running" and kernel.outcome is None and self._blocked is None
-            and not self.paused and self._timer is None and not kernel.timers
+            and not self.paused and self._timer is None and not kernel.timers and kernel.unread == self._unread
         )  # fmt: skip
 
     def _stand(self, turn: b.Turn) -> None:

@@ -87,6 +87,8 @@ class Turn(msgspec.Struct, gc=False):
     tags: dict[str, Any] | None = None
     settled: bool = False
     """True when the run has got on since its last crash, so that its count of crashes starts anew."""
+    unread: int | None = None
+    """How many messages its history has that it has not received, where that has changed."""
 
 
 class Deliver(msgspec.Struct, gc=False):

@@ -211,12 +211,7 @@ class SqliteStore(Reader):
                 if row.kind == FINISH:
                     row.data = None  # stands in the run's own row
         self._append(turn.run, turn.rows)
-        for inbox_id, seq in turn.taken:
-            self._db.execute(Q["take"], (seq, inbox_id))
-        if turn.tags is not None:
-            self._set_tags(turn.run, turn.tags)
-        if turn.settled:
-            self._db.execute(Q["settle"], (turn.run,))
+        self._note(turn)
         written = b.Written([], [])
         for effect in turn.effects:
             result = self._apply[type(effect)](effect)
@@ -226,10 +221,22 @@ class SqliteStore(Reader):
         if turn.finish is not None:
             self._finish(turn, turn.finish, written)
         elif turn.park is not None:
-            self._park(turn.run, turn.park, turn.at_ms)
+            written.woken += self._park(turn.run, turn.park, turn.at_ms)
         return written
 
-    def _park(self, run: int, park: b.Park, at_ms: int) -> None:
+    def _note(self, turn: b.Turn) -> None:
+        """What a turn changes of its run besides the history."""
+        for inbox_id, seq in turn.taken:
+            self._db.execute(Q["take"], (seq, inbox_id))
+        if turn.tags is not None:
+            self._set_tags(turn.run, turn.tags)
+        if turn.unread is not None:
+            self._db.execute(Q["set_unread"], (turn.unread, turn.run))
+        if turn.settled:
+            self._db.execute(Q["settle"], (turn.run,))
+
+    def _park(self, run: int, park: b.Park, at_ms: int) -> list[int]:
+        """Note where a run stands; gives the runs that are to be woken by that."""
         if park.status is not None:
             waiting = park.waiting.decode() if park.waiting is not None else None
             self._db.execute(Q["park"], (park.status, waiting, park.due_ms, park.blocked_by, park.reason, run))
@@ -237,6 +244,7 @@ class SqliteStore(Reader):
             self._owners.pop(run, None)
             self._db.execute(Q["release"], (run,))
             self._db.execute(Q["release_with_mail"], (at_ms, run))
+        return self._cancelled_at_last(run, at_ms) if park.status == "blocked" else []
 
     def _finish(self, turn: b.Turn, finish: b.Finish, written: b.Written) -> None:
         self._owners.pop(turn.run, None)
@@ -257,7 +265,7 @@ class SqliteStore(Reader):
         else:
             kind, data = "failed", b'{"error":%s,"run":%s,"status":%s}' % (
                 finish.error or b"null", _json.encode(run_id), _json.encode(finish.status))  # fmt: skip
-        self._db.execute(Q["insert_inbox"], (parent, kind, None, seq, None, data.decode(), at_ms))
+        self._db.execute(Q["insert_inbox"], (parent, kind, None, seq, data.decode(), at_ms))
         self._db.execute(Q["wake_waiting"], (at_ms, parent, at_ms))
 
     def _succeed(self, run: int, finish: b.Finish) -> int:
@@ -268,17 +276,17 @@ class SqliteStore(Reader):
         started = self._start(start)
         assert isinstance(started, b.Started)
         for channel, data in finish.leftovers:
-            self._db.execute(Q["insert_inbox"], (started.run, "message", channel, None, None, data.decode(), start.at_ms))
-        self._hand_on(started.run, run, None)
+            self._db.execute(Q["insert_inbox"], (started.run, "message", channel, None, data.decode(), start.at_ms))
+        self._hand_on(started.run, run, "hand_on_inbox")
         return started.run
 
-    def _hand_on(self, run: int, predecessor: int, unread: int | None) -> None:
-        """The inbox goes to who goes on under the id, in its order, and keys stay used up."""
-        self._db.execute(Q["hand_on_inbox"], (run, predecessor, unread))
-        self._db.execute(Q["hand_on_keys"], (run, predecessor))
+    def _hand_on(self, run: int, predecessor: int, what: str) -> None:
+        """The inbox goes to the run that goes on under the id, in its order, and keys stay used up."""
+        self._db.execute(Q[what], (run, predecessor))
+        self._db.execute(Q["join_chain"], (predecessor, run))
 
     def _rename(self, run: int, run_id: str) -> None:
-        (generations,) = self._one(Q["generations"], (run_id + "~", run_id + "\x7f"))
+        (generations,) = self._one(Q["generations"], (run,))
         self._db.execute(Q["set_id"], (f"{run_id}~{generations + 1}", run))
 
     def _set_tags(self, run: int, changes: dict[str, Any]) -> None:
@@ -342,7 +350,7 @@ class SqliteStore(Reader):
             self._added.add_run(self._db, run)
         self._append(run, fork.extra)
         if fork.replace:
-            self._hand_on(run, fork.source, 0)
+            self._hand_on(run, fork.source, "hand_on_left")
         (tags,) = self._one(Q["run_tags"], (run,))
         if tags:
             self._store_tags(run, msgspec.json.decode(tags))
@@ -351,20 +359,25 @@ class SqliteStore(Reader):
     # --- messages and people's words --------------------------------------------------------------
 
     def _deliver(self, message: b.Deliver) -> b.Woken | PerdureError:
-        found = self._one(Q["run_of_id"], (message.run_id,))
+        found = self._one(Q["receiver"], (message.run_id,))
         if found is None:
             return RunNotFound(message.run_id)
-        run, status, _ = found
-        if message.key is not None and self._one(Q["key_used"], (run, message.key)) is not None:
+        run, status, chain = found
+        if message.key is not None and self._one(Q["key_used"], (chain, message.key)) is not None:
             return b.Woken(run)  # it has arrived before; who sends again need not know when the run ended
+        if status == "cancelled" and message.kind == "cancel":
+            return b.Woken(run)  # it is what was asked for
         if status in b.FINAL:
             return RunFinished(message.run_id, status, message.verb)
         if message.kind == "cancel" and (ended := self._one(Q["end_unstarted"], (message.at_ms, run))) is not None:
             return self._ended_at_once(run, ended, message.at_ms)
-        if self._one(Q["inbox_size"], (run,))[0] >= self.limits.inbox_rows_max:
+        if message.kind == "message" and self._one(Q["unread"], (run,))[0] >= self.limits.inbox_rows_max:
             return InboxFull(message.run_id, self.limits.inbox_rows_max)
-        data = message.data.decode() if message.data is not None else None
-        self._db.execute(Q["insert_inbox"], (run, message.kind, message.name, message.ref, message.key, data, message.at_ms))
+        if message.kind != "cancel" or self._one(Q["cancel_waits"], (run,)) is None:  # one cancel waits at most
+            data = message.data.decode() if message.data is not None else None
+            of_chain = None if message.key is None else chain
+            row = (run, message.kind, message.name, message.ref, data, message.at_ms, message.key, of_chain)
+            self._db.execute(Q["insert_message"], row)
         if message.kind != "message":
             if status in ("paused", "blocked"):
                 self._db.execute(Q["go_on"], (message.at_ms, run))
@@ -387,6 +400,13 @@ class SqliteStore(Reader):
             woken.others.append(parent)
         return woken
 
+    def _cancelled_at_last(self, run: int, at_ms: int) -> list[int]:
+        """A run that is blocked while a cancel waits in its inbox has been cancelled; gives the runs that are to be woken by that."""
+        if self._one(Q["cancel_waits"], (run,)) is None:
+            return []
+        ended = self._one(Q["end_unstarted"], (at_ms, run))
+        return [] if ended is None else self._ended_at_once(run, ended, at_ms).others
+
     def _steer(self, steer: b.Steer) -> b.Woken | PerdureError:
         found = self._one(Q["run_of_id"], (steer.run_id,))
         if found is None:
@@ -395,9 +415,7 @@ class SqliteStore(Reader):
         if status in b.FINAL:
             return RunFinished(steer.run_id, status, steer.verb)
         match steer.verb, status:
-            case "pause", "blocked":
-                pass  # it stands still already, and its reason must not be lost
-            case "pause", _:
+            case "pause", _:  # also where it is blocked: new code would let it go on; its reason stays
                 self._db.execute(Q["pause"], (run,))
             case ("resume", "paused") | ("retry", "blocked" | "paused"):
                 self._db.execute(Q["go_on"], (steer.at_ms, run))
@@ -438,7 +456,9 @@ class SqliteStore(Reader):
             return False  # somebody was faster, or it lives after all
         if end.crashed:
             self._db.execute(Q["count_crashes"], (end.worker,))
-            self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max))
+            blocked: list[Any] = self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max)).fetchall()
+            for (run,) in blocked:
+                self._cancelled_at_last(run, end.now_ms)
         self._db.execute(Q["free_runs"], (end.now_ms, end.worker))
         return True
 

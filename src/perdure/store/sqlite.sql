@@ -82,15 +82,26 @@ UPDATE inbox SET taken = ?, data = NULL WHERE id = ?;
 -- name: run_of_id
 SELECT run, status, reason FROM run WHERE id = ?;
 
--- name: key_used
-SELECT 1 FROM inbox WHERE run = ? AND key = ?;
+-- name: receiver
+SELECT run, status, coalesce(chain, run) FROM run WHERE id = ?;
 
--- name: inbox_size
-SELECT count(*) FROM inbox WHERE run = ? AND taken IS NULL;
+-- name: key_used
+SELECT 1 FROM inbox WHERE coalesce(chain, run) = ? AND key = ?;
+
+-- name: unread
+SELECT unread + (SELECT count(*) FROM inbox WHERE inbox.run = run.run AND taken IS NULL AND kind = 'message') FROM run WHERE run = ?;
+
+-- name: set_unread
+UPDATE run SET unread = ? WHERE run = ?;
+
+-- name: cancel_waits
+SELECT 1 FROM inbox WHERE run = ? AND taken IS NULL AND kind = 'cancel';
 
 -- name: insert_inbox
-INSERT INTO inbox (run, kind, name, ref, key, data, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (run, key) WHERE key IS NOT NULL DO NOTHING;
+INSERT INTO inbox (run, kind, name, ref, data, at_ms) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: insert_message
+INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: wake_if_idle
 UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status IN ('waiting', 'pending') AND (due_ms IS NULL OR due_ms > ?);
@@ -100,21 +111,27 @@ UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status = 'waiting'
 
 -- name: end_unstarted
 UPDATE run SET status = 'cancelled', ended_ms = ?, due_ms = NULL, waiting = NULL, blocked_by = NULL, reason = NULL, owner = NULL
-WHERE run = ? AND (status = 'blocked' OR (status IN ('pending', 'paused') AND started_ms IS NULL))
+WHERE run = ? AND (status = 'blocked' OR (status = 'paused' AND blocked_by IS NOT NULL) OR (status IN ('pending', 'paused') AND started_ms IS NULL))
 RETURNING parent, parent_seq, id;
 
 -- name: hand_on_inbox
-INSERT INTO inbox (run, kind, name, ref, key, data, at_ms)
-SELECT ?, kind, name, ref, key, data, at_ms FROM inbox WHERE run = ? AND (taken IS NULL OR taken = ?) ORDER BY id;
+INSERT INTO inbox (run, kind, name, ref, data, at_ms)
+SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL ORDER BY id;
 
--- name: hand_on_keys
-UPDATE inbox SET run = ?1 WHERE run = ?2 AND key IS NOT NULL AND taken > 0;
+-- name: hand_on_left
+INSERT INTO inbox (run, kind, name, ref, data, at_ms)
+SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken = 0 AND kind <> 'cancel' ORDER BY id;
+
+-- name: join_chain
+UPDATE run SET (chain, generation) = (SELECT coalesce(p.chain, p.run), CAST(substr(p.id, instr(p.id, '~') + 1) AS INTEGER)
+                                      FROM run AS p WHERE p.run = ?) WHERE run = ?;
 
 -- name: set_id
 UPDATE run SET id = ? WHERE run = ?;
 
 -- name: generations
-SELECT count(*) FROM run WHERE id >= ? AND id < ?;
+SELECT coalesce(generation, (SELECT count(*) FROM run AS o WHERE o.id >= run.id || '~' AND o.id < run.id || char(127)))
+FROM run WHERE run = ?;
 
 -- name: pause
 UPDATE run SET status = 'paused' WHERE run = ?;
@@ -193,7 +210,8 @@ UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
 -- name: block_crash_loops
 UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
     reason = 'the process died ' || crashes || ' times while it executed this run. Find out why, then resume it: perdure retry ' || id
-WHERE owner = ? AND crashes >= ?;
+WHERE owner = ? AND crashes >= ?
+RETURNING run;
 
 -- name: free_runs
 UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' ELSE status END,

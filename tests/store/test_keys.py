@@ -1,0 +1,68 @@
+"""Keys of messages over the generations of a run, at the store itself: also in files of the schema before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from perdure import Limits
+from perdure.store import base as b
+from perdure.store import connection, queries
+from perdure.store.sqlite import SqliteStore
+
+
+def old_file(path: str, version: int) -> apsw.Connection:
+    """A store as an earlier Perdure has made it."""
+    made = apsw.Connection(path)
+    made.pragma("journal_mode", "wal")
+    for number in range(1, version + 1):
+        made.execute(connection._WHOLE.sub(connection._expand, queries.text_of(f"migrations/{number:04}.sql")))
+    made.pragma("application_id", connection.APPLICATION_ID)
+    made.pragma("user_version", version)
+    return made
+
+
+def go_on(store: SqliteStore, run: int, owner: int, at_ms: int) -> int:
+    """End a run in a successor under its id."""
+    start = b.StartRun("r", "main", b"{}", 1, at_ms, None, owner=owner)
+    (done,) = store.write([b.Turn(run, owner, [], at_ms, finish=b.Finish("completed", successor=start))], True)
+    assert isinstance(done, b.Written)
+    return int(done.woken[-1])
+
+
+def send(store: SqliteStore, key: str) -> Any:
+    return store.write([b.Deliver("r", "message", 5, "x", None, key, b"1")], True)[0]
+
+
+def keys(store: SqliteStore) -> list[tuple[Any, ...]]:
+    return store._db.execute("SELECT run, key FROM inbox WHERE key IS NOT NULL ORDER BY id").fetchall()
+
+
+def test_a_file_of_the_schema_before_keeps_its_keys_and_its_generations(tmp_path: Path) -> None:
+    path = str(tmp_path / "old.db")
+    old = old_file(path, 2)
+    run = "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, successor, owner) VALUES (?, ?, 'main', ?, '{}', 1, 1, ?, ?)"
+    old.executemany(run, [(1, "r~1", "completed", 2, None), (2, "r~2", "completed", 3, None), (3, "r", "waiting", None, None)])
+    old.execute("INSERT INTO inbox (run, kind, name, key, at_ms, taken) VALUES (3, 'message', 'x', 'first', 1, 2)")  # moved along
+    old.close()
+    store = SqliteStore(path, limits=Limits())
+    (worker,) = store.write([b.JoinWorker("w", "h", 1, "", 0, 60_000)], True)
+    assert isinstance(worker, int)
+    store.write([b.WakeBlocked((), 1)], True)
+    assert isinstance(send(store, "first"), b.Woken)
+    send(store, "second")
+    assert keys(store) == [(3, "first"), (3, "second")]
+    store._db.execute("UPDATE run SET owner = ?, status = 'running' WHERE run = 3", (worker,))
+    latest = go_on(store, 3, worker, 10)
+    assert [row.name for row in store.inbox(latest, 0)] == ["x"]
+    for key in ("first", "second", "third", "third"):
+        send(store, key)
+    assert keys(store) == [(3, "first"), (3, "second"), (latest, "third")]
+    latest = go_on(store, latest, worker, 20)
+    send(store, "third")
+    assert [len(store.inbox(latest, 0)), len(keys(store))] == [2, 3]
+    ids = store._db.execute("SELECT id FROM run ORDER BY run").fetchall()
+    assert ids == [("r~1",), ("r~2",), ("r~3",), ("r~4",), ("r",)]
+    store.close()
