@@ -34,7 +34,8 @@ CORE_MAY_NOT = {
 }  # fmt: skip
 STORE_MAY_NOT = {"asyncio", "click", "rich"}
 # Its threading.local tells the hook whose thread it is on; it wraps time.sleep to refuse it, and reads no clock.
-EXCEPTIONS = {("perdure.core.guard", "threading"), ("perdure.core.guard", "time")}
+# It refuses futures of pools, which it therefore has to name.
+EXCEPTIONS = {("perdure.core.guard", "threading"), ("perdure.core.guard", "time"), ("perdure.core.guard", "concurrent")}
 
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60

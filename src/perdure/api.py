@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 
+from perdure import api_functions
 from perdure.api_options import Durability, OnCrash, Options, changed, check_step
 from perdure.core.guard import inside as _inside
 from perdure.core.retry import Retry
@@ -44,10 +45,10 @@ class Definition(Generic[P, T]):
         self.call_options = options
         self.is_async = inspect.iscoroutinefunction(fn)
         self.scope = scope  # the locals around a nested function, where its annotations may have to be looked up
-        self.signature = _signature_of(fn)
+        self.signature = api_functions.signature_of(fn)
         if options.transactional:
-            self.signature = _without_first(self.signature, name)
-        self._fixed = _fixed_arity(self.signature)
+            self.signature = api_functions.without_first(self.signature, name)
+        self._fixed = api_functions.fixed_arity(self.signature)
         self.compiled: Any = None  # the codec keeps here what it has made of the signature
         self.__name__ = getattr(fn, "__name__", name)
         self.__qualname__ = getattr(fn, "__qualname__", name)
@@ -259,10 +260,10 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
-        _check_function(function, "step")
+        api_functions.check_function(function, "step")
         chosen = changed(Options(), options, f"step {function.__name__}")
         check_step(function, chosen)
-        return Step(function, name or function.__name__, chosen, _scope_of(function))
+        return Step(function, name or function.__name__, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -288,11 +289,11 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        _check_function(function, "workflow")
+        api_functions.check_function(function, "workflow")
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"Workflow {function.__name__} must be an `async def`; a plain function can be a @step.")
         chosen = changed(Options(), options, f"workflow {function.__name__}")
-        return Workflow(function, name or function.__name__, chosen, _scope_of(function))
+        return Workflow(function, name or function.__name__, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -457,55 +458,3 @@ def _kernel(verb: str, place: str = "workflow") -> Any:
     if loop is None:
         raise NotInWorkflow(verb, place)
     return loop.owner
-
-
-def _check_function(fn: Any, kind: str) -> None:
-    if isinstance(fn, Definition):
-        raise DefinitionError(f"{fn!r} is decorated already; one decorator is enough.")
-    if not inspect.isroutine(fn):
-        raise DefinitionError(f"@{kind} decorates functions, not {fn!r}.")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise DefinitionError(f"{kind} {fn.__name__} is a generator; return a list, or emit() items to a stream.")
-
-
-def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    """The signature; its annotations may name classes that are defined later, so they are not evaluated yet."""
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return inspect.signature(fn, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(fn)
-
-
-def _without_first(signature: inspect.Signature, name: str) -> inspect.Signature:
-    parameters = list(signature.parameters.values())
-    if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-        raise DefinitionError(f"Transactional step {name} needs a first parameter for the store's connection.")
-    return signature.replace(parameters=parameters[1:])
-
-
-def _fixed_arity(signature: inspect.Signature) -> tuple[int, int]:
-    """How many positional arguments are surely right; (1, 0) means: always ask `bind`."""
-    low = high = 0
-    for parameter in signature.parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            return (1, 0)
-        high += 1
-        low += parameter.default is parameter.empty
-    return (low, high)
-
-
-def _scope_of(fn: Callable[..., Any]) -> dict[str, Any] | None:
-    if "<locals>" not in fn.__qualname__ or not _has_text_annotations(fn):
-        return None
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    return None if frame is None else dict(frame.f_locals)
-
-
-def _has_text_annotations(fn: Callable[..., Any]) -> bool:
-    try:
-        return any(isinstance(annotation, str) for annotation in fn.__annotations__.values())
-    except NameError:
-        return False  # Python 3.14: not evaluated yet, and it will find its own scope

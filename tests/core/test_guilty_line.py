@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import traceback
 import urllib.request
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from typing import Any
 import pytest
 from tests.core.support import Hand
 
-from perdure import NotDeterministic, step, workflow
+from perdure import NotDeterministic, now, step, workflow
 from perdure.core import events as ev
+from perdure.core.loop import TouchedFromOutside
 
 
 @step
@@ -28,16 +31,35 @@ async def reads() -> str:
     return Path(__file__).read_text()[:3]
 
 
+POOL = "Running a function in a pool of threads or processes"
+WARM = concurrent.futures.ThreadPoolExecutor(1)
+DONE = WARM.submit(int)
+DONE.result()
+UDP = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+UDP.close()
+
 ACTS: list[tuple[str, Callable[[], Any], str]] = [
     ("walk", lambda: list(os.walk(".")), "Reading a folder"),
-    ("copy", lambda: shutil.copy(__file__, "nowhere"), "Opening a file"),
+    ("copy", lambda: shutil.copy(__file__, "nowhere"), "Changing the file system"),
     ("mkstemp", lambda: tempfile.mkstemp(), "Opening a file"),
     ("mkdir", lambda: Path("nowhere").mkdir(), "Changing the file system"),
     ("unlink", lambda: Path("nowhere").unlink(), "Changing the file system"),
     ("name lookup", lambda: socket.getaddrinfo("localhost", 80), "Network I/O"),
     ("urlopen", lambda: urllib.request.urlopen("http://127.0.0.1:9/"), "Network I/O"),
     ("sqlite3", lambda: sqlite3.connect(":memory:"), "Opening a database"),
-    ("new pool", lambda: concurrent.futures.ThreadPoolExecutor(1).submit(int), "Starting a thread"),
+    ("new pool", lambda: concurrent.futures.ThreadPoolExecutor(1).submit(int), POOL),
+    ("warm pool", lambda: WARM.submit(int), POOL),
+    ("future of a pool", lambda: asyncio.wrap_future(DONE), POOL),
+    ("UDP", lambda: UDP.sendto(b"", ("127.0.0.1", 9)), "Network I/O"),
+    ("old name lookup", lambda: socket.gethostbyname("localhost"), "Network I/O"),
+    ("hard link", lambda: os.link(__file__, "nowhere"), "Changing the file system"),
+    ("symbolic link", lambda: os.symlink(__file__, "nowhere"), "Changing the file system"),
+    ("chmod", lambda: os.chmod("nowhere", 0o600), "Changing the file system"),
+    ("truncate", lambda: os.truncate("nowhere", 0), "Changing the file system"),
+    ("chdir", lambda: os.chdir("nowhere"), "Changing the process"),
+    ("environment", lambda: os.environ.update(PERDURE_TEST="1"), "Changing the process"),
+    ("kill", lambda: os.kill(os.getpid(), 0), "Sending a signal"),
+    ("input", lambda: input(), "Asking at the terminal"),
     ("os.system", lambda: os.system("true"), "Starting a subprocess"),  # noqa: S605
     ("fork", lambda: os.fork() or os._exit(0), "Starting a subprocess"),
     ("run_in_executor", lambda: asyncio.get_running_loop().run_in_executor(None, int), "Running a function in a thread"),
@@ -124,3 +146,60 @@ def test_other_threads_are_not_refused_while_a_workflow_runs() -> None:
     thread.join()
     assert isinstance(hand.kernel.outcome, ev.Completed)
     assert len(found) == 1
+
+
+def test_the_rules_of_a_time_zone_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoneinfo.ZoneInfo.clear_cache()
+
+    @workflow
+    async def tells() -> str:
+        return str(now().astimezone(zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset())
+
+    assert Hand(tells()).kernel.outcome == ev.Completed(b'"1:00:00"')
+
+
+def test_the_collector_runs_no_finalizers_of_the_application_within_a_turn(tmp_path: Path) -> None:
+    class Application:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            (tmp_path / "finalized").mkdir()
+
+    @workflow
+    async def allocates() -> bool:
+        gc.set_threshold(10, 1, 1)
+        kept = [[] for _ in range(1_000)]  # type: ignore[var-annotated]
+        return len(kept) > 0
+
+    thresholds = gc.get_threshold()
+    Application()
+    try:
+        assert Hand(allocates()).kernel.outcome == ev.Completed(b"true")
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    assert (tmp_path / "finalized").exists()
+
+
+shared: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("how", ["event", "future", "queue", "task", "loop"])
+def test_what_comes_from_outside_of_the_run_is_refused_where_it_stands(how: str) -> None:
+    @workflow
+    async def waits() -> None:
+        event, queue = asyncio.Event(), asyncio.Queue[int]()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop, task = asyncio.get_running_loop(), asyncio.create_task(queue.get())
+        shared.update(
+            event=event.set, future=lambda: future.set_result(1), queue=lambda: queue.put_nowait(1), task=task.cancel,
+            loop=lambda: loop.call_soon(print),
+        )  # fmt: skip
+        await asyncio.gather(event.wait(), future)
+
+    hand = Hand(waits())
+    with pytest.raises(TouchedFromOutside, match=r"run 'r' was used outside.*engine.send.*receive"):
+        shared[how]()
+    shared.clear()
+    hand.kernel.discard()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import ctypes
 import gc
 import sys
@@ -29,7 +30,7 @@ _COMPLETED = 1  # FRAME_COMPLETED: the same number in CPython 3.11 to 3.14
 _FRAMES = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
-OBJECTS_MAX = 50_000
+OBJECTS_MAX = 10_000
 """So many objects are looked at below the frames of a run; where there are more, those that are farthest away are left as they are."""
 
 
@@ -59,15 +60,20 @@ def _reachable(roots: list[Any], loop: Any, without: Collection[int]) -> tuple[l
     found: list[Any] = []
     counts: dict[int, int] = {}
     seen = {id(item) for item in roots} | {*without}
-    todo = deque(roots)
+    todo, is_tracked = deque(roots), gc.is_tracked
     while todo and len(found) < OBJECTS_MAX:
         item = todo.popleft()
         found.append(item)
         for below in _referents(item):
-            if gc.is_tracked(below) and not issubclass(type(below), _SHARED):  # not isinstance, which asks the object
-                counts[id(below)] = counts.get(id(below), 0) + 1
-                if id(below) not in seen and not _of_another_loop(below, loop):
-                    seen.add(id(below))
+            if not is_tracked(below) or (kind := type(below)) in _UNSEEN:
+                continue
+            key = id(below)
+            if key in counts:
+                counts[key] += 1
+            else:
+                counts[key] = 1
+                if key not in seen and not issubclass(kind, _SHARED) and not _is_without_state(below, kind, loop):
+                    seen.add(key)
                     todo.append(below)
     return found, counts
 
@@ -79,8 +85,11 @@ def _referents(item: Any) -> Iterable[Any]:
     return gc.get_referents(item)
 
 
-def _of_another_loop(item: Any, loop: Any) -> bool:
-    return isinstance(item, asyncio.Future) and item.get_loop() is not loop
+def _is_without_state(item: Any, kind: type, loop: Any) -> bool:
+    """A function that has closed over nothing, and what waits on another loop."""
+    if kind is types.FunctionType:
+        return item.__closure__ is item.__defaults__ is item.__kwdefaults__ is None
+    return issubclass(kind, asyncio.Future) and item.get_loop() is not loop
 
 
 def _refcounts(items: list[Any]) -> list[int]:
@@ -107,6 +116,7 @@ def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
 
 _not_awaited_by: Any = getattr(asyncio, "future_discard_from_awaited_by", lambda *_: None)  # new in 3.14
 _SHARED = (type, types.ModuleType, types.CodeType, asyncio.AbstractEventLoop)
+_UNSEEN = frozenset({contextvars.Context, types.CodeType, types.ModuleType, type})
 _OURS = (asyncio.Future, asyncio.Timeout, Handle)
 
 

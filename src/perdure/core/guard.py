@@ -7,6 +7,8 @@ reading the clock raise no audit event, so they are not caught here.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import functools
 import logging
 import sys
@@ -18,15 +20,28 @@ from typing import Any
 from perdure.errors import NotDeterministic
 
 _EVENTS = {
-    "Opening a file": ("open",),
-    "Reading a folder": ("os.listdir", "os.scandir"),
-    "Changing the file system": ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree"),
-    "Network I/O": ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request"),
-    "Starting a subprocess": ("subprocess.Popen", "os.system", "os.fork", "os.exec", "os.posix_spawn"),
+    "Opening a file": ("open", "mmap.__new__"),
+    "Reading a folder": ("os.listdir", "os.scandir", "os.walk", "os.fwalk"),
+    "Changing the file system": (
+        "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.chflags",
+        "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree",
+    ),
+    "Changing the process": ("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "signal.pthread_kill", "syslog.syslog"),
+    "Sending a signal": ("os.kill", "os.killpg"),
+    "Network I/O": (
+        "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
+        "socket.gethostbyaddr", "socket.getnameinfo", "urllib.Request", "http.client.connect", "http.client.send", "smtplib.connect",
+        "ftplib.connect", "imaplib.open", "poplib.connect", "webbrowser.open",
+    ),
+    "Starting a subprocess": (
+        "subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn",
+    ),
+    "Running a function in a pool of threads or processes": ("a pool",),
     "Starting a thread": ("_thread.start_new_thread", "_thread.start_joinable_thread"),
     "Blocking with time.sleep": ("time.sleep",),
+    "Asking at the terminal": ("builtins.input",),
     "Opening a database": ("sqlite3.connect",),
-}
+}  # fmt: skip
 _REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
 _ALLOWED_CALLERS = (
@@ -46,8 +61,16 @@ hook of the loop around it for async generators."""
 
 
 def _hook(event: str, args: Any) -> None:
-    if event in _REFUSED and inside.loop is not None and not _called_by_machinery():
-        raise NotDeterministic(_REFUSED[event])
+    if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_time_zone(event, args):
+        raise refused(_REFUSED[event])
+
+
+def refused(what: str) -> NotDeterministic:
+    """The error for what workflow code may not do; its run remembers the first, in case that code catches it and goes on."""
+    error = NotDeterministic(what)
+    if inside.loop is not None and inside.loop.refused is None:
+        inside.loop.refused = error
+    return error
 
 
 def _called_by_machinery() -> bool:
@@ -60,6 +83,12 @@ def _called_by_machinery() -> bool:
             return False
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def _is_time_zone(event: str, args: Any) -> bool:
+    """Whether the rules of a zone are read, which are data of the machine as its modules are. C code reads them, so no frame tells."""
+    zones = sys.modules.get("zoneinfo")
+    return event == "open" and zones is not None and str(args[0]).startswith(zones.TZPATH)
 
 
 def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
@@ -79,6 +108,9 @@ def install() -> None:
         time.sleep = _checked(time.sleep, "time.sleep")
     if sys.version_info < (3, 12):
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
+    # What a pool gives for its work, also one whose threads are there already; and what brings it into an event loop.
+    concurrent.futures.Future.__init__ = _checked(concurrent.futures.Future.__init__, "a pool")  # type: ignore[method-assign]
+    asyncio.futures.wrap_future = asyncio.wrap_future = _checked(asyncio.wrap_future, "a pool")
     handle = logging.Logger.handle
 
     def handle_unless_muted(self: logging.Logger, record: logging.LogRecord) -> None:

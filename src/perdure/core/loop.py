@@ -8,15 +8,13 @@ that would reach outside raises at the line that asked for it. Nothing here know
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextvars
 import logging
 import math
 import sys
-from asyncio import tasks as _asyncio_tasks
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -36,6 +34,17 @@ class EndlessTurn(PerdureError, RuntimeError):
         super().__init__(
             f"The workflow ran {TURN_CALLBACKS_MAX:,} callbacks without waiting for anything durable. "
             "A loop over asyncio.sleep(0)? Await a step, a timer or a message in it."
+        )
+
+
+class TouchedFromOutside(PerdureError, RuntimeError):
+    """Code outside of a run woke what the run waits for: an event, a future, a queue, a task."""
+
+    def __init__(self, owner: Any) -> None:
+        run_id = owner.facts.run_id if owner is not None else ""
+        super().__init__(
+            f"An event, future, queue or task of run {run_id!r} was used outside of the workflow's own code. No row would record that, and "
+            "a replay would not know of it. Send a message: engine.send(id, value, channel=...), and receive() it in the workflow."
         )
 
 
@@ -122,6 +131,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._agens: list[Any] = []
         self._task_factory: Any = None
         self._exception_handler: Any = None
+        self.refused: NotDeterministic | None = None
         guard.install()
 
     # --- one door in ------------------------------------------------------------------------------
@@ -130,7 +140,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
         if sys.get_asyncgen_hooks().firstiter is not _first_iteration:
             _take_asyncgen_hook()
-        outer = _get_running_loop()
+        outer, before = _get_running_loop(), _inside.loop
         _set_running_loop(self)
         _inside.loop = self
         ready = self._ready
@@ -146,7 +156,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                         self._failed(handle, error)
             self._turn_on()
         finally:
-            _inside.loop = None
+            _inside.loop = before
             _set_running_loop(outer)
 
     def _failed(self, handle: Handle, error: BaseException) -> None:
@@ -191,6 +201,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self.now_ms / 1000
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
+        if _inside.loop is not self:
+            raise TouchedFromOutside(self.owner)
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
         if type(callback) is _FirstStep:
@@ -351,7 +363,7 @@ def _first_iteration(agen: Any) -> None:
 
 def _refuse(name: str, what: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raise NotDeterministic(what)
+        raise guard.refused(what)
 
     method.__name__ = name
     return method
@@ -383,92 +395,6 @@ def running() -> WorkflowLoop | None:
     return _inside.loop  # type: ignore[no-any-return]
 
 
-class _OrderedSet(builtins.set[Any]):
-    """A set that is walked in the order in which it was filled; outside workflow code a plain set is made."""
-
-    def __new__(cls, items: Iterable[Any] = ()) -> Any:
-        return builtins.set(items) if running() is None else super().__new__(cls)
-
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        self._order = dict.fromkeys(items)
-        super().__init__(self._order)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([item for item in self._order if item in self])
-
-    def add(self, item: Any) -> None:
-        super().add(item)
-        self._order[item] = None
-
-    def update(self, *others: Iterable[Any]) -> None:
-        for other in others:
-            for item in other:
-                self.add(item)
-
-    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
-        for item in dict.fromkeys(other):
-            if item in self:
-                self.discard(item)
-            else:
-                self.add(item)
-
-    def pop(self) -> Any:
-        for item in self._order:
-            if item in self:
-                self.remove(item)
-                return item
-        raise KeyError("pop from an empty set")
-
-    def copy(self) -> Any:
-        return _ordered(self)
-
-    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
-        self.update(other)
-        return self
-
-    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
-        self.symmetric_difference_update(other)
-        return self
-
-
-def _ordered(items: Iterable[Any]) -> Any:
-    """An ordered set wherever this is called: what is made of a workflow's set stays one."""
-    made = builtins.set.__new__(_OrderedSet)
-    _OrderedSet.__init__(made, items)
-    return made
-
-
-def _derive(name: str, in_place: str) -> Callable[..., Any]:
-    def method(self: Any, *others: Any) -> Any:
-        if name.startswith("__") and not isinstance(others[0], builtins.set | frozenset):
-            return NotImplemented
-        made = _ordered(self)
-        getattr(made, in_place)(*others)
-        return made
-
-    method.__name__ = name
-    return method
-
-
-for _name, _in_place in {
-    "union": "update", "__or__": "update", "intersection": "intersection_update", "__and__": "intersection_update",
-    "difference": "difference_update", "__sub__": "difference_update", "symmetric_difference": "symmetric_difference_update",
-    "__xor__": "symmetric_difference_update",
-}.items():  # fmt: skip
-    setattr(_OrderedSet, _name, _derive(_name, _in_place))
-
-
-class _Gathering(_asyncio_tasks._GatheringFuture):  # type: ignore[misc,name-defined]
-    """What `asyncio.gather` gives, with a stable hash."""
-
-    def __init__(self, children: Any, *, loop: Any) -> None:
-        super().__init__(children, loop=loop)
-        self.number = loop.next_number() if isinstance(loop, WorkflowLoop) else id(self)
-
-    def __hash__(self) -> int:
-        return self.number
-
-
 class _Probe(asyncio.AbstractEventLoop):
     """Shows what asyncio calls to begin a task."""
 
@@ -492,17 +418,3 @@ def _first_step() -> type:
 
 
 _FirstStep = _first_step()
-_all_tasks = asyncio.all_tasks
-
-
-def _own_tasks(loop: Any = None) -> set[Any]:
-    """Tasks of a run, oldest first; elsewhere what asyncio says."""
-    found = running() if loop is None else loop
-    return _OrderedSet(found.live_tasks()) if isinstance(found, WorkflowLoop) else _all_tasks(loop)
-
-
-# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in
-# it hash by address, so the walk would differ from process to process. Outside workflows nothing changes.
-_asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
-_asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
-_asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks

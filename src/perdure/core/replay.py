@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from perdure.core import discard, guard
+from perdure.core import discard, guard, ordered  # noqa: F401  # its import is what counts
 from perdure.core import events as ev
 from perdure.core.diff import difference
 from perdure.core.events import Codec, Command, Event, RunFacts
@@ -88,10 +89,18 @@ class Kernel:
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
         self.loop.now_ms = event.at_ms
-        self._deliver(event)
-        self.loop.turn()
-        if self._task is not None and self._task.done():
-            self._settle(self._task)
+        collects = gc.isenabled()
+        gc.disable()  # the collector would run finalizers of the application here, as if they were workflow code
+        guard.inside.loop = self.loop
+        try:
+            self._deliver(event)
+            self.loop.turn()
+            if self._task is not None and self._task.done():
+                self._settle(self._task)
+        finally:
+            guard.inside.loop = None
+            if collects:
+                gc.enable()
         commands, self._commands = self._commands, []
         return commands
 

@@ -1,0 +1,116 @@
+"""Sets and gatherings of asyncio whose order is the same in every process, put in the place of its own when this is imported.
+
+Rules: outside of workflow code everything is as it was; here a set is walked in the order in which it was filled, in every operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from asyncio import tasks as _asyncio_tasks
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from perdure.core.loop import WorkflowLoop, running
+
+
+class _OrderedSet(builtins.set[Any]):
+    """A set that is walked in the order in which it was filled; outside workflow code a plain set is made."""
+
+    def __new__(cls, items: Iterable[Any] = ()) -> Any:
+        return builtins.set(items) if running() is None else super().__new__(cls)
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._order = dict.fromkeys(items)
+        super().__init__(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([item for item in self._order if item in self])
+
+    def add(self, item: Any) -> None:
+        super().add(item)
+        self._order[item] = None
+
+    def update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for item in other:
+                self.add(item)
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        for item in dict.fromkeys(other):
+            if item in self:
+                self.discard(item)
+            else:
+                self.add(item)
+
+    def pop(self) -> Any:
+        for item in self._order:
+            if item in self:
+                self.remove(item)
+                return item
+        raise KeyError("pop from an empty set")
+
+    def copy(self) -> Any:
+        return _ordered(self)
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
+        self.symmetric_difference_update(other)
+        return self
+
+
+def _ordered(items: Iterable[Any]) -> Any:
+    """An ordered set wherever this is called: what is made of a workflow's set stays one."""
+    made = builtins.set.__new__(_OrderedSet)
+    _OrderedSet.__init__(made, items)
+    return made
+
+
+def _derive(name: str, in_place: str) -> Callable[..., Any]:
+    def method(self: Any, *others: Any) -> Any:
+        if name.startswith("__") and not isinstance(others[0], builtins.set | frozenset):
+            return NotImplemented
+        made = _ordered(self)
+        getattr(made, in_place)(*others)
+        return made
+
+    method.__name__ = name
+    return method
+
+
+for _name, _in_place in {
+    "union": "update", "__or__": "update", "intersection": "intersection_update", "__and__": "intersection_update",
+    "difference": "difference_update", "__sub__": "difference_update", "symmetric_difference": "symmetric_difference_update",
+    "__xor__": "symmetric_difference_update",
+}.items():  # fmt: skip
+    setattr(_OrderedSet, _name, _derive(_name, _in_place))
+
+
+class _Gathering(_asyncio_tasks._GatheringFuture):  # type: ignore[misc,name-defined]
+    """What `asyncio.gather` gives, with a stable hash."""
+
+    def __init__(self, children: Any, *, loop: Any) -> None:
+        super().__init__(children, loop=loop)
+        self.number = loop.next_number() if isinstance(loop, WorkflowLoop) else id(self)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+_all_tasks = asyncio.all_tasks
+
+
+def _own_tasks(loop: Any = None) -> set[Any]:
+    """Tasks of a run, oldest first; elsewhere what asyncio says."""
+    found = running() if loop is None else loop
+    return _OrderedSet(found.live_tasks()) if isinstance(found, WorkflowLoop) else _all_tasks(loop)
+
+
+# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in
+# it hash by address, so the walk would differ from process to process. Outside workflows nothing changes.
+_asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
+_asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
+_asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks
