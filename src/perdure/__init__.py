@@ -28,6 +28,7 @@ from perdure.errors import (
     InboxFull,
     LeaseLost,
     Nondeterminism,
+    NotAllowedInStep,
     NotDeterministic,
     NotInWorkflow,
     NotSerializable,
@@ -52,7 +53,9 @@ from perdure.errors import (
     StoreReplaced,
     StoreTooNew,
     StoreUnavailable,
+    TransactionEnded,
     UnknownWorkflow,
+    WriteRefused,
 )
 from perdure.runtime.engine import Engine, Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
@@ -63,11 +66,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
-    "Nondeterminism", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError", "Progress",
+    "Nondeterminism", "NotAllowedInStep", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError",
+    "Progress",
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
     "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
     "StoreNotFound", "StoreReadOnly", "StoreReplaced", "StoreTooNew", "StoreUnavailable",
-    "SyncEngine", "SyncRun", "UnknownWorkflow", "Workflow",
+    "SyncEngine", "SyncRun", "TransactionEnded", "UnknownWorkflow", "Workflow", "WriteRefused",
     "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",
     "step", "tag", "uuid4", "workflow",
 ]  # fmt: skip

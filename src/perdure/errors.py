@@ -108,30 +108,6 @@ class UnknownWorkflow(PerdureError, LookupError):
         super().__init__(f"No workflow is called {name!r}. {have} Pass it as Engine(..., workflows=[{name}]).")
 
 
-# --- steps ----------------------------------------------------------------------------------------
-
-
-class StepFailed(PerdureError):
-    """A step gave up; `__cause__` is the last attempt's error, rebuilt from the record."""
-
-    def __init__(self, step: str, attempts: int, error: str) -> None:
-        self.step, self.attempts, self.error = step, attempts, error
-        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        super().__init__(f"Step {step} failed after {times}: {error}")
-
-
-class StepTimeout(StepFailed, TimeoutError):
-    """The last attempt of a step took longer than its timeout."""
-
-
-class RecordedError(PerdureError):
-    """Stands for an error whose class can't be rebuilt here; the text is the original's."""
-
-    def __init__(self, type_name: str, message: str) -> None:
-        self.type_name, self.message = type_name, message
-        super().__init__(f"{type_name}: {message}" if message else type_name)
-
-
 # --- code -----------------------------------------------------------------------------------------
 
 
@@ -152,6 +128,50 @@ class NotDeterministic(PerdureError, RuntimeError):
     def __init__(self, what: str) -> None:
         self.what = what
         super().__init__(f"{what} inside workflow code can't be replayed after a crash. Wrap this in a @step and await the step instead.")
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class StepFailed(PerdureError):
+    """A step gave up; `__cause__` is the last attempt's error, rebuilt from the record."""
+
+    def __init__(self, step: str, attempts: int, error: str) -> None:
+        self.step, self.attempts, self.error = step, attempts, error
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(f"Step {step} failed after {times}: {error}")
+
+
+class StepTimeout(StepFailed, TimeoutError):
+    """The last attempt of a step took longer than its timeout."""
+
+
+class NotAllowedInStep(DefinitionError, AttributeError):
+    """A transactional step did what its connection is not for."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"A transactional step can't do this: {detail}. All that it wrote is undone if it does not go on without it.")
+
+
+class TransactionEnded(PerdureError):
+    """SQL of a transactional step made SQLite roll the whole transaction back."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            f"SQLite rolled the step's transaction back ({detail or 'without an error that the step let through'}), so nothing that the "
+            "step wrote is kept. OR ROLLBACK, RAISE(ROLLBACK, ...) and a full disk do that; OR ABORT and `with db:` undo "
+            "one statement, or one block."
+        )
+
+
+class RecordedError(PerdureError):
+    """Stands for an error whose class can't be rebuilt here; the text is the original's."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name, self.message = type_name, message
+        super().__init__(f"{type_name}: {message}" if message else type_name)
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -275,6 +295,14 @@ class StoreUnavailable(StoreError):
     def __init__(self, path: str, detail: str) -> None:
         self.path, self.detail = path, detail
         super().__init__(f"The store {path!r} failed: {detail}. What was committed before is safe; `perdure doctor` looks closer.")
+
+
+class WriteRefused(PerdureError):
+    """One write can't be stored as it is; the store and all other writes are well."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"This can't be stored: {detail}. Nothing of it was written, and nothing else is affected.")
 
 
 class LeaseLost(StoreError):

@@ -102,7 +102,7 @@ def test_who_has_let_go_of_a_run_writes_nothing(store: SqliteStore, leave: Any, 
 def test_what_a_failed_transaction_has_made_known_is_forgotten(store: SqliteStore) -> None:
     worker = one(store, JOIN)
     start = b.StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)])
-    with pytest.raises(apsw.ConstraintError):
+    with pytest.raises(b.Spoiled):
         store.write([start, grow(1, worker, 1)], True)
     assert isinstance(one(store, grow(1, worker, 2)), LeaseLost)
 

@@ -28,6 +28,7 @@ from perdure.runtime.writer import Writer
 from perdure.store import base as b
 
 log = logging.getLogger("perdure")
+TEXT_CHARS_MAX = 2_000
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -136,9 +137,12 @@ class ActiveRun:
         try:
             commands = kernel.feed(event)
             effects.check_names(self, commands)
-        except Exception as error:  # of one run: the others must not suffer for it
+        except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
             self.block_by(error)
             return
+        except BaseException:  # Ctrl-C in workflow code: this turn never was, and replay does it again
+            self.drop()
+            raise
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block("history", HistoryTooLong.words(kernel.seq, self.host.history_rows_max, self.run_id))
         if self.crashes and event.kind == ev.COMPLETED:
@@ -162,7 +166,7 @@ class ActiveRun:
         if not self._touched:
             self.touch()
 
-    def block_by(self, error: Exception) -> None:
+    def block_by(self, error: BaseException) -> None:
         """Stop because the code and the history have parted, or the code can't be executed at all.
 
         What the code asked for and no row records is lost, and the numbers that it got mean nothing.
@@ -171,7 +175,7 @@ class ActiveRun:
         if isinstance(error, Nondeterminism):
             self.block("nondeterminism", error.reason)
         else:
-            self.block("code", str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}")
+            self.block("code", as_text(error))
 
     def block(self, by: str, reason: str) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""
@@ -316,30 +320,36 @@ class ActiveRun:
 
     def _grown(self, todo: list[Command], refused: PerdureError | None) -> None:
         if refused is not None:
-            self._refused(refused)
-        else:
+            self.refused(refused)
+            return
+        try:
             self._start_all(todo)
+        except Exception as error:
+            self.failed(error)
 
     def _committed(
         self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], last: bool, result: Any
     ) -> None:  # fmt: skip
         if isinstance(result, PerdureError):
-            self._refused(result)
+            self.refused(result)
             return
         for note in notes:
             _wake(note)
-        if origins:
-            for command, answer in zip(origins, result.effects, strict=True):
-                effects.answer(self, command, answer)
-            self.host.emitted()
-            result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
+        try:
+            if origins:
+                for command, answer in zip(origins, result.effects, strict=True):
+                    effects.answer(self, command, answer)
+                self.host.emitted()
+                result.woken += [answer.run for answer in result.effects if isinstance(answer, b.Started) and answer.created]
+            self._start_all(todo)
+        except Exception as error:
+            self.failed(error)
         if result.woken:
             self.host.woken(result.woken)
-        self._start_all(todo)
         if last:  # not an earlier turn, although the run has come to its end since: that is not in the file yet
             self.host.ended(self)
 
-    def _refused(self, error: PerdureError) -> None:
+    def refused(self, error: PerdureError) -> None:
         """Nothing of the turn is in the file: somebody else owns the run, or it can't go on as it is."""
         if not self.gone:
             log.warning("run %s: %s", self.run_id, error)
@@ -347,9 +357,20 @@ class ActiveRun:
         if isinstance(error, LeaseLost):
             self.host.lease_lost(self)
         else:
-            park = b.Park("blocked", blocked_by="store", reason=f"its history could not be written: {error}", release=True)
-            turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms(), park=park)
-            self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
+            self._block_in_file(f"its history could not be written: {error}")
+
+    def failed(self, error: BaseException) -> None:
+        """An error of ours in the middle of a turn: what is in the file stays, and the run is blocked there."""
+        if not self.gone:
+            log.error("run %s can't go on", self.run_id, exc_info=error)
+            self._leave()
+            if self.run:
+                self._block_in_file(f"Perdure failed in the middle of a turn: {as_text(error)}")
+
+    def _block_in_file(self, reason: str) -> None:
+        park = b.Park("blocked", blocked_by="store", reason=reason, release=True)
+        turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms(), park=park)
+        self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
 
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
@@ -387,10 +408,13 @@ class ActiveRun:
 
     def _step_done(self, command: Command, ended: Ended | None) -> None:
         self.inflight.pop(command.seq, None)
-        if ended is not None and command.seq in self.kernel.open:
-            self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
-        else:
-            self.touch()
+        try:
+            if ended is not None and command.seq in self.kernel.open:
+                self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
+            else:
+                self.touch()
+        except Exception as error:  # other steps' outcomes are reported behind this one
+            self.failed(error)
 
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None:
         """Write down a failed attempt, and come back when that is on disk."""
@@ -503,6 +527,15 @@ class ActiveRun:
 
 
 _EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
+
+
+def as_text(error: BaseException) -> str:
+    """An error in a line, also where its class can't say what it is or says what is no valid text."""
+    try:
+        text = str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}"
+    except Exception as broken:
+        text = f"{type(error).__name__}, whose text raised {type(broken).__name__}"
+    return text.encode(errors="backslashreplace").decode()[:TEXT_CHARS_MAX].replace("\0", "\\0")
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -21,7 +21,7 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew
+from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew, WriteRefused
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
@@ -467,6 +467,9 @@ class _Fresh:
     def collect(self) -> None:
         self._start.first = self._active.first_rows()
         self._runner.writer.put(self._start, self._done, keep=False)
+
+    def failed(self, error: BaseException) -> None:
+        self._done(WriteRefused(f"{type(error).__name__} in the run's first turn"))
 
     def _done(self, result: Any) -> None:
         runner, active = self._runner, self._active

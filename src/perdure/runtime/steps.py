@@ -243,6 +243,9 @@ class Steps:
             gate.leave()
             done(command, outcome)
 
+    def failed(self, error: BaseException) -> None:
+        """Nothing is left to do: each run sees to its own errors."""
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -72,8 +72,7 @@ class Transaction:
     def _done(self, event: Event | PerdureError) -> None:
         active = self._active
         if isinstance(event, PerdureError):
-            active.drop()
-            active.host.lease_lost(active)
+            active.refused(event)
         elif event.kind == ev.ATTEMPT:
             self._failures, self._attempt = self._failures + 1, self._attempt + 1
             wait_ms = max(0, self._again_ms - self._steps.clock.now_ms())

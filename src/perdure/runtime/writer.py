@@ -3,20 +3,22 @@
 Rules: writes that come in one turn of the event loop share a transaction, and so do all that come while one is
 being committed; on a fast disk a commit runs inline, because a hop to a thread costs more than the fsync, on a
 slow or contended one it runs in the writer's thread; what the engine itself must write is kept and tried again
-until the store takes it, what a caller asked for is refused with the error.
+until the store takes it, what a caller asked for is refused with the error; a write that can't be applied, and an error
+while one run hands in its changes, cost that run only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable
+from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.runtime import eager
-from perdure.store.base import Store, Transact, Write, worth_copying
+from perdure.store.base import Spoiled, Store, Transact, Write, worth_copying
 
 log = logging.getLogger("perdure")
 
@@ -32,6 +34,9 @@ class Dirty(Protocol):
 
     def collect(self) -> None: ...
 
+    def failed(self, error: BaseException) -> None:
+        """`collect` has raised this; what it had not handed in is lost."""
+
 
 _Answer = tuple[Callable[[Any], None], bool]
 """What to call with the result of a write, and whether the write is kept until the store takes it."""
@@ -46,7 +51,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
         self._writes: list[Write] = []
         self._answers: list[_Answer] = []  # of each write, at the same place
-        self._dirty: list[Dirty] = []
+        self._dirty: deque[Dirty] = deque()
         self._scheduled = self._busy = False
         self._inline_only = store.path == ":memory:"
         self._commit_ms = 0.0
@@ -126,22 +131,30 @@ class Writer:
     def _flush(self) -> None:
         """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
         self._scheduled, self._retry = True, None
+        try:
+            self._write_rounds()
+        finally:  # also when the process is interrupted here: closing has to come to an end
+            self._scheduled = self._retry is not None
+            if not self._writes and not self._dirty:
+                if self._news is not None:
+                    self._news.set()
+            elif not self._busy and not self._scheduled:
+                self._schedule()
+
+    def _write_rounds(self) -> None:
         for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
             while self._dirty:  # outcomes of steps make their runs dirty in turn
-                dirty, self._dirty = self._dirty, []
-                for item in dirty:
+                item = self._dirty.popleft()
+                try:
                     item.collect()
+                except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
+                    log.exception("the changes of %r could not be collected", item)
+                    item.failed(error)
             if self._busy or not self._writes:
                 break
             self._write_next()
             if self._retry is not None or not eager.idle(self._loop):
                 break
-        self._scheduled = self._retry is not None
-        if not self._writes and not self._dirty:
-            if self._news is not None:
-                self._news.set()
-        elif not self._busy and not self._scheduled:
-            self._schedule()
 
     def _write_next(self) -> None:
         writes, answers, self._writes, self._answers = self._writes, self._answers, [], []
@@ -151,55 +164,83 @@ class Writer:
         if not self._inline_only and (self._commit_ms >= INLINE_MS_MAX or self._transacts):
             self._write_in_thread(writes, answers)
             return
-        results = self._attempt(writes, False)
-        if type(results) is StoreLocked and not self._inline_only:
-            self._write_in_thread(writes, answers)  # somebody else is writing: wait for it elsewhere
+        try:
+            results, refusal = self._attempt(writes, False)
+        except BaseException:  # the process is interrupted: nothing is written, and nothing is forgotten
+            self._writes[:0], self._answers[:0] = writes, answers
+            raise
+        if type(refusal) is StoreLocked and not self._inline_only:
+            done = len(results)
+            if done:
+                self._finish(writes[:done], answers[:done], results, None)
+            self._write_in_thread(writes[done:], answers[done:])  # somebody else is writing: wait for it elsewhere
         else:
-            self._finish(writes, answers, results)
+            self._finish(writes, answers, results, refusal)
 
     def _write_in_thread(self, writes: list[Write], answers: list[_Answer]) -> None:
         self._busy = True
         future = self._loop.run_in_executor(self._thread, self._attempt, writes, True)
-        future.add_done_callback(lambda done: self._thread_done(writes, answers, done.result()))
+        future.add_done_callback(lambda done: self._thread_done(writes, answers, done))
 
-    def _attempt(self, writes: list[Write], patient: bool) -> Any:
-        """Results for the batch, or the one error for which the store took nothing."""
+    def _attempt(self, writes: list[Write], patient: bool) -> tuple[list[Any], StoreError | None]:
+        """Results for the writes from the first on, and for the rest, if there is one, the error for which the store took none of it."""
         if self._shut:
-            return self.trouble
+            return [], self.trouble
         try:
             results = self._store.write(writes, patient)
         except StoreError as error:
-            return error
-        except Exception as error:
-            if len(writes) > 1:  # one write of these is wrong; the others must not suffer for it
-                return [result for write in writes for result in _as_list(self._attempt([write], patient))]
-            log.exception("a write could not be applied", exc_info=error)
-            return [StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")]
+            return [], error
+        except Spoiled as error:
+            return self._attempt_apart(writes, patient, error)
+        except Exception as error:  # the store promises that there is none
+            log.exception("the store failed in a way of its own")
+            return [], StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")
         # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
         commit_ms = self._store.commit_ms / (1 + len(writes) / ROWS_OF_A_LARGE_BATCH)
         self._commit_ms += 0.1 * ((min(COMMIT_MS_MAX, commit_ms)) - self._commit_ms)
-        return results
+        return results, None
 
-    def _thread_done(self, writes: list[Write], answers: list[_Answer], results: Any) -> None:
+    def _attempt_apart(self, writes: list[Write], patient: bool, spoiled: Spoiled) -> tuple[list[Any], StoreError | None]:
+        """Apply a batch without the one write that spoils it, in as few transactions as that takes; that one is refused."""
+        if len(writes) == 1:
+            cause = spoiled.__cause__
+            log.error("a write could not be applied: %r", cause, exc_info=cause)
+            return [WriteRefused(f"{type(cause).__name__}: {cause}")], None
+        place, results = spoiled.index, []
+        parts = (writes[: len(writes) // 2], writes[len(writes) // 2 :]) if place is None else (
+            writes[:place], writes[place : place + 1], writes[place + 1 :])  # fmt: skip
+        for part in parts:
+            more, refusal = self._attempt(part, patient) if part else ([], None)
+            results += more
+            if refusal is not None:
+                return results, refusal
+        return results, None
+
+    def _thread_done(self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]) -> None:
         self._busy = False
-        self._finish(writes, answers, results)
+        error = done.exception()
+        results, refusal = done.result() if error is None else ([], StoreUnavailable(self._store.path, repr(error)))
+        self._finish(writes, answers, results, refusal)
 
-    def _finish(self, writes: list[Write], answers: list[_Answer], results: Any) -> None:
+    def _finish(self, writes: list[Write], answers: list[_Answer], results: list[Any], refusal: StoreError | None) -> None:
+        """Answer those that have a result; the store has refused the others."""
         if self._transacts:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
         if worth_copying(writes):
             self._commits += 1  # also of one that failed: how far it had come is not known
-        if isinstance(results, StoreError):
-            self._refused(writes, answers, results)
-            return
-        if self.trouble is not None and not self._shut:
+        if results and self.trouble is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN
-        for (done, _), result in zip(answers, results, strict=True):
-            done(result)
-        if (self._writes or self._dirty) and not self._scheduled:
+        for (done, _), result in zip(answers, results, strict=False):
+            try:
+                done(result)
+            except (Exception, asyncio.CancelledError):
+                log.exception("what follows from a write could not be done")
+        if refusal is not None:
+            self._refused(writes[len(results) :], answers[len(results) :], refusal)
+        elif (self._writes or self._dirty) and not self._scheduled:
             self._schedule()
 
     def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:
@@ -223,7 +264,3 @@ class Writer:
 
 def _transacts(writes: list[Write]) -> int:
     return sum(type(write) is Transact for write in writes)
-
-
-def _as_list(result: Any) -> list[Any]:
-    return result if isinstance(result, list) else [result]

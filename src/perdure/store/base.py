@@ -335,6 +335,17 @@ class WorkerRow(msgspec.Struct, gc=False):
     beats: int
 
 
+class Spoiled(Exception):
+    """A batch was undone because one of its writes can't be applied; `index` is its place, or None where that is not known.
+
+    The error is its `__cause__`, and is about that write only: the others can be applied without it.
+    """
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        super().__init__()
+
+
 def worth_copying(batch: Sequence[Write]) -> bool:
     """Whether a transaction counts for a replica: a sign of life alone does not."""
     return len(batch) > 1 or type(batch[0]) is not KeepLease

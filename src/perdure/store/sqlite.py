@@ -1,7 +1,8 @@
 """The SQLite store: one connection that writes, one that reads.
 
 Rules: a batch is one `BEGIN IMMEDIATE … COMMIT`; rows of history are inserted together at its end; a refused write
-is an error value among the results; an SQLite error rolls the whole batch back. Queries stand in `sqlite.sql`.
+is an error value among the results; any other error rolls the whole batch back: `Spoiled` where it is about one write,
+a `StoreError` where the store takes none. Queries stand in `sqlite.sql`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ from msgspec.structs import astuple
 
 from perdure.core.events import FINISH, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
-from perdure.errors import InboxFull, LeaseLost, PerdureError, RunBlocked, RunExists, RunFinished, RunNotFound, StoreReplaced, StoreTooNew
+from perdure.errors import (
+    InboxFull,
+    LeaseLost,
+    PerdureError,
+    RunBlocked,
+    RunExists,
+    RunFinished,
+    RunNotFound,
+    StoreReplaced,
+    StoreTooNew,
+    StoreUnavailable,
+)  # fmt: skip
 from perdure.store import base as b
 from perdure.store import chunks, claims, connection, queries, sealing
-from perdure.store.guarding import guarded
+from perdure.store.guarding import Guard, RolledBack
 from perdure.store.reading import Reader
 
 Q = queries.load("sqlite.sql")
 _json = msgspec.json.Encoder()
+_OF_ONE_WRITE = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.TooBigError)
 
 
 class SqliteStore(Reader):
@@ -47,6 +60,7 @@ class SqliteStore(Reader):
         self._owners: dict[int, int] = {}  # of runs, as looked up since another connection last committed
         self._alive: set[int] = set()  # workers, likewise
         self._files = connection.files_of(path)  # only now there is a WAL
+        self._guard = Guard(self._db)
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
@@ -65,29 +79,47 @@ class SqliteStore(Reader):
         if patient is not self._patient:
             self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
             self._patient = patient
-        execute = self._cursor.execute
+        done: list[Any] = []
         try:
-            execute("BEGIN IMMEDIATE")
-            try:
-                if self._db.data_version("main") != self._own_version:
-                    self._look_again()
-                results = [self._apply[type(write)](write) for write in batch]
-                if self._rows:
-                    self._flush()
-                if self._sealed and b.worth_copying(batch):
-                    self._added.write(self._db)
-                begin = perf_counter()
-                execute("COMMIT")
-                self.commit_ms = (perf_counter() - begin) * 1000
-                self._own_version = self._db.data_version("main")
-            except BaseException:
-                self._undo()
-                raise
-        except apsw.ConstraintError:
-            raise  # one write of the batch is wrong, not the store
-        except (apsw.Error, UnicodeDecodeError) as error:
-            raise self._failed(error, self._db.system_errno) from error
-        return results
+            self._write(batch, done)
+        except apsw.Error as error:
+            if not isinstance(error, _OF_ONE_WRITE):
+                raise self._failed(error, self._db.system_errno) from error
+            raise _spoiled(batch, done) from error
+        except MemoryError as error:
+            raise StoreUnavailable(self.path, "there was not enough memory for a transaction") from error
+        except UnicodeDecodeError as error:
+            raise self._failed(error) from error
+        except PerdureError:
+            raise
+        except RolledBack as error:
+            if len(batch) > 1:
+                raise _spoiled(batch, done) from error
+            return self.write([_failing(batch[0], error)], patient)
+        except Exception as error:
+            raise _spoiled(batch, done) from error
+        return done
+
+    def _write(self, batch: Sequence[b.Write], results: list[Any]) -> None:
+        execute, apply = self._cursor.execute, self._apply
+        if self._db.in_transaction:
+            self._undo()  # what could not be undone at once, as when memory ran out
+        execute("BEGIN IMMEDIATE")
+        try:
+            if self._db.data_version("main") != self._own_version:
+                self._look_again()
+            results.extend(apply[type(write)](write) for write in batch)  # one by one: at an error it holds those before it
+            if self._rows:
+                self._flush()
+            if self._sealed and b.worth_copying(batch):
+                self._added.write(self._db)
+            begin = perf_counter()
+            execute("COMMIT")
+            self.commit_ms = (perf_counter() - begin) * 1000
+            self._own_version = self._db.data_version("main")
+        except BaseException:
+            self._undo()
+            raise
 
     def _look_again(self) -> None:
         """Another connection has committed: owners may be others, and if a newer Perdure has migrated the file we leave it alone."""
@@ -472,8 +504,8 @@ class SqliteStore(Reader):
     # --- steps ------------------------------------------------------------------------------------
 
     def _not_owner(self, run: int, owner: int) -> LeaseLost | None:
-        found = self._cursor.execute(Q["owner_of"], (run,)).fetchone()
-        if found is None or found[0] != owner:
+        found = self._cursor.execute(Q["owner_of"], (run,)).fetchall()  # to its end: an open statement would lock a step's DROP TABLE
+        if not found or found[0][0] != owner:
             return LeaseLost(f"Worker {owner}")
         self._owners[run] = owner
         return None
@@ -498,11 +530,26 @@ class SqliteStore(Reader):
             return lost
         if self._rows:
             self._flush()
-        value, error = guarded(self._db, transact.work)
+        value, error = self._guard.run(transact.work)
         row = transact.conclude(value, error)
         if row is not None:
             self._append(transact.run, [row])
         return row
+
+
+def _spoiled(batch: Sequence[b.Write], done: list[Any]) -> b.Spoiled:
+    """The first write without a result is the one that failed; with all of them applied, it was one of the rows at the end."""
+    return b.Spoiled(len(done) if len(done) < len(batch) else None)
+
+
+def _failing(write: b.Write, ended: RolledBack) -> b.Transact:
+    """The transactional step that made SQLite roll back, as one that fails with that: its failure needs a transaction of its own."""
+    assert isinstance(write, b.Transact)
+
+    def work(db: Any) -> Any:
+        raise ended.error from ended.__cause__
+
+    return b.Transact(write.run, write.owner, work, write.conclude)
 
 
 def _is_start_of(start: b.StartRun, workflow: str, args: str) -> bool:

@@ -13,6 +13,15 @@ CASE WHEN $column NOT LIKE '@%' THEN $column ELSE (
 -- name: foreign_tables
 SELECT name FROM sqlite_schema LIMIT 3;
 
+-- name: schema
+SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY type, name;
+
+-- name: temp_schema
+SELECT type, name, tbl_name, sql FROM temp.sqlite_schema ORDER BY type, name;
+
+-- name: last_worker
+SELECT seq FROM main.sqlite_sequence WHERE name = 'worker';
+
 -- name: owner_of
 SELECT owner FROM run WHERE run = ?;
 
