@@ -58,7 +58,8 @@ class Event(msgspec.Struct, gc=False):
     `ref` is the `seq` of the command that an input or a note answers; `name` is a step, workflow,
     channel, stream or change id; `data` is JSON; `at_ms` is milliseconds UTC; `took_ms` is how long
     the last attempt of a step ran. `edited` marks a step whose arguments a person changed in a fork:
-    replay then compares kind and name only, and the step runs with the recorded arguments.
+    replay then compares kind and name only, and the step runs with the recorded arguments. On a timer it
+    marks a deadline that a retry or a fork has moved.
     """
 
     seq: int
@@ -135,12 +136,16 @@ class Codec(Protocol):
 
 
 class RunFacts(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit."""
+    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit.
+
+    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that id.
+    """
 
     run_id: str
     workflow: str
     seed: int
     timeout_ms: int | None = None
+    forked: bool = False
 
 
 Main = Callable[[], Any]

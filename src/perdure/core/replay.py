@@ -13,8 +13,10 @@ import contextvars
 import gc
 from collections import deque
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from perdure.core import discard, guard, ordered  # noqa: F401  # its import is what counts
 from perdure.core import events as ev
@@ -108,6 +110,8 @@ class Kernel:
         """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
         self.replaying = True
         fresh: list[Command] = []
+        own, ids = self.facts.run_id, _recorded_under(rows) if self.facts.forked else []
+        self._go_by(ids[0] if ids else own)
         guard.inside.muted = True
         try:
             begin = 0
@@ -115,6 +119,9 @@ class Kernel:
                 fresh = self._replay_turn(rows[begin:end], end == len(rows))
                 if fresh and end < len(rows):
                     raise Nondeterminism(self.facts.run_id, difference(rows[end], fresh[0]))
+                if ids:
+                    del ids[: len(_recorded_under(rows[begin:end]))]
+                    self._go_by(ids[0] if ids else own)
                 begin = end
         except BaseException:
             self.broken = True
@@ -142,6 +149,21 @@ class Kernel:
         if row.edited:
             command.edited = True
             command.data = row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
+            if row.kind == ev.TIMER:
+                self.move_timer(row.seq, msgspec.json.decode(command.data or b"{}")["until_ms"])
+
+    def _go_by(self, run_id: str) -> None:
+        """What `current_run().id` is from here on: the rows that a fork was given were recorded under the id of its source."""
+        if run_id != self.facts.run_id:
+            self.facts = msgspec.structs.replace(self.facts, run_id=run_id)
+
+    def move_timer(self, seq: int, when_ms: int) -> None:
+        """Give a timer another deadline, if it is still ahead."""
+        if seq not in self.timers:
+            return
+        self.timers[seq].when_ms = when_ms
+        self._deadlines = [(when_ms if one == seq else ms, one) for ms, one in self._deadlines]
+        heapify(self._deadlines)
 
     def _deliver(self, event: Event) -> None:
         data = event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
@@ -399,6 +421,11 @@ class Kernel:
         due = self.due()
         never = [] if found else [{"timer": None, "seq": seq} for seq in list(self.timers)[:1]]
         return found + ([{"timer": due[0], "seq": due[1]}] if due else never)
+
+
+def _recorded_under(rows: Sequence[Event]) -> list[str]:
+    """The names in the notes of forks: each is the id that the run had up to there."""
+    return [row.name for row in rows if row.kind == ev.ATTEMPT and row.name]
 
 
 def _same(row: Event, command: Command) -> bool:

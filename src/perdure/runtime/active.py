@@ -22,6 +22,7 @@ from perdure.core.replay import Kernel
 from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError
 from perdure.runtime import effects, recovery
 from perdure.runtime.gate import Gate
+from perdure.runtime.naming import Names
 from perdure.runtime.steps import Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
@@ -68,7 +69,7 @@ class ActiveRun:
     def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
         self.host, self.kernel = host, kernel
         self.run, self.run_id, self.origin = row.run, row.id, row.origin or row.run
-        self.inherited = row.forked_from is not None or row.origin is not None
+        self.names = None if row.forked_from is None and row.origin is None else Names(self.origin)
         self.clock = host.steps.clock
         self.status = "running"
         self.crashes, self.durability = row.crashes, row.durability
@@ -78,6 +79,7 @@ class ActiveRun:
         self._unread = -1 if row.history_rows else 0  # as the file has it; what it says of a loaded run is written anew
         self.inflight: dict[int, Running] = {}
         self.rows: list[Event | Command] = []
+        self.adopting: set[int] = set()  # children of a retried run that may be of an earlier generation
         self._attempts: dict[int, tuple[int, int]] = {}
         self._taken: list[tuple[int, int]] = []
         self.todo: list[Command] = []
@@ -92,6 +94,19 @@ class ActiveRun:
     @property
     def owner(self) -> int:
         return self.host.owner
+
+    def name_of(self, seq: int) -> str:
+        """The name by which a command of this run is known outside."""
+        return f"{self.origin}/{seq}" if self.names is None else self.names.of(seq)
+
+    def adopted(self, seq: int) -> None:
+        """What becomes of a child is in the file by now: it wakes this run when it ends."""
+        self.adopting.discard(seq)
+        self.touch()
+
+    def sent(self, seq: int) -> str | None:
+        """The key or the id under which the source of this fork has sent or started what the row asks for."""
+        return None if self.names is None else self.names.sent(seq)
 
     # --- in: what happened ------------------------------------------------------------------------
 
@@ -153,6 +168,8 @@ class ActiveRun:
         """Queue commands for their rows, and start at once what may run ahead of them."""
         self.rows += commands
         for command in commands:
+            if self.names is not None:
+                self.names.add(command)
             if command.kind == ev.STEP:
                 if command.call.options.readonly and self.run:
                     self.begin(command, 1, 0, 0)
@@ -161,6 +178,8 @@ class ActiveRun:
             elif command.kind in _EXECUTED:
                 if command.kind == ev.ABANDON:
                     self._stop_step(command.ref or 0)
+                elif command.kind == ev.CHILD and self.names is not None:
+                    self.adopting.add(command.seq)
                 self.todo.append(command)
                 self._more = True
         if not self._touched:
@@ -268,7 +287,7 @@ class ActiveRun:
     def _stand_open(self, turn: b.Turn) -> None:
         if self._timer is not None or self.kernel.timers:
             self.set_timer()
-        if self.kernel.local or self._held is not None or self._blocked is not None:
+        if self.kernel.local or self.adopting or self._held is not None or self._blocked is not None:
             if self.status != "running":
                 turn.park = b.Park("running")
                 self.host.unparked(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from perdure.store import base as b
 from perdure.store import connection
 from perdure.store.reading import Reader
 
+K = TypeVar("K", bound=Kernel)
 Verdict = Literal["ok", "would_block", "stays_blocked", "would_fail", "does_not_fit", "unknown_workflow"]
 
 CODE_REASONS = frozenset({"nondeterminism", "code"})
@@ -56,12 +57,17 @@ class Checked:
 
 def kernel_of(row: b.RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
     """The kernel of a run, with the code that its workflow has here."""
+    return make_kernel(Kernel, row, definition, codec)
+
+
+def make_kernel(kind: type[K], row: b.RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> K:
+    """As `kernel_of`, of a kind of its own."""
 
     def main() -> Any:
         args, kwargs = signature_of(definition).decode_args(row.args)
         return definition.fn(*args, **kwargs)
 
-    return Kernel(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms), codec)
+    return kind(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None), codec)
 
 
 class OutOfTime(KeyboardInterrupt):

@@ -1,11 +1,13 @@
 """What follows from a run's commands outside its own history: sends, starts, cancels, stream items, its end.
 
 Rules: an effect is a write in the same transaction as the row that asked for it; a child's id is made from its
-parent's key, so that no two generations of a run share a child.
+parent's key, so that runs that follow each other by `continue_as` share no child; a retried run takes over the children
+of its earlier generations.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +16,8 @@ from perdure.codec import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.errors import PerdureError, RunExists
+from perdure.runtime import retrying
+from perdure.runtime.naming import message_key, run_id
 from perdure.store import base as b
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def check_names(active: ActiveRun, commands: list[Command]) -> None:
 
 def _message(active: ActiveRun, command: Command, at_ms: int) -> b.Deliver:
     word = _words(command.data or b"{}")
-    key = command.key or f"run:{active.run}:{command.seq}"
+    key = command.key or active.sent(command.seq) or message_key(active.name_of(command.seq))
     return b.Deliver(command.name or "", "message", at_ms, _decode(word["channel"]), None, key, bytes(word["value"]))
 
 
@@ -71,7 +75,9 @@ def _start(active: ActiveRun, command: Command, at_ms: int) -> b.StartRun:
 
 
 def _id_of(active: ActiveRun, command: Command, word: dict[str, msgspec.Raw]) -> str:
-    return str(_decode(word["id"])) if "id" in word else f"{active.run_id}.{active.run}.{command.seq}"
+    if "id" in word:
+        return str(_decode(word["id"]))
+    return active.sent(command.seq) or run_id(active.run_id, active.name_of(command.seq))
 
 
 def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
@@ -97,22 +103,52 @@ def answer(active: ActiveRun, command: Command, result: Any) -> None:
         case ((ev.ABANDON | ev.EMIT), _):
             pass  # a child that ended first needs no cancelling
         case _, PerdureError():
+            active.adopting.discard(command.seq)
             active.input(ev.FAILED, ref=command.seq, data=failure_of_verb(result))
         case ev.SEND, _:
             active.input(ev.COMPLETED, ref=command.seq, data=b"null")
         case ev.SPAWN, b.Started():
             active.input(ev.COMPLETED, ref=command.seq, data=_encode(result.id))
         case ev.CHILD, b.Started(created=False):
-            _adopt(active, command, result)
+            adopt(active, command, result)
+        case ev.CHILD, _:
+            active.adopted(command.seq)
 
 
-def _adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
-    """The child's id was taken: fine if it is our own child, else its outcome is borrowed if it has one."""
+def adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
+    """The child's id was taken: its outcome is borrowed if it has one, unless it is of an earlier generation of ours.
+
+    Such a child is retried if it failed or was cancelled, and waited for if it has not come to its end.
+    """
+    if command.seq not in active.kernel.open:
+        active.adopted(command.seq)
+        return
     row = active.host.store.run_row(found.run)
+    if (row.parent, row.parent_seq) == (active.run, command.seq):
+        active.adopted(command.seq)  # it is ours, and its answer comes through the inbox
+        return
+    ours = active.names is not None and _of_an_earlier_generation(active, command, row)
     if row.status == "completed":
         active.input(ev.COMPLETED, ref=command.seq, data=row.result or b"null")
+    elif ours and row.status in b.FINAL:
+        retrying.retry_child(active, command, row, partial(_look_again, active, command, row.id))
+    elif ours:
+        retrying.await_child(active, command, row.run, partial(_look_again, active, command, row.id))
     elif row.status in b.FINAL:
         active.input(ev.FAILED, ref=command.seq, data=failure_of_run(row.id, row.status, row.error))
-    elif (row.parent, row.parent_seq) != (active.run, command.seq):
+    else:
         error = RunExists(row.id, "it is not a child of this run")
         active.input(ev.FAILED, ref=command.seq, data=failure_of_verb(error))
+    if command.seq not in active.kernel.open:
+        active.adopted(command.seq)
+
+
+def _look_again(active: ActiveRun, command: Command, child: str) -> None:
+    adopt(active, command, b.Started(active.host.store.run_key(child), child, False))
+
+
+def _of_an_earlier_generation(active: ActiveRun, command: Command, row: b.RunRow) -> bool:
+    if "id" not in _words(command.data or b"{}"):
+        return True  # the id is made from our key
+    parent = None if row.parent is None else active.host.store.run_row(row.parent)
+    return parent is not None and (parent.origin or parent.run) == active.origin

@@ -31,7 +31,7 @@ from perdure.errors import (
     RunNotFound,
     StoreError,
 )  # fmt: skip
-from perdure.runtime import arguments, forking
+from perdure.runtime import arguments, forking, retrying
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate
 from perdure.runtime.registry import add_workflow
@@ -322,13 +322,17 @@ class Engine:
         await self._steer(id, "resume")
 
     async def retry(self, id: str) -> None:
-        """Let a blocked run go on, or a failed or cancelled one from where it failed: under the same id, with the
-        history before the failure; the failed run is kept as `id~1`.
+        """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel that ended it: under the
+        same id, with what was recorded before; the failed run is kept as `id~1`. docs/explain/retry-and-fork.md says what is
+        kept and what is done again. Raises `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
         """
         row = self._row(id)
         if row.status in ("failed", "cancelled"):
-            fork = forking.retry(row, self._store.history(row.run), self._clock.now_ms())
-            self._runner.woken([(await self._write(fork)).run])
+            if "~" in id:
+                raise DefinitionError(
+                    f"{id!r} is an earlier generation of a run that goes on as {id.partition('~')[0]!r}: retry that, or fork this."
+                )
+            self._runner.woken([(await self._write(await retrying.planned(self._runner, row))).run])
         else:
             await self._steer(id, "retry")
 

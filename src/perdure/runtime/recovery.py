@@ -16,6 +16,7 @@ from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import NotSerializable
 from perdure.runtime import effects
+from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
 from perdure.runtime.steps import ProcessDied
 from perdure.store import base as b
 
@@ -33,12 +34,17 @@ HELD = b'{"resolved":"held"}'
 def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may have begun."""
     effects.check_names(active, fresh)
+    if active.names is not None:
+        active.names.add_all(rows)
+    cut = _cut(rows)
+    released = cut is not None
+    if cut is not None and rows[-1].data != RELEASED:
+        _move_timers(active, fresh)
     active.new_commands(fresh)
     last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
-    released = rows[-1].kind == ev.ATTEMPT and rows[-1].data == RELEASED
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
-    deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED]
+    deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and _is_crash(row)]
     steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
     if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
@@ -51,7 +57,8 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
                 _recover_step(active, command, notes.get(command.seq, []), crashes, released)
             case ev.SEND | ev.SPAWN:
                 active.todo.append(command)
-            case ev.CHILD if active.inherited:
+            case ev.CHILD if active.names is not None:
+                active.adopting.add(command.seq)
                 active.todo.append(command)
     active.touch()
 
@@ -62,10 +69,33 @@ def _death() -> Any:
     return msgspec.json.decode(encode_error(ProcessDied()))
 
 
+def _cut(rows: list[Event]) -> Cut | None:
+    """The note of a release, a retry or a fork behind which no process has begun a step."""
+    note = next((row for row in reversed(rows) if row.kind == ev.ATTEMPT), None)
+    cut = None if note is None else cut_of(note)
+    return cut if cut is not None and cut.upto == rows[-1].seq else None
+
+
+def _move_timers(active: ActiveRun, fresh: list[Command]) -> None:
+    """What the code asks for in a turn that is of the time before the cut counts from now."""
+    for command in fresh:
+        if command.kind == ev.TIMER:
+            until_ms = msgspec.json.decode(command.data or b"{}")["until_ms"] + max(0, active.clock.now_ms() - command.at_ms)
+            command.data, command.edited = b'{"until_ms":%d}' % until_ms, True
+            active.kernel.move_timer(command.seq, until_ms)
+
+
+def _is_crash(note: Event) -> bool:
+    return note.data != TAKEN_BACK and cut_of(note) is None
+
+
 def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
-    """The notes on attempts, by the row of their step."""
+    """The notes on attempts, by the row of their step. A retry begins the policy of each anew."""
     notes: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
+        if row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED and cut_of(row) is not None:
+            for found in notes.values():
+                found.append({"resolved": "retry"})
         if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
             raw = row.data if isinstance(row.data, bytes) else row.data.read()
             notes.setdefault(row.ref, []).append(msgspec.json.decode(raw))

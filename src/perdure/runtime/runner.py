@@ -402,6 +402,12 @@ class Runner:
         for event in self._changed:
             event.set()
 
+    def when_news(self, run: int, act: Callable[[], None]) -> None:
+        """Call back, once, when there is news of a run, as `wait_for_news` would come back."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(lambda told: None if told.cancelled() or told.exception() else act())
+        self._waiters.setdefault(run, []).append(future)
+
     async def wait_for_news(self, run: int) -> None:
         """Until the run has ended, is blocked, or something else worth a look happened."""
         self.check_lost()

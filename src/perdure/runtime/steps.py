@@ -75,10 +75,11 @@ class StepHost(Protocol):
 
     run: int
     run_id: str
-    origin: int
 
     @property
     def owner(self) -> int: ...
+
+    def name_of(self, seq: int) -> str: ...
 
     async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None: ...
 
@@ -103,7 +104,7 @@ class StepAttempt(msgspec.Struct, eq=False):
 
     @property
     def idempotency_key(self) -> str:
-        return f"{self.run_id}/{self._host.origin}/{self.seq}"
+        return f"{self.run_id}/{self._host.name_of(self.seq)}"
 
     @property
     def last_heartbeat(self) -> Any:

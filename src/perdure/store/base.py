@@ -113,22 +113,31 @@ class Steer(msgspec.Struct, gc=False):
 
 
 class ForkRun(msgspec.Struct, gc=False):
-    """A new run from the rows of another before `before_seq`, with `extra` rows behind them.
+    """A new run from the rows of another before `before_seq`, but those in `left_out`, with `extra` rows between and behind them.
 
     With `replace` it takes over the id of its source, whose own id gets a suffix: that is how a failed run is
-    retried without touching its history. `edit_args` are new arguments of the step in row `before_seq`.
+    retried without touching its history. `edits` are new data of rows, by number; `returned` are inputs behind the cut
+    that come back into the inbox. `parent` is the run and the row that wait for it; else a retried child answers nobody.
     """
 
     source: int
     id: str
     before_seq: int
     at_ms: int
-    seed: int
     extra: list[Event] = msgspec.field(default_factory=list)
     args: bytes | None = None
-    edit_step: int | None = None
-    edit_args: bytes | None = None
+    left_out: list[int] = msgspec.field(default_factory=list)
+    edits: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
+    returned: list[Event] = msgspec.field(default_factory=list)
     replace: bool = False
+    parent: tuple[int, int] | None = None
+
+
+class AdoptChild(msgspec.Struct, gc=False):
+    """`parent`, a later generation of a child's parent, is to be woken at the child's end; gives False if it has ended."""
+
+    child: int
+    parent: int
 
 
 class Claim(msgspec.Struct, gc=False):
@@ -220,7 +229,7 @@ class Transact(msgspec.Struct, gc=False):
 
 
 Write = (
-    StartRun | Grow | Turn | Deliver | Steer | ForkRun | Claim | JoinWorker | KeepLease | EndWorker
+    StartRun | Grow | Turn | Deliver | Steer | ForkRun | AdoptChild | Claim | JoinWorker | KeepLease | EndWorker
     | WakeBlocked | MendDue | Emit | Beat | Transact
 )  # fmt: skip
 

@@ -66,6 +66,7 @@ class SqliteStore(Reader):
         self._apply: dict[type, Callable[[Any], Any]] = {
             b.Grow: self._grow, b.Turn: self._turn, b.StartRun: self._start, b.Deliver: self._deliver, b.Steer: self._steer,
             b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
+            b.AdoptChild: self._adopt_child,
             b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
             b.Transact: self._transact, b.MendDue: self._mend_due,
         }  # fmt: skip
@@ -291,7 +292,10 @@ class SqliteStore(Reader):
             self._tell_parent(parent, parent_seq, run_id, finish, turn.at_ms)
             written.woken.append(parent)
 
-    def _tell_parent(self, parent: int, seq: int, run_id: str, finish: b.Finish, at_ms: int) -> None:
+    def _tell_parent(self, parent: int, seq: int | None, run_id: str, finish: b.Finish, at_ms: int) -> None:
+        if seq is None:  # of an earlier generation: the parent looks at it again
+            self._db.execute(Q["wake_waiting"], (at_ms, parent, at_ms))
+            return
         if finish.status == "completed":
             kind, data = "completed", finish.result or b"null"
         else:
@@ -366,27 +370,42 @@ class SqliteStore(Reader):
         return RunExists(start.id, "it has other arguments")
 
     def _fork(self, fork: b.ForkRun) -> b.Started | PerdureError:
-        if not fork.replace and self._one(Q["existing_run"], (fork.id,)) is not None:
+        found = self._one(Q["existing_run"], (fork.id,))
+        if not fork.replace and found is not None:
             return RunExists(fork.id, "a fork needs an id of its own")
         if fork.replace:
+            if found is None or found[0] != fork.source:
+                return RunExists(fork.id, "it has been retried already")
             self._rename(fork.source, fork.id)
-        (run,) = self._one(Q["fork_run"], (fork.id, fork.at_ms, int(fork.replace), fork.source))
+        (run,) = self._one(Q["fork_run"], (fork.id, fork.at_ms, int(fork.replace), fork.source, *(fork.parent or (None, None))))
         self._db.execute(Q["copy_chunks"], (run, fork.source))
-        self._db.execute(Q["fork_events"], (run, fork.source, fork.before_seq))
+        self._db.execute(Q["fork_events"], (run, fork.source, fork.before_seq, _json.encode(fork.left_out).decode()))
         self._db.execute(Q["fork_stream"], (run, fork.source, fork.before_seq))
         if fork.args is not None:
             self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
-        if fork.edit_step is not None:
-            self._db.execute(Q["edit_event"], (self._payload(run, fork.edit_args, True), run, fork.edit_step))
+        for seq, data in fork.edits:
+            self._db.execute(Q["edit_event"], (self._payload(run, data, True), run, seq))
         if self._sealed:
             self._added.add_run(self._db, run)
         self._append(run, fork.extra)
         if fork.replace:
-            self._hand_on(run, fork.source, "hand_on_left")
+            self._hand_on_retried(fork, run)
         (tags,) = self._one(Q["run_tags"], (run,))
         if tags:
             self._store_tags(run, msgspec.json.decode(tags))
         return b.Started(run, fork.id, True)
+
+    def _adopt_child(self, adopt: b.AdoptChild) -> bool:
+        return self._one(Q["adopt_child"], (adopt.parent, adopt.child)) is not None
+
+    def _hand_on_retried(self, fork: b.ForkRun, run: int) -> None:
+        """What the run had received behind the cut comes first, then what nobody has read."""
+        self._db.execute(Q["fork_heartbeats"], (run, fork.source, fork.before_seq))
+        for row in fork.returned:
+            data = row.data if row.data is None or isinstance(row.data, bytes) else row.data.read()
+            text = None if data is None else data.decode()
+            self._db.execute(Q["insert_inbox"], (run, row.kind, row.name, row.ref, text, row.at_ms))
+        self._hand_on(run, fork.source, "hand_on_left")
 
     # --- messages and people's words --------------------------------------------------------------
 

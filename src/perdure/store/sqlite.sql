@@ -125,11 +125,11 @@ RETURNING parent, parent_seq, id;
 
 -- name: hand_on_inbox
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL ORDER BY id;
+SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL AND ref IS NULL ORDER BY id;
 
 -- name: hand_on_left
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken = 0 AND kind <> 'cancel' ORDER BY id;
+SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken = 0 AND kind = 'message' ORDER BY id;
 
 -- name: join_chain
 UPDATE run SET (chain, generation) = (SELECT coalesce(p.chain, p.run), CAST(substr(p.id, instr(p.id, '~') + 1) AS INTEGER)
@@ -153,22 +153,28 @@ WHERE run = ?2;
 -- name: open_children
 SELECT id FROM run WHERE parent = ? AND status NOT IN ('completed', 'failed', 'cancelled');
 
+-- name: adopt_child
+UPDATE run SET parent = ?, parent_seq = NULL WHERE run = ? AND status NOT IN ('completed', 'failed', 'cancelled') RETURNING 1;
+
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
                  durability, created_ms, started_ms)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
-       CASE ?3 WHEN 1 THEN parent END, CASE ?3 WHEN 1 THEN parent_seq END, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
+       coalesce(?5, CASE ?3 WHEN 1 THEN parent END), ?6, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
        CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, ?2, ?2
 FROM run WHERE run = ?4
 RETURNING run;
 
 -- name: fork_events
 INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited)
-SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 ORDER BY key;
+SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 AND seq NOT IN (SELECT value FROM json_each(?4)) ORDER BY key;
 
 -- name: fork_stream
 INSERT INTO stream (run, name, seq, attempt, data, at_ms)
 SELECT ?1, name, seq, attempt, data, at_ms FROM stream WHERE run = ?2 AND seq < ?3 ORDER BY id;
+
+-- name: fork_heartbeats
+INSERT INTO heartbeat (run, seq, attempt, data, at_ms) SELECT ?1, seq, attempt, data, at_ms FROM heartbeat WHERE run = ?2 AND seq < ?3;
 
 -- name: edit_event
 UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;

@@ -1,0 +1,117 @@
+"""What ended a run, and how much of its history the present code still follows: found by replay.
+
+Rules: nothing here writes or executes a step; the code runs as in any replay, in a plain callback; an input is a cause if
+the exception that ended the run is the one that it brought, or has that as its cause, its context or its member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from perdure.core import events as ev
+from perdure.core.events import Command, Event
+from perdure.core.replay import Kernel
+
+
+class _Cancel(str):
+    """The message of a cancellation: says which row asked for it."""
+
+    __slots__ = ("seq",)
+    seq: int
+
+
+class TracingKernel(Kernel):
+    """A kernel for one replay, which remembers what each input brought and what the workflow raised in the end."""
+
+    good = 1
+    """All rows before this one have been replayed."""
+    error: BaseException | None = None
+
+    def __init__(self, *made_of: Any) -> None:
+        super().__init__(*made_of)
+        self._brought: dict[int, tuple[Any, int]] = {}  # by its address: the thing itself, and the row that brought it
+
+    def feed(self, event: Event) -> list[Command]:
+        self.good = event.seq
+        commands = super().feed(event)
+        self.good = event.seq + 1
+        return commands
+
+    def _match(self, row: Event, command: Command | None) -> None:
+        self.good = row.seq
+        super()._match(row, command)
+        self.good = row.seq + 1
+
+    def _deliver(self, event: Event) -> None:
+        future, timer = self._futures.get(event.ref or 0), self.timers.get(event.ref or 0)
+        if event.kind == ev.CANCEL and self._task is not None:
+            message = _Cancel()
+            message.seq = event.seq
+            self._task.cancel(message)
+            return
+        super()._deliver(event)
+        if event.kind == ev.FAILED and future is not None:
+            self._note(future.exception(), event.seq)
+        elif event.kind == ev.FIRED and timer is not None:
+            self._note(timer, event.seq)  # what `asyncio.wait_for` holds
+            self._note(getattr(timer._callback, "__self__", None), event.seq)  # an `asyncio.Timeout`
+
+    def _note(self, thing: Any, seq: int) -> None:
+        if thing is not None:
+            self._brought[id(thing)] = thing, seq
+
+    def _outcome(self, task: Any) -> ev.Outcome:
+        try:
+            self.error = task.exception()
+        except asyncio.CancelledError as error:
+            self.error = error
+        return super()._outcome(task)
+
+    def causes(self) -> set[int]:
+        """The rows of the inputs that brought the error that ended the run, or what that grew out of."""
+        return {seq for error in _chain(self.error) for seq in self._of(error)}
+
+    def _of(self, error: BaseException) -> Iterator[int]:
+        yield from self._row_of(error)
+        if isinstance(error, TimeoutError):
+            frames = error.__traceback__
+            while frames is not None:
+                if str(frames.tb_frame.f_globals.get("__name__")).startswith("asyncio."):
+                    for thing in frames.tb_frame.f_locals.values():
+                        yield from self._row_of(thing)
+                frames = frames.tb_next
+        elif isinstance(error, asyncio.CancelledError) and error.args and isinstance(error.args[0], _Cancel):
+            yield error.args[0].seq
+
+    def _row_of(self, thing: Any) -> Iterator[int]:
+        if id(thing) in self._brought:
+            yield self._brought[id(thing)][1]
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An error and all that it grew out of."""
+    found: dict[int, BaseException] = {}
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in found:
+            continue
+        found[id(one)] = one
+        todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+    return list(found.values())
+
+
+def followed(kernel: TracingKernel, rows: Sequence[Event]) -> int:
+    """The number of the first row that the code does not follow; one behind the last where it follows them all."""
+    try:
+        kernel.replay(rows)
+    except Exception:
+        end = kernel.good
+    else:
+        end = rows[-1].seq + 1 if rows else 1
+    numbers = {row.seq for row in rows if row.kind == ev.ATTEMPT}
+    while end in numbers:
+        end += 1
+    return end

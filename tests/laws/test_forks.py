@@ -1,0 +1,28 @@
+"""The laws of retry and fork over random programs and the corpus. A failure names its seed.
+
+Rules: the longer form is `python -m perdure.testing --only forks`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.testing import forks
+from perdure.testing.corpus import CASES, Case
+
+SEEDS = {"retries": 40, "retries with crashes": 12, "retries by a client": 12, "forks of trees": 12, "forks of programs": 20}
+
+
+@pytest.mark.parametrize("law", SEEDS)
+def test_every_law_of_retry_and_fork_holds_for_random_programs(law: str) -> None:
+    assert set(SEEDS) == set(forks.LAWS)
+    for seed in range(SEEDS[law]):
+        try:
+            forks.LAWS[law](seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_every_workflow_of_the_corpus_can_be_forked_at_every_row(case: Case) -> None:
+    assert forks.forks_of_case(case, seed=3) > 1
