@@ -27,10 +27,13 @@ class RunNotFound(PerdureError, LookupError):
 
 
 class RunExists(PerdureError):
-    """The id is taken by a run of another workflow or with other arguments."""
+    """The id is taken by a run of another workflow or with other arguments.
 
-    def __init__(self, run_id: str, difference: str) -> None:
-        self.run_id, self.difference = run_id, difference
+    `run` is the key of that run, `compare` has those of runs under the id whose arguments may be equal, though written differently.
+    """
+
+    def __init__(self, run_id: str, difference: str, run: int = 0, compare: tuple[int, ...] = ()) -> None:
+        self.run_id, self.difference, self.run, self.compare = run_id, difference, run, compare
         super().__init__(
             f"Run {run_id!r} exists already, and {difference}. Choose another id, "
             "or start it with the same workflow and arguments to get the existing run."

@@ -17,6 +17,7 @@ from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.errors import PerdureError, RunExists
 from perdure.runtime import retrying
+from perdure.runtime.existing import found_again
 from perdure.runtime.naming import message_key, run_id
 from perdure.store import base as b
 
@@ -99,6 +100,9 @@ def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
 
 def answer(active: ActiveRun, command: Command, result: Any) -> None:
     """Tell the workflow what became of its send, its spawn or its child's start."""
+    if isinstance(result, RunExists) and command.call is not None:
+        args = bytes(_words(command.data or b"{}")["args"])
+        result = found_again(active.host.store, command.call.definition, args, result)
     match command.kind, result:
         case ((ev.ABANDON | ev.EMIT), _):
             pass  # a child that ended first needs no cancelling

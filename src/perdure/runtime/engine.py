@@ -236,8 +236,9 @@ class Engine:
     ) -> Run[T]:  # fmt: skip
         """Start a run and come back when that is on disk.
 
-        With an `id` that exists, the existing run is returned when workflow and arguments are the same; `RunExists`
-        is raised when they differ. `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again;
+        With an `id` that exists, the existing run is returned when workflow and arguments are equal, however they are
+        written (a default left out, by name, `1` or `1.0`); `RunExists` is raised when they differ.
+        `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again;
         `durability` is this run's own. With "replica" it comes back when the start is in the replica, or raises
         `ReplicaUnavailable` after `replica_timeout`: the run is on this disk then, and the same start finds it.
         """
@@ -271,7 +272,7 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(tags, "the tags")
-        started = await runner.start(start, now_ms)
+        started = await runner.start(start, definition, now_ms)
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Any) -> T:

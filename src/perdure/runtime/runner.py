@@ -21,11 +21,12 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import PerdureError, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew, WriteRefused
+from perdure.errors import PerdureError, RunExists, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew, WriteRefused
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
+from perdure.runtime.existing import found_again
 from perdure.runtime.gate import Gate
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
@@ -210,7 +211,7 @@ class Runner:
         active = self.active.get(run)
         return active is not None and not active.gone
 
-    async def start(self, start: b.StartRun, now_ms: int) -> b.Started:
+    async def start(self, start: b.StartRun, definition: Workflow[..., Any], now_ms: int) -> b.Started:
         """Write a new run; if it is ours to execute, its first turn is written with it and its steps begin after that commit."""
         start = self.new_run(start, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -226,6 +227,8 @@ class Runner:
         else:
             self.writer.touch(_Fresh(self, start, told))
         result: b.Started | PerdureError = await future
+        if isinstance(result, RunExists):
+            result = found_again(self.store, definition, start.args, result)
         if isinstance(result, PerdureError):
             raise result
         return result

@@ -363,11 +363,13 @@ class SqliteStore(Reader):
         if _is_start_of(start, workflow, args):
             return b.Started(run, start.id, False)
         first = self._one(Q["first_generation"], (f"{start.id}~1",))
-        if first is not None and _is_start_of(start, *first):
+        if first is not None and _is_start_of(start, *first[:2]):
             return b.Started(run, start.id, False)  # it has gone on as another call since; who starts again can't know
+        runs = [run] if workflow == start.workflow else []
+        runs += [first[2]] if first is not None and first[0] == start.workflow else []
         if workflow != start.workflow:
-            return RunExists(start.id, f"it is a run of workflow {workflow!r}, not {start.workflow!r}")
-        return RunExists(start.id, "it has other arguments")
+            return RunExists(start.id, f"it is a run of workflow {workflow!r}, not {start.workflow!r}", run, tuple(runs))
+        return RunExists(start.id, "it has other arguments", run, tuple(runs))
 
     def _fork(self, fork: b.ForkRun) -> b.Started | PerdureError:
         found = self._one(Q["existing_run"], (fork.id,))

@@ -47,7 +47,7 @@ INSERT INTO chunk (run, n, digest, body) SELECT ?, n, digest, body FROM chunk WH
 SELECT run, workflow, args FROM run WHERE id = ?;
 
 -- name: first_generation
-SELECT workflow, args FROM run WHERE id = ? AND successor IS NOT NULL;
+SELECT workflow, args, run FROM run WHERE id = ?;
 
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms,
