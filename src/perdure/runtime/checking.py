@@ -27,7 +27,7 @@ from perdure.store.reading import Reader
 K = TypeVar("K", bound=Kernel)
 Verdict = Literal["ok", "would_block", "stays_blocked", "would_fail", "does_not_fit", "unknown_workflow"]
 
-CODE_REASONS = frozenset({"nondeterminism", "code"})
+CODE_REASONS = frozenset({"nondeterminism", "code", "store"})
 """Why runs are blocked that go on by themselves as soon as the code fits again."""
 
 

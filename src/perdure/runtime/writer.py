@@ -10,6 +10,7 @@ while one run hands in its changes, cost that run only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.runtime import eager
-from perdure.store.base import Spoiled, Store, Transact, Write, worth_copying
+from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write, worth_copying
 
 log = logging.getLogger("perdure")
 
@@ -205,7 +206,10 @@ class Writer:
         if len(writes) == 1:
             cause = spoiled.__cause__
             log.error("a write could not be applied: %r", cause, exc_info=cause)
-            return [WriteRefused(f"{type(cause).__name__}: {cause}")], None
+            refused = WriteRefused(f"{type(cause).__name__}: {cause}")
+            if isinstance(writes[0], Grow | Turn):
+                self._fence(writes[0], refused, patient)
+            return [refused], None
         place, results = spoiled.index, []
         parts = (writes[: len(writes) // 2], writes[len(writes) // 2 :]) if place is None else (
             writes[:place], writes[place : place + 1], writes[place + 1 :])  # fmt: skip
@@ -215,6 +219,13 @@ class Writer:
             if refusal is not None:
                 return results, refusal
         return results, None
+
+    def _fence(self, write: Grow | Turn, refused: WriteRefused, patient: bool) -> None:
+        """Take the run away from its owner: rows that are queued behind those that are refused would leave a hole."""
+        park = Park("blocked", blocked_by="store", reason=f"its history could not be written: {refused}", release=True)
+        at_ms = write.at_ms if isinstance(write, Turn) else write.rows[-1].at_ms
+        with contextlib.suppress(StoreError, Spoiled):  # the run tries it again
+            self._store.write([Turn(write.run, write.owner, [], at_ms, park=park)], patient)
 
     def _thread_done(self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]) -> None:
         self._busy = False

@@ -239,7 +239,7 @@ SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats FROM worker WHERE 
 
 -- name: wake_blocked
 UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
-WHERE status = 'blocked' AND blocked_by IN ('nondeterminism', 'code') AND workflow IN (SELECT value FROM json_each(?2));
+WHERE status = 'blocked' AND blocked_by IN ('nondeterminism', 'code', 'store') AND workflow IN (SELECT value FROM json_each(?2));
 
 -- name: due_at_once
 UPDATE run SET due_ms = ?1
