@@ -66,7 +66,7 @@ class RunFailed(PerdureError):
         self.run_id, self.error = run_id, error
         super().__init__(
             f"Run {run_id!r} failed: {error.rstrip('.')}. "
-            f"`perdure show {run_id}` tells where; `perdure retry {run_id}` goes on from the failed step."
+            f"`perdure show {run_id}` tells where; `perdure retry {run_id}` does again what failed, and keeps the rest."
         )
 
 

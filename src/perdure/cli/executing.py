@@ -295,7 +295,7 @@ def _what_next(info: RunInfo, request: Request) -> str:
     option = request.store_option
     lines = [(f"perdure show {info.id}{option}", "what it did, step by step")]
     if info.status == "failed":
-        lines.append((f"perdure retry {info.id}{option}", "go on from the failed step, when its cause is gone"))
+        lines.append((f"perdure retry {info.id}{option}", "do again what failed, when its cause is gone"))
     if info.status != "blocked":
         lines.append((request.command("--again"), "start another run"))
     width = max(len(command) for command, _ in lines)

@@ -13,11 +13,14 @@ from perdure.cli.common import run_argument, say, store_option, strict_json, wit
 from perdure.runtime.engine import Engine
 
 
-@click.command(short_help="Let a failed run go on from the step that failed.")
+@click.command(short_help="Let a failed run go on without what ended it.")
 @run_argument
 @store_option
 def retry(run_id: str, store: str) -> None:
-    """Let a failed or blocked run go on from where it stopped, when the cause is gone. What had completed is kept.
+    """Let a run go on when the cause is gone: a blocked one from where it stopped, a failed or cancelled one as if what ended
+    it (a failed step or child, a timeout, a cancel) had not happened. That is done again; what had completed is kept.
+
+    A child that failed is retried under its own id. The old run is kept as ID~1.
 
     \b
     Example:
@@ -29,7 +32,7 @@ def retry(run_id: str, store: str) -> None:
         return found
 
     found = with_run(store, run_id, act)
-    say(f"{found} goes on from where it failed, as soon as a worker, or `perdure run FILE --id {found}`, executes it.")
+    say(f"{found} goes on without what ended it, as soon as a worker, or `perdure run FILE --id {found}`, executes it.")
 
 
 @click.command(short_help="Say how a step ended whose outcome nobody knows.")
@@ -79,9 +82,9 @@ def resolve(run_id: str, result: tuple[Any] | None, error: str | None, again: bo
 @click.option("--id", "new_id", metavar="NEW", help="The new run's id. Default: made from the old one.")
 @store_option
 def fork(run_id: str, seq: int, result: tuple[Any] | None, args: tuple[Any] | None, new_id: str | None, store: str) -> None:
-    """Start a new run that shares the history of another before row SEQ. The old run stays as it is.
+    """Start a new run that shares the history of another and does again what row SEQ asked for. The old run stays as it is.
 
-    `perdure show ID` has the numbers of the rows. Without --result and --args, what SEQ asked for is done again.
+    `perdure show ID` has the numbers of the rows. Rows before the answer to SEQ are kept; with --result the answer is given.
 
     \b
     Examples:
