@@ -44,12 +44,15 @@ def head_of(path: Path) -> Head:
 
 
 class Chain:
-    """The files that Litestream makes from one WAL, in its folder on this disk."""
+    """The files that Litestream makes from one WAL, in its folder on this disk. Those up to `after` were looked at before."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, after: int = 0) -> None:
         self._folder = folder / "ltx" / "0"
-        self._txid, self._begun_after = 0, 0
-        self._last: Head | None = None
+        self._txid, self._begun_after = after, 0
+        self._last = head_of(self._file(after)) if after else None
+
+    def _file(self, txid: int) -> Path:
+        return self._folder / f"{txid:016x}-{txid:016x}.ltx"
 
     def litestream_begins(self) -> None:
         """A new process goes on from what the last one has left; while none ran, somebody may have begun the WAL anew."""
@@ -65,7 +68,7 @@ class Chain:
         while self._txid < txid:
             next_txid = self._txid + 1
             try:
-                head = head_of(self._folder / f"{next_txid:016x}-{next_txid:016x}.ltx")
+                head = head_of(self._file(next_txid))
             except (OSError, struct.error) as error:
                 return f"transaction {next_txid} can't be read on this disk ({error})"
             may_restart = next_txid != self._begun_after + 1

@@ -106,9 +106,12 @@ def _link(path: str, to: str) -> bool:
     return True
 
 
-def identity(path: str | os.PathLike[str]) -> connection.Identity:
-    """Which file a path names at this moment."""
-    found = os.stat(path)
+def identity(path: str | os.PathLike[str]) -> connection.Identity | None:
+    """Which file a path names at this moment, if any."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 

@@ -39,7 +39,8 @@ T = TypeVar("T")
 
 class LeaseRow(msgspec.Struct, frozen=True):
     """The object. `base` is the epoch that a restore begins from, `rows` and `txid` what it has at least, `begun_ms` when each epoch
-    that is still there became the base, `notes` are for people. With `deleted` the row stands where the object was missing: `holder` is
+    that is still there became the base, `notes` are for people, `ended` is what the last holder, if it ended in order, has left for the
+    next one on its disk. With `deleted` the row stands where the object was missing: `holder` is
     no engine then, and the last holder may not know yet.
     """
 
@@ -57,6 +58,7 @@ class LeaseRow(msgspec.Struct, frozen=True):
     begun_ms: dict[int, int] = {}
     notes: dict[str, Any] = {}
     deleted: bool = False
+    ended: str | None = None
     format: int = 1
 
     @property
@@ -152,7 +154,7 @@ class Lease:
         self._trouble = False
         self._on_back: Callable[[], None] | None = None
         self._error: ReplicaLeaseLost | None = None
-        self.row = LeaseRow()
+        self.row, self.handed = LeaseRow(), cast("str | None", None)
         self.lost: asyncio.Future[ReplicaLeaseLost] = self._main.create_future()
 
     async def look(self) -> LeaseRow | None:
@@ -237,10 +239,10 @@ class Lease:
         return found is not None and found.data == self._id.encode()
 
     def _ours(self, row: LeaseRow, epoch: int, store_id: str | None) -> LeaseRow:
-        pid = os.getpid()
+        pid, self.handed = os.getpid(), row.ended
         return msgspec.structs.replace(
             row, epoch=epoch, holder=self._id, host=identity.host(), pid=pid, born=identity.born(pid), ttl_ms=self._ttl_ms,
-            beats=row.beats + 1, store_id=store_id or row.store_id, deleted=False, format=1,
+            beats=row.beats + 1, store_id=store_id or row.store_id, deleted=False, ended=None, format=1,
         )  # fmt: skip
 
     def _holds(self, row: LeaseRow, tag: str | None, sent_ms: int) -> LeaseRow:
@@ -262,7 +264,7 @@ class Lease:
         """
         row = msgspec.structs.replace(
             await self._by_epochs(known), holder=uuid.uuid4().hex, host="", pid=0, born="", ttl_ms=max(self._ttl_ms, known.ttl_ms),
-            deleted=True,
+            deleted=True, ended=None,
         )  # fmt: skip
         written = await self._write(row, None)
         if written is None:
@@ -407,14 +409,14 @@ class Lease:
         """Begin a new epoch of our own."""
         await self.renew(epoch=await self._claim_after(self.row.epoch))
 
-    async def release(self) -> None:
-        """Let others have it at once."""
+    async def release(self, ended: str | None = None) -> None:
+        """Let others have it at once; `ended` is for the next holder alone, as `handed`."""
         if self._thread is not None:
             await self._thread.call(self._loop.stop())
         self._hold.released = True  # from before the write: others may have it before we hear that it was done
         try:
             if self.row.holder == self._id and not self._hold.lost:
-                await self.renew(holder=None)
+                await self.renew(holder=None, ended=ended)
         finally:
             self._hold.lost = True
             self._end_thread()

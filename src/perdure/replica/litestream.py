@@ -62,15 +62,15 @@ class Litestream:
     """One Litestream process for one file. `state` is starting, replicating, behind, failing or stopped; `reason` says why.
 
     `refusals` counts the syncs since the last good one that it has answered with an error; `broken` says why what it copies can't be
-    restored, if so: then only a new epoch helps.
+    restored, if so: then only a new epoch helps. With `after` it goes on from the local state that another engine has left.
     """
 
-    def __init__(self, path: str, address: Address, side: Path, name: str) -> None:
+    def __init__(self, path: str, address: Address, side: Path, name: str, after: int = 0) -> None:
         self._path, self._address, self._side, self._program = os.path.abspath(path), address, side, name
         self.state, self.reason = "stopped", ""
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.restarts = self.refusals = 0
-        self.broken = ""
+        self.broken, self.ended_by_itself = "", False
         self.pid: int | None = None
         self._folder, self._last_words = "", ""
         self._listening = asyncio.Event()
@@ -79,15 +79,17 @@ class Litestream:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-replica")
         self._control: _OverSocket | None = None
         self._copied = False  # whether there is a whole copy already
-        self._chain = Chain(side / "litestream")
+        self._chain = Chain(side / "litestream", after)
+        self._after = after
         self._probes, self._misses, self._born_s = Loop("litestream", self._probe), 0, 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin anew, with a snapshot of the whole file, and come back when it listens. Raises `ReplicaUnavailable`."""
+        """Begin anew, with a snapshot of the whole file, or go on after `after`; come back when it listens. Raises `ReplicaUnavailable`."""
         await in_thread(self._end_leftover)
-        shutil.rmtree(self._side / "litestream", ignore_errors=True)
+        if not self._after:
+            shutil.rmtree(self._side / "litestream", ignore_errors=True)
         self._say("starting", "")
         self._task = asyncio.get_running_loop().create_task(self._keep_running(), name="perdure-litestream")
         self._probes.start()
@@ -138,6 +140,7 @@ class Litestream:
                 self.kill()
                 self._task.cancel()  # it may be in its pause before another start
                 await asyncio.wait([self._task])
+            self.ended_by_itself = not late
         self._say("stopped", "")
         self._thread.submit(self._hang_up)
         self._thread.shutdown(wait=False)

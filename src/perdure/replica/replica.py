@@ -1,8 +1,8 @@
 """One store's replica as the engine uses it: the lease, the file, Litestream and the barrier in the right order.
 
 Rules: nothing is written before the lease is held; a local file is used only if it has all that the replica has, else it is set
-aside; every holding writes below an epoch of its own, and a restore begins from the epoch that the lease names, which is ours only
-after a first whole copy is there; nothing is confirmed before that.
+aside; every holding writes below an epoch of its own, unless it continues the copy of an engine that ended in order on this disk; a
+restore begins from the epoch that the lease names, which is ours only after a first whole copy is there; nothing is confirmed before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 
 from perdure.errors import PerdureError, ReplicaFull, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreCorrupt, StoreError
-from perdure.replica import bucket, copies, program, sockets, tempdirs
+from perdure.replica import bucket, copies, handover, program, sockets, tempdirs
 from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
@@ -42,6 +42,7 @@ LAST_SYNC_S_MAX = 5.0
 FIRST_COPY_S_MIN = 30.0
 SWEEP_S = 3_600.0
 RETENTION_MS = 7 * 24 * 3_600_000
+CONTINUE_S_MAX = 10.0
 WARN_SHARE, ANEW_SHARE, ANEW_EVERY_S = 0.5, 0.75, 600.0
 
 OnWait = Callable[[LeaseRow, float], None]
@@ -80,6 +81,8 @@ class Replica:
         self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
         self._looks, self._local_bytes, self._lag_bytes, self._rows, self._txid = 0, 0, 0, 0, 0
         self._based, self._anew_s = False, -ANEW_EVERY_S
+        self._folder = 0  # the epoch that our copy lies below
+        self._left, self._last_seal = cast("handover.Left | None", None), cast("sealing.Seal | None", None)
         self._drill_due = False  # the start has just restored or compared
         self._moving = asyncio.Lock()  # a drill and a new epoch must not meet
         self.drill: dict[str, Any] | None = None
@@ -114,7 +117,11 @@ class Replica:
             local = self._local_seal()  # another engine may have worked on this file while we waited
             self._check_same(row, local)
             self.store_id = row.store_id or (local.store_id if local else None)
-            if row.base is not None:
+            self._left = handover.found(self._side, self.path, local, self.lease.handed if self._fencing else None)
+            if self._left is not None and self._left.folder == row.base:
+                self._tell(f"the last engine ended in order on this disk; going on with {self.path}")
+            elif row.base is not None:
+                self._left = None
                 await self._bring_file(row)
             if self.lease.lost.done():
                 raise self.lease.lost.result()
@@ -212,17 +219,20 @@ class Replica:
     # --- with the store -----------------------------------------------------------------------------
 
     async def begin(self, store: SqliteStore, commits: Callable[[], int | None], durability: str) -> None:
-        """Copy the whole file below our epoch; from then on this is the place that a restore begins from, and others may ask."""
+        """Copy the whole file below our epoch, or continue a copy that has it; from then on others may ask what is confirmed."""
         self._store = store
         self.store_id = self.store_id or uuid.uuid4().hex
+        left, self._left = self._left, None
+        continues = left is not None and handover.can_continue(left, self._side, self.path)
         store.seal(self.store_id, str(self.address), self.lease.row.epoch)
-        await in_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
         self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
         self._begun = True
         self.lease.lost.add_done_callback(self._stop_at_once)
         copying = Loop("replica-copying", self._tell_copying)
         try:
-            await self._start_litestream()
+            if left is None or not continues or not await self._continue(left):
+                await asyncio.to_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
+                await self._start_litestream()
             copying.start()
             async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
                 await self._barrier.wait()
@@ -240,13 +250,33 @@ class Replica:
         self.on_progress(f"Copying {self.path}, {os.path.getsize(self.path):,} bytes, to {self.address}")
         return WATCH_S
 
-    async def _start_litestream(self) -> None:
-        self._based, self._txid = False, 0
-        self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch
-        place = self.address.child(folder_of(self.lease.row.epoch))
-        litestream = Litestream(self.path, place, self._side, self._program)
+    async def _continue(self, left: handover.Left) -> bool:
+        """Let Litestream go on where that of the last engine has ended; False where it can't, and none runs then."""
+        try:
+            async with asyncio.timeout(CONTINUE_S_MAX):
+                await self._start_litestream(left)
+                await self.sync()
+        except (TimeoutError, OSError, PerdureError) as error:
+            log.warning("the copy that the last engine has left can't be continued, so a new one is made: %s", error)
+            old, self._litestream = self._litestream, None
+            if old is not None:
+                await old.stop(at_once=True)
+            return False
+        return True
+
+    async def _start_litestream(self, left: handover.Left | None = None) -> None:
+        if left is None:
+            self._folder, self._based, self._txid = self.lease.row.epoch, False, 0
+            self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch
+        else:
+            self._folder, self._based, self._txid, self._rows = left.folder, True, left.txid, left.rows
+        litestream = Litestream(self.path, self._place, self._side, self._program, self._txid)
         await litestream.start()
         self._litestream = litestream
+
+    @property
+    def _place(self) -> Address:
+        return self.address.child(folder_of(self._folder))
 
     def _stop_at_once(self, lost: asyncio.Future[ReplicaLeaseLost]) -> None:
         """Somebody else goes on: nothing is confirmed any more, and nothing more is copied to where nobody looks."""
@@ -288,7 +318,7 @@ class Replica:
                     await self._barrier.round()  # also for what others have written
                 if seal is not None:
                     self._copied(seal)
-                through = True
+                through, self._last_seal = True, seal
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
                 lag_s = self._barrier.lag_s(self._others_s)
@@ -307,9 +337,16 @@ class Replica:
         try:
             if self._begun:
                 self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
-            await self.lease.release()
+            await self.lease.release(self._leave())
         except PerdureError as error:
             log.warning("the lease could not be released and will run out: %s", error)
+
+    def _leave(self) -> str | None:
+        """A token for the next engine on this disk, where all is copied and nothing of ours can write any more."""
+        ended = self._litestream is not None and self._litestream.ended_by_itself
+        if self._last_seal is None or not ended or not self._fencing or self._store.file != copies.identity(self.path):
+            return None
+        return handover.leave(self._side, self.path, self._last_seal, self._folder, self._txid)
 
     # --- the barrier --------------------------------------------------------------------------------
 
@@ -447,7 +484,7 @@ class Replica:
         began_s = time.monotonic()
         rows = self._rows_now()
         await self._barrier.wait()
-        place = self.address.child(folder_of(self.lease.row.epoch))
+        place = self._place
         found: dict[str, Any] = {"at_ms": time.time_ns() // 1_000_000, "ok": False}
         try:
             with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
