@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.replica.support import engine_of, long_text, nothing_seen, two_effects
+from tests.replica.support import engine_of, gone, long_text, nothing_seen, two_effects
 from tests.runtime.support import awaited
 
 import perdure
@@ -41,6 +41,7 @@ async def test_a_moment_is_looked_for_in_the_epoch_of_then(tmp_path: Path) -> No
         async with engine_of(store, str(address)) as engine:
             await engine.run(two_effects(name), id=name)
         moments.append(dt.datetime.now(dt.UTC))
+        gone(store)  # on the same disk the next one would continue the epoch
     await archive.restore(address, tmp_path / "then.db", at=moments[1])
     assert runs_of(tmp_path / "then.db") == {"a", "b"}
 

@@ -30,6 +30,7 @@ import perdure
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
 from perdure.errors import LeaseHeld, ReplicaNeeded, StoreReplaced
 from perdure.replica import copies
+from perdure.store import sealing
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer
 
@@ -177,6 +178,7 @@ async def test_what_the_lease_says_of_a_new_epoch_is_true_from_its_first_moment(
     async with engine_of(tmp_path / "a.db", address) as engine:
         for n in range(20):
             await engine.run(two_effects(f"r{n}"))
+    gone(tmp_path / "a.db")
     async with engine_of(tmp_path / "a.db", address) as engine:
         replica = engine.replica
         assert replica is not None
@@ -288,6 +290,34 @@ async def test_a_store_that_was_used_without_a_replica_gets_one(tmp_path: Path, 
     gone(store)
     async with engine_of(store, address) as engine:
         assert await (await engine.get("a")).result() == "a-1a-2"
+
+
+@awaited
+async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be millions of rows: who waits for the loop meanwhile, as the lease does, is served."""
+    store = tmp_path / "a.db"
+    async with Engine(store, workflows=[two_effects]) as plain:
+        await plain.run(two_effects("a"), id="a")
+    heard, digest = threading.Event(), sealing.digest
+
+    def on_progress(text: str) -> None:
+        if text == f"Reading the history of {store} for its first copy: 1 rows":
+            heard.set()
+
+    def waits_for_the_loop(*row: Any) -> int:
+        assert heard.wait(10), "the loop stood still"
+        return digest(*row)
+
+    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.01)
+    monkeypatch.setattr(sealing, "digest", waits_for_the_loop)
+    engine = engine_of(store, f"file://{tmp_path}/bucket")
+    assert engine.replica is not None
+    engine.replica.on_progress = on_progress
+    async with engine:
+        assert heard.is_set()
+        await engine.replica.verify()
 
 
 @awaited

@@ -45,6 +45,11 @@ def total(rows: Iterable[tuple[Any, ...]]) -> tuple[int, int]:
     return count, sums
 
 
+def added(digest: int, more: int) -> int:
+    """The sum of two digests."""
+    return (digest + more) & _MASK
+
+
 def read(db: apsw.Connection) -> Seal | None:
     """The seal of a file, if it is replicated; files before schema version 2 are not."""
     if not db.execute(Q["has_seal"]).fetchone():
@@ -80,7 +85,7 @@ class Additions:
 
 
 def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:
-    """Seal a file, or say under which epoch and where a sealed one goes on."""
+    """Seal a small file, or say under which epoch and where a sealed one goes on. A large one gets its `FirstSeal` before."""
     db.execute("BEGIN IMMEDIATE")
     try:
         known = read(db)

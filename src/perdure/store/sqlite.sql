@@ -377,5 +377,12 @@ DELETE FROM replica;
 -- name: history_of_all
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event;
 
+-- name: newest_run
+SELECT max(run) FROM run;
+
+-- name: open_ends
+SELECT coalesce((SELECT max(e.key) FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), r.run << 24)
+FROM run AS r INDEXED BY run_open WHERE r.status <> 'completed' AND r.status NOT IN ('failed', 'cancelled');
+
 -- name: history_of_run
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key BETWEEN ? AND ?;
