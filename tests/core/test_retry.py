@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from perdure import DefinitionError, Retry
@@ -28,7 +32,33 @@ def test_what_is_tried_again() -> None:
     assert not retry.again(1, FileNotFoundError())
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"delay": -1}, {"factor": 0.5}, {"max_delay": -1}])
-def test_a_policy_that_can_not_work_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(DefinitionError):
-        Retry(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempts": 0}, {"attempts": -1}, {"attempts": True}, {"attempts": 2.0}, {"attempts": None}, {"attempts": "3"},
+        {"attempts": 10**5000}, {"delay": -1}, {"delay": math.nan}, {"delay": math.inf}, {"delay": None}, {"delay": "1"},
+        {"delay": True}, {"delay": 1e300}, {"delay": timedelta(seconds=1)}, {"factor": 0.5}, {"factor": math.nan}, {"factor": math.inf},
+        {"factor": 1e200}, {"factor": None}, {"max_delay": -1}, {"max_delay": math.nan}, {"max_delay": math.inf}, {"jitter": 0.5},
+        {"jitter": None}, {"on": None}, {"on": "ConnectionError"}, {"on": (ConnectionError, "KeyError")}, {"on": (int,)}, {"on": [None]},
+        {"on": ((KeyError,),)}, {"on": ConnectionError("not a class")}, {"never_on": None}, {"never_on": {"KeyError"}}, {"never_on": 3},
+    ],
+    ids=lambda wrong: f"{next(iter(wrong))}-{next(iter(wrong.values()))!r:.20}" if wrong != {"attempts": 10**5000} else "huge",
+)  # fmt: skip
+def test_a_policy_that_can_not_work_is_refused_where_it_is_given(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=f"Retry: {next(iter(wrong))} "):
+        Retry(**wrong)
+
+
+@pytest.mark.parametrize("given", [KeyError, (KeyError,), [KeyError], {KeyError}, frozenset({KeyError})])
+def test_one_class_and_any_collection_of_classes_will_do(given: Any) -> None:
+    retry = Retry(on=given, never_on=given)
+    assert retry == Retry(on=(KeyError,), never_on=(KeyError,))
+    assert not retry.again(1, KeyError())
+
+
+@pytest.mark.parametrize(
+    "retry", [Retry(attempts=2**53, delay=0, factor=1000), Retry(attempts=10**9, delay=1e8, factor=1000, max_delay=3e8)]
+)
+def test_the_largest_numbers_give_a_wait(retry: Retry) -> None:
+    for attempt in (1, 2, 65, 10**6, 2**53):
+        assert 0 <= retry.wait_ms(attempt, "key") <= 3e11

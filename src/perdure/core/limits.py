@@ -5,9 +5,9 @@ Rules: units end the names; a limit that is reached gives an error that names it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from perdure.errors import DefinitionError
+from perdure.core import numbers
 
 TURN_CALLBACKS_MAX = 1_000_000
 """Callbacks in one turn: workflow code that never waits for anything would otherwise hang the engine."""
@@ -34,7 +34,13 @@ NEVER_MS = 253_402_300_800_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one engine allows; see the field names for the units."""
+    """What one engine allows; see the field names for the units.
+
+    Each is a whole number of at least 1; `runs_parked_max` and `threads_hung_max` may be 0. Raises `DefinitionError` for others.
+
+    >>> Limits(threads_max=4).threads_max
+    4
+    """
 
     payload_bytes_max: int = 8 * 1024 * 1024
     history_rows_max: int = 50_000
@@ -43,10 +49,16 @@ class Limits:
     runs_parked_max: int = 500
     steps_max: int = 1_000
     threads_max: int = 16
+    threads_hung_max: int = 16
     batch_writes_max: int = 2_000
     crashes_max: int = 3
     replica_bytes_max: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
-        if not 1 <= self.history_rows_max <= HISTORY_ROWS_MAX:
-            raise DefinitionError(f"history_rows_max is {self.history_rows_max:,}; give 1 to {HISTORY_ROWS_MAX:,}.")
+        for field in fields(self):
+            low = 0 if field.name in _FROM_ZERO else 1
+            high = HISTORY_ROWS_MAX if field.name == "history_rows_max" else 2**53
+            numbers.count(getattr(self, field.name), f"Limits: {field.name}", low=low, high=high)
+
+
+_FROM_ZERO = frozenset({"runs_parked_max", "threads_hung_max"})

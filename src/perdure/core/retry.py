@@ -7,9 +7,17 @@ attempt of the same step always waits equally long.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, cast
 
+from perdure.core import numbers
 from perdure.errors import DefinitionError
+
+FACTOR_MAX = 1_000.0
+
+Classes = type[BaseException] | Collection[type[BaseException]]
+"""One exception class, or a tuple, list or set of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,10 @@ class Retry:
     `attempts` counts all tries, the first included; `delay` and `max_delay` are seconds; attempt *n*
     waits `delay * factor ** (n - 1)`, at most `max_delay`; `jitter` takes off up to half of that, so
     that many steps that failed together do not come back together. `on` and `never_on` are exception
-    classes; `never_on` wins.
+    classes, one or a tuple, list or set of them; `never_on` wins.
+
+    Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds up to
+    ten years, an `on` that holds something else than exception classes.
 
     >>> Retry(attempts=5, delay=0.5, jitter=False).wait_ms(2, "any key")
     1000
@@ -30,22 +41,23 @@ class Retry:
     factor: float = 2.0
     max_delay: float = 60.0
     jitter: bool = True
-    on: tuple[type[BaseException], ...] = (Exception,)
-    never_on: tuple[type[BaseException], ...] = ()
+    on: Classes = (Exception,)
+    never_on: Classes = ()
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise DefinitionError(f"Retry(attempts={self.attempts}): a step needs at least 1 attempt.")
-        if self.delay < 0 or self.max_delay < 0 or self.factor < 1:
-            raise DefinitionError("Retry: delay and max_delay are 0 or more seconds, and factor is 1 or more.")
-        for field in ("on", "never_on"):
-            value = getattr(self, field)
-            if isinstance(value, type):
-                object.__setattr__(self, field, (value,))
+        numbers.count(self.attempts, "Retry: attempts")
+        numbers.seconds(self.delay, "Retry: delay")
+        numbers.seconds(self.max_delay, "Retry: max_delay")
+        if not numbers.is_number(self.factor) or not 1 <= self.factor <= FACTOR_MAX:
+            raise DefinitionError(f"Retry: factor is a number from 1 to {FACTOR_MAX:,.0f}, not {numbers.shown(self.factor)}.")
+        numbers.flag(self.jitter, "Retry: jitter")
+        object.__setattr__(self, "on", _classes(self.on, "on"))
+        object.__setattr__(self, "never_on", _classes(self.never_on, "never_on"))
 
     def again(self, attempt: int, error: BaseException) -> bool:
         """Whether a next attempt follows after attempt number `attempt` ended with `error`."""
-        return attempt < self.attempts and isinstance(error, self.on) and not isinstance(error, self.never_on)
+        on, never_on = cast("tuple[type[BaseException], ...]", self.on), cast("tuple[type[BaseException], ...]", self.never_on)
+        return attempt < self.attempts and isinstance(error, on) and not isinstance(error, never_on)
 
     def wait_ms(self, attempt: int, key: str) -> int:
         """Milliseconds between the end of attempt number `attempt` and the start of the next one."""
@@ -54,6 +66,16 @@ class Retry:
             digest = hashlib.blake2b(f"{key}#{attempt}".encode(), digest_size=8).digest()
             wait *= 1 - int.from_bytes(digest, "big") / 2**65
         return round(wait * 1000)
+
+
+def _classes(given: Any, field: str) -> tuple[type[BaseException], ...]:
+    """Exception classes as `isinstance` takes them."""
+    found = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
+    if wrong := [item for item in found if not (isinstance(item, type) and issubclass(item, BaseException))]:
+        raise DefinitionError(
+            f"Retry: {field} is exception classes, such as {field}=(ConnectionError, TimeoutError), not {numbers.shown(wrong[0])}."
+        )
+    return found
 
 
 NO_RETRY = Retry(attempts=1)
