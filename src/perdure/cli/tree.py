@@ -211,7 +211,10 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
         case "attempt":
             if (word := _resolution(row)) is not None:
                 return word
-            which = f"attempt {row.attempt}: " if row.attempt else "attempt: "
+            if isinstance(row.data, dict) and row.data.get("began") is True:
+                return f"attempt {row.attempt} began"
+            at = f" at {words.clock(row.began_at)}" if row.began_at is not None else ""
+            which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
             took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
             return f"{which}{words.error_line(row.error or _payload(row))}{click.style(took, dim=True)}"
         case "abandon":

@@ -50,5 +50,8 @@ def _one(item: dict[str, Any]) -> str:
             return f"a timer until {words.clock(datetime.fromtimestamp(ms / 1000, UTC))}"
         case {"child": name}:
             return f"child {name}"
+        case {"step": name, "again_ms": ms}:
+            at = words.clock(datetime.fromtimestamp(ms / 1000, UTC))
+            return f"attempt {item['attempt']} of {item['attempts']} of {name} at {at}"
         case _:
             return ", ".join(f"{key} {thing}" for key, thing in item.items() if key != "seq")

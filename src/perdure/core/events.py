@@ -13,6 +13,7 @@ So the order of rows is the order of execution, and replay needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Protocol
 
 import msgspec
@@ -75,7 +76,7 @@ class Event(msgspec.Struct, gc=False):
 class Command(msgspec.Struct, gc=False):
     """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn.
 
-    Its first fields are those of an event, in the same order.
+    `context` has the context variables of the code that asked for a step. The first fields are those of an event, in the same order.
     """
 
     seq: int
@@ -88,6 +89,7 @@ class Command(msgspec.Struct, gc=False):
     edited: bool = False
     call: Any = None
     key: str | None = None
+    context: Context | None = None
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):

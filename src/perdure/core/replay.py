@@ -284,10 +284,12 @@ class Kernel:
         self._commands.append(command)
         return command
 
-    def _ask(self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None) -> Future:
+    def _ask(
+        self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None, context: contextvars.Context | None = None
+    ) -> Future:  # fmt: skip
         """A command that will be answered; workflow code awaits the future."""
         seq = self._number()
-        self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key)
+        self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key, context)
         self._commands.append(command)
         self.local += kind != ev.CHILD
         self._futures[seq] = future = Future(loop=self.loop)
@@ -309,7 +311,7 @@ class Kernel:
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""
         if call.definition.kind == "step":
-            return self._ask(ev.STEP, call.definition.name, self.codec.encode_call(call), call)
+            return self._ask(ev.STEP, call.definition.name, self.codec.encode_call(call), call, None, contextvars.copy_context())
         return self._ask(ev.CHILD, call.definition.name, self._start_data(call, call.options.id, None), call)
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:

@@ -1,7 +1,8 @@
 """One run in memory: feeds its kernel, starts what it asks for, and turns what happened into writes.
 
 Rules: commands with effects start only after the turn that asked for them is committed, readonly steps at once;
-inputs are stamped in the order in which they are fed; a run whose lease is lost is dropped without a word; while a
+inputs are stamped in the order in which they are fed; a failed attempt is written before the next one starts, and until that is due
+the step holds nothing; a run whose lease is lost is dropped without a word; while a
 transactional step is in the writer's hands, other inputs of the run wait.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,16 +23,16 @@ from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError
 from perdure.runtime import effects, recovery
+from perdure.runtime.backoff import Backoff
 from perdure.runtime.gate import Gate
 from perdure.runtime.naming import Names
-from perdure.runtime.steps import Ended, Running, Steps
+from perdure.runtime.steps import Again, Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
 
 log = logging.getLogger("perdure")
 TEXT_CHARS_MAX = 2_000
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -80,7 +82,10 @@ class ActiveRun:
         self.inflight: dict[int, Running] = {}
         self.rows: list[Event | Command] = []
         self.adopting: set[int] = set()  # children of a retried run that may be of an earlier generation
-        self._attempts: dict[int, tuple[int, int]] = {}
+        self.backoff = Backoff()
+        self._resting = self.backoff.steps
+        self.released_seq = 0  # of the note that it was let go, if nothing has happened since
+        self._attempts: dict[int, tuple[int, int, int]] = {}
         self._taken: list[tuple[int, int]] = []
         self.todo: list[Command] = []
         self._blocked: tuple[str, str] | None = None
@@ -89,7 +94,6 @@ class ActiveRun:
         self._more = True  # whether the next turn has more in it than outcomes and new steps
         self.stopping = False
         self._held: deque[Callable[[], None]] | None = None
-        self._notes: list[asyncio.Future[None]] = []
 
     @property
     def owner(self) -> int:
@@ -123,6 +127,8 @@ class ActiveRun:
             return
         event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms)
         self.rows.append(event)
+        if self._resting:
+            self.backoff.drop(ref or 0)
         if taken is not None:
             self._taken.append((taken, event.seq))
             self._more = True
@@ -159,7 +165,7 @@ class ActiveRun:
             self.drop()
             raise
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
-            self.block("history", HistoryTooLong.words(kernel.seq, self.host.history_rows_max, self.run_id))
+            self._block_by_length()
         if self.crashes and event.kind == ev.COMPLETED:
             self.crashes, self._settled, self._more = 0, True, True
         self.new_commands(commands)
@@ -172,7 +178,7 @@ class ActiveRun:
                 self.names.add(command)
             if command.kind == ev.STEP:
                 if command.call.options.readonly and self.run:
-                    self.begin(command, 1, 0, 0)
+                    self.begin(command, 1, 0)
                 else:
                     self.todo.append(command)
             elif command.kind in _EXECUTED:
@@ -201,6 +207,9 @@ class ActiveRun:
         log.warning("run %s is blocked: %s", self.run_id, reason)
         self._blocked = self._blocked or (by, reason)
         self.touch()
+
+    def _block_by_length(self) -> None:
+        self.block("history", HistoryTooLong.words(self.kernel.seq, self.host.history_rows_max, self.run_id))
 
     def take_inbox(self) -> None:
         """Feed what has arrived since the last look."""
@@ -245,8 +254,8 @@ class ActiveRun:
 
     def _collect_all(self) -> None:
         turn = b.Turn(self.run, self.host.owner, self.rows, self.clock.now_ms(), self._taken, settled=self._settled)
-        todo, notes = self.todo, self._notes
-        self.rows, self._taken, self.todo, self._notes, self._settled, self._more = [], [], [], [], False, False
+        todo = self.todo
+        self.rows, self._taken, self.todo, self._settled, self._more = [], [], [], False, False
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
         if self.kernel.unread != self._unread and not self.kernel.broken:
             turn.unread = self._unread = self.kernel.unread
@@ -254,18 +263,18 @@ class ActiveRun:
             self._stand(turn)
         last = turn.finish is not None or self._releasing
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken or turn.unread is not None:
-            self.host.writer.put(turn, partial(self._committed, origins, todo, notes, last), keep=True)
+            self.host.writer.put(turn, partial(self._committed, origins, todo, last), keep=True)
         else:
             self._start_all(todo)
         if last:
             self._leave()
 
     def _goes_on_as_it_was(self) -> bool:
-        """The usual case: at work before and after, and no timer to see to."""
+        """The usual case: at work before and after, no timer to see to, and no step that waits for its next attempt."""
         kernel = self.kernel
         return (
             kernel.local > 0 and self.status == "running" and kernel.outcome is None and self._blocked is None
-            and not self.paused and self._timer is None and not kernel.timers and kernel.unread == self._unread
+            and not self.paused and self._timer is None and not kernel.timers and kernel.unread == self._unread and not self._resting
         )  # fmt: skip
 
     def _stand(self, turn: b.Turn) -> None:
@@ -285,18 +294,17 @@ class ActiveRun:
             self._stand_open(turn)
 
     def _stand_open(self, turn: b.Turn) -> None:
-        if self._timer is not None or self.kernel.timers:
+        if self._timer is not None or self.kernel.timers or self.backoff.steps:
             self.set_timer()
-        if self.kernel.local or self.adopting or self._held is not None or self._blocked is not None:
+        if self.kernel.local > len(self._resting) or self.adopting or self._held is not None or self._blocked is not None:
             if self.status != "running":
                 turn.park = b.Park("running")
                 self.host.unparked(self)
             self.status = "running"
         else:
             turn.park = b.Park("waiting", self._waiting(), self._due_ms())
-            if self.status != "waiting":
-                self.host.parked(self)
             self.status = "waiting"
+            self.host.parked(self)
 
     def _let_go(self, turn: b.Turn) -> None:
         """Say what has not begun, so that after a restart nobody has to ask what became of it."""
@@ -306,11 +314,18 @@ class ActiveRun:
         steps = [command for command in self.kernel.open.values() if command.kind == ev.STEP]
         held = [step for step in steps if (running := self.inflight.get(step.seq)) is None or not running.begun]
         if steps and len(held) == len(steps):
-            turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, data=recovery.RELEASED))
+            if self.kernel.seq != self.released_seq:
+                turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, data=recovery.RELEASED))
             return
         for step in held:
             if step.call.options.on_crash != "retry":
                 turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=step.seq, data=recovery.HELD))
+
+    def evict(self) -> None:
+        """Leave memory, unless there is something to do by now: then the run parks again after its next turn."""
+        due_ms = self._due_ms()
+        if self.status == "waiting" and not self._touched and (due_ms is None or due_ms > self.clock.now_ms()):
+            self.release()
 
     def release(self) -> None:
         """Let go of the run: it comes back by replay when it is due."""
@@ -319,7 +334,8 @@ class ActiveRun:
         if self._held is not None:
             self._held.append(self.release)  # the number of a transactional step's row is given out already
             return
-        self.collect()
+        if self._touched:
+            self.collect()
         if not self.gone:
             turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms())
             idle = self.status == "waiting"
@@ -329,11 +345,17 @@ class ActiveRun:
             self._leave()
 
     def _waiting(self) -> bytes:
-        return _encode(self.kernel.waiting_for())
+        """What the run waits for, for people; of a step that is tried again, which attempt and when."""
+        resting = self.backoff.steps
+        items = self.kernel.waiting_for()
+        return _encode(self.backoff.waiting_for(20) + [item for item in items if "step" not in item or item["seq"] not in resting])
 
     def _due_ms(self) -> int | None:
-        due = self.kernel.due()
-        return None if due is None else due[0]
+        """When the next durable timer or the next attempt of a step is due."""
+        due, again_ms = self.kernel.due(), self.backoff.due_ms()
+        if due is None or again_ms is None:
+            return again_ms if due is None else due[0]
+        return min(due[0], again_ms)
 
     # --- after the commit -------------------------------------------------------------------------
 
@@ -347,13 +369,11 @@ class ActiveRun:
             self.failed(error)
 
     def _committed(
-        self, origins: list[Command], todo: list[Command], notes: list[asyncio.Future[None]], last: bool, result: Any
+        self, origins: list[Command], todo: list[Command], last: bool, result: Any
     ) -> None:  # fmt: skip
         if isinstance(result, PerdureError):
             self.refused(result)
             return
-        for note in notes:
-            _wake(note)
         try:
             if origins:
                 for command, answer in zip(origins, result.effects, strict=True):
@@ -394,80 +414,88 @@ class ActiveRun:
     def _start_all(self, commands: list[Command]) -> None:
         for command in commands:
             if command.kind == ev.STEP and command.seq in self.kernel.open:
-                attempt, failures = self._attempts.pop(command.seq, (1, 0)) if self._attempts else (1, 0)
-                self.begin(command, attempt, failures, 0)
+                attempt, failures, again_ms = self._attempts.pop(command.seq, (1, 0, 0)) if self._attempts else (1, 0, 0)
+                self.begin(command, attempt, failures, again_ms)
 
     # --- steps ------------------------------------------------------------------------------------
 
-    def begin_after_commit(self, command: Command, attempt: int, failures: int) -> None:
-        """Start a recovered step when all that is noted so far is on disk."""
-        self._attempts[command.seq] = (attempt, failures)
+    def begin_after_commit(self, command: Command, attempt: int, failures: int, again_ms: int = 0) -> None:
+        """Start an attempt that is not a step's first when all that is noted so far is on disk."""
+        self._attempts[command.seq] = (attempt, failures, again_ms)
         self.todo.append(command)
 
-    def begin(self, command: Command, attempt: int, failures: int, wait_ms: int, *, confirmed: bool = False) -> None:
+    def begin(self, command: Command, attempt: int, failures: int, again_ms: int = 0, *, confirmed: bool = False) -> None:
+        """Start an attempt, or wait for its time, which is a date in ms UTC."""
         if self.gone or self._blocked or self.stopping:
             pass  # it begins where the run goes on
         elif self.paused:
-            self.todo.append(command)  # it begins when the run is resumed, in memory or by replay
+            self.begin_after_commit(command, attempt, failures, again_ms)  # when the run is resumed, in memory or by replay
+        elif again_ms > self.clock.now_ms():
+            self.back_off(command, attempt, failures, again_ms)
         elif command.call.options.transactional:
-            Transaction(self, command, attempt, failures).begin(wait_ms)
+            Transaction(self, command, attempt, failures).begin()
         elif not confirmed and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
-            gate.after(partial(self._begin_confirmed, command, attempt, failures, wait_ms))
+            gate.after(partial(self._begin_confirmed, command, attempt, failures))
         else:
-            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, wait_ms, self._step_done)
+            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, self._step_done)
 
-    def _begin_confirmed(self, command: Command, attempt: int, failures: int, wait_ms: int) -> None:
+    def _begin_confirmed(self, command: Command, attempt: int, failures: int) -> None:
         if command.seq in self.kernel.open:  # it may have been cancelled meanwhile
-            self.begin(command, attempt, failures, wait_ms, confirmed=True)
+            self.begin(command, attempt, failures, confirmed=True)
+
+    def back_off(self, command: Command, attempt: int, failures: int, again_ms: int) -> None:
+        """Let the next attempt of a step wait for its time, without holding anything."""
+        if not self.gone and command.seq in self.kernel.open:
+            self.backoff.add(command, attempt, failures, again_ms)
+            self.touch()
 
     def _stop_step(self, seq: int) -> None:
+        self.backoff.drop(seq)
         running = self.inflight.get(seq)
         if running is not None:
             running.cancel()
 
-    def _step_done(self, command: Command, ended: Ended | None) -> None:
+    def _step_done(self, command: Command, ended: Ended | Again | None) -> None:
         self.inflight.pop(command.seq, None)
         try:
-            if ended is not None and command.seq in self.kernel.open:
-                self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
-            else:
+            if ended is None or command.seq not in self.kernel.open:
                 self.touch()
+            elif isinstance(ended, Again):
+                self._attempt_failed(command, ended)
+            else:
+                self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
         except Exception as error:  # other steps' outcomes are reported behind this one
             self.failed(error)
 
-    async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None:
-        """Write down a failed attempt, and come back when that is on disk."""
+    def _attempt_failed(self, command: Command, again: Again) -> None:
+        """Note a failed attempt; the next one starts after the commit of that, or waits for its time."""
         if self.gone or self.kernel.broken:
+            self.touch()
             return
-        loop = self.host.steps.loop
-        while self._held is not None:
-            free: asyncio.Future[None] = loop.create_future()
-            self._held.append(partial(_wake, free))
-            await free
-        self.note_event(seq, {"attempt": attempt, "error": _decode(error), "again_ms": again_ms})
-        written: asyncio.Future[None] = loop.create_future()
-        self._notes.append(written)
-        self._more = True
-        await written
-        command = self.kernel.open.get(seq)
-        if command is not None and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
-            await gate.confirmed()
-
-    def holds_back(self, command: Command, attempt: int, failures: int) -> bool:
-        """Whether the next attempt has to wait for the run to go on; if so it is kept for that."""
-        if self.paused and not self.gone:
-            self.begin_after_commit(command, attempt, failures)
-        return self.paused or self.stopping or self.gone or self._blocked is not None
+        if self._held is not None:
+            self._held.append(partial(self._attempt_failed, command, again))
+            return
+        self._note(command.seq, again.note, took_ms=again.took_ms)
+        if again.again_ms > self.clock.now_ms() and not self.stopping and not self.paused and not self._blocked:
+            self.back_off(command, again.attempt, again.failures, again.again_ms)
+        else:
+            self.begin_after_commit(command, again.attempt, again.failures, again.again_ms)
 
     def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
+        """Write down something about a step, or with `seq` None about the run, that its workflow does not see."""
         if self._held is not None:
             self._held.append(lambda: self.note_event(seq, note, taken))
-            return
-        event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=_encode(note))
+        else:
+            self._note(seq, _encode(note), taken)
+
+    def _note(self, seq: int | None, data: bytes, taken: int | None = None, took_ms: int | None = None) -> None:
+        event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=data, took_ms=took_ms)
         if taken is not None:
             self._taken.append((taken, event.seq))
             self._more = True
         self.rows.append(event)
+        if self.kernel.seq > self.host.history_rows_max:
+            self._block_by_length()
         self.touch()
 
     def write(self, write: b.Emit | b.Beat) -> None:
@@ -500,23 +528,30 @@ class ActiveRun:
     # --- time, pause, end -------------------------------------------------------------------------
 
     def set_timer(self) -> None:
-        """Have the event loop call when the next durable timer is due."""
+        """Have the event loop call when the next durable timer or the next attempt of a step is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.kernel.due()
-        if due is not None and not self.paused and not self.kernel.broken:
-            wait_ms = max(0, due[0] - self.clock.now_ms())
-            self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due)
+        due_ms = self._due_ms()
+        if due_ms is not None and not self.paused and not self.kernel.broken:
+            wait_ms = max(0, due_ms - self.clock.now_ms())
+            self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
-        due = self.kernel.due()
-        if self.gone or self.paused or due is None or self._held is not None:
+        if self.gone or self.paused or self._held is not None or self.kernel.broken:
             return  # the next turn sets it anew
-        if due[0] > self.clock.now_ms():
-            self.set_timer()
-        else:
+        now_ms = self.clock.now_ms()
+        again = self.backoff.take_due(now_ms)
+        for step in again:  # after a commit that says that the run is at work: a process that dies over it is then counted
+            if step.command.call.options.on_crash != "retry" or self.kernel.seq == self.released_seq:
+                self.note_event(step.command.seq, {"attempt": step.attempt, "began": True})  # no note says any longer that it has not
+            self.begin_after_commit(step.command, step.attempt, step.failures)
+        if (due := self.kernel.due()) is not None and due[0] <= now_ms:
             self.input(ev.FIRED, ref=due[1])
+        elif again:
+            self.touch()
+        else:
+            self.set_timer()
 
     def pause(self) -> None:
         self.paused = True
@@ -535,8 +570,6 @@ class ActiveRun:
             running.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        for note in self._notes:
-            note.cancel()
         self.kernel.discard()
 
     def drop(self) -> None:
@@ -555,8 +588,3 @@ def as_text(error: BaseException) -> str:
     except Exception as broken:
         text = f"{type(error).__name__}, whose text raised {type(broken).__name__}"
     return text.encode(errors="backslashreplace").decode()[:TEXT_CHARS_MAX].replace("\0", "\\0")
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 if sys.version_info >= (3, 12):
 
-    def start(coro: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def start(coro: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context) -> asyncio.Task[None]:
         """A task that runs up to its first wait before this returns."""
-        return asyncio.Task(coro, loop=loop, eager_start=True)
+        return asyncio.Task(coro, loop=loop, context=context, eager_start=True)
 
 else:
 
-    def start(coro: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    def start(coro: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: Context) -> asyncio.Task[None]:
         """A task that runs up to its first wait before this returns: its first callback is the newest in the queue."""
-        task = asyncio.Task(coro, loop=loop)
+        task = asyncio.Task(coro, loop=loop, context=context)
         ready = getattr(loop, "_ready", None)
         if ready:
             handle = ready.pop()

@@ -414,6 +414,7 @@ class Engine:
         facts["wal_bytes"] = _size(self.path + "-wal")
         if (seal := self._store.sealed()) is not None:
             facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
+        facts["hung_threads"] = self._runner.steps.threads.hung  # of this process
         facts["workers"] = [
             {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms} for w in self._store.workers()
         ]

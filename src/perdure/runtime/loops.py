@@ -1,6 +1,7 @@
 """One small class for every background loop: tick, sleep or be woken, tick again.
 
-Rules: a tick returns the seconds until the next one; an error is logged and the loop goes on, more slowly.
+Rules: a loop runs in an empty context, not in that of its starter;
+a tick returns the seconds until the next one; an error is logged and the loop goes on, more slowly.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 log = logging.getLogger("perdure")
 
@@ -24,7 +26,7 @@ class Loop:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"perdure-{self.name}")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"perdure-{self.name}", context=Context())
 
     def wake(self) -> None:
         self._woken.set()

@@ -42,6 +42,7 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
         _move_timers(active, fresh)
     active.new_commands(fresh)
     last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
+    active.released_seq = last_seq if released else 0
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
     deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and _is_crash(row)]
@@ -107,22 +108,34 @@ def _may_have_begun(command: Command, notes: list[dict[str, Any]], now_ms: int) 
     return "resolved" not in last and last.get("again_ms", 0) <= now_ms and not command.call.options.transactional
 
 
+def _again_ms(notes: list[dict[str, Any]]) -> int:
+    """When the next attempt is due: as noted with the last failed one, unless a person has said since that it is to be tried."""
+    for note in reversed(notes):
+        if note.get("resolved") == "retry":
+            return 0
+        if "again_ms" in note:
+            return int(note["again_ms"])
+    return 0
+
+
 def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]], crashes: int, released: bool) -> None:
     since = max((i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0)
     failures = sum("error" in note for note in notes[since:])
     last = notes[-1] if notes else {}
-    now_ms = active.clock.now_ms()
+    now_ms, again_ms = active.clock.now_ms(), _again_ms(notes)
     careful = command.call.options.on_crash != "retry"
     begun = not released and _may_have_begun(command, notes, now_ms)
     attempt = 1 + crashes + sum("error" in note for note in notes)
     if begun and careful:
         _unknown_outcome(active, command, failures)
+    elif again_ms > now_ms:
+        active.back_off(command, attempt, failures, again_ms)
     elif careful and ("resolved" in last or released):
         # Should the process die again, this is how the next one knows that there is something to ask.
         active.note_event(command.seq, {"attempt": attempt, "began": True})
         active.begin_after_commit(command, attempt, failures)
     else:
-        active.begin(command, attempt, failures, max(0, last.get("again_ms", 0) - now_ms))
+        active.begin(command, attempt, failures)
 
 
 def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:

@@ -38,6 +38,7 @@ from perdure.store import base as b
 log = logging.getLogger("perdure")
 
 CLAIM_RUNS_MAX = 200
+EVICT_RUNS_MAX = 50  # waiting runs that leave memory at once when others are due and there is no room
 WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
 CLOCK_JUMP_MS = 1_000
@@ -62,6 +63,8 @@ class Runner:
         self.workflows, self.execute, self._moves = workflows, execute, moves
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
+        self._crowded = False  # whether runs are due for which there was no room
+        self._promised = 0  # runs that this turn of the event loop has started as ours, and that are loaded in a later one
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._changed: set[asyncio.Event] = set()
@@ -193,18 +196,37 @@ class Runner:
             return IDLE_S_WHEN_LOST
         if self.gate is not None and self.gate.full:
             return FULL_S
-        room = min(CLAIM_RUNS_MAX, self.limits.runs_loaded_max - len(self.active))
-        now_ms = self.clock.now_ms()
+        room, now_ms = min(CLAIM_RUNS_MAX, self._room()), self.clock.now_ms()
         due_ms = self.store.next_due_ms(self.names)
-        if due_ms is None or room <= 0:
+        if due_ms is None:
             return self.clock.idle_s_max
         if due_ms > now_ms:
             return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
+        if room <= 0:
+            self._crowded = True
+            self._evict(EVICT_RUNS_MAX)  # a run that waits must not keep out the one that it waits for
+            return self.clock.idle_s_max
         runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms, insists=not self._claimed))
         for run in runs:
             self._call(self._load, run)
         self._claimed = bool(runs)  # what our share left is for others to take; what they leave we take next time
         return 0.0 if len(runs) == room else CLAIM_AGAIN_S
+
+    def _room(self) -> int:
+        """How many more runs may be loaded."""
+        return self.limits.runs_loaded_max - len(self.active) - len(self.unwritten) - self._promised
+
+    def _room_again(self) -> None:
+        """Let those be claimed that are due and for which there was no room."""
+        if self._crowded:
+            self._crowded = False
+            self._schedule.wake()
+
+    def _evict(self, runs: int) -> None:
+        """Let waiting runs leave memory, those first that have waited longest."""
+        for _ in range(min(runs, len(self._parked)) if discard.supported else 0):
+            _, oldest = self._parked.popitem(last=False)
+            self._loop.call_soon(oldest.evict, context=Context())
 
     def executes(self, run: int) -> bool:
         """Whether a run is in memory here, so that its end will be told."""
@@ -225,6 +247,7 @@ class Runner:
         if start.owner is None or self.store.has_run(start.id):
             self.writer.put(start, told, keep=False)
         else:
+            self._promised -= 1  # it is counted as one that is still to be written
             self.writer.touch(_Fresh(self, start, told))
         result: b.Started | PerdureError = await future
         if isinstance(result, RunExists):
@@ -251,8 +274,10 @@ class Runner:
         row = self.store.run_row(run)
         if row.owner != self.owner or row.status in b.FINAL:
             return
-        if row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
-            self._put_off(run)
+        if len(self.active) + len(self.unwritten) >= self.limits.runs_loaded_max:
+            self._put_off(run, 0)  # it waits in the file
+        elif row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
+            self._put_off(run, SUSPECT_WAIT_MS)
         else:
             self._begin(row)
 
@@ -261,9 +286,9 @@ class Runner:
         last = self.limits.crashes_max - 1
         return any(active.crashes >= last and active.status == "running" and not active.gone for active in self.active.values())
 
-    def _put_off(self, run: int) -> None:
+    def _put_off(self, run: int, wait_ms: int) -> None:
         now_ms = self.clock.now_ms()
-        park = b.Park("pending", due_ms=now_ms + SUSPECT_WAIT_MS, release=True)
+        park = b.Park("pending", due_ms=now_ms + wait_ms, release=True)
         self.writer.put(b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self._schedule.wake(), keep=True)
 
     def _begin(self, row: b.RunRow) -> None:
@@ -314,11 +339,19 @@ class Runner:
     def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
-        now = here and (start.due_ms or 0) <= at_ms and len(self.active) < self.limits.runs_loaded_max
+        now = here and (start.due_ms or 0) <= at_ms and self._room() > 0
         start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
             start.owner, start.due_ms = self.owner, None
+            if not self._promised:
+                self._loop.call_soon(self._keep_promises, context=Context())
+            self._promised += 1
         return start
+
+    def _keep_promises(self) -> None:
+        """The runs of the last turn are loaded from here on; where there is no room after all, `_load` puts them off."""
+        self._promised = 0
+        self._room_again()
 
     # --- what active runs report ------------------------------------------------------------------
 
@@ -372,19 +405,18 @@ class Runner:
 
     def parked(self, active: ActiveRun) -> None:
         self._parked[active.run] = active
-        if len(self._parked) > self.limits.runs_parked_max and discard.supported:
-            _, oldest = self._parked.popitem(last=False)
-            self._loop.call_soon(oldest.release, context=Context())
+        self._evict(len(self._parked) - self.limits.runs_parked_max)
+        self._room_again()  # or there may be, if it is evicted
 
     def unparked(self, active: ActiveRun) -> None:
         self._parked.pop(active.run, None)
 
     def ended(self, active: ActiveRun) -> None:
         if self.active.get(active.run) is active:
-            full = len(self.active) >= self.limits.runs_loaded_max
             del self.active[active.run]
             self._parked.pop(active.run, None)
-            if full or active.kernel.outcome is None:  # there is room again, or it may be due
+            self._room_again()
+            if active.kernel.outcome is None:  # it may be due
                 self._schedule.wake()
         self._notify(active.run)
 
@@ -437,7 +469,7 @@ class Runner:
         if self.store.damaged is not None:
             self.give_up(self.store.damaged)
             return
-        self._watching = self._loop.call_later(WATCH_S, self._watch)
+        self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
         if self.writer.busy:
             return
         try:
@@ -447,7 +479,7 @@ class Runner:
             if self.store.damaged is None:
                 log.warning("can't read the store: %s", error)
                 self._watching.cancel()
-                self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch)
+                self._watching = self._loop.call_later(WATCH_S_AFTER_ERROR, self._watch, context=Context())
 
     def _changed_by_others(self) -> None:
         if self.execute:
@@ -491,4 +523,5 @@ class _Fresh:
                 active.release()
         else:
             active.drop()
+            runner._room_again()
         self._told(result)

@@ -1,16 +1,16 @@
-"""Attempts of steps: run the function, apply timeout and retry policy, report one outcome.
+"""Attempts of steps: run the function once, apply timeout and retry policy, report what came of it.
 
 Rules: arguments come from the recorded command, decoded anew for every attempt, so a step can't change what its
-workflow holds; a failed attempt is written before the next one starts; the outcome leaves through a plain callback.
+workflow holds; an attempt has the context variables of the code that asked for its step, in a copy of its own; the outcome leaves
+through a plain callback, and whether and when there is another attempt is part of it: nothing waits here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,12 +18,14 @@ import msgspec
 
 from perdure import api
 from perdure.codec import JsonCodec, failure_of_step, signature_of
+from perdure.core import numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, PerdureError
 from perdure.runtime import eager
 from perdure.runtime.clock import SystemClock
+from perdure.runtime.pool import Threads
 from perdure.store.base import Beat, Emit
 
 
@@ -32,6 +34,19 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
 
     kind: str
     data: bytes
+    took_ms: int
+
+
+class Again(msgspec.Struct, frozen=True, gc=False):
+    """An attempt failed and there will be another one: the number of the next, how many have failed by now, when it is due.
+
+    `note` is what the history keeps of the failed one.
+    """
+
+    attempt: int
+    failures: int
+    again_ms: int
+    note: bytes
     took_ms: int
 
 
@@ -63,15 +78,20 @@ class LeftTheProcess(PerdureError):
         super().__init__(f"the step called sys.exit({code!r})")
 
 
-class _HeldBack(Exception):
-    """The run is paused or the engine closes, so the next attempt is not made now."""
+class RetryFailed(DefinitionError):
+    """A step failed, and so did the policy that was to say whether it is tried again."""
+
+    def __init__(self, step: str, error: BaseException, problem: BaseException) -> None:
+        super().__init__(
+            f"step {step} failed ({type(error).__name__}), and its retry policy could not be applied: {type(problem).__name__}: {problem}"
+        )
 
 
-Done = Callable[[Command, "Ended | None"], None]
+Done = Callable[[Command, "Ended | Again | None"], None]
 
 
 class StepHost(Protocol):
-    """What a step needs of its run: where to write notes, and the run's names."""
+    """What a step needs of its run: its names, and where its heartbeats and items go."""
 
     run: int
     run_id: str
@@ -80,10 +100,6 @@ class StepHost(Protocol):
     def owner(self) -> int: ...
 
     def name_of(self, seq: int) -> str: ...
-
-    async def note(self, seq: int, attempt: int, error: bytes, again_ms: int | None) -> None: ...
-
-    def holds_back(self, command: Command, attempt: int, failures: int) -> bool: ...
 
     def write(self, write: Emit | Beat) -> None: ...
 
@@ -121,7 +137,7 @@ class StepAttempt(msgspec.Struct, eq=False):
         self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, [(stream, data)], self._steps.clock.now_ms()))
 
     def _write(self, write: Emit | Beat) -> None:
-        self._steps.loop.call_soon_threadsafe(self._host.write, write)
+        self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
 
 
 class Gate:
@@ -139,10 +155,14 @@ class Gate:
             self._line.append(begin)
 
     def leave(self) -> None:
-        if self._line:
+        self.free += 1
+        if self._line and self.free > 0:
+            self.free -= 1
             self._line.popleft()()
-        else:
-            self.free += 1
+
+    def shrink(self) -> None:
+        """One place less: who has it will not leave for long."""
+        self.free -= 1
 
 
 class Running(msgspec.Struct, eq=False):
@@ -167,70 +187,68 @@ class Steps:
     def __init__(self, codec: JsonCodec, clock: SystemClock, limits: Limits, on_ended: Callable[[Steps], None]) -> None:
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(limits.threads_max, thread_name_prefix="perdure-step")
         self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
-        self._ended: list[tuple[Gate, Done, Command, Ended | None]] = []
+        self.threads = Threads(limits.threads_max, limits.threads_hung_max, self._thread_gate.shrink, self._thread_gate.leave)
+        self._ended: list[tuple[Gate, Done, Command, Ended | Again | None]] = []
         self._on_ended = on_ended
 
-    def start(self, host: StepHost, command: Command, attempt: int, failures: int, wait_ms: int, done: Done) -> Running:
+    def start(
+        self, host: StepHost, command: Command, attempt: int, failures: int, done: Done, running: Running | None = None
+    ) -> Running:  # fmt: skip
         """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
-        running = Running()
+        running = running or Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
-        if wait_ms <= 0 and gate.free > 0:
+        if gate.free > 0:
             gate.free -= 1
-            running.task = eager.start(self._carry_out(running, gate, host, command, attempt, failures, done), self.loop)
-            return running
-        begin = partial(self._begin, running, gate, host, command, attempt, failures, done)
-        if wait_ms > 0:
-            self.loop.call_later(wait_ms / 1000, gate.enter, begin)
+            work = self._carry_out(running, gate, host, command, attempt, failures, done)
+            running.task = eager.start(work, self.loop, context_of(command))
         else:
-            gate.enter(begin)
+            gate.enter(partial(self._begin, running, gate, host, command, attempt, failures, done))
         return running
 
-    def _begin(self, running: Running, gate: Gate, *rest: Any) -> None:
-        running.task = eager.start(self._carry_out(running, gate, *rest), self.loop)
+    def _begin(self, running: Running, gate: Gate, host: StepHost, command: Command, *rest: Any) -> None:
+        running.task = eager.start(self._carry_out(running, gate, host, command, *rest), self.loop, context_of(command))
 
     async def _carry_out(
         self, running: Running, gate: Gate, host: StepHost, command: Command, attempt: int, failures: int, done: Done
     ) -> None:
         running.begun = True
-        ended: Ended | None = None
+        ended: Ended | Again | None = None
+        began_ms = self.clock.now_ms()
         try:
-            while ended is None and not running.cancelled:
-                began = self.clock.now_ms()
-                try:
-                    value = await self._work(host, command, attempt)
-                    data = self.codec.encode_output(command.call.definition, value)
-                    ended = Ended("completed", data, self.clock.now_ms() - began)
-                except (asyncio.CancelledError, KeyboardInterrupt):
-                    raise
-                except BaseException as error:
-                    failures += 1
-                    ended = await self._after_failure(host, command, attempt, failures, error, self.clock.now_ms() - began)
-                    attempt += 1
-        except _HeldBack:
-            pass
+            if not running.cancelled:
+                value = await self._work(host, command, attempt)
+                data = self.codec.encode_output(command.call.definition, value)
+                ended = Ended("completed", data, self.clock.now_ms() - began_ms)
         except asyncio.CancelledError:
             if not running.cancelled:
                 ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            ended = self.after_failure(host.run_id, command, attempt, failures + 1, error, began_ms)
         if not self._ended:
             self._on_ended(self)
         self._ended.append((gate, done, command, ended))
 
-    async def _after_failure(
-        self, host: StepHost, command: Command, attempt: int, failures: int, error: BaseException, took_ms: int
-    ) -> Ended | None:
-        """The step's end, or None when there will be another attempt and its time has come."""
+    def after_failure(
+        self, run_id: str, command: Command, attempt: int, failures: int, error: BaseException, began_ms: int
+    ) -> Ended | Again:  # fmt: skip
+        """What follows from a failed attempt: the step's end, or another attempt. Never raises."""
+        now_ms = self.clock.now_ms()
+        took_ms = max(0, now_ms - began_ms)
         cause = self.as_error(error) or error
         retry: Retry = command.call.options.retry
-        if not self.goes_on(retry, failures, cause):
-            return Ended("failed", self.failure(cause, failures), took_ms)
-        wait_ms = retry.wait_ms(failures, f"{host.run_id}/{command.seq}")
-        await host.note(command.seq, attempt, self.codec.encode_error(cause), self.clock.now_ms() + wait_ms)
-        await asyncio.sleep(wait_ms / 1000)
-        if host.holds_back(command, attempt + 1, failures):
-            raise _HeldBack
-        return None
+        try:
+            if self.goes_on(retry, failures, cause):
+                wait_ms = round(retry.wait_ms(failures, f"{run_id}/{command.seq}"))
+                again_ms = now_ms + numbers.count(wait_ms, "Retry.wait_ms()", low=0, high=numbers.SECONDS_MAX * 1000)
+                text = msgspec.Raw(self.codec.encode_error(cause))
+                note = {"attempt": attempt, "error": text, "began_ms": began_ms, "again_ms": again_ms}
+                return Again(attempt + 1, failures, again_ms, msgspec.json.encode(note), took_ms)
+        except Exception as problem:  # of a policy or an error class that is the user's
+            cause = RetryFailed(command.name or "", cause, problem)
+        return Ended("failed", self.failure(cause, failures), took_ms)
 
     @staticmethod
     def as_error(error: BaseException | None) -> BaseException | None:
@@ -248,7 +266,7 @@ class Steps:
         """Nothing is left to do: each run sees to its own errors."""
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown()
 
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: BaseException) -> bool:
@@ -270,9 +288,15 @@ class Steps:
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:
-            work = self.loop.run_in_executor(self._threads, _bound(definition.fn, args, kwargs))
+            what = f"step {command.name} of run {host.run_id}"
+            work = self.loop.run_in_executor(self.threads, _bound(definition.fn, args, kwargs), what)
         timeout_ms = call.options.timeout_ms
         return work if timeout_ms is None else _within(work, timeout_ms)
+
+
+def context_of(command: Command) -> Context:
+    """The context variables that an attempt begins with: those of the code that asked for the step, never those of a stranger."""
+    return Context() if command.context is None else command.context.copy()
 
 
 async def _within(work: Any, timeout_ms: int) -> Any:
@@ -287,9 +311,9 @@ async def _within(work: Any, timeout_ms: int) -> Any:
         raise
 
 
-def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
     """The call with this context's variables: a thread of the pool has none of them."""
-    context = contextvars.copy_context()
+    context = copy_context()
 
     def run() -> Any:
         try:

@@ -49,7 +49,10 @@ class RunInfo(msgspec.Struct, frozen=True):
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
-    """One row of a history. `ref` is the row that it answers; what a kind does not have is None."""
+    """One row of a history. `ref` is the row that it answers; what a kind does not have is None.
+
+    `began_at` is when a failed attempt began; `at` is when the row was recorded.
+    """
 
     seq: int
     kind: str
@@ -62,6 +65,7 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
     took_ms: int | None = None
     data: Any = None
+    began_at: datetime | None = None
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -104,6 +108,8 @@ def _one_wait(item: dict[str, Any]) -> str:
             return f"a timer until {moment(ms):%Y-%m-%d %H:%M:%S} UTC"
         case {"child": name}:
             return f"child {name}"
+        case {"step": name, "again_ms": ms}:
+            return f"attempt {item['attempt']} of {item['attempts']} of step {name} at {moment(ms):%Y-%m-%d %H:%M:%S} UTC"
         case _:
             return f"step {item.get('step', '?')}"
 
@@ -129,7 +135,7 @@ def _event(row: Event, run: RunRow) -> HistoryEvent:
         case ev.FAILED:
             fields = {"error": data.get("error") or data, "attempt": data.get("attempts"), "data": data}
         case ev.ATTEMPT:
-            fields = {"attempt": data.get("attempt"), "error": data.get("error"), "data": data}
+            fields = {"attempt": data.get("attempt"), "error": data.get("error"), "data": data, "began_at": moment(data.get("began_ms"))}
         case ev.FINISH:
             done = run.status == "completed" and row.name == "completed"
             fields = {"result": _decode(run.result) if done and run.result else None, "error": _decode(run.error) if run.error else None}

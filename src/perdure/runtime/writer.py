@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
@@ -127,7 +128,7 @@ class Writer:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._loop.call_soon(self._flush)
+        self._loop.call_soon(self._flush, context=Context())  # not in that of the caller: what follows is not its own
 
     def _flush(self) -> None:
         """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
@@ -181,7 +182,7 @@ class Writer:
     def _write_in_thread(self, writes: list[Write], answers: list[_Answer]) -> None:
         self._busy = True
         future = self._loop.run_in_executor(self._thread, self._attempt, writes, True)
-        future.add_done_callback(lambda done: self._thread_done(writes, answers, done))
+        future.add_done_callback(lambda done: self._thread_done(writes, answers, done), context=Context())
 
     def _attempt(self, writes: list[Write], patient: bool) -> tuple[list[Any], StoreError | None]:
         """Results for the writes from the first on, and for the rest, if there is one, the error for which the store took none of it."""

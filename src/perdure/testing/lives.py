@@ -21,6 +21,7 @@ from perdure.core import discard
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
+from perdure.runtime.steps import Running
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
 from perdure.testing.faults import Disk, PowerLost
@@ -209,7 +210,7 @@ class LivingEngine(Engine):
         self._open = None
         self._lives.dead.append(runner.owner)
         writer.close()
-        runner.steps._threads.shutdown(wait=True, cancel_futures=True)
+        runner.steps.threads.shutdown(wait=True)
         for active in [*runner.active.values(), *runner.unwritten]:
             active.kernel.discard()
         assert isinstance(store, _MortalStore)
@@ -302,17 +303,19 @@ def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:
     It ends in a part of a millisecond, so that no two steps end at one moment, and none when a timer goes off.
     """
 
-    def later(host: Any, command: Any, attempt: int, failures: int, wait_ms: float, done: Any) -> Any:
+    def later(host: Any, command: Any, attempt: int, failures: int, done: Any) -> Any:
         if not command.call.options.readonly:
             lives.begun.add((host.run, command.seq))
-        if not lives.seed or wait_ms:
-            return start(host, command, attempt, failures, wait_ms, done)
+        if not lives.seed or failures:
+            return start(host, command, attempt, failures, done)
         dice = random.Random(f"{lives.seed}/{host.run_id}/{command.name}/{command.data}")  # not its row: a crash adds one
         end_ms = command.at_ms - BEGIN_MS + dice.choice(_DELAYS_MS) + 0.1 + dice.random() * 0.3 + command.seq / 1e6
+        running = Running()
         loop.exact = True
         try:
-            return start(host, command, attempt, failures, max(1e-6, end_ms - loop.time() * 1000), done)
+            loop.call_later(max(1e-9, end_ms / 1000 - loop.time()), start, host, command, attempt, failures, done, running)
         finally:
             loop.exact = False
+        return running
 
     return later
