@@ -180,12 +180,14 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
 
         store.write = watched  # type: ignore[method-assign]
         run = await engine.start(short(), id="short")
+        sending = asyncio.create_task(engine.send("short", 1, channel="any"))  # waits for the lock, and all writes behind it
         await until(lambda: engine._parts()[1].busy)
         go.set()
         await until(lambda: all(active.gone for active in runner.active.values()))
         other[0].execute("COMMIT")
         other[0].close()
         assert await run.result() == 1
+        await sending
         assert kept
         assert all(kept)
 

@@ -3,7 +3,8 @@
 Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a worker is dead when
 its beats have not moved for as long as its lease, counted in beats of ours, or at once when its process is gone from this
 machine; no two clocks are ever compared, so one that jumps kills nobody; who lost the lease joins anew; the holder of a replica's
-lease knows that every worker of another machine is dead.
+lease knows that every worker of another machine is dead; beats are given by a thread of their own (docs/adr/0018), except where no
+other process can see them or time is virtual.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import os
 from collections.abc import Callable
 
 from perdure.runtime import identity
+from perdure.runtime.beats import Beats
 from perdure.runtime.clock import SystemClock
+from perdure.runtime.threads import in_thread
 from perdure.runtime.writer import Writer
 from perdure.store.base import EndWorker, JoinWorker, KeepLease, Store, WorkerRow
 
@@ -47,22 +50,43 @@ class Crew:
         self._silent: dict[int, tuple[int, int]] = {}  # of each other: its beats, and for how many of ours they have not moved
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
         self._next_count_s = -math.inf
+        self._beats: Beats | None = None
 
     async def join(self) -> None:
         """Become a worker of the store."""
         pid = os.getpid()
         join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), self._clock.now_ms(), self._lease_ms)
         self.worker = await self._writer.ask(join)
+        if self._beats is None:
+            self._start_beats()
+        else:
+            self._beats.worker = self.worker
+
+    def _start_beats(self) -> None:
+        connection = self._store.worker_beat(round(self.beat_s * 1000)) if self._clock.passes else None
+        if connection is not None:
+            self._beats = Beats(connection, self.worker, self._lease_ms, self.beat_s, self._clock.now_ms)
 
     async def beat(self) -> float:
-        """Extend the lease, look after the others; seconds until the next time."""
-        if not await self._writer.ask(KeepLease(self.worker, self._clock.now_ms() + self._lease_ms)):
+        """See to it that the lease is ours and is renewed, look after the others; seconds until the next time."""
+        if not await self._holds():
             log.error("worker %s lost its lease; it drops its runs and joins anew", self.worker)
             self._on_lost()
             await self.join()
         if await self.bury_the_dead():
             self._on_left()
         return self.beat_s
+
+    async def _holds(self) -> bool:
+        """Whether our lease is still ours. Raises why it can't be renewed."""
+        if self._beats is None:
+            return bool(await self._writer.ask(KeepLease(self.worker, self._clock.now_ms() + self._lease_ms)))
+        if not self._beats.alive:
+            self._beats.stop()
+            self._start_beats()
+        if self._beats.trouble is not None:
+            raise self._beats.trouble
+        return any(row.worker == self.worker for row in self._store.workers())
 
     async def bury_the_dead(self, *, elsewhere: bool = False) -> bool:
         """Take the runs of dead workers away from them; True if there were any, or if some have left since the last time.
@@ -91,6 +115,17 @@ class Crew:
         """With a beat that it may have given just before we first looked, the silence is one lease at the most."""
         patience = math.ceil(row.ttl_ms * (BEATS_PER_LEASE - 1) / self._lease_ms)
         return self._silent[row.worker][1] >= patience or identity.is_dead(row.host, row.pid, row.born)
+
+    def stop(self) -> None:
+        """Renew the lease no more."""
+        if self._beats is not None:
+            self._beats.stop()
+
+    async def stopped(self) -> None:
+        """Come back when nothing of the store is in use for the lease any more."""
+        if self._beats is not None:
+            self._beats.stop()
+            await in_thread(self._beats.join)
 
     async def leave(self) -> None:
         """Let go of the lease and of every run that is left."""

@@ -92,10 +92,14 @@ class Runner:
     async def open(self) -> None:
         """Join, take over from the dead, give blocked runs another try, begin."""
         if self.execute:
-            await self._crew.join()
-            await self._crew.bury_the_dead(elsewhere=self._moves)
-            await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
-            await self.writer.ask(b.MendDue(self.clock.now_ms()))
+            try:
+                await self._crew.join()
+                await self._crew.bury_the_dead(elsewhere=self._moves)
+                await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
+                await self.writer.ask(b.MendDue(self.clock.now_ms()))
+            except BaseException:
+                await self._crew.stopped()
+                raise
             self._schedule.start()
         self._heart.start()
         self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
@@ -116,6 +120,7 @@ class Runner:
             active.release()
         await self.writer.drain()
         await self._heart.stop()
+        await self._crew.stopped()
         if self.execute and self.writer.trouble is None:
             try:
                 await self._crew.leave()
@@ -161,6 +166,7 @@ class Runner:
         if not self.lost.done():
             log.critical("%s", error)
             self.lost.set_result(error)
+            self._crew.stop()
             self._lost()
             self.writer.shut(error)
             for futures in self._waiters.values():

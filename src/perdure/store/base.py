@@ -8,12 +8,15 @@ the rest of the batch alone. Reads see the last commit and never wait for a writ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from perdure.core.events import Command, Event
 from perdure.errors import PerdureError, StoreCorrupt
+
+if TYPE_CHECKING:
+    from perdure.store.worker_beat import WorkerBeat
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -421,5 +424,7 @@ class Store(Protocol):
     def open_steps(self, run: int, limit: int) -> list[str]: ...
 
     def facts(self, now_ms: int) -> dict[str, Any]: ...
+
+    def worker_beat(self, busy_ms: int) -> WorkerBeat | None: ...
 
     def close(self) -> None: ...

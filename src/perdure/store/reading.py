@@ -6,6 +6,7 @@ found to be damaged gives nothing more, because what it gives may be wrong.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ class Reader:
     def __init__(self, read: apsw.Connection, path: str) -> None:
         self._read, self.path = read, path
         self.damaged: StoreCorrupt | None = None
+        self.beating = threading.Lock()
+        """Held during a beat, so that none is under way any more when damage is reported."""
 
     def _all(self, name: str, *bindings: Any) -> list[Any]:
         if self.damaged is not None:
@@ -58,7 +61,8 @@ class Reader:
         else:
             ours = StoreCorrupt(self.path, "it is damaged (a text or a payload is not what was recorded)")
         if isinstance(ours, StoreCorrupt):
-            self.damaged = ours
+            with self.beating:
+                self.damaged = ours
         return ours
 
     def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:

@@ -33,6 +33,7 @@ from perdure.store import base as b
 from perdure.store import chunks, claims, connection, queries, sealing
 from perdure.store.guarding import Guard, RolledBack
 from perdure.store.reading import Reader
+from perdure.store.worker_beat import WorkerBeat
 
 Q = queries.load("sqlite.sql")
 _json = msgspec.json.Encoder()
@@ -43,7 +44,7 @@ class SqliteStore(Reader):
     """See `base.Store`. `path` is a file name, or `:memory:` for a store that ends with the process."""
 
     def __init__(self, path: str, *, limits: Limits, create: bool = True, vfs: str | None = None) -> None:
-        self.path, self.limits = path, limits
+        self.path, self.limits, self._vfs = path, limits, vfs
         self._db = connection.open_writer(path, create=create, vfs=vfs)
         self._cursor = self._db.cursor()
         try:
@@ -168,6 +169,10 @@ class SqliteStore(Reader):
     def file(self) -> connection.Identity:
         """The file that we have open, whatever its path names by now."""
         return next(iter(self._files.values()), None) or (0, 0)
+
+    def worker_beat(self, busy_ms: int) -> WorkerBeat | None:
+        """A connection for a worker's beats; None where no other process can see them. Raises what the store fails with."""
+        return None if self.path == ":memory:" else WorkerBeat(self, self._files, self._vfs, busy_ms)
 
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""

@@ -110,6 +110,7 @@ class VirtualClock(SystemClock):
     """What an engine on a `VirtualLoop` takes for the time."""
 
     idle_s_max = math.inf
+    passes = False
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop

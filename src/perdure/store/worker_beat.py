@@ -1,0 +1,57 @@
+"""A connection that writes nothing but a worker's sign of life, for a thread beside the store's own connections.
+
+Rules: it never makes a file, and syncs only for a checkpoint: a sign of life is worth nothing after a power cut; it leaves the checkpoints
+of a sealed file to Litestream, and those at the end to the store; one thread uses and closes it, before the store is closed.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from perdure.errors import StoreReplaced
+from perdure.store import connection, queries, sealing
+from perdure.store.reading import Reader
+
+Q = queries.load("sqlite.sql")
+
+
+class WorkerBeat:
+    """`files` is what the store has open by path; `busy_ms` how long a beat waits for another writer.
+
+    Raises `StoreReplaced` where the path names another file by now, and what SQLite fails with as Perdure's errors.
+    """
+
+    def __init__(self, store: Reader, files: connection.Files, vfs: str | None, busy_ms: int) -> None:
+        self._store, self._path, self._sealed = store, store.path, False
+        with connection.translated(self._path):
+            self._db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+            try:
+                connection.leave_as_it_is(self._db)
+                self._db.set_busy_timeout(busy_ms)
+                self._db.pragma("synchronous", "normal")  # in WAL mode: no sync for a commit
+                if (lost := connection.lost_file(files)) is not None:
+                    raise StoreReplaced(lost)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def beat(self, worker: int, lease_ms: int) -> bool:
+        """Extend a worker's lease to `lease_ms`; False if others have ended it."""
+        with self._store.beating, connection.translated(self._path):
+            if self._store.damaged is not None:
+                raise self._store.damaged
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                if not self._sealed and sealing.read(self._db) is not None:
+                    sealing.leave_checkpoints(self._db)
+                    self._sealed = True
+                kept = bool(self._db.execute(Q["keep_lease"], (lease_ms, worker)).fetchall())
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        return kept
+
+    def close(self) -> None:
+        self._db.close()
