@@ -174,7 +174,15 @@ async def started_again(litestream: Litestream, times: int) -> None:
 @awaited
 async def test_whatever_it_says_it_is_looked_after(tmp_path: Path) -> None:
     """An error may hold the whole page of a proxy, and a line need not be an object."""
-    odd = ["[1]", '{"level": 5}', '"text"', '{"level": "ERROR", "msg": "PUT", "error": {"page": [1]}}', "\\377", ""]
+    odd = [
+        "[1]",
+        '{"level": "INFO", "msg": "compaction", "level": 5}',
+        '{"level": {}}',
+        '"text"',
+        '{"level": "ERROR", "msg": "PUT", "error": {"page": [1]}}',
+        "\\377",
+        "",
+    ]
     said = "".join(f"printf '%b\\n' '{line}' >&2\n" for line in odd)
     long = "head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2"
     db = database(tmp_path / "a.db")

@@ -41,6 +41,7 @@ SYNC_S_MIN, BYTES_A_SECOND_MIN = 10.0, 1_000_000
 RESTART_S_MIN, RESTART_S_MAX = 0.05, 5.0
 PROBE_EVERY_S, PROBE_S_MAX, MISSES_MAX = 1.0, 1.5, 2  # twice: a machine that has slept answers the second time
 _OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}  # says something about us, not about it
+_NO_ROOM = ("no space left", "disk quota exceeded", "disk is full", "disk full")
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -53,8 +54,8 @@ class Position(msgspec.Struct, frozen=True):
 class Said(msgspec.Struct):
     """A line of its log."""
 
-    level: str = ""
-    msg: str = ""
+    level: Any = ""  # some lines have a second one, a number
+    msg: Any = ""
     error: Any = None
 
 
@@ -89,7 +90,7 @@ class Litestream:
         """Begin anew, with a snapshot of the whole file, or go on after `after`; come back when it listens. Raises `ReplicaUnavailable`."""
         await in_thread(self._end_leftover)
         if not self._after:
-            shutil.rmtree(self._side / "litestream", ignore_errors=True)
+            clear(self._side / "litestream")
         self._say("starting", "")
         self._task = asyncio.get_running_loop().create_task(self._keep_running(), name="perdure-litestream")
         self._probes.start()
@@ -266,7 +267,7 @@ class Litestream:
         if said.msg == "control socket listening":
             self._listening.set()
         if said.level in ("WARN", "ERROR"):
-            self._last_words = brief(f"{said.msg}: {said.error}" if said.error else said.msg)
+            self._last_words = brief(f"{said.msg}: {said.error}" if said.error else str(said.msg))
             log.info("litestream: %s", self._last_words)
             self._say("failing" if said.level == "ERROR" else self.state, self._last_words)
 
@@ -305,6 +306,11 @@ class Litestream:
         self._copied = self._copied or position.replicated > 0
         self._say("replicating" if position.replicated >= position.txid else "behind", "")
         return position
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether its last trouble was a full disk."""
+        return self.state == "failing" and any(words in self.reason for words in _NO_ROOM)
 
     def _unavailable(self, reason: str) -> ReplicaUnavailable:
         self._say("failing", brief(reason))
@@ -360,6 +366,13 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
         rest = rest[:LINE_BYTES_MAX]
     if rest:
         yield rest.decode(errors="replace").strip()
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder of Litestream's, or whatever is in its place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.unlink()
 
 
 def _size(path: str) -> int:

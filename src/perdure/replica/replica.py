@@ -14,37 +14,49 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
-from perdure.errors import PerdureError, ReplicaFull, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreCorrupt, StoreError
-from perdure.replica import bucket, copies, handover, program, sockets, tempdirs
+from perdure.errors import (
+    PerdureError,
+    ReplicaFull,
+    ReplicaLeaseLost,
+    ReplicaOfAnother,
+    ReplicaUnavailable,
+    StoreCorrupt,
+    StoreError,
+    brief,
+)
+from perdure.replica import bucket, chain, copies, handover, program, sockets, tempdirs
 from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow, folder_of
-from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position
+from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position, clear
+from perdure.replica.mending import ANEW_SHARE, WARN_SHARE, Anew, Facts, Fold, Mender
 from perdure.replica.standby import Standby
-from perdure.replica.status import Status, sizes
+from perdure.replica.status import Sizes, Status, drop_copied, sizes
 from perdure.runtime.loops import Loop
 from perdure.runtime.threads import in_thread
-from perdure.store import connection, sealing
+from perdure.store import base, connection, sealing
 from perdure.store.first_seal import FirstSeal
 from perdure.store.sqlite import SqliteStore
 
 log = logging.getLogger("perdure")
 
 WATCH_S = 1.0
-SIZE_EVERY = 5  # looks of the watch between two at the disk, because that has to list a folder
+TEND_S = 0.25
+SIZE_EVERY, SIZE_EVERY_IN_TROUBLE = 20, 2  # looks between two at Litestream's folder, because that has to be listed
+OBJECTS_S = 60.0
+WARN_S = 60.0
 LAST_SYNC_S_MAX = 5.0
 FIRST_COPY_S_MIN = 30.0
 SWEEP_S = 3_600.0
 RETENTION_MS = 7 * 24 * 3_600_000
 CONTINUE_S_MAX = 10.0
-WARN_SHARE, ANEW_SHARE, ANEW_EVERY_S = 0.5, 0.75, 600.0
 
 OnWait = Callable[[LeaseRow, float], None]
 
@@ -77,11 +89,14 @@ class Replica:
         self._watch = Loop("replica", self._look)
         self._sweeps = Loop("replica-sweep", self._sweep)
         self._drills = Loop("replica-drill", self._drill)
+        self._tends = Loop("replica-tending", self._tend)
+        self._objects = Loop("replica-objects", self._look_at_objects)
         self.store_id: str | None = None
         self._copied_commits, self._others_s = -1, -math.inf  # those of other processes, too, and when more of them were seen
         self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
-        self._looks, self._local_bytes, self._lag_bytes, self._rows, self._txid = 0, 0, 0, 0, 0
-        self._based, self._anew_s = False, -ANEW_EVERY_S
+        self._looks, self._sizes, self._rows, self._txid = 0, Sizes(), 0, 0
+        self._based, self._paused, self._broken = False, "", ""
+        self._mender, self._warned_s = Mender(), -math.inf
         self._folder = 0  # the epoch that our copy lies below
         self._left, self._last_seal = cast("handover.Left | None", None), cast("sealing.Seal | None", None)
         self._drill_due = False  # the start has just restored or compared
@@ -219,9 +234,14 @@ class Replica:
 
     # --- with the store -----------------------------------------------------------------------------
 
-    async def begin(self, store: SqliteStore, commits: Callable[[], int | None], durability: str) -> None:
-        """Copy the whole file below our epoch, or continue a copy that has it; from then on others may ask what is confirmed."""
-        self._store = store
+    async def begin(
+        self, store: SqliteStore, commits: Callable[[], int | None], durability: str, ask: Callable[[base.Write], Awaitable[Any]]
+    ) -> None:
+        """Copy the whole file below our epoch, or continue a copy that has it; from then on others may ask what is confirmed.
+
+        `ask` has the engine's writer write something.
+        """
+        self._store, self._ask = store, ask
         self.store_id = self.store_id or uuid.uuid4().hex
         left, self._left = self._left, None
         continues = left is not None and handover.can_continue(left, self._side, self.path)
@@ -246,7 +266,7 @@ class Replica:
             raise self.trouble if isinstance(error, TimeoutError) else error from None
         finally:
             await copying.stop()
-        for loop in (self._watch, self._sweeps, *([self._drills] if self._drill_s else [])):
+        for loop in (self._watch, self._tends, self._objects, self._sweeps, *([self._drills] if self._drill_s else [])):
             loop.start()
 
     async def _seal_first(self, store_id: str) -> None:
@@ -290,9 +310,13 @@ class Replica:
             self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch
         else:
             self._folder, self._based, self._txid, self._rows = left.folder, True, left.txid, left.rows
-        litestream = Litestream(self.path, self._place, self._side, self._program, self._txid)
-        await litestream.start()
-        self._litestream = litestream
+        self._litestream = Litestream(self.path, self._place, self._side, self._program, self._txid)
+        try:
+            await self._litestream.start()
+        except BaseException:
+            litestream, self._litestream = self._litestream, None
+            await litestream.stop(at_once=True)
+            raise
 
     @property
     def _place(self) -> Address:
@@ -326,7 +350,7 @@ class Replica:
 
     async def end(self) -> None:
         """A last sync, and Litestream ends. What is not confirmed by then is in the local file."""
-        for loop in (self._watch, self._sweeps, self._drills):
+        for loop in (self._watch, self._tends, self._objects, self._sweeps, self._drills):
             await loop.stop()
         if self._door is not None:
             await self._door.close()
@@ -364,7 +388,7 @@ class Replica:
     def _leave(self) -> str | None:
         """A token for the next engine on this disk, where all is copied and nothing of ours can write any more."""
         ended = self._litestream is not None and self._litestream.ended_by_itself
-        if self._last_seal is None or not ended or not self._fencing or self._store.file != copies.identity(self.path):
+        if self._last_seal is None or not ended or self._broken or not self._fencing or self._store.file != copies.identity(self.path):
             return None
         return handover.leave(self._side, self.path, self._last_seal, self._folder, self._txid)
 
@@ -393,9 +417,13 @@ class Replica:
     async def sync(self) -> Position:
         """Litestream's word; what it says counts only when the lease names our epoch as the one to restore from."""
         if self._litestream is None:
-            raise ReplicaUnavailable(str(self.address), "litestream does not run")
+            raise ReplicaUnavailable(str(self.address), self._paused or "litestream does not run")
         litestream = self._litestream
-        position = await litestream.sync()
+        try:
+            position = await litestream.sync()
+        finally:
+            if litestream.broken:
+                self._tends.wake()
         if litestream is not self._litestream:
             raise ReplicaUnavailable(str(self.address), "a new epoch has begun")
         if not self._based and position.replicated > 0:  # the first transaction of an epoch is the whole file
@@ -409,9 +437,7 @@ class Replica:
     # --- looking after it ---------------------------------------------------------------------------
 
     async def _look(self) -> float:
-        """Every second: copy what nobody waits for, and measure."""
-        if self._litestream is None:  # it could not be started for the new epoch
-            await self._start_litestream()
+        """Every second: copy what nobody waits for."""
         seal, counted_s = self._store.sealed(), asyncio.get_running_loop().time()
         if seal is not None and seal.commits == self._copied_commits:
             self._barrier.all_copied(counted_s)
@@ -425,11 +451,6 @@ class Replica:
                 self._copied(seal)
             elif stale:
                 self._others_s = counted_s
-        if self._looks % SIZE_EVERY == 0:
-            found = await in_thread(sizes, self.path + "-wal", self._side / "litestream", self._barrier.position.replicated)
-            self._local_bytes, self._lag_bytes = found
-            await self._see_to_the_disk()
-        self._looks += 1
         self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
         return WATCH_S
 
@@ -443,41 +464,119 @@ class Replica:
         seal = self._store.sealed()
         return seal.rows if seal else 0
 
-    async def _see_to_the_disk(self) -> None:
-        """Warn, then begin with a new copy, then take nothing new; never fill the disk."""
-        share = self._local_bytes / self._bytes_max
-        if share >= 1:
-            if self.full is None:
-                self._say_full(ReplicaFull(str(self.address), self._local_bytes, self._bytes_max))
-                log.error("%s", self.full)
-        elif self.full is not None and share < ANEW_SHARE:
+    async def _tend(self) -> float:
+        """Four times a second: what waits for the replica beside the store, and whether only a new copy helps."""
+        if self.lease.lost.done():
+            return TEND_S
+        await self._measure()
+        self._see_to_the_disk()
+        match self._mender.decide(self._facts()):
+            case Anew(why):
+                log.error("the replica %s gets a new copy: %s", self.address, why)
+                await self.begin_anew()
+            case Fold():
+                await self._pause()
+            case None:
+                pass
+        return TEND_S
+
+    def _facts(self) -> Facts:
+        litestream = self._litestream
+        return Facts(
+            time.monotonic(),
+            self._bucket_is_well(),
+            self._barrier.trouble is not None,
+            litestream.refusals if litestream else 0,
+            self._broken or (litestream.broken if litestream else ""),
+            litestream is None,
+            self._waiting_bytes / self._bytes_max,
+        )
+
+    def _bucket_is_well(self) -> bool:
+        """Whether the lease was renewed in time: what still fails then is not the bucket's fault."""
+        return self.lease.held_left_ms() > 0.3 * self._lease_ms
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return self._sizes.wal + self._sizes.waiting
+
+    async def _measure(self) -> None:
+        wal, folder, replicated = self.path + "-wal", self._side / "litestream", self._barrier.position.replicated if self._based else 0
+        every = SIZE_EVERY_IN_TROUBLE if self._barrier.trouble is not None or self._waiting_bytes > self._bytes_max / 4 else SIZE_EVERY
+        if self._looks % min(every, SIZE_EVERY) == 0:
+            self._sizes = await in_thread(sizes, wal, folder, replicated)
+            if self._sizes.copied > self._bytes_max / 4 or (self._litestream is not None and self._litestream.lacks_room):
+                await in_thread(drop_copied, folder, replicated)
+        else:
+            with contextlib.suppress(OSError):
+                self._sizes = msgspec.structs.replace(self._sizes, wal=os.path.getsize(wal))
+        self._looks += 1
+
+    def _see_to_the_disk(self) -> None:
+        """Warn, and at the limit take nothing new until the replica does."""
+        share, now_s = self._waiting_bytes / self._bytes_max, time.monotonic()
+        if share >= 1 and self.full is None:
+            self._say_full(ReplicaFull(str(self.address), self._waiting_bytes, self._bytes_max))
+            log.error("%s", self.full)
+        elif (
+            self.full is not None and share < ANEW_SHARE and self._litestream is not None and self._barrier.trouble is None and self._based
+        ):
             self._say_full(None)
             log.warning("the replica takes writes again; so do we")
-        if share >= WARN_SHARE and self._looks % (12 * SIZE_EVERY) == 0:
+        if share >= WARN_SHARE and now_s - self._warned_s > WARN_S:
+            self._warned_s = now_s
             log.warning(
-                "what the replica has not taken yet needs %s bytes on this disk, of %s allowed", f"{self._local_bytes:,}", self._bytes_max
+                "what the replica has not taken yet needs %s bytes on this disk, of %s allowed", f"{self._waiting_bytes:,}", self._bytes_max
             )
-        now_s = time.monotonic()
-        if share >= ANEW_SHARE and self._barrier.trouble is None and now_s - self._anew_s > ANEW_EVERY_S:
-            await self.begin_anew()
-            self._anew_s = now_s
 
     def _say_full(self, full: ReplicaFull | None) -> None:
         self.full = full
         if self._door is not None:
             self._door.say_full(full)
 
+    async def _pause(self) -> None:
+        """Copy nothing for now, and put what waits into the store: beside it there is no room, and a new copy will hold it."""
+        if self._litestream is not None:
+            self._paused = "what waits for it had no more room beside the store, and is in the store now; a new copy follows"
+            log.warning("nothing is copied to %s for now: %s", self.address, self._paused)
+        old, self._litestream, self._based = self._litestream, None, False
+        if old is not None:
+            await old.stop(at_once=True)
+        await in_thread(clear, self._side / "litestream")
+        await in_thread(connection.fold_wal, self.path)
+        self._sizes, self._looks = Sizes(), 0
+
     async def begin_anew(self) -> None:
         """Go on below a new epoch with a new copy of the whole file; what lies locally for the old one is dropped."""
         async with self._moving:
+            self._mender.begun(time.monotonic())
             await self.lease.advance()
-            old, self._litestream = self._litestream, None
+            old, self._litestream, self._based = self._litestream, None, False
+            self._paused = self._paused or "a new copy begins"
             if old is not None:
-                await old.stop()
+                await old.stop(at_once=self._barrier.trouble is not None)
             await in_thread(connection.fold_wal, self.path)
-            self._store.seal(self.store_id or "", str(self.address), self.lease.row.epoch)
+            await self._ask(base.MoveSeal(self.store_id or "", str(self.address), self.lease.row.epoch))
+            self._broken = ""
             await self._start_litestream()
-            await self._barrier.wait()
+            self._paused = ""
+
+    async def _look_at_objects(self) -> float:
+        """Every minute: whether what was confirmed is still in the bucket, which Litestream does not ask itself again."""
+        wanted, epoch, litestream = self._txid, self._folder, self._litestream
+        if not self._based or not wanted:
+            return OBJECTS_S
+        found = await self._bucket.names(folder_of(epoch))
+        reached = chain.reach(chain.spans_of(one.name for one in found))
+        if reached < wanted and litestream is self._litestream and self._based and len(found) < bucket.NAMES_MAX:
+            self._doubt(f"objects of epoch {epoch} are missing in the bucket: they reach transaction {reached}, and {wanted} was confirmed")
+        return OBJECTS_S
+
+    def _doubt(self, why: str) -> None:
+        """The copy is not good: it is said, and a new one is made."""
+        if self._bucket_is_well():
+            self._broken = brief(why)
+            self._tends.wake()
 
     async def _sweep(self) -> float:
         gone = await self.lease.sweep(RETENTION_MS, time.time_ns() // 1_000_000)
@@ -497,14 +596,15 @@ class Replica:
 
     async def verify(self) -> dict[str, Any]:
         """Restore to a temporary place and compare with what is here. Raises what is wrong; the result is kept as `drill`."""
-        async with self._moving:
-            return await self._verify()
-
-    async def _verify(self) -> dict[str, Any]:
-        began_s = time.monotonic()
         rows = self._rows_now()
-        await self._barrier.wait()
-        place = self._place
+        await self._barrier.wait()  # before the lock: a new epoch may have to begin for it
+        async with self._moving:
+            return await self._verify(rows)
+
+    async def _verify(self, rows: int) -> dict[str, Any]:
+        began_s = time.monotonic()
+        epoch = self.lease.row.base or self._folder  # of a young one the first copy may not be there yet
+        place = self.address.child(folder_of(epoch))
         found: dict[str, Any] = {"at_ms": time.time_ns() // 1_000_000, "ok": False}
         try:
             with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
@@ -518,6 +618,8 @@ class Replica:
         except PerdureError as error:
             found["error"] = str(error)
             log.error("the drill found that the replica can't be trusted: %s", error)
+            if epoch == self._folder:
+                self._doubt(f"a drill could not restore it: {getattr(error, 'detail', error)}")
             raise
         finally:
             found["took_ms"] = round((time.monotonic() - began_s) * 1000)
@@ -528,14 +630,17 @@ class Replica:
         """How it stands at this moment."""
         litestream, position = self._litestream, self._barrier.position
         lag_s = self._barrier.lag_s(self._others_s)
-        state, reason = (litestream.state, litestream.reason) if litestream else ("starting", "")
+        state, reason = (litestream.state, litestream.reason) if litestream else ("failing", self._paused)
         if state == "replicating" and lag_s > 2 * WATCH_S:
             state = "behind"
+        if self._broken:
+            state, reason = "failing", f"{self._broken}; a new copy is made"
         if not self.lease.held():
             state, reason = "failing", "the lease in the bucket could not be renewed"
         return Status(
             str(self.address), state, reason, self.lease.row.epoch, round(lag_s, 3), position.txid - position.replicated,
-            self._lag_bytes if lag_s else 0, self.lease.held_left_ms(), self._local_bytes, litestream.restarts if litestream else 0,
+            self._sizes.waiting if lag_s else 0, self.lease.held_left_ms(), self._waiting_bytes + self._sizes.copied,
+            litestream.restarts if litestream else 0,
             self._rows, position.replicated, self.drill,
         )  # fmt: skip
 

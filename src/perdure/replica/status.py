@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from perdure.replica.chain import spans_of
+
 
 class Status(msgspec.Struct):
     """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes are bytes."""
@@ -31,16 +33,34 @@ class Status(msgspec.Struct):
     drill: dict[str, Any] | None = None
 
 
-def sizes(wal: str, folder: Path, replicated: int) -> tuple[int, int]:
-    """Bytes of the WAL and of all that Litestream keeps here, and of that part which is newer than a transaction."""
-    total = newer = 0
+class Sizes(msgspec.Struct, frozen=True):
+    """Bytes beside a store: its WAL, transactions that are not in the replica yet, and those that are."""
+
+    wal: int = 0
+    waiting: int = 0
+    copied: int = 0
+
+
+def sizes(wal: str, folder: Path, replicated: int) -> Sizes:
+    """Measure the WAL and what Litestream keeps in its folder; `replicated` is the last transaction in the replica."""
+    wal_bytes = 0
     with contextlib.suppress(OSError):
-        total += os.path.getsize(wal)
+        wal_bytes = os.path.getsize(wal)
+    waiting = copied = 0
     for root, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(OSError, ValueError):  # gone by now, or not a transaction's
+            with contextlib.suppress(OSError):  # gone by now
                 size = os.path.getsize(os.path.join(root, name))
-                total += size
-                last = name.removesuffix(".ltx").rpartition("-")[2]
-                newer += size if name.endswith(".ltx") and int(last, 16) > replicated else 0
-    return total, newer
+                newer = any(last > replicated for _, last in spans_of([name]))
+                waiting, copied = (waiting + size, copied) if newer else (waiting, copied + size)
+    return Sizes(wal_bytes, waiting, copied)
+
+
+def drop_copied(folder: Path, replicated: int) -> None:
+    """Delete Litestream's own copies of what is in the replica; it reads the last one again, and the others from the replica if at all."""
+    level = folder / "ltx" / "0"
+    with contextlib.suppress(OSError):
+        found = sorted((last, path) for path in level.iterdir() for _, last in spans_of([path.name]))
+        for last, path in found[:-1]:
+            if last <= replicated:
+                path.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ class Engine:
             writer = Writer(store, self.limits.batch_writes_max)
             gate = None
             if self.replica is not None:
-                await self.replica.begin(store, lambda: writer.commits, self.durability)
+                await self.replica.begin(store, lambda: writer.commits, self.durability, writer.ask)
                 stack.push_async_callback(self.replica.end)
                 self._gate = gate = Gate(self.replica, self.durability)
             elif not self._execute:

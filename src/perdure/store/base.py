@@ -200,6 +200,14 @@ class MendDue(msgspec.Struct, gc=False):
     now_ms: int
 
 
+class MoveSeal(msgspec.Struct, gc=False):
+    """A replicated file goes on in another epoch; through the writer, because nobody else may use its connection meanwhile."""
+
+    store_id: str
+    address: str
+    epoch: int
+
+
 class Emit(msgspec.Struct, gc=False):
     """Items that a step's attempt emits: (stream, JSON); refused unless `owner` owns the run."""
 
@@ -233,7 +241,7 @@ class Transact(msgspec.Struct, gc=False):
 
 Write = (
     StartRun | Grow | Turn | Deliver | Steer | ForkRun | AdoptChild | Claim | JoinWorker | KeepLease | EndWorker
-    | WakeBlocked | MendDue | Emit | Beat | Transact
+    | WakeBlocked | MendDue | MoveSeal | Emit | Beat | Transact
 )  # fmt: skip
 
 

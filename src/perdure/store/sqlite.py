@@ -69,7 +69,7 @@ class SqliteStore(Reader):
             b.ForkRun: self._fork, b.Claim: self._claim, b.JoinWorker: self._join, b.KeepLease: self._keep_lease,
             b.AdoptChild: self._adopt_child,
             b.EndWorker: self._end_worker, b.WakeBlocked: self._wake_blocked, b.Emit: self._emit, b.Beat: self._beat,
-            b.Transact: self._transact, b.MendDue: self._mend_due,
+            b.Transact: self._transact, b.MendDue: self._mend_due, b.MoveSeal: self._move_seal,
         }  # fmt: skip
 
     # --- the one door in --------------------------------------------------------------------------
@@ -526,6 +526,9 @@ class SqliteStore(Reader):
     def _mend_due(self, mend: b.MendDue) -> None:
         self._db.execute(Q["due_at_once"], (mend.now_ms,))
         self._db.execute(Q["due_with_mail"], (mend.now_ms,))
+
+    def _move_seal(self, seal: b.MoveSeal) -> None:
+        self._db.execute(Q["move_seal"], (seal.store_id, seal.address, seal.epoch))
 
     # --- steps ------------------------------------------------------------------------------------
 

@@ -1,0 +1,334 @@
+"""An epoch that can't be gone on with is given up for a new copy, by itself, and the new copy is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from tests.replica.support import address, bucket, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
+from tests.runtime.support import awaited, until
+
+import perdure
+from perdure import Engine, RunCancelled, step, workflow
+from perdure.errors import ReplicaDamaged, ReplicaUnavailable
+from perdure.replica import mending
+from perdure.replica.mending import Anew, Facts, Fold, Mender
+from perdure.replica.replica import Replica
+from perdure.testing.proxy import Proxy
+
+__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
+
+
+def replica_of(engine: Engine) -> Replica:
+    assert engine.replica is not None
+    return engine.replica
+
+
+async def in_epoch(engine: Engine, epoch: int) -> None:
+    """Wait until a restore begins from this epoch or a later one."""
+    await until(lambda: (replica_of(engine).lease.row.base or 0) >= epoch)
+
+
+async def all_there(store: Path, replica: str, ids: set[str]) -> None:
+    """The machine is gone; another one has every run as it ended."""
+    gone(store)
+    async with engine_of(store, replica) as engine:
+        assert {info.id for info in await engine.runs(limit=1_000)} >= ids
+        for run_id in ids:
+            await (await engine.get(run_id)).result()
+
+
+# --- what Litestream keeps on this disk, and what is in the bucket --------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:50])
+
+
+@pytest.mark.parametrize("what", ["gone", "cut", "no folder", "a file in its place"])
+def test_a_local_state_that_is_damaged_leads_to_a_new_copy(tmp_path: Path, what: str) -> None:
+    @awaited
+    async def main() -> None:
+        store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+        async with engine_of(store, replica) as engine:
+            await engine.run(two_effects("before"), id="before")
+            folder = tmp_path / "a.db-replica" / "litestream"
+            last = max((folder / "ltx" / "0").iterdir())
+            match what:
+                case "gone":
+                    last.unlink()
+                case "cut":
+                    cut(last)
+                case "no folder":
+                    shutil.rmtree(folder)
+                case _:
+                    shutil.rmtree(folder)
+                    folder.write_text("somebody's notes")
+            assert await engine.run(two_effects("after"), id="after") == "after-1after-2"
+            assert replica_of(engine).status().epoch == 2
+        await all_there(store, replica, {"before", "after"})
+
+    main()
+
+
+@pytest.mark.parametrize("which", ["last", "all"])
+def test_objects_that_are_deleted_from_the_bucket_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    monkeypatch.setattr("perdure.replica.replica.OBJECTS_S", 0.05)
+
+    @awaited
+    async def main() -> None:
+        store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+        async with engine_of(store, replica) as engine:
+            await engine.run(two_effects("before"), id="before")
+            objects = list((tmp_path / "bucket" / "000001").rglob("*.ltx"))
+            last = max(path.name.rpartition("-")[2] for path in objects)  # it may have been merged into another one by now
+            for path in objects:
+                if which == "all" or path.name.endswith(last):
+                    path.unlink()
+            await in_epoch(engine, 2)  # nobody has to do anything
+            await engine.run(two_effects("after"), id="after")
+            await until(lambda: replica_of(engine).status().state == "replicating")
+            assert (await replica_of(engine).verify())["ok"]
+        await all_there(store, replica, {"before", "after"})
+
+    main()
+
+
+@awaited
+async def test_a_drill_that_fails_leads_to_a_new_copy(tmp_path: Path) -> None:
+    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica) as engine:
+        for n in range(3):
+            await engine.run(two_effects(f"r{n}"), id=f"r{n}")
+        path = sorted((tmp_path / "bucket" / "000001" / "ltx" / "0").iterdir())[-2]
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 0xFF
+        path.write_bytes(raw)
+        with pytest.raises((ReplicaDamaged, ReplicaUnavailable)):
+            await replica_of(engine).verify()
+        assert "a new copy is made" in replica_of(engine).status().reason
+        await in_epoch(engine, 2)
+        assert (await replica_of(engine).verify())["ok"]
+    await all_there(store, replica, {"r0", "r1", "r2"})
+
+
+# --- other programs -------------------------------------------------------------------------------
+
+
+@awaited
+async def test_somebody_who_writes_and_checkpoints_while_litestream_is_away_costs_a_copy_and_no_work(tmp_path: Path) -> None:
+    store, replica, held = tmp_path / "a.db", f"file://{tmp_path}/bucket", tmp_path / "hold"
+    from perdure.replica import program
+
+    wrapper = tmp_path / "litestream"
+    waits = f'[ "$1" != replicate ] || while [ -e {held} ]; do sleep 0.02; done'
+    wrapper.write_text(f'#!/bin/sh\n{waits}\nexec {program.find()} "$@"\n')
+    wrapper.chmod(0o755)
+    os.environ["PERDURE_LITESTREAM"] = str(wrapper)
+    try:
+        async with engine_of(store, replica, workflows=[two_effects, long_text]) as engine:
+            await engine.run(long_text(40_000), id="long")
+            litestream = replica_of(engine)._litestream
+            assert litestream is not None
+            assert litestream.pid is not None
+            held.touch()
+            os.kill(litestream.pid, signal.SIGKILL)
+            await until(lambda: litestream.restarts == 1)
+            work = asyncio.create_task(engine.run(two_effects("during"), id="during"))
+            await until(lambda: replica_of(engine)._barrier.wanted)
+            sql = "CREATE TABLE mine (a); PRAGMA wal_checkpoint(RESTART); INSERT INTO mine VALUES (1)"
+            subprocess.run(["sqlite3", str(store), sql], check=True, capture_output=True)
+            held.unlink()
+            assert await work == "during-1during-2"
+            assert replica_of(engine).status().epoch == 2
+            assert (await replica_of(engine).verify())["ok"]
+    finally:
+        del os.environ["PERDURE_LITESTREAM"]
+    await all_there(store, replica, {"long", "during"})
+    assert apsw.Connection(str(store)).execute("SELECT count(*) FROM mine").get == 1
+
+
+# --- room, descriptors, the writer ----------------------------------------------------------------
+
+
+@step(durability="disk")
+async def kept(n: int, size: int) -> str:
+    await asyncio.sleep(0.01)  # others get their turn, as beside real work
+    return f"{n}" + "x" * size
+
+
+@workflow
+async def many(n: int, size: int) -> int:
+    return sum([len(await kept(i, size)) for i in range(n)])
+
+
+@awaited
+async def test_what_waits_for_an_absent_bucket_is_bounded_while_work_for_the_disk_goes_on(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
+    store, limit = tmp_path / "a.db", 3_000_000
+    limits = perdure.Limits(replica_bytes_max=limit)
+    async with engine_of(store, address, workflows=[many, two_effects], durability="disk", limits=limits) as engine:
+        replica, wal = replica_of(engine), Path(f"{store}-wal")
+        run = await engine.start(many(10_000, 100_000), id="many")
+        proxy.set("refuse")
+        for _ in range(2):  # it goes on, and what it has written goes into the store again and again
+            await until(lambda: wal.stat().st_size > limit / 2)
+            await until(lambda: wal.stat().st_size < limit / 4)
+        assert replica.full is not None
+        assert replica.status().state == "failing"
+        await engine.cancel("many")
+        with pytest.raises(RunCancelled):
+            await run.result()
+        with pytest.raises(ReplicaUnavailable, match="nothing new is begun"):
+            await engine.start(two_effects("late"))
+        proxy.set()
+        await in_epoch(engine, 2)
+        await until(lambda: replica.full is None and replica.status().lag_s == 0)
+        assert await engine.run(two_effects("after"), id="after") == "after-1after-2"
+        assert (await replica.verify())["ok"]
+
+
+@awaited
+async def test_what_is_copied_does_not_count(tmp_path: Path, looks_often: None) -> None:
+    """Litestream keeps what it has copied for minutes."""
+    limits = perdure.Limits(replica_bytes_max=8_000_000)
+    async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket", limits=limits) as engine:
+        for n in range(30):
+            await engine.run(long_text(200_000), id=f"r{n}")
+        assert replica_of(engine).full is None
+        assert replica_of(engine).status().epoch == 1
+        kept_bytes = sum(path.stat().st_size for path in (tmp_path / "a.db-replica" / "litestream").rglob("*.ltx"))
+        await until(lambda: replica_of(engine)._sizes.copied < 4_000_000)
+        assert kept_bytes < 8_000_000
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[Callable[[], None]]:
+    """Call it, and no file can be opened any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it counts by /proc")
+def test_work_goes_on_by_itself_after_a_time_without_descriptors(tmp_path: Path, few_descriptors: Callable[[], None]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    @awaited
+    async def main() -> None:
+        async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket") as engine:
+            await engine.run(two_effects("before"), id="before")
+            litestream = replica_of(engine)._litestream
+            assert litestream is not None
+            assert litestream.pid is not None
+            few_descriptors()
+            os.kill(litestream.pid, signal.SIGKILL)
+            work = asyncio.create_task(engine.run(two_effects("during"), id="during"))
+            await until(lambda: litestream.restarts >= 2)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert await work == "during-1during-2"
+        await all_there(tmp_path / "a.db", f"file://{tmp_path}/bucket", {"before", "during"})
+
+    main()
+
+
+@awaited
+async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_path: Path) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    @step(transactional=True)
+    def slow(db: apsw.Connection) -> int:
+        db.execute("CREATE TABLE IF NOT EXISTS mine (a)")
+        db.execute("INSERT INTO mine VALUES (1)")
+        inside.set()
+        go_on.wait(20)
+        return int(db.execute("SELECT count(*) FROM mine").get)
+
+    @workflow
+    async def writes() -> int:
+        return await slow()
+
+    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica, workflows=[writes, two_effects]) as engine:
+        work = asyncio.create_task(engine.run(writes(), id="w"))
+        await asyncio.to_thread(inside.wait, 20)
+        anew = asyncio.create_task(replica_of(engine).begin_anew())
+        await until(lambda: replica_of(engine).lease.row.epoch == 2)
+        go_on.set()
+        await anew
+        assert await work == 1
+        assert await engine.run(two_effects("a"), id="a") == "a-1a-2"
+        seal = engine._store.sealed()
+        assert seal is not None
+        assert seal.epoch == 2
+    gone(store)
+    async with engine_of(store, replica, workflows=[writes, two_effects]) as engine:
+        assert await (await engine.get("w")).result() == 1
+
+
+# --- the decision ---------------------------------------------------------------------------------
+
+
+def facts(now_s: float, **changed: Any) -> Facts:
+    return Facts(
+        **{"now_s": now_s, "bucket_well": True, "trouble": False, "refusals": 0, "broken": "", "paused": False, "share": 0.0, **changed}
+    )
+
+
+def test_trouble_is_given_time_and_a_bucket_that_is_away_is_not_blamed_on_the_copy() -> None:
+    mender = Mender()
+    assert mender.decide(facts(0, trouble=True, refusals=9)) is None
+    assert mender.decide(facts(2, trouble=True, refusals=9, bucket_well=False)) is None
+    assert mender.decide(facts(20, trouble=True, refusals=9)) is None  # well only just now
+    assert isinstance(mender.decide(facts(24, trouble=True, refusals=9)), Anew)
+
+
+def test_one_that_only_does_not_stay_up_is_given_more_time() -> None:
+    mender = Mender()
+    assert mender.decide(facts(0, trouble=True)) is None
+    assert mender.decide(facts(29, trouble=True)) is None
+    assert isinstance(mender.decide(facts(31, trouble=True)), Anew)
+
+
+def test_each_new_copy_doubles_the_patience_with_the_next_one() -> None:
+    mender, now_s, begun = Mender(), 0.0, []
+    while now_s < 5_000:
+        if isinstance(mender.decide(facts(now_s, trouble=True, refusals=9)), Anew):
+            mender.begun(now_s)
+            begun.append(now_s)
+        now_s += 1
+    pauses = [later - earlier for earlier, later in itertools.pairwise(begun)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= mending.PATIENCE_S_MAX
+    assert len(begun) < 16
+
+
+def test_room_is_made_at_once_and_a_new_copy_follows_where_the_bucket_is_well() -> None:
+    mender = Mender()
+    assert mender.decide(facts(0, share=0.7)) is None
+    assert mender.decide(facts(1, share=0.8, bucket_well=False)) is None
+    assert isinstance(mender.decide(facts(2, share=1.0, bucket_well=False)), Fold)
+    assert mender.decide(facts(3, paused=True, bucket_well=False)) is None
+    assert isinstance(mender.decide(facts(4, paused=True, share=0.3, bucket_well=False)), Fold)
+    assert isinstance(mender.decide(facts(5, paused=True)), Anew)
+    mender.begun(5)
+    assert mender.decide(facts(6, paused=True)) is None
+    assert mender.decide(facts(100, share=0.8)) is None  # not again and again
+    assert isinstance(mender.decide(facts(606, share=0.8)), Fold)
+
+
+def test_what_can_not_be_restored_is_not_gone_on_with() -> None:
+    assert mending.Mender().decide(facts(0, broken="a hole")) == Anew("a hole")
