@@ -22,6 +22,7 @@ from perdure.api import (
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import (
+    BadName,
     DefinitionError,
     EngineClosed,
     HistoryTooLong,
@@ -65,7 +66,7 @@ from perdure.store.connection import connect
 __version__ = "0.1.0"
 
 __all__ = [
-    "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
+    "BadName", "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
     "Nondeterminism", "NotAllowedInStep", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError",
     "Progress",
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",

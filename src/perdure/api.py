@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, 
 
 from perdure import api_functions
 from perdure.api_options import Durability, OnCrash, Options, changed, check_step
+from perdure.core import names
 from perdure.core.guard import inside as _inside
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotInWorkflow
@@ -41,7 +42,7 @@ class Definition(Generic[P, T]):
 
     def __init__(self, fn: Callable[..., Any], name: str, options: Options, scope: dict[str, Any] | None = None) -> None:
         self.fn = fn
-        self.name = name
+        self.name = names.checked("name of a step or a workflow", name)
         self.call_options = options
         self.is_async = inspect.iscoroutinefunction(fn)
         self.scope = scope  # the locals around a nested function, where its annotations may have to be looked up

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 
+from perdure.core import names
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError
 
@@ -52,6 +53,8 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         changes["timeout_ms"] = to_ms(changes.pop("timeout"), f"{what}: timeout")
     if "retry" in changes:
         changes["retry"] = _as_retry(changes["retry"], what)
+    if changes.get("queue") is not None:
+        names.checked("queue", changes["queue"])
     if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
         raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {changes["on_crash"]!r}.')
     if changes.get("durability") not in (None, "disk", "replica"):

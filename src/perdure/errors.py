@@ -118,6 +118,14 @@ class DefinitionError(PerdureError, TypeError):
     """A decorator or an option is used in a way that can't work."""
 
 
+class BadName(DefinitionError, ValueError):
+    """A channel, stream, queue, tag, message key or id that can't be stored under this name."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        self.what, self.detail = what, detail
+        super().__init__(f"This can't be a {what}: {detail}. Give it a name of printable text.")
+
+
 class NotInWorkflow(PerdureError, RuntimeError):
     """A workflow or step verb was used where no run is being executed."""
 

@@ -85,7 +85,7 @@ async def test_start_is_idempotent_and_differences_are_named(db: str) -> None:
 @awaited
 async def test_ids_are_checked(db: str, run_id: str) -> None:
     async with Engine(db, workflows=WORKFLOWS) as engine:
-        with pytest.raises(DefinitionError, match="A run id has 1 to 200 printable characters"):
+        with pytest.raises(DefinitionError, match="has 1 to 200 printable characters"):
             await engine.start(plain(1), id=run_id)
         assert await engine.runs() == []
 

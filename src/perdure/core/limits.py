@@ -15,6 +15,9 @@ TURN_CALLBACKS_MAX = 1_000_000
 TURN_CALLBACKS_QUICK = 10_000
 """Callbacks until a turn is looked at more closely."""
 
+NAME_CHARS_MAX = 1_000
+"""Characters of a channel, a stream, a queue, a tag, a message key: an index holds them."""
+
 INLINE_BYTES_MAX = 1024
 """Payloads up to this size stand in their row; larger ones are stored in shared pieces."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.core import discard, guard, ordered  # noqa: F401  # its import is what counts
+from perdure.core import discard, guard, names, ordered  # noqa: F401  # its import is what counts
 from perdure.core import events as ev
 from perdure.core.diff import difference
 from perdure.core.events import Codec, Command, Event, RunFacts
@@ -324,21 +324,24 @@ class Kernel:
     def _start_data(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> bytes:
         parts = [b'"args":%s' % self.codec.encode_call(call)]
         if run_id is not None:
-            parts.append(b'"id":%s' % self.codec.encode(run_id, "the run id"))
+            parts.append(b'"id":%s' % self.codec.encode(names.checked_id(run_id), "the run id"))
         if tags:
-            parts.append(b'"tags":%s' % self.codec.encode(tags, "the tags"))
+            parts.append(b'"tags":%s' % self.codec.encode(names.checked_tags(tags), "the tags"))
         return b"{%s}" % b",".join(parts)
 
     def send(self, run_id: str, value: Any, channel: str, key: str | None) -> Future:
-        text = self.codec.encode(channel, "the channel name")
+        names.checked("run id", run_id)
+        if key is not None:
+            names.checked("message key", key)
+        text = self.codec.encode(names.checked("channel", channel), "the channel name")
         data = b'{"channel":%s,"value":%s}' % (text, self.codec.encode(value, f"the message on channel {channel!r}"))
         return self._ask(ev.SEND, run_id, data, key=key)
 
     def emit(self, stream: str, item: Any) -> None:
-        self._command(ev.EMIT, stream, self.codec.encode(item, f"the item for stream {stream!r}"))
+        self._command(ev.EMIT, names.checked("stream", stream), self.codec.encode(item, f"the item for stream {stream!r}"))
 
     def tag(self, tags: dict[str, Any]) -> None:
-        self._command(ev.TAG, None, self.codec.encode(tags, "the tags"))
+        self._command(ev.TAG, None, self.codec.encode(names.checked_tags(tags), "the tags"))
 
     def now_ms(self) -> int:
         return self.loop.now_ms
@@ -350,6 +353,7 @@ class Kernel:
     def patched(self, change_id: str) -> bool:
         """True where the marker is recorded, or where history ends; False where history goes on without it."""
         if change_id not in self._patches:
+            names.checked("change id", change_id)
             row = self._recorded[0] if self._recorded else None
             self._patches[change_id] = self._last_turn if row is None else (row.kind == ev.PATCH and row.name == change_id)
             if self._patches[change_id]:
@@ -358,7 +362,7 @@ class Kernel:
 
     async def receive(self, channel: str, type_: Any) -> Any:
         """The next message of a channel that fits `type_`; the others are noted as rejected."""
-        mail = self._mail.setdefault(channel, deque())
+        mail = self._mail.setdefault(names.checked("channel", channel), deque())
         while True:
             while mail:
                 data = mail.popleft()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import DefinitionError, ReplicaNeeded
+from perdure.errors import DefinitionError, ReplicaNeeded, RunNotFound
 from perdure.runtime.gate import Answers
 from perdure.store.sqlite import SqliteStore
 
@@ -16,11 +16,20 @@ if TYPE_CHECKING:
     from perdure.replica.replica import Replica
 
 
-def checked_id(run_id: str) -> str:
-    """A run's id, if it can be one."""
-    if not run_id or len(run_id) > 200 or not run_id.isprintable() or "~" in run_id:
-        raise DefinitionError(f"A run id has 1 to 200 printable characters and no '~', unlike {run_id[:220]!r}.")
+def findable(run_id: str) -> str:
+    """The id, if a run can have it. Raises `RunNotFound`."""
+    try:
+        run_id.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise RunNotFound(run_id) from None
     return run_id
+
+
+def checked_priority(priority: int) -> int:
+    """Raise `DefinitionError` for what SQLite can't store as an integer."""
+    if not isinstance(priority, int) or not -(2**63) <= priority < 2**63:
+        raise DefinitionError(f"priority is an integer of at most 64 bits, not {priority!r:.50}.")
+    return priority
 
 
 def at_ms(at: datetime) -> int:

@@ -19,6 +19,7 @@ import msgspec
 from perdure.api import Call, Workflow
 from perdure.api_options import Durability, changed, to_ms
 from perdure.codec import JsonCodec, decode_error, signature_of
+from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import (
     DefinitionError,
@@ -143,7 +144,8 @@ class Engine:
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
-        self._execute, self._lease_ms, self._name = execute, round(lease_ttl * 1000), name or f"pid-{os.getpid()}"
+        self._execute, self._lease_ms = execute, round(lease_ttl * 1000)
+        self._name = names.checked("name of an engine", name or f"pid-{os.getpid()}")
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
@@ -265,13 +267,13 @@ class Engine:
             self._gate.check_room()
         run_id = id or call.options.id or new_id(definition.name)
         start = b.StartRun(
-            arguments.checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else arguments.at_ms(at), tags=tags,
-            queue=queue or call.options.queue, priority=priority,
+            names.checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else arguments.at_ms(at), tags=tags,
+            queue=call.options.queue if queue is None else names.checked("queue", queue), priority=arguments.checked_priority(priority),
             timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
             durability=changed(call.options, {"durability": durability or call.options.durability}, "start()").durability,
         )  # fmt: skip
         if tags:
-            self._codec.encode(tags, "the tags")
+            self._codec.encode(names.checked_tags(tags), "the tags")
         started = await runner.start(start, definition, now_ms)
         return Run(self, run_id, started.run), start.durability
 
@@ -307,12 +309,15 @@ class Engine:
 
         Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
         """
+        names.checked("channel", channel)
+        if key is not None:
+            names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
-        await self._deliver(b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data))
+        await self._deliver(b.Deliver(arguments.findable(id), "message", self._clock.now_ms(), channel, None, key, data))
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run."""
-        await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
+        await self._deliver(b.Deliver(arguments.findable(id), "cancel", self._clock.now_ms(), verb="cancel"))
 
     async def pause(self, id: str) -> None:
         """Start nothing more for this run until it is resumed; steps under way end and are recorded."""
@@ -350,7 +355,7 @@ class Engine:
         if "result" in word:
             await self._runner.check_result(row, ref, self._codec.encode(word["result"], "the result"))
         data = self._codec.encode(word, "the resolution")
-        await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
+        await self._deliver(b.Deliver(arguments.findable(id), "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
 
     async def fork(
         self, id: str, at: int, *, new_id: str | None = None, result: Any = UNSET, args: dict[str, Any] | None = None
@@ -364,7 +369,7 @@ class Engine:
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = new_id or f"{id}-fork-{os.urandom(3).hex()}"
-        fork = forking.fork(row, self._store.history(row.run), at, arguments.checked_id(name), self._clock.now_ms(), encoded, edited)
+        fork = forking.fork(row, self._store.history(row.run), at, names.checked_id(name), self._clock.now_ms(), encoded, edited)
         self._runner.woken([(await self._write(fork)).run])
         return Run(self, name)
 
@@ -373,7 +378,7 @@ class Engine:
         self._runner.woken([woken.run, *woken.others])
 
     async def _steer(self, run_id: str, verb: str) -> None:
-        woken = await self._write(b.Steer(run_id, verb, self._clock.now_ms()))
+        woken = await self._write(b.Steer(arguments.findable(run_id), verb, self._clock.now_ms()))
         await self._runner.steered(woken.run)
 
     # --- looking ----------------------------------------------------------------------------------
@@ -402,6 +407,8 @@ class Engine:
         limit: int = 50, after: str | None = None,
     ) -> list[RunInfo]:  # fmt: skip
         """Runs, newest first; `after` is the id of the last one of the page before."""
+        if tags:
+            self._codec.encode(tags, "the tags")
         before = None if after is None else self._store.run_key(after)
         return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
 

@@ -18,7 +18,7 @@ import msgspec
 
 from perdure import api
 from perdure.codec import JsonCodec, failure_of_step, signature_of
-from perdure.core import numbers
+from perdure.core import names, numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
@@ -134,7 +134,8 @@ class StepAttempt(msgspec.Struct, eq=False):
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode(item, f"the item for stream {stream!r}")
-        self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, [(stream, data)], self._steps.clock.now_ms()))
+        items = [(names.checked("stream", stream), data)]
+        self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, items, self._steps.clock.now_ms()))
 
     def _write(self, write: Emit | Beat) -> None:
         self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())

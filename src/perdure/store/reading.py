@@ -51,6 +51,8 @@ class Reader:
             raise self.damaged
         try:
             return self._read.execute(Q[name], bindings).fetchall()
+        except (OverflowError, TypeError, UnicodeEncodeError):
+            return []  # what SQLite can't store is the name of nothing here
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 

@@ -20,6 +20,7 @@ from perdure.core.limits import INLINE_BYTES_MAX, Limits
 from perdure.errors import (
     InboxFull,
     LeaseLost,
+    PayloadTooLarge,
     PerdureError,
     RunBlocked,
     RunExists,
@@ -244,12 +245,15 @@ class SqliteStore(Reader):
     def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
         if self._owners.get(turn.run) != turn.owner and (lost := self._not_owner(turn.run, turn.owner)) is not None:
             return lost
+        tags = None if turn.tags is None else self._with_tags(turn.run, turn.tags)
+        if isinstance(tags, PayloadTooLarge):
+            return tags
         if turn.finish is not None:
             for row in turn.rows:
                 if row.kind == FINISH:
                     row.data = None  # stands in the run's own row
         self._append(turn.run, turn.rows)
-        self._note(turn)
+        self._note(turn, tags)
         written = b.Written([], [])
         for effect in turn.effects:
             result = self._apply[type(effect)](effect)
@@ -262,12 +266,12 @@ class SqliteStore(Reader):
             written.woken += self._park(turn.run, turn.park, turn.at_ms)
         return written
 
-    def _note(self, turn: b.Turn) -> None:
+    def _note(self, turn: b.Turn, tags: dict[str, Any] | None) -> None:
         """What a turn changes of its run besides the history."""
         for inbox_id, seq in turn.taken:
             self._db.execute(Q["take"], (seq, inbox_id))
-        if turn.tags is not None:
-            self._set_tags(turn.run, turn.tags)
+        if tags is not None:
+            self._store_tags(turn.run, tags)
         if turn.unread is not None:
             self._db.execute(Q["set_unread"], (turn.unread, turn.run))
         if turn.settled:
@@ -330,10 +334,13 @@ class SqliteStore(Reader):
         (generations,) = self._one(Q["generations"], (run,))
         self._db.execute(Q["set_id"], (f"{run_id}~{generations + 1}", run))
 
-    def _set_tags(self, run: int, changes: dict[str, Any]) -> None:
+    def _with_tags(self, run: int, changes: dict[str, Any]) -> dict[str, Any] | PayloadTooLarge:
+        """The run's tags after a turn, if together they are not larger than one payload may be."""
         (text,) = self._one(Q["run_tags"], (run,))
         tags = {**(msgspec.json.decode(text) if text else {}), **changes}
-        self._store_tags(run, {key: value for key, value in tags.items() if value is not None})
+        kept = {key: value for key, value in tags.items() if value is not None}
+        size_bytes, limit_bytes = len(_json.encode(kept)), self.limits.payload_bytes_max
+        return kept if size_bytes <= limit_bytes else PayloadTooLarge("the run's tags together", size_bytes, limit_bytes)
 
     def _store_tags(self, run: int, tags: dict[str, Any]) -> None:
         self._db.execute(Q["set_tags"], (_json.encode(tags).decode(), run))
