@@ -65,8 +65,8 @@ class Kernel:
         self._receivers: dict[str, deque[tuple[Future, str]]] = {}
         self._patches: dict[str, bool] = {}
         self._ending = False
-        self._recorded: deque[Event] = deque()  # on replay: commands of this turn that the code has not asked for yet
-        self._last_turn = True
+        self._rows: Sequence[Event] = ()
+        self._next = 0  # on replay: where the row of what the code asks for next should be
 
     @property
     def random(self) -> _rng.Random:
@@ -108,40 +108,46 @@ class Kernel:
 
     def replay(self, rows: Sequence[Event]) -> list[Command]:
         """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
-        self.replaying = True
-        fresh: list[Command] = []
+        self._rows, self.replaying = rows, True
+        asked: deque[Command] = deque()
         own, ids = self.facts.run_id, _recorded_under(rows) if self.facts.forked else []
         self._go_by(ids[0] if ids else own)
         guard.inside.muted = True
         try:
-            begin = 0
-            for end in [*(i for i, row in enumerate(rows) if row.kind in ev.INPUTS and i), len(rows)]:
-                fresh = self._replay_turn(rows[begin:end], end == len(rows))
-                if fresh and end < len(rows):
-                    raise Nondeterminism(self.facts.run_id, difference(rows[end], fresh[0]))
-                if ids:
-                    del ids[: len(_recorded_under(rows[begin:end]))]
-                    self._go_by(ids[0] if ids else own)
-                begin = end
+            for index, row in enumerate(rows):
+                if row.kind in ev.INPUTS:
+                    if asked:
+                        raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
+                    self.seq, self._next = row.seq, index + 1
+                    asked.extend(self.feed(row))
+                elif row.kind in ev.COMMANDS:
+                    self._match(row, asked.popleft() if asked else None)
+                else:
+                    self.seq = max(self.seq, row.seq)
+                    if ids and _recorded_under((row,)):
+                        del ids[0]
+                        self._go_by(ids[0] if ids else own)
         except BaseException:
             self.broken = True
             raise
         finally:
             guard.inside.muted = False
             self.loop.forgive()
-            self._recorded, self._last_turn, self.replaying = deque(), True, False
-        return fresh
+            self._rows, self._next, self.replaying = (), 0, False
+        return list(asked)
 
-    def _replay_turn(self, rows: Sequence[Event], last: bool) -> list[Command]:
-        """Feed an input again; gives the commands that none of its rows records."""
-        recorded = [row for row in rows if row.kind in ev.COMMANDS]
-        self._recorded, self._last_turn = deque(recorded), last
-        if rows:
-            self.seq = rows[-1].seq  # what has no row yet comes behind the notes, too
-        asked = self.feed(rows[0]) if rows and rows[0].kind in ev.INPUTS else []
-        for index, row in enumerate(recorded):
-            self._match(row, asked[index] if index < len(asked) else None)
-        return asked[len(recorded) :]
+    def _ahead(self) -> Event | None:
+        """On replay, the row that records what the code asks for next in this turn, if there is one."""
+        rows = self._rows
+        while self._next < len(rows):
+            row = rows[self._next]
+            if row.kind in ev.COMMANDS:
+                return row
+            if row.kind in ev.INPUTS:
+                return None
+            self.seq = row.seq  # what has no row yet comes behind the notes, too
+            self._next += 1
+        return None
 
     def _match(self, row: Event, command: Command | None) -> None:
         if command is None or not _same(row, command):
@@ -274,9 +280,11 @@ class Kernel:
     # --- what workflow code asks for --------------------------------------------------------------
 
     def _number(self) -> int:
-        if self._recorded:
-            return self._recorded.popleft().seq
-        self.seq += 1
+        if self._rows and (row := self._ahead()) is not None:
+            self._next += 1
+            self.seq = row.seq
+        else:
+            self.seq += 1
         return self.seq
 
     def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
@@ -354,8 +362,9 @@ class Kernel:
         """True where the marker is recorded, or where history ends; False where history goes on without it."""
         if change_id not in self._patches:
             names.checked("change id", change_id)
-            row = self._recorded[0] if self._recorded else None
-            self._patches[change_id] = self._last_turn if row is None else (row.kind == ev.PATCH and row.name == change_id)
+            row = self._ahead()
+            at_the_end = row is None and self._next == len(self._rows)
+            self._patches[change_id] = at_the_end or (row is not None and (row.kind, row.name) == (ev.PATCH, change_id))
             if self._patches[change_id]:
                 self._command(ev.PATCH, change_id)
         return self._patches[change_id]
