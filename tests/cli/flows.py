@@ -99,5 +99,12 @@ async def naps(times: int, seconds: float) -> int:
 
 
 @workflow
+async def alone(name: str) -> None:
+    await note(f"begin {name}")
+    await nap(0.02)
+    await note(f"end {name}")
+
+
+@workflow
 async def wide(files: int) -> int:
     return len(await asyncio.gather(*(note(str(number)) for number in range(files))))

@@ -29,6 +29,7 @@ from perdure.cli.common import Exit, json_option, misuse, print_json, print_resu
 from perdure.cli.progress import Display, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
+from perdure.core.limits import Limits
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine, Run
 from perdure.runtime.views import RunInfo
@@ -108,9 +109,15 @@ def run(**given: Any) -> None:
 @store_option
 @replica_options
 @click.option("--standby", is_flag=True, help="Follow the replica while another engine holds it, and take over when that is gone.")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N",
+    help="How many runs this worker has at work at once; the others wait in the file, also for other workers. Default: 2,000.",
+)  # fmt: skip
 @click.option("--grace", default=10.0, show_default=True, metavar="SECONDS", help="How long running steps get to end after a stop.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
-def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool, standby: bool, **replica: Any) -> None:
+def worker(
+    files: tuple[str, ...], store: str, concurrency: int | None, grace: float, quiet: bool, standby: bool, **replica: Any
+) -> None:  # fmt: skip
     """Execute the runs of a store, with the workflows of these files, until stopped.
 
     Ctrl-C or SIGTERM drains: nothing new begins, running steps get the grace to end and be recorded. What is left
@@ -120,13 +127,19 @@ def worker(files: tuple[str, ...], store: str, grace: float, quiet: bool, standb
     Examples:
       perdure worker app.py
       perdure worker flows/*.py --store /var/lib/app/perdure.db
+      perdure worker app.py --concurrency 4
       perdure worker app.py --replica s3://agents/prod
       perdure worker app.py --replica s3://agents/prod --standby
     """
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     if standby and replica["replica"] is None:
         raise misuse("--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA.")
-    _execute(_work(files, store, grace, quiet, {**engine_options(**replica, quiet=quiet), **({"standby": True} if standby else {})}))
+    options = engine_options(**replica, quiet=quiet)
+    if standby:
+        options["standby"] = True
+    if concurrency is not None:  # those that wait for something leave memory when there is no room
+        options["limits"] = Limits(runs_loaded_max=concurrency, runs_parked_max=min(concurrency, Limits().runs_parked_max))
+    _execute(_work(files, store, grace, quiet, options))
 
 
 # --- run ------------------------------------------------------------------------------------------
