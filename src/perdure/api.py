@@ -264,7 +264,7 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
         api_functions.check_function(function, "step")
         chosen = changed(Options(), options, f"step {function.__name__}")
         check_step(function, chosen)
-        return Step(function, name or function.__name__, chosen, api_functions.scope_of(function))
+        return Step(function, function.__name__ if name is None else name, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -294,7 +294,7 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"Workflow {function.__name__} must be an `async def`; a plain function can be a @step.")
         chosen = changed(Options(), options, f"workflow {function.__name__}")
-        return Workflow(function, name or function.__name__, chosen, api_functions.scope_of(function))
+        return Workflow(function, function.__name__ if name is None else name, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 

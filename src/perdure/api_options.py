@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 
-from perdure.core import names
+from perdure.core import names, numbers
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError
 
@@ -37,9 +37,9 @@ def to_ms(value: float | timedelta | None, what: str) -> int | None:
     """Seconds or a timedelta as whole milliseconds; None stays None."""
     if value is None:
         return None
-    seconds: Any = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 3.2e11:
-        raise DefinitionError(f"{what} must be a positive number of seconds or a timedelta, not {value!r}.")
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not numbers.is_number(seconds) or not 0 < seconds < 3.2e11:
+        raise DefinitionError(f"{what} must be a positive number of seconds or a timedelta, not {numbers.shown(value)}.")
     return max(1, round(seconds * 1000))
 
 
@@ -53,6 +53,8 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         changes["timeout_ms"] = to_ms(changes.pop("timeout"), f"{what}: timeout")
     if "retry" in changes:
         changes["retry"] = _as_retry(changes["retry"], what)
+    for name in {"readonly", "transactional"} & set(changes):
+        numbers.flag(changes[name], f"{what}: {name}")
     if changes.get("queue") is not None:
         names.checked("queue", changes["queue"])
     if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
@@ -73,7 +75,7 @@ def _as_retry(value: Any, what: str) -> Retry:
         case int():
             return Retry(attempts=value)
         case _:
-            raise DefinitionError(f"{what}: retry is a Retry, a number of attempts, or None, not {value!r}.")
+            raise DefinitionError(f"{what}: retry is a Retry, a number of attempts, or None, not {numbers.shown(value)}.")
 
 
 def check_step(fn: Callable[..., Any], options: Options) -> None:

@@ -38,6 +38,8 @@ def checked_id(run_id: Any) -> str:
 
 def checked_tags(tags: dict[str, Any]) -> dict[str, Any]:
     """Tags, if all their names can be stored. Raises `BadName`."""
+    if not isinstance(tags, dict):
+        raise BadName("tag", f"tags are a dict, not {type(tags).__name__}")
     for name in tags:
         checked("tag", name)
     return tags

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from perdure.core import numbers
+from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, ReplicaNeeded, RunNotFound
 from perdure.runtime.gate import Answers
 from perdure.store.sqlite import SqliteStore
@@ -27,13 +29,15 @@ def findable(run_id: str) -> str:
 
 def checked_priority(priority: int) -> int:
     """Raise `DefinitionError` for what SQLite can't store as an integer."""
-    if not isinstance(priority, int) or not -(2**63) <= priority < 2**63:
+    if not isinstance(priority, int) or isinstance(priority, bool) or not -(2**63) <= priority < 2**63:
         raise DefinitionError(f"priority is an integer of at most 64 bits, not {priority!r:.50}.")
     return priority
 
 
 def at_ms(at: datetime) -> int:
     """A moment with its time zone as milliseconds."""
+    if not isinstance(at, datetime):
+        raise DefinitionError(f"at is an aware datetime, such as datetime.now(timezone.utc), not {numbers.shown(at)}.")
     if at.tzinfo is None:
         raise DefinitionError(f"at={at!r} has no time zone; use an aware datetime, such as datetime.now(timezone.utc).")
     return round(at.timestamp() * 1000)
@@ -51,6 +55,16 @@ def check_options(store: str, durability: str, replica: str | None, lease_ttl: f
         raise DefinitionError("A replica is kept by the engine that executes, and of a file: not of :memory:, and not with execute=False.")
     if lease_ttl < 0.1:
         raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
+
+
+def check_engine(limits: Any, close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:
+    """Raise what is wrong with an engine's numbers."""
+    if limits is not None and not isinstance(limits, Limits):
+        raise DefinitionError(f"limits is a Limits, as in Engine(..., limits=Limits(threads_max=4)), not {numbers.shown(limits)}.")
+    numbers.seconds(close_grace, "close_grace")
+    numbers.seconds(replica_timeout, "replica_timeout", above=True)
+    if drill_every is not None:
+        numbers.seconds(drill_every, "drill_every", above=True)
 
 
 def make_replica(path: str, address: str, **options: Any) -> Replica:

@@ -19,7 +19,7 @@ import msgspec
 from perdure.api import Call, Workflow
 from perdure.api_options import Durability, changed, to_ms
 from perdure.codec import JsonCodec, decode_error, signature_of
-from perdure.core import names
+from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (
     DefinitionError,
@@ -65,7 +65,7 @@ class Run(Generic[T]):
         Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when the run needs a
         person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
         """
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(None if timeout is None else numbers.seconds(timeout, "timeout")):
             return cast("T", await self._engine._result(self.id, self._key))
 
     async def status(self) -> str:
@@ -139,13 +139,14 @@ class Engine:
         name: str | None = None,
     ) -> None:
         arguments.check_options(str(os.fspath(store)), durability, replica, lease_ttl, execute)
+        arguments.check_engine(limits, close_grace, replica_timeout, drill_every)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
         self._execute, self._lease_ms = execute, round(lease_ttl * 1000)
-        self._name = names.checked("name of an engine", name or f"pid-{os.getpid()}")
+        self._name = names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name)
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
