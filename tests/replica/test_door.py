@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +18,10 @@ from tests.runtime.support import awaited, environment, until
 
 import perdure
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors import ReplicaFull
+from perdure.errors import ReplicaFull, ReplicaUnattended
 from perdure.replica import door
+from perdure.replica.litestream import Litestream, Position
+from perdure.store.sealing import Seal
 from perdure.testing.proxy import Proxy
 
 __all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
@@ -205,7 +208,7 @@ async def test_a_store_without_a_replica_confirms_nothing_and_says_so(tmp_path: 
             await engine.start(echo(), durability="replica")
         async with client_of(store) as client:
             await client.start(echo(), id="a")
-        async with client_of(store, durability="replica") as strict:
+        async with client_of(store, durability="replica", replica_timeout=0.2) as strict:
             with pytest.raises(ReplicaUnavailable, match="no engine has begun to copy it"):
                 await strict.start(echo(), id="b")
 
@@ -259,6 +262,126 @@ async def test_a_client_begins_nothing_where_the_disk_fills(tmp_path: Path, addr
         await client.start(echo(), id="late")
 
 
+PRESENT, OLDER = Seal("id", "there", 7, 0, 0, 5), Seal("id", "there", 6, 0, 0, 5)
+DISK, SOME, ALL = door.Sign("disk", 7), door.Sign("replica", 7, commits=4), door.Sign("replica", 7, commits=5)
+RUBBISH = b'{"durability":"fsync","epoch":7}'
+
+
+@pytest.mark.parametrize(
+    ("seal", "sign", "of_client", "asked", "passes"),
+    [
+        # not replicated, or not yet: there is nothing but the disk
+        (None, None, "disk", None, True),
+        (None, None, "disk", "replica", False),
+        (None, None, "replica", None, False),
+        (None, None, "replica", "disk", True),
+        (None, DISK, "disk", None, True),
+        (None, ALL, "replica", None, False),
+        # replicated: the level of the engine counts where it can be known, and else "replica"
+        (PRESENT, None, "disk", None, False),
+        (PRESENT, RUBBISH, "disk", None, False),
+        (PRESENT, DISK, "disk", None, True),
+        (PRESENT, DISK, "replica", None, False),
+        (PRESENT, DISK, "disk", "replica", False),
+        (PRESENT, SOME, "disk", None, False),
+        (PRESENT, ALL, "disk", None, True),
+        (PRESENT, ALL, "replica", None, True),
+        # what another epoch has left says nothing
+        (OLDER, DISK, "disk", None, False),
+        (OLDER, ALL, "disk", None, False),
+        # the run's own level is nearest
+        (PRESENT, None, "disk", "disk", True),
+        (PRESENT, SOME, "replica", "disk", True),
+    ],
+)
+def test_what_a_client_may_tell_where_no_engine_answers(
+    tmp_path: Path, seal: Seal | None, sign: door.Sign | bytes | None, of_client: str, asked: str | None, passes: bool
+) -> None:
+    @awaited
+    async def main() -> None:
+        if sign is not None:
+            (tmp_path / "a.db-replica").mkdir()
+            (tmp_path / "a.db-replica" / "door").write_bytes(sign if isinstance(sign, bytes) else msgspec.json.encode(sign))
+        gate = door.ClientGate(str(tmp_path / "a.db"), of_client, lambda: seal, (1, 2))
+        if passes:
+            await gate.answer(asked, 0)
+        else:
+            with pytest.raises(ReplicaUnavailable):
+                await gate.answer(asked, 0)
+
+    main()
+
+
+@pytest.mark.parametrize("level", ["replica", "disk"])
+def test_before_the_first_copy_a_client_waits_for_what_the_engine_promises(
+    tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @awaited
+    async def main() -> None:
+        store, replica, copied, over = tmp_path / "a.db", f"file://{tmp_path}/bucket", asyncio.Event(), asyncio.Event()
+        async with engine_of(store, replica, workflows=[echo], durability=level) as engine:
+            await engine.start(echo(), id="a")
+        shutil.rmtree(f"{store}-replica")
+        asked, sync = asyncio.Event(), Litestream.sync
+
+        async def late(self: Litestream) -> Position:
+            asked.set()
+            await copied.wait()
+            return await sync(self)
+
+        monkeypatch.setattr(Litestream, "sync", late)
+
+        async def engine_lives() -> None:
+            async with engine_of(store, replica, workflows=[echo], durability=level):
+                await over.wait()
+
+        async with client_of(store, replica_timeout=0.3) as client:
+            run = await client.get("a")
+            with pytest.raises(ReplicaUnattended):  # there is no advertisement at all
+                await client.send("a", "hello", channel="other")
+            life = asyncio.create_task(engine_lives())
+            await asked.wait()
+            if level == "disk":
+                await client.send("a", "hello", channel="word", key="k")
+            else:
+                with pytest.raises(ReplicaUnavailable, match="has not confirmed yet"):
+                    await client.send("a", "hello", channel="word", key="k")
+            copied.set()
+            await client.send("a", "hello", channel="word", key="k")
+            assert await run.result() == "hello"
+            over.set()
+            await life
+
+    main()
+
+
+@awaited
+async def test_a_client_that_asks_for_a_copy_waits_for_an_engine_that_begins_one(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with client_of(store, durability="replica") as client:
+        start = asyncio.create_task(client.start(echo(), id="a"))
+        await until(lambda: client._store.has_run("a"))
+        async with engine_of(store, address, workflows=[echo]):
+            await start
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"rubbish", b'{"durability":"disk","epoch":0}'])
+def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(tmp_path: Path, damage: bytes | None, looks_often: None) -> None:
+    @awaited
+    async def main() -> None:
+        store = tmp_path / "a.db"
+        async with engine_of(store, f"file://{tmp_path}/bucket", workflows=[echo]) as engine, client_of(store) as client:
+            await client.start(echo(), id="a")
+            sign = tmp_path / "a.db-replica" / "door"
+            sign.unlink() if damage is None else sign.write_bytes(damage)
+            await client.send("a", "hello", channel="word")
+            assert await (await client.get("a")).result() == "hello"
+            assert engine.replica is not None
+            await until(lambda: (found := door._read(sign.parent)) is not None and found.epoch == 1)
+
+    main()
+
+
 def test_a_guest_whose_door_closes_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     @awaited
     async def main() -> None:
@@ -266,7 +389,7 @@ def test_a_guest_whose_door_closes_is_left_without_a_word(tmp_path: Path, caplog
             await asyncio.Event().wait()
 
         one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
-        await one.open()
+        await one.open(1)
         sign = door._read(tmp_path)
         assert sign is not None
         reader, writer = await asyncio.open_unix_connection(sign.socket)
@@ -286,10 +409,10 @@ def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
         async def confirm() -> None: ...
 
         first = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
-        await first.open()
+        await first.open(1)
         folder = os.path.dirname(msgspec.json.decode((tmp_path / "door").read_bytes(), type=door.Sign).socket)
         second = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
-        await second.open()
+        await second.open(2)
         assert not os.path.exists(folder)
         await first.close()
         await second.close()

@@ -277,7 +277,7 @@ async def test_what_a_client_writes_is_copied_within_a_second_or_two(tmp_path: P
         assert replica is not None
         seal = client._store.sealed()
         assert seal is not None
-        await until(lambda: replica._copied_commits >= seal.commits)
+        await until(lambda: replica._barrier.confirmed is not None and replica._barrier.confirmed.commits >= seal.commits)
 
 
 @awaited

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable
 from pathlib import Path
 
 import apsw
 
 import perdure
 from perdure import Engine, step, workflow
+from perdure.errors import RunExists, RunFinished
 from perdure.store import connection, sealing
 from perdure.store.connection import SCHEMA_VERSION
 from perdure.store.sqlite import Q
@@ -126,3 +129,33 @@ def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path
     assert asyncio.run(run("old")) == 3
     assert asyncio.run(run("new")) == 3
     assert perdure.connect(path).pragma("user_version") == SCHEMA_VERSION
+
+
+def test_what_changes_the_file_is_counted_and_a_refusal_is_not(tmp_path: Path) -> None:
+    """Clients may be told what is in a copy while no engine runs, and what changes nothing must not end that."""
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with Engine(path, execute=False) as client:
+            client._store.seal("an id", "file:///there", 1)
+
+            async def counts(verb: Awaitable[object]) -> int:
+                before, after = client._store.sealed(), None
+                with contextlib.suppress(RunExists, RunFinished):
+                    await verb
+                after = client._store.sealed()
+                assert before is not None
+                assert after is not None
+                return after.commits - before.commits
+
+            options = {"execute": False, "durability": "disk"}
+            async with Engine(path, **options) as other:  # type: ignore[arg-type]
+                assert await counts(other.start(count_up(1), id="a", durability="disk")) == 1
+            assert await counts(client.start(count_up(1), id="a", durability="disk")) == 0
+            assert await counts(client.start(count_up(2), id="a", durability="disk")) == 0
+            assert await counts(client.send("a", 1, channel="c", key="k")) == 1
+            assert await counts(client.send("a", 1, channel="c", key="k")) == 0
+            assert await counts(client.cancel("a")) == 1
+            assert await counts(client.cancel("a")) == 0
+
+    asyncio.run(main())

@@ -26,7 +26,7 @@ import click
 from perdure.api import Call
 from perdure.cli import loading, words
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
-from perdure.cli.progress import Display, Snapshot, display_for
+from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.core.limits import Limits
@@ -52,7 +52,8 @@ class Request:
     quiet: bool
     replica: str | None = None
     durability: str | None = None
-    fencing: bool = True
+    fencing: str = "bucket"
+    no_fencing: bool = False
 
     @property
     def may_go_on(self) -> bool:
@@ -156,7 +157,7 @@ async def _run(request: Request) -> int:
     call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)
     with _stop_signals() as stopped:
-        options = engine_options(request.replica, request.durability, request.fencing, request.quiet)
+        options = engine_options(request.replica, request.durability, request.fencing, request.no_fencing, request.quiet)
         engine = Engine(request.store, workflows=list(workflows.values()), **options)
         watch(engine, request.quiet)
         if not await _opened(engine, stopped):
@@ -173,6 +174,8 @@ async def _run(request: Request) -> int:
                 note = await _progress_note(engine, run)
             info = await run.info()
             if info.ended_at is not None and note != "started":
+                if not await _watch(engine, run, request, Silence(run.id), stopped):  # until a copy has it, where one is asked for
+                    return await _interrupted(engine, run, request)
                 return _report(info, request, recorded=True)
             shown = make_display(run.id)
             shown.note(note)
@@ -222,17 +225,17 @@ async def _fresh(engine: Engine, run_id: str) -> str:
 async def _follow(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> int:
     """Show progress until there is something to report, and report it."""
     try:
-        await _watch(engine, run, request, shown, stopped)
+        told = await _watch(engine, run, request, shown, stopped)
     finally:
         shown.close()
     info = await run.info()
-    if info.ended_at is None and info.status != "blocked":
+    if not told or (info.ended_at is None and info.status != "blocked"):
         return await _interrupted(engine, run, request)
     return _report(info, request, recorded=False)
 
 
-async def _watch(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> None:
-    """Show progress until the run has ended or is blocked, or somebody stops us."""
+async def _watch(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> bool:
+    """Show progress until the run has ended or is blocked, and that is confirmed: then True; False where we are stopped first."""
     ended = asyncio.ensure_future(_ended(run))
     stop = asyncio.ensure_future(stopped.wait())
     try:
@@ -242,6 +245,7 @@ async def _watch(engine: Engine, run: Run[Any], request: Request, shown: Display
                 shown.show(await _snapshot(engine, run, request))
             pause = shown.poll_seconds and max(shown.poll_seconds, POLL_SHARE * (time.thread_time() - begun))
             await asyncio.wait({ended, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        return ended.done()
     finally:
         stop.cancel()
         if not ended.cancel():

@@ -31,10 +31,13 @@ address_option = click.option(
 
 
 def replica_options(command: F) -> F:
-    """--replica, --durability and --no-fencing for a command."""
+    """--replica, --durability, --fencing and --no-fencing for a command."""
     for option in (
-        click.option("--no-fencing", "fencing", is_flag=True, flag_value=False, default=True,
+        click.option("--no-fencing", is_flag=True,
                      help="Do without a lease: for a bucket that can't keep one, where you make sure that there is never a second engine."),
+        click.option("--fencing", type=click.Choice(["bucket", "clock"]), default="bucket", show_default=True,
+                     help="What proves that the lease is still held when a write is confirmed: reading it from the bucket each time, or "
+                     "this machine's clock, which is faster, and wrong on a virtual machine that is paused."),
         click.option("--durability", type=click.Choice(["disk", "replica"]),
                      help="What an answer or an effect waits for. Default: the replica where there is one, else the disk."),
         address_option,
@@ -43,10 +46,13 @@ def replica_options(command: F) -> F:
     return command
 
 
-def engine_options(replica: str | None, durability: str | None, fencing: bool, quiet: bool) -> dict[str, Any]:
+def engine_options(replica: str | None, durability: str | None, fencing: str, no_fencing: bool, quiet: bool) -> dict[str, Any]:
     """What `Engine` gets for the options of a command."""
     found: dict[str, Any] = {"durability": durability or ("replica" if replica else "disk")}
-    return {**found, "replica": replica, "fencing": fencing, "on_wait": None if quiet else countdown()} if replica else found
+    if not replica:
+        return found
+    proof = False if no_fencing else "clock" if fencing == "clock" else True
+    return {**found, "replica": replica, "fencing": proof, "on_wait": None if quiet else countdown()}
 
 
 def seen_from_outside(address: str) -> dict[str, Any]:

@@ -1,21 +1,29 @@
-"""The barrier: whoever must not go on before the replica has the history waits here, and all share one round trip.
+"""The barrier: what must not go on before the replica has the history waits here, and all that waits shares round trips.
 
-Rules: who comes while a round is under way waits for the next one, because that one may have begun before his commit; a round is
-through when some answer has reached the transaction that its first answer named, and our lease is still held then.
+Rules: what comes while a round is under way waits for the next one, because that one may have begun before its commit; a round is
+confirmed when some answer has reached the transaction that its first answer named, and the lease object, read after that answer, still
+names us (docs/adr/0017); while that read is under way the next round may sync already, and what a later read proves it proves for
+all rounds before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from perdure.errors import PerdureError, ReplicaUnavailable, StoreError
 from perdure.replica.litestream import Position
+from perdure.store.sealing import Seal
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
+CHECKS_MAX = 4  # reads of the lease at once; syncs wait for the oldest one beyond that
+
+_Tell = Callable[[PerdureError | None], None]
 
 
 class Syncs(Protocol):
@@ -24,34 +32,55 @@ class Syncs(Protocol):
     async def sync(self) -> Position: ...
 
 
+class _Round(msgspec.Struct, eq=False):
+    """Everything that was committed when it began, and who waits for that."""
+
+    waiting: list[_Tell]
+    seal: Seal | None
+    begin_s: float
+
+
 class Barrier:
-    """`commits` counts what was committed here, None while a commit may be under way; `held` says whether the lease is held now; times
-    are the event loop's, in seconds.
+    """`committed` gives the file's seal as of now, which every commit of every process moves; `held` says whether the lease is held by our
+    clock; `still_ours` reads the lease object and raises if it does not name us (None: the clock is trusted). Times are the event
+    loop's, in seconds.
     """
 
-    def __init__(self, where: str, syncs: Syncs, commits: Callable[[], int | None], held: Callable[[], bool]) -> None:
-        self._where, self._syncs, self._commits, self._held = where, syncs, commits, held
+    def __init__(
+        self, where: str, syncs: Syncs, committed: Callable[[], Seal | None], held: Callable[[], bool],
+        still_ours: Callable[[], Awaitable[None]] | None,
+    ) -> None:  # fmt: skip
+        self._where, self._syncs, self._committed, self._held, self._still_ours = where, syncs, committed, held, still_ours
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Callable[[PerdureError | None], None]] = []
-        self._asked, self._under_way = asyncio.Event(), False
-        self._confirmed: int | None = None
+        self._waiting: list[_Tell] = []
+        self._asked, self._syncing = asyncio.Event(), False
+        self._synced: deque[_Round] = deque()  # whose lease is being looked at
+        self._checks: set[asyncio.Task[None]] = set()
+        self._retry_s = RETRY_S_MIN
+        self._shut: PerdureError | None = None
         self._task = self._loop.create_task(self._run(), name="perdure-barrier")
         self.position = Position(0, 0)
         self.rounds = 0
+        self.confirmed: Seal | None = None
+        """The file's seal as of the beginning of the last round that was confirmed: all that it counts is in the replica."""
         self.confirmed_s = self._loop.time()
         """All that was committed by then is in the replica."""
         self.trouble: StoreError | None = None
         """Why the last round failed, until one succeeds."""
-        self._shut: PerdureError | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits."""
-        return self._under_way or bool(self._waiting)
+        """Whether a sync is waited for."""
+        return self._syncing or bool(self._waiting)
+
+    @property
+    def behind(self) -> bool:
+        """Whether anything is committed, by whichever process, that is not confirmed."""
+        return self.confirmed is None or self.confirmed != self._committed()
 
     def passed(self) -> bool:
         """Whether all that is committed is confirmed already."""
-        return self._confirmed is not None and self._confirmed == self._commits() and self._held() and self._shut is None
+        return not self.behind and self._held() and self._shut is None
 
     def after(self, action: Callable[[], None]) -> None:
         """Call `action` when all that is committed by now is in the replica; at once if it is, never if the lease is lost."""
@@ -66,21 +95,20 @@ class Barrier:
             await self.round()
 
     async def round(self) -> None:
-        """Come back after a round that begins after this call, whether we have committed anything or not."""
+        """Come back after a round that begins after this call, whether anything was committed or not."""
         future: asyncio.Future[None] = self._loop.create_future()
         self._add(partial(_settle, future))
         await future
 
-    def lag_s(self, others_s: float = -math.inf) -> float:
-        """For how long something has been committed that the replica does not have, here, or by others before `others_s`."""
-        behind = self._confirmed != self._commits() or self.confirmed_s < others_s
-        return self._loop.time() - self.confirmed_s if behind else 0.0
+    def lag_s(self) -> float:
+        """For how long something has been committed that the replica does not have."""
+        return self._loop.time() - self.confirmed_s if self.behind else 0.0
 
     def all_copied(self, s: float) -> None:
-        """Whatever had been committed by then is in the replica: nobody has written since the last round."""
+        """Whatever had been committed by then is in the replica: nothing was written since the last round."""
         self.confirmed_s = max(self.confirmed_s, s)
 
-    def _add(self, tell: Callable[[PerdureError | None], None]) -> None:
+    def _add(self, tell: _Tell) -> None:
         if self._shut is not None:
             tell(self._shut)
             return
@@ -90,46 +118,89 @@ class Barrier:
     async def shut(self, error: PerdureError) -> None:
         """Confirm nothing more, and tell all who wait why."""
         self._shut = self._shut or error
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        waiting, self._waiting = self._waiting, []
+        ending = [task for task in (self._task, *self._checks) if not task.done()]
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending)
+        waiting = [tell for one in self._synced for tell in one.waiting] + self._waiting
+        self._synced.clear()
+        self._waiting = []
         _tell_all(waiting, self._shut)
 
+    # --- rounds -----------------------------------------------------------------------------------
+
     async def _run(self) -> None:
-        retry_s = RETRY_S_MIN
         while True:
             await self._asked.wait()
+            if self.trouble is not None:
+                await asyncio.sleep(self._retry_s)
+                self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+            while len(self._checks) >= CHECKS_MAX:
+                await asyncio.wait(self._checks, return_when=asyncio.FIRST_COMPLETED)
             self._asked.clear()
-            waiting, self._waiting, self._under_way = self._waiting, [], True
+            one = _Round(self._waiting, self._committed(), self._loop.time())
+            self._waiting, self._syncing = [], True
             try:
-                await self._round()
-            except Exception as error:  # whatever it was, who waits is not told that all is well
-                self.trouble = error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
-                self._waiting[:0], self._under_way = waiting, False
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, RETRY_S_MAX)
-                self._asked.set()
+                await self._sync()
+            except Exception as error:
+                self._failed(one, error)
             except asyncio.CancelledError:
-                self._waiting[:0] = waiting
+                self._waiting[:0] = one.waiting
                 raise
             else:
-                self.trouble, retry_s, self._under_way = None, RETRY_S_MIN, False
-                self._loop.call_soon(_tell_all, waiting, None)  # steps begin in plain callbacks, never within a task
+                self._synced.append(one)
+                if self._still_ours is None:
+                    self._confirm(one)
+                else:
+                    check = self._loop.create_task(self._check(one, self._still_ours), name="perdure-barrier-check")
+                    self._checks.add(check)
+                    check.add_done_callback(self._checks.discard)
+            finally:
+                self._syncing = False
 
-    async def _round(self) -> None:
-        commits, begin_s = self._commits(), self._loop.time()
+    async def _sync(self) -> None:
         self.position = await self._syncs.sync()
         wanted = self.position.txid
         while self.position.replicated < wanted:  # another sync was under way, and this answer came from that
             self.position = await self._syncs.sync()
+        self._check_clock()
+
+    def _check_clock(self) -> None:
         if not self._held():
             raise ReplicaUnavailable(self._where, "the lease in the bucket is not held now; it is renewed")
-        self._confirmed, self.confirmed_s = commits, begin_s
-        self.rounds += 1
+
+    async def _check(self, one: _Round, still_ours: Callable[[], Awaitable[None]]) -> None:
+        """The clock may have stood still with the whole machine. The bucket has not: whoever takes the lease writes it before reading."""
+        try:
+            await still_ours()
+            self._check_clock()
+        except Exception as error:
+            if one in self._synced:  # else a later read has proved it
+                self._synced.remove(one)
+                self._failed(one, error)
+        else:
+            self._confirm(one)
+
+    def _confirm(self, one: _Round) -> None:
+        """This round is confirmed, and with it all before it."""
+        waiting: list[_Tell] = []
+        while one in self._synced:
+            first = self._synced.popleft()
+            waiting += first.waiting
+            self.confirmed, self.confirmed_s = first.seal, first.begin_s
+            self.rounds += 1
+            self.trouble, self._retry_s = None, RETRY_S_MIN
+        self._loop.call_soon(_tell_all, waiting, None)  # steps begin in plain callbacks, never within a task
+
+    def _failed(self, one: _Round, error: Exception) -> None:
+        """Whatever it was, nothing is told; the next round is for these, too."""
+        self.trouble = error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
+        self._waiting[:0] = one.waiting
+        self._asked.set()
 
 
-def _tell_all(waiting: list[Callable[[PerdureError | None], None]], error: PerdureError | None) -> None:
+def _tell_all(waiting: list[_Tell], error: PerdureError | None) -> None:
     for tell in waiting:
         tell(error)
 

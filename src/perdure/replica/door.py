@@ -1,8 +1,9 @@
 """The door: where other processes of this machine ask whether what they have committed, or were shown, is in the replica.
 
-Rules: who asks has committed before; the answer comes after a round of the barrier that begins after the question; both must have the
-same file open, because a path may name another one by now; who finds nobody there is told nothing but what the last engine has left
-written that it knew to be in the replica.
+Rules: a process asks after its commit; the answer comes after a round of the barrier that begins after the question; both must have
+the same file open, because a path may name another one by now; where no engine answers, a client reports nothing but what the last one
+has left written that it knew to be in the replica; a replicated file whose advertisement is missing, damaged or of another epoch counts
+as one of level "replica".
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import msgspec
 
 from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
 from perdure.replica import sockets
+from perdure.runtime.threads import in_thread
 from perdure.store.connection import Identity
 from perdure.store.sealing import Seal
 
@@ -27,13 +30,16 @@ SAY_AFTER_S = 1.0
 FROZEN_S = 5.0  # what an engine may take beyond the time that it was given, before it counts as frozen
 
 
-class Sign(msgspec.Struct):
-    """What hangs beside the store: where to ask, how durable an answer is, and up to which commit of which epoch all is confirmed."""
+Level = Literal["disk", "replica"]
 
-    durability: str
+
+class Sign(msgspec.Struct):
+    """The advertisement beside the store: where to ask, how durable an answer is, up to which commit of which epoch all is confirmed."""
+
+    durability: Level
+    epoch: int
     socket: str = ""
     full: tuple[int, int] | None = None
-    epoch: int = 0
     commits: int = -1
 
 
@@ -61,53 +67,62 @@ def _read(side: Path) -> Sign | None:
         return None
 
 
+def _write(side: Path, sign: Sign) -> None:
+    """Durably: after a power cut the old one is there or the new one, whole."""
+    draft = _sign_of(side).with_suffix(".new")
+    with open(draft, "wb") as file:
+        file.write(msgspec.json.encode(sign))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(_sign_of(side))
+    folder = os.open(side, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 class Door:
-    """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, whoever has committed it."""
+    """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, by whichever process."""
 
     def __init__(
-        self, side: Path, durability: str, file: Identity, confirm: Callable[[], Awaitable[None]], trouble: Callable[[], PerdureError]
+        self,
+        side: Path,
+        durability: str,
+        file: Identity,
+        confirm: Callable[[], Awaitable[None]],
+        trouble: Callable[[], PerdureError],
     ) -> None:
-        self._side, self._sign, self._file, self._confirm, self._trouble = side, Sign(durability), file, confirm, trouble
+        self._side, self._sign, self._file, self._confirm, self._trouble = side, Sign(cast("Level", durability), 0), file, confirm, trouble
         self._server: asyncio.Server | None = None
         self._guests: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
-        """Let others ask."""
+    async def open(self, epoch: int) -> None:
+        """Let others ask, from the beginning of the engine's epoch on."""
         if (left := _read(self._side)) is not None:
             sockets.remove(left.socket)  # of an engine that was killed
-        self._sign.socket = sockets.place("door", beside=self._side)
+        self._sign.epoch, self._sign.socket = epoch, sockets.place("door", beside=self._side)
         self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
-        self._hang_out()
+        await in_thread(_write, self._side, self._sign)
 
-    def say_full(self, full: ReplicaFull | None) -> None:
-        """Nothing new can be begun, or can again."""
-        self._sign.full = None if full is None else (full.size_bytes, full.limit_bytes)
-        self._try_to_hang_out()
+    async def advertise(self, **changes: Any) -> None:
+        """Say `epoch`, `commits`, up to which all is confirmed for good, or `full`, why nothing new can be begun."""
+        sign = msgspec.structs.replace(self._sign, **changes)
+        if sign != _read(self._side):  # also where the file was damaged or removed
+            try:
+                await in_thread(_write, self._side, sign)
+                self._sign = sign
+            except OSError as error:  # the old one stays, which promises less
+                log.warning("what clients are told by could not be written: %s", error)
 
     async def close(self) -> None:
-        """Answer nobody any more; who waits for an answer looks for another engine."""
+        """Answer no more questions; clients that wait look for another engine."""
         if self._server is not None:
             self._server.close()
             for guest in self._guests:
                 guest.cancel()
             await asyncio.gather(*self._guests, return_exceptions=True)
             sockets.remove(self._sign.socket)
-
-    def confirm_up_to(self, seal: Seal) -> None:
-        """All that was committed up to this seal is in the replica, which stays true when nobody is here any more."""
-        self._sign.epoch, self._sign.commits = seal.epoch, seal.commits
-        self._try_to_hang_out()
-
-    def _try_to_hang_out(self) -> None:
-        try:
-            self._hang_out()
-        except OSError as error:  # the old one stays, which promises less
-            log.warning("what clients are told by could not be written: %s", error)
-
-    def _hang_out(self) -> None:
-        draft = _sign_of(self._side).with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(self._sign))
-        draft.replace(_sign_of(self._side))
 
     async def _guest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -154,31 +169,38 @@ class ClientGate:
             raise ReplicaFull(seal.address, *sign.full)
 
     async def answer(self, durability: str | None = None, s_max: float | None = None) -> None:
-        """Come back when what is committed may be told. Raises `ReplicaUnavailable`, after `s_max` seconds if nobody is there."""
-        seal, loop = self._seal(), asyncio.get_running_loop()
-        begin_s, said = loop.time(), False
-        while not self._may_pass(sign := _read(self._side), durability, seal):
-            if seal is None:
-                raise ReplicaUnavailable("of this store", "no engine has begun to copy it")
+        """Come back when what is committed may be told. Raises `ReplicaUnavailable`, after `s_max` seconds if no engine answers."""
+        loop = asyncio.get_running_loop()
+        begin_s, said, commits = loop.time(), False, None
+        while True:
+            seal, sign = self._seal(), _read(self._side)  # an engine may begin to copy the file at any moment
+            commits = seal.commits if commits is None and seal is not None else commits
+            if self._may_pass(sign, durability, seal, commits or 0):
+                return
+            where = seal.address if seal is not None else "of this store"
             waited_s = loop.time() - begin_s
-            if sign is not None and await self._asked(sign, seal, None if s_max is None else max(0.0, s_max - waited_s)):
+            if sign is not None and await self._asked(sign, where, None if s_max is None else max(0.0, s_max - waited_s)):
                 return
             if s_max is not None and waited_s >= s_max:
-                raise ReplicaUnattended(seal.address)
+                raise ReplicaUnattended(where) if seal is not None else ReplicaUnavailable(where, "no engine has begun to copy it")
             if waited_s >= SAY_AFTER_S and not said:
                 said = True
-                log.warning(
-                    "no engine that copies this store to %s runs here; waiting for one. What was asked for is on this disk", seal.address
+                whom = (
+                    f"no engine that copies this store to {where} runs here"
+                    if seal is not None
+                    else "no engine has begun to copy this store"
                 )
+                log.warning("%s; waiting for one. What was asked for is on this disk", whom)
             await asyncio.sleep(KNOCK_EVERY_S)
 
-    def _may_pass(self, sign: Sign | None, durability: str | None, seal: Seal | None) -> bool:
-        level = durability or ("replica" if self._strict else sign.durability if sign and seal else "disk")
-        if level != "replica":
-            return True
-        return sign is not None and seal is not None and sign.epoch == seal.epoch and seal.commits <= sign.commits
+    def _may_pass(self, sign: Sign | None, durability: str | None, seal: Seal | None, commits: int) -> bool:
+        if seal is None:  # not replicated, or not yet
+            return durability != "replica" and (durability == "disk" or not self._strict)
+        present = sign if sign is not None and sign.epoch == seal.epoch else None
+        level = durability or ("replica" if self._strict or present is None else present.durability)
+        return level != "replica" or (present is not None and commits <= present.commits)
 
-    async def _asked(self, sign: Sign, seal: Seal, s_max: float | None) -> bool:
+    async def _asked(self, sign: Sign, where: str, s_max: float | None) -> bool:
         """Whether somebody has confirmed it; False if nobody is there. Raises `ReplicaUnavailable` for what was answered instead."""
         try:
             reader, writer = await asyncio.open_unix_connection(sign.socket)
@@ -190,13 +212,13 @@ class ClientGate:
                 said = await reader.readline()
             answer = msgspec.json.decode(said, type=Answer)
         except TimeoutError:
-            raise ReplicaUnavailable(seal.address, "the engine that copies this store gives no answer; is it frozen?") from None
+            raise ReplicaUnavailable(where, "the engine that copies this store gives no answer; is it frozen?") from None
         except (OSError, msgspec.DecodeError):
             return False  # it has ended meanwhile
         finally:
             writer.close()
         if answer.trouble is not None:
-            raise ReplicaUnavailable(seal.address, answer.trouble)
+            raise ReplicaUnavailable(where, answer.trouble)
         return True
 
 

@@ -336,6 +336,22 @@ class Lease:
     def held_left_ms(self) -> int:
         return self._hold.left_ms(self._clock_ms())
 
+    async def still_ours(self) -> None:
+        """Read the object: what is durable before this call is in every copy that a later holder takes, if it still names us.
+
+        Raises `ReplicaLeaseLost` for good where it names another holder, `ReplicaUnavailable` where it can't be read or is missing.
+        """
+        found = await self._read()
+        missing = found is None or found[0].deleted
+        if found is not None and not missing and found[0].holder != self._id:
+            self._lose_to(found[0])
+        if self._error is not None:
+            raise self._error
+        if missing:
+            if self._thread is not None:
+                self._thread.soon(self._loop.wake)  # the renewal takes it back
+            raise ReplicaUnavailable(self._where, "the lease object is missing from the bucket, and is made anew")
+
     def report(self, **facts: Any) -> None:
         """What renewals say of the replica from here on: `rows`, `txid`, `notes`. Notes that are very long are left out."""
         if len(msgspec.json.encode(facts.get("notes"))) > NOTES_BYTES_MAX:
@@ -367,7 +383,10 @@ class Lease:
         elif found[0].deleted:
             await self._take_back(*found)
         else:
-            self._lose(f"{found[0].who or 'somebody'} has taken it, in epoch {found[0].epoch}")
+            self._lose_to(found[0])
+
+    def _lose_to(self, row: LeaseRow) -> None:
+        self._lose(f"{row.who or 'somebody'} has taken it, in epoch {row.epoch}")
 
     def _lose(self, why: str) -> None:
         self._error, self._hold.lost = ReplicaLeaseLost(self._where, why), True

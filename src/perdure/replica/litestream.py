@@ -37,6 +37,7 @@ LINES_KEPT, LINE_KEPT_CHARS = 200, 2_000
 LINE_BYTES_MAX = 65_536  # an error may hold the whole page of a proxy
 START_S_MAX = 10.0
 STOP_S_MAX = 5.0
+KILL_S_MAX = 1.0
 SYNC_S_MIN, BYTES_A_SECOND_MIN = 10.0, 1_000_000
 RESTART_S_MIN, RESTART_S_MAX = 0.05, 5.0
 PROBE_EVERY_S, PROBE_S_MAX, MISSES_MAX = 1.0, 1.5, 2  # twice: a machine that has slept answers the second time
@@ -222,6 +223,9 @@ class Litestream:
             self.pid = None
             if process.returncode is None:
                 process.kill()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(KILL_S_MAX):
+                        await process.wait()  # else its pipe is left open
 
     async def _probe(self) -> float:
         """Whether it is alive, however long a sync may take: one that is frozen is replaced."""

@@ -70,14 +70,15 @@ class Replica:
         address: Address,
         *,
         lease_ms: int,
-        fencing: bool,
+        fencing: bool | str,
         bytes_max: int,
         drill_s: float | None,
         on_wait: OnWait | None,
         standby: bool = False,
     ) -> None:
         self.path, self.address = os.path.abspath(path), address
-        self._lease_ms, self._fencing, self._bytes_max, self._drill_s, self._on_wait = lease_ms, fencing, bytes_max, drill_s, on_wait
+        self._lease_ms, self._bytes_max, self._drill_s, self._on_wait = lease_ms, bytes_max, drill_s, on_wait
+        self._fencing, self._reads_lease = bool(fencing), fencing is True  # "clock" trusts the machine's clocks (docs/adr/0017)
         self._side = Path(self.path + "-replica")
         self._follows, self._standby = standby, cast("Standby | None", None)
         self.on_progress: Callable[[str], None] = _to_nobody
@@ -92,8 +93,7 @@ class Replica:
         self._tends = Loop("replica-tending", self._tend)
         self._objects = Loop("replica-objects", self._look_at_objects)
         self.store_id: str | None = None
-        self._copied_commits, self._others_s = -1, -math.inf  # those of other processes, too, and when more of them were seen
-        self._begun, self._ending = False, cast("asyncio.Task[None] | None", None)
+        self._ending: asyncio.Task[None] | None = None
         self._looks, self._sizes, self._rows, self._txid = 0, Sizes(), 0, 0
         self._based, self._paused, self._broken = False, "", ""
         self._mender, self._warned_s = Mender(), -math.inf
@@ -234,9 +234,7 @@ class Replica:
 
     # --- with the store -----------------------------------------------------------------------------
 
-    async def begin(
-        self, store: SqliteStore, commits: Callable[[], int | None], durability: str, ask: Callable[[base.Write], Awaitable[Any]]
-    ) -> None:
+    async def begin(self, store: SqliteStore, durability: str, ask: Callable[[base.Write], Awaitable[Any]]) -> None:
         """Copy the whole file below our epoch, or continue a copy that has it; from then on others may ask what is confirmed.
 
         `ask` has the engine's writer write something.
@@ -248,19 +246,19 @@ class Replica:
         if store.sealed() is None:
             await self._seal_first(self.store_id)
         store.seal(self.store_id, str(self.address), self.lease.row.epoch)
-        self._barrier = Barrier(str(self.address), self, commits, self.lease.held)
-        self._begun = True
+        still_ours = self.lease.still_ours if self._reads_lease else None
+        self._barrier = Barrier(str(self.address), self, self._committed, self.lease.held, still_ours)
+        self._door = Door(self._side, durability, store.file, self._barrier.round, lambda: self.trouble)
         self.lease.lost.add_done_callback(self._stop_at_once)
         copying = Loop("replica-copying", self._tell_copying)
         try:
             if left is None or not continues or not await self._continue(left):
                 await in_thread(connection.fold_wal, self.path)  # while no Litestream runs it is ours to do
                 await self._start_litestream()
+            await self._door.open(self.lease.row.epoch)  # others may ask, and wait with us for the first copy
             copying.start()
             async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
                 await self._barrier.wait()
-            self._door = Door(self._side, durability, store.file, self._barrier.round, lambda: self.trouble)
-            await self._door.open()
         except BaseException as error:
             await self._let_go()
             raise self.trouble if isinstance(error, TimeoutError) else error from None
@@ -285,6 +283,13 @@ class Replica:
         finally:
             first.stopped = True
             await telling.stop()
+
+    def _committed(self) -> sealing.Seal | None:
+        """The seal of the file as everybody may read it now, which each commit of each process moves; None: it can't be read."""
+        try:
+            return self._store.sealed()
+        except PerdureError:
+            return None
 
     async def _tell_copying(self) -> float:
         self.on_progress(f"Copying {self.path}, {os.path.getsize(self.path):,} bytes, to {self.address}")
@@ -339,6 +344,7 @@ class Replica:
             await self._door.close()
         if self._litestream is not None:
             await self._litestream.stop(at_once=at_once)
+        self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())  # the last time that the store is open
 
     def _last_word(self) -> ReplicaLeaseLost:
         lost = self.lease.lost
@@ -357,16 +363,13 @@ class Replica:
         through = False
         if not self.lease.lost.done():
             try:
-                seal = self._store.sealed()
                 async with asyncio.timeout(LAST_SYNC_S_MAX):
-                    await self._barrier.round()  # also for what others have written
-                if seal is not None:
-                    self._copied(seal)
-                through, self._last_seal = True, seal
+                    await self._barrier.round()
+                await self._say_confirmed()
+                through, self._last_seal = True, self._barrier.confirmed
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
-                lag_s = self._barrier.lag_s(self._others_s)
-                what = f"the last {lag_s:.1f} s" if lag_s else "what clients have written in the last second, if they have"
+                what = f"the last {self._barrier.lag_s():.1f} s" if self._barrier.behind else "at the end that it has everything"
                 self.ended = f"the replica has not confirmed {what}; it is in {self.path}"
                 log.warning("%s", self.ended)
             except PerdureError as error:  # the lease or the store is lost, and everything else has to end all the same
@@ -379,8 +382,6 @@ class Replica:
     async def release(self) -> None:
         """Let others have the lease at once."""
         try:
-            if self._begun:
-                self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
             await self.lease.release(self._leave())
         except PerdureError as error:
             log.warning("the lease could not be released and will run out: %s", error)
@@ -438,27 +439,24 @@ class Replica:
 
     async def _look(self) -> float:
         """Every second: copy what nobody waits for."""
-        seal, counted_s = self._store.sealed(), asyncio.get_running_loop().time()
-        if seal is not None and seal.commits == self._copied_commits:
-            self._barrier.all_copied(counted_s)
-        elif seal is not None:
-            stale = self._barrier.confirmed_s < counted_s - WATCH_S / 2
-            if stale:  # else others keep it going, and a round more would be in their way
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_S):
-                        await self._barrier.round()
-            if self._barrier.confirmed_s >= counted_s:
-                self._copied(seal)
-            elif stale:
-                self._others_s = counted_s
+        now_s = asyncio.get_running_loop().time()
+        if not self._barrier.behind:
+            self._barrier.all_copied(now_s)
+        elif self._barrier.confirmed_s < now_s - WATCH_S / 2:  # else others keep it going, and a round more would be in their way
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._barrier.round()
+        await self._say_confirmed()
         self.lease.report(rows=self._rows, txid=self._txid, notes=self._notes())
         return WATCH_S
 
-    def _copied(self, seal: sealing.Seal) -> None:
-        """All that was committed up to this seal is in the replica."""
-        self._rows, self._copied_commits = seal.rows, seal.commits
-        if self._door is not None:
-            self._door.confirm_up_to(seal)
+    async def _say_confirmed(self) -> None:
+        """Where the next holder and clients look for it."""
+        seal = self._barrier.confirmed
+        if seal is not None:
+            self._rows = seal.rows
+            if self._door is not None and seal.epoch == self.lease.row.epoch:
+                await self._door.advertise(epoch=seal.epoch, commits=seal.commits)
 
     def _rows_now(self) -> int:
         seal = self._store.sealed()
@@ -469,7 +467,7 @@ class Replica:
         if self.lease.lost.done():
             return TEND_S
         await self._measure()
-        self._see_to_the_disk()
+        await self._see_to_the_disk()
         match self._mender.decide(self._facts()):
             case Anew(why):
                 log.error("the replica %s gets a new copy: %s", self.address, why)
@@ -512,16 +510,16 @@ class Replica:
                 self._sizes = msgspec.structs.replace(self._sizes, wal=os.path.getsize(wal))
         self._looks += 1
 
-    def _see_to_the_disk(self) -> None:
+    async def _see_to_the_disk(self) -> None:
         """Warn, and at the limit take nothing new until the replica does."""
         share, now_s = self._waiting_bytes / self._bytes_max, time.monotonic()
         if share >= 1 and self.full is None:
-            self._say_full(ReplicaFull(str(self.address), self._waiting_bytes, self._bytes_max))
+            await self._say_full(ReplicaFull(str(self.address), self._waiting_bytes, self._bytes_max))
             log.error("%s", self.full)
         elif (
             self.full is not None and share < ANEW_SHARE and self._litestream is not None and self._barrier.trouble is None and self._based
         ):
-            self._say_full(None)
+            await self._say_full(None)
             log.warning("the replica takes writes again; so do we")
         if share >= WARN_SHARE and now_s - self._warned_s > WARN_S:
             self._warned_s = now_s
@@ -529,10 +527,10 @@ class Replica:
                 "what the replica has not taken yet needs %s bytes on this disk, of %s allowed", f"{self._waiting_bytes:,}", self._bytes_max
             )
 
-    def _say_full(self, full: ReplicaFull | None) -> None:
-        self.full = full
+    async def _say_full(self, full: ReplicaFull | None) -> None:
         if self._door is not None:
-            self._door.say_full(full)
+            await self._door.advertise(full=None if full is None else (full.size_bytes, full.limit_bytes))
+        self.full = full
 
     async def _pause(self) -> None:
         """Copy nothing for now, and put what waits into the store: beside it there is no room, and a new copy will hold it."""
@@ -557,6 +555,8 @@ class Replica:
                 await old.stop(at_once=self._barrier.trouble is not None)
             await in_thread(connection.fold_wal, self.path)
             await self._ask(base.MoveSeal(self.store_id or "", str(self.address), self.lease.row.epoch))
+            if self._door is not None:
+                await self._door.advertise(epoch=self.lease.row.epoch, commits=-1)
             self._broken = ""
             await self._start_litestream()
             self._paused = ""
@@ -629,7 +629,7 @@ class Replica:
     def status(self) -> Status:
         """How it stands at this moment."""
         litestream, position = self._litestream, self._barrier.position
-        lag_s = self._barrier.lag_s(self._others_s)
+        lag_s = self._barrier.lag_s()
         state, reason = (litestream.state, litestream.reason) if litestream else ("failing", self._paused)
         if state == "replicating" and lag_s > 2 * WATCH_S:
             state = "behind"

@@ -43,7 +43,7 @@ def at_ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def check_options(store: str, durability: str, replica: str | None, lease_ttl: float, execute: bool) -> None:
+def check_options(store: str, durability: str, replica: str | None, lease_ttl: float, execute: bool, fencing: object = True) -> None:
     """Raise what is wrong with an engine's options, each alone or together."""
     if store.startswith(("postgresql://", "postgres://")):
         raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
@@ -53,6 +53,11 @@ def check_options(store: str, durability: str, replica: str | None, lease_ttl: f
         raise DefinitionError('durability="replica" needs to know where the replica is: replica="s3://bucket/prefix" or "file:///folder".')
     if replica is not None and (store == ":memory:" or not execute):
         raise DefinitionError("A replica is kept by the engine that executes, and of a file: not of :memory:, and not with execute=False.")
+    if fencing not in (True, False, "clock"):
+        raise DefinitionError(
+            f'fencing is True (the lease is read before each confirmation), "clock" (the machine\'s clocks are trusted) or False (there is '
+            f"no lease), not {fencing!r}."
+        )
     if lease_ttl < 0.1:
         raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
 

@@ -94,7 +94,8 @@ def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
             row = active.host.store.run_row(active.run)
             start = b.StartRun(active.run_id, workflow, args, 0, at_ms, at_ms, None, row.parent, row.parent_seq)
             start.tags = _decode(row.tags) if row.tags else None
-            start.queue, start.timeout_ms, start.durability = call.options.queue, call.options.timeout_ms, row.durability
+            start.queue, start.timeout_ms = call.options.queue, call.options.timeout_ms
+            start.durability = row.durability or call.options.durability  # who waits for this id was promised the first one's level
             return b.Finish("completed", None, None, active.host.new_run(start, at_ms), active.kernel.leftovers())
 
 

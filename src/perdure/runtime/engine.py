@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 import msgspec
 
@@ -26,15 +26,17 @@ from perdure.errors import (
     EngineClosed,
     HistoryTooLong,
     Nondeterminism,
+    PerdureError,
     RunBlocked,
     RunCancelled,
+    RunExists,
     RunFailed,
     RunNotFound,
     StoreError,
 )  # fmt: skip
 from perdure.runtime import arguments, forking, retrying
 from perdure.runtime.clock import SystemClock
-from perdure.runtime.gate import Answers, Gate
+from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
@@ -101,7 +103,8 @@ class Engine:
     (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has it, so that the loss of the whole machine takes
     nothing that anybody was told. With a replica the file is restored where there is none, and the engine works while it
     holds the replica's lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it waits,
-    `fencing=False` is for buckets that can't keep a lease. `replica_timeout` is for how many seconds a verb waits for the
+    `fencing="clock"` confirms without reading the lease each time, for machines that are never paused, and `fencing=False` is for
+    buckets that can't keep a lease. `replica_timeout` is for how many seconds a verb waits for the
     replica, `drill_every` the seconds between two test restores in the background; `engine.replica.status()` has the lag.
     A client of a replicated store is told what the engine that holds the replica has had confirmed.
 
@@ -129,7 +132,7 @@ class Engine:
         lease_ttl: float = 10.0,
         execute: bool = True,
         create: bool = True,
-        fencing: bool = True,
+        fencing: bool | Literal["clock"] = True,
         standby: bool = False,
         drill_every: float | None = None,
         replica_timeout: float = 30.0,
@@ -138,7 +141,7 @@ class Engine:
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
-        arguments.check_options(str(os.fspath(store)), durability, replica, lease_ttl, execute)
+        arguments.check_options(str(os.fspath(store)), durability, replica, lease_ttl, execute, fencing)
         arguments.check_engine(limits, close_grace, replica_timeout, drill_every)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
@@ -176,7 +179,7 @@ class Engine:
             writer = Writer(store, self.limits.batch_writes_max)
             gate = None
             if self.replica is not None:
-                await self.replica.begin(store, lambda: writer.commits, self.durability, writer.ask)
+                await self.replica.begin(store, self.durability, writer.ask)
                 stack.push_async_callback(self.replica.end)
                 self._gate = gate = Gate(self.replica, self.durability)
             elif not self._execute:
@@ -220,15 +223,26 @@ class Engine:
             raise EngineClosed
         return self._open
 
-    async def _write(self, write: b.Write) -> Any:
-        result = await self._parts()[1].ask(write)
-        await self._confirmed()
-        return result
+    async def _ask(self, write: b.Write, then: Callable[[Any], None]) -> None:
+        await self._parts()[1].ask(write, then)
 
-    async def _confirmed(self, durability: str | None = None) -> None:
-        """Come back when what is committed may be told."""
+    @contextlib.asynccontextmanager
+    async def _answering(self, run_id: str) -> AsyncIterator[None]:
+        """What a verb says about a run, a refusal too, is said when it is as durable as that run asks for."""
+        arguments.findable(run_id)
+        try:
+            yield
+        except StoreError:
+            raise
+        except PerdureError:
+            await self._confirmed(run_id)
+            raise
+        await self._confirmed(run_id)
+
+    async def _confirmed(self, run_id: str, asked: str | None = None) -> None:
+        """Come back when what is committed may be told about a run; `asked` is the level that the caller asks for."""
         if self._gate is not None:
-            await self._gate.answer(durability, self._answer_s)
+            await self._gate.answer(stricter(asked, self._store.durability(run_id)), self._answer_s)
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -248,7 +262,7 @@ class Engine:
         run, level = await self._begin(
             call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout, durability=durability
         )  # fmt: skip
-        await self._confirmed(level)
+        await self._confirmed(run.id, level)
         return run
 
     async def _begin(
@@ -275,12 +289,17 @@ class Engine:
         )  # fmt: skip
         if tags:
             self._codec.encode(names.checked_tags(tags), "the tags")
-        started = await runner.start(start, definition, now_ms)
+        try:
+            started = await runner.start(start, definition, now_ms)
+        except RunExists:
+            await self._confirmed(run_id, start.durability)
+            raise
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Any) -> T:
         """Start a run and wait for its result; takes what `start` takes."""
-        return await (await self._begin(call, **options))[0].result()  # whose confirmation is also the start's
+        run, level = await self._begin(call, **options)
+        return cast("T", await self._result(run.id, run._key, level))  # whose confirmation is also the start's
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
@@ -314,49 +333,56 @@ class Engine:
         if key is not None:
             names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
-        await self._deliver(b.Deliver(arguments.findable(id), "message", self._clock.now_ms(), channel, None, key, data))
+        async with self._answering(id):
+            await self._deliver(b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data))
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run."""
-        await self._deliver(b.Deliver(arguments.findable(id), "cancel", self._clock.now_ms(), verb="cancel"))
+        async with self._answering(id):
+            await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
 
     async def pause(self, id: str) -> None:
         """Start nothing more for this run until it is resumed; steps under way end and are recorded."""
-        await self._steer(id, "pause")
+        async with self._answering(id):
+            await self._steer(id, "pause")
 
     async def resume(self, id: str) -> None:
         """Let a paused run go on."""
-        await self._steer(id, "resume")
+        async with self._answering(id):
+            await self._steer(id, "resume")
 
     async def retry(self, id: str) -> None:
         """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel that ended it: under the
         same id, with what was recorded before; the failed run is kept as `id~1`. docs/explain/retry-and-fork.md says what is
         kept and what is done again. Raises `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
         """
-        row = self._row(id)
-        if row.status in ("failed", "cancelled"):
-            if "~" in id:
+        async with self._answering(id):
+            row = self._row(id)
+            if row.status not in ("failed", "cancelled"):
+                await self._steer(id, "retry")
+            elif "~" in id:
                 raise DefinitionError(
                     f"{id!r} is an earlier generation of a run that goes on as {id.partition('~')[0]!r}: retry that, or fork this."
                 )
-            self._runner.woken([(await self._write(await retrying.planned(self._runner, row))).run])
-        else:
-            await self._steer(id, "retry")
+            else:
+                await self._fork(await retrying.planned(self._runner, row))
 
     async def resolve(self, id: str, *, seq: int | None = None, result: Any = UNSET, error: str | None = None, retry: bool = False) -> None:
         """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`."""
-        row = self._row(id)
-        if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
-            raise DefinitionError(f"Run {id!r} does not ask what became of a step: it is {row.status}. `perdure show {id}` tells more.")
-        if row.blocked_by != "unknown_outcome":
-            await self._steer(id, "retry")
-            return
         word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
-        ref = forking.asked_step(self._store.history(row.run), seq, id)
-        if "result" in word:
-            await self._runner.check_result(row, ref, self._codec.encode(word["result"], "the result"))
         data = self._codec.encode(word, "the resolution")
-        await self._deliver(b.Deliver(arguments.findable(id), "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
+        checked = self._codec.encode(word["result"], "the result") if "result" in word else None
+        async with self._answering(id):
+            row = self._row(id)
+            if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
+                raise DefinitionError(f"Run {id!r} does not ask what became of a step: it is {row.status}. `perdure show {id}` tells more.")
+            if row.blocked_by != "unknown_outcome":
+                await self._steer(id, "retry")
+                return
+            ref = forking.asked_step(self._store.history(row.run), seq, id)
+            if checked is not None:
+                await self._runner.check_result(row, ref, checked)
+            await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
 
     async def fork(
         self, id: str, at: int, *, new_id: str | None = None, result: Any = UNSET, args: dict[str, Any] | None = None
@@ -366,21 +392,22 @@ class Engine:
         `result` is what the step in row `at` gives instead of being done; `args` replaces the step's arguments, or,
         at row 1, the run's own. Both are plain JSON values. Raises `RunNotFound`, `RunExists`, `DefinitionError`.
         """
-        row = self._row(id)
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
-        name = new_id or f"{id}-fork-{os.urandom(3).hex()}"
-        fork = forking.fork(row, self._store.history(row.run), at, names.checked_id(name), self._clock.now_ms(), encoded, edited)
-        self._runner.woken([(await self._write(fork)).run])
+        name = names.checked_id(new_id or f"{id}-fork-{os.urandom(3).hex()}")
+        async with self._answering(id):
+            row = self._row(id)
+            await self._fork(forking.fork(row, self._store.history(row.run), at, name, self._clock.now_ms(), encoded, edited))
         return Run(self, name)
 
     async def _deliver(self, message: b.Deliver) -> None:
-        woken = await self._write(message)
-        self._runner.woken([woken.run, *woken.others])
+        await self._ask(message, lambda woken: self._runner.woken([woken.run, *woken.others]))
 
     async def _steer(self, run_id: str, verb: str) -> None:
-        woken = await self._write(b.Steer(arguments.findable(run_id), verb, self._clock.now_ms()))
-        await self._runner.steered(woken.run)
+        await self._ask(b.Steer(run_id, verb, self._clock.now_ms()), lambda woken: self._runner.steered_soon(woken.run))
+
+    async def _fork(self, fork: b.ForkRun) -> None:
+        await self._ask(fork, lambda started: self._runner.woken([started.run]))
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -430,7 +457,7 @@ class Engine:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def _result(self, run_id: str, key: int | None) -> Any:
+    async def _result(self, run_id: str, key: int | None, asked: str | None = None) -> Any:
         if key is not None and self._runner.executes(key):
             await self._runner.wait_for_news(key)
         run = self._store.run_key(run_id) if key is None else key
@@ -442,7 +469,7 @@ class Engine:
                 run = row.successor
             elif row.status in b.FINAL or row.status == "blocked":
                 if self._gate is not None:
-                    await self._gate.answer(row.durability)
+                    await self._gate.answer(stricter(asked, row.durability))
                 return self._outcome(row)
             else:
                 await self._runner.wait_for_news(run)
@@ -470,8 +497,9 @@ class Engine:
                 status, successor, _ = self._store.statuses([run])[run]
                 over = status in b.FINAL
                 items = self._store.stream(run, name, after, 500)
-                if self._gate is not None and any(item.recorded for item in items):
-                    await self._gate.answer()
+                told_end = over and not items and successor is None
+                if self._gate is not None and (told_end or any(item.recorded for item in items)):
+                    await self._gate.answer(self._store.durability(run_id))
                 for item in items:
                     after = item.position
                     yield msgspec.json.decode(item.data)

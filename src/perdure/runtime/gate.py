@@ -42,6 +42,15 @@ class Answers(Protocol):
     def check_room(self) -> None: ...
 
 
+def stricter(asked: str | None, own: str | None) -> str | None:
+    """The level of an answer for which a caller asks for one level, and the run has one of its own; None: the engine's decides.
+
+    >>> stricter("disk", "replica"), stricter(None, "disk"), stricter(None, None)
+    ('replica', 'disk', None)
+    """
+    return "replica" if "replica" in (asked, own) else asked or own
+
+
 class Gate:
     """See the module's text. `durability` is the engine's."""
 

@@ -383,19 +383,9 @@ class Runner:
         else:
             self._schedule.wake()
 
-    async def steered(self, run: int) -> None:
-        """Come back when a run that is in memory here goes by what the file says of it: paused, or not."""
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def steer(run: int) -> None:
-            try:
-                self._steered(run)
-            finally:
-                if not done.done():
-                    done.set_result(None)
-
-        self._call(steer, run)
-        await done
+    def steered_soon(self, run: int) -> None:
+        """Let a run that is in memory here go by what the file says of it: paused, or not; before whatever is scheduled after this call."""
+        self._call(self._steered, run)
 
     def _steered(self, run: int) -> None:
         """Somebody paused or resumed a run, here or elsewhere."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.runtime import eager
-from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write, worth_copying
+from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write
 
 log = logging.getLogger("perdure")
 
@@ -61,7 +61,6 @@ class Writer:
         self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
         self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
-        self._commits = 0
         self.trouble: StoreError | None = None
         self._shut = False
 
@@ -85,11 +84,15 @@ class Writer:
         if not self._scheduled:
             self._schedule()
 
-    async def ask(self, write: Write) -> Any:
-        """Write and wait for the commit; raises what the store answers with."""
+    async def ask(self, write: Write, then: Callable[[Any], None] | None = None) -> Any:
+        """Write and wait for the commit; raises what the store answers with. `then` hears the result of a commit in any case, also when
+        the caller has given up waiting; it is called before `ask` returns.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: Any) -> None:
+            if then is not None and not isinstance(result, PerdureError):
+                then(result)
             if not future.done():
                 future.set_result(result)
 
@@ -103,11 +106,6 @@ class Writer:
     def busy(self) -> bool:
         """Whether the thread holds the connection at this moment."""
         return self._busy
-
-    @property
-    def commits(self) -> int | None:
-        """Transactions so far that are worth copying (a sign of life alone is not); None while the thread may be adding one."""
-        return None if self._busy else self._commits
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
@@ -240,8 +238,6 @@ class Writer:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
-        if worth_copying(writes):
-            self._commits += 1  # also of one that failed: how far it had come is not known
         if results and self.trouble is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
             self.trouble, self._retry_s = None, RETRY_S_MIN

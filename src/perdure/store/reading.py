@@ -104,6 +104,11 @@ class Reader:
         """Whether there is a run with this id."""
         return bool(self._all("run_of_id", run_id))
 
+    def durability(self, run_id: str) -> str | None:
+        """The run's own level; None where it has none, or there is no such run."""
+        found = self._all("durability_of", run_id)
+        return found[0][0] if found else None
+
     def find_ids(self, prefix: str, limit: int) -> list[str]:
         """Ids that begin with `prefix`; children and earlier generations only where there is nothing else."""
         bounds = (prefix, prefix + "\U0010ffff", limit)

@@ -111,10 +111,11 @@ class SqliteStore(Reader):
         try:
             if self._db.data_version("main") != self._own_version:
                 self._look_again()
+            changes = self._db.total_changes() if self._sealed else 0
             results.extend(apply[type(write)](write) for write in batch)  # one by one: at an error it holds those before it
             if self._rows:
                 self._flush()
-            if self._sealed and b.worth_copying(batch):
+            if self._sealed and b.worth_copying(batch) and self._changed_since(changes):
                 self._added.write(self._db)
             begin = perf_counter()
             execute("COMMIT")
@@ -149,6 +150,11 @@ class SqliteStore(Reader):
         """The seal as of the last commit."""
         found = self._all("read_seal")
         return sealing.Seal(*found[0]) if found else None
+
+    def _changed_since(self, changes: int) -> bool:
+        """Whether this transaction has changed anything: a refusal, or an empty claim, has not."""
+        self._cursor.fetchall()  # a statement that is not read to its end has not counted its changes yet
+        return self._db.total_changes() != changes
 
     def _undo(self) -> None:
         self._rows.clear()

@@ -320,6 +320,9 @@ SELECT status, successor, owner FROM run WHERE run = ?;
 -- name: outcome
 SELECT status, successor, id, workflow, result, error, blocked_by, reason, durability FROM run WHERE run = ?;
 
+-- name: durability_of
+SELECT durability FROM run WHERE id = ?;
+
 -- name: ids_from
 SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 

@@ -1,0 +1,93 @@
+"""A machine whose clocks stood still with it believes in its lease; the bucket knows better."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, nothing_seen, proxy, two_effects
+from tests.replica.test_answers import held
+from tests.runtime.support import awaited, until
+
+from perdure import DefinitionError, Engine
+from perdure.errors import LeaseLost, ReplicaLeaseLost
+from perdure.replica.address import parse
+from perdure.replica.bucket import open_bucket
+from perdure.replica.lease import NAME, Lease
+
+__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+
+STARTS = 50
+
+
+async def stop_clock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Lease:
+    """From here on the engine's lease is held for ever, by its own clock, and not renewed."""
+    assert engine.replica is not None
+    lease = engine.replica.lease
+    now_ms = lease._clock_ms()
+    monkeypatch.setattr(lease, "_clock_ms", lambda: now_ms)
+    await renewals_stop(lease)
+    return lease
+
+
+async def renewals_stop(lease: Lease) -> None:
+    assert lease._thread is not None
+    await lease._thread.call(lease._loop.stop())
+
+
+async def starts_told(engine: Engine, address: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Lease]:
+    """What many starts hear that are under way while another machine takes over: their sync has been done, its answer comes after it."""
+    lease = await stop_clock(engine, monkeypatch)
+    other = Lease(open_bucket(parse(address)), address, ttl_ms=round(LEASE_S * 1000))
+    async with held(engine):
+        starts = [asyncio.create_task(engine.start(two_effects(f"{n}"), id=f"{n}")) for n in range(STARTS)]
+        await other.take(store_id=None)
+    return await asyncio.gather(*starts, return_exceptions=True), lease
+
+
+@awaited
+async def test_nothing_is_told_and_no_effect_begins_after_a_pause_in_which_another_machine_has_taken_over(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_of(tmp_path / "a.db", address) as engine:
+        await engine.run(two_effects("a"), id="a")
+        seen = list(effects)
+        told, lease = await starts_told(engine, address, monkeypatch)
+        assert {type(one) for one in told} == {ReplicaLeaseLost}
+        assert lease.lost.done()
+        with pytest.raises(LeaseLost):
+            await engine.start(two_effects("late"), id="late")
+        assert effects == seen
+
+
+@awaited
+async def test_fencing_by_the_clock_trusts_the_clock(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with engine_of(tmp_path / "a.db", address, fencing="clock") as engine:
+        told, lease = await starts_told(engine, address, monkeypatch)
+        assert not [one for one in told if isinstance(one, Exception)]
+        assert not lease.lost.done()
+
+
+@awaited
+async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_anew(tmp_path: Path, address: str) -> None:
+    async with engine_of(tmp_path / "a.db", address) as engine:
+        replica = engine.replica
+        assert replica is not None
+        await renewals_stop(replica.lease)
+        there = open_bucket(parse(address))
+        await there.delete([NAME])
+        start = asyncio.create_task(engine.start(two_effects("a"), id="a"))
+        await until(lambda: replica.trouble_now is not None)
+        assert "missing" in str(replica.trouble_now)
+        assert not start.done()
+        assert replica.lease._thread is not None
+        replica.lease._thread.soon(replica.lease._loop.start)
+        await start
+        assert await there.get(NAME) is not None
+
+
+def test_another_word_for_fencing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r'fencing is True .*"clock".* or False .*, not \'clocks\''):
+        Engine(tmp_path / "a.db", fencing="clocks")  # type: ignore[arg-type]
