@@ -165,9 +165,11 @@ class ActiveRun:
             self.drop()
             raise
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
-            self._block_by_length()
+            self.block_by_length(self.kernel.seq)
         if self.crashes and event.kind == ev.COMPLETED:
             self.crashes, self._settled, self._more = 0, True, True
+        if self._too_long and kernel.outcome is not None:
+            commands = [command for command in commands if command.kind != ev.FINISH]  # a blocked run does not end: it does when retried
         self.new_commands(commands)
 
     def new_commands(self, commands: list[Command]) -> None:
@@ -204,12 +206,18 @@ class ActiveRun:
 
     def block(self, by: str, reason: str) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""
-        log.warning("run %s is blocked: %s", self.run_id, reason)
-        self._blocked = self._blocked or (by, reason)
+        if self._blocked is None:
+            log.warning("run %s is blocked: %s", self.run_id, reason)
+            self._blocked = (by, reason)
         self.touch()
 
-    def _block_by_length(self) -> None:
-        self.block("history", HistoryTooLong.words(self.kernel.seq, self.host.history_rows_max, self.run_id))
+    @property
+    def _too_long(self) -> bool:
+        return self._blocked is not None and self._blocked[0] == "history"
+
+    def block_by_length(self, rows: int) -> None:
+        """Stop because the history has this many rows, more than it may have."""
+        self.block("history", HistoryTooLong.words(rows, self.host.history_rows_max, self.run_id))
 
     def take_inbox(self) -> None:
         """Feed what has arrived since the last look."""
@@ -280,7 +288,7 @@ class ActiveRun:
     def _stand(self, turn: b.Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from outside."""
         outcome = self.kernel.outcome
-        if outcome is not None and not self.kernel.broken:  # an end that the history does not know is none
+        if outcome is not None and not self.kernel.broken and not self._too_long:  # an end that the history does not know is none
             turn.finish = effects.finish_of(self, outcome, turn.at_ms)
         elif self._blocked is not None and not self.inflight and self._held is None:
             turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
@@ -495,7 +503,7 @@ class ActiveRun:
             self._more = True
         self.rows.append(event)
         if self.kernel.seq > self.host.history_rows_max:
-            self._block_by_length()
+            self.block_by_length(self.kernel.seq)
         self.touch()
 
     def write(self, write: b.Emit | b.Beat) -> None:
@@ -538,7 +546,7 @@ class ActiveRun:
             self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
-        if self.gone or self.paused or self._held is not None or self.kernel.broken:
+        if self.gone or self.paused or self._held is not None or self.kernel.broken or self._too_long:
             return  # the next turn sets it anew
         now_ms = self.clock.now_ms()
         again = self.backoff.take_due(now_ms)

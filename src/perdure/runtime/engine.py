@@ -37,6 +37,7 @@ from perdure.errors import (
 from perdure.runtime import arguments, forking, retrying
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate, stricter
+from perdure.runtime.loops import to_its_end
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
@@ -207,8 +208,8 @@ class Engine:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._open = None
-        await self._closing.aclose()
+        (_, _, runner), self._open = self._parts(), None
+        await to_its_end(self._closing.aclose(), runner.hurry)
 
     @property
     def _store(self) -> SqliteStore:

@@ -9,12 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
+from typing import Any
 
 log = logging.getLogger("perdure")
 
 AFTER_ERROR_S = 1.0
+
+
+async def to_its_end(work: Coroutine[Any, Any, None], on_cancel: Callable[[], None]) -> None:
+    """Carry out work that has to be finished; a cancellation meanwhile is passed on when it is. `on_cancel` is called at once."""
+    task, cancelled = asyncio.get_running_loop().create_task(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            on_cancel()
+    if cancelled is not None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("what had to be finished failed: %s", failure)
+        raise cancelled
+    task.result()
 
 
 class Loop:
@@ -34,8 +51,7 @@ class Loop:
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])  # a cancellation of whoever stops it passes
             self._task = None
 
     async def _run(self) -> None:

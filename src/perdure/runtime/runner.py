@@ -77,6 +77,7 @@ class Runner:
         self.closing = False
         self._claimed = True
         self.lost: asyncio.Future[StoreError] = self._loop.create_future()
+        self.hurried: asyncio.Future[None] = self._loop.create_future()  # done when closing must not wait for attempts any more
 
     @property
     def owner(self) -> int:
@@ -114,7 +115,10 @@ class Runner:
             active.stopping = True
         under_way = [running.task for active in self.active.values() for running in active.inflight.values() if running.task]
         if under_way and grace_s > 0:
-            await asyncio.wait(under_way, timeout=grace_s)
+            ended = asyncio.ensure_future(asyncio.wait(under_way, timeout=grace_s))
+            both: tuple[asyncio.Future[Any], ...] = (ended, self.hurried)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
             await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn
         for active in list(self.active.values()):
             active.release()
@@ -132,6 +136,11 @@ class Runner:
         for run in list(self._waiters):
             self._notify(run)
         self.emitted()
+
+    def hurry(self) -> None:
+        """Whoever closes is cancelled: wait for no attempts any more."""
+        if not self.hurried.done():
+            self.hurried.set_result(None)
 
     def _others_left(self) -> None:
         self._try_blocked(self.names)
@@ -301,6 +310,9 @@ class Runner:
         active = self.new_active(row)
         self.active[row.run] = active
         try:
+            if row.history_rows > self.history_rows_max:
+                active.block_by_length(row.history_rows)
+                return
             history = self.store.history(row.run) if row.history_rows else []
             if history:
                 recover(active, history, active.kernel.replay(history))

@@ -1,0 +1,162 @@
+"""Closing an engine: what has to be finished is, and a cancellation on the way is passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from tests.runtime.support import awaited, environment
+
+from perdure import Engine, HistoryTooLong, Limits, step, workflow
+
+begun: asyncio.Event
+
+
+@step
+async def hangs() -> int:
+    begun.set()
+    await asyncio.sleep(3600)
+    return 1
+
+
+@step
+async def one(n: int) -> int:
+    return n
+
+
+@workflow
+async def waits() -> int:
+    return await hangs()
+
+
+@workflow
+async def adds(n: int) -> int:
+    return sum([await one(1) for _ in range(n)])
+
+
+async def closed(db: str, engine: Engine) -> None:
+    """Everything was let go of: the next engine goes on at once, and no task of the last one is left."""
+    assert engine._open is None
+    left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("perdure")]
+    assert left == []
+    async with Engine(db, workflows=[waits], close_grace=0) as again:
+        assert [row.worker for row in again._store.workers()] == [again._runner.owner]
+
+
+@awaited
+async def test_a_cancellation_while_it_closes_is_passed_on_when_it_is_closed(db: str) -> None:
+    global begun
+    begun = asyncio.Event()
+    inside = asyncio.Event()
+    engine = Engine(db, workflows=[waits], close_grace=3600)
+
+    async def user() -> None:
+        async with engine:
+            await engine.start(waits())
+            await begun.wait()
+            inside.set()
+        raise AssertionError("it was cancelled while it closed")
+
+    task = asyncio.create_task(user())
+    await inside.wait()
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await closed(db, engine)
+
+
+@awaited
+async def test_a_timeout_around_it_is_a_timeout(db: str) -> None:
+    global begun
+    begun = asyncio.Event()
+    engine = Engine(db, workflows=[waits], close_grace=3600)
+    with pytest.raises(TimeoutError):  # noqa: PT012
+        async with asyncio.timeout(0.2), engine:
+            await engine.start(waits())
+            await begun.wait()
+    await closed(db, engine)
+
+
+@awaited
+async def test_an_error_beside_it_in_a_task_group_closes_it(db: str) -> None:
+    engine = Engine(db, workflows=[adds])
+
+    async def user() -> None:
+        async with engine:
+            await asyncio.sleep(3600)
+
+    async def other() -> None:
+        while engine._open is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.003)
+        raise ValueError("beside it")
+
+    with pytest.raises(ExceptionGroup) as group:  # noqa: PT012
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(user())
+            tasks.create_task(other())
+    assert [type(error) for error in group.value.exceptions] == [ValueError]
+    await closed(db, engine)
+
+
+_INTERRUPTED = """
+import asyncio, sys
+from perdure import Engine, workflow
+@workflow
+async def work() -> int:
+    raise KeyboardInterrupt
+async def main():
+    async with Engine(sys.argv[1], workflows=[work]) as engine:
+        await engine.run(work())
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("INTERRUPTED")
+"""
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_ctrl_c_out_of_workflow_code_ends_the_process(db: str, memory: bool) -> None:
+    """The writer stayed "scheduled" for ever, and closing waited for it."""
+    command = [sys.executable, "-c", _INTERRUPTED, ":memory:" if memory else db]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=15, check=False)
+    assert "INTERRUPTED" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("limit", [10, 11, 12])
+@awaited
+async def test_a_history_over_its_limit_says_so_once_and_does_not_end_before_it_is_retried(db: str, limit: int, caplog: Any) -> None:
+    gate = asyncio.Event()
+
+    @step
+    async def held(n: int) -> int:
+        await gate.wait()
+        return n
+
+    @workflow
+    async def both() -> int:
+        parts = [asyncio.create_task(held(n)) for n in range(5)]
+        for _ in range(5):
+            await one(1)
+        gate.set()
+        return sum([await part for part in parts])
+
+    async with Engine(db, workflows=[both], limits=Limits(history_rows_max=limit)) as engine:
+        run = await engine.start(both(), id="r")
+        gate.set()
+        with pytest.raises(HistoryTooLong):
+            await run.result()
+        assert await run.status() == "blocked"
+        said = [record for record in caplog.records if "is blocked" in record.getMessage()]
+        assert len(said) == 1
+        await engine.retry("r")
+        with pytest.raises(HistoryTooLong):
+            await run.result()
+    async with Engine(db, workflows=[both]) as engine:
+        await engine.retry("r")
+        assert await (await engine.get("r")).result() == 10
+        kinds = [event.kind for event in await engine.history("r")]
+        assert kinds[-1] == "finish"
