@@ -228,9 +228,9 @@ class Writer:
 
     def _thread_done(self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]) -> None:
         self._busy = False
-        error = done.exception()
-        results, refusal = done.result() if error is None else ([], StoreUnavailable(self._store.path, repr(error)))
-        self._finish(writes, answers, results, refusal)
+        if done.exception() is not None:  # no `Exception`: the process is to end
+            self._writes[:0], self._answers[:0] = writes, answers
+        self._finish(writes, answers, *done.result())
 
     def _finish(self, writes: list[Write], answers: list[_Answer], results: list[Any], refusal: StoreError | None) -> None:
         """Answer those that have a result; the store has refused the others."""
