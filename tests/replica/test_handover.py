@@ -134,6 +134,11 @@ def cut_state(store: Path) -> None:
         path.write_bytes(path.read_bytes()[:120])
 
 
+def emptied_state(store: Path) -> None:
+    for path in Path(f"{store}-replica/litestream").rglob("*.ltx"):
+        path.write_bytes(b"")
+
+
 def rubbish_in_state(store: Path) -> None:
     for path in Path(f"{store}-replica/litestream").rglob("*.ltx"):
         raw = bytearray(path.read_bytes())
@@ -146,7 +151,7 @@ def without_wal(store: Path) -> None:
     Path(f"{store}-shm").unlink()
 
 
-@pytest.mark.parametrize("change", [checkpoint, without_state, cut_state, rubbish_in_state])
+@pytest.mark.parametrize("change", [checkpoint, without_state, cut_state, emptied_state, rubbish_in_state])
 @awaited
 async def test_what_has_changed_since_is_not_continued_blindly(tmp_path: Path, change: Callable[[Path], None]) -> None:
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"

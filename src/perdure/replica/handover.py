@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import uuid
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def found(side: Path, path: str, seal: Seal | None, token: str | None) -> Left |
 
 def can_continue(left: Left, side: Path, path: str) -> bool:
     """Whether Litestream can go on where it ended: its files are here, and the WAL is the one that it has read, with more at its end."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, struct.error):
         head_of(last_file(side, left.txid))
         return bool(left.boot) and left.boot == _boot() and left.file == _mark(path) and left.wal == _wal_head(path) != b""
     return False
