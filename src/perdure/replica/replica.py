@@ -24,9 +24,7 @@ from perdure.errors import (
     PerdureError,
     ReplicaFull,
     ReplicaLeaseLost,
-    ReplicaOfAnother,
     ReplicaUnavailable,
-    StoreCorrupt,
     StoreError,
     brief,
 )
@@ -36,6 +34,7 @@ from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow, folder_of
 from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position, clear
+from perdure.replica.localfile import LocalFile
 from perdure.replica.mending import ANEW_SHARE, WARN_SHARE, Anew, Facts, Fold, Mender
 from perdure.replica.standby import Standby
 from perdure.replica.status import Sizes, Status, drop_copied, sizes
@@ -112,10 +111,11 @@ class Replica:
         await program.check(self._program)
         self._bucket = bucket.open_bucket(self.address)
         await bucket.probe(self._bucket, str(self.address), fencing=self._fencing)
-        local = self._local_seal()
+        file = LocalFile(self.path, self.address, self._side, self._tell)
+        local = file.seal()
         self.lease = Lease(self._bucket, str(self.address), ttl_ms=self._lease_ms, fencing=self._fencing)
         row = await self.lease.look()
-        self._check_same(row, local)
+        file.check_same(row, local)
         self._side.mkdir(mode=0o700, exist_ok=True)
         tempdirs.sweep(self._side, copies.TEMPORARY)
         sockets.sweep_left(self._side)
@@ -130,15 +130,15 @@ class Replica:
             raise
         self.lease.start(self._again)  # a restore may take longer than the lease
         try:
-            local = self._local_seal()  # another engine may have worked on this file while we waited
-            self._check_same(row, local)
+            local = file.seal()  # another engine may have worked on this file while we waited
+            file.check_same(row, local)
             self.store_id = row.store_id or (local.store_id if local else None)
-            self._left = handover.found(self._side, self.path, local, self.lease.handed if self._fencing else None)
-            if self._left is not None and self._left.folder == row.base:
+            left = handover.found(self._side, self.path, local, self.lease.handed if self._fencing else None)
+            if left is not None and left.folder == row.base:
+                self._left = left
                 self._tell(f"the last engine ended in order on this disk; going on with {self.path}")
             elif row.base is not None:
-                self._left = None
-                await self._bring_file(row)
+                self.store_id = await file.bring(row, self._program, self._standby, self.on_progress)
             if self.lease.lost.done():
                 raise self.lease.lost.result()
         except BaseException:
@@ -153,80 +153,6 @@ class Replica:
             self._standby.heard(row)
         if self._on_wait is not None:
             self._on_wait(row, seconds)
-
-    def _local_seal(self) -> sealing.Seal | None:
-        """Of the local file; one that can't be read is as none, and is set aside later."""
-        if not self._has_file():
-            return None
-        try:
-            db = connection.open_reader(self.path)
-        except StoreCorrupt:
-            return None
-        try:
-            return sealing.read(db)
-        finally:
-            db.close()
-
-    def _has_file(self) -> bool:
-        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
-
-    def _check_same(self, row: LeaseRow | None, local: sealing.Seal | None) -> None:
-        """Two databases must not meet below one address."""
-        if row is None or row.base is None:
-            return
-        if local is None and self._has_file() and self._is_readable():
-            raise ReplicaOfAnother(str(self.address), f"{self.path!r} was never replicated, and a replica of another file is there already")
-        if local is not None and row.store_id not in (None, local.store_id):
-            raise ReplicaOfAnother(str(self.address), f"it is of store {row.store_id}, and {self.path!r} is store {local.store_id}")
-
-    def _is_readable(self) -> bool:
-        with contextlib.suppress(PerdureError):
-            connection.open_reader(self.path).close()
-            return True
-        return False
-
-    async def _bring_file(self, row: LeaseRow) -> None:
-        assert row.base is not None
-        began_s, place = time.monotonic(), self.address.child(folder_of(row.base))
-        with tempdirs.TempFolder(self._side, copies.TEMPORARY) as folder:
-            copy = folder.path / "copy.db"
-            txid = await self._standby.caught_up(row.base) if self._standby is not None else None
-            if self._standby is not None and txid is not None:
-                copy = self._standby.copy
-            else:
-                text = f"Restoring {self.path} from {place}"
-                txid = await program.restore(self._program, place, copy, on_bytes=lambda size: self.on_progress(f"{text}: {size:,} bytes"))
-            seal, verified = await in_thread(copies.verified, copy, str(place), row.rows), copies.identity(copy)
-            if txid < row.txid:
-                raise copies.lacks(place, row.txid - txid)
-            self._check_store_id(seal, place)
-            local = self._local_seal()
-            why = "it is older than the replica"
-            if local is not None and local.epoch >= row.base and local.commits >= seal.commits:
-                why = await in_thread(copies.lacks_of, self.path, copy)
-            if not why:
-                self._tell(f"the local file {self.path} has all that the replica has; going on with it")
-                return
-            self._set_aside(local, why)
-            copies.put_in_place(copy, self.path, verified)
-        self._tell(f"restored {self.path} from {place} in {time.monotonic() - began_s:.1f} s: {seal.rows:,} rows of history")
-
-    def _check_store_id(self, seal: sealing.Seal, place: Address) -> None:
-        self.store_id = self.store_id or seal.store_id  # the lease had been deleted
-        if seal.store_id != self.store_id:
-            detail = f"the copy in {place} is of store {seal.store_id}, and the lease is of {self.store_id}"
-            raise ReplicaOfAnother(str(self.address), detail)
-
-    def _set_aside(self, local: sealing.Seal | None, why: str) -> None:
-        """Give other names to what stands at our path: SQLite would take a `-wal` that is left there for the restored file's."""
-        there = copies.standing_at(self.path)
-        if not there:
-            return
-        aside = copies.set_aside(self.path, f"aside-epoch-{local.epoch if local else 0}")
-        if self.path in there:
-            self._tell(f"the local file was set aside, because {why if local else 'it is damaged'}; it is kept as {aside}")
-        else:
-            self._tell(f"{there[0]}, which was left of a file that is gone, was set aside; it is kept as {aside}")
 
     def _tell(self, text: str) -> None:
         log.info("%s", text)
