@@ -18,6 +18,7 @@ import msgspec
 
 from perdure.errors import PerdureError, ReplicaUnavailable, StoreError
 from perdure.replica.litestream import Position
+from perdure.runtime.slices import Slices
 from perdure.store.sealing import Seal
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
@@ -52,6 +53,7 @@ class Barrier:
     ) -> None:  # fmt: skip
         self._where, self._syncs, self._committed, self._held, self._still_ours = where, syncs, committed, held, still_ours
         self._loop = asyncio.get_running_loop()
+        self._telling = Slices(self._loop)
         self._waiting: list[_Tell] = []
         self._asked, self._syncing = asyncio.Event(), False
         self._synced: deque[_Round] = deque()  # whose lease is being looked at
@@ -191,7 +193,8 @@ class Barrier:
             self.confirmed, self.confirmed_s = first.seal, first.begin_s
             self.rounds += 1
             self.trouble, self._retry_s = None, RETRY_S_MIN
-        self._loop.call_soon(_tell_all, waiting, None)  # steps begin in plain callbacks, never within a task
+        for tell in waiting:  # steps begin in plain callbacks, never within a task, and not thousands of them in one
+            self._telling.add(tell, None)
 
     def _failed(self, one: _Round, error: Exception) -> None:
         """Whatever it was, nothing is told; the next round is for these, too."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from perdure.runtime import effects, recovery
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.gate import Gate
 from perdure.runtime.naming import Names
+from perdure.runtime.slices import SLICE_S
 from perdure.runtime.steps import Again, Ended, Running, Steps
 from perdure.runtime.transact import Transaction
 from perdure.runtime.writer import Writer
@@ -223,10 +225,14 @@ class ActiveRun:
         """Feed what has arrived since the last look."""
         if self.gone or self.paused or self._blocked:
             return
+        until_s = perf_counter() + SLICE_S
         while rows := self.host.store.inbox(self.run, self.last_inbox_id):
-            self.last_inbox_id = rows[-1].id
             for row in rows:
+                self.last_inbox_id = row.id
                 self._take(row)
+                if perf_counter() > until_s:  # the event loop gets its turn
+                    self.host.woken([self.run])
+                    return
 
     def _take(self, row: b.InboxRow) -> None:
         match row.kind:

@@ -31,6 +31,7 @@ from perdure.runtime.gate import Gate
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
+from perdure.runtime.slices import Slices
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -41,6 +42,7 @@ CLAIM_RUNS_MAX = 200
 EVICT_RUNS_MAX = 50  # waiting runs that leave memory at once when others are due and there is no room
 WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
+STATUSES_AT_ONCE, RELEASES_AT_ONCE = 500, 100
 CLOCK_JUMP_MS = 1_000
 IDLE_S_WHEN_LOST = 3_600.0
 CLAIM_AGAIN_S = 0.05
@@ -69,6 +71,7 @@ class Runner:
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
         self._changed: set[asyncio.Event] = set()
         self._loop = asyncio.get_running_loop()
+        self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
         self._schedule = Loop("schedule", self._claim_due)
         self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left)
@@ -120,8 +123,10 @@ class Runner:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn
-        for active in list(self.active.values()):
+        for number, active in enumerate(list(self.active.values())):
             active.release()
+            if number % RELEASES_AT_ONCE == RELEASES_AT_ONCE - 1:
+                await asyncio.sleep(0)
         await self.writer.drain()
         await self._heart.stop()
         await self._crew.stopped()
@@ -271,10 +276,10 @@ class Runner:
             raise result
         return result
 
-    def _call(self, act: Callable[[int], None], run: int) -> None:
-        self._loop.call_soon(self._safely, act, run, context=Context())
+    def _call(self, act: Callable[[Any], None], run: int) -> None:
+        self._slices.add(self._safely, act, run)
 
-    def _safely(self, act: Callable[[int], None], run: int) -> None:
+    def _safely(self, act: Callable[[Any], None], run: Any) -> None:
         """Do something with a run that needs the store; if that can't be read, do it later."""
         try:
             act(run)
@@ -478,7 +483,7 @@ class Runner:
             self.give_up(self.store.damaged)
             return
         self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
-        if self.writer.busy:
+        if self.writer.busy or self._news.busy:
             return
         try:
             if self.store.changed_by_others():
@@ -494,15 +499,24 @@ class Runner:
             self._schedule.wake()
             for run in self.store.inboxes_of(self.owner):
                 if run in self.active:
-                    self.active[run].take_inbox()
+                    self._news.add(self._safely, self._take_inbox, run)
             paused = set(self.store.paused_of(self.owner))
             for active in list(self.active.values()):
                 if active.paused != (active.run in paused):
-                    self._steered(active.run)
-        for run, status in self.store.statuses(list(self._waiters)).items():
+                    self._news.add(self._safely, self._steered, active.run)
+        waited = list(self._waiters)
+        for first in range(0, len(waited), STATUSES_AT_ONCE):
+            self._news.add(self._safely, self._look_at_waited, waited[first : first + STATUSES_AT_ONCE])
+        self.emitted()
+
+    def _take_inbox(self, run: int) -> None:
+        if run in self.active:
+            self.active[run].take_inbox()
+
+    def _look_at_waited(self, runs: list[int]) -> None:
+        for run, status in self.store.statuses(runs).items():
             if status[0] in b.FINAL or status[0] == "blocked":
                 self._notify(run)
-        self.emitted()
 
 
 class _Fresh:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, Pe
 from perdure.runtime import eager
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.pool import Threads
+from perdure.runtime.slices import SLICE_S
 from perdure.store.base import Beat, Emit
 
 
@@ -259,9 +261,15 @@ class Steps:
     def collect(self) -> None:
         """Report what has ended since the last time; called just before a transaction."""
         ended, self._ended = self._ended, []
-        for gate, done, command, outcome in ended:
+        until_s = perf_counter() + SLICE_S
+        for number, (gate, done, command, outcome) in enumerate(ended, 1):
             gate.leave()
             done(command, outcome)
+            if number < len(ended) and perf_counter() > until_s:  # the event loop gets its turn
+                if not self._ended:
+                    self._on_ended(self)
+                self._ended[:0] = ended[number:]
+                return
 
     def failed(self, error: BaseException) -> None:
         """Nothing is left to do: each run sees to its own errors."""

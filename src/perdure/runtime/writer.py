@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from time import perf_counter
 from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.runtime import eager
+from perdure.runtime.slices import SLICE_S
 from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write
 
 log = logging.getLogger("perdure")
@@ -142,6 +144,7 @@ class Writer:
                 self._schedule()
 
     def _write_rounds(self) -> None:
+        until_s = perf_counter() + SLICE_S
         for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
             while self._dirty:  # outcomes of steps make their runs dirty in turn
                 item = self._dirty.popleft()
@@ -150,10 +153,12 @@ class Writer:
                 except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
                     log.exception("the changes of %r could not be collected", item)
                     item.failed(error)
+                if perf_counter() > until_s:
+                    break  # a burst of starts must not hold up the event loop: what is left comes with the next transaction
             if self._busy or not self._writes:
                 break
             self._write_next()
-            if self._retry is not None or not eager.idle(self._loop):
+            if self._retry is not None or not eager.idle(self._loop) or perf_counter() > until_s:
                 break
 
     def _write_next(self) -> None:

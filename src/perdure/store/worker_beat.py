@@ -27,7 +27,7 @@ class WorkerBeat:
             self._db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
             try:
                 connection.leave_as_it_is(self._db)
-                self._db.set_busy_timeout(busy_ms)
+                self._db.set_busy_timeout(min(busy_ms, connection.BUSY_MS))
                 self._db.pragma("synchronous", "normal")  # in WAL mode: no sync for a commit
                 if (lost := connection.lost_file(files)) is not None:
                     raise StoreReplaced(lost)
