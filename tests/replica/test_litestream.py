@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import apsw
@@ -280,30 +281,79 @@ def test_a_socket_lies_where_nothing_is_swept_if_its_path_is_short_enough(tmp_pa
     assert not list(short.glob("*/control"))  # it was tried, and is free
 
 
-@awaited
-async def test_a_checkpoint_by_somebody_else_while_it_is_away_is_noticed(tmp_path: Path) -> None:
-    """The WAL begins anew then, and what Litestream had not read of the old one would be in no copy."""
-    db, held = database(tmp_path / "a.db"), tmp_path / "hold"
-    (tmp_path / "side").mkdir()
-    name = wrapped(tmp_path, f"while [ -e {held} ]; do sleep 0.02; done")
-    litestream = Litestream(str(tmp_path / "a.db"), parse(f"file://{tmp_path}/r"), tmp_path / "side", name)
+def checkpoint(path: Path, mode: str) -> None:
+    """By another program, as SQLite's own shell does it."""
+    subprocess.run(["sqlite3", str(path), f"PRAGMA wal_checkpoint({mode})"], check=True, capture_output=True)
+
+
+async def with_rows(tmp_path: Path) -> tuple[apsw.Connection, Litestream]:
+    """A Litestream that has copied a WAL of some length."""
+    db = database(tmp_path / "a.db")
+    litestream = litestream_of(tmp_path)
     await litestream.start()
     db.execute("CREATE TABLE u (text)")
     for n in range(30):
         db.execute("INSERT INTO u VALUES (?)", (f"{n}" * 3_000,))
     await litestream.sync()
-    held.touch()
+    return db, litestream
+
+
+def kill_at_once(litestream: Litestream) -> None:
+    """It is gone, and the event loop has not heard of it yet."""
     assert litestream.pid is not None
     os.kill(litestream.pid, signal.SIGKILL)
+    while Path(f"/proc/{litestream.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+
+
+@awaited
+async def test_while_it_is_away_nobody_can_begin_the_wal_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.replica.litestream.RESTART_S_MIN", 0.5)
+    db, litestream = await with_rows(tmp_path)
+    db.execute("INSERT INTO u VALUES ('not read yet')")
+    kill_at_once(litestream)
     await until(lambda: litestream.restarts == 1)
-    db.execute("INSERT INTO u VALUES ('lost')")
-    subprocess.run(["sqlite3", str(tmp_path / "a.db"), "PRAGMA wal_checkpoint(RESTART)"], check=True, capture_output=True)
+    await asyncio.get_running_loop().run_in_executor(litestream._thread, lambda: None)  # it has been seen to
+    checkpoint(tmp_path / "a.db", "RESTART")
     db.execute("INSERT INTO t VALUES (1)")
-    held.unlink()
+    await litestream.sync()
+    assert litestream.broken == ""
+    await litestream.stop()
+    await program.restore(program.find(), parse(f"file://{tmp_path}/replica/000001"), tmp_path / "copy.db")
+    copy = apsw.Connection(str(tmp_path / "copy.db"))
+    assert copy.execute("SELECT count(*) FROM u").get == 31
+    assert copy.execute("SELECT count(*) FROM t").get == 1
+    checkpoint(tmp_path / "a.db", "RESTART")  # it is let go again
+    assert db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE) == (0, 0)
+
+
+@awaited
+async def test_all_that_was_moved_before_anybody_could_prevent_it_is_noticed(tmp_path: Path) -> None:
+    db, litestream = await with_rows(tmp_path)
+    kill_at_once(litestream)
+    db.execute("INSERT INTO u VALUES ('lost')")
+    checkpoint(tmp_path / "a.db", "PASSIVE")
+    with pytest.raises(ReplicaUnavailable):
+        await litestream.sync()
+    await until(lambda: litestream.broken)
     with pytest.raises(ReplicaUnavailable, match="another program has checkpointed the file"):
         await litestream.sync()
-    with pytest.raises(ReplicaUnavailable, match="another program has checkpointed the file"):
-        await litestream.sync()
+    await litestream.stop()
+
+
+@awaited
+async def test_a_wal_that_has_begun_anew_while_it_was_away_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Litestream had not read of the old one would be in no copy."""
+    monkeypatch.setattr("perdure.replica.holding.Hold.take", lambda hold: True)  # too late
+    db, litestream = await with_rows(tmp_path)
+    kill_at_once(litestream)
+    db.execute("INSERT INTO u VALUES ('lost')")
+    checkpoint(tmp_path / "a.db", "RESTART")
+    db.execute("INSERT INTO t VALUES (1)")
+    await until(lambda: litestream.restarts == 1)
+    for _ in range(2):
+        with pytest.raises(ReplicaUnavailable, match="another program has checkpointed the file"):
+            await litestream.sync()
     await litestream.stop()
 
 

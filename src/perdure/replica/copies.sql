@@ -18,3 +18,9 @@ DELETE FROM replica;
 
 -- name: contents
 SELECT (SELECT count(*) FROM run), (SELECT max(at_ms) FROM event);
+
+-- name: look
+SELECT count(*) FROM sqlite_schema;
+
+-- name: hold
+BEGIN; SELECT count(*) FROM sqlite_schema;

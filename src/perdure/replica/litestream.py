@@ -28,6 +28,7 @@ from perdure.errors import ReplicaUnavailable, brief
 from perdure.replica import program, sockets
 from perdure.replica.address import Address
 from perdure.replica.chain import Chain
+from perdure.replica.holding import Hold
 from perdure.runtime.loops import Loop
 from perdure.runtime.threads import in_thread
 
@@ -81,7 +82,7 @@ class Litestream:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-replica")
         self._control: _OverSocket | None = None
         self._copied = False  # whether there is a whole copy already
-        self._chain = Chain(side / "litestream", after)
+        self._chain, self._held = Chain(side / "litestream", after), Hold(self._path)
         self._after = after
         self._probes, self._misses, self._born_s = Loop("litestream", self._probe), 0, 0.0
 
@@ -145,7 +146,9 @@ class Litestream:
             self.ended_by_itself = not late
         self._say("stopped", "")
         self._thread.submit(self._hang_up)
+        released = asyncio.wrap_future(self._thread.submit(self._held.release))  # before anybody folds the WAL
         self._thread.shutdown(wait=False)
+        await released
         self._remove_socket()
 
     def _terminate(self) -> None:
@@ -196,7 +199,7 @@ class Litestream:
             self._listening.clear()
             if self._stopping:
                 return
-            self._thread.submit(self._hang_up)  # whoever comes next speaks to the next one
+            self._thread.submit(self._hold)
             if asyncio.get_running_loop().time() - self._born_s > RESTART_S_MAX:
                 wait_s = RESTART_S_MIN
             self.restarts += 1
@@ -204,6 +207,12 @@ class Litestream:
             self._say("failing", f"litestream ended; it is started again in {wait_s:g} s{why}")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RESTART_S_MAX)
+
+    def _hold(self) -> None:
+        """It has ended: what it has not read of the WAL must stay there until the next one has."""
+        self._hang_up()  # whatever comes next speaks to the next one
+        if not self._held.take() and self._copied:
+            self.broken = self.broken or "another program has checkpointed the file while litestream was away"
 
     async def _run_once(self) -> None:
         config = await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare)
@@ -336,6 +345,7 @@ class Litestream:
             status, answer = response.status, msgspec.json.decode(response.read())
             if status == 200:
                 self.broken = self.broken or self._chain.broken_before(answer["txid"]) or ""
+                self._held.release()
             return status, answer
         except BaseException:
             self._hang_up()
