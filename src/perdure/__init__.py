@@ -56,6 +56,7 @@ from perdure.errors import (
     StoreUnavailable,
     TransactionEnded,
     UnknownWorkflow,
+    UsedAfterFork,
     WriteRefused,
 )
 from perdure.runtime.engine import Engine, Run
@@ -72,7 +73,7 @@ __all__ = [
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
     "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
     "StoreNotFound", "StoreReadOnly", "StoreReplaced", "StoreTooNew", "StoreUnavailable",
-    "SyncEngine", "SyncRun", "TransactionEnded", "UnknownWorkflow", "Workflow", "WriteRefused",
+    "SyncEngine", "SyncRun", "TransactionEnded", "UnknownWorkflow", "UsedAfterFork", "Workflow", "WriteRefused",
     "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",
     "step", "tag", "uuid4", "workflow",
 ]  # fmt: skip

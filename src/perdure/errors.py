@@ -316,6 +316,19 @@ class WriteRefused(PerdureError):
         super().__init__(f"This can't be stored: {detail}. Nothing of it was written, and nothing else is affected.")
 
 
+class UsedAfterFork(StoreError, RuntimeError):
+    """An engine, or the file that it has open, was used in a child that was forked from the engine's process."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+        StoreError.__init__(
+            self,
+            f"This process is a fork of process {parent}, which has the store open, so neither the engine nor the file can be used here: "
+            "SQLite's locks do not survive a fork. Enter the engine after the fork, in each worker; with multiprocessing use the start "
+            'method "spawn" or "forkserver".',
+        )
+
+
 class LeaseLost(StoreError):
     """Another process has taken over what this one was executing."""
 

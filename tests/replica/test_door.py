@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -416,5 +417,36 @@ def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
         assert not os.path.exists(folder)
         await first.close()
         await second.close()
+
+    main()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_holds_no_socket_of_the_door(tmp_path: Path) -> None:
+    """It kept the door of a killed engine open: nobody accepted a client's connection, and nobody refused it."""
+
+    @awaited
+    async def main() -> None:
+        async def confirm() -> None:
+            await asyncio.Event().wait()
+
+        one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+        await one.open(1)
+        sign = door._read(tmp_path)
+        assert sign is not None
+        reader, writer = await asyncio.open_unix_connection(sign.socket)
+        writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
+        await until(lambda: one._guests)
+        assert one._server is not None
+        numbers = [one._server.sockets[0].fileno(), *(other.get_extra_info("socket").fileno() for other in one._connections)]
+        assert len(numbers) == 2
+        pid = os.fork()
+        if pid == 0:
+            os._exit(sum(stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers))
+        assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222
+        assert all(stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers)
+        await one.close()
+        assert await reader.readline() == b""
+        writer.close()
 
     main()

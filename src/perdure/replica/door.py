@@ -20,6 +20,7 @@ import msgspec
 from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
 from perdure.replica import sockets
 from perdure.runtime.threads import in_thread
+from perdure.store import forked
 from perdure.store.connection import Identity
 from perdure.store.sealing import Seal
 
@@ -96,6 +97,7 @@ class Door:
         self._side, self._sign, self._file, self._confirm, self._trouble = side, Sign(cast("Level", durability), 0), file, confirm, trouble
         self._server: asyncio.Server | None = None
         self._guests: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.StreamWriter] = set()
 
     async def open(self, epoch: int) -> None:
         """Let others ask, from the beginning of the engine's epoch on."""
@@ -103,7 +105,14 @@ class Door:
             sockets.remove(left.socket)  # of an engine that was killed
         self._sign.epoch, self._sign.socket = epoch, sockets.place("door", beside=self._side)
         self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
+        forked.watch(self)
         await in_thread(_write, self._side, self._sign)
+
+    def in_child(self) -> None:
+        """See `store.forked`: with a copy of the socket in a child, clients of an engine that was killed would wait for ever."""
+        listening = self._server.sockets if self._server is not None else ()
+        connected = [connection.get_extra_info("socket") for connection in self._connections]
+        forked.take_away([one.fileno() for one in (*listening, *connected)])
 
     async def advertise(self, **changes: Any) -> None:
         """Say `epoch`, `commits`, up to which all is confirmed for good, or `full`, why nothing new can be begun."""
@@ -117,6 +126,7 @@ class Door:
 
     async def close(self) -> None:
         """Answer no more questions; clients that wait look for another engine."""
+        forked.unwatch(self)
         if self._server is not None:
             self._server.close()
             for guest in self._guests:
@@ -128,6 +138,7 @@ class Door:
         task = asyncio.current_task()
         assert task is not None
         self._guests.add(task)
+        self._connections.add(writer)
         try:
             question = msgspec.json.decode(await reader.readline(), type=Question)
             writer.write(msgspec.json.encode(await self._answer(question)) + b"\n")
@@ -138,6 +149,7 @@ class Door:
             pass  # the door closes; before 3.13 asyncio logs an error for a guest who ends that way
         finally:
             self._guests.discard(task)
+            self._connections.discard(writer)
             writer.close()
 
     async def _answer(self, question: Question) -> Answer:

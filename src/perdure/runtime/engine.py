@@ -33,6 +33,7 @@ from perdure.errors import (
     RunFailed,
     RunNotFound,
     StoreError,
+    UsedAfterFork,
 )  # fmt: skip
 from perdure.runtime import arguments, forking, retrying
 from perdure.runtime.clock import SystemClock
@@ -43,6 +44,7 @@ from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
+from perdure.store import forked
 from perdure.store.connection import path_of
 from perdure.store.sqlite import SqliteStore
 
@@ -155,6 +157,7 @@ class Engine:
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
         self._open: tuple[SqliteStore, Writer, Runner] | None = None
+        self._parent: int | None = None  # the process that has it open, where this is a child that was forked from it
         self._gate: Answers | None = None
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replica | None = None
@@ -170,6 +173,8 @@ class Engine:
         return SqliteStore(self.path, limits=self.limits, create=self._create)
 
     async def __aenter__(self) -> Self:
+        if self._parent is not None:
+            raise UsedAfterFork(self._parent)
         async with contextlib.AsyncExitStack() as stack:  # undone from its end, also when something on the way fails
             if self.replica is not None:
                 await self.replica.acquire()
@@ -205,10 +210,16 @@ class Engine:
             stack.push_async_callback(runner.close, self._grace)
             self._closing = stack.pop_all()
         self._open = (store, writer, runner)
+        forked.watch(self)
         return self
+
+    def in_child(self) -> None:
+        """See `store.forked`: an engine that was entered before a fork is not the child's."""
+        self._open, self._parent = None, os.getppid()
 
     async def __aexit__(self, *error: object) -> None:
         (_, _, runner), self._open = self._parts(), None
+        forked.unwatch(self)
         await to_its_end(self._closing.aclose(), runner.hurry)
 
     @property
@@ -221,7 +232,7 @@ class Engine:
 
     def _parts(self) -> tuple[SqliteStore, Writer, Runner]:
         if self._open is None:
-            raise EngineClosed
+            raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
         return self._open
 
     async def _ask(self, write: b.Write, then: Callable[[Any], None]) -> None:

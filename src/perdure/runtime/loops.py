@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any
@@ -55,7 +56,8 @@ class Loop:
             self._task = None
 
     async def _run(self) -> None:
-        while True:
+        pid = os.getpid()
+        while pid == os.getpid():  # not in a child that was forked from inside the event loop
             try:
                 wait = await self._tick()
             except Exception as error:

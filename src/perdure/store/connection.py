@@ -17,7 +17,7 @@ from time import monotonic, sleep
 import apsw
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable
-from perdure.store import queries, sealing
+from perdure.store import forked, queries, sealing
 
 APPLICATION_ID = 0x50657264  # "Perd"
 SCHEMA_VERSION = 3
@@ -39,6 +39,7 @@ def path_of(store: str | os.PathLike[str]) -> str:
 
 def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> apsw.Connection:
     """The one connection that writes; makes the file and its tables, or brings them up to date. `vfs` is SQLite's file layer."""
+    forked.check(path)
     if not create and not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):
@@ -58,6 +59,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
 
 def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
     """A connection for queries, which can't write. Raises `StoreNotFound` where no file is."""
+    forked.check(path)
     if not os.path.exists(path):
         raise StoreNotFound(path)
     with translated(path):

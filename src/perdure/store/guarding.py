@@ -66,32 +66,40 @@ class Guard:
         self._versions: tuple[int, int] | None = None  # of the schema and of the temporary one, when we last looked
         self._schema: list[Any] = []
         self._refusal = ""
+        self._step: StepConnection | None = None
+
+    def in_child(self, dead: Any) -> None:
+        """A step that forks goes on in the child as well: there its connection is dead."""
+        self._db = dead
+        if self._step is not None:
+            self._step.in_child(dead)
 
     def run(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
         """The function's value, or its error with all that it wrote undone. Raises `RolledBack`, and what damage SQLite found."""
-        db, value = self._db, None
+        value = None
         error: BaseException | None = None
         worker, schema = self._look()
-        db.execute(f"SAVEPOINT {_SAVEPOINT}")
-        step = StepConnection(db, self)
-        db.authorizer = self._allow
+        self._db.execute(f"SAVEPOINT {_SAVEPOINT}")
+        self._step = step = StepConnection(self._db, self)
+        self._db.authorizer = self._allow
         try:
             value = work(step)
         except BaseException as raised:  # sys.exit() in a step must not end the writer's thread
             error = raised
         finally:
-            db.authorizer = None
+            self._db.authorizer = None
             step.end()
+            self._step = None
         if error is not None and (isinstance(error, KeyboardInterrupt) or _is_damage(error)):
             raise error
-        if not db.in_transaction:
+        if not self._db.in_transaction:
             raise RolledBack(step.ended(error)) from error
         if error is None and self._look() != (worker, schema):
             error = NotAllowedInStep("it changed Perdure's tables or their names")
         if error is not None:
-            db.execute(f"ROLLBACK TO {_SAVEPOINT}")
+            self._db.execute(f"ROLLBACK TO {_SAVEPOINT}")
             self._versions = None
-        db.execute(f"RELEASE {_SAVEPOINT}")
+        self._db.execute(f"RELEASE {_SAVEPOINT}")
         return (value, None) if error is None else (None, error)
 
     def refusal(self) -> NotAllowedInStep:

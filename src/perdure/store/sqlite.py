@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import msgspec
@@ -31,7 +31,7 @@ from perdure.errors import (
     StoreUnavailable,
 )  # fmt: skip
 from perdure.store import base as b
-from perdure.store import chunks, claims, connection, queries, sealing
+from perdure.store import chunks, claims, connection, forked, queries, sealing
 from perdure.store.guarding import Guard, RolledBack
 from perdure.store.reading import Reader
 from perdure.store.worker_beat import WorkerBeat
@@ -63,6 +63,7 @@ class SqliteStore(Reader):
         self._alive: set[int] = set()  # workers, likewise
         self._files = connection.files_of(path)  # only now there is a WAL
         self._guard = Guard(self._db)
+        forked.watch(self)
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
@@ -191,6 +192,13 @@ class SqliteStore(Reader):
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
+    def in_child(self) -> None:
+        """See `forked`: nothing of this store can be used in a child."""
+        for identity in self._files.values():
+            forked.inherited(identity)
+        self._db = self._read = self._cursor = dead = cast("Any", forked.Dead())
+        self._guard.in_child(dead)
+
     def close(self) -> None:
         """Refresh the planner's statistics where they are stale, and let go of the file."""
         try:
@@ -203,6 +211,7 @@ class SqliteStore(Reader):
                 connection.abandon(self._db, self._files)
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
+        forked.unwatch(self)
         self._read.close()
         self._db.close()
 

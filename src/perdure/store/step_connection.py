@@ -133,6 +133,11 @@ class StepConnection:
         cause = self._error or error
         return TransactionEnded("" if cause is None else f"{type(cause).__name__}: {cause}")
 
+    def in_child(self, dead: Any) -> None:
+        """The step has forked, and this is the child."""
+        object.__setattr__(self, "_db", dead)
+        self._opened.clear()
+
     def end(self) -> None:
         """The function has returned: close what it opened, and do nothing more for it."""
         object.__setattr__(self, "_alive", False)
