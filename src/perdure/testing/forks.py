@@ -21,6 +21,7 @@ import msgspec
 from perdure import (
     Engine,
     PerdureError,
+    Retry,
     RunBlocked,
     RunFinished,
     current_run,
@@ -47,7 +48,8 @@ from perdure.testing.programs import program
 DEPTH_MAX = 3
 CHILD = 1_000  # what a child adds to its number for its second step
 RETRIES_MAX = 40
-_LEAVES = ("work", "work", "work", "child", "send", "spawn", "emit", "tag", "sleep", "self", "message", "bug")
+_WORK = frozenset({"work", "careful", "stubborn", "ahead"})
+_LEAVES = ("work", "work", *sorted(_WORK), "child", "named", "child", "send", "spawn", "emit", "tag", "sleep", "self", "message", "bug")
 _BRANCHES = ("seq", "seq", "gather", "group", "finally", "reraise", "limit")
 
 
@@ -58,6 +60,8 @@ class World:
     broken: dict[int, str] = field(default_factory=dict)
     """Leaves that go wrong, by number: "fail" or "slow" for a step, "bug" for workflow code."""
     attempts: list[tuple[int, str]] = field(default_factory=list)
+    crashes: bool = False
+    """Whether engines die, so that a careful step would have to be asked about."""
 
 
 _world = World()
@@ -76,7 +80,15 @@ async def work(n: int) -> int:
 
 @workflow
 async def part(n: int) -> int:
-    return await work(n) + await work(n + CHILD)
+    return await work(n) + await deeper(n)
+
+
+@workflow
+async def deeper(n: int) -> int:
+    try:
+        return await work(n + CHILD)
+    finally:
+        await work(n + 2 * CHILD)
 
 
 @workflow
@@ -92,33 +104,51 @@ async def tree(node: list[Any]) -> Any:
 
 async def _walk(node: list[Any]) -> Any:
     kind, *rest = node
+    if kind in _WORK:
+        return await _work(kind, rest[0])
+    if kind in _BRANCHES:
+        return await _branch(kind, rest)
+    return await _leaf(kind, rest[0])
+
+
+async def _work(kind: str, n: int) -> int:
     match kind:
-        case "work":
-            return await work(rest[0])
+        case "careful":
+            return await work.options(on_crash="retry" if _world.crashes else "ask")(n)
+        case "stubborn":
+            return await work.options(retry=Retry(attempts=2, delay=0.5, jitter=False))(n)
+        case "ahead":
+            return await work.options(readonly=True)(n)
+        case _:
+            return await work(n)
+
+
+async def _leaf(kind: str, n: int) -> Any:
+    match kind:
         case "child":
-            return await part(rest[0])
+            return await part(n)
+        case "named":
+            return await part.options(id=f"{current_run().id}-{n}")(n)
         case "send":
-            return await send("sink", rest[0], channel="x")
+            return await send("sink", n, channel="x")
         case "spawn":
-            return await start(part(rest[0])) and "started"
+            return await start(part(n)) and "started"
         case "emit":
-            emit("items", rest[0])
+            emit("items", n)
             return "emitted"
         case "tag":
-            tag(last=rest[0])
+            tag(last=n)
             return "tagged"
         case "sleep":
-            return await asyncio.sleep(rest[0] % 7)
+            return await asyncio.sleep(n % 7)
         case "self":
-            return await send(current_run().id, rest[0], channel="self")
+            return await send(current_run().id, n, channel="self")
         case "message":
             return await receive("a", int) and "received"
-        case "bug" if rest[0] in _world.broken:
-            raise KeyError(f"a bug in {rest[0]}")
-        case "bug":
-            return "right"
+        case "bug" if n in _world.broken:
+            raise KeyError(f"a bug in {n}")
         case _:
-            return await _branch(kind, rest)
+            return "right"
 
 
 async def _branch(kind: str, nodes: list[Any]) -> Any:
@@ -169,10 +199,10 @@ def _wrong(leaves: list[tuple[str, int]], dice: rng.Random) -> dict[int, str]:
     bugs = dice.random() < 0.3
     for kind, n in [one for one in dice.sample(leaves, len(leaves)) if (one[0] == "bug") is bugs][:4]:
         match kind:
-            case "work":
+            case "child" | "named":
+                found[n + dice.choice([0, CHILD, 2 * CHILD])] = "fail"
+            case _ if kind in _WORK:
                 found[n] = dice.choice(["fail", "fail", "slow"])
-            case "child":
-                found[n + dice.choice([0, CHILD])] = "fail"
             case "bug":
                 found[n] = "bug"
     return found
@@ -189,7 +219,7 @@ class _Stage:
         self.retries = self.messages = 0
 
     def engine(self, **options: Any) -> Any:
-        return self.lives.engine(workflows=[tree, part, sink], **options)
+        return self.lives.engine(workflows=[tree, part, deeper, sink], **options)
 
     async def begin(self, engine: Engine, node: list[Any], messages: int) -> None:
         await engine.start(sink(), id="sink")
@@ -220,7 +250,7 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
     node, leaves = grown(seed)
     messages = sum(kind == "message" for kind, _ in leaves)
     with tempfile.TemporaryDirectory() as folder:
-        _world.broken, _world.attempts = {}, []
+        _world.broken, _world.attempts, _world.crashes = {}, [], crash
         calm = _Stage(folder, 2 * seed)
         expected = calm.lives.run(_to_the_end(calm, node, messages, None))
         _world.broken, _world.attempts = _wrong(leaves, dice), []
@@ -236,7 +266,8 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
             if found == "failed" and _world.broken:
                 del _world.broken[dice.choice(sorted(_world.broken))]
             crash_after = dice.randint(1, 6) if crash else None
-            found = _retried(stage, crash_after, client)
+            cancel_after = dice.choice([None, None, None, 0.5]) if stage.retries < RETRIES_MAX // 2 else None
+            found = _retried(stage, crash_after, client, cancel_after)
         if found != expected:
             raise LawBroken(f"after {stage.retries} retries it gave {found}, undisturbed {expected}")
         stage.lives.run(_nothing_twice(stage))
@@ -246,24 +277,30 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
 async def _to_the_end(stage: _Stage, node: list[Any], messages: int, cancel_after: float | None) -> Any:
     async with stage.engine() as engine:
         await stage.begin(engine, node, messages)
-        if cancel_after is not None:
-            await asyncio.sleep(cancel_after)
-            if await (await engine.get("r")).status() not in ("completed", "failed"):
-                await engine.cancel("r")
+        await _cancel(engine, cancel_after)
         return await outcome(engine, "r")
 
 
-def _retried(stage: _Stage, crash_after: int | None, client: bool) -> Any:
+async def _cancel(engine: Engine, after: float | None) -> None:
+    if after is not None:
+        await asyncio.sleep(after)
+        if await (await engine.get("r")).status() not in ("completed", "failed"):
+            await engine.cancel("r")
+
+
+def _retried(stage: _Stage, crash_after: int | None, client: bool, cancel_after: float | None) -> Any:
     async def retry() -> None:
         async with stage.engine(execute=not client) as engine:
             await engine.retry("r")
             await stage.tell(engine, stage.messages)
             if not client:
+                await _cancel(engine, cancel_after)
                 await outcome(engine, "r")
 
     async def end() -> Any:
         async with stage.engine() as engine:
             await stage.tell(engine, stage.messages)
+            await _cancel(engine, cancel_after)
             return await outcome(engine, "r")
 
     if crash_after is not None:
@@ -279,8 +316,9 @@ async def _nothing_twice(stage: _Stage) -> None:
     async with stage.engine() as engine:
         sent = Counter(event.data for event in await engine.history("sink") if event.kind == ev.MESSAGE)
         _once(sent, "messages")
-        runs = [row for row in await engine.runs(workflow="part", limit=1_000) if "~" not in row.id]
-        _once(Counter(str(row.args) for row in runs), "starts")
+        parts = [row for name in ("part", "deeper") for row in await engine.runs(workflow=name, limit=1_000)]
+        runs = [row for row in parts if "~" not in row.id]
+        _once(Counter(f"{row.workflow} {row.args}" for row in runs), "starts")
         keys: dict[int, set[str]] = {}
         for n, key in _world.attempts:
             keys.setdefault(n, set()).add(key)
@@ -333,7 +371,8 @@ async def _fork_all(stage: _Stage, node: list[Any], messages: int) -> int:
         await outcome(engine, "r")
         _world.broken = {n: how for n, how in _world.broken.items() if how == "bug"}  # the code stays as it is
         tried = 0
-        for source in ["r", *(row.id for row in await engine.runs(workflow="part", limit=20))]:
+        children = [row.id for name in ("part", "deeper") for row in await engine.runs(workflow=name, limit=5)]
+        for source in ["r", *children]:
             await outcome(engine, source)  # one that was started may be at work yet
             rows = sound(engine, source)
             for at in range(1, len(rows) + 1):
@@ -361,6 +400,7 @@ def _kept(engine: Engine, fork_id: str) -> list[Event]:
 
 
 async def _arrived(engine: Engine) -> Counter[Any]:
+    await asyncio.sleep(0.1)  # virtual time: until all that is on its way has arrived
     return Counter(event.data for event in await engine.history("sink") if event.kind == ev.MESSAGE)
 
 
