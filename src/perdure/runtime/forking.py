@@ -198,7 +198,9 @@ def _unanswered(kept: list[Event], kinds: Iterable[str]) -> list[Event]:
 
 
 def _moved_timers(kept: list[Event], cut: list[Event], taken_back: set[int], at_ms: int) -> list[tuple[int, bytes]]:
-    """Deadlines that are ahead at the cut, moved by the time since then; one that ended the run begins anew."""
+    """Deadlines that are ahead at the cut, moved by the time since then. One that ended the run begins anew, and so does one
+    that was due by then, too: it would end the run again at once.
+    """
     if not cut:
         return []
     stood_still_ms = max(0, at_ms - cut[0].at_ms)
@@ -206,7 +208,7 @@ def _moved_timers(kept: list[Event], cut: list[Event], taken_back: set[int], at_
     moved = []
     for timer in _unanswered(kept, (ev.TIMER,)):
         until_ms = msgspec.json.decode(_raw(timer))["until_ms"]
-        if timer.seq in gone_off:
+        if timer.seq in gone_off or (gone_off and until_ms <= cut[0].at_ms):
             moved.append((timer.seq, b'{"until_ms":%d}' % (at_ms + until_ms - timer.at_ms)))
         elif until_ms >= kept[-1].at_ms:
             moved.append((timer.seq, b'{"until_ms":%d}' % (until_ms + stood_still_ms)))
