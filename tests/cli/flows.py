@@ -53,6 +53,18 @@ def doze(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@step
+async def doze_elsewhere(seconds: float) -> None:
+    """Keeps a thread of asyncio's default executor for so long."""
+    Path("dozing.txt").touch()
+    await asyncio.to_thread(time.sleep, seconds)
+
+
+@workflow
+async def dozes_elsewhere(seconds: float) -> None:
+    await doze_elsewhere(seconds)
+
+
 @workflow
 async def dozes(seconds: float) -> None:
     await doze(seconds)

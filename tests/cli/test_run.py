@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.cli.conftest import Said, Terminal
 
 Typed = Callable[..., Said]
@@ -88,8 +89,9 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(terminal: Terminal) -> None:
     assert sorted(set(terminal.notes), key=int) == [str(number) for number in range(40)]
 
 
-def test_a_step_that_keeps_its_thread_does_not_keep_the_process(terminal: Terminal) -> None:
-    process = terminal.start("run", "flows.py:dozes", "60")
+@pytest.mark.parametrize("flow", ["dozes", "dozes_elsewhere"])
+def test_a_step_that_keeps_its_thread_does_not_keep_the_process(terminal: Terminal, flow: str) -> None:
+    process = terminal.start("run", f"flows.py:{flow}", "60")
     terminal.until((terminal.folder / "dozing.txt").exists)
     assert terminal.stop(process).code == 130
 
@@ -168,7 +170,7 @@ def test_a_worker_executes_until_it_is_told_to_stop(terminal: Terminal) -> None:
     terminal.until(lambda: terminal.status("f") == "completed")
     said = terminal.stop(worker, signal.SIGTERM)
     assert said.code == 0
-    assert "Executing asks, dozes, fragile" in said.err
+    assert "Executing alone, asks, dozes" in said.err
     assert "Stopped." in said.err
 
 

@@ -14,7 +14,6 @@ import logging
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -25,6 +24,7 @@ import click
 
 from perdure.api import Call
 from perdure.cli import loading, words
+from perdure.cli.closing import Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
@@ -35,7 +35,6 @@ from perdure.runtime.engine import Engine, Run
 from perdure.runtime.views import RunInfo
 
 POLL_SHARE = 20  # looking at a long history costs; this many times its own time is slept before the next look
-STEP_THREADS = "perdure-step"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -374,18 +373,19 @@ def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
     """Run it and end the process, without waiting for steps in threads beyond their grace: they are tried again."""
     gc.freeze()  # what was imported stays, so the collector need not look through it again and again
     gc.set_threshold(20_000, 20, 20)  # with 1,000 runs in memory the default takes a sixth of the time
+    before, closing = threading.enumerate(), Closing()
     try:
-        code = run_async(main)
+        code = run_async(closing.watched(main))
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code
+    finally:
+        closing.done()
     deadline = time.monotonic() + 0.2  # idle threads need a moment to notice that they are not needed
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(STEP_THREADS)]
+    threads = [thread for thread in threading.enumerate() if thread not in before and keeps_the_process(thread)]
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in threads):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_now(code)
     raise click.exceptions.Exit(code)
 
 
