@@ -218,7 +218,9 @@ class Engine:
         self._open, self._parent = None, os.getppid()
 
     async def __aexit__(self, *error: object) -> None:
-        (_, _, runner), self._open = self._parts(), None
+        if self._open is None:
+            return  # it is closed already
+        (_, _, runner), self._open = self._open, None
         forked.unwatch(self)
         await to_its_end(self._closing.aclose(), runner.hurry)
 
