@@ -1,4 +1,5 @@
-"""What waiting for a bucket costs: steps with `disk` and with `replica`, on a folder and on S3 behind 0, 10 and 50 ms.
+"""What waiting for a bucket costs: steps with `disk` and with `replica`, on a folder and on S3 behind 0, 10 and 50 ms, each with the lease
+read before each confirmation (the default) and with `fencing="clock"`.
 
 One run, alternating: in each round every arm does every scenario once; the table gives medians, and ratios to `disk`. Real Litestream, a
 real S3 server (SeaweedFS) behind a proxy that adds to each request. Usage: `python benchmarks/replica.py --help`.
@@ -96,12 +97,15 @@ async def conduct(rounds: int, folder: Path) -> dict[str, dict[str, list[float]]
     found: dict[str, dict[str, list[float]]] = {}
     with BucketServer(folder / "bucket") as bucket, Proxy(bucket.port) as proxy:
         os.environ.update(bucket.environment())
-        arms: list[tuple[str, str | None, float]] = [("disk", None, 0.0), ("replica, folder", f"file://{folder}/replica", 0.0)]
-        arms += [(f"replica, S3 + {ms} ms", bucket.url(f"after-{ms}", port=proxy.port), ms) for ms in DELAYS_MS]
+        arms: list[tuple[str, float, dict[str, Any]]] = [("disk", 0.0, {})]
+        for proof, mark in ((True, ""), ("clock", ", clock")):
+            places = [("folder", 0.0, f"file://{folder}/replica{mark[2:]}")]
+            places += [(f"S3 + {ms} ms", ms, bucket.url(f"after-{ms}{mark[2:]}", port=proxy.port)) for ms in DELAYS_MS]
+            for where, delay_ms, place in places:
+                arms.append((f"replica, {where}{mark}", delay_ms, {"durability": "replica", "replica": place, "fencing": proof}))
         for number in range(rounds):
-            for name, replica, delay_ms in arms:
-                store = folder / f"{arms.index((name, replica, delay_ms))}.db"
-                options: dict[str, Any] = {"durability": "replica", "replica": replica} if replica else {}
+            for arm, (name, delay_ms, options) in enumerate(arms):
+                store = folder / f"{arm}.db"
                 proxy.set(delay_ms=delay_ms)
                 async with Engine(store, workflows=[effects, lookups], **options) as engine:
                     for what, value in (await measure(engine)).items():

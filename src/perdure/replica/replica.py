@@ -365,6 +365,8 @@ class Replica:
 
     async def _look(self) -> float:
         """Every second: copy what nobody waits for."""
+        if self.lease.lost.done():
+            return WATCH_S
         now_s = asyncio.get_running_loop().time()
         if not self._barrier.behind:
             self._barrier.all_copied(now_s)
