@@ -22,14 +22,14 @@ def test_the_command_counts_and_prints_a_table(capsys: pytest.CaptureFixture[str
     assert main(["--seeds", "2", "--only", "kernel", "--only", "programs"]) == 0
     head, kernel, programs = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "campaign"
-    assert kernel.split()[:3] == ["kernel", "2", "216"]  # 27 workflows, 4 laws, 2 seeds
-    assert programs.split()[:3] == ["programs", "2", "8"]
+    assert kernel.split()[:3] == ["kernel", "2", "270"]  # 27 workflows, 5 laws, 2 seeds
+    assert programs.split()[:3] == ["programs", "2", "10"]
 
 
 def test_json_is_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "1", "--only", "programs", "--json", "--first-seed", "40"]) == 0
     [found] = msgspec.json.decode(capsys.readouterr().out, type=list[Summary])
-    assert (found.campaign, found.seeds, found.trials, found.broken) == ("programs", 1, 4, [])
+    assert (found.campaign, found.seeds, found.trials, found.broken) == ("programs", 1, 5, [])
     assert found.checks > found.crashes > 0
 
 
@@ -56,7 +56,7 @@ def test_a_law_that_does_not_hold_is_found(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(campaign, "CASES", [wrong])
     assert main(["--seeds", "1", "--only", "kernel", "--only", "engine"]) == 1
     broken = [line for line in capsys.readouterr().err.splitlines() if line.startswith("BROKEN")]
-    assert len(broken) == 5
+    assert len(broken) == 6
     assert all("seed 0" in line for line in broken)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.events import Command
@@ -40,7 +41,7 @@ async def planned(runner: Runner, row: b.RunRow) -> b.ForkRun:
         except Exception as error:
             future.set_exception(error)
 
-    loop.call_soon(make)
+    loop.call_soon(make, context=Context())
     return await future
 
 

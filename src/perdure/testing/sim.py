@@ -221,10 +221,28 @@ def replay_sees_the_same(case: Case, seed: int) -> int:
     return len(live.seen)
 
 
+def more_is_asked_behind_notes(case: Case, seed: int) -> int:
+    """Code that asks for more in the last turn than is recorded, where notes follow already, as new code may, goes on to its end."""
+    rows = _calm(case, seed).rows
+    cuts = [end for end in range(1, len(rows)) if rows[end].kind in ev.COMMANDS]
+    for end in cuts:
+        notes = [Event(end + n, ev.ATTEMPT, rows[end - 1].at_ms, data=_NOTE) for n in range(1, 2 + (seed + end) % 3)]
+        world = World(case, seed, rows=rows[:end] + notes, noise=bool(seed % 2))
+        world.run()
+        laws.in_order(world.rows)
+        laws.recorded_once(world.rows)
+        if laws.facts(world.rows[: end + len(notes)]) != laws.facts(rows[:end] + notes):
+            raise LawBroken(f"Rows before {end} have changed")
+        if laws.replay(lambda: kernel_of(case), world.rows):
+            raise LawBroken(f"With notes behind row {end}, replay asks for more than was recorded")
+    return len(cuts)
+
+
 LAWS: dict[str, Callable[[Case, int], int]] = {
     "prefixes": every_prefix_replays,
     "crashes": every_crash_changes_nothing,
     "crashes_often": many_crashes_change_nothing,
     "values": replay_sees_the_same,
+    "notes": more_is_asked_behind_notes,
 }
 """Each takes a case and a seed, raises `LawBroken`, and gives how much it has looked at."""
