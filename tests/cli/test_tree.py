@@ -45,6 +45,11 @@ def lines(*rows: HistoryEvent, full: bool = False, run: RunInfo | None = None) -
         (row(2, "patch", "v2"), "took the new path of v2"),
         (row(2, "reject", "c", data="no bool"), "refused the message on c: no bool"),
         (row(2, "cancel"), "← cancel"),
+        (row(2, "attempt", data={"taken_back": True}), "what ended the run stood here; a retry has taken it back"),
+        (row(2, "attempt", data={"released": True, "upto": 2, "retry": 1}), "retry 1: what stands above was kept"),
+        (row(2, "attempt", "r", data={"released": True, "upto": 2}), "forked: what stands above is of r"),
+        (row(2, "attempt", data={"released": True}), "let go before a step began"),
+        (row(2, "attempt", data={"crash": True}), "the process died"),
         (row(2, "news", "x"), "news x"),
     ],
 )

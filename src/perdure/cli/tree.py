@@ -196,10 +196,21 @@ def title(row: HistoryEvent, limit: int | None = 90) -> str:
             return f"refused the message on {row.name}: {_payload(row)}"
         case "cancel":
             return "← cancel"
-        case "start":
-            return "start"
+        case "attempt":
+            return _note(row.name, data)
         case _:
             return " ".join(part for part in (row.kind, row.name) if part)
+
+
+def _note(name: str | None, data: dict[str, Any]) -> str:
+    """What a note about the whole run says."""
+    if data.get("taken_back"):
+        return "what ended the run stood here; a retry has taken it back"
+    if data.get("retry"):
+        return f"retry {data['retry']}: what stands above was kept"
+    if name:
+        return f"forked: what stands above is of {name}"
+    return "the process died" if data.get("crash") else "let go before a step began" if data.get("released") else "note"
 
 
 def _answer(row: HistoryEvent, limit: int | None) -> str:

@@ -45,7 +45,7 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     active.released_seq = last_seq if released else 0
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
-    deaths = [row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref is None and _is_crash(row)]
+    deaths = [row.seq for row in rows if is_crash(row)]
     steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
     if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
@@ -86,8 +86,9 @@ def _move_timers(active: ActiveRun, fresh: list[Command]) -> None:
             active.kernel.move_timer(command.seq, until_ms)
 
 
-def _is_crash(note: Event) -> bool:
-    return note.data != TAKEN_BACK and cut_of(note) is None
+def is_crash(row: Event) -> bool:
+    """Whether a row notes that the process died."""
+    return row.kind == ev.ATTEMPT and row.ref is None and row.data != TAKEN_BACK and cut_of(row) is None
 
 
 def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:

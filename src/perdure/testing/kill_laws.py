@@ -18,7 +18,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core.events import Event
-from perdure.runtime.recovery import RELEASED
+from perdure.runtime.recovery import is_crash
 from perdure.store.connection import connect
 from perdure.testing import killed, laws
 from perdure.testing.recorded import Recording, recordings, replay_recorded
@@ -247,7 +247,7 @@ def check(path: str, log_path: str) -> Seen:
     for run in recordings(path):
         seen.runs += 1
         seen.rows += len(run.rows)
-        seen.crash_notes += sum(row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED for row in run.rows)
+        seen.crash_notes += sum(is_crash(row) for row in run.rows)
         try:
             check_run(run, log.runs.get(run.key, Track()), log)
         except Exception as error:  # also where the file makes no sense at all: the others are still to be looked at
