@@ -323,7 +323,7 @@ class Litestream:
     @property
     def lacks_room(self) -> bool:
         """Whether its last trouble was a full disk."""
-        return self.state == "failing" and any(words in self.reason for words in _NO_ROOM)
+        return self.state == "failing" and tells_of_a_full_disk(self.reason)
 
     def _unavailable(self, reason: str) -> ReplicaUnavailable:
         self._say("failing", brief(reason))
@@ -380,6 +380,15 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
         rest = rest[:LINE_BYTES_MAX]
     if rest:
         yield rest.decode(errors="replace").strip()
+
+
+def tells_of_a_full_disk(text: str) -> bool:
+    """Whether this is what Litestream says where it has no room to write to.
+
+    >>> tells_of_a_full_disk("write page 432: write copy.db.tmp: no space left on device")
+    True
+    """
+    return any(words in text for words in _NO_ROOM)
 
 
 def clear(folder: Path) -> None:

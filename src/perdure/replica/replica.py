@@ -33,7 +33,7 @@ from perdure.replica.address import Address
 from perdure.replica.barrier import Barrier
 from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow, folder_of
-from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position, clear
+from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position, clear, tells_of_a_full_disk
 from perdure.replica.localfile import LocalFile
 from perdure.replica.mending import ANEW_SHARE, WARN_SHARE, Anew, Facts, Fold, Mender
 from perdure.replica.standby import Standby
@@ -546,7 +546,7 @@ class Replica:
         except PerdureError as error:
             found["error"] = str(error)
             log.error("the drill found that the replica can't be trusted: %s", error)
-            if epoch == self._folder:
+            if epoch == self._folder and not tells_of_a_full_disk(str(error)):  # of this disk, which says nothing of the copy
                 self._doubt(f"a drill could not restore it: {getattr(error, 'detail', error)}")
             raise
         finally:
