@@ -65,7 +65,7 @@ def gone(store: Path) -> None:
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine looks at its replica and at the disk all the time, not every second."""
-    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
+    monkeypatch.setattr("perdure.replica.room.SIZE_EVERY", 1)
     monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
 
 

@@ -414,7 +414,7 @@ async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_t
 
 @awaited
 async def test_the_lag_is_measured(tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.replica.replica.SIZE_EVERY", 1)
+    monkeypatch.setattr("perdure.replica.room.SIZE_EVERY", 1)
     async with engine_of(tmp_path / "a.db", address, durability="disk") as engine:
         replica = engine.replica
         assert replica is not None

@@ -11,7 +11,7 @@ import math
 
 import msgspec
 
-WARN_SHARE, ANEW_SHARE, ANEW_EVERY_S = 0.5, 0.75, 600.0
+ANEW_SHARE, ANEW_EVERY_S = 0.75, 600.0
 REFUSALS_MIN = 3
 PATIENCE_S_MIN, PATIENCE_S_MAX = 3.0, 600.0
 SILENT_S_MAX = 30.0  # trouble without an answer: Litestream itself does not stay up

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import time
 import uuid
@@ -35,9 +34,10 @@ from perdure.replica.door import Door
 from perdure.replica.lease import Lease, LeaseRow, folder_of
 from perdure.replica.litestream import BYTES_A_SECOND_MIN, Litestream, Position, clear, tells_of_a_full_disk
 from perdure.replica.localfile import LocalFile
-from perdure.replica.mending import ANEW_SHARE, WARN_SHARE, Anew, Facts, Fold, Mender
+from perdure.replica.mending import ANEW_SHARE, Anew, Facts, Fold, Mender
+from perdure.replica.room import Room
 from perdure.replica.standby import Standby
-from perdure.replica.status import Sizes, Status, drop_copied, sizes
+from perdure.replica.status import Status
 from perdure.runtime.loops import Loop
 from perdure.runtime.threads import in_thread
 from perdure.store import base, connection, sealing
@@ -48,9 +48,7 @@ log = logging.getLogger("perdure")
 
 WATCH_S = 1.0
 TEND_S = 0.25
-SIZE_EVERY, SIZE_EVERY_IN_TROUBLE = 20, 2  # looks between two at Litestream's folder, because that has to be listed
 OBJECTS_S = 60.0
-WARN_S = 60.0
 LAST_SYNC_S_MAX = 5.0
 FIRST_COPY_S_MIN = 30.0
 SWEEP_S = 3_600.0
@@ -76,7 +74,7 @@ class Replica:
         standby: bool = False,
     ) -> None:
         self.path, self.address = os.path.abspath(path), address
-        self._lease_ms, self._bytes_max, self._drill_s, self._on_wait = lease_ms, bytes_max, drill_s, on_wait
+        self._lease_ms, self._drill_s, self._on_wait = lease_ms, drill_s, on_wait
         self._fencing, self._reads_lease = bool(fencing), fencing is True  # "clock" trusts the machine's clocks (docs/adr/0017)
         self._side = Path(self.path + "-replica")
         self._follows, self._standby = standby, cast("Standby | None", None)
@@ -93,9 +91,9 @@ class Replica:
         self._objects = Loop("replica-objects", self._look_at_objects)
         self.store_id: str | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._looks, self._sizes, self._rows, self._txid = 0, Sizes(), 0, 0
+        self._room, self._rows, self._txid = Room(self.path, self._side / "litestream", bytes_max), 0, 0
         self._based, self._paused, self._broken = False, "", ""
-        self._mender, self._warned_s = Mender(), -math.inf
+        self._mender = Mender()
         self._folder = 0  # the epoch that our copy lies below
         self._left, self._last_seal = cast("handover.Left | None", None), cast("sealing.Seal | None", None)
         self._drill_due = False  # the start has just restored or compared
@@ -394,7 +392,9 @@ class Replica:
         """Four times a second: what waits for the replica beside the store, and whether only a new copy helps."""
         if self.lease.lost.done():
             return TEND_S
-        await self._measure()
+        litestream, replicated = self._litestream, self._barrier.position.replicated if self._based else 0
+        lacks_room = litestream is not None and litestream.lacks_room
+        await self._room.measure(replicated, in_trouble=self._barrier.trouble is not None, lacks_room=lacks_room)
         await self._see_to_the_disk()
         match self._mender.decide(self._facts()):
             case Anew(why):
@@ -415,45 +415,22 @@ class Replica:
             litestream.refusals if litestream else 0,
             self._broken or (litestream.broken if litestream else ""),
             litestream is None,
-            self._waiting_bytes / self._bytes_max,
+            self._room.share,
         )
 
     def _bucket_is_well(self) -> bool:
         """Whether the lease was renewed in time: what still fails then is not the bucket's fault."""
         return self.lease.held_left_ms() > 0.3 * self._lease_ms
 
-    @property
-    def _waiting_bytes(self) -> int:
-        return self._sizes.wal + self._sizes.waiting
-
-    async def _measure(self) -> None:
-        wal, folder, replicated = self.path + "-wal", self._side / "litestream", self._barrier.position.replicated if self._based else 0
-        every = SIZE_EVERY_IN_TROUBLE if self._barrier.trouble is not None or self._waiting_bytes > self._bytes_max / 4 else SIZE_EVERY
-        if self._looks % min(every, SIZE_EVERY) == 0:
-            self._sizes = await in_thread(sizes, wal, folder, replicated)
-            if self._sizes.copied > self._bytes_max / 4 or (self._litestream is not None and self._litestream.lacks_room):
-                await in_thread(drop_copied, folder, replicated)
-        else:
-            with contextlib.suppress(OSError):
-                self._sizes = msgspec.structs.replace(self._sizes, wal=os.path.getsize(wal))
-        self._looks += 1
-
     async def _see_to_the_disk(self) -> None:
-        """Warn, and at the limit take nothing new until the replica does."""
-        share, now_s = self._waiting_bytes / self._bytes_max, time.monotonic()
-        if share >= 1 and self.full is None:
-            await self._say_full(ReplicaFull(str(self.address), self._waiting_bytes, self._bytes_max))
+        """At the limit take nothing new, until the replica takes something again."""
+        room = self._room
+        if room.share >= 1 and self.full is None:
+            await self._say_full(ReplicaFull(str(self.address), room.waiting_bytes, room.bytes_max))
             log.error("%s", self.full)
-        elif (
-            self.full is not None and share < ANEW_SHARE and self._litestream is not None and self._barrier.trouble is None and self._based
-        ):
+        elif self.full is not None and room.share < ANEW_SHARE and self._based and self._barrier.trouble is None:
             await self._say_full(None)
             log.warning("the replica takes writes again; so do we")
-        if share >= WARN_SHARE and now_s - self._warned_s > WARN_S:
-            self._warned_s = now_s
-            log.warning(
-                "what the replica has not taken yet needs %s bytes on this disk, of %s allowed", f"{self._waiting_bytes:,}", self._bytes_max
-            )
 
     async def _say_full(self, full: ReplicaFull | None) -> None:
         if self._door is not None:
@@ -470,7 +447,7 @@ class Replica:
             await old.stop(at_once=True)
         await in_thread(clear, self._side / "litestream")
         await in_thread(connection.fold_wal, self.path)
-        self._sizes, self._looks = Sizes(), 0
+        self._room.emptied()
 
     async def begin_anew(self) -> None:
         """Go on below a new epoch with a new copy of the whole file; what lies locally for the old one is dropped."""
@@ -556,7 +533,7 @@ class Replica:
 
     def status(self) -> Status:
         """How it stands at this moment."""
-        litestream, position = self._litestream, self._barrier.position
+        litestream, position, room = self._litestream, self._barrier.position, self._room.sizes
         lag_s = self._barrier.lag_s()
         state, reason = (litestream.state, litestream.reason) if litestream else ("failing", self._paused)
         if state == "replicating" and lag_s > 2 * WATCH_S:
@@ -567,7 +544,7 @@ class Replica:
             state, reason = "failing", "the lease in the bucket could not be renewed"
         return Status(
             str(self.address), state, reason, self.lease.row.epoch, round(lag_s, 3), position.txid - position.replicated,
-            self._sizes.waiting if lag_s else 0, self.lease.held_left_ms(), self._waiting_bytes + self._sizes.copied,
+            room.waiting if lag_s else 0, self.lease.held_left_ms(), room.wal + room.waiting + room.copied,
             litestream.restarts if litestream else 0,
             self._rows, position.replicated, self.drill,
         )  # fmt: skip
