@@ -108,6 +108,7 @@ class Chaos:
         self.story = Story(seed, durability)
         self._life_number, self._ends_ms = 0, list[int]()
         self._old_disk: Path | None = None
+        self._stays = False  # whether the next life works on the same disk
 
     # --- lives ------------------------------------------------------------------------------------
 
@@ -177,6 +178,9 @@ class Chaos:
 
     def _next_disk(self, disk: Path) -> Path:
         """Mostly a new machine; sometimes the same disk again, or one from long ago that still has its file."""
+        if self._stays:
+            self._stays = False
+            return disk
         chance = self.rng.random()
         if chance < 0.15:
             self.story.kills["same disk"] += 1
@@ -197,6 +201,7 @@ class Chaos:
     def _ways(self) -> list[tuple[Callable[[Life], None], int]]:
         ways: list[tuple[Callable[[Life], None], int]] = [
             (self._kill_engine, 4), (self._kill_litestream, 3), (self._kill_both, 2), (self._freeze, 1), (self._terminate, 1),
+            (self._hand_over, 3),
         ]  # fmt: skip
         return ways + ([(self._kill_bucket, 2)] if self.bucket else [])
 
@@ -265,6 +270,12 @@ class Chaos:
         if life.wait(END_S_MAX):
             self.story.broken.append(f"{life.name} did not end in order: {life.said()}")
         self.story.kills["ended"] += 1
+
+    def _hand_over(self, life: Life) -> None:
+        """A deploy in order on one machine, where the copy is continued."""
+        self._terminate(life)
+        self._stays = True
+        self.story.kills["handed over"] += 1
 
     # --- laws -------------------------------------------------------------------------------------
 
