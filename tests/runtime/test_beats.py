@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -13,13 +16,13 @@ from tests.runtime.support import Victim, awaited, until
 
 from perdure import Engine
 from perdure.core.limits import Limits
-from perdure.errors import StoreLocked
+from perdure.errors import DefinitionError, StoreLocked
 from perdure.runtime.crew import BEATS_PER_LEASE
 from perdure.store import base as b
 from perdure.store import connection
 from perdure.store.sqlite import SqliteStore
 
-LEASE_S = 0.5
+LEASE_S = 1.0
 BLOCKER = Path(__file__).with_name("blocker.py")
 
 
@@ -119,3 +122,19 @@ def test_in_memory_there_is_nobody_to_beat_for() -> None:
     store = SqliteStore(":memory:", limits=Limits())
     assert store.worker_beat(1_000) is None
     store.close()
+
+
+@pytest.mark.parametrize(
+    "lease", [0.999, 0.1, 0, -5, math.nan, math.inf, -math.inf, "10", True, None, timedelta(milliseconds=999), timedelta(days=-1), [10]]
+)
+def test_a_lease_that_could_not_be_kept_is_refused(lease: Any) -> None:
+    with pytest.raises(DefinitionError, match="lease_ttl"):
+        Engine("never-made.db", lease_ttl=lease)
+
+
+def test_the_refusal_names_the_shortest_lease_and_that_one_is_taken() -> None:
+    with pytest.raises(DefinitionError, match="The smallest that can be kept is 1 s"):
+        Engine("never-made.db", lease_ttl=0.4)
+    for lease in (1, 1.0, timedelta(seconds=1), 3_600, timedelta(days=1)):
+        Engine("never-made.db", lease_ttl=lease)
+    Engine("never-made.db", lease_ttl=0.1, execute=False)  # a client has no lease

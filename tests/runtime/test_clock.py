@@ -15,7 +15,7 @@ from perdure.runtime.clock import SystemClock
 from perdure.store.connection import open_reader
 
 DAY_MS = 86_400_000
-LEASE_S = 0.4
+LEASE_S = 1.0
 
 
 class Adjustable(SystemClock):

@@ -78,7 +78,7 @@ async def test_a_run_that_is_started_after_the_lease_is_lost_is_executed(db: str
     async def workers(engine: Engine) -> list[int]:
         return [row["worker"] for row in (await engine.doctor())["workers"]]
 
-    async with Engine(db, workflows=[main], lease_ttl=0.5) as engine:
+    async with Engine(db, workflows=[main], lease_ttl=1) as engine:
         (old,) = await workers(engine)
         other = SqliteStore(db, limits=Limits())
         other.write([b.EndWorker(old, 0, True)], True)

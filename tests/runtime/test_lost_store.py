@@ -18,7 +18,7 @@ from perdure.store import connection
 from perdure.store.connection import SCHEMA_VERSION
 from perdure.store.sqlite import SqliteStore
 
-LEASE_S = 0.4  # the file is looked at four times in that
+LEASE_S = 1.0  # the file is looked at four times in that
 
 
 @workflow

@@ -25,7 +25,7 @@ from perdure.store import base as b
 from perdure.store.connection import SCHEMA_VERSION, open_reader
 from perdure.store.sqlite import SqliteStore
 
-LEASE_S = 0.4
+LEASE_S = 1.0
 
 
 def rows(db: str, sql: str) -> list[Any]:

@@ -65,7 +65,7 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
     """In a rolling deploy the old worker could take a run after the new one had opened, and nothing woke it again."""
     async with Engine(db, workflows=[order]) as engine:
         await reached(await engine.start(order(), id="o"), "waiting")
-    async with Engine(db, workflows=[order], lease_ttl=0.4) as engine:
+    async with Engine(db, workflows=[order], lease_ttl=1) as engine:
         other = SqliteStore(db, limits=Limits())
         (worker,) = other.write([b.JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
         assert isinstance(worker, int)

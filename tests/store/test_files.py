@@ -364,7 +364,7 @@ async def test_an_engine_that_closes_on_a_full_disk_leaves_nothing_behind_in_the
     async def long() -> str:
         return await waits()
 
-    async with Engine(db, workflows=[long, plain], lease_ttl=0.4) as engine:
+    async with Engine(db, workflows=[long, plain], lease_ttl=1) as engine:
         run = await engine.start(long(), id="long")
         await reached(run, "running")
         fill(tiny)
@@ -377,7 +377,7 @@ async def test_an_engine_that_closes_on_a_full_disk_leaves_nothing_behind_in_the
         assert kept is not None
     assert kept.cancelled()
     (tiny / "filler").unlink()
-    async with Engine(db, workflows=[long, plain], lease_ttl=0.4) as engine:  # and it is done again
+    async with Engine(db, workflows=[long, plain], lease_ttl=1) as engine:  # and it is done again
         assert await (await engine.get("long")).result() == "x" * 5_000
 
 

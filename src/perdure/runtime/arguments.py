@@ -5,9 +5,10 @@ Rules: an argument that can't be right is a `DefinitionError` that says which wo
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from perdure.api_options import to_ms
 from perdure.core import numbers
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, ReplicaNeeded, RunNotFound
@@ -16,6 +17,10 @@ from perdure.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
+
+LEASE_MS_MIN = 1_000
+"""A beat may be late by half a second on a disk that is written to all the time, and others wait for three quarters of a lease; a bucket
+has what the margin and a quarter of the lease leave for a round trip."""
 
 
 def findable(run_id: str) -> str:
@@ -43,7 +48,9 @@ def at_ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def check_options(store: str, durability: str, replica: str | None, lease_ttl: float, execute: bool, fencing: object = True) -> None:
+def check_options(
+    store: str, durability: str, replica: str | None, lease_ttl: float | timedelta, execute: bool, fencing: object = True
+) -> None:
     """Raise what is wrong with an engine's options, each alone or together."""
     if store.startswith(("postgresql://", "postgres://")):
         raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
@@ -58,8 +65,20 @@ def check_options(store: str, durability: str, replica: str | None, lease_ttl: f
             f'fencing is True (the lease is read before each confirmation), "clock" (the machine\'s clocks are trusted) or False (there is '
             f"no lease), not {fencing!r}."
         )
-    if lease_ttl < 0.1:
-        raise DefinitionError(f"lease_ttl={lease_ttl} is too short; the default is 10 seconds.")
+    lease_ms(lease_ttl, execute)
+
+
+def lease_ms(lease_ttl: float | timedelta, execute: bool) -> int:
+    """A lease in ms. Raises `DefinitionError` for one that can't be kept; a client has none, and looks at its file four times in that."""
+    found = to_ms(lease_ttl, "lease_ttl")
+    if found is None:
+        raise DefinitionError("lease_ttl must be a positive number of seconds or a timedelta, not None.")
+    if execute and found < LEASE_MS_MIN:
+        raise DefinitionError(
+            f"lease_ttl={numbers.shown(lease_ttl)} is too short: a busy disk or a slow bucket would lose it again and again. "
+            f"The smallest that can be kept is {LEASE_MS_MIN / 1000:g} s; the default is 10 s."
+        )
+    return found
 
 
 def check_engine(limits: Any, close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:

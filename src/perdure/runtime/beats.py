@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from time import monotonic
 
-from perdure.errors import StoreError
+from perdure.errors import StoreCorrupt, StoreError, StoreReplaced
 from perdure.runtime.threads import Liveness
 from perdure.store.worker_beat import WorkerBeat
 
@@ -24,7 +25,8 @@ class Beats:
         self._connection, self._lease_ms, self._beat_s, self._now_ms = connection, lease_ms, beat_s, now_ms
         self.worker = worker
         self.trouble: StoreError | None = None
-        """Why the last beat failed, until one succeeds."""
+        """Why no beat has succeeded for a whole lease, until one does."""
+        self._beaten_s = monotonic()
         self._liveness = Liveness(lease_ms / 1000)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perdure-beats", daemon=True)
@@ -61,7 +63,8 @@ class Beats:
         try:
             self._connection.beat(self.worker, self._now_ms() + self._lease_ms)
         except StoreError as error:
-            self.trouble = error
+            if isinstance(error, StoreCorrupt | StoreReplaced) or monotonic() - self._beaten_s > self._lease_ms / 1000:
+                self.trouble = error
             return self._beat_s / 4
-        self.trouble = None
+        self.trouble, self._beaten_s = None, monotonic()
         return self._beat_s

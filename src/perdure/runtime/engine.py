@@ -98,7 +98,7 @@ class Engine:
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what they call as
-    children is found by itself); `lease_ttl` is the seconds after which others take over the runs of a process that went
+    children is found by itself); `lease_ttl` is the time, at least a second, after which others take over the runs of a process that went
     silent; `execute=False` makes a client that starts, sends and looks without executing; `create=False` refuses to make a
     new file; `limits` is a `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
 
@@ -132,7 +132,7 @@ class Engine:
         workflows: Iterable[Workflow[..., Any]] = (),
         durability: str = "disk",
         replica: str | None = None,
-        lease_ttl: float = 10.0,
+        lease_ttl: float | timedelta = 10.0,
         execute: bool = True,
         create: bool = True,
         fencing: bool | Literal["clock"] = True,
@@ -151,7 +151,7 @@ class Engine:
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
-        self._execute, self._lease_ms = execute, round(lease_ttl * 1000)
+        self._execute, self._lease_ms = execute, arguments.lease_ms(lease_ttl, execute)
         self._name = names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name)
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()

@@ -6,6 +6,8 @@ of a sealed file to Litestream, and those at the end to the store; one thread us
 
 from __future__ import annotations
 
+from time import sleep
+
 import apsw
 
 from perdure.errors import StoreReplaced
@@ -13,6 +15,7 @@ from perdure.store import connection, queries, sealing
 from perdure.store.reading import Reader
 
 Q = queries.load("sqlite.sql")
+LOOK_AGAIN_S = 0.002
 
 
 class WorkerBeat:
@@ -27,7 +30,7 @@ class WorkerBeat:
             self._db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
             try:
                 connection.leave_as_it_is(self._db)
-                self._db.set_busy_timeout(min(busy_ms, connection.BUSY_MS))
+                self._db.set_busy_handler(lambda tries: self._wait(tries * LOOK_AGAIN_S < busy_ms / 1000))
                 self._db.pragma("synchronous", "normal")  # in WAL mode: no sync for a commit
                 if (lost := connection.lost_file(files)) is not None:
                     raise StoreReplaced(lost)
@@ -52,6 +55,13 @@ class WorkerBeat:
                     self._db.execute("ROLLBACK")
                 raise
         return kept
+
+    @staticmethod
+    def _wait(again: bool) -> bool:
+        """SQLite's own waiting looks less and less often, so that a busy writer would keep us out for long."""
+        if again:
+            sleep(LOOK_AGAIN_S)
+        return again
 
     def close(self) -> None:
         self._db.close()

@@ -21,7 +21,7 @@ from perdure.runtime.engine import Engine
 from perdure.testing.campaign import Count
 
 PATIENCE_S = 20.0
-LEASE_S = 0.1  # so that the next engine soon takes over from the one that was killed
+LEASE_S = 1.0  # so that the next engine soon takes over from the one that was killed
 RUNS, ROWS, PAGE_BYTES = 12, 10, 4096
 ENDS = ("", "-wal")
 _HEADER_BYTES = 100  # of the database; those of the WAL are 32
