@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -21,6 +22,7 @@ import perdure
 from perdure import (
     Engine,
     Retry,
+    RunFailed,
     StoreCorrupt,
     StoreFull,
     StoreLocked,
@@ -274,6 +276,28 @@ async def test_a_full_disk_is_said_and_the_runs_go_on_when_there_is_space(tiny: 
         assert await run.result() == 5
         assert await engine.run(plain(7), id="after") == 7
     assert {row["id"] for row in outside(db, "SELECT id FROM perdure_runs")} >= {"before", "long", "after"}
+
+
+@awaited
+async def test_a_transactional_step_that_fills_the_disk_fails_alone(tiny: Path) -> None:
+    """SQLite gives up the whole transaction for it, and other runs' writes were in that."""
+
+    @step(transactional=True, retry=None)
+    def fills(db: Any) -> None:
+        db.execute("CREATE TABLE big (b)")
+        while True:
+            db.execute("INSERT INTO big VALUES (zeroblob(200000))")
+
+    @workflow
+    async def greedy() -> None:
+        await fills()
+
+    async with Engine(str(tiny / "perdure.db"), workflows=[plain, greedy]) as engine:
+        runs = [await engine.start(greedy(), id="greedy"), *[await engine.start(plain(n), id=f"plain-{n}") for n in range(20)]]
+        with pytest.raises(RunFailed, match=r"full"):
+            await runs[0].result()
+        assert await asyncio.gather(*(run.result() for run in runs[1:])) == list(range(20))
+        assert await engine.run(plain(7), id="after") == 7
 
 
 def fill(place: Path) -> None:
