@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
-from perdure.cli import progress
+from perdure.cli import progress, words
 from perdure.cli.progress import Lines, Screen, Silence, Snapshot
 from perdure.cli.waits import send_hint, waiting_text
 
@@ -73,3 +74,5 @@ def test_hints_fit_the_type() -> None:
 
 def test_many_waits_are_counted() -> None:
     assert waiting_text([{"message": f"c{n}"} for n in range(8)]).endswith("a message on c4 and 3 more")
+    again = {"step": "call", "seq": 2, "attempt": 3, "attempts": 5, "again_ms": 0}
+    assert waiting_text([again]) == f"waits for attempt 3 of 5 of call at {words.clock(datetime.fromtimestamp(0, UTC))}"

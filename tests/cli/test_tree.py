@@ -9,7 +9,7 @@ import click
 import pytest
 from msgspec.structs import replace
 
-from perdure.cli import tree
+from perdure.cli import tree, words
 from perdure.runtime.views import HistoryEvent, RunInfo
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +74,18 @@ def test_answers_stand_beneath_what_they_answer() -> None:
         "ValueError: no again",
         "running",
     ]
+
+
+def test_a_failed_attempt_says_when_it_began_and_one_that_only_began_says_that() -> None:
+    began = datetime(2026, 11, 29, 12, 3, 1, tzinfo=UTC)
+    shown = lines(
+        row(1, "start"),
+        row(2, "step", "a", args={}),
+        row(3, "attempt", ref=2, attempt=1, error={"type": "ValueError", "message": "no"}, took_ms=5, began_at=began),
+        row(4, "attempt", ref=2, attempt=2, data={"attempt": 2, "began": True}),
+    )
+    assert shown[2].endswith(f"├ attempt 1 at {words.clock(began)}: ValueError: no  5 ms")
+    assert shown[3].endswith("└ attempt 2 began")
 
 
 def test_a_step_that_was_cancelled() -> None:

@@ -52,6 +52,7 @@ async def hang(engine: Engine, times: int) -> None:
     for ended in await asyncio.gather(*(engine.run(stuck()) for _ in range(times)), return_exceptions=True):
         assert isinstance(ended, RunFailed)
         assert isinstance(ended.__cause__, StepTimeout)
+        assert "its thread can't be stopped and goes on" in str(ended.__cause__)
 
 
 @awaited

@@ -55,8 +55,9 @@ class Again(msgspec.Struct, frozen=True, gc=False):
 class AttemptTimeout(PerdureError, TimeoutError):
     """One attempt took longer than its timeout."""
 
-    def __init__(self, timeout_ms: int) -> None:
-        super().__init__(f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s")
+    def __init__(self, timeout_ms: int, in_thread: bool = False) -> None:
+        goes_on = "; its thread can't be stopped and goes on" if in_thread else ""
+        super().__init__(f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}")
 
 
 class ProcessDied(PerdureError):
@@ -300,7 +301,7 @@ class Steps:
             what = f"step {command.name} of run {host.run_id}"
             work = self.loop.run_in_executor(self.threads, _bound(definition.fn, args, kwargs), what)
         timeout_ms = call.options.timeout_ms
-        return work if timeout_ms is None else _within(work, timeout_ms)
+        return work if timeout_ms is None else _within(work, timeout_ms, not definition.is_async)
 
 
 def context_of(command: Command) -> Context:
@@ -308,7 +309,7 @@ def context_of(command: Command) -> Context:
     return Context() if command.context is None else command.context.copy()
 
 
-async def _within(work: Any, timeout_ms: int) -> Any:
+async def _within(work: Any, timeout_ms: int, in_thread: bool) -> Any:
     """The step's own TimeoutError stays its own; ours says which limit it was."""
     scope = asyncio.timeout(timeout_ms / 1000)
     try:
@@ -316,7 +317,7 @@ async def _within(work: Any, timeout_ms: int) -> Any:
             return await work
     except TimeoutError as error:
         if scope.expired():
-            raise AttemptTimeout(timeout_ms) from error
+            raise AttemptTimeout(timeout_ms, in_thread) from error
         raise
 
 
