@@ -293,7 +293,7 @@ async def test_a_transactional_step_that_fills_the_disk_fails_alone(tiny: Path) 
         await fills()
 
     async with Engine(str(tiny / "perdure.db"), workflows=[plain, greedy]) as engine:
-        runs = [await engine.start(greedy(), id="greedy"), *[await engine.start(plain(n), id=f"plain-{n}") for n in range(20)]]
+        runs: list[Any] = [await engine.start(greedy(), id="greedy"), *[await engine.start(plain(n), id=f"plain-{n}") for n in range(20)]]
         with pytest.raises(RunFailed, match=r"full"):
             await runs[0].result()
         assert await asyncio.gather(*(run.result() for run in runs[1:])) == list(range(20))
