@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from perdure.errors import StoreCorrupt, StoreError, StoreReplaced
+from perdure.errors import StoreCorrupt, StoreError, StoreLocked, StoreReplaced
 from perdure.runtime.threads import Liveness
 from perdure.store.worker_beat import WorkerBeat
 
@@ -65,6 +65,7 @@ class Beats:
         except StoreError as error:
             if isinstance(error, StoreCorrupt | StoreReplaced) or monotonic() - self._beaten_s > self._lease_ms / 1000:
                 self.trouble = error
-            return self._beat_s / 4
+            # After a long transaction others want the lock to end our lease: we ask for it all the time, they do a few times a second.
+            return 0.0 if isinstance(error, StoreLocked) else self._beat_s / 4
         self.trouble, self._beaten_s = None, monotonic()
         return self._beat_s
