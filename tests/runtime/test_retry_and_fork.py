@@ -151,10 +151,27 @@ async def test_a_row_number_that_comes_again_is_another_idempotency_key(db: str)
 
 
 @workflow
-async def patient() -> str:
+async def patient(how: str = "timeout") -> str:
+    await asyncio.sleep(0.01)
+    await work("before")
+    if how == "wait_for":
+        return await asyncio.wait_for(slow(), 0.2)
+    if how == "library":
+        return await _library_timeout(0.2)
     async with asyncio.timeout(0.2):
-        await work("before")
         return await slow()
+
+
+async def _library_timeout(seconds: float) -> str:
+    """A timeout as a library makes one, out of the loop's timers."""
+    task = asyncio.ensure_future(slow())
+    handle = asyncio.get_running_loop().call_later(seconds, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise TimeoutError("too slow") from None
+    finally:
+        handle.cancel()
 
 
 @step
@@ -171,13 +188,19 @@ async def test_a_timeout_that_ended_the_run_gets_its_whole_length_again(db: str)
         down.clear()
         await engine.retry("r")
         assert await result(engine) == "slow"
+        for how in ("wait_for", "library"):
+            down.add("slow")
+            assert isinstance(await failed(engine, patient(how), how), TimeoutError)
+            down.clear()
+            await engine.retry(how)
+            assert await result(engine, how) == "slow"
         down.add("slow")
         with pytest.raises(RunFailed):
             await engine.run(patient(), id="limited", timeout=0.1)
         down.clear()
         await engine.retry("limited")
         assert await result(engine, "limited") == "slow"
-        assert len(keys["before"]) == 2
+        assert len(keys["before"]) == 4
 
 
 bug = True

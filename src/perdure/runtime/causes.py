@@ -31,6 +31,7 @@ class TracingKernel(Kernel):
 
     def __init__(self, *made_of: Any) -> None:
         super().__init__(*made_of)
+        self._last_fired = 0
         self._brought: dict[int, tuple[Any, int]] = {}  # by its address: the thing itself, and the row that brought it
 
     def feed(self, event: Event) -> list[Command]:
@@ -55,6 +56,7 @@ class TracingKernel(Kernel):
         if event.kind == ev.FAILED and future is not None:
             self._note(future.exception(), event.seq)
         elif event.kind == ev.FIRED and timer is not None:
+            self._last_fired = event.seq
             self._note(timer, event.seq)  # what `asyncio.wait_for` holds
             self._note(getattr(timer._callback, "__self__", None), event.seq)  # an `asyncio.Timeout`
 
@@ -71,7 +73,11 @@ class TracingKernel(Kernel):
 
     def causes(self) -> set[int]:
         """The rows of the inputs that brought the error that ended the run, or what that grew out of."""
-        return {seq for error in _chain(self.error) for seq in self._of(error)}
+        chain = _chain(self.error)
+        found = {seq for error in chain for seq in self._of(error)}
+        if not found and self._last_fired and any(isinstance(error, TimeoutError) for error in chain):
+            found = {self._last_fired}  # of a library that has timeouts of its own
+        return found
 
     def _of(self, error: BaseException) -> Iterator[int]:
         yield from self._row_of(error)
