@@ -32,6 +32,7 @@ class TracingKernel(Kernel):
     def __init__(self, *made_of: Any) -> None:
         super().__init__(*made_of)
         self._last_fired = 0
+        self._alive: dict[int, list[Any]] = {}  # tasks at each input that may turn out to be a cause
         self._brought: dict[int, tuple[Any, int]] = {}  # by its address: the thing itself, and the row that brought it
 
     def feed(self, event: Event) -> list[Command]:
@@ -46,6 +47,8 @@ class TracingKernel(Kernel):
         self.good = row.seq + 1
 
     def _deliver(self, event: Event) -> None:
+        if event.kind in (ev.FAILED, ev.FIRED, ev.CANCEL):
+            self._alive[event.seq] = self.loop.live_tasks()
         future, timer = self._futures.get(event.ref or 0), self.timers.get(event.ref or 0)
         if event.kind == ev.CANCEL and self._task is not None:
             message = _Cancel()
@@ -65,18 +68,20 @@ class TracingKernel(Kernel):
             self._brought[id(thing)] = thing, seq
 
     def _outcome(self, task: Any) -> ev.Outcome:
-        try:
-            self.error = task.exception()
-        except asyncio.CancelledError as error:
-            self.error = error
+        self.error = _error_of(task)
         return super()._outcome(task)
 
     def causes(self) -> set[int]:
-        """The rows of the inputs that brought the error that ended the run, or what that grew out of."""
+        """The rows of the inputs that brought the error that ended the run, or what that grew out of.
+
+        With them those that other tasks were failing with when it came to that: they would end the run next.
+        """
         chain = _chain(self.error)
         found = {seq for error in chain for seq in self._of(error)}
         if not found and self._last_fired and any(isinstance(error, TimeoutError) for error in chain):
             found = {self._last_fired}  # of a library that has timeouts of its own
+        for task in self._alive.get(min(found, default=0), ()):
+            found |= {seq for error in _chain(_error_of(task)) for seq in self._of(error)}
         return found
 
     def _of(self, error: BaseException) -> Iterator[int]:
@@ -107,6 +112,14 @@ def _chain(error: BaseException | None) -> list[BaseException]:
         found[id(one)] = one
         todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
     return list(found.values())
+
+
+def _error_of(task: Any) -> BaseException | None:
+    try:
+        error: BaseException | None = task.exception() if task.done() else None
+    except asyncio.CancelledError as cancelled:
+        error = cancelled
+    return error
 
 
 def followed(kernel: TracingKernel, rows: Sequence[Event]) -> int:

@@ -267,7 +267,7 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
             if stage.retries > RETRIES_MAX:
                 raise LawBroken(f"after {RETRIES_MAX} retries it is still {found}, and {_world.broken} is wrong")
             if found == "failed" and not _world.broken and not client and not stage.crashed:
-                hidden -= 1  # a failure on its way up, in a task that the end of the run cancelled
+                hidden -= 1  # Python forgets the context of an error that is caught in a handler which awaits
                 if hidden < 0:
                     raise LawBroken("all is right, and a retry gave the failure again")
             if found == "failed" and dice.random() < 0.5:
