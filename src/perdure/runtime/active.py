@@ -444,7 +444,7 @@ class ActiveRun:
             pass  # it begins where the run goes on
         elif self.paused:
             self.begin_after_commit(command, attempt, failures, again_ms)  # when the run is resumed, in memory or by replay
-        elif again_ms > self.clock.now_ms():
+        elif again_ms and again_ms > self.clock.now_ms():
             self.back_off(command, attempt, failures, again_ms)
         elif command.call.options.transactional:
             Transaction(self, command, attempt, failures).begin()
