@@ -19,7 +19,8 @@ SILENT_S_MAX = 30.0  # trouble without an answer: Litestream itself does not sta
 
 class Facts(msgspec.Struct, frozen=True):
     """How it stands. `broken` says why what is copied can't be restored, `paused` that nothing copies; `share` is that of the limit
-    which the WAL and what waits for the replica need; `refusals` are answers with an error since the last good one.
+    which the WAL and what waits for the replica need; `refusals` are answers with an error since the last good one. `trouble` is one that
+    a new copy may end: a full disk is none, because a new copy needs more room and not less.
     """
 
     now_s: float

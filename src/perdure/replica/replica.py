@@ -411,7 +411,7 @@ class Replica:
         return Facts(
             time.monotonic(),
             self._bucket_is_well(),
-            self._barrier.trouble is not None,
+            self._barrier.trouble is not None and not tells_of_a_full_disk(str(self._barrier.trouble)),
             litestream.refusals if litestream else 0,
             self._broken or (litestream.broken if litestream else ""),
             litestream is None,
