@@ -1,8 +1,9 @@
-"""The chaos campaign: machines that vanish with their disks while they work for a replica, and what was told must still be true.
+"""The chaos campaign: machines that vanish with their disks while they work for a replica, and what was acknowledged must still be true.
 
 Rules: the seed chooses what is destroyed and when, counted in lines of the log; every life works on a disk of its own, which is
-deleted with it, kept, or replaced by an old one; afterwards the last life sees everything to its end, and the laws are read off
-the log and the store: what was acknowledged is there, what was begun is in the history, every run has ended right.
+deleted with it, kept, or replaced by an old one, and all processes of a disk end with it; afterwards the last life sees everything
+to its end, and the laws are read off the log and the store: what was acknowledged is there, what was begun is in the history,
+every run has ended right.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from perdure.replica.lease import NAME as LEASE
 from perdure.store import queries
 from perdure.store.connection import connect
 from perdure.testing.campaign import Count
@@ -34,6 +36,9 @@ ROUNDS = 10
 OPEN_S_MAX, PROGRESS_S_MAX, END_S_MAX = 90.0, 90.0, 120.0
 LOOK_S = 0.005
 LINES_MAX = 1_500
+CLIENT_SHARE, FORK_SHARE = 0.5, 0.3
+CLIENT_LOST = 3
+RESTORE_S_MAX = 1.5  # within so many seconds an engine that is to be killed while it opens is killed
 
 
 class Story(msgspec.Struct):
@@ -49,6 +54,8 @@ class Story(msgspec.Struct):
     lost_starts: int = 0
     lost_results: int = 0
     lost_begins: int = 0
+    cancelled: int = 0
+    lost_cancels: int = 0
     runs: int = 0
     wal_restarts: int = 0
     lost_ms: list[int] = msgspec.field(default_factory=list)
@@ -58,23 +65,29 @@ class Story(msgspec.Struct):
 
     @property
     def lost(self) -> int:
-        return self.lost_starts + self.lost_results + self.lost_begins
+        return self.lost_starts + self.lost_results + self.lost_begins + self.lost_cancels
 
 
 class Life:
-    """A process on a disk."""
+    """A process on a disk: an engine, or a client of the store that is there."""
 
-    def __init__(self, chaos: Chaos, disk: Path, name: str) -> None:
+    def __init__(self, chaos: Chaos, disk: Path, name: str, *, client: bool = False, variables: dict[str, str] | None = None) -> None:
         self.disk, self.name = disk, name
         disk.mkdir(exist_ok=True)
         self._said = chaos.folder / f"{name}.txt"
-        words = [str(disk / "a.db"), chaos.replica, name, chaos.story.durability, str(chaos.log)]
+        store = str(disk / "a.db")
+        role = ["client", store, name] if client else ["engine", store, chaos.replica, name, chaos.story.durability]
+        command = [sys.executable, "-m", "perdure.testing.chaos_life", str(chaos.log), *role]
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "perdure.testing.chaos_life", *words], stdin=subprocess.PIPE, stdout=said, stderr=said,
-                env={**os.environ, **chaos.environment, "PYTHONPATH": _source()},
+                command, stdin=subprocess.PIPE, stdout=said, stderr=said,
+                env={**os.environ, **chaos.environment, "PYTHONPATH": _source(), **(variables or {})},
             )  # fmt: skip
         self.salts = b""
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
 
     def kill(self) -> None:
         self.process.kill()
@@ -93,7 +106,7 @@ class Life:
         """Its Litestream processes at this moment."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         with contextlib.suppress(OSError):
-            return [int(pid) for pid in children.read_text().split()]
+            return [pid for pid in map(int, children.read_text().split()) if _is_litestream(pid)]
         return []
 
 
@@ -107,23 +120,37 @@ class Chaos:
         self.log.touch()
         self.story = Story(seed, durability)
         self._life_number, self._ends_ms = 0, list[int]()
+        self._clients, self._children = dict[Path, Life](), set[int]()
         self._old_disk: Path | None = None
-        self._stays = False  # whether the next life works on the same disk
 
     # --- lives ------------------------------------------------------------------------------------
 
     def conduct(self, rounds: int) -> Story:
         """So many rounds of destruction, then a last life that ends in order, then the laws."""
         began_s = time.monotonic()
-        disk = self._new_disk()
-        for _ in range(rounds):
-            life = self._live(disk)
-            destroy = self.rng.choices(*zip(*self._ways(), strict=True))[0]
-            destroy(life)
-            self._ends_ms.append(time.monotonic_ns() // 1_000_000)
-            self.story.rounds += 1
-            disk = self._next_disk(disk)
-        life = self._live(disk)
+        try:
+            life = self._live(self._new_disk())
+            for _ in range(rounds):
+                life = self._round(life)
+            self._end_clients(life.disk)
+            life.kill()
+            self._last(self._live(life.disk, alone=True))
+        finally:
+            for disk in list(self._clients):
+                self._end_clients(disk)
+            self._end_children()
+        self.story.took_s = time.monotonic() - began_s
+        return self.story
+
+    def _round(self, life: Life) -> Life:
+        """Destroy something; gives the engine that goes on, which may be one that had waited."""
+        destroy = self.rng.choices(*zip(*self._ways(), strict=True))[0]
+        successor = destroy(life)
+        self._ends_ms.append(time.monotonic_ns() // 1_000_000)
+        self.story.rounds += 1
+        return successor or self._live(self._next_disk(life.disk))
+
+    def _last(self, life: Life) -> None:
         try:
             code = life.wait(END_S_MAX)
         except subprocess.TimeoutExpired:
@@ -132,27 +159,58 @@ class Chaos:
         if code:
             self.story.broken.append(f"the last life ended with {code}: {life.said()}")
         else:
-            self._judge(disk / "a.db")
-        self.story.took_s = time.monotonic() - began_s
-        return self.story
+            self._judge(life.disk / "a.db")
 
-    def _live(self, disk: Path) -> Life:
+    def _begin(self, disk: Path, variables: dict[str, str] | None = None) -> Life:
+        self._life_number += 1
+        forks = {"CHAOS_FORKS": "1"} if self.rng.random() < FORK_SHARE else {}
+        return Life(self, disk, f"life{self._life_number}", variables={**forks, **(variables or {})})
+
+    def _live(self, disk: Path, *, alone: bool = False, variables: dict[str, str] | None = None) -> Life:
+        """An engine that executes, and beside it maybe a client, which stays when the next engine of this disk comes."""
         while True:
-            self._life_number += 1
-            life = Life(self, disk, f"life{self._life_number}")
+            life = self._begin(disk, variables)
             try:
-                self._until(lambda text, name=life.name: f"open {name} " in text, life, OPEN_S_MAX, "did not open")  # type: ignore[misc]
-                return life
+                self._opened(life)
+                break
             except AssertionError:
                 if "ReplicaUnavailable" not in life.said() or self.story.kills["bucket away"] > ROUNDS:
                     raise
-                self.story.kills["bucket away"] += 1  # whoever looks after workers starts another one
+                self.story.kills["bucket away"] += 1  # whatever looks after workers starts another one
+        if not alone and disk not in self._clients and self.rng.random() < CLIENT_SHARE:
+            self._clients[disk] = Life(self, disk, f"{life.name}c", client=True)
+            self.story.kills["clients"] += 1
+        return life
+
+    def _opened(self, life: Life) -> None:
+        self._until(lambda text: f"open {life.name} " in text, life, OPEN_S_MAX, "did not open")
+
+    def _waiting(self, disk: Path) -> Life:
+        """An engine that waits for the lease."""
+        life = self._begin(disk)
+        self._until(lambda text: f"waits {life.name}\n" in text, life, OPEN_S_MAX, "did not wait")
+        return life
+
+    def _end_clients(self, disk: Path) -> None:
+        """Kill the client of a disk. One that had ended by itself found another file there, or is broken."""
+        if (client := self._clients.pop(disk, None)) is not None:
+            if not client.lives and client.process.returncode != CLIENT_LOST:
+                self.story.broken.append(f"client {client.name} ended with {client.process.returncode}: {client.said()}")
+            client.kill()
+
+    def _end_children(self) -> None:
+        """Kill what engines have forked, all that are left."""
+        for pid in map(int, re.findall(r"^child (\d+)$", self.log.read_text(), re.MULTILINE)):
+            if pid not in self._children:
+                self._children.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _until(self, there: Callable[[str], bool], life: Life, s_max: float, what: str) -> None:
         """Wait for the log. A file gives no event; a look costs next to nothing."""
         until_s = time.monotonic() + s_max
         while not there(self.log.read_text()):
-            if life.process.poll() is not None or time.monotonic() > until_s:
+            if not life.lives or time.monotonic() > until_s:
                 life.kill()
                 raise AssertionError(f"seed {self.story.seed}: {life.name} {what} (code {life.process.returncode}): {life.said()}")
             self._look_at_wal(life)
@@ -178,30 +236,35 @@ class Chaos:
 
     def _next_disk(self, disk: Path) -> Path:
         """Mostly a new machine; sometimes the same disk again, or one from long ago that still has its file."""
-        if self._stays:
-            self._stays = False
-            return disk
         chance = self.rng.random()
         if chance < 0.15:
             self.story.kills["same disk"] += 1
             return disk
         if chance < 0.25 and self._old_disk is not None:
             self.story.kills["old disk"] += 1
-            shutil.rmtree(disk)
+            self._lose_disk(disk)
             old, self._old_disk = self._old_disk, None
             return old
         if chance < 0.5 and self._old_disk is None:
             self._old_disk = disk
+            self._end_clients(disk)
         else:
-            shutil.rmtree(disk)
+            self._lose_disk(disk)
         return self._new_disk()
+
+    def _lose_disk(self, disk: Path) -> None:
+        """The machine vanishes, with all its processes."""
+        self._end_clients(disk)
+        self._end_children()
+        shutil.rmtree(disk)
 
     # --- destruction ------------------------------------------------------------------------------
 
-    def _ways(self) -> list[tuple[Callable[[Life], None], int]]:
-        ways: list[tuple[Callable[[Life], None], int]] = [
+    def _ways(self) -> list[tuple[Callable[[Life], Life | None], int]]:
+        ways: list[tuple[Callable[[Life], Life | None], int]] = [
             (self._kill_engine, 4), (self._kill_litestream, 3), (self._kill_both, 2), (self._freeze, 1), (self._terminate, 1),
             (self._hand_over, 3),
+            (self._kill_while_it_opens, 2), (self._second_engine, 2), (self._delete_lease, 1), (self._pause_machine, 1),
         ]  # fmt: skip
         return ways + ([(self._kill_bucket, 2)] if self.bucket else [])
 
@@ -221,9 +284,7 @@ class Chaos:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 self.story.kills["litestream"] += 1
-        self._work(life, self._lines())
-        life.kill()
-        self.story.kills["engine"] += 1
+        self._kill_engine(life)
 
     def _kill_both(self, life: Life) -> None:
         self._work(life, self._lines())
@@ -249,20 +310,49 @@ class Chaos:
             life.kill()
         self.story.kills["engine"] += 1
 
-    def _freeze(self, life: Life) -> None:
-        """It stops in the middle, another machine takes over, and it wakes: it must find out by itself, and tell nobody anything."""
+    def _freeze(self, life: Life) -> Life:
+        """It stops in the middle, another machine takes over, and it wakes: it must find out by itself, and acknowledge nothing."""
         self._work(life, self._lines())
         os.kill(life.process.pid, signal.SIGSTOP)
         self.story.kills["frozen"] += 1
-        other = self._live(self.folder / f"disk{self._life_number}-other")
+        return self._taken_over(life, lambda: os.kill(life.process.pid, signal.SIGCONT))
+
+    def _pause_machine(self, life: Life) -> Life:
+        """A hypervisor stops a machine whose clocks don't count it, until another one has taken over."""
+        life.kill()
+        paused = self.folder / f"paused{self._life_number}"
+        paused.write_bytes(bytes(8))
+        life = self._live(self._next_disk(life.disk), variables={"CHAOS_PAUSED": str(paused)})
+        self._work(life, self._lines())
+        pids = [life.process.pid, *life.litestreams()]
+        if life.disk in self._clients:
+            pids.append(self._clients[life.disk].process.pid)
+        began_ns = time.monotonic_ns()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        self.story.kills["paused"] += 1
+
+        def go_on() -> None:
+            paused.write_bytes((time.monotonic_ns() - began_ns).to_bytes(8, "little"))
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+        return self._taken_over(life, go_on)
+
+    def _taken_over(self, life: Life, wake: Callable[[], None]) -> Life:
+        """Let another machine go on, wake the first one, and see that it ends."""
+        other = self._live(self._new_disk())
+        self._work(other, self._lines())
+        wake()
         try:
-            self._work(other, self._lines())
-            os.kill(life.process.pid, signal.SIGCONT)
             life.process.wait(END_S_MAX)
-            self._work(other, 1)
-        finally:
-            life.kill()
-            other.kill()
+        except subprocess.TimeoutExpired:
+            self.story.broken.append(f"{life.name} goes on although {other.name} has taken over: {life.said()}")
+        self._work(other, 1)
+        life.kill()
+        self._lose_disk(life.disk)
+        return other
 
     def _terminate(self, life: Life) -> None:
         """A deploy in order: nothing may be left behind, whatever becomes of the disk."""
@@ -271,11 +361,55 @@ class Chaos:
             self.story.broken.append(f"{life.name} did not end in order: {life.said()}")
         self.story.kills["ended"] += 1
 
-    def _hand_over(self, life: Life) -> None:
+    def _hand_over(self, life: Life) -> Life:
         """A deploy in order on one machine, where the copy is continued."""
         self._terminate(life)
-        self._stays = True
         self.story.kills["handed over"] += 1
+        return self._live(life.disk)
+
+    def _kill_while_it_opens(self, life: Life) -> Life:
+        """The next engine dies while it restores; what it has begun must not reach the file of the one after it."""
+        life.kill()
+        disk = self._next_disk(life.disk)
+        half = self._begin(disk)
+        time.sleep(self.rng.uniform(0.1, RESTORE_S_MAX))
+        half.kill()
+        self.story.kills["opening"] += 1
+        return self._live(disk)
+
+    def _second_engine(self, life: Life) -> Life:
+        """Another engine waits on the same disk, and goes on with the file when the first one ends, in order or not."""
+        self._work(life, self._lines())
+        other = self._waiting(life.disk)
+        self._work(life, self._lines())
+        if self.rng.random() < 0.5:
+            life.kill()
+        elif life.wait(END_S_MAX):
+            self.story.broken.append(f"{life.name} did not end in order: {life.said()}")
+        self.story.kills["second engine"] += 1
+        self._opened(other)
+        return other
+
+    def _delete_lease(self, life: Life) -> Life:
+        """Somebody deletes the lease object while a second machine waits; the holder goes on or stops, and is killed then."""
+        self._work(life, self._lines())
+        other = self._waiting(self._new_disk())
+        for _ in range(self.rng.randrange(1, 4)):
+            self._delete(LEASE)
+            self.story.kills["lease"] += 1
+            wanted = self.log.read_text().count("\n") + self._lines()
+            self._until(lambda text, lines=wanted: text.count("\n") >= lines or not life.lives, other, PROGRESS_S_MAX, "waits")  # type: ignore[misc]
+        life.kill()
+        self._opened(other)
+        self._lose_disk(life.disk)
+        return other
+
+    def _delete(self, name: str) -> None:
+        if self.bucket is not None:
+            self.bucket.request("DELETE", f"{self.replica.partition('?')[0].split('/', 3)[3]}/{name}")
+        else:
+            for version in Path(self.replica.removeprefix("file://")).glob(f"{name}#*"):
+                version.unlink(missing_ok=True)
 
     # --- laws -------------------------------------------------------------------------------------
 
@@ -289,19 +423,25 @@ class Chaos:
         started = set(re.findall(r"^started (\S+)$", text, re.MULTILINE))
         results = re.findall(r"^result (\S+) (\d+) (\d+)$", text, re.MULTILINE)
         begun = {(run_id, int(seq)) for run_id, seq in re.findall(r"^begin (\S+) (\d+)$", text, re.MULTILINE)}
+        cancelled = set(re.findall(r"^cancelled (\S+)$", text, re.MULTILINE))
+        story.cancelled, story.lost_cancels = len(cancelled), sum(runs.get(run_id, ("", ""))[0] != "cancelled" for run_id in cancelled)
+        may_be_cancelled = set(re.findall(r"^cancel (\S+)$", text, re.MULTILINE))
         story.started, story.results, story.begun, story.runs = len(started), len(results), len(begun), len(runs)
         story.lost_starts = len(started - set(runs))
         lost_ms = [int(told_ms) for run_id, value, told_ms in results if runs.get(run_id) != ("completed", value)]
         story.lost_results = len(lost_ms)
         story.lost_ms = sorted(min((end for end in self._ends_ms if end >= told), default=told) - told for told in lost_ms)
         story.lost_begins = len(begun - steps)
-        wrong = [run_id for run_id, (status, result) in runs.items() if (status, result) != ("completed", str(value_of(run_id)))]
+        wrong = [
+            run_id for run_id, (status, result) in runs.items()
+            if (status, result) != ("completed", str(value_of(run_id))) and not (status == "cancelled" and run_id in may_be_cancelled)
+        ]  # fmt: skip
         if wrong:
             story.broken.append(f"{len(wrong)} runs did not end right, {wrong[0]} is {runs[wrong[0]]}")
         if story.lost and story.durability == "replica":
             story.broken.append(
-                f"lost although it was confirmed: {story.lost_starts} starts, {story.lost_results} results, {story.lost_begins} steps "
-                f"that were begun and no history knows, such as {sorted(begun - steps)[:1]}"
+                f"lost although it was confirmed: {story.lost_starts} starts, {story.lost_results} results, {story.lost_cancels} cancels, "
+                f"{story.lost_begins} steps that were begun and no history knows, such as {sorted(begun - steps)[:1]}"
             )
 
 
@@ -332,6 +472,13 @@ def _one(place: Path, seed: int, replica: str, bucket: BucketServer | None) -> C
             bucket.start()
     shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def _is_litestream(pid: int) -> bool:
+    """Or the launcher that becomes one; not what an engine has forked."""
+    with contextlib.suppress(OSError):
+        return b"litestream" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _source() -> str:
