@@ -162,6 +162,41 @@ async def test_what_a_step_starts_with_a_copy_of_its_context_has_its_current_ste
         assert await engine.run(main()) == [2, 2, 2]
 
 
+class Holder:
+    """Something in a context variable that holds the run's own task."""
+
+    def __init__(self) -> None:
+        self.task = asyncio.current_task()
+
+
+holder: contextvars.ContextVar[Holder] = contextvars.ContextVar("holder")
+
+
+@awaited
+async def test_a_run_that_left_memory_with_a_step_open_is_freed_whatever_its_variables_hold(db: str) -> None:
+    kept: list[weakref.ref[Holder]] = []
+
+    @step(retry=Retry(attempts=2, delay=3_600))
+    async def down() -> None:
+        raise ConnectionError("503")
+
+    @workflow
+    async def main() -> None:
+        made = Holder()
+        holder.set(made)
+        kept.append(weakref.ref(made))
+        del made
+        await down()
+
+    async with Engine(db, workflows=[main]) as engine:
+        run = await engine.start(main())
+        while await run.status() != "waiting":  # noqa: ASYNC110
+            await asyncio.sleep(0.003)
+    del run, engine
+    gc.collect()
+    assert [one() for one in kept] == [None]
+
+
 class Odd(type):
     """A class whose `isinstance` raises."""
 

@@ -268,6 +268,8 @@ class Kernel:
 
     def discard(self) -> None:
         """Forget everything without resuming user code; see `core/discard.py`."""
+        for command in self.open.values():
+            command.context = None  # a command is not seen by the garbage collector, and variables may hold the run
         if self.outcome is not None and not self.loop.suspended():
             self.loop.clear()
             return
