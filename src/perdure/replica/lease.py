@@ -281,17 +281,16 @@ class Lease:
         return msgspec.structs.replace(row, epoch=max(row.epoch, newest), base=base, txid=txid, rows=0 if base is None else row.rows)
 
     async def _take_back(self, row: LeaseRow, tag: str) -> None:
-        """Our object was deleted. While the lease is surely ours nobody else can have taken it; after that we wait as all others do,
-        and have lost it if an epoch was begun meanwhile.
+        """Our object was deleted. While the lease is surely ours it is still ours; after that we wait as all others do. It is lost in any
+        case if another epoch was begun: our clock may not have counted a pause of the machine.
         """
-        if not self.held():
-            if (left_ms := self._patience.left_ms(row, self._clock_ms())) > 0:
-                raise ReplicaUnavailable(self._where, f"its lease object was deleted, and may be taken again in {left_ms} ms")
-            newest = await newest_epoch(self._bucket)
-            if newest > self.row.epoch:
-                self._lose(f"epoch {newest} was begun while its object was missing")
-                return
-        self._tag = tag
+        if not self.held() and (left_ms := self._patience.left_ms(row, self._clock_ms())) > 0:
+            raise ReplicaUnavailable(self._where, f"its lease object was deleted, and may be taken again in {left_ms} ms")
+        newest = await newest_epoch(self._bucket)
+        if newest > self.row.epoch:
+            self._lose(f"epoch {newest} was begun while its object was missing")
+        else:
+            self._tag = tag
 
     # --- the object ---------------------------------------------------------------------------------
 
