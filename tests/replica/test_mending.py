@@ -172,7 +172,7 @@ async def test_what_waits_for_an_absent_bucket_is_bounded_while_work_for_the_dis
         for _ in range(2):  # it goes on, and what it has written goes into the store again and again
             await until(lambda: wal.stat().st_size > limit / 2)
             await until(lambda: wal.stat().st_size < limit / 4)
-        assert replica.full is not None
+        await until(lambda: replica.full is not None)
         assert replica.status().state == "failing"
         await engine.cancel("many")
         with pytest.raises(RunCancelled):

@@ -425,8 +425,11 @@ class Replica:
     async def _see_to_the_disk(self) -> None:
         """At the limit take nothing new, until the replica takes something again."""
         room = self._room
-        if room.share >= 1 and self.full is None:
-            await self._say_full(ReplicaFull(str(self.address), room.waiting_bytes, room.bytes_max))
+        if self._based:  # there is a copy that holds what was put into the store
+            room.put_away_bytes = 0
+        waiting_bytes = room.waiting_bytes + room.put_away_bytes
+        if waiting_bytes >= room.bytes_max and self.full is None:
+            await self._say_full(ReplicaFull(str(self.address), waiting_bytes, room.bytes_max))
             log.error("%s", self.full)
         elif self.full is not None and room.share < ANEW_SHARE and self._based and self._barrier.trouble is None:
             await self._say_full(None)

@@ -31,6 +31,8 @@ class Room:
     def __init__(self, path: str, folder: Path, bytes_max: int) -> None:
         self._wal, self._folder, self.bytes_max = path + "-wal", folder, bytes_max
         self.sizes = Sizes()
+        self.put_away_bytes = 0
+        """What waits for the replica as well, and is in the store since it had no more room beside it."""
         self._measures, self._warned_s = 0, -math.inf
 
     @property
@@ -65,4 +67,5 @@ class Room:
 
     def emptied(self) -> None:
         """All that waited is in the store now."""
+        self.put_away_bytes += self.waiting_bytes
         self.sizes, self._measures = Sizes(), 0
