@@ -471,6 +471,9 @@ class Replica:
 
     async def _look_at_objects(self) -> float:
         """Every minute: whether what was confirmed is still in the bucket, which Litestream does not ask itself again."""
+        with contextlib.suppress(TimeoutError, PerdureError):  # the chain must see each file before Litestream drops it, after 5 minutes
+            async with asyncio.timeout(LAST_SYNC_S_MAX):
+                await self._barrier.round()
         wanted, epoch, litestream = self._txid, self._folder, self._litestream
         if not self._based or not wanted:
             return OBJECTS_S
