@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -25,12 +25,11 @@ from perdure.core.replay import Kernel
 from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError
 from perdure.runtime import effects, recovery
 from perdure.runtime.backoff import Backoff
-from perdure.runtime.gate import Gate
 from perdure.runtime.naming import Names
+from perdure.runtime.run_host import RunHost
+from perdure.runtime.run_steps import StepsOfRun
 from perdure.runtime.slices import SLICE_S
-from perdure.runtime.steps import Again, Ended, Running, Steps
-from perdure.runtime.transact import Transaction
-from perdure.runtime.writer import Writer
+from perdure.runtime.steps import Running
 from perdure.store import base as b
 
 log = logging.getLogger("perdure")
@@ -38,36 +37,7 @@ TEXT_CHARS_MAX = 2_000
 _encode = msgspec.json.Encoder().encode
 
 
-class RunHost(Protocol):
-    """What an active run needs of its runner."""
-
-    @property
-    def owner(self) -> int: ...
-
-    writer: Writer
-    steps: Steps
-    store: b.Store
-    history_rows_max: int
-    gate: Gate | None
-
-    def register(self, definition: Any) -> None: ...
-
-    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
-
-    def woken(self, runs: list[int]) -> None: ...
-
-    def emitted(self) -> None: ...
-
-    def parked(self, active: ActiveRun) -> None: ...
-
-    def unparked(self, active: ActiveRun) -> None: ...
-
-    def ended(self, active: ActiveRun) -> None: ...
-
-    def lease_lost(self, active: ActiveRun) -> None: ...
-
-
-class ActiveRun:
+class ActiveRun(StepsOfRun):
     """See the module's text. Made by the runner from a row and its history."""
 
     def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
@@ -430,94 +400,6 @@ class ActiveRun:
             if command.kind == ev.STEP and command.seq in self.kernel.open:
                 attempt, failures, again_ms = self._attempts.pop(command.seq, (1, 0, 0)) if self._attempts else (1, 0, 0)
                 self.begin(command, attempt, failures, again_ms)
-
-    # --- steps ------------------------------------------------------------------------------------
-
-    def begin_after_commit(self, command: Command, attempt: int, failures: int, again_ms: int = 0) -> None:
-        """Start an attempt that is not a step's first when all that is noted so far is on disk."""
-        self._attempts[command.seq] = (attempt, failures, again_ms)
-        self.todo.append(command)
-
-    def begin(self, command: Command, attempt: int, failures: int, again_ms: int = 0, *, confirmed: bool = False) -> None:
-        """Start an attempt, or wait for its time, which is a date in ms UTC."""
-        if self.gone or self._blocked or self.stopping:
-            pass  # it begins where the run goes on
-        elif self.paused:
-            self.begin_after_commit(command, attempt, failures, again_ms)  # when the run is resumed, in memory or by replay
-        elif again_ms and again_ms > self.clock.now_ms():
-            self.back_off(command, attempt, failures, again_ms)
-        elif command.call.options.transactional:
-            Transaction(self, command, attempt, failures).begin()
-        elif not confirmed and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
-            gate.after(partial(self._begin_confirmed, command, attempt, failures))
-        else:
-            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, self._step_done)
-
-    def _begin_confirmed(self, command: Command, attempt: int, failures: int) -> None:
-        if command.seq in self.kernel.open:  # it may have been cancelled meanwhile
-            self.begin(command, attempt, failures, confirmed=True)
-
-    def back_off(self, command: Command, attempt: int, failures: int, again_ms: int) -> None:
-        """Let the next attempt of a step wait for its time, without holding anything."""
-        if not self.gone and command.seq in self.kernel.open:
-            self.backoff.add(command, attempt, failures, again_ms)
-            self.touch()
-
-    def _stop_step(self, seq: int) -> None:
-        self.backoff.drop(seq)
-        running = self.inflight.get(seq)
-        if running is not None:
-            running.cancel()
-
-    def _step_done(self, command: Command, ended: Ended | Again | None) -> None:
-        self.inflight.pop(command.seq, None)
-        try:
-            if ended is None or command.seq not in self.kernel.open:
-                self.touch()
-            elif isinstance(ended, Again):
-                self._attempt_failed(command, ended)
-            else:
-                self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
-        except Exception as error:  # other steps' outcomes are reported behind this one
-            self.failed(error)
-
-    def _attempt_failed(self, command: Command, again: Again) -> None:
-        """Note a failed attempt; the next one starts after the commit of that, or waits for its time."""
-        if self.gone or self.kernel.broken:
-            self.touch()
-            return
-        if self._held is not None:
-            self._held.append(partial(self._attempt_failed, command, again))
-            return
-        self._note(command.seq, again.note, took_ms=again.took_ms)
-        if again.again_ms > self.clock.now_ms() and not self.stopping and not self.paused and not self._blocked:
-            self.back_off(command, again.attempt, again.failures, again.again_ms)
-        else:
-            self.begin_after_commit(command, again.attempt, again.failures, again.again_ms)
-
-    def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
-        """Write down something about a step, or with `seq` None about the run, that its workflow does not see."""
-        if self._held is not None:
-            self._held.append(lambda: self.note_event(seq, note, taken))
-        else:
-            self._note(seq, _encode(note), taken)
-
-    def _note(self, seq: int | None, data: bytes, taken: int | None = None, took_ms: int | None = None) -> None:
-        event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=data, took_ms=took_ms)
-        if taken is not None:
-            self._taken.append((taken, event.seq))
-            self._more = True
-        self.rows.append(event)
-        if self.kernel.seq > self.host.history_rows_max:
-            self.block_by_length(self.kernel.seq)
-        self.touch()
-
-    def write(self, write: b.Emit | b.Beat) -> None:
-        if not self.gone:
-            self.host.writer.put(write, lambda _: self.host.emitted(), keep=True)
-
-    def last_heartbeat(self, seq: int) -> bytes | None:
-        return self.host.store.heartbeat(self.run, seq)
 
     # --- holding back inputs ----------------------------------------------------------------------
 

@@ -1,0 +1,45 @@
+"""The host of runs in memory, as they see it: what an active run needs of its runner.
+
+Rules: a run knows its runner by this alone, so that the kit for tests can stand in for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from perdure.runtime.gate import Gate
+from perdure.runtime.steps import Steps
+from perdure.runtime.writer import Writer
+from perdure.store import base as b
+
+if TYPE_CHECKING:
+    from perdure.runtime.active import ActiveRun
+
+
+class RunHost(Protocol):
+    """What an active run needs of its runner."""
+
+    @property
+    def owner(self) -> int: ...
+
+    writer: Writer
+    steps: Steps
+    store: b.Store
+    history_rows_max: int
+    gate: Gate | None
+
+    def register(self, definition: Any) -> None: ...
+
+    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
+
+    def woken(self, runs: list[int]) -> None: ...
+
+    def emitted(self) -> None: ...
+
+    def parked(self, active: ActiveRun) -> None: ...
+
+    def unparked(self, active: ActiveRun) -> None: ...
+
+    def ended(self, active: ActiveRun) -> None: ...
+
+    def lease_lost(self, active: ActiveRun) -> None: ...
