@@ -131,6 +131,6 @@ async def test_callers_that_give_up_waiting_are_forgotten(db: str) -> None:
         for _ in range(20):
             with pytest.raises(TimeoutError):
                 await run.result(timeout=0.001)
-        assert not engine._runner._waiters
+        assert not engine._runner.callers.waited()
         await run.send(True, channel="go")
         assert await run.result() == "charged"

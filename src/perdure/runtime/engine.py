@@ -504,7 +504,7 @@ class Engine:
 
     async def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
         run = self._store.run_key(run_id)
-        event, unsubscribe = self._runner.subscribe()
+        event, unsubscribe = self._runner.callers.subscribe()
         try:
             while True:
                 event.clear()

@@ -26,6 +26,9 @@ from perdure.store import base as b
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from perdure.runtime.active import ActiveRun
+
 _encode = msgspec.json.Encoder().encode
 
 

@@ -21,12 +21,14 @@ from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import PerdureError, RunExists, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew, WriteRefused
+from perdure.errors import PerdureError, RunExists, StoreCorrupt, StoreError, StoreReplaced, StoreTooNew
 from perdure.runtime.active import ActiveRun
+from perdure.runtime.callers import Callers
 from perdure.runtime.checking import kernel_of
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
 from perdure.runtime.existing import found_again
+from perdure.runtime.fresh import Fresh
 from perdure.runtime.gate import Gate
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
@@ -68,8 +70,7 @@ class Runner:
         self._crowded = False  # whether runs are due for which there was no room
         self._promised = 0  # runs that this turn of the event loop has started as ours, and that are loaded in a later one
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
-        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
-        self._changed: set[asyncio.Event] = set()
+        self.callers = Callers()
         self._loop = asyncio.get_running_loop()
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
@@ -138,7 +139,7 @@ class Runner:
         for active in self.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
-        for run in list(self._waiters):
+        for run in self.callers.waited():
             self._notify(run)
         self.emitted()
 
@@ -183,11 +184,7 @@ class Runner:
             self._crew.stop()
             self._lost()
             self.writer.shut(error)
-            for futures in self._waiters.values():
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
-            self._waiters.clear()
+            self.callers.fail(error)
             self.emitted()
 
     def check_lost(self) -> None:
@@ -236,7 +233,7 @@ class Runner:
         """How many more runs may be loaded."""
         return self.limits.runs_loaded_max - len(self.active) - len(self.unwritten) - self._promised
 
-    def _room_again(self) -> None:
+    def room_again(self) -> None:
         """Let those be claimed that are due and for which there was no room."""
         if self._crowded:
             self._crowded = False
@@ -268,7 +265,7 @@ class Runner:
             self.writer.put(start, told, keep=False)
         else:
             self._promised -= 1  # it is counted as one that is still to be written
-            self.writer.touch(_Fresh(self, start, told))
+            self.writer.touch(Fresh(self, start, told))
         result: b.Started | PerdureError = await future
         if isinstance(result, RunExists):
             result = found_again(self.store, definition, start.args, result)
@@ -374,7 +371,7 @@ class Runner:
     def _keep_promises(self) -> None:
         """The runs of the last turn are loaded from here on; where there is no room after all, `_load` puts them off."""
         self._promised = 0
-        self._room_again()
+        self.room_again()
 
     # --- what active runs report ------------------------------------------------------------------
 
@@ -419,7 +416,7 @@ class Runner:
     def parked(self, active: ActiveRun) -> None:
         self._parked[active.run] = active
         self._evict(len(self._parked) - self.limits.runs_parked_max)
-        self._room_again()  # or there may be, if it is evicted
+        self.room_again()  # or there may be, if it is evicted
 
     def unparked(self, active: ActiveRun) -> None:
         self._parked.pop(active.run, None)
@@ -428,7 +425,7 @@ class Runner:
         if self.active.get(active.run) is active:
             del self.active[active.run]
             self._parked.pop(active.run, None)
-            self._room_again()
+            self.room_again()
             if active.kernel.outcome is None:  # it may be due
                 self._schedule.wake()
         self._notify(active.run)
@@ -440,42 +437,22 @@ class Runner:
     # --- callers that wait ------------------------------------------------------------------------
 
     def _notify(self, run: int) -> None:
-        for future in self._waiters.pop(run, ()):
-            if not future.done():
-                future.set_result(None)
-        self.emitted()
+        self.callers.notify(run)
 
     def emitted(self) -> None:
         """Something was committed that a reader of a stream may wait for."""
-        for event in self._changed:
-            event.set()
+        self.callers.emitted()
 
     def when_news(self, run: int, act: Callable[[], None]) -> None:
         """Call back, once, when there is news of a run, as `wait_for_news` would come back."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(lambda told: None if told.cancelled() or told.exception() else act())
-        self._waiters.setdefault(run, []).append(future)
+        self.callers.when(run, act)
 
     async def wait_for_news(self, run: int) -> None:
         """Until the run has ended, is blocked, or something else worth a look happened."""
         self.check_lost()
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiters = self._waiters.setdefault(run, [])
-        waiters.append(future)
-        try:
-            await future
-        except asyncio.CancelledError:  # the caller has given up, and may come back any number of times
-            if future in waiters:
-                waiters.remove(future)
-            if not waiters and self._waiters.get(run) is waiters:
-                del self._waiters[run]
-            raise
+        await self.callers.wait(run)
 
-    def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:
-        """An event that is set after commits here or elsewhere, and the way to end that."""
-        event = asyncio.Event()
-        self._changed.add(event)
-        return event, lambda: self._changed.discard(event)
+    # --- commits of other processes -----------------------------------------------------------------
 
     def _watch(self) -> None:
         """Look for commits of other processes, and whether damage was found; a plain callback that calls itself again."""
@@ -504,7 +481,7 @@ class Runner:
             for active in list(self.active.values()):
                 if active.paused != (active.run in paused):
                     self._news.add(self._safely, self._steered, active.run)
-        waited = list(self._waiters)
+        waited = self.callers.waited()
         for first in range(0, len(waited), STATUSES_AT_ONCE):
             self._news.add(self._safely, self._look_at_waited, waited[first : first + STATUSES_AT_ONCE])
         self.emitted()
@@ -517,33 +494,3 @@ class Runner:
         for run, status in self.store.statuses(runs).items():
             if status[0] in b.FINAL or status[0] == "blocked":
                 self._notify(run)
-
-
-class _Fresh:
-    """A run that is about to be written: it is executed up to its first wait, so that one commit is enough for both."""
-
-    def __init__(self, runner: Runner, start: b.StartRun, told: Callable[[Any], None]) -> None:
-        self._runner, self._start, self._told = runner, start, told
-        self._active = runner.new_active(b.fresh_row(start, 0))
-        runner.unwritten.add(self._active)
-
-    def collect(self) -> None:
-        self._start.first = self._active.first_rows()
-        self._runner.writer.put(self._start, self._done, keep=False)
-
-    def failed(self, error: BaseException) -> None:
-        self._done(WriteRefused(f"{type(error).__name__} in the run's first turn"))
-
-    def _done(self, result: Any) -> None:
-        runner, active = self._runner, self._active
-        runner.unwritten.discard(active)
-        if isinstance(result, b.Started) and result.owned:
-            runner.active[result.run] = active
-            active.stopping = runner.closing
-            active.written(result.run, self._start.first)
-            if runner.closing:
-                active.release()
-        else:
-            active.drop()
-            runner._room_again()
-        self._told(result)
