@@ -36,7 +36,6 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     RecordedError,
-    ReplicaUnavailable,
     RunBlocked,
     RunCancelled,
     RunExists,
@@ -54,11 +53,13 @@ from perdure.errors import (
     StoreReplaced,
     StoreTooNew,
     StoreUnavailable,
+    TouchedFromOutside,
     TransactionEnded,
     UnknownWorkflow,
     UsedAfterFork,
     WriteRefused,
 )
+from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Engine, Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo
@@ -73,7 +74,7 @@ __all__ = [
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
     "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
     "StoreNotFound", "StoreReadOnly", "StoreReplaced", "StoreTooNew", "StoreUnavailable",
-    "SyncEngine", "SyncRun", "TransactionEnded", "UnknownWorkflow", "UsedAfterFork", "Workflow", "WriteRefused",
+    "SyncEngine", "SyncRun", "TouchedFromOutside", "TransactionEnded", "UnknownWorkflow", "UsedAfterFork", "Workflow", "WriteRefused",
     "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",
     "step", "tag", "uuid4", "workflow",
 ]  # fmt: skip

@@ -21,9 +21,8 @@ from typing import Any
 import pytest
 from tests.core.support import Hand
 
-from perdure import NotDeterministic, now, step, workflow
+from perdure import NotDeterministic, TouchedFromOutside, now, step, workflow
 from perdure.core import events as ev
-from perdure.core.loop import TouchedFromOutside
 
 
 @step

@@ -15,7 +15,8 @@ from tests.runtime.support import awaited, until
 
 from perdure import Call, DefinitionError, Engine, RunFailed, continue_as, emit, receive, start, workflow
 from perdure.api_options import Durability
-from perdure.errors import ReplicaUnavailable, RunCancelled, RunExists, RunFinished
+from perdure.errors import RunCancelled, RunExists, RunFinished
+from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Run
 
 TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}

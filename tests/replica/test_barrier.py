@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.runtime.support import awaited, until
 
-from perdure.errors import ReplicaLeaseLost, ReplicaUnavailable
+from perdure.errors_replica import ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica.barrier import CHECKS_MAX, Barrier
 from perdure.replica.litestream import Position
 from perdure.store.sealing import Seal

@@ -12,7 +12,7 @@ import pytest
 from tests.replica.support import address, bucket, nothing_seen, proxy
 from tests.runtime.support import awaited, environment
 
-from perdure.errors import BucketDenied, BucketMissing, FencingUnsupported, ReplicaUnavailable
+from perdure.errors_replica import BucketDenied, BucketMissing, FencingUnsupported, ReplicaUnavailable
 from perdure.replica.address import parse
 from perdure.replica.bucket import FolderBucket, open_bucket, probe
 from perdure.testing.proxy import Proxy

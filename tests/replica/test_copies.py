@@ -11,7 +11,7 @@ import pytest
 
 import perdure
 from perdure import Engine, step, workflow
-from perdure.errors import ReplicaDamaged
+from perdure.errors_replica import ReplicaDamaged
 from perdure.replica import copies
 from perdure.store import sealing
 

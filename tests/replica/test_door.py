@@ -19,7 +19,7 @@ from tests.runtime.support import awaited, environment, until
 
 import perdure
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors import ReplicaFull, ReplicaUnattended
+from perdure.errors_replica import ReplicaFull, ReplicaUnattended
 from perdure.replica import door
 from perdure.replica.litestream import Litestream, Position
 from perdure.store.sealing import Seal

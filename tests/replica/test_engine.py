@@ -28,7 +28,8 @@ from tests.runtime.support import awaited, until
 
 import perdure
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
-from perdure.errors import LeaseHeld, ReplicaNeeded, StoreReplaced
+from perdure.errors import StoreReplaced
+from perdure.errors_replica import LeaseHeld, ReplicaNeeded
 from perdure.replica import copies
 from perdure.store import sealing
 from perdure.testing.proxy import Proxy

@@ -17,7 +17,7 @@ from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, 
 from tests.runtime.support import awaited, environment, until
 
 from perdure import PerdureError, ReplicaUnavailable
-from perdure.errors import (
+from perdure.errors_replica import (
     BucketDenied,
     BucketMissing,
     FencingUnsupported,

@@ -21,7 +21,7 @@ import pytest
 from tests.replica.support import address, bucket, nothing_seen, proxy
 from tests.runtime.support import awaited, environment, until
 
-from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
+from perdure.errors_replica import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
 from perdure.replica.address import parse
 from perdure.replica.bucket import Bucket, Found, Stored, open_bucket
 from perdure.replica.lease import RENEWALS_PER_TTL, Hold, Lease, LeaseRow, Patience, folder_of

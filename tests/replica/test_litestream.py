@@ -16,7 +16,7 @@ import apsw
 import pytest
 from tests.runtime.support import awaited, environment, until
 
-from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.errors_replica import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
 from perdure.replica import program, sockets
 from perdure.replica.address import parse
 from perdure.replica.litestream import Litestream

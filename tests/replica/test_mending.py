@@ -22,7 +22,7 @@ from tests.runtime.support import awaited, until
 
 import perdure
 from perdure import Engine, RunCancelled, step, workflow
-from perdure.errors import ReplicaDamaged, ReplicaUnavailable
+from perdure.errors_replica import ReplicaDamaged, ReplicaUnavailable
 from perdure.replica import mending
 from perdure.replica.mending import Anew, Facts, Fold, Mender
 from perdure.replica.replica import Replica
@@ -85,7 +85,7 @@ def test_a_local_state_that_is_damaged_leads_to_a_new_copy(tmp_path: Path, what:
 
 @pytest.mark.parametrize("which", ["last", "all"])
 def test_objects_that_are_deleted_from_the_bucket_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
-    monkeypatch.setattr("perdure.replica.replica.OBJECTS_S", 0.05)
+    monkeypatch.setattr("perdure.replica.tending.OBJECTS_S", 0.05)
 
     @awaited
     async def main() -> None:

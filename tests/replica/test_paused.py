@@ -12,7 +12,8 @@ from tests.replica.test_answers import held
 from tests.runtime.support import awaited, until
 
 from perdure import DefinitionError, Engine
-from perdure.errors import LeaseLost, ReplicaLeaseLost
+from perdure.errors import LeaseLost
+from perdure.errors_replica import ReplicaLeaseLost
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import NAME, Lease

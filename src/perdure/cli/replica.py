@@ -16,7 +16,7 @@ import click
 
 from perdure.cli.common import Commands, Exit, json_option, misuse, print_json, run_async, say, store_option
 from perdure.cli.replicas import address_option, restoring
-from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
+from perdure.errors_replica import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
 from perdure.replica.address import Address, parse
 from perdure.replica.tempdirs import TempFolder, sweep

@@ -22,7 +22,7 @@ import msgspec
 from perdure.core import guard
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS, TURN_CALLBACKS_MAX, TURN_CALLBACKS_QUICK
-from perdure.errors import NotDeterministic, PerdureError
+from perdure.errors import NotDeterministic, PerdureError, TouchedFromOutside
 
 log = logging.getLogger("perdure")
 
@@ -34,17 +34,6 @@ class EndlessTurn(PerdureError, RuntimeError):
         super().__init__(
             f"The workflow ran {TURN_CALLBACKS_MAX:,} callbacks without waiting for anything durable. "
             "A loop over asyncio.sleep(0)? Await a step, a timer or a message in it."
-        )
-
-
-class TouchedFromOutside(PerdureError, RuntimeError):
-    """Code outside of a run woke what the run waits for: an event, a future, a queue, a task."""
-
-    def __init__(self, owner: Any) -> None:
-        run_id = owner.facts.run_id if owner is not None else ""
-        super().__init__(
-            f"An event, future, queue or task of run {run_id!r} was used outside of the workflow's own code. No row would record that, and "
-            "a replay would not know of it. Send a message: engine.send(id, value, channel=...), and receive() it in the workflow."
         )
 
 
@@ -202,7 +191,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         if _inside.loop is not self:
-            raise TouchedFromOutside(self.owner)
+            raise TouchedFromOutside(self.owner.facts.run_id if self.owner is not None else "")
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
         if type(callback) is _FirstStep:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
-from perdure.errors import BadReplicaAddress
+from perdure.errors_replica import BadReplicaAddress
 
 _OPTIONS = ("endpoint", "region")
 

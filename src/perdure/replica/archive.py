@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.errors import ReplicaEmpty, StoreUnavailable
+from perdure.errors import StoreUnavailable
+from perdure.errors_replica import ReplicaEmpty
 from perdure.replica import copies, program
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket, open_bucket

@@ -16,7 +16,8 @@ from typing import Protocol
 
 import msgspec
 
-from perdure.errors import PerdureError, ReplicaUnavailable, StoreError
+from perdure.errors import PerdureError, StoreError
+from perdure.errors_replica import ReplicaUnavailable
 from perdure.replica.litestream import Position
 from perdure.runtime.slices import Slices
 from perdure.store.sealing import Seal

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors import BucketDenied, BucketMissing, FencingUnsupported, ReplicaRefused, ReplicaUnavailable
+from perdure.errors_replica import BucketDenied, BucketMissing, FencingUnsupported, ReplicaRefused, ReplicaUnavailable
 from perdure.replica.address import Address
 
 TIMEOUT_S = 5.0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import apsw
 
-from perdure.errors import PerdureError, ReplicaDamaged, StoreUnavailable
+from perdure.errors import PerdureError, StoreUnavailable
+from perdure.errors_replica import ReplicaDamaged
 from perdure.store import connection, queries, sealing
 
 Q = queries.load("copies.sql", "perdure.replica")

@@ -17,7 +17,8 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
+from perdure.errors import PerdureError
+from perdure.errors_replica import ReplicaFull, ReplicaUnattended, ReplicaUnavailable
 from perdure.replica import sockets
 from perdure.runtime.threads import in_thread
 from perdure.store import forked

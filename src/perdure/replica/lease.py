@@ -20,7 +20,8 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from perdure.errors import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable, StoreError
+from perdure.errors import StoreError
+from perdure.errors_replica import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
 from perdure.replica.bucket import TIMEOUT_S, Bucket
 from perdure.runtime import identity
 from perdure.runtime.loops import Loop

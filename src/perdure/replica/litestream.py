@@ -24,7 +24,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import ReplicaUnavailable, brief
+from perdure.errors import brief
+from perdure.errors_replica import ReplicaUnavailable
 from perdure.replica import program, sockets
 from perdure.replica.address import Address
 from perdure.replica.chain import Chain

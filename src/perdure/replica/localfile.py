@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure.errors import PerdureError, ReplicaOfAnother, StoreCorrupt
+from perdure.errors import PerdureError, StoreCorrupt
+from perdure.errors_replica import ReplicaOfAnother
 from perdure.replica import copies, program, tempdirs
 from perdure.replica.address import Address
 from perdure.replica.lease import LeaseRow, folder_of

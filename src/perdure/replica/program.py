@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.errors_replica import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
 from perdure.replica.address import Address
 
 log = logging.getLogger("perdure")

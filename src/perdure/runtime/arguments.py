@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.api_options import to_ms
 from perdure.core import numbers
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, ReplicaNeeded, RunNotFound
+from perdure.errors import DefinitionError, RunNotFound
+from perdure.errors_replica import ReplicaNeeded
 from perdure.runtime.gate import Answers
 from perdure.store.sqlite import SqliteStore
 

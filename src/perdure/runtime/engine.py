@@ -18,19 +18,14 @@ import msgspec
 
 from perdure.api import Call, Workflow
 from perdure.api_options import Durability, changed, to_ms
-from perdure.codec import JsonCodec, decode_error, signature_of
+from perdure.codec import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (
     DefinitionError,
     EngineClosed,
-    HistoryTooLong,
-    Nondeterminism,
     PerdureError,
-    RunBlocked,
-    RunCancelled,
     RunExists,
-    RunFailed,
     RunNotFound,
     StoreError,
     UsedAfterFork,
@@ -40,6 +35,7 @@ from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.loops import to_its_end
 from perdure.runtime.registry import add_workflow
+from perdure.runtime.results import Results
 from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
@@ -290,6 +286,8 @@ class Engine:
         runner = self._runner
         if runner.execute:
             runner.register(definition)
+        else:
+            self.workflows.setdefault(definition.name, definition)  # so that its result comes back as what it returns
         raw = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max)
         now_ms = self._clock.now_ms()
         if self._gate is not None:
@@ -472,64 +470,14 @@ class Engine:
     # --- waiting ----------------------------------------------------------------------------------
 
     async def _result(self, run_id: str, key: int | None, asked: str | None = None) -> Any:
-        if key is not None and self._runner.executes(key):
-            await self._runner.wait_for_news(key)
-        run = self._store.run_key(run_id) if key is None else key
-        while True:
-            row = self._store.outcome(run)
-            if run == key and row.id != run_id:
-                run, key = self._store.run_key(run_id), None  # a retried run goes on under its id with another key
-            elif row.successor is not None:
-                run = row.successor
-            elif row.status in b.FINAL or row.status == "blocked":
-                if self._gate is not None:
-                    await self._gate.answer(stricter(asked, row.durability))
-                return self._outcome(row)
-            else:
-                await self._runner.wait_for_news(run)
+        return await self._results.result(run_id, key, asked)
 
-    def _outcome(self, row: b.OutcomeRow) -> Any:
-        match row.status:
-            case "completed":
-                definition = self.workflows.get(row.workflow)
-                raw = row.result or b"null"
-                return msgspec.json.decode(raw) if definition is None else signature_of(definition).decode_result(raw)
-            case "failed":
-                error = decode_error(row.error or b"{}")
-                raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
-            case "cancelled":
-                raise RunCancelled(row.id)
-            case _:
-                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, row.reason or "")
+    def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
+        return self._results.stream(run_id, name, after)
 
-    async def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
-        run = self._store.run_key(run_id)
-        event, unsubscribe = self._runner.callers.subscribe()
-        try:
-            while True:
-                event.clear()
-                status, successor, _ = self._store.statuses([run])[run]
-                over = status in b.FINAL
-                items = self._store.stream(run, name, after, 500)
-                told_end = over and not items and successor is None
-                if self._gate is not None and (told_end or any(item.recorded for item in items)):
-                    await self._gate.answer(self._store.durability(run_id))
-                for item in items:
-                    after = item.position
-                    yield msgspec.json.decode(item.data)
-                if over and not items:
-                    if successor is None:
-                        return
-                    run = successor
-                    continue
-                if not items:
-                    self._runner.check_lost()
-                    await event.wait()
-        finally:
-            unsubscribe()
-
-
-_BLOCKED: dict[str, type[RunBlocked]] = {"nondeterminism": Nondeterminism, "history": HistoryTooLong}
+    @property
+    def _results(self) -> Results:
+        return Results(self._store, self._runner, self._gate, self.workflows)
 
 
 def new_id(workflow: str) -> str:
@@ -541,11 +489,6 @@ def _workflow_of(call: Any) -> Workflow[..., Any]:
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(f"start() takes the call of a workflow, as in engine.start(agent('x')), not {call!r}.")
     return call.definition
-
-
-def _error_text(raw: bytes) -> str:
-    error = msgspec.json.decode(raw)
-    return f"{error.get('type', 'Error')}: {error.get('message', '')}".rstrip(": ")
 
 
 def _size(path: str) -> int:

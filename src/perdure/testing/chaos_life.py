@@ -21,7 +21,8 @@ from itertools import count, cycle
 from typing import Any
 
 from perdure import Engine, current_step, step, workflow
-from perdure.errors import ReplicaUnavailable, RunBlocked, RunCancelled, RunFinished, StoreReplaced
+from perdure.errors import RunBlocked, RunCancelled, RunFinished, StoreReplaced
+from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Run
 
 OPEN_RUNS, CLIENT_RUNS = 24, 4

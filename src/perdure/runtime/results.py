@@ -1,0 +1,94 @@
+"""Results and streams of runs: what callers wait for, as values or as the errors that stand for how a run ended.
+
+Rules: nothing is told before its own commit, nor before the replica has it where that is asked for; a run that goes on under the same
+id, after a retry or `continue_as`, is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.api import Workflow
+from perdure.codec import decode_error, signature_of
+from perdure.errors import HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed
+from perdure.runtime.gate import Answers, stricter
+from perdure.runtime.runner import Runner
+from perdure.store import base as b
+
+ITEMS_AT_ONCE = 500
+_BLOCKED: dict[str, type[RunBlocked]] = {"nondeterminism": Nondeterminism, "history": HistoryTooLong}
+
+
+class Results:
+    """Waits for the runs of one engine; `workflows` are those whose results come back as their own types."""
+
+    def __init__(
+        self, store: b.Store, runner: Runner, gate: Answers | None, workflows: Mapping[str, Workflow[..., Any]]
+    ) -> None:  # fmt: skip
+        self._store, self._runner, self._gate, self._workflows = store, runner, gate, workflows
+
+    async def result(self, run_id: str, key: int | None, asked: str | None) -> Any:
+        """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the durability that the caller wants."""
+        if key is not None and self._runner.executes(key):
+            await self._runner.wait_for_news(key)
+        run = self._store.run_key(run_id) if key is None else key
+        while True:
+            row = self._store.outcome(run)
+            if run == key and row.id != run_id:
+                run, key = self._store.run_key(run_id), None  # a retried run goes on under its id with another key
+            elif row.successor is not None:
+                run = row.successor
+            elif row.status in b.FINAL or row.status == "blocked":
+                if self._gate is not None:
+                    await self._gate.answer(stricter(asked, row.durability))
+                return self._outcome(row)
+            else:
+                await self._runner.wait_for_news(run)
+
+    def _outcome(self, row: b.OutcomeRow) -> Any:
+        match row.status:
+            case "completed":
+                definition = self._workflows.get(row.workflow)
+                raw = row.result or b"null"
+                return msgspec.json.decode(raw) if definition is None else signature_of(definition).decode_result(raw)
+            case "failed":
+                error = decode_error(row.error or b"{}")
+                raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
+            case "cancelled":
+                raise RunCancelled(row.id)
+            case _:
+                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, row.reason or "")
+
+    async def stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
+        """The items of a stream behind position `after`, and on until the run has ended."""
+        run = self._store.run_key(run_id)
+        event, unsubscribe = self._runner.callers.subscribe()
+        try:
+            while True:
+                event.clear()
+                status, successor, _ = self._store.statuses([run])[run]
+                over = status in b.FINAL
+                items = self._store.stream(run, name, after, ITEMS_AT_ONCE)
+                told_end = over and not items and successor is None
+                if self._gate is not None and (told_end or any(item.recorded for item in items)):
+                    await self._gate.answer(self._store.durability(run_id))
+                for item in items:
+                    after = item.position
+                    yield msgspec.json.decode(item.data)
+                if over and not items:
+                    if successor is None:
+                        return
+                    run = successor
+                elif not items:
+                    self._runner.check_lost()
+                    await event.wait()
+        finally:
+            unsubscribe()
+
+
+def _error_text(raw: bytes) -> str:
+    error = msgspec.json.decode(raw)
+    return f"{error.get('type', 'Error')}: {error.get('message', '')}".rstrip(": ")
