@@ -238,7 +238,7 @@ def test_a_frozen_holder_wakes_up_without_a_lease(tmp_path: Path, address: str) 
     lives = []
     for number, disk in enumerate(disks, 1):
         disk.mkdir()
-        words = [str(disk / "a.db"), address, f"life{number}", "replica", str(log)]
+        words = [str(log), "engine", str(disk / "a.db"), address, f"life{number}", "replica"]
         command = [sys.executable, "-m", "perdure.testing.chaos_life", *words]
         lives.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment()))
         while f"result life{number}" not in (log.read_text() if log.exists() else ""):

@@ -88,7 +88,7 @@ async def count_turns(work: Any) -> int:
 async def test_a_burst_of_starts_does_not_hold_up_the_loop(db: str) -> None:
     async with Engine(db, workflows=[slow_to_begin]) as engine:
         runs = asyncio.gather(*(engine.run(slow_to_begin(), id=f"r{n}") for n in range(60)))
-        assert await count_turns(runs) > 10
+        assert await count_turns(runs) > 3  # in one callback it would be one
 
 
 @awaited

@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from perdure.core.events import INPUTS, Event
-from perdure.errors import PerdureError, RunNotFound, StoreCorrupt
+from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
 from perdure.store import base as b
 from perdure.store import chunks, connection, queries
 
@@ -43,6 +43,7 @@ class Reader:
     def __init__(self, read: apsw.Connection, path: str) -> None:
         self._read, self.path = read, path
         self.damaged: StoreCorrupt | None = None
+        self.replaced: StoreReplaced | None = None
         self.beating = threading.Lock()
         """Held during a beat, so that none is under way any more when damage is reported."""
 

@@ -176,9 +176,11 @@ class SqliteStore(Applier):
     def look_at_file(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer Perdure has migrated ours."""
         if (lost := connection.lost_file(self._files)) is not None:
-            self._read.set_busy_timeout(0)
-            connection.abandon(self._read, self._files)
-            raise StoreReplaced(lost)
+            with self.beating:  # a beat that comes between would stay in the WAL, beside what is the file now
+                self.replaced = StoreReplaced(lost)
+                self._read.set_busy_timeout(0)
+                connection.abandon(self._read, self._files)
+            raise self.replaced
         version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)

@@ -41,8 +41,8 @@ class WorkerBeat:
     def beat(self, worker: int, lease_ms: int) -> bool:
         """Extend a worker's lease to `lease_ms`; False if others have ended it."""
         with self._store.beating, connection.translated(self._path):
-            if self._store.damaged is not None:
-                raise self._store.damaged
+            if (lost := self._store.damaged or self._store.replaced) is not None:
+                raise lost
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 if not self._sealed and sealing.read(self._db) is not None:
