@@ -300,10 +300,19 @@ async def with_rows(tmp_path: Path) -> tuple[apsw.Connection, Litestream]:
 
 def kill_at_once(litestream: Litestream) -> None:
     """It is gone, and the event loop has not heard of it yet."""
-    assert litestream.pid is not None
-    os.kill(litestream.pid, signal.SIGKILL)
-    while Path(f"/proc/{litestream.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+    pid = litestream.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    while not has_ended(pid):
         time.sleep(0.001)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is a zombie, or was awaited by asyncio's thread already."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 @awaited

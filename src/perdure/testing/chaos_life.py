@@ -71,7 +71,7 @@ async def told(engine: Engine, run: Run[int]) -> None:
     """Wait for a result, and log it."""
     while True:
         try:
-            value = await run.result()
+            value = await _until_confirmed(run.result)
             break
         except RunBlocked:
             await engine.retry(run.id)  # its processes were killed three times: a person would look, and go on
