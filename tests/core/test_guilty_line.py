@@ -157,6 +157,21 @@ def test_the_rules_of_a_time_zone_may_be_read(monkeypatch: pytest.MonkeyPatch) -
     assert Hand(tells()).kernel.outcome == ev.Completed(b'"1:00:00"')
 
 
+def test_futures_that_no_pool_has_made_are_nobodys_business() -> None:
+    """Libraries such as tenacity keep an outcome in one."""
+
+    class Outcome(concurrent.futures.Future[int]):
+        pass
+
+    @workflow
+    async def keeps() -> int:
+        outcome = Outcome()
+        outcome.set_result(3)
+        return outcome.result()
+
+    assert Hand(keeps()).kernel.outcome == ev.Completed(b"3")
+
+
 def test_the_collector_runs_no_finalizers_of_the_application_within_a_turn(tmp_path: Path) -> None:
     class Application:
         def __init__(self) -> None:

@@ -109,7 +109,14 @@ def install() -> None:
     if sys.version_info < (3, 12):
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
     # What a pool gives for its work, also one whose threads are there already; and what brings it into an event loop.
-    concurrent.futures.Future.__init__ = _checked(concurrent.futures.Future.__init__, "a pool")  # type: ignore[method-assign]
+    made = concurrent.futures.Future.__init__
+
+    def make(self: Any) -> None:
+        if type(self) is concurrent.futures.Future:  # libraries have classes of their own that no pool knows
+            _hook("a pool", ())
+        made(self)
+
+    concurrent.futures.Future.__init__ = make  # type: ignore[method-assign]
     asyncio.futures.wrap_future = asyncio.wrap_future = _checked(asyncio.wrap_future, "a pool")
     handle = logging.Logger.handle
 
