@@ -20,6 +20,7 @@ from msgspec import UNSET, Raw
 
 from perdure import codec_errors
 from perdure.api import Call, Definition
+from perdure.codec_equal import same_arguments
 from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
 from perdure.codec_types import (
     ENCODER,
@@ -323,6 +324,13 @@ class JsonCodec:
         signature = call.definition.compiled or signature_of(call.definition)
         return signature.encode_args(call.args, call.kwargs, limit_bytes=self.payload_bytes_max)
 
+    def same_call(self, call: Call[Any], recorded: bytes, asked: bytes) -> bool:
+        """Whether recorded data of a step, or of a start with its arguments under `args`, means the same as what is asked for now."""
+        if call.definition.kind == "step":
+            return same_arguments(call.definition, recorded, asked)
+        one, other = (decode(data, dict[str, Raw], "the start") for data in (recorded, asked))
+        return _but_args(one) == _but_args(other) and same_arguments(call.definition, bytes(one["args"]), bytes(other["args"]))
+
     def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
         if call is None:
             return decode(raw, Any, "the answer")
@@ -345,6 +353,10 @@ class JsonCodec:
 
     def decode_failure(self, call: Call[Any] | None, raw: bytes) -> Exception:
         return codec_errors.decode_failure("?" if call is None else call.definition.name, raw)
+
+
+def _but_args(start: Mapping[str, Raw]) -> dict[str, bytes]:
+    return {name: bytes(value) for name, value in start.items() if name != "args"}
 
 
 def _own_type(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -276,3 +277,29 @@ def test_wait_keeps_the_order_in_which_things_were_given() -> None:
     for _ in range(4):
         hand.answer()
     assert hand.kernel.outcome == ev.Completed(b'["d","b","c","a"]')
+
+
+def _sells(*fields: Any) -> Any:
+    """The workflow of one version of a program, whose `Order` has these fields."""
+    order_class: Any = dataclasses.make_dataclass("Order", [("id", str), *fields])
+
+    @step(name="load")
+    async def load(id: str) -> order_class: ...
+
+    @step(name="reserve")
+    async def reserve(order: order_class) -> int: ...
+
+    @workflow(name="sell")
+    async def sell(id: str) -> int:
+        order = await load(id)
+        return await reserve(order)
+
+    return sell
+
+
+def test_a_new_field_with_a_default_is_no_other_call() -> None:
+    old = Hand(_sells()("o-1"))
+    old.answer(b'{"id":"o-1"}')
+    new = Hand(_sells(("notes", list[str], dataclasses.field(default_factory=list)))("o-1"), old.rows)
+    new.answer()
+    assert new.kernel.outcome == ev.Completed(b"1")

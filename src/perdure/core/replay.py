@@ -150,7 +150,7 @@ class Kernel:
         return None
 
     def _match(self, row: Event, command: Command | None) -> None:
-        if command is None or not _same(row, command):
+        if command is None or not _same(row, command, self.codec):
             raise Nondeterminism(self.facts.run_id, difference(row, command))
         if row.edited:
             command.edited = True
@@ -445,14 +445,17 @@ def _recorded_under(rows: Sequence[Event]) -> list[str]:
     return [row.name for row in rows if row.kind == ev.ATTEMPT and row.name]
 
 
-def _same(row: Event, command: Command) -> bool:
+def _same(row: Event, command: Command, codec: Codec) -> bool:
     if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
         return False
     if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
         return True  # a recorded error carries a traceback, which moves with every line of code
-    if row.data is None or isinstance(row.data, bytes):
-        return row.data == command.data
-    return command.data is not None and row.data.same_as(command.data)
+    if row.data is None or command.data is None:
+        return row.data is command.data
+    if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
+        return True
+    recorded = row.data if isinstance(row.data, bytes) else row.data.read()
+    return row.kind in (ev.STEP, ev.CHILD, ev.SPAWN) and codec.same_call(command.call, recorded, command.data)
 
 
 def _continuation(error: BaseException) -> _Continue | None:

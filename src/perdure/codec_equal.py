@@ -1,0 +1,60 @@
+"""Equality of recorded arguments: whether two texts are the same call, as the values that code gets.
+
+Rules: defaults are filled in, so how arguments were written down does not count, nor does a field with a default that a class has got
+since; `1` and `1.0` are equal, `True` and `1` are not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from perdure.api import Definition
+from perdure.codec_types import fields_of, slot_of
+from perdure.errors import NotSerializable
+
+if TYPE_CHECKING:
+    from perdure.codec import Signature
+
+_EMPTY: dict[Any, Any] = {inspect.Parameter.VAR_POSITIONAL: (), inspect.Parameter.VAR_KEYWORD: {}}
+
+
+def same_arguments(definition: Definition[..., Any], one: bytes, other: bytes) -> bool:
+    """Whether two recorded arguments, JSON by parameter name, are equal; not if one of them no longer fits the signature."""
+    from perdure.codec import signature_of  # which compares calls by this module
+
+    signature = signature_of(definition)
+    try:
+        return _equal(dict(_values(signature, definition, one)), dict(_values(signature, definition, other)))
+    except NotSerializable:
+        return False
+
+
+def _values(signature: Signature, definition: Definition[..., Any], raw: bytes) -> Iterator[tuple[str, Any]]:
+    args, kwargs = signature.decode_args(raw)
+    given = definition.signature.bind_partial(*args, **kwargs).arguments
+    for name, parameter in definition.signature.parameters.items():
+        yield name, given.get(name, _EMPTY.get(parameter.kind, parameter.default))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality as JSON and Python have it together: kinds of numbers and the order of keys do not count, all other types do."""
+    if one is other:
+        return True
+    if type(one) in (int, float) and type(other) in (int, float):
+        return bool(one == other)
+    cls: Any = type(one)
+    if cls is not type(other):
+        return False
+    if issubclass(cls, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if issubclass(cls, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if issubclass(cls, set | frozenset):
+        return {(type(item) is bool, item) for item in one} == {(type(item) is bool, item) for item in other}
+    if names := fields_of(cls):
+        extra = _equal(getattr(one, "model_extra", None), getattr(other, "model_extra", None))
+        return extra and all(_equal(getattr(one, name, None), getattr(other, name, None)) for name in names)
+    by_identity: Any = cls.__eq__
+    return bool(one == other) or (by_identity is object.__eq__ and slot_of(cls).encode(one) == slot_of(cls).encode(other))
