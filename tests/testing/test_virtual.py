@@ -192,3 +192,14 @@ def test_inside_a_running_loop_it_says_what_to_do(tmp_path: Path) -> None:
         return str(await asyncio.to_thread(lives.run, approval()))
 
     assert asyncio.run(main()) == "too late"
+
+
+def test_a_timer_that_is_due_now_goes_off_also_after_years() -> None:
+    async def main() -> str:
+        await asyncio.sleep(9 * 365 * 86_400)
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+        return "over"
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(main()) == "over"

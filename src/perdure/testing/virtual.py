@@ -67,6 +67,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now_s, self.threads_busy, self.exact = now_s, 0, False
         self.before_jump: list[Callable[[], bool]] = []
         super().__init__(_Jumping(self))
+        self._clock_resolution = 1e-6  # asyncio's own is smaller than a step of a float after three months, and a timer would never be due
 
     def time(self) -> float:
         """Seconds since virtual time began."""
