@@ -235,7 +235,7 @@ class Holder:
                         break
                 else:
                     self.world.shared[f"{folder_of(row.epoch)}/1.ltx"] = Stored(b"", "")
-                    await lease.name_base("s", 0)
+                    await lease.name_base(lease.row.epoch, 1, "s", 0)
                     self.world.base, self.named = max(self.world.base, row.epoch), True
             except ReplicaUnavailable:
                 await asyncio.sleep(0.05)

@@ -264,6 +264,19 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
         assert await (await engine.get("w")).result() == 1
 
 
+@awaited
+async def test_the_lease_names_the_epoch_that_the_copy_lies_below_also_where_a_later_one_is_claimed(tmp_path: Path) -> None:
+    store, replica_url = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica_url) as engine:
+        replica = replica_of(engine)
+        await engine.run(two_effects("a"), id="a")
+        await replica.lease.advance()  # as where a new epoch was claimed and its answer got lost, while the first copy was on its way
+        replica._based = False
+        await replica.sync()
+        assert (replica.lease.row.epoch, replica.lease.row.base) == (2, 1)
+    await all_there(store, replica_url, {"a"})
+
+
 # --- the decision ---------------------------------------------------------------------------------
 
 

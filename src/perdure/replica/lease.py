@@ -419,10 +419,11 @@ class Lease:
                 return self._ttl_ms / 1000 / RENEWALS_PER_TTL / 4
         return self._ttl_ms / 1000 / RENEWALS_PER_TTL
 
-    async def name_base(self, store_id: str | None, now_ms: int) -> None:
-        """From here on a restore begins from our epoch, which holds a whole copy by now."""
-        epoch = self.row.epoch
-        await self.renew(base=epoch, store_id=store_id, begun_ms={**self.row.begun_ms, epoch: now_ms})
+    async def name_base(self, epoch: int, txid: int, store_id: str | None, now_ms: int) -> None:
+        """From here on a restore begins from this epoch of ours, which holds a whole copy by now, up to `txid`. By its number: our newest
+        epoch may be a later one already, which holds nothing.
+        """
+        await self.renew(base=epoch, txid=txid, store_id=store_id, begun_ms={**self.row.begun_ms, epoch: now_ms})
 
     async def advance(self) -> None:
         """Begin a new epoch of our own."""

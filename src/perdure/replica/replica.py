@@ -333,21 +333,25 @@ class Replica(Tended):
         """Litestream's word; what it says counts only when the lease names our epoch as the one to restore from."""
         if self._litestream is None:
             raise ReplicaUnavailable(str(self.address), self._paused or "litestream does not run")
-        litestream = self._litestream
+        litestream, folder = self._litestream, self._folder
         try:
             position = await litestream.sync()
         finally:
             if litestream.broken:
                 self._tends.wake()
-        if litestream is not self._litestream:
-            raise ReplicaUnavailable(str(self.address), "a new epoch has begun")
+        self._check_current(litestream)
         if not self._based and position.replicated > 0:  # the first transaction of an epoch is the whole file
-            self.lease.report(txid=position.replicated)
-            await self.lease.name_base(self.store_id, time.time_ns() // 1_000_000)
+            await self.lease.name_base(folder, position.replicated, self.store_id, time.time_ns() // 1_000_000)
+            self._check_current(litestream)
             self._based = True
+            self.lease.report(txid=position.replicated)
         if self._based:
             self._txid = max(self._txid, position.replicated)
         return position
+
+    def _check_current(self, litestream: Litestream) -> None:
+        if litestream is not self._litestream:
+            raise ReplicaUnavailable(str(self.address), "a new epoch has begun")
 
     # --- looking after it ---------------------------------------------------------------------------
 
