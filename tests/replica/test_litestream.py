@@ -231,8 +231,11 @@ async def test_one_that_is_frozen_is_replaced_long_before_a_sync_gives_up(tmp_pa
         assert litestream.pid is not None
         os.kill(litestream.pid, signal.SIGSTOP)
         if n == 0:
+            asking = asyncio.create_task(litestream.sync())
+            await until(lambda: litestream.copying)
             with pytest.raises(ReplicaUnavailable):
-                await litestream.sync()
+                await asking
+            assert not litestream.copying
         await started_again(litestream, n + 1)
         position = await litestream.sync()
         assert position.replicated >= position.txid

@@ -282,8 +282,11 @@ async def test_the_lease_names_the_epoch_that_the_copy_lies_below_also_where_a_l
 
 def facts(now_s: float, **changed: Any) -> Facts:
     return Facts(
-        **{"now_s": now_s, "bucket_well": True, "trouble": False, "refusals": 0, "broken": "", "paused": False, "share": 0.0, **changed}
-    )
+        **{
+            "now_s": now_s, "bucket_well": True, "trouble": False, "refusals": 0, "broken": "", "paused": False, "share": 0.0,
+            "copying": False, **changed,
+        }
+    )  # fmt: skip
 
 
 def test_trouble_is_given_time_and_a_bucket_that_is_away_is_not_blamed_on_the_copy() -> None:
@@ -299,6 +302,15 @@ def test_one_that_only_does_not_stay_up_is_given_more_time() -> None:
     assert mender.decide(facts(0, trouble=True)) is None
     assert mender.decide(facts(29, trouble=True)) is None
     assert isinstance(mender.decide(facts(31, trouble=True)), Anew)
+
+
+def test_a_whole_copy_that_takes_long_is_not_begun_again_and_again() -> None:
+    mender = Mender()
+    mender.begun(0)
+    for now_s in range(1, 3_600):  # the last epoch's trouble is there until this one's copy is
+        assert mender.decide(facts(now_s, trouble=True, copying=True)) is None
+    assert isinstance(mender.decide(facts(3_600, trouble=True, copying=True, broken="a hole")), Anew)
+    assert isinstance(mender.decide(facts(3_600, trouble=True)), Anew)
 
 
 def test_each_new_copy_doubles_the_patience_with_the_next_one() -> None:

@@ -84,7 +84,7 @@ class Litestream:
         self._control: _OverSocket | None = None
         self._copied = False  # whether there is a whole copy already
         self._chain, self._held = Chain(side / "litestream", after), Hold(self._path)
-        self._after = after
+        self._after, self._asking = after, 0
         self._probes, self._misses, self._born_s = Loop("litestream", self._probe), 0, 0.0
 
     # --- life -------------------------------------------------------------------------------------
@@ -303,6 +303,7 @@ class Litestream:
                 await self._listening.wait()
         except TimeoutError:
             raise self._unavailable(self.reason or "litestream does not run") from None
+        self._asking += 1
         try:
             status, answer = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, self._patience_s())
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
@@ -310,6 +311,8 @@ class Litestream:
                 # It hangs, which it can do for a minute after a connection was cut, or its socket is gone; a new one goes on at once.
                 self._replace(f"it does not answer: {error!r}")
             raise self._unavailable(f"litestream does not answer: {error!r}") from error
+        finally:
+            self._asking -= 1
         if status != 200:
             self.refusals += 1
             raise self._unavailable(str(answer.get("error", answer) if isinstance(answer, dict) else answer))
@@ -320,6 +323,11 @@ class Litestream:
         self._copied = self._copied or position.replicated > 0
         self._say("replicating" if position.replicated >= position.txid else "behind", "")
         return position
+
+    @property
+    def copying(self) -> bool:
+        """Whether it runs, and has a sync to answer."""
+        return self._asking > 0 and self._listening.is_set()
 
     @property
     def lacks_room(self) -> bool:

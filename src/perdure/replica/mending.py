@@ -1,7 +1,7 @@
 """When an epoch is given up: the room that it takes, and trouble that only a new copy ends. Facts in, a decision out.
 
 Rules: nothing here waits or looks; a new copy is begun only where the bucket is well, because a lease can't move without it; what
-takes too much room is put into the store at once, bucket or not; each new copy doubles the patience with the next one, so that
+takes too much room is put into the store at once, bucket or not; a copy that is being made is not given up for its length; each new copy doubles the patience with the next one, so that
 what no copy can mend does not fill the bucket (docs/adr/0020).
 """
 
@@ -19,7 +19,8 @@ SILENT_S_MAX = 30.0  # trouble without an answer: Litestream itself does not sta
 
 class Facts(msgspec.Struct, frozen=True):
     """How it stands. `broken` says why what is copied can't be restored, `paused` that nothing copies; `share` is that of the limit
-    which the WAL and what waits for the replica need; `refusals` are answers with an error since the last good one. `trouble` is one that
+    which the WAL and what waits for the replica need; `refusals` are answers with an error since the last good one; `copying` says that
+    Litestream runs and has not answered a sync yet. `trouble` is one that
     a new copy may end: a full disk is none, because a new copy needs more room and not less.
     """
 
@@ -30,6 +31,7 @@ class Facts(msgspec.Struct, frozen=True):
     broken: str
     paused: bool
     share: float
+    copying: bool
 
 
 class Anew(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ class Mender:
             return Anew("nothing copies the store")
         if facts.broken:
             return Anew(facts.broken)
+        if facts.copying:
+            return None  # the trouble may be that of the last epoch, until the whole copy is there
         ill_s = now_s - max(self._ill_since_s, self._well_since_s)
         if ill_s >= SILENT_S_MAX or (ill_s >= PATIENCE_S_MIN and facts.refusals >= REFUSALS_MIN):
             return Anew("the bucket is well, and Litestream copies nothing to it")

@@ -93,6 +93,7 @@ class Tended:
             self._broken or (litestream.broken if litestream else ""),
             litestream is None,
             self._room.share,
+            litestream is not None and litestream.copying,
         )
 
     def _bucket_is_well(self) -> bool:
