@@ -410,6 +410,23 @@ async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_obje
 
 
 @awaited
+async def test_an_epoch_that_the_holder_itself_was_about_to_begin_costs_it_nothing_where_the_object_is_deleted(place: str) -> None:
+    lease, other = lease_at(place), lease_at(place)
+    await lease.take(store_id="mine")
+    await lease._claim_after(1)  # its own, and the answer to the write that was to follow never came
+    await lease._bucket.delete(["lease.json"])
+    await lease.renew()
+    assert lease.held()
+    await lease.advance()
+    assert lease.row.epoch == 2
+    assert await other._claim_after(2) == 3
+    assert await lease._claim_after(2) == 4
+    await lease._bucket.delete(["lease.json"])
+    with pytest.raises(ReplicaLeaseLost, match="epoch 3 was begun while its object was missing"):
+        await lease.renew()
+
+
+@awaited
 async def test_without_an_object_it_goes_on_above_the_newest_epoch_from_one_that_holds_something(place: str) -> None:
     store = open_bucket(parse(place))
     await store.put("000007/0000/x.ltx", b"x")

@@ -287,11 +287,12 @@ class Lease:
         """
         if not self.held() and (left_ms := self._patience.left_ms(row, self._clock_ms())) > 0:
             raise ReplicaUnavailable(self._where, f"its lease object was deleted, and may be taken again in {left_ms} ms")
-        newest = await newest_epoch(self._bucket)
-        if newest > self.row.epoch:
-            self._lose(f"epoch {newest} was begun while its object was missing")
-        else:
-            self._tag = tag
+        ours, newest = self.row.epoch, await newest_epoch(self._bucket)
+        for epoch in range(ours + 1, newest + 1):
+            if not await self._has_claimed(epoch):  # ours may be one that we were about to begin
+                self._lose(f"epoch {epoch} was begun while its object was missing")
+                return
+        self._tag = tag
 
     # --- the object ---------------------------------------------------------------------------------
 
