@@ -366,6 +366,20 @@ async def test_a_client_that_asks_for_a_copy_waits_for_an_engine_that_begins_one
             await start
 
 
+@awaited
+async def test_what_is_said_to_clients_at_the_same_moment_is_all_said(tmp_path: Path) -> None:
+    async def confirm() -> None: ...
+
+    one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("there", "slow"))
+    await one.open(7)
+    for n in range(20):
+        await asyncio.gather(one.advertise(full=(n, 9)), one.advertise(epoch=8, commits=n))
+        sign = door._read(tmp_path)
+        assert sign is not None
+        assert (sign.full, sign.epoch, sign.commits) == ((n, 9), 8, n)
+    await one.close()
+
+
 @pytest.mark.parametrize("damage", [None, b"", b"rubbish", b'{"durability":"disk","epoch":0}'])
 def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(tmp_path: Path, damage: bytes | None, looks_often: None) -> None:
     @awaited

@@ -99,6 +99,7 @@ class Door:
         self._server: asyncio.Server | None = None
         self._guests: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.StreamWriter] = set()
+        self._writing = asyncio.Lock()  # what two say at once must both be said
 
     async def open(self, epoch: int) -> None:
         """Let others ask, from the beginning of the engine's epoch on."""
@@ -117,13 +118,14 @@ class Door:
 
     async def advertise(self, **changes: Any) -> None:
         """Say `epoch`, `commits`, up to which all is confirmed for good, or `full`, why nothing new can be begun."""
-        sign = msgspec.structs.replace(self._sign, **changes)
-        if sign != _read(self._side):  # also where the file was damaged or removed
-            try:
-                await in_thread(_write, self._side, sign)
-                self._sign = sign
-            except OSError as error:  # the old one stays, which promises less
-                log.warning("what clients are told by could not be written: %s", error)
+        async with self._writing:
+            sign = msgspec.structs.replace(self._sign, **changes)
+            if sign != _read(self._side):  # also where the file was damaged or removed
+                try:
+                    await in_thread(_write, self._side, sign)
+                    self._sign = sign
+                except OSError as error:  # the old one stays, which promises less
+                    log.warning("what clients are told by could not be written: %s", error)
 
     async def close(self) -> None:
         """Answer no more questions; clients that wait look for another engine."""
