@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 from tests.replica.support import address, bucket, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, until
 
 import perdure
 from perdure import Engine, RunCancelled, step, workflow
-from perdure.errors_replica import ReplicaDamaged, ReplicaUnavailable
+from perdure.errors_replica import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica import mending
 from perdure.replica.mending import Anew, Facts, Fold, Mender
 from perdure.replica.replica import Replica
@@ -262,6 +263,43 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
     gone(store)
     async with engine_of(store, replica, workflows=[writes, two_effects]) as engine:
         assert await (await engine.get("w")).result() == 1
+
+
+@awaited
+async def test_an_engine_that_loses_its_lease_while_a_new_epoch_begins_copies_nothing_more(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, f"file://{tmp_path}/bucket") as engine:
+        replica = replica_of(engine)
+        async with replica._moving:  # the new epoch waits for a drill
+            anew = asyncio.create_task(replica.begin_anew())
+            thief = msgspec.structs.replace(replica.lease.row, holder="somebody else", epoch=2)
+            await replica._bucket.put("taken/000002.json", b"somebody else")
+            await replica._bucket.put("lease.json", msgspec.json.encode(thief))
+            await asyncio.wait([replica.lease.lost])
+        with pytest.raises(ReplicaLeaseLost):
+            await anew
+        with pytest.raises(ReplicaLeaseLost):
+            await replica._start_litestream()
+        assert not (tmp_path / "bucket" / "000003").exists()
+
+
+@awaited
+async def test_a_new_epoch_that_is_cancelled_leaves_no_litestream(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, f"file://{tmp_path}/bucket") as engine:
+        replica = replica_of(engine)
+        await engine.run(two_effects("a"), id="a")
+        old = replica._litestream
+        assert old is not None
+        assert old.pid is not None
+        os.kill(old.pid, signal.SIGSTOP)  # so that it takes its time to end
+        anew = asyncio.create_task(replica.begin_anew())
+        await until(lambda: replica._litestream is not old)
+        anew.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await anew
+        assert old.pid is None
+        assert await engine.run(two_effects("b"), id="b") == "b-1b-2"
 
 
 @awaited

@@ -1,8 +1,8 @@
 """When an epoch is given up: the room that it takes, and trouble that only a new copy ends. Facts in, a decision out.
 
 Rules: nothing here waits or looks; a new copy is begun only where the bucket is well, because a lease can't move without it; what
-takes too much room is put into the store at once, bucket or not; a copy that is being made is not given up for its length; each new copy doubles the patience with the next one, so that
-what no copy can mend does not fill the bucket (docs/adr/0020).
+takes too much room is put into the store at once, bucket or not; a copy that is being made is not given up for its length; each new
+copy doubles the patience with the next one, so that what no copy can mend does not fill the bucket (docs/adr/0020).
 """
 
 from __future__ import annotations

@@ -224,6 +224,8 @@ class Replica(Tended):
         return True
 
     async def _start_litestream(self, left: handover.Left | None = None) -> None:
+        if self.lease.lost.done():  # on the same disk the next engine may have one of its own by now
+            raise self.lease.lost.result()
         if left is None:
             self._folder, self._based, self._txid = self.lease.row.epoch, False, 0
             self.lease.report(txid=0)  # numbers of transactions begin anew with the epoch

@@ -23,7 +23,7 @@ from perdure.replica.lease import Lease, folder_of
 from perdure.replica.litestream import Litestream, clear, tells_of_a_full_disk
 from perdure.replica.mending import ANEW_SHARE, Anew, Facts, Fold, Mender
 from perdure.replica.room import Room
-from perdure.runtime.loops import Loop
+from perdure.runtime.loops import Loop, to_its_end
 from perdure.runtime.threads import in_thread
 from perdure.store import base, connection
 
@@ -125,7 +125,7 @@ class Tended:
             log.warning("nothing is copied to %s for now: %s", self.address, self._paused)
         old, self._litestream, self._based = self._litestream, None, False
         if old is not None:
-            await old.stop(at_once=True)
+            await to_its_end(old.stop(at_once=True), old.kill)
         await in_thread(clear, self._side / "litestream")
         await in_thread(connection.fold_wal, self.path)
         self._room.emptied()
@@ -138,7 +138,7 @@ class Tended:
             old, self._litestream, self._based = self._litestream, None, False
             self._paused = self._paused or "a new copy begins"
             if old is not None:
-                await old.stop(at_once=self._barrier.trouble is not None)
+                await to_its_end(old.stop(at_once=self._barrier.trouble is not None), old.kill)  # nobody else knows of it now
             await in_thread(connection.fold_wal, self.path)
             await self._ask(base.MoveSeal(self.store_id or "", str(self.address), self.lease.row.epoch))
             if self._door is not None:
