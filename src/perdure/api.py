@@ -162,9 +162,6 @@ class Call(Coroutine[Any, Any, T_co]):
         if self._inner is not None:
             raise RuntimeError(f"{self!r} was awaited before; a call is carried out once, so call the {self.definition.kind} again")
         self._inner = _AWAITED
-        return self._begun()
-
-    def _begun(self) -> Generator[Any, Any, T_co]:
         loop = _inside.loop
         if loop is not None:
             return loop.owner.issue(self).__await__()  # type: ignore[no-any-return]
@@ -184,8 +181,7 @@ class Call(Coroutine[Any, Any, T_co]):
 
     def send(self, value: Any) -> Any:
         if self._inner is None:
-            self._inner = _AWAITED
-            self._inner = _Once(self._begun())
+            self._inner = _Once(self.__await__())
         return self._inner.send(value)
 
     def throw(self, *error: Any) -> Any:

@@ -126,12 +126,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # --- one door in ------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Run callbacks until none is left. Call it from a plain callback, never from inside a task."""
+        """Run callbacks until none is left. The kernel calls it, from a plain callback, with `guard.inside.loop` set to this loop."""
         if sys.get_asyncgen_hooks().firstiter is not _first_iteration:
             _take_asyncgen_hook()
-        outer, before = _get_running_loop(), _inside.loop
+        outer = _get_running_loop()
         _set_running_loop(self)
-        _inside.loop = self
         ready = self._ready
         try:
             for _ in range(TURN_CALLBACKS_QUICK):
@@ -145,7 +144,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                         self._failed(handle, error)
             self._turn_on()
         finally:
-            _inside.loop = before
             _set_running_loop(outer)
 
     def _failed(self, handle: Handle, error: BaseException) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 from collections import deque
 from collections.abc import Sequence
+from gc import disable, enable, isenabled
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.core import discard, guard, names, ordered  # noqa: F401  # its import is what counts
+from perdure.core import discard, names, ordered  # noqa: F401  # its import is what counts
 from perdure.core import events as ev
 from perdure.core.diff import difference
 from perdure.core.events import Codec, Command, Event, RunFacts
+from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
 from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable
@@ -90,19 +91,20 @@ class Kernel:
 
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
-        self.loop.now_ms = event.at_ms
-        collects = gc.isenabled()
-        gc.disable()  # the collector would run finalizers of the application here, as if they were workflow code
-        guard.inside.loop = self.loop
+        loop = self.loop
+        loop.now_ms = event.at_ms
+        if collects := isenabled():
+            disable()  # the collector would run finalizers of the application here, as if they were workflow code
+        _inside.loop = loop
         try:
             self._deliver(event)
-            self.loop.turn()
+            loop.turn()
             if self._task is not None and self._task.done():
                 self._settle(self._task)
         finally:
-            guard.inside.loop = None
+            _inside.loop = None
             if collects:
-                gc.enable()
+                enable()
         commands, self._commands = self._commands, []
         return commands
 
@@ -112,7 +114,9 @@ class Kernel:
         asked: deque[Command] = deque()
         own, ids = self.facts.run_id, _recorded_under(rows) if self.facts.forked else []
         self._go_by(ids[0] if ids else own)
-        guard.inside.muted = True
+        _inside.muted = True
+        if collects := isenabled():
+            disable()  # once, and not with every input
         try:
             for index, row in enumerate(rows):
                 if row.kind in ev.INPUTS:
@@ -131,7 +135,9 @@ class Kernel:
             self.broken = True
             raise
         finally:
-            guard.inside.muted = False
+            _inside.muted = False
+            if collects:
+                enable()
             self.loop.forgive()
             self._rows, self._next, self.replaying = (), 0, False
         return list(asked)
@@ -282,11 +288,16 @@ class Kernel:
     # --- what workflow code asks for --------------------------------------------------------------
 
     def _number(self) -> int:
-        if self._rows and (row := self._ahead()) is not None:
+        rows, place = self._rows, self._next
+        if place < len(rows) and rows[place].kind in ev.COMMANDS:
+            row: Event | None = rows[place]
+        else:
+            row = self._ahead() if rows else None
+        if row is None:
+            self.seq += 1
+        else:
             self._next += 1
             self.seq = row.seq
-        else:
-            self.seq += 1
         return self.seq
 
     def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
@@ -298,7 +309,10 @@ class Kernel:
         self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None, context: contextvars.Context | None = None
     ) -> Future:  # fmt: skip
         """A command that will be answered; workflow code awaits the future."""
-        seq = self._number()
+        if self._rows:
+            seq = self._number()
+        else:
+            self.seq = seq = self.seq + 1
         self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key, context)
         self._commands.append(command)
         self.local += kind != ev.CHILD
@@ -320,9 +334,10 @@ class Kernel:
 
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""
-        if call.definition.kind == "step":
-            return self._ask(ev.STEP, call.definition.name, self.codec.encode_call(call), call, None, contextvars.copy_context())
-        return self._ask(ev.CHILD, call.definition.name, self._start_data(call, call.options.id, None), call)
+        definition = call.definition
+        if definition.kind == "step":
+            return self._ask(ev.STEP, definition.name, self.codec.encode_call(call), call, None, contextvars.copy_context())
+        return self._ask(ev.CHILD, definition.name, self._start_data(call, call.options.id, None), call)
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
         if call.definition.kind != "workflow":

@@ -40,6 +40,12 @@ _encode = msgspec.json.Encoder().encode
 class ActiveRun(StepsOfRun):
     """See the module's text. Made by the runner from a row and its history."""
 
+    __slots__ = (
+        "_attempts", "_blocked", "_held", "_releasing", "_resting", "_settled", "_taken", "_timer", "_touched", "_unread",
+        "adopting", "backoff", "clock", "crashes", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
+        "origin", "paused", "released_seq", "rows", "run", "run_id", "status", "stopping", "todo",
+    )  # fmt: skip  # not a dict: with more than 30 attributes it would be a slow one
+
     def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
         self.host, self.kernel = host, kernel
         self.run, self.run_id, self.origin = row.run, row.id, row.origin or row.run
@@ -129,7 +135,8 @@ class ActiveRun(StepsOfRun):
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
-            effects.check_names(self, commands)
+            if len(commands) != 1 or commands[0].kind != ev.STEP:  # the usual case saves the call
+                effects.check_names(self, commands)
         except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
             self.block_by(error)
             return
@@ -140,7 +147,7 @@ class ActiveRun(StepsOfRun):
             self.block_by_length(self.kernel.seq)
         if self.crashes and event.kind == ev.COMPLETED:
             self.crashes, self._settled, self._more = 0, True, True
-        if self._too_long and kernel.outcome is not None:
+        if kernel.outcome is not None and self._too_long:
             commands = [command for command in commands if command.kind != ev.FINISH]  # a blocked run does not end: it does when retried
         self.new_commands(commands)
 

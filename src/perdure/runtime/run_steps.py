@@ -24,9 +24,6 @@ from perdure.runtime.transact import Transaction
 from perdure.store import base as b
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from perdure.runtime.active import ActiveRun
 
 _encode = msgspec.json.Encoder().encode
@@ -35,10 +32,13 @@ _encode = msgspec.json.Encoder().encode
 class StepsOfRun:
     """What an active run does about its steps; the run sets what stands here."""
 
+    __slots__ = ("_more",)
+
     host: RunHost
     kernel: Kernel
     clock: SystemClock
     run: int
+    run_id: str
     durability: str | None
     paused: bool
     gone: bool
@@ -54,6 +54,11 @@ class StepsOfRun:
     _more: bool
 
     if TYPE_CHECKING:
+
+        @property
+        def owner(self) -> int: ...
+
+        def name_of(self, seq: int) -> str: ...
 
         def touch(self) -> None: ...
 
@@ -81,7 +86,7 @@ class StepsOfRun:
         elif not confirmed and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
             gate.after(partial(self._begin_confirmed, command, attempt, failures))
         else:
-            self.inflight[command.seq] = self.host.steps.start(cast("ActiveRun", self), command, attempt, failures, self._step_done)
+            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, self._step_done)
 
     def _begin_confirmed(self, command: Command, attempt: int, failures: int) -> None:
         if command.seq in self.kernel.open:  # it may have been cancelled meanwhile

@@ -205,7 +205,7 @@ class Steps:
         if gate.free > 0:
             gate.free -= 1
             work = self._carry_out(running, gate, host, command, attempt, failures, done)
-            running.task = eager.start(work, self.loop, context_of(command))
+            running.task = eager.start(work, self.loop, Context() if command.context is None else command.context.copy())
         else:
             gate.enter(partial(self._begin, running, gate, host, command, attempt, failures, done))
         return running
@@ -262,11 +262,14 @@ class Steps:
     def collect(self) -> None:
         """Report what has ended since the last time; called just before a transaction."""
         ended, self._ended = self._ended, []
-        until_s = perf_counter() + SLICE_S
+        until_s = 0.0
         for number, (gate, done, command, outcome) in enumerate(ended, 1):
             gate.leave()
             done(command, outcome)
-            if number < len(ended) and perf_counter() > until_s:  # the event loop gets its turn
+            if number == len(ended):
+                return
+            until_s = until_s or perf_counter() + SLICE_S
+            if perf_counter() > until_s:  # the event loop gets its turn
                 if not self._ended:
                     self._on_ended(self)
                 self._ended[:0] = ended[number:]

@@ -144,16 +144,16 @@ class Writer:
                 self._schedule()
 
     def _write_rounds(self) -> None:
-        until_s = perf_counter() + SLICE_S
+        until_s, dirty = perf_counter() + SLICE_S, self._dirty
         for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
-            while self._dirty:  # outcomes of steps make their runs dirty in turn
-                item = self._dirty.popleft()
+            while dirty:  # outcomes of steps make their runs dirty in turn
+                item = dirty.popleft()
                 try:
                     item.collect()
                 except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
                     log.exception("the changes of %r could not be collected", item)
                     item.failed(error)
-                if perf_counter() > until_s:
+                if dirty and perf_counter() > until_s:
                     break  # a burst of starts must not hold up the event loop: what is left comes with the next transaction
             if self._busy or not self._writes:
                 break

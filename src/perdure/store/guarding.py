@@ -63,7 +63,7 @@ class Guard:
 
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
-        self._versions: tuple[int, int] | None = None  # of the schema and of the temporary one, when we last looked
+        self._versions: list[Any] = []  # of the schema and of the temporary one, when we last looked
         self._schema: list[Any] = []
         self._refusal = ""
         self._step: StepConnection | None = None
@@ -98,7 +98,7 @@ class Guard:
             error = NotAllowedInStep("it changed Perdure's tables or their names")
         if error is not None:
             self._db.execute(f"ROLLBACK TO {_SAVEPOINT}")
-            self._versions = None
+            self._versions = []
         self._db.execute(f"RELEASE {_SAVEPOINT}")
         return (value, None) if error is None else (None, error)
 
@@ -109,7 +109,7 @@ class Guard:
     def _look(self) -> tuple[Any, list[Any]]:
         """The number that the next worker's is greater than, and Perdure's part of the schema as it is now."""
         db = self._db
-        versions = (db.pragma("schema_version", schema="main"), db.pragma("schema_version", schema="temp"))
+        versions = db.execute("PRAGMA main.schema_version; PRAGMA temp.schema_version").fetchall()  # `pragma()` would compile it each time
         if versions != self._versions:
             rows = [*db.execute(Q["schema"]), *db.execute(Q["temp_schema"])]
             self._schema = [row for row in rows if is_ours(row[1]) or is_ours(row[2])]

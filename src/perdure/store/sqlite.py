@@ -96,23 +96,24 @@ class SqliteStore(Applier):
         return done
 
     def _write(self, batch: Sequence[b.Write], results: list[Any]) -> None:
-        execute, apply = self._cursor.execute, self._apply
-        if self._db.in_transaction:
+        db, execute, apply = self._db, self._cursor.execute, self._apply
+        if db.in_transaction:
             self._undo()  # what could not be undone at once, as when memory ran out
         execute("BEGIN IMMEDIATE")
         try:
-            if self._db.data_version("main") != self._own_version:
+            if db.data_version("main") != self._own_version:
                 self._look_again()
-            changes = self._db.total_changes() if self._sealed else 0
-            results.extend(apply[type(write)](write) for write in batch)  # one by one: at an error it holds those before it
+            changes = db.total_changes() if self._sealed else 0
+            for write in batch:  # at an error `results` holds those before it
+                results.append(apply[type(write)](write))  # noqa: PERF401
             if self._rows:
                 self._flush()
             if self._sealed and b.worth_copying(batch) and self._changed_since(changes):
-                self._added.write(self._db)
+                self._added.write(db)
             begin = perf_counter()
             execute("COMMIT")
             self.commit_ms = (perf_counter() - begin) * 1000
-            self._own_version = self._db.data_version("main")
+            self._own_version = db.data_version("main")
         except BaseException:
             self._undo()
             raise
