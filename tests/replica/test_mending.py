@@ -27,6 +27,7 @@ from perdure.errors_replica import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnav
 from perdure.replica import mending
 from perdure.replica.mending import Anew, Facts, Fold, Mender
 from perdure.replica.replica import Replica
+from perdure.replica.room import Room
 from perdure.testing.proxy import Proxy
 
 __all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
@@ -376,6 +377,29 @@ def test_room_is_made_at_once_and_a_new_copy_follows_where_the_bucket_is_well() 
     assert mender.decide(facts(6, paused=True)) is None
     assert mender.decide(facts(100, share=0.8)) is None  # not again and again
     assert isinstance(mender.decide(facts(606, share=0.8)), Fold)
+
+
+def test_a_reader_that_holds_the_wal_does_not_keep_a_new_copy_from_beginning() -> None:
+    mender = Mender()
+    assert isinstance(mender.decide(facts(0, share=0.8)), Fold)
+    assert isinstance(mender.decide(facts(1, paused=True, share=0.8)), Anew)
+    mender.begun(1)
+    assert mender.decide(facts(2, share=0.8)) is None
+    assert isinstance(mender.decide(facts(3, share=1.0)), Fold)
+    assert isinstance(mender.decide(facts(900, paused=True, share=1.0)), Fold)  # a copy needs room, too
+
+
+def test_what_a_reader_keeps_in_the_wal_is_counted_once(tmp_path: Path) -> None:
+    wal = tmp_path / "a.db-wal"
+    wal.write_bytes(b"x" * 1_000)
+    room = Room(str(tmp_path / "a.db"), tmp_path / "litestream", 10_000)
+    for _ in range(3):
+        asyncio.run(room.measure(0, in_trouble=False, lacks_room=False))
+        room.emptied()
+    assert room.waiting_bytes + room.put_away_bytes == 1_000
+    wal.write_bytes(b"")
+    room.emptied()
+    assert (room.waiting_bytes, room.put_away_bytes) == (0, 1_000)
 
 
 def test_what_can_not_be_restored_is_not_gone_on_with() -> None:

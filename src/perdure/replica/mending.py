@@ -63,12 +63,13 @@ class Mender:
         self._ill_since_s = min(self._ill_since_s, now_s) if facts.trouble else math.inf
         if not facts.trouble and now_s - self._anew_s > 10 * self._patience_s:
             self._patience_s = PATIENCE_S_MIN
+        may_begin = facts.bucket_well and now_s - self._anew_s >= self._patience_s
+        if facts.paused and may_begin and facts.share < 1:
+            return Anew("nothing copies the store")  # which folds as well, and does not wait until a reader lets it
         if self._is_too_large(facts):
             return Fold()
-        if not facts.bucket_well or now_s - self._anew_s < self._patience_s:
+        if not may_begin:
             return None
-        if facts.paused:
-            return Anew("nothing copies the store")
         if facts.broken:
             return Anew(facts.broken)
         if facts.copying:

@@ -66,6 +66,9 @@ class Room:
             log.warning("what the replica has not taken yet needs %s bytes on this disk, of %s allowed", waiting, f"{self.bytes_max:,}")
 
     def emptied(self) -> None:
-        """All that waited is in the store now."""
-        self.put_away_bytes += self.waiting_bytes
-        self.sizes, self._measures = Sizes(), 0
+        """What waited is in the store now, but for a WAL that a reader holds."""
+        left_bytes = 0
+        with contextlib.suppress(OSError):
+            left_bytes = os.path.getsize(self._wal)
+        self.put_away_bytes += max(0, self.waiting_bytes - left_bytes)
+        self.sizes, self._measures = Sizes(wal=left_bytes), 0
