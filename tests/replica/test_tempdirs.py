@@ -45,6 +45,35 @@ def test_a_folder_of_a_living_process_stays(tmp_path: Path) -> None:
     assert not folder.path.exists()
 
 
+FORKS = """
+import os, sys
+from pathlib import Path
+from perdure.replica.tempdirs import TempFolder
+folder = TempFolder(Path(sys.argv[1]), "tmp-")
+told, tell = os.pipe()
+if os.fork() == 0:
+    folder.remove()
+    os.write(tell, b"x")
+    sys.stdin.read()
+    os._exit(0)
+os.read(told, 1)
+print(folder.path, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_forked_child_neither_removes_a_folder_nor_keeps_it_after_its_parent(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FORKS, str(tmp_path)]
+    with subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        folder = Path(parent.stdout.readline().strip())
+        parent.wait()
+        assert folder.exists()
+        assert sweep(tmp_path, "tmp-") == [folder]
+        parent.stdin.close()  # only now the child ends
+
+
 def test_files_of_other_names_and_folders_stay(tmp_path: Path) -> None:
     folder = left(tmp_path, "thesis.txt")
     assert sweep(tmp_path, "tmp-") == []

@@ -14,6 +14,8 @@ import stat
 from pathlib import Path
 from typing import Self
 
+from perdure.store import forked
+
 LOCK = "lock"
 _OURS = re.compile(r"lock(\.new)?|control|door|copy\.db.*|copy\.log")
 
@@ -31,13 +33,21 @@ class TempFolder:
 
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock: int | None = _locked(self.path)
+        forked.watch(self)
 
     def remove(self) -> None:
         """Remove the folder with the files that belong there. A second call does nothing."""
         lock, self._lock = self._lock, None
+        forked.unwatch(self)
         if lock is not None:
             _remove_files(self.path)
             os.close(lock)
+
+    def in_child(self) -> None:
+        """See `store.forked`: the folder stays the parent's, and with a copy of its lock in a child it would outlive the parent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)  # which lets go of nothing, as long as the parent has it
 
     def __enter__(self) -> Self:
         return self
