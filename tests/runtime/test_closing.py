@@ -160,3 +160,57 @@ async def test_a_history_over_its_limit_says_so_once_and_does_not_end_before_it_
         assert await (await engine.get("r")).result() == 10
         kinds = [event.kind for event in await engine.history("r")]
         assert kinds[-1] == "finish"
+
+
+gate: asyncio.Event
+calls: list[int] = []
+
+
+@step
+async def counted(n: int) -> int:
+    calls.append(n)
+    await gate.wait()
+    return n
+
+
+@workflow
+async def wide(n: int) -> int:
+    return sum(await asyncio.gather(*(counted(i) for i in range(n))))
+
+
+async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[int]:
+    """What had begun of 20 steps when the first engine was closed; the next one brings their run to its end."""
+    global gate
+    gate = asyncio.Event()
+    calls.clear()
+    async with Engine(db, workflows=[wide], close_grace=60, limits=limits) as engine:
+        await engine.start(wide(20), id="r")
+        while not calls:
+            await asyncio.sleep(0)
+        runs = engine._runner.active.values()
+
+        async def let_go() -> None:
+            while not all(active.stopping for active in runs):
+                await asyncio.sleep(0)
+            gate.set()
+
+        task = asyncio.create_task(let_go())
+    await task
+    first = list(calls)
+    async with Engine(db, workflows=[wide]) as engine:
+        assert await (await engine.get("r")).result() == sum(range(20))
+    return first
+
+
+@awaited
+async def test_closing_hears_of_all_that_has_ended_within_the_grace(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.runtime.steps.SLICE_S", -1.0)  # so that each callback reports one outcome only
+    monkeypatch.setattr("perdure.runtime.writer.SLICE_S", -1.0)
+    assert sorted(await closed_while_steps_end(db)) == list(range(20))
+    assert sorted(calls) == list(range(20)), "a step whose outcome was there was done again"
+
+
+@awaited
+async def test_a_closing_engine_begins_no_step_that_waits_at_the_gate(db: str) -> None:
+    assert await closed_while_steps_end(db, Limits(steps_max=1)) == [0]
+    assert sorted(calls) == list(range(20)), "a step was begun while its engine closed, and again after that"

@@ -117,13 +117,16 @@ class Runner:
         await self._schedule.stop()
         for active in self.active.values():
             active.stopping = True
+        self.steps.begin_no_more()
         under_way = [running.task for active in self.active.values() for running in active.inflight.values() if running.task]
         if under_way and grace_s > 0:
             ended = asyncio.ensure_future(asyncio.wait(under_way, timeout=grace_s))
             both: tuple[asyncio.Future[Any], ...] = (ended, self.hurried)
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
-            await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn
+            await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn, or, if they are many, of the next ones
+            while self.steps.unreported and self.writer.trouble is None:
+                await asyncio.sleep(0)
         for number, active in enumerate(list(self.active.values())):
             active.release()
             if number % RELEASES_AT_ONCE == RELEASES_AT_ONCE - 1:

@@ -168,6 +168,10 @@ class Gate:
         """One place less: who has it will not leave for long."""
         self.free -= 1
 
+    def send_away(self) -> None:
+        """Nobody in the line is let in any more."""
+        self._line.clear()
+
 
 class Running(msgspec.Struct, eq=False):
     """One step under way, from the line at the gate to its end; `cancel` works at any point of it."""
@@ -274,6 +278,16 @@ class Steps:
                     self._on_ended(self)
                 self._ended[:0] = ended[number:]
                 return
+
+    @property
+    def unreported(self) -> bool:
+        """Whether an attempt has ended of which its run has not heard yet."""
+        return bool(self._ended)
+
+    def begin_no_more(self) -> None:
+        """The engine closes: what waits at a gate begins where its run goes on."""
+        self._async_gate.send_away()
+        self._thread_gate.send_away()
 
     def failed(self, error: BaseException) -> None:
         """Nothing is left to do: each run sees to its own errors."""
