@@ -185,12 +185,12 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
     calls.clear()
     async with Engine(db, workflows=[wide], close_grace=60, limits=limits) as engine:
         await engine.start(wide(20), id="r")
-        while not calls:
+        while not calls:  # noqa: ASYNC110
             await asyncio.sleep(0)
         runs = engine._runner.active.values()
 
         async def let_go() -> None:
-            while not all(active.stopping for active in runs):
+            while not all(active.stopping for active in runs):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             gate.set()
 

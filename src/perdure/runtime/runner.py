@@ -125,7 +125,7 @@ class Runner:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             await asyncio.sleep(0)  # their outcomes are fed by callbacks of this turn, or, if they are many, of the next ones
-            while self.steps.unreported and self.writer.trouble is None:
+            while self.steps.unreported and self.writer.trouble is None:  # noqa: ASYNC110  # each turn brings it on
                 await asyncio.sleep(0)
         for number, active in enumerate(list(self.active.values())):
             active.release()
