@@ -21,16 +21,8 @@ from perdure.api_options import Durability, changed, to_ms
 from perdure.codec import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
-from perdure.errors import (
-    DefinitionError,
-    EngineClosed,
-    PerdureError,
-    RunExists,
-    RunNotFound,
-    StoreError,
-    UsedAfterFork,
-)  # fmt: skip
-from perdure.runtime import arguments, forking, retrying
+from perdure.errors import DefinitionError, EngineClosed, PerdureError, RunExists, RunNotFound, StoreError, UsedAfterFork
+from perdure.runtime import arguments, recovery, retrying
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.loops import to_its_end
@@ -391,7 +383,7 @@ class Engine:
             if row.blocked_by != "unknown_outcome":
                 await self._steer(id, "retry")
                 return
-            ref = forking.asked_step(self._store.history(row.run), seq, id)
+            ref = recovery.asked_step(self._store.history(row.run), seq, id)
             if checked is not None:
                 await self._runner.check_result(row, ref, checked)
             await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
@@ -409,6 +401,8 @@ class Engine:
         name = names.checked_id(new_id or f"{id}-fork-{os.urandom(3).hex()}")
         async with self._answering(id):
             row = self._row(id)
+            from perdure.runtime import forking  # for those who ask only
+
             await self._fork(forking.fork(row, self._store.history(row.run), at, name, self._clock.now_ms(), encoded, edited))
         return Run(self, name)
 

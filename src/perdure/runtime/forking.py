@@ -218,15 +218,3 @@ def _moved_timers(kept: list[Event], cut: list[Event], taken_back: set[int], at_
 def _raw(event: Event) -> bytes:
     data = event.data
     return b"{}" if data is None else data if isinstance(data, bytes) else data.read()
-
-
-def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:
-    """The row of the step that a person decides about."""
-    answered = {event.ref for event in rows if event.kind in (ev.COMPLETED, ev.FAILED, ev.ABANDON)}
-    asked = [event.seq for event in rows if event.kind == ev.STEP and event.seq not in answered]
-    if seq is None and len(asked) == 1:
-        return asked[0]
-    if seq not in asked:
-        rows_text = ", ".join(map(str, asked)) or "none"
-        raise DefinitionError(f"Which step of run {run_id!r}? Open ones stand in rows {rows_text}: give one as --seq.")
-    return seq

@@ -14,7 +14,7 @@ import msgspec
 from perdure.codec import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
-from perdure.errors import NotSerializable
+from perdure.errors import DefinitionError, NotSerializable
 from perdure.runtime import effects
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
 from perdure.runtime.steps import ProcessDied
@@ -173,3 +173,15 @@ def _given_result(active: ActiveRun, row: b.InboxRow, data: bytes) -> None:
         active.note_event(command.seq, {"refused": str(error)}, row.id)
     else:
         active.input(ev.COMPLETED, ref=row.ref, data=data, taken=row.id)
+
+
+def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:
+    """The row of the step that a person decides about."""
+    answered = {event.ref for event in rows if event.kind in (ev.COMPLETED, ev.FAILED, ev.ABANDON)}
+    asked = [event.seq for event in rows if event.kind == ev.STEP and event.seq not in answered]
+    if seq is None and len(asked) == 1:
+        return asked[0]
+    if seq not in asked:
+        rows_text = ", ".join(map(str, asked)) or "none"
+        raise DefinitionError(f"Which step of run {run_id!r}? Open ones stand in rows {rows_text}: give one as --seq.")
+    return seq

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.events import Command
 from perdure.errors import PerdureError
-from perdure.runtime import forking
-from perdure.runtime.causes import TracingKernel
 from perdure.runtime.checking import make_kernel
 from perdure.store import base as b
 
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
 
 def plan(runner: Runner, row: b.RunRow) -> b.ForkRun:
     """How a failed or cancelled run is retried. Call it from a plain callback."""
+    from perdure.runtime import forking  # for those who ask only: most processes never plan a retry
+    from perdure.runtime.causes import TracingKernel
+
     definition = runner.workflows.get(row.workflow)
     make = None if definition is None else lambda: make_kernel(TracingKernel, row, definition, runner.codec)
     return forking.retry(row, runner.store.history(row.run), runner.clock.now_ms(), make)
