@@ -410,6 +410,23 @@ async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_obje
 
 
 @awaited
+async def test_a_release_that_is_cancelled_leaves_nobody_who_renews(place: str) -> None:
+    lease = lease_at(place)
+    await lease.take(store_id="mine")
+    lease.start()
+    thread = lease._thread
+    assert thread is not None
+    releasing = asyncio.create_task(lease.release())
+    await asyncio.sleep(0)  # it has begun
+    releasing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await releasing
+    assert not thread.alive
+    assert not lease.held()
+    assert (await lease_at(place).take(store_id="mine")).epoch == 2
+
+
+@awaited
 async def test_an_epoch_that_the_holder_itself_was_about_to_begin_costs_it_nothing_where_the_object_is_deleted(place: str) -> None:
     lease, other = lease_at(place), lease_at(place)
     await lease.take(store_id="mine")

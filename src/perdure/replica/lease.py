@@ -431,11 +431,11 @@ class Lease:
         await self.renew(epoch=await self._claim_after(self.row.epoch))
 
     async def release(self, ended: str | None = None) -> None:
-        """Let others have it at once; `ended` is for the next holder alone, as `handed`."""
-        if self._thread is not None:
-            await self._thread.call(self._loop.stop())
-        self._hold.released = True  # from before the write: others may have it before we hear that it was done
+        """Let others have it at once; `ended` is for the next holder alone, as `handed`. Cancelled, it is renewed no more all the same."""
         try:
+            if self._thread is not None:
+                await self._thread.call(self._loop.stop())
+            self._hold.released = True  # from before the write: others may have it before we hear that it was done
             if self.row.holder == self._id and not self._hold.lost:
                 await self.renew(holder=None, ended=ended)
         finally:
