@@ -367,6 +367,17 @@ async def test_a_client_that_asks_for_a_copy_waits_for_an_engine_that_begins_one
 
 
 @awaited
+async def test_clients_are_told_what_is_confirmed_also_where_an_epoch_was_claimed_that_did_not_begin(tmp_path: Path) -> None:
+    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica) as engine:
+        assert engine.replica is not None
+        await engine.replica.lease.advance()
+        await engine.run(two_effects("a"), id="a")
+    async with client_of(store, durability="replica", replica_timeout=0.1) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+
+
+@awaited
 async def test_what_is_said_to_clients_at_the_same_moment_is_all_said(tmp_path: Path) -> None:
     async def confirm() -> None: ...
 

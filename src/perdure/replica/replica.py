@@ -377,7 +377,8 @@ class Replica(Tended):
         seal = self._barrier.confirmed
         if seal is not None:
             self._rows = seal.rows
-            if self._door is not None and seal.epoch == self.lease.row.epoch:
+            now = self._committed()  # the file's epoch, and not the lease's, in which one may be claimed that did not begin
+            if self._door is not None and now is not None and seal.epoch == now.epoch:
                 await self._door.advertise(epoch=seal.epoch, commits=seal.commits)
 
     def _rows_now(self) -> int:
