@@ -285,6 +285,26 @@ async def test_an_engine_that_loses_its_lease_while_a_new_epoch_begins_copies_no
 
 
 @awaited
+async def test_a_start_that_is_cancelled_twice_leaves_no_litestream(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket")
+    replica = replica_of(engine)
+    entering = asyncio.create_task(engine.__aenter__())
+    await until(lambda: replica._litestream is not None and replica._litestream.pid is not None)
+    litestream = replica._litestream
+    assert litestream is not None
+    assert litestream.pid is not None
+    os.kill(litestream.pid, signal.SIGSTOP)
+    for _ in range(2):
+        entering.cancel()
+        await asyncio.sleep(0)  # it hears of it
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert litestream.pid is None
+    async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket") as other:
+        assert await other.run(two_effects("a"), id="a") == "a-1a-2"
+
+
+@awaited
 async def test_a_new_epoch_that_is_cancelled_leaves_no_litestream(tmp_path: Path) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, f"file://{tmp_path}/bucket") as engine:

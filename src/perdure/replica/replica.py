@@ -33,7 +33,7 @@ from perdure.replica.room import Room
 from perdure.replica.standby import Standby
 from perdure.replica.status import Status
 from perdure.replica.tending import LAST_SYNC_S_MAX, Tended
-from perdure.runtime.loops import Loop
+from perdure.runtime.loops import Loop, to_its_end
 from perdure.runtime.threads import in_thread
 from perdure.store import base, connection, sealing
 from perdure.store.first_seal import FirstSeal
@@ -174,7 +174,7 @@ class Replica(Tended):
             async with asyncio.timeout(FIRST_COPY_S_MIN + os.path.getsize(self.path) / BYTES_A_SECOND_MIN):
                 await self._barrier.wait()
         except BaseException as error:
-            await self._let_go()
+            await to_its_end(self._let_go(), lambda: None)
             raise self.trouble if isinstance(error, TimeoutError) else error from None
         finally:
             await copying.stop()
@@ -236,7 +236,7 @@ class Replica(Tended):
             await self._litestream.start()
         except BaseException:
             litestream, self._litestream = self._litestream, None
-            await litestream.stop(at_once=True)
+            await to_its_end(litestream.stop(at_once=True), litestream.kill)  # nobody else knows of it now
             raise
 
     @property
