@@ -42,6 +42,20 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch
     assert capsys.readouterr().err == "r: 1,812 of 2,000 steps, running\n"
 
 
+def test_lines_come_ever_more_seldom_while_nothing_happens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("perdure.cli.progress.time.monotonic", lambda: now_s)
+    lines = Lines("r")
+    for _ in range(3_600):
+        now_s += 1
+        lines.show(Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true"))
+    assert 3 <= capsys.readouterr().err.count("waits for") <= 15
+    for done in (3, 4):
+        now_s += progress.LINE_EVERY_SECONDS_MAX
+        lines.show(Snapshot("running", done, 4))
+    assert capsys.readouterr().err == "r: 3 of 4 steps, running\nr: 4 of 4 steps, running\n"
+
+
 def drawn(snapshot: Snapshot) -> str:
     screen = Screen("run-1")
     screen.close()

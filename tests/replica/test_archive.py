@@ -13,6 +13,8 @@ from tests.replica.support import engine_of, gone, long_text, nothing_seen, two_
 from tests.runtime.support import awaited
 
 import perdure
+from perdure.errors import StoreUnavailable
+from perdure.errors_replica import ReplicaDamaged
 from perdure.replica import archive, program
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
@@ -94,3 +96,29 @@ async def test_who_waits_for_a_copy_hears_how_far_it_is(tmp_path: Path, monkeypa
     second.replica.on_progress = texts.append
     async with second:
         assert any(re.fullmatch(f"Restoring .*other.db from {address}/000001: [0-9,]+ bytes", text) for text in texts)
+
+
+@awaited
+@pytest.mark.parametrize("how", ["noise", "hole"])
+async def test_a_copy_that_litestream_cannot_read_is_damaged_and_not_away(tmp_path: Path, how: str) -> None:
+    address, store = f"file://{tmp_path}/bucket", tmp_path / "a.db"
+    async with engine_of(store, address) as engine:
+        for n in range(3):
+            await engine.run(two_effects(f"{n}"), id=f"{n}")
+    objects = sorted((tmp_path / "bucket").rglob("ltx/0/*.ltx"))
+    if how == "noise":
+        for path in (tmp_path / "bucket").rglob("*.ltx"):
+            raw = bytearray(path.read_bytes())
+            raw[150:158] = b"\xff" * 8
+            path.write_bytes(raw)
+    else:
+        objects[len(objects) // 2].unlink()
+    with pytest.raises(ReplicaDamaged, match="can't be trusted"):
+        await archive.restore(parse(address), tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
+@awaited
+async def test_a_restore_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"its folder .*nowhere.* does not exist"):
+        await archive.restore(parse(f"file://{tmp_path}/bucket"), tmp_path / "nowhere" / "copy.db")

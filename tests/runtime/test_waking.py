@@ -134,3 +134,32 @@ async def test_callers_that_give_up_waiting_are_forgotten(db: str) -> None:
         assert not engine._runner.callers.waited()
         await run.send(True, channel="go")
         assert await run.result() == "charged"
+
+
+@workflow
+async def hears() -> str:
+    return await receive("c", str)
+
+
+@workflow(name="hears")
+async def deaf() -> str:
+    return await receive("d", str)
+
+
+@awaited
+@pytest.mark.parametrize("sent_before", [True, False])
+async def test_a_message_that_arrived_under_code_that_did_not_receive_it_is_received_after_the_rollback(db: str, sent_before: bool) -> None:
+    """That code waits for something else, so it is not blocked, and nothing else comes."""
+    async with Engine(db, execute=False) as client:
+        async with Engine(db, workflows=[hears]) as engine:
+            await reached(await engine.start(hears(), id="r"), "waiting")
+        if sent_before:
+            await client.send("r", "hello", channel="c")
+        async with Engine(db, workflows=[deaf]) as engine:
+            run = await engine.get("r")
+            if not sent_before:
+                await run.send("hello", channel="c")
+            while len(await run.history()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.003)
+        async with Engine(db, workflows=[hears]) as engine:
+            assert await (await engine.get("r")).result() == "hello"

@@ -19,7 +19,7 @@ from perdure.cli import words
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LINE_EVERY_SECONDS = 5.0
+LINE_EVERY_SECONDS, LINE_EVERY_SECONDS_MAX = 5.0, 600.0
 
 
 @dataclass
@@ -79,14 +79,17 @@ class Silence:
 
 
 class Lines:
-    """For logs and pipes: a line when something changes that matters, and one every few seconds."""
+    """For logs and pipes: a line when something changes that matters, one every few seconds while steps end, and ever fewer while
+    nothing happens.
+    """
 
     poll_seconds = 0.3
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self._said = ("", "")
-        self._next = time.monotonic() + LINE_EVERY_SECONDS
+        self._line, self._every_s = "", LINE_EVERY_SECONDS
+        self._next = time.monotonic() + self._every_s
 
     def note(self, text: str) -> None:
         click.echo(f"{self.run_id}: {text}", err=True)
@@ -96,8 +99,10 @@ class Lines:
         late = time.monotonic() >= self._next
         if not late and (matters == self._said or not snapshot.hint):
             return
-        self._said, self._next = matters, time.monotonic() + LINE_EVERY_SECONDS
-        self.note(f"{_steps(snapshot)}, {snapshot.waiting or snapshot.status}")
+        line = f"{_steps(snapshot)}, {snapshot.waiting or snapshot.status}"
+        self._every_s = min(2 * self._every_s, LINE_EVERY_SECONDS_MAX) if line == self._line else LINE_EVERY_SECONDS
+        self._said, self._line, self._next = matters, line, time.monotonic() + self._every_s
+        self.note(line)
         if snapshot.hint:
             self.note(f"go on with: {snapshot.hint}")
 

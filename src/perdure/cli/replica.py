@@ -195,7 +195,9 @@ def _moment(text: str | None) -> dict[str, Any]:
     try:
         return {"at": archive.moment(text, dt.datetime.now(dt.UTC))}
     except ValueError:
-        raise misuse(f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago", or a number of a transaction.') from None
+        raise misuse(
+            f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago" (seconds to weeks), or a number of a transaction.'
+        ) from None
 
 
 @click.command(short_help="Let the store go on without its replica.")

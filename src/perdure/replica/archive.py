@@ -6,6 +6,7 @@ Rules: nothing here takes the lease or writes below the address; a copy is verif
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.errors import StoreUnavailable
+from perdure.errors import StoreReadOnly, StoreUnavailable
 from perdure.errors_replica import ReplicaEmpty
 from perdure.replica import copies, program
 from perdure.replica.address import Address
@@ -23,8 +24,8 @@ from perdure.replica.tempdirs import TempFolder, sweep
 from perdure.runtime.threads import in_thread
 from perdure.store.sealing import Seal
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day)s?(?:\s+ago)?")
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Seen(msgspec.Struct):
@@ -82,13 +83,18 @@ async def restore(
     """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is, verify it, and make it a plain store.
     `on_bytes` hears every second how much there is so far.
 
-    Raises `StoreUnavailable` where the path or a `-wal` beside it is taken, `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then
-    nothing is left at the path.
+    Raises `StoreUnavailable` where the path or a `-wal` beside it is taken or its folder is missing, `StoreReadOnly`, `ReplicaEmpty`,
+    `ReplicaDamaged`, `ReplicaUnavailable`; then nothing is left at the path.
     """
     if there := copies.standing_at(to):
         raise StoreUnavailable(str(to), f"{there[0]!r} is there, and SQLite would take it for a part of what is restored; move it away")
-    sweep(to.absolute().parent, mark := f".{to.name}.restore-")
-    with TempFolder(to.absolute().parent, mark) as folder:  # on the same disk, so that it can be given its name in one move
+    folder_of_it = to.absolute().parent
+    if not folder_of_it.is_dir():
+        raise StoreUnavailable(str(to), f"its folder {str(folder_of_it)!r} does not exist; create it first")
+    if not os.access(folder_of_it, os.W_OK):
+        raise StoreReadOnly(str(to))
+    sweep(folder_of_it, mark := f".{to.name}.restore-")
+    with TempFolder(folder_of_it, mark) as folder:  # on the same disk, so that it can be given its name in one move
         draft = folder.path / "copy.db"
         seal = await fetch(address, draft, at=at, txid=txid, epoch=epoch, on_bytes=on_bytes)
         verified = copies.identity(draft)

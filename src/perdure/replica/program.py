@@ -21,12 +21,13 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors_replica import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.errors_replica import LitestreamMissing, LitestreamTooOld, ReplicaDamaged, ReplicaUnavailable
 from perdure.replica.address import Address
 
 log = logging.getLogger("perdure")
 
 OLDEST = (0, 5, 17)
+_OF_A_DAMAGED_COPY = re.compile(r"decode|contiguous|checksum|lz4|corrupt|malformed|unexpected EOF|invalid (page|file|magic)", re.IGNORECASE)
 TRIES = 3
 VERSION_S_MAX, STANDSTILL_S, LOOK_S = 10.0, 30.0, 1.0
 
@@ -107,12 +108,13 @@ async def restore(
     """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to a new file in a `TempFolder`.
 
     Gives the number of the last transaction in it; `on_bytes` hears every second how much there is so far. It is tried again where it
-    fails, because objects may be merged under its hands. Raises `ReplicaUnavailable` with Litestream's own words.
+    fails, because objects may be merged under its hands. Raises `ReplicaUnavailable` with Litestream's own words, and `ReplicaDamaged`
+    where those are about what it has read.
     """
     for _ in range(TRIES - 1):
         try:
             return await _restore_once(program, address, to, txid, at, on_bytes)
-        except ReplicaUnavailable as error:
+        except (ReplicaDamaged, ReplicaUnavailable) as error:
             log.warning("a restore is tried again: %s", error)
     return await _restore_once(program, address, to, txid, at, on_bytes)
 
@@ -131,7 +133,8 @@ async def _restore_once(
     finally:
         config.unlink(missing_ok=True)
     if code:
-        raise ReplicaUnavailable(str(address), last_words(err) or f"litestream restore ended with {code}")
+        why = last_words(err) or f"litestream restore ended with {code}"
+        raise ReplicaDamaged(str(address), why) if _OF_A_DAMAGED_COPY.search(why) else ReplicaUnavailable(str(address), why)
     return int(msgspec.json.decode(out)["txid"], 16)
 
 

@@ -436,7 +436,9 @@ class Replica(Tended):
             state = "behind"
         if self._broken:
             state, reason = "failing", f"{self._broken}; a new copy is made"
-        if not self.lease.held():
+        if self.lease.lost.done():
+            state, reason = "stopped", str(self.lease.lost.result().detail)
+        elif not self.lease.held():
             state, reason = "failing", "the lease in the bucket could not be renewed"
         return Status(
             str(self.address), state, reason, self.lease.row.epoch, round(lag_s, 3), position.txid - position.replicated,

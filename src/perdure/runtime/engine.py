@@ -284,14 +284,15 @@ class Engine:
         now_ms = self._clock.now_ms()
         if self._gate is not None:
             self._gate.check_room()
-        run_id = id or call.options.id or new_id(definition.name)
+        given = call.options.id if id is None else id
+        run_id = new_id(definition.name) if given is None else given
         start = b.StartRun(
             names.checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else arguments.at_ms(at), tags=tags,
             queue=call.options.queue if queue is None else names.checked("queue", queue), priority=arguments.checked_priority(priority),
             timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
-            durability=changed(call.options, {"durability": durability or call.options.durability}, "start()").durability,
+            durability=changed(call.options, {} if durability is None else {"durability": durability}, "start()").durability,
         )  # fmt: skip
-        if tags:
+        if tags is not None:
             self._codec.encode(names.checked_tags(tags), "the tags")
         try:
             started = await runner.start(start, definition, now_ms)
@@ -398,7 +399,7 @@ class Engine:
         """
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
-        name = names.checked_id(new_id or f"{id}-fork-{os.urandom(3).hex()}")
+        name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
         async with self._answering(id):
             row = self._row(id)
             from perdure.runtime import forking  # for those who ask only

@@ -30,6 +30,8 @@ _encode = msgspec.json.Encoder().encode
 
 def fork(row: RunRow, rows: list[Event], at: int, new_id: str, at_ms: int, result: bytes | None, args: bytes | None) -> ForkRun:
     """The fork of a run at row `at`: what that row asked for is done again, or given. Raises `DefinitionError`."""
+    if type(at) is not int:
+        raise DefinitionError(f"at is the number of a row of the history, not {at!r:.50}.")
     target = next((event for event in rows if event.seq == at), None)
     if target is None and not (at == 1 and not rows):
         raise DefinitionError(f"Run {row.id!r} has no row {at}; its history has {len(rows)} rows. `perdure show {row.id}` numbers them.")

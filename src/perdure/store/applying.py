@@ -368,7 +368,9 @@ class Applier(Reader):
         return True
 
     def _wake_blocked(self, wake: b.WakeBlocked) -> None:
-        self._db.execute(Q["wake_blocked"], (wake.now_ms, _json.encode(wake.workflows).decode()))
+        bindings = (wake.now_ms, _json.encode(wake.workflows).decode())
+        self._db.execute(Q["wake_blocked"], bindings)
+        self._db.execute(Q["wake_unread"], bindings)
 
     def _mend_due(self, mend: b.MendDue) -> None:
         self._db.execute(Q["due_at_once"], (mend.now_ms,))

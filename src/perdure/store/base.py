@@ -188,7 +188,9 @@ class EndWorker(msgspec.Struct, gc=False):
 
 
 class WakeBlocked(msgspec.Struct, gc=False):
-    """Give runs that were blocked by nondeterminism another try, now that new code may have been deployed."""
+    """Give runs that were blocked by their code another try, now that other code may have been deployed, and those that wait although
+    their history holds messages which that code did not receive.
+    """
 
     workflows: tuple[str, ...]
     now_ms: int

@@ -241,6 +241,10 @@ SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats FROM worker WHERE 
 UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
 WHERE status = 'blocked' AND blocked_by IN ('nondeterminism', 'code', 'store') AND workflow IN (SELECT value FROM json_each(?2));
 
+-- name: wake_unread
+UPDATE run INDEXED BY run_unread SET due_ms = ?1
+WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN (SELECT value FROM json_each(?2));
+
 -- name: due_at_once
 UPDATE run SET due_ms = ?1
 WHERE status <> 'completed' AND status = 'pending' AND owner IS NULL AND due_ms > ?1 AND (started_ms IS NOT NULL OR due_ms <= created_ms);

@@ -6,6 +6,7 @@ DROP INDEX run_owned;
 CREATE INDEX run_owned ON run (owner, status) WHERE owner IS NOT NULL;
 
 ALTER TABLE run ADD COLUMN unread INTEGER NOT NULL DEFAULT 0;  -- messages that are in the history, but not received
+CREATE INDEX run_unread ON run (workflow) WHERE unread > 0 AND status = 'waiting' AND owner IS NULL;
 ALTER TABLE run ADD COLUMN generation INTEGER;        -- how many runs went before it under its id; NULL: count them
 ALTER TABLE run ADD COLUMN chain INTEGER;             -- the first of the runs that went on under one id; NULL: this one
 
