@@ -21,7 +21,7 @@ from itertools import count, cycle
 from typing import Any
 
 from perdure import Engine, current_step, step, workflow
-from perdure.errors import RunBlocked, RunCancelled, RunFinished, StoreReplaced
+from perdure.errors import RunBlocked, RunCancelled, RunFinished, StoreLocked, StoreReplaced
 from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Run
 
@@ -125,9 +125,9 @@ async def _start(engine: Engine, run_id: str) -> None:
 
 
 async def _until_confirmed(act: Callable[[], Any]) -> Any:
-    """Ask until it is confirmed: the same start finds its run, the same cancel its request."""
+    """Ask until it is confirmed: the same start finds its run, the same cancel its request. A frozen engine may hold the file's lock."""
     while True:
-        with suppress(ReplicaUnavailable):
+        with suppress(ReplicaUnavailable, StoreLocked):
             return await act()
 
 
