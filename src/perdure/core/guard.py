@@ -62,15 +62,7 @@ hook of the loop around it for async generators."""
 
 def _hook(event: str, args: Any) -> None:
     if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_time_zone(event, args):
-        raise refused(_REFUSED[event])
-
-
-def refused(what: str) -> NotDeterministic:
-    """The error for what workflow code may not do; its run remembers the first, in case that code catches it and goes on."""
-    error = NotDeterministic(what)
-    if inside.loop is not None and inside.loop.refused is None:
-        inside.loop.refused = error
-    return error
+        raise NotDeterministic(_REFUSED[event])
 
 
 def _called_by_machinery() -> bool:

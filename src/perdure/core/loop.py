@@ -120,7 +120,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._agens: list[Any] = []
         self._task_factory: Any = None
         self._exception_handler: Any = None
-        self.refused: NotDeterministic | None = None
         guard.install()
 
     # --- one door in ------------------------------------------------------------------------------
@@ -350,7 +349,7 @@ def _first_iteration(agen: Any) -> None:
 
 def _refuse(name: str, what: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raise guard.refused(what)
+        raise NotDeterministic(what)
 
     method.__name__ = name
     return method

@@ -188,7 +188,6 @@ class Runner:
             self._lost()
             self.writer.shut(error)
             self.callers.fail(error)
-            self.emitted()
 
     def check_lost(self) -> None:
         """Raise what the store was lost for, if it was."""
