@@ -408,19 +408,26 @@ def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(tmp_path: Path
     main()
 
 
+async def with_a_guest(side: Path) -> tuple[door.Door, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A door that never confirms, and a client that has asked there."""
+
+    async def confirm() -> None:
+        await asyncio.Event().wait()
+
+    one = door.Door(side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+    await one.open(1)
+    sign = door._read(side)
+    assert sign is not None
+    reader, writer = await asyncio.open_unix_connection(sign.socket)
+    writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
+    await until(lambda: one._guests)
+    return one, reader, writer
+
+
 def test_a_guest_whose_door_closes_is_left_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     @awaited
     async def main() -> None:
-        async def confirm() -> None:
-            await asyncio.Event().wait()
-
-        one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
-        await one.open(1)
-        sign = door._read(tmp_path)
-        assert sign is not None
-        reader, writer = await asyncio.open_unix_connection(sign.socket)
-        writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
-        await until(lambda: one._guests)
+        one, reader, writer = await with_a_guest(tmp_path)
         await one.close()
         assert await reader.readline() == b""
         writer.close()
@@ -452,16 +459,7 @@ def test_a_forked_child_holds_no_socket_of_the_door(tmp_path: Path) -> None:
 
     @awaited
     async def main() -> None:
-        async def confirm() -> None:
-            await asyncio.Event().wait()
-
-        one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
-        await one.open(1)
-        sign = door._read(tmp_path)
-        assert sign is not None
-        reader, writer = await asyncio.open_unix_connection(sign.socket)
-        writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
-        await until(lambda: one._guests)
+        one, reader, writer = await with_a_guest(tmp_path)
         assert one._server is not None
         numbers = [one._server.sockets[0].fileno(), *(other.get_extra_info("socket").fileno() for other in one._connections)]
         assert len(numbers) == 2
