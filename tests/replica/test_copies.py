@@ -8,25 +8,13 @@ from pathlib import Path
 
 import apsw
 import pytest
+from tests.store.support import count_up
 
 import perdure
-from perdure import Engine, step, workflow
+from perdure import Engine
 from perdure.errors_replica import ReplicaDamaged
 from perdure.replica import copies
 from perdure.store import sealing
-
-
-@step
-async def add_one(n: int) -> int:
-    return n + 1
-
-
-@workflow
-async def count_up(steps: int) -> int:
-    n = 0
-    for _ in range(steps):
-        n = await add_one(n)
-    return n
 
 
 def made(path: Path, runs: int = 3) -> Path:

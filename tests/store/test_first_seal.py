@@ -12,26 +12,14 @@ from typing import Any
 
 import apsw
 import pytest
+from tests.store.support import add_one, count_up
 
-from perdure import Engine, RunFailed, receive, step, workflow
+from perdure import Engine, RunFailed, receive, workflow
 from perdure.errors import StoreUnavailable
 from perdure.store import connection, queries, sealing
 from perdure.store.first_seal import FirstSeal
 
 Q = queries.load("sqlite.sql")
-
-
-@step
-async def add_one(n: int) -> int:
-    return n + 1
-
-
-@workflow
-async def count_up(steps: int) -> int:
-    n = 0
-    for _ in range(steps):
-        n = await add_one(n)
-    return n
 
 
 @workflow

@@ -8,26 +8,14 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 import apsw
+from tests.store.support import count_up
 
 import perdure
-from perdure import Engine, step, workflow
+from perdure import Engine
 from perdure.errors import RunExists, RunFinished
 from perdure.store import connection, sealing
 from perdure.store.connection import SCHEMA_VERSION
 from perdure.store.sqlite import Q
-
-
-@step
-async def add_one(n: int) -> int:
-    return n + 1
-
-
-@workflow
-async def count_up(steps: int) -> int:
-    n = 0
-    for _ in range(steps):
-        n = await add_one(n)
-    return n
 
 
 def seal_of(path: Path) -> tuple[sealing.Seal, tuple[int, int]]:
