@@ -90,6 +90,19 @@ class Nondeterminism(RunBlocked):
     """Workflow code asked for something else than the history records."""
 
 
+class RefusalIgnored(RunBlocked):
+    """Workflow code went on after it was refused something, as if that had not happened; `line` is where that was."""
+
+    def __init__(self, run_id: str, what: str, line: str) -> None:
+        self.what, self.line = what, line
+        super().__init__(
+            run_id,
+            f"the code went on after a refusal.\n  refused: {what}\n  at:      {line}\n"
+            "Nothing that it asked for since then was done or written. Put the code right and start it again: do this in a @step, or let "
+            "the error through.",
+        )
+
+
 class HistoryTooLong(RunBlocked):
     """A history reached its limit of rows."""
 
@@ -189,7 +202,7 @@ class TouchedFromOutside(PerdureError, RuntimeError):
     """Code outside of a run woke what the run waits for: an event, a future, a queue, a task."""
 
     def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
+        self.run_id, self.what = run_id, f"Using an event, future, queue or task of run {run_id!r} outside of the workflow's own code"
         super().__init__(
             f"An event, future, queue or task of run {run_id!r} was used outside of the workflow's own code. No row would record that, and "
             "a replay would not know of it. Send a message: engine.send(id, value, channel=...), and receive() it in the workflow."
@@ -366,3 +379,20 @@ def brief(text: str, chars_max: int = 300) -> str:
     """
     line = " ".join("".join(char if char.isprintable() else " " for char in text[: 10 * chars_max]).split())
     return line if len(line) <= chars_max else line[: chars_max - 2].rstrip() + " …"
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """An error and all that it grew out of: causes, contexts, members of groups.
+
+    >>> chain(ExceptionGroup("several", [ValueError("one")]))[1:]
+    [ValueError('one')]
+    """
+    found: dict[int, BaseException] = {}
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in found:
+            continue
+        found[id(one)] = one
+        todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+    return list(found.values())

@@ -79,8 +79,9 @@ def test_the_guilty_line_is_in_the_traceback(act: Callable[[], Any], what: str) 
             act()
         except NotDeterministic as error:
             caught.append(error)
+            raise
 
-    Hand(guilty())
+    assert '"NotDeterministic"' in Hand(guilty()).error
     (error,) = caught
     assert error.what == what
     assert "@step" in str(error)

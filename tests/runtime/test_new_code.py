@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.runtime.support import awaited, executed_again, kinds, reached
 
-from perdure import Engine, Nondeterminism, Workflow, continue_as, receive, step, workflow
+from perdure import Engine, Nondeterminism, RunBlocked, Workflow, continue_as, receive, step, workflow
 
 
 @step
@@ -60,3 +61,27 @@ async def test_code_that_ends_earlier_than_its_history_blocks_and_the_old_code_g
             await (await engine.get("o")).result()
         assert kinds(await engine.history("o")) == ["start", "step", "completed", "message"]
     assert await executed_again(db, [order], "o") == "charged"
+
+
+@workflow(name="order")
+async def reads_a_file() -> str:
+    done = await charge()
+    try:
+        return Path(__file__).read_text()
+    except Exception:
+        return done if await receive("go", bool) else "nothing"
+
+
+@awaited
+async def test_a_refusal_that_code_swallows_blocks_the_run_until_the_code_is_right(db: str) -> None:
+    async with Engine(db, workflows=[reads_a_file]) as engine:
+        run = await engine.start(reads_a_file(), id="o")
+        with pytest.raises(RunBlocked, match=r"(?s)Opening a file\n.*test_new_code\.py:\d+ in reads_a_file\n.*@step"):
+            await run.result()
+        assert kinds(await run.history()) == ["start", "step", "completed"]
+    async with Engine(db, workflows=[reads_a_file]) as engine:
+        assert await reached(await engine.get("o"), "blocked")
+    async with Engine(db, workflows=[order]) as engine:
+        await engine.send("o", True, channel="go")
+        assert await (await engine.get("o")).result() == "charged"
+        assert kinds(await engine.history("o")) == ["start", "step", "completed", "message", "finish"]

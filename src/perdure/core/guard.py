@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from perdure.core.refusals import remember
 from perdure.errors import NotDeterministic
 
 _EVENTS = {
@@ -62,7 +63,14 @@ hook of the loop around it for async generators."""
 
 def _hook(event: str, args: Any) -> None:
     if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_time_zone(event, args):
-        raise NotDeterministic(_REFUSED[event])
+        raise refused(inside.loop, _REFUSED[event])
+
+
+def refused(loop: Any, what: str) -> NotDeterministic:
+    """The error to raise for what workflow code was about to do; its loop remembers it."""
+    error = NotDeterministic(what)
+    remember(loop, what, error)
+    return error
 
 
 def _called_by_machinery() -> bool:

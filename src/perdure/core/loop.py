@@ -22,7 +22,8 @@ import msgspec
 from perdure.core import guard
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS, TURN_CALLBACKS_MAX, TURN_CALLBACKS_QUICK
-from perdure.errors import NotDeterministic, PerdureError, TouchedFromOutside
+from perdure.core.refusals import Refusal, remember
+from perdure.errors import PerdureError, TouchedFromOutside
 
 log = logging.getLogger("perdure")
 
@@ -120,6 +121,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._agens: list[Any] = []
         self._task_factory: Any = None
         self._exception_handler: Any = None
+        self.refused: Refusal | None = None  # the first of this turn, or since the last one what code outside did to this run
         guard.install()
 
     # --- one door in ------------------------------------------------------------------------------
@@ -188,12 +190,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         if _inside.loop is not self:
-            raise TouchedFromOutside(self.owner.facts.run_id if self.owner is not None else "")
+            raise self._touched()
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
         self._ready.append(handle)
         if type(callback) is _FirstStep:
             self._adopt_task(callback.__self__)  # type: ignore[attr-defined]
         return handle
+
+    def _touched(self) -> TouchedFromOutside:
+        """The error of code outside; this run does not go on, because what it has in memory is half done, nor does another that did it."""
+        error = TouchedFromOutside(self.owner.facts.run_id if self.owner is not None else "")
+        for loop in (self, _inside.loop):
+            remember(loop, error.what, error)
+        return error
 
     def _adopt_task(self, task: Any) -> None:
         """A task that code has made without `create_task` ends with the run all the same."""
@@ -316,7 +325,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             log.error("run %s: %s", self.owner.facts.run_id, context.get("message", "an error"), exc_info=context.get("exception"))
 
     def forgive(self) -> None:
-        """Log no errors of tasks that have ended by now: that was done when they ended for the first time."""
+        """Log no errors of tasks that have ended by now, and keep no refusal in mind: that was done the first time."""
+        self.refused = None
         for task in self._tasks:
             if task.done():
                 task._log_traceback = False
@@ -349,7 +359,7 @@ def _first_iteration(agen: Any) -> None:
 
 def _refuse(name: str, what: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raise NotDeterministic(what)
+        raise guard.refused(self, what)
 
     method.__name__ = name
     return method

@@ -25,7 +25,7 @@ from perdure.core.events import Codec, Command, Event, RunFacts
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
-from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable
+from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable, RefusalIgnored
 
 if TYPE_CHECKING:
     import random as _rng
@@ -92,6 +92,8 @@ class Kernel:
     def feed(self, event: Event) -> list[Command]:
         """Tell workflow code about one input and give back the commands that it asks for."""
         loop = self.loop
+        if loop.refused is not None and not self.replaying:
+            self._judge_refusal()
         loop.now_ms = event.at_ms
         if collects := isenabled():
             disable()  # the collector would run finalizers of the application here, as if they were workflow code
@@ -105,6 +107,8 @@ class Kernel:
             _inside.loop = None
             if collects:
                 enable()
+        if loop.refused is not None and not self.replaying:
+            self._judge_refusal()
         commands, self._commands = self._commands, []
         return commands
 
@@ -112,6 +116,7 @@ class Kernel:
         """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
         self._rows, self.replaying = rows, True
         asked: deque[Command] = deque()
+        recorded = False
         own, ids = self.facts.run_id, _recorded_under(rows) if self.facts.forked else []
         self._go_by(ids[0] if ids else own)
         _inside.muted = True
@@ -123,14 +128,18 @@ class Kernel:
                     if asked:
                         raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
                     self.seq, self._next = row.seq, index + 1
+                    self.loop.refused, recorded = None, False
                     asked.extend(self.feed(row))
                 elif row.kind in ev.COMMANDS:
                     self._match(row, asked.popleft() if asked else None)
+                    recorded = True
                 else:
                     self.seq = max(self.seq, row.seq)
                     if ids and _recorded_under((row,)):
                         del ids[0]
                         self._go_by(ids[0] if ids else own)
+            if self.loop.refused is not None and (asked or not recorded):  # other turns are history, whatever they did
+                self._judge_refusal()
         except BaseException:
             self.broken = True
             raise
@@ -141,6 +150,13 @@ class Kernel:
             self.loop.forgive()
             self._rows, self._next, self.replaying = (), 0, False
         return list(asked)
+
+    def _judge_refusal(self) -> None:
+        """Raise `RefusalIgnored`, unless the workflow has ended with what was raised where it was refused something."""
+        refused, self.loop.refused = self.loop.refused, None
+        if refused is not None and not refused.ended(self._task):
+            self.broken = True
+            raise RefusalIgnored(self.facts.run_id, refused.what, refused.line)
 
     def _ahead(self) -> Event | None:
         """On replay, the row that records what the code asks for next in this turn, if there is one."""

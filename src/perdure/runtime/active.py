@@ -22,7 +22,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError
+from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError, RunBlocked
 from perdure.runtime import effects, recovery
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.naming import Names
@@ -178,8 +178,8 @@ class ActiveRun(StepsOfRun):
         What the code asked for and no row records is lost, and the numbers that it got mean nothing.
         """
         self.kernel.broken = True
-        if isinstance(error, Nondeterminism):
-            self.block("nondeterminism", error.reason)
+        if isinstance(error, RunBlocked):
+            self.block("nondeterminism" if isinstance(error, Nondeterminism) else "code", error.reason)
         else:
             self.block("code", as_text(error))
 

@@ -13,6 +13,7 @@ from typing import Any
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
+from perdure.errors import chain
 
 
 class _Cancel(str):
@@ -76,12 +77,12 @@ class TracingKernel(Kernel):
 
         With them those that other tasks were failing with when it came to that: they would end the run next.
         """
-        chain = _chain(self.error)
-        found = {seq for error in chain for seq in self._of(error)}
-        if not found and self._last_fired and any(isinstance(error, TimeoutError) for error in chain):
+        errors = chain(self.error)
+        found = {seq for error in errors for seq in self._of(error)}
+        if not found and self._last_fired and any(isinstance(error, TimeoutError) for error in errors):
             found = {self._last_fired}  # of a library that has timeouts of its own
         for task in self._alive.get(min(found, default=0), ()):
-            found |= {seq for error in _chain(_error_of(task)) for seq in self._of(error)}
+            found |= {seq for error in chain(_error_of(task)) for seq in self._of(error)}
         return found
 
     def _of(self, error: BaseException) -> Iterator[int]:
@@ -99,19 +100,6 @@ class TracingKernel(Kernel):
     def _row_of(self, thing: Any) -> Iterator[int]:
         if id(thing) in self._brought:
             yield self._brought[id(thing)][1]
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """An error and all that it grew out of."""
-    found: dict[int, BaseException] = {}
-    todo = [error]
-    while todo:
-        one = todo.pop()
-        if one is None or id(one) in found:
-            continue
-        found[id(one)] = one
-        todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
-    return list(found.values())
 
 
 def _error_of(task: Any) -> BaseException | None:
