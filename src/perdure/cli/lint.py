@@ -1,4 +1,4 @@
-"""Reads workflow functions for what replay can't repeat: clocks, random numbers, sets, I/O, threads.
+"""Reads workflow functions for what replay can't repeat: clocks, random numbers, sets, I/O, threads; and for a forgotten `await`.
 
 Rules: code is parsed, never imported; workflows and the plain functions of their module that they use are read, steps
 are not; a name counts only where its import says what it is, so a doubt is never an error.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from perdure.cli import lint_rules as r
 from perdure.cli.common import misuse
+from perdure.cli.lint_awaits import forgotten
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -230,6 +231,8 @@ class _Reader(ast.NodeVisitor):
             self.visit(default)
         for statement in function.body:
             self.visit(statement)
+        for call in forgotten(function, self._is_coroutine, module.kinds):
+            self.report(call, "forgotten-await", f"`{ast.unparse(call.func) if isinstance(call, ast.Call) else ''}(...)`")
 
     def report(self, node: ast.expr | ast.stmt, rule: str, what: str) -> None:
         self.troubles.append((node, rule, what, self.where))
@@ -283,6 +286,19 @@ class _Reader(ast.NodeVisitor):
                 return kind if kind == "path" or (kind == "set" and attr in r.SET_METHODS) else None
             case _:
                 return None
+
+    def _is_coroutine(self, node: ast.expr) -> bool:
+        """Whether it is the call of a step, a workflow or an async function, where that is sure."""
+        match node:
+            case ast.Call(func=ast.Call(func=ast.Attribute(value=ast.Name() as name, attr="options"))):
+                return name.id in self.module.calls and name.id not in self.hidden
+            case ast.Call(func=ast.Name(id=name)) if name in self.module.functions and name not in self.hidden:
+                function = self.module.functions[name]
+                return name in self.module.calls or (isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list)
+            case ast.Call(func=function):
+                return self.name_of(function) in r.COROUTINES
+            case _:
+                return False
 
     def _kind_of_type(self, node: ast.expr) -> str | None:
         """Of an annotation. The order of a set of numbers or of a workflow's tasks is the same everywhere."""

@@ -29,6 +29,9 @@ RULES = {
     "identity": Rule("error", "differs from process to process", "Use a key of the value's own; hashlib gives a stable digest."),
     "io": Rule("error", "reaches outside, and would do so again on every replay", "Do it in a @step and await that."),
     "thread": Rule("error", "is not part of the recorded order", "Use a plain `def` @step, which runs in a thread, and asyncio.gather."),
+    "forgotten-await": Rule(
+        "error", "is never carried out, it has no `await`", "Write `await` in front of it, or pass it to asyncio.gather()."
+    ),
     "event-loop": Rule("error", "starts an event loop inside the workflow's own", "Await the coroutine, or do it in a @step."),
     "sleep": Rule("error", "blocks the process and every run in it", "Use `await asyncio.sleep(...)`, which is durable."),
     "global": Rule("error", "is not in the history and not there after a restart", "Keep state in local variables and arguments."),
@@ -69,6 +72,11 @@ _CALLS = {
 
 CALLS = {name: rule for rule, names in _CALLS.items() for name in names.split()}
 """Calls by their full name; `module.*` is every function and class of a module."""
+
+COROUTINES = frozenset({
+    "perdure.receive", "perdure.send", "perdure.start", "asyncio.sleep", "asyncio.wait", "asyncio.wait_for", "asyncio.to_thread",
+})  # fmt: skip
+"""Do nothing before they are awaited, as the calls of a module's own steps, workflows and async functions do not."""
 
 METHODS = {
     "io": frozenset({"read_text", "write_text", "read_bytes", "write_bytes", "iterdir"}),
