@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,8 +77,12 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         return caught
 
 
+def recorded(error: BaseException) -> Exception:
+    return decode_error(encode_error(error))
+
+
 def there_and_back(error: BaseException) -> Exception:
-    return decode_error(encode_error(raised(error)))
+    return recorded(raised(error))
 
 
 SAME: list[Exception] = [
@@ -141,10 +147,8 @@ STANDS_IN: list[tuple[BaseException, str]] = [
     (Quiet("x"), "Quiet: (the error has no readable message)"),
     (NeedsInit(3), "NeedsInit: code 3 True"),
     (Hostile("x"), "Hostile: x"),
-    (ValueError(object), "ValueError: <class 'object'>"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"),
     (BaseExceptionGroup("several", [KeyboardInterrupt()]), "BaseExceptionGroup: several (1 sub-exception)"),
-    (ValueError("a\ud800"), "ValueError: a\\ud800"),
 ]
 
 
@@ -191,17 +195,217 @@ def test_the_record_is_readable_and_bounded() -> None:
     except ValueError as error:
         raw = encode_error(error)
     data = json.loads(raw)
-    assert list(data) == ["type", "module", "message", "args", "traceback", "cause"]
+    assert list(data) == ["type", "module", "message", "args", "frames", "left_out", "cause"]
     assert (data["type"], data["module"], data["cause"]) == ("ValueError", "builtins", None)
     assert data["message"].endswith("y... (100,000 characters)")
-    assert len(raw) < 20_000
-    assert str(decode_error(raw)).startswith("ValueError: yyy")
+    assert len(data["frames"]) == 20
+    assert data["left_out"] == {"args[0]": "recorded as a text: 100,002 bytes", "frames": "20 of 102 are recorded"}
+    assert len(raw) < 25_000
+
+
+# --- what is cut ----------------------------------------------------------------------------------
+
+
+class PageError(Exception):
+    def __init__(self, status: int, page: str, seen: list[int]) -> None:
+        super().__init__(status, page)
+        self.status, self.page, self.seen = status, page, seen
+
+    def __str__(self) -> str:
+        return f"status {self.status}: {self.page}"
+
+
+CUT: list[Exception] = [
+    ValueError("y" * 100_000),
+    ValueError(7, "y" * 100_000),
+    KeyError("y" * 100_000),
+    OSError(2, "y" * 100_000, "/x"),
+    PageError(502, "y" * 100_000, [1]),
+    ValueError("\0" * 100_000),
+    ValueError("€" * 9_000),
+    ExceptionGroup("y" * 100_000, [ValueError("a")]),
+]
+
+
+@pytest.mark.parametrize("error", CUT, ids=lambda error: type(error).__name__)
+def test_an_error_with_a_long_message_keeps_its_class_and_fields(error: Exception) -> None:
+    raw = encode_error(raised(error))
+    back = decode_error(raw)
+    assert type(back) is type(error)
+    assert len(raw) < 64 * 1024
+    assert "characters)" in str(back)
+    if isinstance(back, PageError):
+        assert (back.status, back.seen) == (502, [1])
+        assert back.page.endswith("... (100,000 characters)")
+        assert any("page (cut: 100,002 bytes)" in note for note in back.__notes__)
+    if isinstance(back, OSError):
+        assert (back.errno, back.filename) == (2, "/x")
+
+
+def test_fields_are_left_out_one_by_one_and_that_is_said() -> None:
+    error = RateLimited(429, 1.5)
+    error.client, error.rows, error.short = object(), list(range(10_000)), "s"  # type: ignore[attr-defined]
+    data = json.loads(encode_error(error))
+    assert data["attributes"] == {"status": 429, "retry_after": 1.5, "short": "s"}
+    assert data["left_out"] == {"client": "left out: a object", "rows": "left out: 48,891 bytes"}
+    back = there_and_back(error)
+    assert type(back) is RateLimited
+    assert back.__notes__ == ["Not recorded in full: client (left out: a object); rows (left out: 48,891 bytes)"]
+    assert there_and_back(back).__notes__ == back.__notes__  # said once, however often it is recorded
+
+
+@pytest.mark.parametrize(
+    ("error", "args"),
+    [
+        (ValueError(object), ("<class 'object'>",)),
+        (ValueError("a\ud800"), ("a\\ud800",)),
+        (ValueError(b"x"), ("b'x'",)),
+        (ValueError("nul\0"), ("nul\0",)),
+    ],
+)
+def test_arguments_that_do_not_serialize_become_texts(error: Exception, args: tuple[Any, ...]) -> None:
+    back = there_and_back(error)
+    assert type(back) is ValueError
+    assert back.args == args
+
+
+def test_what_stands_in_has_the_fields() -> None:
+    error = NeedsInit(3)
+    error.code = 3  # type: ignore[attr-defined]
+    back = there_and_back(error)
+    assert isinstance(back, RecordedError)
+    assert back.fields == {"code": 3}
+
+
+def test_notes_come_along() -> None:
+    for error in (ValueError("x"), NeedsInit(3)):
+        error.add_note("seen at noon")
+        error.add_note("z" * 100_000)
+        first, second, *_ = there_and_back(error).__notes__
+        assert first == "seen at noon"
+        assert second.endswith("z... (100,000 characters)")
+
+
+@pytest.mark.parametrize("payload_bytes_max", [300, 2_000, 20_000, None])
+def test_an_error_fits_where_payloads_have_to_be_small(payload_bytes_max: int | None) -> None:
+    error: Any = RateLimited(429, 1.5)
+    for number in range(20):
+        error = raised(PageError(number, "€" * 50_000, []), error)
+        error.add_note("n" * 10_000)
+    group = raised(ExceptionGroup("all", [error, *(PageError(n, "p" * 10_000, [n]) for n in range(200))]))
+    for one in (error, group):
+        raw = encode_error(one, payload_bytes_max)
+        assert len(raw) <= (payload_bytes_max or 64 * 1024)
+        if payload_bytes_max in (20_000, None) or (payload_bytes_max == 2_000 and one is error):
+            assert type(decode_error(raw)) is type(one)
+
+
+def test_of_a_deep_chain_the_ends_are_kept() -> None:
+    error: BaseException = RateLimited(429, 1.5)
+    for number in range(5_000):
+        error = raised(ValueError(number), error)
+    chain: list[BaseException] = [recorded(error)]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    assert [str(one) for one in chain] == [*map(str, range(4_999, 4_989, -1)), "status 429"]
+    assert chain[-2].__notes__ == ["Not recorded in full: causes (4,990 errors between this one and its cause)"]
+
+
+def test_circles_through_groups_and_contexts_end() -> None:
+    one, two = ValueError("1"), ValueError("2")
+    group = ExceptionGroup("g", [one, two])
+    one.__context__, two.__cause__ = group, group
+    back = decode_error(encode_error(group))
+    assert isinstance(back, ExceptionGroup)
+    assert [str(one) for one in back.exceptions] == ["1", "2"]
+    itself = ValueError("me")
+    itself.__cause__ = itself
+    assert decode_error(encode_error(itself)).__cause__ is None
+
+
+def test_a_hostile_cause_does_not_cost_the_error() -> None:
+    back = recorded(raised(RateLimited(429, 1.5), Hostile("x")))
+    assert isinstance(back, RateLimited)
+    assert isinstance(back.__cause__, RecordedError)
+
+
+def test_what_was_being_handled_comes_along_unless_it_was_suppressed() -> None:
+    def handled(*, suppressed: bool) -> BaseException:
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                if suppressed:
+                    raise ValueError("second") from None
+                raise ValueError("second")  # noqa: B904  # that is what is tried
+        except ValueError as error:
+            return error
+
+    assert repr(recorded(handled(suppressed=False)).__context__) == "KeyError('first')"
+    assert recorded(handled(suppressed=True)).__context__ is None
+
+
+# --- frames ---------------------------------------------------------------------------------------
 
 
 def test_the_traceback_names_the_line() -> None:
     data = json.loads(encode_error(raised(ValueError("x"))))
-    assert "raise error from cause" in data["traceback"]
-    assert data["traceback"].endswith("ValueError: x\n")
+    (frame,) = data["frames"]
+    assert (frame["file"], frame["function"], frame["source"]) == (__file__, "raised", "raise error from cause")
+    assert Path(__file__).read_text().splitlines()[frame["line"] - 1].strip() == frame["source"]
+
+
+def test_a_rebuilt_error_has_a_traceback_that_python_prints() -> None:
+    back = recorded(raised(RateLimited(1, 2.0), raised(KeyError("root"))))
+    text = "".join(traceback.format_exception(back))
+    assert text.count(f'File "{__file__}", line ') == 2
+    assert text.count("in raised\n    raise error from cause\n") == 2
+    assert "direct cause" in text
+
+
+def test_recorded_twice_an_error_keeps_its_frames_and_their_source() -> None:
+    first = json.loads(encode_error(raised(ValueError("x"))))
+    first["frames"][0] |= {"file": "/gone/app.py", "source": "charge(500)"}
+    again = json.loads(encode_error(decode_error(json.dumps(first).encode())))
+    assert again["frames"] == first["frames"]
+
+
+def test_rebuilt_frames_hold_nothing() -> None:
+    def caller() -> Exception:
+        big = object()
+        back = there_and_back(raised(ValueError("x")))
+        assert big is not None
+        return back
+
+    found = caller().__traceback__
+    assert found is not None
+    assert found.tb_frame.f_back is None
+    assert dict(found.tb_frame.f_locals) == {}
+
+
+def test_frames_of_perdure_and_asyncio_are_left_out() -> None:
+    async def waits() -> None:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(1)
+
+    with pytest.raises(TimeoutError) as caught:
+        asyncio.run(waits())
+    data = json.loads(encode_error(caught.value))
+    assert [frame["function"] for frame in data["frames"]] == [
+        "test_frames_of_perdure_and_asyncio_are_left_out", "waits"]  # fmt: skip
+
+
+def test_a_record_of_an_earlier_version_opens() -> None:
+    """Without frames, with a traceback as text, and with null for arguments that were not plain."""
+    old = b'{"type":"ValueError","module":"builtins","message":"x","args":["x"],"traceback":"Traceback ...","cause":null}'
+    assert repr(decode_error(old)) == "ValueError('x')"
+    cut = json.dumps({"type": "ValueError", "module": "builtins", "message": "yy... (9 characters)", "args": None, "traceback": ""})
+    assert repr(decode_error(cut.encode())) == repr(RecordedError("ValueError", "yy... (9 characters)"))
+    noted = b'{"type":"ValueError","module":"builtins","message":"x","args":["x"],"attributes":{"__notes__":["n"]},"cause":null}'
+    assert decode_error(noted).__notes__ == ["n"]
+
+
+# --- causes ---------------------------------------------------------------------------------------
 
 
 def test_causes_come_along() -> None:
@@ -219,11 +423,29 @@ def test_a_circle_of_causes_ends() -> None:
 
 def test_odd_attributes_are_left_out() -> None:
     error = RateLimited(1, 2.0)
-    error.client, error.big, error.word = object(), "x" * 100_000, Text("w")  # type: ignore[attr-defined]
+    error.client, error.word = object(), Text("w")  # type: ignore[attr-defined]
     assert json.loads(encode_error(error))["attributes"] == {"status": 1, "retry_after": 2.0}
 
 
-KEYS = ["type", "module", "message", "args", "attributes", "cause", "errors", "error", "attempts", "timeout", "run", "status", "perdure"]
+KEYS = [
+    "type",
+    "module",
+    "message",
+    "args",
+    "attributes",
+    "cause",
+    "context",
+    "errors",
+    "frames",
+    "notes",
+    "left_out",
+    "error",
+    "attempts",
+    "timeout",
+    "run",
+    "status",
+    "perdure",
+]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(

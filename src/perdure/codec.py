@@ -349,7 +349,7 @@ class JsonCodec:
         return decode(raw, type_, where)
 
     def encode_error(self, error: BaseException) -> bytes:
-        return encode_error(error)
+        return encode_error(error, self.payload_bytes_max)
 
     def decode_failure(self, call: Call[Any] | None, raw: bytes) -> Exception:
         return codec_errors.decode_failure("?" if call is None else call.definition.name, raw)

@@ -191,10 +191,11 @@ class TransactionEnded(PerdureError):
 
 
 class RecordedError(PerdureError):
-    """Stands for an error whose class can't be rebuilt here; the text is the original's."""
+    """Stands for an error whose class can't be rebuilt here; the text is the original's, and `fields` are its recorded attributes."""
 
-    def __init__(self, type_name: str, message: str) -> None:
+    def __init__(self, type_name: str, message: str, fields: object = None) -> None:
         self.type_name, self.message = type_name, message
+        self.fields: dict[str, object] = fields if isinstance(fields, dict) else {}
         super().__init__(f"{type_name}: {message}" if message else type_name)
 
 
