@@ -239,15 +239,16 @@ def step(
 def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a function a step: its outcome is recorded once, and survives the process.
 
-    An `async def` runs on the engine's event loop, a plain `def` in a thread. Options: `name` (default: the
-    function's; it is what the history records), `retry` (a `Retry`, a number of attempts, or None for one
+    An `async def` runs on the engine's event loop, a plain `def` in a thread. In a class it is a `@staticmethod`, in either
+    order; a method is decorated bound, `send = step(client.send)`, because its object is not recorded. Options: `name`
+    (default: the function's, behind its class; it is what the history records), `retry` (a `Retry`, a number of attempts, or None for one
     attempt; default `Retry()`, three attempts), `timeout` of one attempt (seconds or timedelta), `readonly`
     (no effect outside, so it may run before the history that led to it is on disk), `transactional` (a plain
     `def` whose first argument is the store's connection: its writes and its checkpoint commit together),
     `on_crash` (when the process died during an attempt: "retry", "ask" a person, or "fail"), `durability`
     ("disk" or "replica": what the history has to be before the step begins; default: its run's).
 
-    Raises `DefinitionError` for options that can't work together.
+    Raises `DefinitionError` for options that can't work together, and for what is no function: methods, generators, partials.
 
     >>> @step(retry=Retry(attempts=5), timeout=60)
     ... async def add(a: int, b: int) -> int:
@@ -257,16 +258,17 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
-        api_functions.check_function(function, "step")
+        function = api_functions.function_of(function, "step")
         chosen = changed(Options(), options, f"step {function.__name__}")
         check_step(function, chosen)
-        return Step(function, function.__name__ if name is None else name, chosen, api_functions.scope_of(function))
+        known_as = api_functions.name_of(function, "step") if name is None else name
+        return Step(function, known_as, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 
 
 @overload
-def workflow(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
+def workflow(fn: Callable[P, Awaitable[T]], /) -> Workflow[P, T]: ...
 @overload
 def workflow(
     *, name: str | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ..., durability: Durability | None = ...
@@ -276,7 +278,7 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
 
     Options: `name` (default: the function's), `timeout` of a whole run (seconds or timedelta), `queue`, `durability` of its
     runs (default: the engine's, and for a child its parent's).
-    Raises `DefinitionError` if the function is not an `async def`.
+    Raises `DefinitionError` if the function is not an `async def`, or takes `self` or `cls`: see `step`.
 
     >>> @workflow
     ... async def double(n: int) -> int:
@@ -286,11 +288,12 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
     """
 
     def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-        api_functions.check_function(function, "workflow")
+        function = api_functions.function_of(function, "workflow")
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(f"Workflow {function.__name__} must be an `async def`; a plain function can be a @step.")
         chosen = changed(Options(), options, f"workflow {function.__name__}")
-        return Workflow(function, function.__name__ if name is None else name, chosen, api_functions.scope_of(function))
+        known_as = api_functions.name_of(function, "workflow") if name is None else name
+        return Workflow(function, known_as, chosen, api_functions.scope_of(function))
 
     return decorate if fn is None else decorate(fn)
 
@@ -303,7 +306,7 @@ class _StepDecorator(Protocol):
 
 
 class _WorkflowDecorator(Protocol):
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, T]: ...
+    def __call__(self, fn: Callable[P, Awaitable[T]], /) -> Workflow[P, T]: ...
 
 
 # --- verbs in workflows ---------------------------------------------------------------------------

@@ -8,19 +8,68 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from perdure.core.numbers import shown
 from perdure.errors import DefinitionError
 
 
-def check_function(fn: Any, kind: str) -> None:
-    """Raise `DefinitionError` for what can't be a step or a workflow."""
+def function_of(given: Any, kind: str) -> Callable[..., Any]:
+    """The function that a decorator got, out of its `@staticmethod`. Raises `DefinitionError` for what can't be a step or a workflow."""
+    fn = given.__func__ if isinstance(given, staticmethod) else given
     if hasattr(fn, "call_options"):
         raise DefinitionError(f"{fn!r} is decorated already; one decorator is enough.")
-    if not inspect.isroutine(fn):
-        raise DefinitionError(f"@{kind} decorates functions, not {fn!r}.")
+    if isinstance(fn, classmethod):
+        raise DefinitionError(_of_a_class(f"{kind} {fn.__qualname__}", "class", kind, fn.__name__))
+    if not inspect.isroutine(fn) or not hasattr(fn, "__qualname__"):
+        raise DefinitionError(
+            f"@{kind} decorates functions, not {shown(fn)}. Write a function that calls it, and decorate that: its name is what the "
+            "history records."
+        )
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(f"{kind} {fn.__name__} is a generator; return a list, or emit() items to a stream.")
+    if inspect.iscoroutinefunction(inspect.unwrap(fn)) and not inspect.iscoroutinefunction(fn):
+        raise DefinitionError(
+            f"{kind} {fn.__name__} is an `async def` inside a decorator whose wrapper is a plain function, so nothing would await it. "
+            f"Make that wrapper an `async def` that awaits the function, or put that decorator above @{kind}."
+        )
+    try:
+        signature_of(fn)
+    except ValueError as error:
+        raise DefinitionError(f"{kind} {fn.__name__}: {error}. Write a function that calls it, and decorate that.") from None
+    _check_receiver(fn, kind)
+    return cast("Callable[..., Any]", fn)
+
+
+def _check_receiver(fn: Any, kind: str) -> None:
+    """Raise `DefinitionError` for a method: its first argument would have to be recorded."""
+    if inspect.ismethod(fn) or "." not in qualified(fn):
+        return  # bound already, or not defined in a class
+    first = next(iter(signature_of(fn).parameters), None)
+    if first in ("self", "cls"):
+        raise DefinitionError(_of_a_class(f"{kind} {fn.__qualname__}", "instance" if first == "self" else "class", kind, fn.__name__))
+
+
+def _of_a_class(what: str, receiver: str, kind: str, name: str) -> str:
+    bound = f"{name} = {kind}(the_{receiver}.{name})"
+    return (
+        f"{what} takes its {receiver} as an argument, and arguments are recorded, which this one can't be. Make it a @staticmethod or a "
+        f"function that takes what it needs as arguments; or leave it a plain method and decorate it bound, `{bound}`, where each "
+        f"process makes the {receiver}."
+    )
+
+
+def qualified(fn: Any) -> str:
+    """The name of a function with the classes around it, and without the functions around it: `total`, `Invoice.total`."""
+    return cast("str", fn.__qualname__.rpartition("<locals>.")[2])
+
+
+def name_of(fn: Any, kind: str) -> str:
+    """What the history records of a function that is given no name. Raises `DefinitionError` for a lambda."""
+    name = qualified(fn)
+    if name.endswith("<lambda>"):
+        raise DefinitionError(f'A lambda has no name that the history could record: give it one, {kind}(name="...")(lambda ...).')
+    return name
 
 
 def signature_of(fn: Callable[..., Any]) -> inspect.Signature:

@@ -121,6 +121,16 @@ def test_imported_workflows_are_known_but_not_meant(folder: Path) -> None:
     assert pick(path, "lib") == "lib"
 
 
+def test_static_methods_are_found_by_their_qualified_name(folder: Path) -> None:
+    body = "@staticmethod\n        @workflow\n        async def nightly() -> int: ...\n"
+    path = write(
+        folder, "pick_j.py", f"from perdure import workflow\nclass Jobs:\n    class Own:\n        {body}    itself = Own\nJobs.me = Jobs\n"
+    )
+    assert set(loading.workflows_of(loading.load(path))) == {"Jobs.Own.nightly"}
+    assert loading.split_target(f"{path}:Jobs.Own.nightly") == (path, "Jobs.Own.nightly")
+    assert pick(path, "Jobs.Own.nightly") == "Jobs.Own.nightly"
+
+
 def test_several_workflows_are_listed(folder: Path) -> None:
     message = refusal(pick, write(folder, "pick_e.py", ONE.format("one") + ONE.format("two")))
     assert "perdure run pick_e.py:one" in message

@@ -13,7 +13,7 @@ import json
 import sys
 import traceback
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +32,7 @@ AnyWorkflow = Workflow[..., Any]
 def split_target(target: str) -> tuple[Path, str | None]:
     """`FILE[:WORKFLOW]` as a path and a name; a file whose own name has a colon wins."""
     file, colon, name = target.rpartition(":")
-    if colon and name.isidentifier() and not Path(target).exists():
+    if colon and all(part.isidentifier() for part in name.split(".")) and not Path(target).exists():
         return _existing(file), name
     return _existing(target), None
 
@@ -90,14 +90,24 @@ def _import_failure(path: Path, error: BaseException) -> str:
 
 
 def workflows_of(module: ModuleType) -> dict[str, AnyWorkflow]:
-    """Every workflow that a module holds, its own and imported ones, by name."""
+    """Every workflow that a module holds, its own and imported ones, also as static methods of its classes, by name."""
     found: dict[str, AnyWorkflow] = {}
-    for thing in vars(module).values():
+    for thing in _things_in(module, module.__name__):
         if isinstance(thing, Workflow) and found.setdefault(thing.name, thing).fn is not thing.fn:
             raise misuse(f"{module.__name__}.py has two workflows called {thing.name!r}. Give one of them @workflow(name=...).")
     if not found:
         raise misuse(f"{module.__name__}.py has no workflow. Decorate an `async def` in it with @workflow.")
     return found
+
+
+def _things_in(space: ModuleType | type, module: str) -> Iterator[Any]:
+    """What a module and the classes that it defines hold."""
+    around = getattr(space, "__qualname__", "")
+    for thing in vars(space).values():
+        if isinstance(thing, type) and (thing.__module__, thing.__qualname__.rpartition(".")[0]) == (module, around):
+            yield from _things_in(thing, module)
+        else:
+            yield thing.__func__ if isinstance(thing, staticmethod) else thing
 
 
 def workflows_in(files: Iterable[str]) -> dict[str, AnyWorkflow]:

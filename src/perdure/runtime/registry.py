@@ -97,12 +97,26 @@ def _contents(fn: Any) -> Iterator[Any]:
 
 
 def _mentioned(fn: Any) -> list[Workflow[..., Any]]:
-    """Workflows that a function's code refers to: in its globals, in modules that it names, or around it."""
-    names = sorted(_names(fn.__code__))
-    found = [fn.__globals__.get(name) for name in names]
-    found += [vars(module).get(name) for module in found if isinstance(module, ModuleType) for name in names]
-    found += _contents(fn)
-    return [item for item in found if isinstance(item, Workflow)]
+    """Workflows that a function's code refers to: in its globals, around it, or in modules and classes that it names.
+
+    A decorator's wrapper refers to what the function inside it refers to.
+    """
+    names: set[str] = set()
+    found: list[Any] = []
+    inner = fn
+    while inner is not None:
+        if (code := getattr(inner, "__code__", None)) is not None:
+            names |= _names(code)
+            found += [inner.__globals__.get(name) for name in sorted(names)]
+            found += _contents(inner)
+        inner = getattr(inner, "__wrapped__", None)
+    seen: list[Any] = []
+    for item in found:  # which grows
+        if isinstance(item, ModuleType | type) and not any(item is one for one in seen):
+            seen.append(item)
+            found += [vars(space)[name] for space in getattr(item, "__mro__", (item,)) for name in sorted(names & vars(space).keys())]
+    items = [item.__func__ if isinstance(item, staticmethod) else item for item in found]
+    return [item for item in items if isinstance(item, Workflow)]
 
 
 def _names(code: CodeType) -> set[str]:
