@@ -62,6 +62,7 @@ def test_a_failed_run_says_why_and_what_next(here: Typed) -> None:
     assert said.code == 1
     assert said.out == ""
     assert "Step break_unless failed after 1 attempt: ValueError: mended.txt is missing" in said.err
+    assert 'in break_unless\n    raise ValueError(f"{path} is missing")' in said.err
     assert "perdure retry fragile-" in said.err
     assert "Traceback" not in said.err
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import click
 
 from perdure.api import Call
-from perdure.cli import loading, words
+from perdure.cli import loading, traces, words
 from perdure.cli.closing import Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
@@ -300,7 +300,9 @@ def _report(info: RunInfo, request: Request, recorded: bool) -> int:
 def _what_went_wrong(info: RunInfo) -> str:
     match info.status:
         case "failed":
-            return f"{info.id} {words.status('failed')}: {words.error_line(info.error)}"
+            return "\n".join(
+                filter(None, (f"{info.id} {words.status('failed')}: {words.error_line(info.error)}", traces.trace(info.error)))
+            )
         case "blocked":
             return f"{info.id} is {words.status('blocked')}: {info.reason}"
         case _:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from perdure.cli import words
+from perdure.cli import traces, words
 from perdure.cli.waits import needs
 from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
@@ -99,7 +99,7 @@ def ending(info: RunInfo, limit: int | None = 200) -> str:
         case "completed":
             return f"{label} → {words.value(info.result, limit)}"
         case "failed":
-            return f"{label}: {words.error_line(info.error)}"
+            return "\n".join(filter(None, (f"{label}: {words.error_line(info.error)}", traces.trace(info.error))))
         case _:
             note = needs(info)
             return f"{label}: {note}" if note else label
@@ -218,7 +218,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
         case "completed":
             return "" if row.result is None else words.value(row.result, limit)
         case "failed":
-            return click.style(words.error_line(row.error), fg="red")
+            return click.style(words.error_line(row.error), fg="red") + _place(row)
         case "attempt":
             if (word := _resolution(row)) is not None:
                 return word
@@ -227,11 +227,16 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
             at = f" at {words.clock(row.began_at)}" if row.began_at is not None else ""
             which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
             took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
-            return f"{which}{words.error_line(row.error or _payload(row))}{click.style(took, dim=True)}"
+            return f"{which}{words.error_line(row.error or _payload(row))}{_place(row)}{click.style(took, dim=True)}"
         case "abandon":
             return "cancelled"
         case _:
             return ""
+
+
+def _place(row: HistoryEvent) -> str:
+    """The line of the user's code that an error came from."""
+    return click.style(f"  ({found})", dim=True) if (found := traces.place(row.error)) else ""
 
 
 def _resolution(row: HistoryEvent) -> str | None:
@@ -286,11 +291,14 @@ def row_in_full(row: HistoryEvent) -> str:
     if row.took_ms is not None:
         lines.append(f"took {words.duration(row.took_ms)}")
     things = ((label, getattr(row, label)) for label in ("args", "result", "error", "data"))
-    return "\n".join([*lines, *(f"{label}:\n{_pretty(thing)}" for label, thing in things if thing is not None)])
+    texts = (f"{label}:\n{(_error_in_full if label == 'error' else _pretty)(thing)}" for label, thing in things if thing is not None)
+    return "\n".join([*lines, *texts])
+
+
+def _error_in_full(error: Any) -> str:
+    text = traces.trace(error)
+    return f"{_pretty(traces.without_frames(error))}\n{text}" if text else _pretty(error)
 
 
 def _pretty(thing: Any) -> str:
-    if isinstance(thing, dict) and isinstance(thing.get("traceback"), str):
-        rest = {key: item for key, item in thing.items() if key != "traceback"}
-        return f"{_pretty(rest)}\n{thing['traceback']}"
     return msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2).decode()
