@@ -8,8 +8,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
 
 from perdure.core import names, numbers
 from perdure.core.retry import NO_RETRY, Retry
@@ -31,6 +31,18 @@ class Options:
     id: str | None = None
     queue: str | None = None
     durability: Durability | None = None
+
+
+class StartOptions(TypedDict, total=False):
+    """What a run can be started with; see `Engine.start`."""
+
+    id: str | None
+    queue: str | None
+    priority: int
+    at: datetime | None
+    tags: dict[str, Any] | None
+    timeout: float | timedelta | None
+    durability: Durability | None
 
 
 def to_ms(value: float | timedelta | None, what: str) -> int | None:

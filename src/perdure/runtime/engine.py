@@ -12,12 +12,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast
 
 import msgspec
 
 from perdure.api import Call, Workflow
-from perdure.api_options import Durability, changed, to_ms
+from perdure.api_options import Durability, StartOptions, changed, to_ms
 from perdure.codec import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
@@ -301,7 +301,7 @@ class Engine:
             raise
         return Run(self, run_id, started.run), start.durability
 
-    async def run(self, call: Call[T], **options: Any) -> T:
+    async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
         """Start a run and wait for its result; takes what `start` takes."""
         run, level = await self._begin(call, **options)
         return cast("T", await self._result(run.id, run._key, level))  # whose confirmation is also the start's

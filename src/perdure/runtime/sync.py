@@ -1,21 +1,28 @@
 """The engine for code without an event loop: the same verbs, carried out on a loop in a thread of its own.
 
-Rules: no second implementation; every verb is the engine's own coroutine, waited for; loop and thread are made in the process that
-enters it.
+Rules: no second implementation; every verb is the engine's own coroutine, waited for, with its types; loop and thread are made in the
+process that enters it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
-from perdure.api import Call
+from perdure.api import Call, Workflow
+from perdure.core.limits import Limits
 from perdure.errors import EngineClosed, UsedAfterFork
 from perdure.runtime.engine import Engine, Run
 
+if TYPE_CHECKING:
+    from perdure.replica.replica import Replica
+
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -37,27 +44,70 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
     return asyncio.run(main())
 
 
+# --- verbs that wait ------------------------------------------------------------------------------
+
+
+def _waits(method: Any, returns: str | None = None) -> Any:
+    """A coroutine method as a plain one of `SyncEngine` or `SyncRun`, with its parameters and its documentation."""
+
+    def verb(self: Any, *args: Any, **kwargs: Any) -> Any:
+        engine = self if isinstance(self, SyncEngine) else self._engine
+        result = engine.wait(method(self._inner, *args, **kwargs))
+        return SyncRun(engine, result) if isinstance(result, Run) else result
+
+    signature = inspect.signature(method)
+    verb.__signature__ = signature.replace(return_annotation=returns or signature.return_annotation)  # type: ignore[attr-defined]
+    verb.__name__, verb.__qualname__ = method.__name__, f"Sync{method.__qualname__}"
+    verb.__doc__ = method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"  # its example awaits
+    return verb
+
+
+def _verb(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[SyncEngine, P], R]:
+    return cast("Callable[Concatenate[SyncEngine, P], R]", _waits(method))
+
+
+def _finds(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, Run[T]]]) -> Callable[Concatenate[SyncEngine, P], SyncRun[T]]:
+    """A verb that gives a run."""
+    returns = inspect.signature(method).return_annotation
+    return cast("Callable[Concatenate[SyncEngine, P], SyncRun[T]]", _waits(method, f"Sync{returns}"))
+
+
+def _of_run(method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[SyncRun[T], P], R]:
+    return cast("Callable[Concatenate[SyncRun[T], P], R]", _waits(method))
+
+
+def _made_like(made: Callable[Concatenate[Engine, P], None]) -> Callable[[Any], Callable[Concatenate[SyncEngine, P], None]]:
+    def give(init: Any) -> Callable[Concatenate[SyncEngine, P], None]:
+        init.__signature__ = inspect.signature(made)
+        return cast("Callable[Concatenate[SyncEngine, P], None]", init)
+
+    return give
+
+
 class SyncRun(Generic[T]):
     """A `Run` whose verbs wait."""
 
     def __init__(self, engine: SyncEngine, inner: Run[T]) -> None:
         self._engine, self._inner, self.id = engine, inner, inner.id
 
-    def result(self, timeout: float | None = None) -> T:
-        """See `Run.result`."""
-        return self._engine.wait(self._inner.result(timeout))
+    def __repr__(self) -> str:
+        return repr(self._inner)
 
-    def stream(self, name: str) -> Iterator[Any]:
-        """See `Run.stream`."""
-        items = self._inner.stream(name)
+    result = _of_run(Run[T].result)
+    status = _of_run(Run.status)
+    info = _of_run(Run.info)
+    send = _of_run(Run.send)
+    cancel = _of_run(Run.cancel)
+    history = _of_run(Run.history)
+
+    def stream(self, name: str, *, after: int = 0) -> Iterator[Any]:
+        """The items of a stream, from the first, and on until the run has ended."""
+        items = self._inner.stream(name, after=after)
         while True:
             try:
                 yield self._engine.wait(_next(items))
             except StopAsyncIteration:
                 return
-
-    def __getattr__(self, verb: str) -> Any:
-        return self._engine.verb(getattr(self._inner, verb))
 
 
 async def _and_tell(work: Coroutine[Any, Any, T], ended: threading.Event) -> T:
@@ -83,11 +133,55 @@ class SyncEngine:
     8
     """
 
-    def __init__(self, store: str | os.PathLike[str], **options: Any) -> None:
-        self._inner = Engine(store, **options)
+    @_made_like(Engine.__init__)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._inner = Engine(*args, **options)
         self._loop: asyncio.AbstractEventLoop | None = None  # made where it is entered: a thread does not survive a fork
         self._thread: threading.Thread | None = None
         self._pid = 0
+
+    start = _finds(Engine.start)
+    run = _verb(Engine.run)
+    get = _finds(Engine.get)
+    find = _verb(Engine.find)
+    send = _verb(Engine.send)
+    cancel = _verb(Engine.cancel)
+    pause = _verb(Engine.pause)
+    resume = _verb(Engine.resume)
+    retry = _verb(Engine.retry)
+    resolve = _verb(Engine.resolve)
+    fork = _finds(Engine.fork)
+    info = _verb(Engine.info)
+    history = _verb(Engine.history)
+    progress = _verb(Engine.progress)
+    runs = _verb(Engine.runs)
+    doctor = _verb(Engine.doctor)
+    store_lost = _verb(Engine.store_lost)
+
+    @property
+    def path(self) -> str:
+        """The path of the store."""
+        return self._inner.path
+
+    @property
+    def durability(self) -> str:
+        """What an answer means: "disk" or "replica"."""
+        return self._inner.durability
+
+    @property
+    def limits(self) -> Limits:
+        """What the engine allows."""
+        return self._inner.limits
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow[..., Any]]:
+        """The workflows that the engine knows, by name."""
+        return self._inner.workflows
+
+    @property
+    def replica(self) -> Replica | None:
+        """The replica, whose `status()` has the lag; `engine.wait(engine.replica.verify())` restores it for a test."""
+        return self._inner.replica
 
     def __enter__(self) -> Self:
         self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
@@ -144,17 +238,3 @@ class SyncEngine:
                 if to_its_end:
                     ended.wait()
             raise
-
-    def verb(self, method: Any) -> Any:
-        """A method of the engine or of a run as a plain function."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = self.wait(method(*args, **kwargs))
-            return SyncRun(self, result) if isinstance(result, Run) else result
-
-        return call
-
-    def __getattr__(self, verb: str) -> Any:
-        if verb.startswith("_"):
-            raise AttributeError(verb)
-        return self.verb(getattr(self._inner, verb))
