@@ -12,7 +12,7 @@ import pytest
 from tests.cli import flows
 
 from perdure.cli import loading
-from perdure.cli.common import Friendly
+from perdure.cli.common import Misuse
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_module_has_the_name_of_its_file_and_sees_its_neighbours(folder: Path)
 
 
 def refusal(action: Any, *args: Any) -> str:
-    with pytest.raises(Friendly) as caught:
+    with pytest.raises(Misuse) as caught:
         action(*args)
     assert caught.value.exit_code == 2
     return caught.value.message

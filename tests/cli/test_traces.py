@@ -56,7 +56,7 @@ def test_what_earlier_versions_recorded_is_shown_as_it_is() -> None:
 
 def test_a_row_in_full_shows_frames_as_a_traceback() -> None:
     row = HistoryEvent(4, "failed", None, 2, datetime(2026, 1, 1, tzinfo=UTC), error=DECLINED)
-    text = tree.row_in_full(row)
+    text = "\n".join(tree.row_in_full(row))
     assert '"frames"' not in text
     assert '  File "/x/app.py", line 12, in charge\n    raise Declined()' in text
 

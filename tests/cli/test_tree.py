@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import click
 import pytest
 from msgspec.structs import replace
 
 from perdure.cli import tree, words
+from perdure.cli.output import plain
 from perdure.runtime.views import HistoryEvent, RunInfo
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ def info(status: str = "running", **fields: Any) -> RunInfo:
 
 
 def lines(*rows: HistoryEvent, full: bool = False, run: RunInfo | None = None) -> list[str]:
-    return click.unstyle(tree.body(run or info(), list(rows), full)).splitlines()
+    return [plain(line) for line in tree.body(run or info(), list(rows), full)]
 
 
 @pytest.mark.parametrize(
@@ -141,19 +141,19 @@ def test_the_end_of_it() -> None:
 
 
 def test_the_header_says_who_it_is() -> None:
-    text = click.unstyle(tree.header(info(args={"n": 1}, tags={"a": "b"}, parent="p", forked_from="f"), 100))
+    text = plain("\n".join(tree.header(info(args={"n": 1}, tags={"a": "b"}, parent="p", forked_from="f"), 100)))
     for part in ("r  running", "w(n=1)", "started ", 'tags: a="b"', "child of p", "forked from f"):
         assert part in text
 
 
 def test_a_row_in_full_shows_a_traceback_as_one() -> None:
-    text = tree.row_in_full(row(4, "failed", ref=2, took_ms=3, error={"type": "ValueError", "traceback": 'File "x"\n  boom'}))
+    text = "\n".join(tree.row_in_full(row(4, "failed", ref=2, took_ms=3, error={"type": "ValueError", "traceback": 'File "x"\n  boom'})))
     assert 'File "x"\n  boom' in text
-    assert "answers row 2" in click.unstyle(text)
+    assert "answers row 2" in plain(text)
 
 
 def test_a_live_line_names_what_is_answered() -> None:
     names = {2: row(2, "step", "pay")}
-    text = click.unstyle(tree.live_line(row(3, "completed", ref=2, result=1, took_ms=8), names))
+    text = plain(tree.live_line(row(3, "completed", ref=2, result=1, took_ms=8), names))
     assert text.endswith("    3  ✓ pay (row 2): 1  8 ms")
-    assert click.unstyle(tree.live_line(row(9, "finish", "failed"), names)).endswith("failed")
+    assert plain(tree.live_line(row(9, "finish", "failed"), names)).endswith("failed")

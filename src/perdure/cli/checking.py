@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from click.core import ParameterSource
 
 from perdure.cli import lint, loading, words
-from perdure.cli.common import Exit, json_option, misuse, say, store_option
+from perdure.cli.common import Exit, json_option, misuse, store_option
+from perdure.cli.output import console, echo, echo_json, live, say, style
 from perdure.runtime.checking import Checked, Checker, OutOfTime
 from perdure.runtime.registry import add_workflow
 
@@ -165,21 +165,17 @@ def _known(apps: tuple[str, ...]) -> dict[str, loading.AnyWorkflow]:
 def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
     if as_json:
         runs = {} if tally is None else {"runs": tally.verdicts.total(), **dict.fromkeys(("ok", *_VERDICTS), 0), **tally.verdicts}
-        click.echo(_line({"kind": "summary", **code, **runs}))
+        echo_json({"kind": "summary", **code, **runs}, indent=0)
         return
     found = [words.count(code[name], name[:-1]) for name in ("errors", "notes") if code[name]]
-    click.echo(f"{words.count(code['files'], 'file')} read, {' and '.join(found) or 'nothing found'}.")
+    echo(f"{words.count(code['files'], 'file')} read, {' and '.join(found) or 'nothing found'}.")
     if tally is None:
         return
     told = [f"{count:,} {_VERDICTS[verdict][count > 1]}" for verdict, count in tally.verdicts.items() if verdict != "ok"]
-    click.echo(f"{words.count(tally.verdicts.total(), 'run')} replayed, {', '.join(told) or 'none would block'}.")
+    echo(f"{words.count(tally.verdicts.total(), 'run')} replayed, {', '.join(told) or 'none would block'}.")
     if tally.mended:
         which = "run that is blocked now" if tally.mended == 1 else "runs that are blocked now"
         say(f"{tally.mended:,} {which} would go on with this code.")
-
-
-def _line(record: dict[str, Any]) -> str:
-    return msgspec.json.encode(record, enc_hook=str).decode()
 
 
 # --- code -----------------------------------------------------------------------------------------
@@ -202,7 +198,10 @@ def _lint(paths: Sequence[Path], lines: dict[Path, set[int]], as_json: bool) -> 
     for path in paths:
         for finding in lint.lint_file(path, frozenset(lines.get(path, ()))):
             counts[f"{finding.level}s"] += 1
-            click.echo(_line({"kind": "finding", **asdict(finding)}) if as_json else str(finding))
+            if as_json:
+                echo_json({"kind": "finding", **asdict(finding)}, indent=0)
+            else:
+                echo(str(finding))
     return counts
 
 
@@ -221,18 +220,18 @@ def _replay(
         for checked in _progress(checker, checker.unfinished(names, limit)):
             tally.add(checked)
             if as_json:
-                click.echo(_line({"kind": "run", **asdict(checked)}))
+                echo_json({"kind": "run", **asdict(checked)}, indent=0)
             elif verbose and checked.verdict == "ok":
-                click.echo(f"{checked.id}  {checked.workflow}  {words.status(checked.status)}  {words.count(checked.rows, 'row')}  fits")
+                echo(f"{checked.id}  {checked.workflow}  {words.status(checked.status)}  {words.count(checked.rows, 'row')}  fits")
     if not as_json:
         for group in tally.alike.values():
-            click.echo(_told(group) + "\n")
+            echo(*_told(group), "")
         if tally.untold:
             say(f"{words.count(tally.untold, 'run')} more with other troubles; --json lists them all.")
     return tally
 
 
-def _told(group: Alike) -> str:
+def _told(group: Alike) -> list[str]:
     """A trouble and whose it is."""
     first = group.first
     one, several, advice = _VERDICTS[first.verdict]
@@ -243,17 +242,15 @@ def _told(group: Alike) -> str:
         others = "" if group.count == len(group.ids) else " …"
         title = f"{group.count:,} runs of {first.workflow} {several}: {', '.join(group.ids)}{others}"
         reason = [f"{first.id}:", *(f"  {line}" for line in reason)]
-    return "\n".join([click.style(title, fg="yellow" if first.ok else "red"), *(f"  {line}" for line in reason)])
+    return [style(title, "yellow" if first.ok else "red"), *(f"  {line}" for line in reason)]
 
 
 def _progress(checker: Checker, runs: list[int]) -> Iterator[Checked]:
     """One run after the other, with a bar on a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console(), transient=True, redirect_stdout=False, disable=not live())
     with bar:
         task = bar.add_task("", total=len(runs))
         for run in runs:

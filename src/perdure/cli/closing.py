@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
-from perdure.cli.common import Exit, say
+from perdure.cli.common import Exit
+from perdure.cli.output import as_lines, say
 from perdure.runtime.pool import NAME
 
 CLOSE_S_MAX = 5.0
@@ -58,7 +59,7 @@ def keeps_the_process(thread: threading.Thread) -> bool:
 def end_now(code: int, text: str = "") -> NoReturn:
     """End the process without waiting for any thread."""
     if text:
-        say(text)
+        say(*as_lines(text))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -6,13 +6,17 @@ Rules: a command that only looks or steers never executes runs and never makes a
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 import msgspec
 
+from perdure.cli.output import OutputLost, as_lines, say
 from perdure.errors import (
     DefinitionError,
     NotSerializable,
@@ -40,6 +44,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     STORE = 4
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    UNREAD = 141  # 128 + SIGPIPE: nobody reads the results any more, as with `| head`
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -60,17 +65,14 @@ run_argument = click.argument("run_id", metavar="ID")
 # --- the group ------------------------------------------------------------------------------------
 
 
-class Friendly(click.ClickException):
-    """An error of Perdure's on its way to the terminal."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code  # type: ignore[misc]  # click reads it from the instance
-
-
-def misuse(message: str) -> Friendly:
+class Misuse(click.ClickException):
     """What was asked for can't be done; the message says what can."""
-    return Friendly(message, Exit.USAGE)
+
+    exit_code = Exit.USAGE
+
+
+def misuse(message: str) -> Misuse:
+    return Misuse(message)
 
 
 class Commands(click.Group):
@@ -95,10 +97,38 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except PerdureError as error:
-            raise Friendly(str(error), exit_code(error)) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        """Run the command that is typed and end the process; however it ends, with a message and an exit code of the contract."""
+        sys.exit(self._ended(*args, **{**options, "standalone_mode": False}))
+
+    def _ended(self, *args: Any, **options: Any) -> int:
+        stdout = sys.stdout
+        try:
+            return super().main(*args, **options) or Exit.DONE
+        except PerdureError as error:
+            return _failed(f"Error: {error}", exit_code(error))
+        except click.ClickException as error:
+            error.show(text := io.StringIO())
+            return _failed(text.getvalue().rstrip("\n"), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            return Exit.INTERRUPTED
+        except OutputLost as lost:
+            cause = lost.__cause__
+            if isinstance(cause, OSError) and cause.errno != errno.EPIPE:
+                return _failed(f"Error: The results can't be written: {cause.strerror}.", Exit.FAILED)
+            return Exit.UNREAD
+        except SystemExit:
+            if sys.stdout is stdout:
+                raise
+            return Exit.UNREAD  # click has replaced it: nobody reads its help any more
+
+
+def _failed(text: str, code: int) -> int:
+    say(*as_lines(text))
+    return code
 
 
 def exit_code(error: PerdureError) -> Exit:
@@ -162,21 +192,3 @@ def strict_json(ctx: click.Context, parameter: click.Parameter, text: str | None
         return (msgspec.json.decode(text),)
     except msgspec.DecodeError as error:
         raise click.BadParameter(f"{text!r} is not JSON ({error}). A string needs its quotes: '\"text\"'.") from error
-
-
-def print_json(value: Any) -> None:
-    """Indented JSON; records as objects, times as ISO 8601."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
-
-
-def print_result(value: Any) -> None:
-    """A result for people and pipes: strings as they are, everything else as JSON."""
-    if isinstance(value, str):
-        click.echo(value)
-    else:
-        print_json(value)
-
-
-def say(text: str) -> None:
-    """A line for the person at the terminal; never part of the output."""
-    click.echo(text, err=True)

@@ -25,7 +25,8 @@ import click
 from perdure.api import Call
 from perdure.cli import loading, traces, words
 from perdure.cli.closing import Closing, end_now, keeps_the_process
-from perdure.cli.common import Exit, json_option, misuse, print_json, print_result, run_async, say, store_option
+from perdure.cli.common import Exit, json_option, misuse, run_async, store_option
+from perdure.cli.output import LogFormat, as_lines, echo_json, echo_result, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
@@ -131,7 +132,9 @@ def worker(
       perdure worker app.py --replica s3://agents/prod
       perdure worker app.py --replica s3://agents/prod --standby
     """
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormat("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler])
     if standby and replica["replica"] is None:
         raise misuse("--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA.")
     options = engine_options(**replica, quiet=quiet)
@@ -283,17 +286,16 @@ async def _interrupted(engine: Engine, run: Run[Any], request: Request) -> int:
 
 def _report(info: RunInfo, request: Request, recorded: bool) -> int:
     if request.as_json:
-        print_json({"id": info.id, "status": info.status, "result": info.result, "error": info.error, "recorded": recorded})
+        echo_json({"id": info.id, "status": info.status, "result": info.result, "error": info.error, "recorded": recorded})
     if info.status == "completed":
         if recorded and not request.quiet:
             say(f"{info.id} completed at {words.clock(info.ended_at)}; this is its recorded result. --again starts another run.")
         elif not request.quiet:
             say(f"{info.id}: completed in {words.between(info.started_at or info.created_at, info.ended_at or info.created_at)}")
         if not request.as_json:
-            print_result(info.result)
+            echo_result(info.result)
         return Exit.DONE
-    say(_what_went_wrong(info))
-    say(_what_next(info, request))
+    say(*as_lines(_what_went_wrong(info)), *_what_next(info, request))
     return Exit.FAILED
 
 
@@ -309,15 +311,15 @@ def _what_went_wrong(info: RunInfo) -> str:
             return f"{info.id} was {words.status(info.status)}."
 
 
-def _what_next(info: RunInfo, request: Request) -> str:
+def _what_next(info: RunInfo, request: Request) -> list[str]:
     option = request.store_option
-    lines = [(f"perdure show {info.id}{option}", "what it did, step by step")]
+    found = [(f"perdure show {info.id}{option}", "what it did, step by step")]
     if info.status == "failed":
-        lines.append((f"perdure retry {info.id}{option}", "do again what failed, when its cause is gone"))
+        found.append((f"perdure retry {info.id}{option}", "do again what failed, when its cause is gone"))
     if info.status != "blocked":
-        lines.append((request.command("--again"), "start another run"))
-    width = max(len(command) for command, _ in lines)
-    return "\n".join(f"  {command.ljust(width)}   {what}" for command, what in lines)
+        found.append((request.command("--again"), "start another run"))
+    width = max(len(command) for command, _ in found)
+    return [f"  {command.ljust(width)}   {what}" for command, what in found]
 
 
 # --- worker ---------------------------------------------------------------------------------------

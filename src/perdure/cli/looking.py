@@ -7,10 +7,10 @@ import contextlib
 from typing import Any
 
 import click
-import msgspec
 
 from perdure.cli import tree, words
-from perdure.cli.common import Exit, json_option, json_or_text, print_json, run_argument, say, store_option, with_engine, with_run
+from perdure.cli.common import Exit, json_option, json_or_text, run_argument, store_option, with_engine, with_run
+from perdure.cli.output import as_lines, echo, echo_json, say
 from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
 from perdure.runtime.engine import Engine
@@ -56,12 +56,12 @@ def ls(
 
     found = with_engine(store, fetch)
     if as_json:
-        print_json(found)
+        echo_json(found)
     elif not found:
         say("No run." if not (status or workflow or tags or after) else "No run fits.")
     else:
         head = ("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS", "")
-        click.echo(words.columns(head, [_ls_row(info) for info in found]))
+        echo(*words.columns(head, [_ls_row(info) for info in found]))
         if len(found) == limit:
             say(f"There may be more: perdure ls --after {found[-1].id}")
 
@@ -102,10 +102,9 @@ def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) ->
     if seq is not None:
         _show_row(info, history, seq, as_json)
     elif as_json:
-        print_json({"run": info, "history": history})
+        echo_json({"run": info, "history": history})
     else:
-        click.echo(tree.header(info, None if full else 100))
-        click.echo(tree.body(info, history, full))
+        echo(*tree.header(info, None if full else 100), *tree.body(info, history, full))
 
 
 def _show_row(info: RunInfo, history: list[HistoryEvent], seq: int, as_json: bool) -> None:
@@ -113,11 +112,11 @@ def _show_row(info: RunInfo, history: list[HistoryEvent], seq: int, as_json: boo
     if row is None:
         raise click.UsageError(f"Run {info.id} has rows 1 to {len(history)}; there is no row {seq}.")
     if as_json:
-        print_json(row)
+        echo_json(row)
         return
-    click.echo(tree.row_in_full(row))
+    echo(*tree.row_in_full(row))
     for answer in (event for event in history if event.ref == seq):
-        click.echo("\n" + tree.row_in_full(answer))
+        echo("", *tree.row_in_full(answer))
 
 
 # --- tail -----------------------------------------------------------------------------------------
@@ -146,7 +145,7 @@ def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
 
     info = with_run(store, run_id, follow)
     if not as_json and stream is None:
-        click.echo(tree.ending(info))
+        echo(*tree.ending(info))
     raise click.exceptions.Exit(Exit.DONE if info.status == "completed" else Exit.FAILED)
 
 
@@ -160,12 +159,15 @@ async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
             history = await engine.history(run_id)
             names = {event.seq: event for event in history}
             for event in history[seen:]:
-                click.echo(msgspec.json.encode(event, enc_hook=str).decode() if as_json else tree.live_line(event, names))
+                if as_json:
+                    echo_json(event, indent=0)
+                else:
+                    echo(tree.live_line(event, names))
             seen = len(history)
         if info.ended_at is not None:
             return
         if not as_json and (note := needs(info)) and note != told:
-            say(f"({note})")
+            say(*as_lines(f"({note})"))
         told = needs(info) or ""
         await asyncio.sleep(POLL_SECONDS)
 
@@ -173,7 +175,10 @@ async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
 async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) -> None:
     run = await engine.get(run_id)
     async for item in run.stream(name):
-        click.echo(item if isinstance(item, str) and not as_json else msgspec.json.encode(item, enc_hook=str).decode())
+        if isinstance(item, str) and not as_json:
+            echo(*as_lines(item))
+        else:
+            echo_json(item, indent=0)
 
 
 # --- doctor ---------------------------------------------------------------------------------------
@@ -194,7 +199,7 @@ def doctor(store: str, as_json: bool) -> None:
     if "replica" in facts:
         facts["replica"] |= seen_from_outside(facts["replica"]["address"])
     if as_json:
-        print_json(facts)
+        echo_json(facts)
     else:
         _print_facts(facts)
     if facts.get("integrity", "ok") != "ok":
@@ -208,11 +213,11 @@ def _print_facts(facts: dict[str, Any]) -> None:
     lists = {name: facts.pop(name) for name in ("workers", "stuck") if name in facts}
     width = max(len(name) for name in facts)
     for name, fact in facts.items():
-        click.echo(f"{name.replace('_', ' ').ljust(width)}  {_fact(name, fact)}")
+        echo(f"{name.replace('_', ' ').ljust(width)}  {_fact(name, fact)}")
     for name, entries in lists.items():
-        click.echo(f"{name.ljust(width)}  {len(entries) or 'none'}")
+        echo(f"{name.ljust(width)}  {len(entries) or 'none'}")
         for entry in entries:
-            click.echo(f"  {_entry(entry)}")
+            echo(*as_lines(f"  {_entry(entry)}"))
 
 
 def _fact(name: str, fact: Any) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import run_argument, say, store_option, strict_json, with_run
+from perdure.cli.common import run_argument, store_option, strict_json, with_run
+from perdure.cli.output import echo, say
 from perdure.runtime.engine import Engine
 
 
@@ -106,5 +107,5 @@ def fork(run_id: str, seq: int, result: tuple[Any] | None, args: tuple[Any] | No
         return found, (await engine.fork(found, at=seq, new_id=new_id, **changes)).id
 
     found, new = with_run(store, run_id, act)
-    click.echo(new)
+    echo(new)
     say(f"Forked {found} before row {seq}. It runs as soon as a worker, or `perdure run FILE --id {new}`, executes it.")

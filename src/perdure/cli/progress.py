@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import click
-
 from perdure.cli import words
+from perdure.cli.output import console, live, rich_text, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +54,7 @@ def display_for(quiet: bool) -> Callable[[str], Display]:
     """What makes the display of a run, given its id. Imports take their time here, not while runs are executed."""
     if quiet:
         return Silence
-    if not sys.stderr.isatty():
+    if not live():
         return Lines
     import rich.live
     import rich.progress_bar
@@ -92,7 +91,7 @@ class Lines:
         self._next = time.monotonic() + self._every_s
 
     def note(self, text: str) -> None:
-        click.echo(f"{self.run_id}: {text}", err=True)
+        say(f"{self.run_id}: {text}")
 
     def show(self, snapshot: Snapshot) -> None:
         matters = (snapshot.waiting or "", snapshot.hint or "")
@@ -115,19 +114,18 @@ class Screen:
     poll_seconds = 0.1
 
     def __init__(self, run_id: str) -> None:
-        from rich.console import Console
         from rich.live import Live
 
         self.run_id = run_id
         self._begun = time.monotonic()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console()
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(), redirect_stderr=True
         )  # fmt: skip
         self._live.start()
 
     def note(self, text: str) -> None:
-        self._console.print(f"{self.run_id}: {text}", markup=False)
+        self._console.print(rich_text(f"{self.run_id}: {text}"))
 
     def show(self, snapshot: Snapshot) -> None:
         self._live.update(self._block(snapshot), refresh=True)
@@ -139,23 +137,22 @@ class Screen:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-        from rich.text import Text
 
         line = Table.grid(padding=(0, 2))
         line.add_row(
-            Text(self.run_id, style="bold"),
+            rich_text(self.run_id, "bold"),
             ProgressBar(total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30),
-            Text(_steps(snapshot)),
-            Text(_elapsed(time.monotonic() - self._begun)),
-            Text(snapshot.status, style=words.COLOURS.get(snapshot.status, "")),
+            rich_text(_steps(snapshot)),
+            rich_text(_elapsed(time.monotonic() - self._begun)),
+            rich_text(snapshot.status, words.COLOURS.get(snapshot.status, "")),
         )
         rows: list[Any] = [line]
         if snapshot.waiting:
-            rows.append(Text(f"  {snapshot.waiting}", style="yellow"))
+            rows.append(rich_text(f"  {snapshot.waiting}", "yellow"))
         elif snapshot.running:
-            rows.append(Text(f"  {snapshot.running_text}", style="dim", no_wrap=True, overflow="ellipsis"))
+            rows.append(rich_text(f"  {snapshot.running_text}", "dim", cut=True))
         if snapshot.hint:
-            rows.append(Text(f"  in another terminal: {snapshot.hint}"))
+            rows.append(rich_text(f"  in another terminal: {snapshot.hint}"))
         return Group(*rows)
 
 

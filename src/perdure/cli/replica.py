@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import Commands, Exit, json_option, misuse, print_json, run_async, say, store_option
+from perdure.cli.common import Commands, Exit, json_option, misuse, run_async, store_option
+from perdure.cli.output import as_lines, confirmed, echo, echo_json, say
 from perdure.cli.replicas import address_option, restoring
 from perdure.errors_replica import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica import archive, copies
@@ -72,7 +73,7 @@ def status(store: str, replica: str | None, as_json: bool) -> None:
         "history_rows": seen.lease.rows, "txid": seen.lease.txid, **{key: notes.get(key) for key in _NOTES},
     }  # fmt: skip
     if as_json:
-        print_json(facts)
+        echo_json(facts)
     else:
         _print_status(facts, seen)
     silent = seen.lease.holder is not None and not seen.held
@@ -101,7 +102,7 @@ def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
         ("last drill", _drill(drill) if drill else "none; Engine(drill_every=...) and `perdure replica verify` make one"),
     ]  # fmt: skip
     for name, text in lines:
-        click.echo(f"{name.ljust(10)}  {text}")
+        echo(f"{name.ljust(10)}  {text}")
 
 
 def _drill(drill: dict[str, Any]) -> str:
@@ -140,16 +141,16 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
                 if missing:
                     raise copies.differs(address, missing)
         except ReplicaDamaged as error:
-            say(str(error))
+            say(*as_lines(str(error)))
             raise click.exceptions.Exit(Exit.FAILED) from error
         size = copy.stat().st_size
     facts = {"ok": True, "rows": seal.rows, "epoch": seal.epoch, "bytes": size, "compared_with": store if missing is not None else None,
              "took_s": round(time.monotonic() - begin_s, 2)}  # fmt: skip
     if as_json:
-        print_json(facts)
+        echo_json(facts)
     else:
         beside = f", all of them in {store} as they are" if missing is not None else "; there is no local store of it to compare with"
-        click.echo(f"The copy is good: {seal.rows:,} rows of history{beside}. {size:,} bytes, {facts['took_s']} s.")
+        echo(f"The copy is good: {seal.rows:,} rows of history{beside}. {size:,} bytes, {facts['took_s']} s.")
 
 
 @click.command(short_help="Make a store from the copy, as of now or of any moment.")
@@ -182,9 +183,9 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
     ((runs, last_ms),) = connect(output).execute(copies.Q["contents"])
     until = dt.datetime.fromtimestamp((last_ms or 0) / 1000, dt.UTC)
     if as_json:
-        print_json({"file": str(output), "runs": runs, "rows": seal.rows, "epoch": seal.epoch, "last_event": until.isoformat()})
+        echo_json({"file": str(output), "runs": runs, "rows": seal.rows, "epoch": seal.epoch, "last_event": until.isoformat()})
     else:
-        click.echo(f"Restored {output}: {runs:,} runs, {seal.rows:,} rows of history, the last one of {until:%Y-%m-%d %H:%M:%S} UTC.")
+        echo(f"Restored {output}: {runs:,} runs, {seal.rows:,} rows of history, the last one of {until:%Y-%m-%d %H:%M:%S} UTC.")
 
 
 def _moment(text: str | None) -> dict[str, Any]:
@@ -222,8 +223,8 @@ def detach(store: str, yes: bool) -> None:
         raise misuse(f"An engine holds the replica {seal.address} at this moment. Stop it first.")
     if pid := _executing_here(store):  # it may be cut off from its bucket
         raise misuse(f"Process {pid} has {store} open at this moment. Stop it first.")
-    if not yes:
-        click.confirm(f"{store} will go on without {seal.address}, where nobody will know of it. Go on?", abort=True)
+    if not yes and not confirmed(f"{store} will go on without {seal.address}, where nobody will know of it. Go on?"):
+        raise misuse(f"Nothing was changed: {store} is still tied to its replica. Answer y, or give --yes where nobody can answer.")
     connection.detach(store)
     say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")
 

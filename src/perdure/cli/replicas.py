@@ -7,8 +7,6 @@ how long at most.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +14,8 @@ from typing import Any
 import click
 
 from perdure.cli import words
-from perdure.cli.common import F, run_async, say
+from perdure.cli.common import F, run_async
+from perdure.cli.output import live, say, say_anew
 from perdure.errors import PerdureError
 from perdure.replica import archive
 from perdure.replica.address import parse
@@ -71,8 +70,8 @@ def one_line(first_after_s: float = 0.0) -> Callable[..., None]:
 
     def show(text: str, in_full: str | None = None) -> None:
         nonlocal due_s
-        if sys.stderr.isatty():  # one line of the screen, which what is logged meanwhile overwrites
-            click.echo(f"{text[: shutil.get_terminal_size().columns - 1]}\033[K\r", nl=False, err=True)
+        if live():  # one line of the screen, which what is logged meanwhile overwrites
+            say_anew(text)
         elif time.monotonic() >= due_s:
             due_s = time.monotonic() + SAY_EVERY_S
             say(in_full or text)
@@ -111,8 +110,8 @@ def restoring(address: object) -> Iterator[Callable[[int], None]]:
 
 def end_line() -> None:
     """Clear it, if there was one: what comes next is not to stand behind it."""
-    if sys.stderr.isatty():
-        click.echo("\033[K", nl=False, err=True)
+    if live():
+        say_anew("")
 
 
 def tell_beginning(engine: Engine, quiet: bool, *, logged: bool = False) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from perdure.cli.common import misuse
+from perdure.cli.output import echo
 
 FILES = ("app.py", "README.md")
 
@@ -35,7 +36,7 @@ def init(folder: Path) -> None:
                 target.write(template(name))
     except OSError as error:
         raise misuse(f"Can't write into {shown(folder)}: {error.strerror or error}.") from error
-    click.echo(f"Wrote {' and '.join(FILES)} in {shown(folder)}. Next:\n\n{_next_steps(folder)}")
+    echo(f"Wrote {' and '.join(FILES)} in {shown(folder)}. Next:", "", *_next_steps(folder))
 
 
 def template(name: str) -> str:
@@ -46,7 +47,7 @@ def shown(folder: Path) -> str:
     return "this folder" if folder == Path() else str(folder)
 
 
-def _next_steps(folder: Path) -> str:
+def _next_steps(folder: Path) -> list[str]:
     commands = [] if folder == Path() else [(f"cd {shlex.quote(str(folder))}", "")]
     commands += [
         ("perdure run app.py A-17 120", "runs until it needs a person"),
@@ -54,4 +55,4 @@ def _next_steps(folder: Path) -> str:
         ("perdure show refund", "what happened, step by step"),
     ]
     width = max(len(command) for command, _ in commands)
-    return "\n".join(f"  {command.ljust(width)}   {note}".rstrip() for command, note in commands)
+    return [f"  {command.ljust(width)}   {note}".rstrip() for command, note in commands]

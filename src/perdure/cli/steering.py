@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import click
 
 from perdure.cli import words
-from perdure.cli.common import json_or_text, run_argument, say, store_option, with_run
+from perdure.cli.common import json_or_text, run_argument, store_option, with_run
+from perdure.cli.output import say
 from perdure.runtime.engine import Engine
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import click
 import msgspec
 
 from perdure.cli import traces, words
+from perdure.cli.output import as_lines, style
 from perdure.cli.waits import needs
 from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
@@ -49,60 +49,59 @@ class Entry:
 
 
 _MARKS = {
-    "completed": click.style("✓", fg="green"),
-    "failed": click.style("✗", fg="red"),
-    "fired": click.style("✓", fg="green"),
-    "abandon": click.style("-", fg="magenta"),
-} | dict.fromkeys(("step", "child", "spawn", "send"), click.style("…", fg="yellow"))
+    "completed": style("✓", "green"),
+    "failed": style("✗", "red"),
+    "fired": style("✓", "green"),
+    "abandon": style("-", "magenta"),
+} | dict.fromkeys(("step", "child", "spawn", "send"), style("…", "yellow"))
 """How it ended, or what is still open; a timer that has not fired may as well have been dropped, so it gets none."""
 
 
 # --- a run ----------------------------------------------------------------------------------------
 
 
-def header(info: RunInfo, limit: int | None) -> str:
+def header(info: RunInfo, limit: int | None) -> list[str]:
     """Who the run is: id, call, status, times, tags, where it comes from."""
     begun = info.started_at or info.created_at
     until = info.ended_at or datetime.now(UTC)
-    lines = [
-        click.style(info.id, bold=True) + "  " + words.status(info.status),
+    found = [
+        style(info.id, "bold") + "  " + words.status(info.status),
         f"  {info.workflow}({words.arguments(info.args, limit)})",
         f"  started {words.clock(begun)}, {'took' if info.ended_at else 'for'} {words.between(begun, until)}",
     ]
     if info.tags:
-        lines.append("  tags: " + ", ".join(f"{key}={words.value(item)}" for key, item in info.tags.items()))
+        found.append("  tags: " + ", ".join(f"{key}={words.value(item)}" for key, item in info.tags.items()))
     if info.parent:
-        lines.append(f"  child of {info.parent}")
+        found.append(f"  child of {info.parent}")
     if info.forked_from:
-        lines.append(f"  forked from {info.forked_from}")
-    return "\n".join(lines)
+        found.append(f"  forked from {info.forked_from}")
+    return found
 
 
-def body(info: RunInfo, history: list[HistoryEvent], full: bool) -> str:
+def body(info: RunInfo, history: list[HistoryEvent], full: bool) -> list[str]:
     """The entries in order, and how it stands or ended."""
     begun = history[0].at if history else info.created_at
     groups = [[entry] for entry in entries(history)] if full else folded(entries(history))
-    lines: list[str] = []
+    found: list[str] = []
     for group in groups:
         if len(group) == 1:
-            lines += entry_lines(group[0], begun, None if full else 90)
+            found += entry_lines(group[0], begun, None if full else 90)
         else:
-            lines.append(_fold_line(group))
-    lines.append(ending(info, None if full else 200))
-    return "\n".join(lines)
+            found.append(_fold_line(group))
+    return [*found, *ending(info, None if full else 200)]
 
 
-def ending(info: RunInfo, limit: int | None = 200) -> str:
-    """The last line: the result, the error, or what it waits for."""
+def ending(info: RunInfo, limit: int | None = 200) -> list[str]:
+    """The last lines: the result, the error, or what it waits for."""
     label = words.status(info.status)
     match info.status:
         case "completed":
-            return f"{label} → {words.value(info.result, limit)}"
+            return [f"{label} → {words.value(info.result, limit)}"]
         case "failed":
-            return "\n".join(filter(None, (f"{label}: {words.error_line(info.error)}", traces.trace(info.error))))
+            return as_lines("\n".join(filter(None, (f"{label}: {words.error_line(info.error)}", traces.trace(info.error)))))
         case _:
             note = needs(info)
-            return f"{label}: {note}" if note else label
+            return as_lines(f"{label}: {note}") if note else [label]
 
 
 def entries(history: Iterable[HistoryEvent]) -> list[Entry]:
@@ -150,7 +149,7 @@ def _fold_line(group: list[Entry]) -> str:
         text += f": {len(ended):,} completed"
         text += f", {len(group) - len(ended):,} open" if len(ended) < len(group) else ""
     text += f", {words.duration(sum(times) / len(times))} on average" if times else ""
-    return click.style(f"{'⋮':>6}{_INDENT[6:]}{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)", dim=True)
+    return style(f"{'⋮':>6}{_INDENT[6:]}{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)", "dim")
 
 
 # --- an entry -------------------------------------------------------------------------------------
@@ -159,9 +158,9 @@ def _fold_line(group: list[Entry]) -> str:
 def entry_lines(entry: Entry, begun: datetime, limit: int | None) -> list[str]:
     row, end = entry.row, entry.end
     offset = "+" + words.between(begun, row.at)
-    first = f"{row.seq:>6}  {click.style(offset.rjust(10), dim=True)}  {entry.mark} {title(row, limit)}"
+    first = f"{row.seq:>6}  {style(offset.rjust(10), 'dim')}  {entry.mark} {title(row, limit)}"
     if end is not None and end.took_ms is not None:
-        first += click.style(f"  {words.duration(end.took_ms)}", dim=True)
+        first += style(f"  {words.duration(end.took_ms)}", "dim")
     beneath = [text for answer in entry.answers if (text := _answer(answer, limit))]
     return [first, *_branches(beneath)]
 
@@ -218,7 +217,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
         case "completed":
             return "" if row.result is None else words.value(row.result, limit)
         case "failed":
-            return click.style(words.error_line(row.error), fg="red") + _place(row)
+            return style(words.error_line(row.error), "red") + _place(row)
         case "attempt":
             if (word := _resolution(row)) is not None:
                 return word
@@ -227,7 +226,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
             at = f" at {words.clock(row.began_at)}" if row.began_at is not None else ""
             which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
             took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
-            return f"{which}{words.error_line(row.error or _payload(row))}{_place(row)}{click.style(took, dim=True)}"
+            return f"{which}{words.error_line(row.error or _payload(row))}{_place(row)}{style(took, 'dim')}"
         case "abandon":
             return "cancelled"
         case _:
@@ -236,7 +235,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
 
 def _place(row: HistoryEvent) -> str:
     """The line of the user's code that an error came from."""
-    return click.style(f"  ({found})", dim=True) if (found := traces.place(row.error)) else ""
+    return style(f"  ({found})", "dim") if (found := traces.place(row.error)) else ""
 
 
 def _resolution(row: HistoryEvent) -> str | None:
@@ -267,7 +266,7 @@ def _when(ms: Any) -> str:
 def live_line(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
     """One row of a history as it comes in."""
     time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return f"{click.style(time, dim=True)} {row.seq:>5}  {_live_text(row, names)}"
+    return f"{style(time, 'dim')} {row.seq:>5}  {_live_text(row, names)}"
 
 
 def _live_text(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
@@ -279,26 +278,28 @@ def _live_text(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
     what = f"{asked.name or asked.kind} (row {row.ref})" if asked is not None else f"row {row.ref}"
     took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
     answer = _answer(row, 70)
-    return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{click.style(took, dim=True)}"
+    return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{style(took, 'dim')}"
 
 
-def row_in_full(row: HistoryEvent) -> str:
+def row_in_full(row: HistoryEvent) -> list[str]:
     """One row with everything that it holds."""
     answers = f", answers row {row.ref}" if row.ref is not None else ""
-    lines = [click.style(f"row {row.seq}: {row.kind} {row.name or ''}".rstrip(), bold=True) + answers, f"at {words.clock(row.at)}"]
+    found = [style(f"row {row.seq}: {row.kind} {row.name or ''}".rstrip(), "bold") + answers, f"at {words.clock(row.at)}"]
     if row.attempt is not None:
-        lines.append(f"attempt {row.attempt}")
+        found.append(f"attempt {row.attempt}")
     if row.took_ms is not None:
-        lines.append(f"took {words.duration(row.took_ms)}")
+        found.append(f"took {words.duration(row.took_ms)}")
     things = ((label, getattr(row, label)) for label in ("args", "result", "error", "data"))
-    texts = (f"{label}:\n{(_error_in_full if label == 'error' else _pretty)(thing)}" for label, thing in things if thing is not None)
-    return "\n".join([*lines, *texts])
+    for label, thing in things:
+        if thing is not None:
+            found += [f"{label}:", *(_error_in_full if label == "error" else _pretty)(thing)]
+    return found
 
 
-def _error_in_full(error: Any) -> str:
+def _error_in_full(error: Any) -> list[str]:
     text = traces.trace(error)
-    return f"{_pretty(traces.without_frames(error))}\n{text}" if text else _pretty(error)
+    return [*_pretty(traces.without_frames(error)), *as_lines(text)] if text else _pretty(error)
 
 
-def _pretty(thing: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2).decode()
+def _pretty(thing: Any) -> list[str]:
+    return as_lines(msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2).decode())

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import click
 import msgspec
+
+from perdure.cli.output import style, width
 
 COLOURS = {
     "completed": "green",
@@ -80,8 +81,8 @@ def arguments(args: Any, limit: int | None = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def status(word: str, width: int = 0) -> str:
-    return click.style(word.ljust(width), fg=COLOURS.get(word))
+def status(word: str) -> str:
+    return style(word, COLOURS.get(word))
 
 
 def error_line(error: Any) -> str:
@@ -98,12 +99,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with aligned columns; styled cells count by what is visible."""
-    lines = [[click.style(cell, bold=True) for cell in head], *rows]
-    widths = [max(len(click.unstyle(line[i])) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(_pad(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with aligned columns."""
+    table = [[style(cell, "bold") if cell else "" for cell in head], *rows]
+    widths = [max(width(line[i]) for line in table) for i in range(len(head))]
+    return ["  ".join(pad(cell, room) for cell, room in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
-def _pad(cell: str, width: int) -> str:
-    return cell + " " * (width - len(click.unstyle(cell)))
+def pad(cell: str, room: int) -> str:
+    return cell + " " * (room - width(cell))
