@@ -45,7 +45,6 @@ CORE_LINES_MAX = 1_850
 ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX, REPLICA_CODE_LINES_MAX = 8_500, 2_550, 4_100, 2_800
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
-LITTER = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__", "dist", "build"}
 TEXT = {".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".toml", ".txt", ".yaml", ".yml", ""}
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -261,8 +260,8 @@ def test_the_core_and_the_whole_stay_small() -> None:
 
 def test_every_module_says_what_it_is_for() -> None:
     """Ours everywhere; only an empty `__init__.py` may be silent."""
-    ours = [path for folder in ("src", "tests", "examples", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
-    spoken = [path for path in ours if path.is_relative_to(SRC) or path.read_text().strip()]
+    modules = [path for folder in ("src", "tests", "examples", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    spoken = [path for path in modules if path.is_relative_to(SRC) or path.read_text().strip()]
     assert [complaint for path in spoken for complaint in undocumented(path.read_text(), str(path.relative_to(ROOT)))] == []
 
 
@@ -354,17 +353,39 @@ def machine_paths(text: str, name: str) -> list[str]:
     return [f"{name}:{number}: {line.strip()}" for number, line in enumerate(text.splitlines(), 1) if ELSEWHERE.search(line)]
 
 
-def committed() -> Iterator[Path]:
-    """The text files of this repository, whether or not git is here to list them."""
-    for path in sorted(ROOT.rglob("*")):
-        inside = path.relative_to(ROOT).parts
-        if path.is_file() and path.suffix in TEXT and not LITTER.intersection(inside):
+def ours(root: Path = ROOT) -> Iterator[Path]:
+    """The text files of this repository, whether or not git is here to list them: not what tools and examples leave in it."""
+    litter = {".git", *(line.strip().rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines())}
+    for path in sorted(root.iterdir()):
+        if any(path.match(pattern) for pattern in litter) or (path / "pyvenv.cfg").exists():
+            continue
+        if path.is_dir():
+            yield from ours(path)
+        elif path.suffix in TEXT:
             yield path
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:
-    found = [line for path in committed() for line in machine_paths(path.read_text(errors="replace"), str(path.relative_to(ROOT)))]
+    found = [line for path in ours() for line in machine_paths(path.read_text(errors="replace"), str(path.relative_to(ROOT)))]
     assert found == []
+
+
+def test_what_tools_and_examples_leave_behind_is_not_ours(tmp_path: Path) -> None:
+    for left in (
+        ".venv/x.py",
+        "env/pyvenv.cfg",
+        "env/x.py",
+        "perdure.db",
+        "a/b.db-wal",
+        "survey-report.md",
+        "a/build/x.py",
+        "a/__pycache__/x.py",
+    ):
+        (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / left).touch()
+    (tmp_path / "a" / "ours.md").touch()
+    assert list(ours(tmp_path)) == [tmp_path / "a" / "ours.md"]
+    assert {ROOT / "README.md", ROOT / ".ci" / "run", Path(__file__)} <= set(ours())
 
 
 def test_a_folder_of_one_machine_is_found() -> None:

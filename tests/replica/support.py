@@ -69,12 +69,6 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
-    with BucketServer(tmp_path_factory.mktemp("bucket")) as server:
-        yield server
-
-
 @pytest.fixture
 def proxy(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A wire to the bucket that can be broken."""
@@ -87,7 +81,8 @@ def proxy(bucket: BucketServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pro
 @pytest.fixture
 def address(bucket: BucketServer, proxy: Proxy, request: pytest.FixtureRequest) -> str:
     """A prefix of one's own, behind the proxy."""
-    return bucket.url(request.node.name.replace("[", "-").replace("]", ""), port=proxy.port)
+    name = f"{request.path.stem}-{request.node.name}"
+    return bucket.url(name.replace("[", "-").replace("]", ""), port=proxy.port)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.replica.support import address, bucket, nothing_seen, proxy
+from tests.replica.support import address, nothing_seen, proxy
 from tests.runtime.support import awaited, environment
 
 from perdure.errors_replica import BucketDenied, BucketMissing, FencingUnsupported, ReplicaUnavailable
@@ -18,7 +18,7 @@ from perdure.replica.bucket import FolderBucket, open_bucket, probe
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer, CarelessBucketServer
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 
 @pytest.fixture(params=["folder", "s3"])

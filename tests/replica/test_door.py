@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, engine_of, looks_often, lookups, nothing_seen, proxy, two_effects
+from tests.replica.support import LEASE_S, address, engine_of, looks_often, lookups, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, environment, until
 
 import perdure
@@ -25,7 +25,7 @@ from perdure.replica.litestream import Litestream, Position
 from perdure.store.sealing import Seal
 from perdure.testing.proxy import Proxy
 
-__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
 @workflow

@@ -13,7 +13,6 @@ import pytest
 from tests.replica.support import (
     LEASE_S,
     address,
-    bucket,
     effects,
     engine_of,
     gone,
@@ -35,7 +34,7 @@ from perdure.store import sealing
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer
 
-__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
 async def grown(run: Any, there: Callable[[Any], bool]) -> None:

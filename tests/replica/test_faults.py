@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, gone, nothing_seen, proxy, two_effects
+from tests.replica.support import LEASE_S, address, effects, engine_of, gone, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, environment, until
 
 from perdure import PerdureError, ReplicaUnavailable
@@ -30,7 +30,7 @@ from perdure.errors_replica import (
 from perdure.testing.proxy import Proxy
 from perdure.testing.servers import BucketServer, CarelessBucketServer
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 
 async def refused(store: Path, replica: str, error: type[PerdureError], words: str, **options: Any) -> None:

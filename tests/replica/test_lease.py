@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.replica.support import address, bucket, nothing_seen, proxy
+from tests.replica.support import address, nothing_seen, proxy
 from tests.runtime.support import awaited, environment, until
 
 from perdure.errors_replica import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
@@ -28,7 +28,7 @@ from perdure.replica.lease import RENEWALS_PER_TTL, Hold, Lease, LeaseRow, Patie
 from perdure.testing.proxy import Proxy
 from perdure.testing.virtual import VirtualLoop
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 TTL_MS = 1_000
 

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
-from tests.replica.support import address, bucket, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
+from tests.replica.support import address, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, until
 
 import perdure
@@ -30,7 +30,7 @@ from perdure.replica.replica import Replica
 from perdure.replica.room import Room
 from perdure.testing.proxy import Proxy
 
-__all__ = ["address", "bucket", "looks_often", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
 def replica_of(engine: Engine) -> Replica:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, bucket, effects, engine_of, nothing_seen, proxy, two_effects
+from tests.replica.support import LEASE_S, address, effects, engine_of, nothing_seen, proxy, two_effects
 from tests.replica.test_answers import held
 from tests.runtime.support import awaited, until
 
@@ -18,7 +18,7 @@ from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import NAME, Lease
 
-__all__ = ["address", "bucket", "nothing_seen", "proxy"]  # fixtures
+__all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 STARTS = 50
 

@@ -111,9 +111,15 @@ class Life:
 
 
 class Chaos:
-    """One seed, in a folder; `replica` is the address, `bucket` the server behind it, if it is one that can be killed."""
+    """One seed, in a folder; `replica` is the address, `bucket` the server behind it, if it is one that can be killed; something
+    is destroyed after `lines_max` lines of the log at the latest.
+    """
 
-    def __init__(self, seed: int, folder: Path, replica: str, *, durability: str = "replica", bucket: BucketServer | None = None) -> None:
+    def __init__(
+        self, seed: int, folder: Path, replica: str, *, durability: str = "replica", bucket: BucketServer | None = None,
+        lines_max: int = LINES_MAX,
+    ) -> None:  # fmt: skip
+        self._lines_max = lines_max
         self.rng, self.folder, self.replica, self.bucket = random.Random(seed), folder, replica, bucket
         self.environment = bucket.environment() if bucket else {}
         self.log = folder / "log"
@@ -269,7 +275,7 @@ class Chaos:
         return ways + ([(self._kill_bucket, 2)] if self.bucket else [])
 
     def _lines(self) -> int:
-        return self.rng.randrange(1, LINES_MAX)
+        return self.rng.randrange(1, self._lines_max)
 
     def _kill_engine(self, life: Life) -> None:
         self._work(life, self._lines())

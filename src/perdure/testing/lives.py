@@ -21,11 +21,13 @@ from perdure.core import discard
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
+from perdure.runtime.runner import Runner
 from perdure.runtime.steps import Running
+from perdure.runtime.writer import Writer
 from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
 from perdure.testing.faults import Disk, PowerLost
-from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop
+from perdure.testing.virtual import BEGIN_MS, VirtualClock, VirtualLoop, anyio_threads
 
 When = Literal["before", "after"]
 LEASE_S = 100 * 366 * 86_400.0
@@ -138,6 +140,8 @@ class Lives:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is dropped on purpose
         if discard.supported:
             discard.discard((task.get_coro() for task in tasks), loop)
+        for thread in anyio_threads(loop):
+            thread.stop()  # the end of the task that it waits for does not come, and it would keep the interpreter from ending
         while self._engines:
             self._engines.pop().abandon()
         for store in list(self.stores):  # of engines that did not get to open
@@ -160,7 +164,8 @@ class LivingEngine(Engine):
     """The engine, with a clock and a store that do what a test says. Made by `Lives.engine`."""
 
     def __init__(self, lives: Lives, options: dict[str, Any]) -> None:
-        self._lives, self._loop = lives, None
+        self._lives = lives
+        self._living: tuple[SqliteStore, Writer, Runner] | None = None  # what a crash finds, also in the middle of closing
         super().__init__(lives.path, **{"lease_ttl": LEASE_S} | options)
 
     def _open_store(self) -> SqliteStore:
@@ -186,14 +191,17 @@ class LivingEngine(Engine):
             loop.before_jump.append(self._look)
             runner.steps.start = _shuffled(runner.steps.start, loop, self._lives)  # type: ignore[method-assign]
             runner.new_run = _seeded(runner.new_run, self._lives)  # type: ignore[method-assign]
+            self._living = self._open
             self._lives.opened(self)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await super().__aexit__(*error)
         loop = asyncio.get_running_loop()
-        if isinstance(loop, VirtualLoop):
-            loop.before_jump.remove(self._look)
+        if self._living is not None and isinstance(loop, VirtualLoop):
+            loop.before_jump.remove(self._look)  # closing may wait for steps, and time goes on meanwhile
+        await super().__aexit__(*error)
+        if self._living is not None:
+            self._living = None
             self._lives.closed(self)
 
     def _look(self) -> bool:
@@ -204,10 +212,10 @@ class LivingEngine(Engine):
 
     def abandon(self) -> None:
         """Let the threads end, because nothing can kill them; nobody hears what they say."""
-        if self._open is None:
+        if self._living is None:
             return
-        store, writer, runner = self._open
-        self._open = None
+        store, writer, runner = self._living
+        self._open = self._living = None
         self._lives.dead.append(runner.owner)
         writer.close()
         runner.steps.threads.shutdown(wait=True)

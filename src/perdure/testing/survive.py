@@ -12,6 +12,7 @@ import contextlib
 import operator
 import os
 import random
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -54,7 +55,8 @@ def assert_survives_every_crash(
 ) -> Survived:  # fmt: skip
     """Kill a run of `call` before and after every commit; it has to end as it does undisturbed, with a history that obeys the laws.
 
-    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the start); `cancel_after` seconds it
+    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the start); a fourth part says which
+    other run gets it, once that is there: an id, or a workflow, of which every child gets it. `cancel_after` seconds it
     is cancelled; `timeout` is the limit of the whole run in seconds; `workflows` are those that its code does not name.
     `once` is a list to which your steps add what they do outside, or a function that gives such a list: every effect must be
     there as often as undisturbed. A list is emptied before each trial, and `before_each` is called to set up the rest.
@@ -104,6 +106,7 @@ class _Trial:
     calm: Outcome = ("", None)
     effects: Counter[str] = field(default_factory=Counter)
     recordings: list[Recording] = field(default_factory=list)
+    sent: set[tuple[int, str]] = field(default_factory=set)  # by this life: messages by number, with the ids of those that got them
 
     def survives(self, only: tuple[When, int] | None) -> int:
         """Give the number of crashes that it has survived."""
@@ -120,13 +123,20 @@ class _Trial:
     def _undisturbed(self) -> None:
         with self._lives() as lives:
             self.calm = lives.run(self._drive(lives))
-            self.effects, self.recordings = self._effects(), recorded.recordings(lives.path)
+            self._check_sent()
+            self.recordings = recorded.recordings(lives.path)
+            self.effects = self._effects(self.recordings)
         with self._blaming(None):
             if self.calm[0] == "blocked":
                 raise LawBroken(f"It is {_told(self.calm)}")
             for one in self.recordings:
                 _obeys(one)
                 recorded.replay_recorded(one, self.known, every_prefix=True)
+
+    def _check_sent(self) -> None:
+        for number, (channel, _, *after) in enumerate(self.messages):
+            if len(after) > 1 and number not in {sent for sent, _ in self.sent}:
+                raise DefinitionError(f"Message {number} on channel {channel!r} is for {after[1]!r}, and there was no such run.")
 
     def _crash(self, when: When, number: int) -> bool:
         """Die at one place, go on in a new engine, compare; False when the run has no such place any more."""
@@ -154,7 +164,7 @@ class _Trial:
         for one in found:
             _obeys(one)
             recorded.replay_recorded(one, self.known)
-        done = self._effects()
+        done = self._effects(found)
         if done != self.effects:
             more, less = _counted(done - self.effects), _counted(self.effects - done)
             raise LawBroken(f"What it does outside is not done once: {more or 'nothing'} too often, {less or 'nothing'} too rarely")
@@ -180,36 +190,78 @@ class _Trial:
 
     async def _drive(self, lives: Lives) -> Outcome:
         """What the world does to the run. After a crash it does all of it again, as one has to; keys make it happen once."""
-        dice = random.Random(self.seed)
         async with lives.engine(workflows=self.known) as engine:
             try:
                 run = await self._ask("start", engine.start, self.call, id=RUN_ID, timeout=self.timeout)
             except RunExists:  # it goes on as another call meanwhile
                 run = await engine.get(RUN_ID)
-            with contextlib.suppress(RunFinished):
-                for number, (channel, value, *after) in enumerate(self.messages):
+            self.sent.clear()
+            others = [asyncio.create_task(self._send_to_others(engine, number)) for number, one in enumerate(self.messages) if len(one) > 3]
+            await self._send_and_cancel(engine, run)
+            outcome = await self._outcome(run)
+            for task in others:
+                task.cancel()
+            for sent in await asyncio.gather(*others, return_exceptions=True):
+                if isinstance(sent, Exception):
+                    raise sent
+            return outcome
+
+    async def _send_and_cancel(self, engine: Engine, run: Run[Any]) -> None:
+        dice = random.Random(self.seed)
+        with contextlib.suppress(RunFinished):
+            for number, (channel, value, *after) in enumerate(self.messages):
+                if len(after) < 2:
                     await _until(after[0] if after else dice.choice(_SECONDS) if self.seed else 0)
                     await self._ask(f"message {number}", run.send, value, channel=channel, key=f"message {number}")
-                if self.cancel_after is not None:
-                    await _until(self.cancel_after)
-                    if not await _cancel_arrived(engine, run):
-                        await self._ask("cancel", run.cancel)
-            try:
-                return "completed", await self._ask("result", run.result)
-            except RunFailed as error:
-                return "failed", error.error
-            except RunCancelled:
-                return "cancelled", None
-            except RunBlocked as error:
-                return "blocked", error.reason
+            if self.cancel_after is not None:
+                await _until(self.cancel_after)
+                if not await _cancel_arrived(engine, run):
+                    await self._ask("cancel", run.cancel)
+
+    async def _send_to_others(self, engine: Engine, number: int) -> None:
+        """Send a message to each run that it is for, as soon as there is one."""
+        channel, value, after_s, to = self.messages[number]
+        key = f"message {number}"
+        committed, unsubscribe = engine._runner.callers.subscribe()
+        try:
+            await _until(after_s)
+            while True:
+                committed.clear()
+                for one in await engine.runs(limit=-1):
+                    if to in (one.id, engine.workflows.get(one.workflow)) and (number, one.id) not in self.sent:
+                        self.sent.add((number, one.id))
+                        with contextlib.suppress(RunFinished):
+                            await self._ask(f"{key} to {one.id}", engine.send, one.id, value, channel=channel, key=key)
+                await committed.wait()
+        finally:
+            unsubscribe()
+
+    async def _outcome(self, run: Run[Any]) -> Outcome:
+        try:
+            return "completed", await self._ask("result", run.result)
+        except RunFailed as error:
+            return "failed", error.error
+        except RunCancelled:
+            return "cancelled", None
+        except RunBlocked as error:
+            return "blocked", error.reason
 
     async def _ask(self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         """One verb of the engine; where the disk fails, others have more to do here."""
         return await verb(*args, **options)
 
-    def _effects(self) -> Counter[str]:
+    def _effects(self, recordings: Sequence[Recording]) -> Counter[str]:
+        """What was done outside; ids of children and idempotency keys hold row numbers, which a crash moves, so each is told as
+        what it stands for.
+        """
         found = self.once() if callable(self.once) else self.once
-        return Counter(repr(one) for one in found or ())
+        meant = {
+            f"{one.id}{between}{one.key}{dot}{row.seq}": f"{what} {row.name} {_text(row)}"
+            for one in recordings for row in one.rows
+            for kind, between, dot, what in ((ev.STEP, "/", "/", "key of step"), (ev.CHILD, ".", ".", "id of child")) if row.kind == kind
+        }  # fmt: skip
+        pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(meant, key=len, reverse=True)) or r"\Z.")
+        return Counter(pattern.sub(lambda name: meant[name[0]], repr(one)) for one in found or ())
 
     # --- what to say ------------------------------------------------------------------------------
 
@@ -259,5 +311,8 @@ def _told(outcome: Outcome) -> str:
 
 
 def _row(row: Event) -> str:
-    data = row.data.decode()[:100] if isinstance(row.data, bytes) else None
-    return " ".join(str(part) for part in (row.seq, row.kind, row.name, row.ref and f"of row {row.ref}", data) if part)
+    return " ".join(str(part) for part in (row.seq, row.kind, row.name, row.ref and f"of row {row.ref}", _text(row)[:100]) if part)
+
+
+def _text(row: Event) -> str:
+    return row.data.decode() if isinstance(row.data, bytes) else ""
