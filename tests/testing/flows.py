@@ -198,3 +198,49 @@ async def dies_of_a_cancel() -> str:
     except asyncio.CancelledError:
         return f"cleaned {await double(1)}"
     return "slept"
+
+
+@step
+async def takes(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@workflow
+async def cleans_up() -> None:
+    try:
+        await takes(1)
+    finally:
+        await takes(0.5)
+
+
+@workflow
+async def leaves_a_child() -> None:
+    child = asyncio.create_task(cleans_up())
+    await takes(0.2)
+    await child
+
+
+@workflow
+async def asks_a_child() -> str:
+    await receive("go")
+    await asyncio.sleep(3600)
+    return f"child says {await approval.options(id='child')()}"
+
+
+@step
+async def notes_its_run() -> None:
+    if (run_id := current_step().run_id) not in DONE:
+        DONE.append(run_id)
+
+
+@workflow
+async def pays_in_a_child(cents: int) -> int:
+    await double(1)
+    await notes_its_run()
+    return await charge_with_key(cents)
+
+
+@workflow
+async def doubles_and_pays_with_key(cents: int) -> int:
+    await double(1)
+    return await charge_with_key(cents) + await pays_in_a_child(cents)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from tests.testing.flows import approval, booking, counting, doubles, patient
 
@@ -219,3 +220,41 @@ def test_approval_over_a_crash_keeps_its_deadline(db: str) -> None:
         lives.run(approval(), id="a")
     assert lives.run(approval(), id="a") == "too late"
     assert lives.elapsed_s == pytest.approx(3 * 24 * 3600)
+
+
+@step
+async def in_a_thread_of_anyio(n: int) -> int:
+    return await anyio.to_thread.run_sync(lambda: n + 1)
+
+
+@workflow
+async def anyio_twice(n: int) -> int:
+    return await in_a_thread_of_anyio(await in_a_thread_of_anyio(n))
+
+
+def test_a_crash_leaves_no_thread_of_anyio_that_keeps_the_interpreter(db: str) -> None:
+    before = set(threading.enumerate())
+    lives = Lives(db)
+    with lives.crash_after(4):
+        lives.run(anyio_twice(1), id="one")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert lives.run(anyio_twice(1), id="one") == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_in_the_middle_of_closing(when: When, db: str) -> None:
+    lives = Lives(db)
+
+    async def closes() -> None:
+        async with lives.engine(workflows=[patient]) as engine:
+            await engine.start(patient(4), id="one")
+            await asyncio.sleep(24 * 3600)
+            lives.crash, lives.commits = (when, 1), 0  # the first commit of the end
+
+    with pytest.raises(Crashed):
+        lives.run(closes())
+    lives.crash = None
+    assert len(lives.dead) == 1
+    assert lives.run(patient(4), id="one") == 11

@@ -11,7 +11,7 @@ import pytest
 from tests.testing import flows
 from tests.testing.flows import DONE
 
-from perdure import DefinitionError, step, workflow
+from perdure import DefinitionError, NotSerializable, step, workflow
 from perdure.testing import LawBroken, NothingLeftToWaitFor, assert_survives_every_crash
 from perdure.testing.campaign import survives
 from perdure.testing.corpus import CASES, Case
@@ -74,6 +74,42 @@ def test_replay_in_other_processes_is_counted() -> None:
         return await flows.double(1)
 
     assert assert_survives_every_crash(local(), only=("after", 2)).elsewhere == 0  # nobody else can import it
+
+
+def test_children_that_are_cancelled_while_they_clean_up() -> None:
+    """The engine closes while they are at it, and time goes on meanwhile."""
+    found = assert_survives_every_crash(flows.leaves_a_child(), cancel_after=0.2, hash_seeds=HERE_ONLY, seeds=range(2))
+    assert found.crashes >= 12
+
+
+@pytest.mark.parametrize("to", ["child", flows.approval], ids=["id", "workflow"])
+def test_a_message_may_be_for_a_child(to: Any) -> None:
+    """It is sent as soon as there is one, which here is after an hour."""
+    outcomes = set[str]()
+
+    def same(one: Any, other: Any) -> bool:
+        outcomes.update([one, other])
+        return bool(one == other)
+
+    assert_survives_every_crash(
+        flows.asks_a_child(), messages=[("approval", True, 60, to), ("go", None)], same=same, hash_seeds=HERE_ONLY, seeds=range(2)
+    )
+    assert outcomes == {"child says yes"}
+
+
+def test_a_message_for_a_run_that_never_comes_is_told() -> None:
+    with pytest.raises(DefinitionError, match="Message 0 on channel 'approval' is for 'nobody', and there was no such run"):
+        assert_survives_every_crash(flows.doubles(1), messages=[("approval", True, 0, "nobody")])
+
+
+def test_a_message_to_a_child_that_is_no_value_is_an_error() -> None:
+    with pytest.raises(NotSerializable):
+        assert_survives_every_crash(flows.asks_a_child(), messages=[("approval", object(), 0, "child"), ("go", None)])
+
+
+def test_keys_and_ids_of_children_count_as_what_they_stand_for() -> None:
+    """A crash in an attempt adds a row, so those behind it have other numbers."""
+    assert assert_survives_every_crash(flows.doubles_and_pays_with_key(7), once=DONE, hash_seeds=HERE_ONLY).crashes >= 10
 
 
 # --- wrong ones -----------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from tests.testing.flows import approval, never_hears, patient
 
@@ -50,6 +51,42 @@ def test_time_stands_still_while_a_thread_works() -> None:
         return str(found), loop.time()
 
     assert virtually(main()) == ("False", 0.0)
+
+
+async def with_anyio(function: Callable[..., Any], *args: Any) -> Any:
+    return await anyio.to_thread.run_sync(function, *args)
+
+
+@pytest.mark.parametrize("in_thread", [asyncio.to_thread, with_anyio])
+def test_time_stands_still_while_a_thread_of_anyio_works_too(in_thread: Callable[..., Any]) -> None:
+    async def main() -> tuple[bool, float]:
+        loop, gate = asyncio.get_running_loop(), threading.Event()
+        for _ in range(3):  # an idle thread keeps no time
+            await in_thread(len, "abc")
+            await asyncio.sleep(DAY_S)
+        later = loop.call_later(60, gate.set)
+        found = await in_thread(gate.wait, 0.05)
+        later.cancel()
+        return found, loop.time()
+
+    assert virtually(main()) == (False, 3 * DAY_S)
+
+
+@pytest.mark.parametrize("in_thread", [asyncio.to_thread, with_anyio])
+def test_time_goes_on_while_a_thread_waits_for_the_loop(in_thread: Callable[..., Any]) -> None:
+    async def later(word: str) -> str:
+        await asyncio.sleep(DAY_S)
+        return word
+
+    async def main() -> tuple[list[str], float]:
+        loop = asyncio.get_running_loop()
+
+        def asks(word: str) -> str:
+            return asyncio.run_coroutine_threadsafe(later(word), loop).result()
+
+        return [await in_thread(asks, "one"), *await asyncio.gather(in_thread(asks, "two"), in_thread(asks, "three"))], loop.time()
+
+    assert virtually(main()) == (["one", "two", "three"], 2 * DAY_S)
 
 
 def test_an_open_socket_is_waited_for_in_real_time() -> None:

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from types import FrameType
 from typing import Any
 
 from perdure.errors import PerdureError
@@ -21,6 +23,7 @@ from perdure.runtime.clock import SystemClock
 BEGIN_MS = 1_800_000_000_000
 YEARS_MAX = 10
 _YEAR_S = 366 * 86_400
+THREADS_LOOK_S = 0.005
 
 
 class NothingLeftToWaitFor(PerdureError, RuntimeError):
@@ -44,8 +47,9 @@ class _Jumping(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if self._loop.threads_busy or any(thread not in thread.idle_workers for thread in anyio_threads(self._loop)):
-            return super().select(None)
+        while self._loop.threads_work():
+            if ready := super().select(THREADS_LOOK_S):  # they wake us when they are done, and not when they begin to wait for us
+                return ready
         if len(self.get_map()) > 1:  # more than the loop's own pipe to itself
             began = time.monotonic()
             ready = super().select(timeout)
@@ -66,6 +70,13 @@ def anyio_threads(loop: asyncio.AbstractEventLoop) -> list[Any]:
     return [thread for thread in threading.enumerate() if isinstance(thread, kind) and thread.loop is loop and not thread.stopping]
 
 
+def _waits_for_a_future(frame: FrameType) -> bool:
+    """Whether a thread is blocked there by `Future.result()`, as `anyio.from_thread.run` and `run_coroutine_threadsafe` do it."""
+    if frame.f_code is not threading.Condition.wait.__code__ or frame.f_back is None or frame.f_back.f_code is not Future.result.__code__:
+        return False
+    return frame.f_locals.get("waiter") in frame.f_locals["self"]._waiters  # it is taken out when the thread is woken
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop with a clock of its own; a loop factory for `asyncio.Runner`, for anyio and for pytest-asyncio.
 
@@ -77,6 +88,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, now_s: float = 0.0) -> None:
         self._now_s, self.threads_busy, self.exact = now_s, 0, False
         self.before_jump: list[Callable[[], bool]] = []
+        self._asked_by: set[int] = set()  # threads that have given us something to do
         super().__init__(_Jumping(self))
         self._clock_resolution = 1e-6  # asyncio's own is smaller than a step of a float after three months, and a timer would never be due
 
@@ -105,6 +117,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.threads_busy += 1
         future.add_done_callback(self._thread_done)
         return future
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        """As usual; the thread may wait for it now."""
+        self._asked_by.add(threading.get_ident())
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+    def threads_work(self) -> bool:
+        """Whether a thread works for this loop: it has a function to carry out, and does not wait for the loop meanwhile."""
+        busy = self.threads_busy + sum(thread not in thread.idle_workers for thread in anyio_threads(self))
+        return busy > 0 and busy > sum(
+            _waits_for_a_future(frame) for ident, frame in sys._current_frames().items() if ident in self._asked_by
+        )
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
         """As usual; it waits for a thread that is not one of an executor."""
