@@ -17,10 +17,13 @@ class PerdureError(Exception):
 class RunNotFound(PerdureError, LookupError):
     """No run has this id, or no single run has this prefix."""
 
+    CANDIDATES_MAX = 10
+
     def __init__(self, run_id: str, candidates: tuple[str, ...] = ()) -> None:
         self.run_id, self.candidates = run_id, candidates
         if candidates:
-            text = f"{run_id!r} is the beginning of several run ids: {', '.join(candidates)}. Give more of it."
+            more = " and others" if len(candidates) > self.CANDIDATES_MAX else ""
+            text = f"{run_id!r} is the beginning of several run ids: {', '.join(candidates[: self.CANDIDATES_MAX])}{more}. Give more of it."
         else:
             text = f"There is no run {run_id!r} in this store. `perdure ls` lists the runs."
         super().__init__(text)

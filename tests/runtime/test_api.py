@@ -57,6 +57,12 @@ async def broken(text: str) -> None:
     raise ValueError(text)
 
 
+@workflow
+async def family() -> None:
+    """Has children that work and one that fails."""
+    await asyncio.gather(broken("x"), plain(1))
+
+
 WORKFLOWS: list[Any] = [plain, listen, broken]
 
 
@@ -140,6 +146,43 @@ async def test_get_find_runs_and_tags(db: str) -> None:
         assert [info.id for info in await engine.runs(tags={"odd": True})] == ["run-5", "run-3", "run-1"]
         assert [info.id for info in await engine.runs(tags={"odd": True, "n": 3})] == ["run-3"]
         assert [info.id for info in await engine.runs(status="failed")] == ["other"]
+
+
+@awaited
+async def test_a_run_stands_for_its_children_and_earlier_generations(db: str) -> None:
+    async with Engine(db, workflows=[*WORKFLOWS, family]) as engine:
+        await engine.run(plain(1), id="report%")
+        for run_id in ("report", "rest"):
+            with pytest.raises(RunFailed):
+                await engine.run(family(), id=run_id)
+            for _ in range(2):
+                await engine.retry(run_id)
+                with pytest.raises(RunFailed):
+                    await (await engine.get(run_id)).result()
+        broke, *again, went_well = sorted(info.id for info in await engine.runs() if info.id.startswith("rest."))
+        assert again == [f"{broke}~1", f"{broke}~2"]
+        for run_id in (broke, went_well, again[1], "rest", "rest~1", "report", "report%"):
+            assert await engine.find(run_id) == run_id
+        assert await engine.find("res") == "rest"
+        several = {
+            "rep": ("report", "report%"), "rest.": (broke, went_well), "rest~": ("rest~1", "rest~2"), f"{broke}~": tuple(again)
+        }  # fmt: skip
+        for prefix, candidates in several.items():
+            with pytest.raises(RunNotFound) as raised:
+                await engine.find(prefix)
+            assert raised.value.candidates == candidates
+        for nothing in ("", "RES", "r_st", "re%", "rest!"):
+            with pytest.raises(RunNotFound, match="There is no run"):
+                await engine.find(nothing)
+
+
+@awaited
+async def test_many_candidates_are_not_all_named(db: str) -> None:
+    async with Engine(db, workflows=WORKFLOWS) as engine:
+        for number in range(RunNotFound.CANDIDATES_MAX + 2):
+            await engine.start(plain(number), id=f"run-{number:02}")
+        with pytest.raises(RunNotFound, match="run-08, run-09 and others"):
+            await engine.find("run")
 
 
 @awaited

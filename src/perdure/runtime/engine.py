@@ -312,13 +312,13 @@ class Engine:
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
-        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there are several."""
-        try:
-            self._store.run_key(prefix)
-        except RunNotFound:
-            found = self._store.find_ids(prefix, 10)
-        else:
+        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there are several.
+
+        A run stands for its children and its earlier generations: `rep` is `report`, also where there are `report.2` and `report~1`.
+        """
+        if self._store.has_run(prefix):
             return prefix
+        found = self._store.find_ids(prefix, RunNotFound.CANDIDATES_MAX + 1) if prefix else []  # nothing is the beginning of all
         if len(found) != 1:
             raise RunNotFound(prefix, tuple(found))
         return found[0]

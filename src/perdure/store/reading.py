@@ -111,10 +111,10 @@ class Reader:
         return found[0][0] if found else None
 
     def find_ids(self, prefix: str, limit: int) -> list[str]:
-        """Ids that begin with `prefix`; children and earlier generations only where there is nothing else."""
+        """Ids that begin with `prefix`; a run stands for its children and its earlier generations, which count only without it."""
         bounds = (prefix, prefix + "\U0010ffff", limit)
-        found = self._all("root_ids_from", *bounds) or self._all("ids_from", *bounds)
-        return [run_id for (run_id,) in found]
+        levels = (self._all(name, *bounds) for name in ("root_ids_from", "child_ids_from", "ids_from"))
+        return [run_id for (run_id,) in next(filter(None, levels), [])]
 
     def run_row(self, run: int) -> b.RunRow:
         (row,) = self._all("run_row", run)

@@ -331,7 +331,12 @@ SELECT durability FROM run WHERE id = ?;
 SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT ?;
 
 -- name: root_ids_from
-SELECT id FROM run WHERE id >= ? AND id < ? AND parent IS NULL AND successor IS NULL ORDER BY id LIMIT ?;
+SELECT id FROM run WHERE id >= ?1 AND id < ?2 AND parent IS NULL AND instr(id, '~') = 0 ORDER BY id LIMIT ?3;
+
+-- name: child_ids_from
+SELECT id FROM run WHERE id >= ?1 AND id < ?2 AND instr(id, '~') = 0
+    AND NOT EXISTS (SELECT 1 FROM run AS p WHERE p.run = run.parent AND p.id >= ?1 AND p.id < ?2)
+ORDER BY id LIMIT ?3;
 
 -- name: stream
 SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq)), s.attempt IS NULL
