@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from perdure import codec_errors
+from perdure import codec_errors, codec_marks
 from perdure.api import Call, Definition
-from perdure.codec_equal import same_arguments
+from perdure.codec_equal import same_arguments, same_values
 from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
 from perdure.codec_types import (
     ENCODER,
@@ -132,35 +132,50 @@ class Signature:
         self._positional = sum(kind in _POSITIONAL for kind in self._kinds)
         self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
         self._all_positional = self._positional == len(parameters)
-        self._all_required = self._all_positional and all(parameter.default is parameter.empty for parameter in parameters)
+        self._required = [one.default is one.empty and one.kind not in _WRAPPED for one in parameters]
+        self._all_required = self._all_positional and all(self._required)
         self.of_result = f"the result of {self.what}"
         self.result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
-        self._box = self._box_type() if all(slot.native for slot in self._slots) else None
+        self._box: Any = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
         self._plain = all(slot.plain for slot in self._slots)
         self._scalars = tuple(slot.scalar or _Never for slot in self._slots)
+        self._defaults = [self._default(slot, parameter) for slot, parameter in zip(self._slots, parameters, strict=True)]
+        self._rest = functools.lru_cache(maxsize=64)(self._make_rest)
+        self._rests = [self._make_rest(tuple(range(n, len(parameters)))) for n in range(self._positional + 1)]
+        self._nothing = b"{" + (self._rests[0][1:] or b"}")
+        self._needs_none = not any(self._required)
 
     def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit_bytes: int | None = None) -> bytes:
-        """What was passed, as a JSON object by parameter name, in the order of the signature."""
-        if not args and not kwargs:
-            return b"{}"
-        values = args if not kwargs and len(args) <= self._positional else self._arranged(args, kwargs)
-        raw = self._encode_box(values)
-        if raw is None:
-            raw = self._encode_each(values)
+        """The arguments as a JSON object by parameter name: those that were passed, then the defaults of the others, marked."""
+        if kwargs or len(args) > self._positional:
+            values = self._arranged(args, kwargs)
+            raw = self._encode_values(values, self._rest(tuple([i for i, value in enumerate(values) if value is UNSET])))
+        elif not args:
+            raw = self._nothing
+        elif len(args) == len(self._names):
+            raw = self._encode_box(args) or self._encode_each(args)
+        else:
+            raw = self._encode_values(args, self._rests[len(args)])
         return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, f"the arguments of {self.what}", limit_bytes)
+
+    def encode_passed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """As `encode_args`, without defaults."""
+        return self._encode_each(self._arranged(args, kwargs))
 
     def scalars_only(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether these are what decoding would give: nobody can change them, so they need not be made anew."""
         return not kwargs and tuple(map(type, args)) == self._scalars
 
     def decode_args(self, raw: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Fresh, typed arguments: `fn(*args, **kwargs)`."""
-        if raw == b"{}":
+        """Fresh, typed arguments: `fn(*args, **kwargs)`. Raises `DoesNotFit`, also where one that has no default was not recorded."""
+        if raw == b"{}" and self._needs_none:
             return (), {}
         values = self._decode_each(raw) if self._read_box is None else self._decode_box(raw)
         if self._all_required or (self._all_positional and not any(value is UNSET for value in values)):
             return values, {}
+        if any(required and value is UNSET for required, value in zip(self._required, values, strict=True)):
+            self._decode_each(raw)  # raises what is missing
         return self._spread(values)
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
@@ -172,12 +187,12 @@ class Signature:
 
     def _box_type(self) -> Any:
         """All arguments as one struct, so that they are written, read and compared by three calls into C."""
-        fields = [(f"p{i}", slot.type, UNSET) for i, slot in enumerate(self._slots)]
+        fields = [(f"p{i}", slot.type) if self._all_required else (f"p{i}", slot.type, UNSET) for i, slot in enumerate(self._slots)]
         return msgspec.defstruct("Arguments", fields, rename={f"p{i}": n for i, n in enumerate(self._names)}, forbid_unknown_fields=True)
 
     def _encode_box(self, values: tuple[Any, ...]) -> bytes | None:
         """The fast way; None where it does not work out, and `_encode_each` tells why."""
-        if self._box is None or self._read_box is None:
+        if self._read_box is None:
             return None
         try:
             raw = ENCODER.encode(self._box(*values))
@@ -188,6 +203,26 @@ class Signature:
         except Exception:
             return None
         return raw if found is None else None
+
+    def _default(self, slot: Slot, parameter: inspect.Parameter) -> bytes | None:
+        """A default with its name, to be written behind what was passed; None where it has no form that comes back the same."""
+        if parameter.default is parameter.empty:
+            return None
+        try:
+            return b", %s:%s" % (ENCODER.encode(parameter.name), _dump(slot, parameter.default, "the default", "the parameter", None))
+        except (NotSerializable, DefinitionError):
+            return None  # a client or a marker: whatever it is when the call is carried out
+
+    def _make_rest(self, missing: tuple[int, ...]) -> bytes:
+        """What follows the arguments that were passed, up to the end of the object; nothing where there is no default."""
+        found = b"".join(self._defaults[i] or b"" for i in missing)
+        return found and found + b"}"
+
+    def _encode_values(self, values: tuple[Any, ...], rest: bytes) -> bytes:
+        raw = self._encode_box(values) or self._encode_each(values)
+        if not rest:
+            return raw
+        return raw[:-1] + rest if len(raw) > 2 else b"{" + rest[1:]
 
     def _encode_each(self, values: tuple[Any, ...]) -> bytes:
         parts: list[bytes] = []
@@ -206,11 +241,13 @@ class Signature:
 
     def _decode_each(self, raw: bytes) -> tuple[Any, ...]:
         given = _load(_slot_for(dict[str, Raw], "arguments"), raw, f"the arguments of {self.what}")
-        if unknown := set(given) - set(self._names):
+        recorded = f"the recorded arguments of {self.what}"
+        if unknown := (set(given) - set(self._names)) and (codec_marks.given(raw) - set(self._names)):
             names = ", ".join(sorted(unknown))
-            raise DoesNotFit(
-                f"the recorded arguments of {self.what}", f"it has no parameter {names} any more; give it back, with a default"
-            )
+            raise DoesNotFit(recorded, f"it has no parameter {names} any more; give it back, with a default")
+        if lacking := [name for name, required in zip(self._names, self._required, strict=True) if required and name not in given]:
+            names = ", ".join(lacking)
+            raise DoesNotFit(recorded, f"they are without {names}, which the code has got since; give it a default")
         pairs = zip(self._names, self._slots, strict=True)
         return tuple(
             _load(slot, bytes(given[name]), f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs
@@ -329,7 +366,16 @@ class JsonCodec:
         if call.definition.kind == "step":
             return same_arguments(call.definition, recorded, asked)
         one, other = (decode(data, dict[str, Raw], "the start") for data in (recorded, asked))
-        return _but_args(one) == _but_args(other) and same_arguments(call.definition, bytes(one["args"]), bytes(other["args"]))
+        return _but(one, "args") == _but(other, "args") and same_arguments(call.definition, bytes(one["args"]), bytes(other["args"]))
+
+    def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool:
+        """As `same_call`, for a send of a value of this class."""
+        one, other = (decode(data, dict[str, Raw], "the message") for data in (recorded, asked))
+        return _but(one, "value") == _but(other, "value") and self.same_value(cls, bytes(one["value"]), bytes(other["value"]))
+
+    def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool:
+        """Whether recorded JSON of a value of this class means the same as what is given now."""
+        return same_values(_readable(cls), recorded, asked)
 
     def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
         if call is None:
@@ -343,7 +389,7 @@ class JsonCodec:
 
     def encode(self, value: Any, where: str) -> bytes:
         """A message or an item: the reader says what type it wants, so the value's own class may be one."""
-        return encode(value, _own_type(value), where, limit_bytes=self.payload_bytes_max)
+        return encode(value, _readable(type(value)), where, limit_bytes=self.payload_bytes_max)
 
     def decode(self, raw: bytes, type_: Any, where: str) -> Any:
         return decode(raw, type_, where)
@@ -355,13 +401,12 @@ class JsonCodec:
         return codec_errors.decode_failure("?" if call is None else call.definition.name, raw)
 
 
-def _but_args(start: Mapping[str, Raw]) -> dict[str, bytes]:
-    return {name: bytes(value) for name, value in start.items() if name != "args"}
+def _but(members: Mapping[str, Raw], left_out: str) -> dict[str, bytes]:
+    return {name: bytes(value) for name, value in members.items() if name != left_out}
 
 
-def _own_type(value: Any) -> Any:
+def _readable(cls: Any) -> Any:
     """The class of a value, if JSON does not have it and it can be asked for by a reader."""
-    cls = type(value)
     if cls in (str, int, bool, dict, list, float, type(None)):
         return Any
     try:

@@ -1,21 +1,21 @@
 """Equality of recorded arguments: whether two texts are the same call, as the values that code gets.
 
 Rules: defaults are filled in, so how arguments were written down does not count, nor does a field with a default that a class has got
-since; `1` and `1.0` are equal, `True` and `1` are not.
+since; an argument that neither call passed is equal, whatever its default was and is; `1` and `1.0` are equal, `True` and `1` are not.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
+
+from perdure import codec_marks
 from perdure.api import Definition
 from perdure.codec_types import fields_of, slot_of
 from perdure.errors import NotSerializable
-
-if TYPE_CHECKING:
-    from perdure.codec import Signature
 
 _EMPTY: dict[Any, Any] = {inspect.Parameter.VAR_POSITIONAL: (), inspect.Parameter.VAR_KEYWORD: {}}
 
@@ -26,13 +26,23 @@ def same_arguments(definition: Definition[..., Any], one: bytes, other: bytes) -
 
     signature = signature_of(definition)
     try:
-        return _equal(dict(_values(signature, definition, one)), dict(_values(signature, definition, other)))
-    except NotSerializable:
+        passed = codec_marks.given(one) | codec_marks.given(other)
+        first, second = (signature.decode_args(codec_marks.only(raw, passed)) for raw in (one, other))
+        return _equal(dict(_values(definition, *first)), dict(_values(definition, *second)))
+    except (NotSerializable, msgspec.MsgspecError):
         return False
 
 
-def _values(signature: Signature, definition: Definition[..., Any], raw: bytes) -> Iterator[tuple[str, Any]]:
-    args, kwargs = signature.decode_args(raw)
+def same_values(type_: Any, one: bytes, other: bytes) -> bool:
+    """Whether two recorded values of a type are equal; not if one of them no longer fits it."""
+    slot = slot_of(type_)
+    try:
+        return _equal(slot.decode(one), slot.decode(other))
+    except Exception:
+        return False
+
+
+def _values(definition: Definition[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     given = definition.signature.bind_partial(*args, **kwargs).arguments
     for name, parameter in definition.signature.parameters.items():
         yield name, given.get(name, _EMPTY.get(parameter.kind, parameter.default))

@@ -170,6 +170,15 @@ def test_text_beyond_ascii() -> None:
 # --- growth ---------------------------------------------------------------------------------------
 
 
+def test_marked_members_are_taken_apart_as_others_are() -> None:
+    """A default that was left out stands behind a space: a list beside it was stored anew with every call."""
+    shelf = Shelf()
+    messages = [message(n) for n in range(30)]
+    for n in range(1, 31):
+        shelf.put_raw(b'{"messages":%s, "model":"m", "note":%s}' % (msgspec.json.encode(messages[:n]), msgspec.json.encode("x" * 400)))
+    assert shelf.size_bytes < 31 * 5200
+
+
 def test_an_agent_of_300_turns() -> None:
     shelf = Shelf()
     messages: list[Any] = []

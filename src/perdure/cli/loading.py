@@ -175,7 +175,7 @@ def make_call(definition: AnyWorkflow, words: Iterable[str]) -> Call[Any]:
 
 def default_id(call: Call[Any]) -> str:
     """Workflow name and a digest of the arguments: the same command means the same run."""
-    digest = hashlib.blake2b(codec.signature_of(call.definition).encode_args(call.args, call.kwargs), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(codec.signature_of(call.definition).encode_passed(call.args, call.kwargs), digest_size=4).hexdigest()
     return f"{call.definition.name}-{digest}"
 
 

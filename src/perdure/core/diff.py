@@ -1,13 +1,37 @@
-"""Says in words where workflow code and its history part.
+"""A recorded row beside what the code asks for now: whether they fit, and in words where they part.
 
-Rules: both sides are shown as rows, long arguments only around the place where they differ.
+Rules: what was recorded in other words stands as it was; both sides are shown as rows, long arguments only around the place where they
+differ.
 """
 
 from __future__ import annotations
 
-from perdure.core.events import Command, Event
+from perdure.core import events as ev
+from perdure.core.events import Codec, Command, Event
 
 _AROUND = 60
+
+
+def fits(row: Event, command: Command, codec: Codec) -> bool:
+    """Whether a row records what the code asks for, byte for byte or by its meaning; what differs in bytes then stands as recorded."""
+    if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
+        return False
+    if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
+        return True  # a recorded error carries a traceback, which moves with every line of code
+    if row.data is None or command.data is None:
+        return row.data is command.data
+    if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
+        return True
+    recorded = row.data if isinstance(row.data, bytes) else row.data.read()
+    if command.call is not None:
+        same = codec.same_call(command.call, recorded, command.data)
+    elif row.kind == ev.SEND:
+        same = codec.same_message(command.cls, recorded, command.data)
+    else:
+        same = row.kind in (ev.EMIT, ev.FINISH) and codec.same_value(command.cls, recorded, command.data)
+    if same:
+        command.data, command.edited = recorded, True
+    return same
 
 
 def difference(row: Event, command: Command | None) -> str:

@@ -74,9 +74,11 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Command(msgspec.Struct, gc=False):
-    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn.
+    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn, or of the successor.
 
-    `context` has the context variables of the code that asked for a step. The first fields are those of an event, in the same order.
+    `edited` says that `data` is what the history has for it and the call's own arguments do not count. `context` has the context
+    variables of the code that asked for a step, `cls` the class of what is sent or emitted. The first fields are those of an event, in
+    the same order.
     """
 
     seq: int
@@ -90,6 +92,7 @@ class Command(msgspec.Struct, gc=False):
     call: Any = None
     key: str | None = None
     context: Context | None = None
+    cls: type = object
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):
@@ -125,6 +128,10 @@ class Codec(Protocol):
     def encode_call(self, call: Any) -> bytes: ...
 
     def same_call(self, call: Any, recorded: bytes, asked: bytes) -> bool: ...
+
+    def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
+
+    def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
 
     def decode_result(self, call: Any, raw: bytes) -> Any: ...
 

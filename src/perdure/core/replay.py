@@ -20,7 +20,7 @@ import msgspec
 
 from perdure.core import discard, names, ordered  # noqa: F401  # its import is what counts
 from perdure.core import events as ev
-from perdure.core.diff import difference
+from perdure.core.diff import difference, fits
 from perdure.core.events import Codec, Command, Event, RunFacts
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS
@@ -172,7 +172,7 @@ class Kernel:
         return None
 
     def _match(self, row: Event, command: Command | None) -> None:
-        if command is None or not _same(row, command, self.codec):
+        if command is None or not fits(row, command, self.codec):
             raise Nondeterminism(self.facts.run_id, difference(row, command))
         if row.edited:
             command.edited = True
@@ -200,8 +200,9 @@ class Kernel:
             case ev.COMPLETED:
                 self._resolve(ref, data or b"null")
             case ev.START:
+                main = self._main()  # here, so that arguments which the code does not take block the run, and are no failure of it
                 # A context of its own: variables that the caller has set would differ on replay.
-                self._task = self.loop.create_task(self._run(), context=contextvars.Context())
+                self._task = self.loop.create_task(self._run(main), context=contextvars.Context())
             case ev.FAILED if (command := self._close(ref)) is not None:
                 future = self._futures.pop(ref)
                 future.set_exception(self.codec.decode_failure(command.call, data or b"{}"))
@@ -233,11 +234,11 @@ class Kernel:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def _run(self) -> Any:
+    async def _run(self, main: Any) -> Any:
         if self.facts.timeout_ms is None:
-            return await self._main()
+            return await main
         async with asyncio.timeout(self.facts.timeout_ms / 1000):
-            return await self._main()
+            return await main
 
     def _settle(self, task: Task) -> None:
         """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then finish."""
@@ -268,8 +269,8 @@ class Kernel:
                 self._command(ev.FINISH, "failed", error)
             case ev.Cancelled():
                 self._command(ev.FINISH, "cancelled")
-            case ev.Continued(_, workflow, args):
-                self._command(ev.FINISH, "continued", b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args))
+            case ev.Continued(call, workflow, args):
+                self._command(ev.FINISH, "continued", b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args), call=call)
 
     def _outcome(self, task: Task) -> ev.Outcome:
         if task.cancelled():
@@ -358,7 +359,7 @@ class Kernel:
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
         if call.definition.kind != "workflow":
             raise NotInWorkflow(f"start() of step {call.definition.name}", "step; start() takes the call of a workflow, a step is awaited")
-        data = self._start_data(call, run_id or call.options.id, tags)
+        data = self._start_data(call, call.options.id if run_id is None else run_id, tags)
         call.used()
         return self._ask(ev.SPAWN, call.definition.name, data, call)
 
@@ -376,10 +377,13 @@ class Kernel:
             names.checked("message key", key)
         text = self.codec.encode(names.checked("channel", channel), "the channel name")
         data = b'{"channel":%s,"value":%s}' % (text, self.codec.encode(value, f"the message on channel {channel!r}"))
-        return self._ask(ev.SEND, run_id, data, key=key)
+        future = self._ask(ev.SEND, run_id, data, key=key)
+        self._commands[-1].cls = type(value)
+        return future
 
     def emit(self, stream: str, item: Any) -> None:
-        self._command(ev.EMIT, names.checked("stream", stream), self.codec.encode(item, f"the item for stream {stream!r}"))
+        data = self.codec.encode(item, f"the item for stream {stream!r}")
+        self._command(ev.EMIT, names.checked("stream", stream), data).cls = type(item)
 
     def tag(self, tags: dict[str, Any]) -> None:
         self._command(ev.TAG, None, self.codec.encode(names.checked_tags(tags), "the tags"))
@@ -474,19 +478,6 @@ class Kernel:
 def _recorded_under(rows: Sequence[Event]) -> list[str]:
     """The names in the notes of forks: each is the id that the run had up to there."""
     return [row.name for row in rows if row.kind == ev.ATTEMPT and row.name]
-
-
-def _same(row: Event, command: Command, codec: Codec) -> bool:
-    if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
-        return False
-    if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
-        return True  # a recorded error carries a traceback, which moves with every line of code
-    if row.data is None or command.data is None:
-        return row.data is command.data
-    if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
-        return True
-    recorded = row.data if isinstance(row.data, bytes) else row.data.read()
-    return row.kind in (ev.STEP, ev.CHILD, ev.SPAWN) and codec.same_call(command.call, recorded, command.data)
 
 
 def _continuation(error: BaseException) -> _Continue | None:

@@ -92,8 +92,11 @@ class _Recipe:
         """An object: small entries in groups, the others as a literal key and what their value is made of."""
         self.literal(b"{")
         group = _Group(self, CHUNK_BYTES_MIN)
+        at = 1
         for key, value in _dict(raw).items():
-            name, text = _encode(key) + b":", bytes(value)
+            mark = b" " if raw.startswith(b" ", at) else b""  # see codec_marks
+            name, text = mark + _encode(key) + b":", bytes(value)
+            at += len(name) + len(text) + 1
             if len(text) < CHUNK_BYTES_MIN:
                 group.add(name + text)
             else:
