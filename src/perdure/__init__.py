@@ -61,6 +61,7 @@ from perdure.errors import (
 )
 from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Engine, Run
+from perdure.runtime.log import RunContextFilter
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo
 from perdure.store.connection import connect
@@ -71,8 +72,8 @@ __all__ = [
     "BadName", "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
     "Nondeterminism", "NotAllowedInStep", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError",
     "Progress",
-    "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunExists", "RunFailed", "RunFinished",
-    "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
+    "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunContextFilter", "RunExists", "RunFailed",
+    "RunFinished", "RunInfo", "RunNotFound", "Step", "StepFailed", "StepTimeout", "StoreCorrupt", "StoreError", "StoreFull", "StoreLocked",
     "StoreNotFound", "StoreReadOnly", "StoreReplaced", "StoreTooNew", "StoreUnavailable",
     "SyncEngine", "SyncRun", "TouchedFromOutside", "TransactionEnded", "UnknownWorkflow", "UsedAfterFork", "Workflow", "WriteRefused",
     "connect", "continue_as", "current_run", "current_step", "emit", "now", "patched", "random", "receive", "run", "send", "start",

@@ -17,6 +17,7 @@ FRAMES_MAX = 20
 SOURCE_CHARS_MAX = 200
 PATH_CHARS_MAX = 1_000
 _MACHINERY = frozenset({"perdure", "asyncio", "concurrent"})
+_LIBRARIES = ("site-packages", "dist-packages", "/lib/python3", "\\Lib\\")
 _SOURCE = "__recorded_source__"
 
 
@@ -54,6 +55,18 @@ def rebuilt(frames: Any) -> TracebackType | None:
         match frame:
             case {"file": str(file), "line": int(line), "function": str(function)} if 0 <= line < 2**31:
                 found = TracebackType(found, _frame(file, line, function, frame.get("source")), 0, line)
+    return found
+
+
+def place(error: Any) -> str:
+    """The last line of the user's own code in what a recorded error grew out of, in a few words: `app.py:12 in charge`."""
+    found = ""
+    while isinstance(error, dict):
+        frames = [one for one in error.get("frames") or () if isinstance(one, dict) and {"file", "line", "function"} <= one.keys()]
+        own = [frame for frame in frames if not any(part in str(frame["file"]) for part in _LIBRARIES)]
+        for frame in (own or frames)[-1:]:
+            found = f"{str(frame['file']).replace(chr(92), '/').rpartition('/')[2]}:{frame['line']} in {frame['function']}"
+        error = error.get("cause")
     return found
 
 

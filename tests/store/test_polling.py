@@ -23,6 +23,7 @@ POLLS: list[tuple[str, tuple[Any, ...]]] = [
     ("due_count", ('["main"]', 10**12, 100)),
     ("due_runs", ('["main"]', 10**12, 100)),
     ("due_by_priority", ("main", 10**12, 100)),
+    ("due_names", (10**12,)),
     ("loads", (1,)),
     ("inboxes_of", (1,)),
     ("paused_of", (1,)),

@@ -295,20 +295,18 @@ def _report(info: RunInfo, request: Request, recorded: bool) -> int:
         if not request.as_json:
             echo_result(info.result)
         return Exit.DONE
-    say(*as_lines(_what_went_wrong(info)), *_what_next(info, request))
+    say(*_what_went_wrong(info), *_what_next(info, request))
     return Exit.FAILED
 
 
-def _what_went_wrong(info: RunInfo) -> str:
+def _what_went_wrong(info: RunInfo) -> list[str]:
     match info.status:
         case "failed":
-            return "\n".join(
-                filter(None, (f"{info.id} {words.status('failed')}: {words.error_line(info.error)}", traces.trace(info.error)))
-            )
+            return [f"{info.id} {words.status('failed')}: {words.error_line(info.error)}", *traces.trace(info.error)]
         case "blocked":
-            return f"{info.id} is {words.status('blocked')}: {info.reason}"
+            return as_lines(f"{info.id} is {words.status('blocked')}: {info.reason}")
         case _:
-            return f"{info.id} was {words.status(info.status)}."
+            return [f"{info.id} was {words.status(info.status)}."]
 
 
 def _what_next(info: RunInfo, request: Request) -> list[str]:

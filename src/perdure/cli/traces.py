@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from perdure.cli.output import as_lines
+
 MEMBERS_SHOWN_MAX = 5
-_LIBRARIES = ("site-packages", "dist-packages", "/lib/python3", "\\Lib\\")
 
 
-def trace(error: Any) -> str:
-    """The lines below an error's own line; an empty text where nothing is known."""
+def trace(error: Any) -> list[str]:
+    """The lines below an error's own line; none where nothing is known."""
     if not isinstance(error, dict):
-        return ""
+        return []
     if isinstance(text := error.get("traceback"), str):
-        return text.rstrip()
-    return "\n".join(_lines(error, 0))
+        return as_lines(text.rstrip()) if text else []
+    return list(_lines(error, 0))
 
 
 def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
@@ -39,16 +40,6 @@ def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
         if isinstance(inner := error.get(key), dict) and depth < 20:
             yield f"{words} {_headline(inner)}"
             yield from _lines(inner, depth + 1)
-
-
-def place(error: Any) -> str:
-    """The last line of the user's own code that an error came through, in a few words: `app.py:12 in charge`."""
-    frames = _frames(error)
-    own = [frame for frame in frames if not any(part in str(frame["file"]) for part in _LIBRARIES)]
-    if not frames:
-        return ""
-    last = (own or frames)[-1]
-    return f"{str(last['file']).rpartition('/')[2]}:{last['line']} in {last['function']}"
 
 
 def without_frames(error: Any) -> Any:

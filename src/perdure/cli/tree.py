@@ -16,6 +16,7 @@ import msgspec
 from perdure.cli import traces, words
 from perdure.cli.output import as_lines, style
 from perdure.cli.waits import needs
+from perdure.codec_frames import place
 from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
 FOLD_OVER = 12
@@ -98,7 +99,7 @@ def ending(info: RunInfo, limit: int | None = 200) -> list[str]:
         case "completed":
             return [f"{label} → {words.value(info.result, limit)}"]
         case "failed":
-            return as_lines("\n".join(filter(None, (f"{label}: {words.error_line(info.error)}", traces.trace(info.error)))))
+            return [f"{label}: {words.error_line(info.error)}", *traces.trace(info.error)]
         case _:
             note = needs(info)
             return as_lines(f"{label}: {note}") if note else [label]
@@ -235,7 +236,7 @@ def _answer(row: HistoryEvent, limit: int | None) -> str:
 
 def _place(row: HistoryEvent) -> str:
     """The line of the user's code that an error came from."""
-    return style(f"  ({found})", "dim") if (found := traces.place(row.error)) else ""
+    return style(f"  ({found})", "dim") if (found := place(row.error)) else ""
 
 
 def _resolution(row: HistoryEvent) -> str | None:
@@ -298,7 +299,7 @@ def row_in_full(row: HistoryEvent) -> list[str]:
 
 def _error_in_full(error: Any) -> list[str]:
     text = traces.trace(error)
-    return [*_pretty(traces.without_frames(error)), *as_lines(text)] if text else _pretty(error)
+    return [*_pretty(traces.without_frames(error)), *text] if text else _pretty(error)
 
 
 def _pretty(thing: Any) -> list[str]:

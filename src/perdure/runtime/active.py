@@ -9,7 +9,6 @@ transactional step is in the writer's hands, other inputs of the run wait.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -23,7 +22,7 @@ from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError, RunBlocked
-from perdure.runtime import effects, recovery
+from perdure.runtime import effects, log, recovery
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.naming import Names
 from perdure.runtime.run_host import RunHost
@@ -32,7 +31,6 @@ from perdure.runtime.slices import SLICE_S
 from perdure.runtime.steps import Running
 from perdure.store import base as b
 
-log = logging.getLogger("perdure")
 TEXT_CHARS_MAX = 2_000
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +40,7 @@ class ActiveRun(StepsOfRun):
 
     __slots__ = (
         "_attempts", "_blocked", "_held", "_releasing", "_resting", "_settled", "_taken", "_timer", "_touched", "_unread",
-        "adopting", "backoff", "clock", "crashes", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
+        "adopting", "backoff", "child", "clock", "crashes", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
         "origin", "paused", "released_seq", "rows", "run", "run_id", "status", "stopping", "todo",
     )  # fmt: skip  # not a dict: with more than 30 attributes it would be a slow one
 
@@ -52,7 +50,7 @@ class ActiveRun(StepsOfRun):
         self.names = None if row.forked_from is None and row.origin is None else Names(self.origin)
         self.clock = host.steps.clock
         self.status = "running"
-        self.crashes, self.durability = row.crashes, row.durability
+        self.crashes, self.durability, self.child = row.crashes, row.durability, row.parent is not None
         self.paused = row.status == "paused"
         self.gone = False
         self.last_inbox_id = 0
@@ -181,12 +179,12 @@ class ActiveRun(StepsOfRun):
         if isinstance(error, RunBlocked):
             self.block("nondeterminism" if isinstance(error, Nondeterminism) else "code", error.reason)
         else:
-            self.block("code", as_text(error))
+            self.block("code", as_text(error), error)
 
-    def block(self, by: str, reason: str) -> None:
+    def block(self, by: str, reason: str, error: BaseException | None = None) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""
         if self._blocked is None:
-            log.warning("run %s is blocked: %s", self.run_id, reason)
+            log.run_blocked(self, reason, error)
             self._blocked = (by, reason)
         self.touch()
 
@@ -252,7 +250,7 @@ class ActiveRun(StepsOfRun):
             turn.unread = self._unread = self.kernel.unread
         if not self._goes_on_as_it_was():
             self._stand(turn)
-        last = turn.finish is not None or self._releasing
+        last = turn.finish or self._releasing
         if turn.rows or turn.park or turn.finish or turn.effects or turn.taken or turn.unread is not None:
             self.host.writer.put(turn, partial(self._committed, origins, todo, last), keep=True)
         else:
@@ -360,7 +358,7 @@ class ActiveRun(StepsOfRun):
             self.failed(error)
 
     def _committed(
-        self, origins: list[Command], todo: list[Command], last: bool, result: Any
+        self, origins: list[Command], todo: list[Command], last: b.Finish | bool, result: Any
     ) -> None:  # fmt: skip
         if isinstance(result, PerdureError):
             self.refused(result)
@@ -377,12 +375,12 @@ class ActiveRun(StepsOfRun):
         if result.woken:
             self.host.woken(result.woken)
         if last:  # not an earlier turn, although the run has come to its end since: that is not in the file yet
-            self.host.ended(self)
+            self.host.ended(self, last)
 
     def refused(self, error: PerdureError) -> None:
         """Nothing of the turn is in the file: somebody else owns the run, or it can't go on as it is."""
         if not self.gone:
-            log.warning("run %s: %s", self.run_id, error)
+            log.run_refused(self, error)
             self._leave()
         if isinstance(error, LeaseLost):
             self.host.lease_lost(self)
@@ -392,7 +390,7 @@ class ActiveRun(StepsOfRun):
     def failed(self, error: BaseException) -> None:
         """An error of ours in the middle of a turn: what is in the file stays, and the run is blocked there."""
         if not self.gone:
-            log.error("run %s can't go on", self.run_id, exc_info=error)
+            log.run_stopped(self, error)
             self._leave()
             if self.run:
                 self._block_in_file(f"Perdure failed in the middle of a turn: {as_text(error)}")

@@ -10,26 +10,24 @@ other process can see them or time is virtual.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from perdure.runtime import identity
+from perdure.runtime import identity, log
 from perdure.runtime.beats import Beats
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.threads import in_thread
+from perdure.runtime.unserved import Unserved
 from perdure.runtime.writer import Writer
 from perdure.store.base import EndWorker, JoinWorker, KeepLease, Store, WorkerRow
-
-log = logging.getLogger("perdure")
 
 BEATS_PER_LEASE = 4
 
 
 class Crew:
     """Membership of one engine. `worker` is its number; `on_lost` is called when others took over from it, `on_left` when
-    another worker has left, or was dead and its runs are free.
+    another worker has left, or was dead and its runs are free; `known` are the workflows that it knows.
     """
 
     def __init__(
@@ -42,6 +40,7 @@ class Crew:
         name: str,
         on_lost: Callable[[], None],
         on_left: Callable[[], None],
+        known: Collection[str],
     ) -> None:
         self._store, self._writer, self._clock = store, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
@@ -51,6 +50,7 @@ class Crew:
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
         self._next_count_s = -math.inf
         self._beats: Beats | None = None
+        self._unserved = Unserved(store, known)
 
     async def join(self) -> None:
         """Become a worker of the store."""
@@ -70,11 +70,12 @@ class Crew:
     async def beat(self) -> float:
         """See to it that the lease is ours and is renewed, look after the others; seconds until the next time."""
         if not await self._holds():
-            log.error("worker %s lost its lease; it drops its runs and joins anew", self.worker)
+            log.lease_lost(self.worker)
             self._on_lost()
             await self.join()
         if await self.bury_the_dead():
             self._on_left()
+        self._unserved.look(self.worker, self._clock.now_ms(), 1 + BEATS_PER_LEASE if self._silent else 1)
         return self.beat_s
 
     async def _holds(self) -> bool:
@@ -103,8 +104,8 @@ class Crew:
         here = identity.host()
         dead = [row for row in others if (elsewhere and row.host != here) or self._is_dead(row)]
         for row in dead:
-            if await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
-                log.warning("worker %s (%s, pid %s) is dead; its runs go on with the living", row.worker, row.name, row.pid)
+            if ended := await self._writer.ask(EndWorker(row.worker, self._clock.now_ms(), True, self._crashes_max, row.beats)):
+                log.worker_dead(row, ended)
         return bool(dead or left)
 
     def _silent_for(self, row: WorkerRow, counts: bool) -> int:

@@ -15,7 +15,7 @@ from perdure.codec import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, NotSerializable
-from perdure.runtime import effects
+from perdure.runtime import effects, log
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
 from perdure.runtime.steps import ProcessDied
 from perdure.store import base as b
@@ -47,15 +47,17 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     notes = _notes([*rows, *active.rows])
     deaths = [row.seq for row in rows if is_crash(row)]
     steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
-    if not released and any(_may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms()) for step in steps):
+    begun = [] if released else [step for step in steps if _may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms())]
+    if begun:
+        log.run_taken_over(active, [(step, _attempt(step, notes.get(step.seq, []), deaths)) for step in begun])
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
         active.note_event(None, {"crash": True, "steps": len(steps), "error": _death()})
         deaths.append(active.kernel.seq)
     for command in [c for c in active.kernel.open.values() if c.seq <= last_seq]:
         match command.kind:
             case ev.STEP:
-                crashes = sum(seq > command.seq for seq in deaths)
-                _recover_step(active, command, notes.get(command.seq, []), crashes, released)
+                found = notes.get(command.seq, [])
+                _recover_step(active, command, found, _attempt(command, found, deaths), released)
             case ev.SEND | ev.SPAWN:
                 active.todo.append(command)
             case ev.CHILD if active.names is not None:
@@ -119,14 +121,18 @@ def _again_ms(notes: list[dict[str, Any]]) -> int:
     return 0
 
 
-def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]], crashes: int, released: bool) -> None:
+def _attempt(command: Command, notes: list[dict[str, Any]], deaths: list[int]) -> int:
+    """The number of the attempt that comes after those that failed and those that a process died over."""
+    return 1 + sum(seq > command.seq for seq in deaths) + sum("error" in note for note in notes)
+
+
+def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]], attempt: int, released: bool) -> None:
     since = max((i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0)
     failures = sum("error" in note for note in notes[since:])
     last = notes[-1] if notes else {}
     now_ms, again_ms = active.clock.now_ms(), _again_ms(notes)
     careful = command.call.options.on_crash != "retry"
     begun = not released and _may_have_begun(command, notes, now_ms)
-    attempt = 1 + crashes + sum("error" in note for note in notes)
     if begun and careful:
         _unknown_outcome(active, command, failures)
     elif again_ms > now_ms:

@@ -16,6 +16,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
+from perdure.runtime import log
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.run_host import RunHost
@@ -68,6 +69,10 @@ class StepsOfRun:
 
         def block_by_length(self, rows: int) -> None: ...
 
+    @property
+    def workflow(self) -> str:
+        return self.kernel.facts.workflow
+
     def begin_after_commit(self, command: Command, attempt: int, failures: int, again_ms: int = 0) -> None:
         """Start an attempt that is not a step's first when all that is noted so far is on disk."""
         self._attempts[command.seq] = (attempt, failures, again_ms)
@@ -112,6 +117,8 @@ class StepsOfRun:
             elif isinstance(ended, Again):
                 self._attempt_failed(command, ended)
             else:
+                if ended.kind == ev.FAILED and not self.gone:
+                    log.step_failed(self, command, ended.attempt, ended.data)
                 self.input(ended.kind, ref=command.seq, data=ended.data, took_ms=ended.took_ms)
         except Exception as error:  # other steps' outcomes are reported behind this one
             self.failed(error)
@@ -124,6 +131,7 @@ class StepsOfRun:
         if self._held is not None:
             self._held.append(partial(self._attempt_failed, command, again))
             return
+        log.attempt_failed(self, command, again, self.clock.now_ms())
         self._note(command.seq, again.note, took_ms=again.took_ms)
         if again.again_ms > self.clock.now_ms() and not self.stopping and not self.paused and not self._blocked:
             self.back_off(command, again.attempt, again.failures, again.again_ms)

@@ -30,6 +30,7 @@ from perdure.runtime.crew import Crew
 from perdure.runtime.existing import found_again
 from perdure.runtime.fresh import Fresh
 from perdure.runtime.gate import Gate
+from perdure.runtime.log import run_failed
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
@@ -75,7 +76,7 @@ class Runner:
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
         self._schedule = Loop("schedule", self._claim_due)
-        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left)
+        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left, workflows)
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
@@ -327,10 +328,7 @@ class Runner:
             active.drop()
             del self.active[row.run]
             raise
-        except PerdureError as error:
-            active.block_by(error)
         except Exception as error:
-            log.exception("run %s can't be executed", row.id)
             active.block_by(error)
 
     def new_active(self, row: b.RunRow) -> ActiveRun:
@@ -423,7 +421,9 @@ class Runner:
     def unparked(self, active: ActiveRun) -> None:
         self._parked.pop(active.run, None)
 
-    def ended(self, active: ActiveRun) -> None:
+    def ended(self, active: ActiveRun, how: b.Finish | bool = False) -> None:
+        if isinstance(how, b.Finish) and how.error is not None:
+            run_failed(active, how.error, child=active.child)
         if self.active.get(active.run) is active:
             del self.active[active.run]
             self._parked.pop(active.run, None)

@@ -32,11 +32,12 @@ from perdure.store.base import Beat, Emit
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """How a step ended: kind completed or failed, with JSON, and how long the last attempt took."""
+    """How a step ended: kind completed or failed, with JSON, how long the last attempt took, and its number if it failed."""
 
     kind: str
     data: bytes
     took_ms: int
+    attempt: int = 0
 
 
 class Again(msgspec.Struct, frozen=True, gc=False):
@@ -102,6 +103,9 @@ class StepHost(Protocol):
     @property
     def owner(self) -> int: ...
 
+    @property
+    def workflow(self) -> str: ...
+
     def name_of(self, seq: int) -> str: ...
 
     def write(self, write: Emit | Beat) -> None: ...
@@ -116,10 +120,15 @@ class StepAttempt(msgspec.Struct, eq=False):
     _steps: Any
     seq: int
     attempt: int
+    step: str
 
     @property
     def run_id(self) -> str:
         return self._host.run_id
+
+    @property
+    def workflow(self) -> str:
+        return self._host.workflow
 
     @property
     def idempotency_key(self) -> str:
@@ -230,7 +239,7 @@ class Steps:
                 ended = Ended("completed", data, self.clock.now_ms() - began_ms)
         except asyncio.CancelledError:
             if not running.cancelled:
-                ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0)
+                ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0, attempt)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -256,7 +265,7 @@ class Steps:
                 return Again(attempt + 1, failures, again_ms, msgspec.json.encode(note), took_ms)
         except Exception as problem:  # of a policy or an error class that is the user's
             cause = RetryFailed(command.name or "", cause, problem)
-        return Ended("failed", self.failure(cause, failures), took_ms)
+        return Ended("failed", self.failure(cause, failures), took_ms, attempt)
 
     @staticmethod
     def as_error(error: BaseException | None) -> BaseException | None:
@@ -311,7 +320,7 @@ class Steps:
         args, kwargs = call.args, call.kwargs
         if command.edited or not signature.scalars_only(args, kwargs):
             args, kwargs = signature.decode_args(command.data or b"{}")
-        api._attempt.set(StepAttempt(host, self, command.seq, attempt))
+        api._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:

@@ -6,13 +6,14 @@ done; an attempt that fails leaves nothing but its note.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from perdure import api
 from perdure.codec import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import PerdureError
+from perdure.runtime import log
 from perdure.runtime.steps import Again, Ended, StepAttempt, context_of
 from perdure.store.base import Transact
 
@@ -45,7 +46,7 @@ class Transaction:
         signature = signature_of(self._command.call.definition)
         args, kwargs = signature.decode_args(self._command.data or b"{}")
         context = context_of(self._command)
-        context.run(api._attempt.set, StepAttempt(self._active, self._steps, self._command.seq, self._attempt))
+        context.run(api._attempt.set, StepAttempt(self._active, self._steps, self._command.seq, self._attempt, self._command.name or ""))
         value = context.run(self._command.call.definition.fn, db, *args, **kwargs)
         return signature.encode_result(value, limit_bytes=self._steps.limits.payload_bytes_max)
 
@@ -69,7 +70,10 @@ class Transaction:
             active.refused(event)
         elif self._again is not None:
             again = self._again
+            log.attempt_failed(active, self._command, again, self._steps.clock.now_ms())
             active.unhold(None)
             active.begin(self._command, again.attempt, again.failures, again.again_ms)
         else:
+            if event.kind == ev.FAILED:
+                log.step_failed(active, self._command, self._attempt, cast("bytes", event.data))
             active.unhold(event)

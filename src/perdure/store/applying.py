@@ -355,17 +355,18 @@ class Applier(Reader):
             self._alive.add(worker)
         return worker in self._alive
 
-    def _end_worker(self, end: b.EndWorker) -> bool:
+    def _end_worker(self, end: b.EndWorker) -> b.WorkerEnded | None:
         self._forget_owners()
         if self._one(Q["end_worker"], (end.now_ms, end.worker, end.beats)) is None:
-            return False  # somebody was faster, or it lives after all
+            return None  # somebody was faster, or it lives after all
+        blocked: list[Any] = []
         if end.crashed:
             self._db.execute(Q["count_crashes"], (end.worker,))
-            blocked: list[Any] = self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max)).fetchall()
-            for (run,) in blocked:
+            blocked += self._db.execute(Q["block_crash_loops"], (end.worker, end.crashes_max)).fetchall()
+            for run, *_ in blocked:
                 self._cancelled_at_last(run, end.now_ms)
         self._db.execute(Q["free_runs"], (end.now_ms, end.worker))
-        return True
+        return b.WorkerEnded(self._db.changes(), [row[1:] for row in blocked])
 
     def _wake_blocked(self, wake: b.WakeBlocked) -> None:
         bindings = (wake.now_ms, _json.encode(wake.workflows).decode())

@@ -174,6 +174,13 @@ class KeepLease(msgspec.Struct, gc=False):
     lease_ms: int
 
 
+class WorkerEnded(msgspec.Struct, gc=False):
+    """How many runs a worker had that go on, and those that do not because it died over them once too often: id, workflow, reason."""
+
+    freed: int
+    blocked: list[tuple[str, str, str]]
+
+
 class EndWorker(msgspec.Struct, gc=False):
     """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones.
 
@@ -428,6 +435,10 @@ class Store(Protocol):
     def heartbeat(self, run: int, seq: int) -> bytes | None: ...
 
     def next_due_ms(self, workflows: tuple[str, ...]) -> int | None: ...
+
+    def due_names(self, now_ms: int) -> list[tuple[str, str]]: ...
+
+    def is_executed(self, workflow: str) -> bool: ...
 
     def workers(self) -> list[WorkerRow]: ...
 

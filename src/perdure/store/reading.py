@@ -195,6 +195,14 @@ class Reader:
         """When the next run that nobody owns is due."""
         return min((ms for name in workflows for (ms,) in self._all("next_due", name) if ms is not None), default=None)
 
+    def due_names(self, now_ms: int) -> list[tuple[str, str]]:
+        """The workflows of which runs are due that nobody owns, each with the id of one of them."""
+        return self._all("due_names", now_ms)
+
+    def is_executed(self, workflow: str) -> bool:
+        """Whether a worker has a run of this workflow."""
+        return bool(self._all("is_executed", workflow))
+
     def workers(self) -> list[b.WorkerRow]:
         return [b.WorkerRow(*row) for row in self._all("workers")]
 

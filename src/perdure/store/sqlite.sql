@@ -210,6 +210,22 @@ UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, 
 -- name: next_due
 SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND status <> 'paused' AND workflow = ?;
 
+-- name: due_names
+-- The workflows of which runs are due that nobody owns, each with one of them: a look at the index for each name.
+WITH RECURSIVE level (workflow) AS (
+    SELECT min(workflow) FROM run INDEXED BY run_due WHERE due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT (SELECT min(r.workflow) FROM run AS r INDEXED BY run_due
+            WHERE r.workflow > level.workflow AND r.due_ms IS NOT NULL AND r.owner IS NULL AND r.status <> 'paused')
+    FROM level WHERE level.workflow IS NOT NULL)
+SELECT level.workflow, (SELECT r.id FROM run AS r INDEXED BY run_due
+                        WHERE r.workflow = level.workflow AND r.due_ms <= ? AND r.owner IS NULL AND r.status <> 'paused'
+                        ORDER BY r.due_ms LIMIT 1) AS first
+FROM level WHERE level.workflow IS NOT NULL AND first IS NOT NULL LIMIT 1000;
+
+-- name: is_executed
+SELECT 1 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND workflow = ? LIMIT 1;
+
 -- name: join_worker
 INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING worker;
 
@@ -226,7 +242,7 @@ UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
 UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
     reason = 'the process died ' || crashes || ' times while it executed this run. Find out why, then resume it: perdure retry ' || id
 WHERE owner = ? AND crashes >= ?
-RETURNING run;
+RETURNING run, id, workflow, reason;
 
 -- name: free_runs
 UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' ELSE status END,
