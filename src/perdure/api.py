@@ -20,6 +20,7 @@ from perdure import api_functions
 from perdure.api_options import Durability, OnCrash, Options, changed, check_step
 from perdure.core import names
 from perdure.core.guard import inside as _inside
+from perdure.core.numbers import shown
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotInWorkflow
 
@@ -364,7 +365,8 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Or
 
 def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
     """Start an independent run. Awaiting it gives its id, or raises `RunExists`: the id has another workflow or other arguments."""
-    return Ordered(_kernel("start()").spawn(call, id, tags))
+    kernel, call = _kernel("start()"), workflow_call(call, "start()")
+    return Ordered(kernel.spawn(call, id, None if tags is None else names.checked_tags(tags)))
 
 
 def emit(stream: str, item: Any) -> Ordered[None]:
@@ -402,12 +404,12 @@ def patched(change_id: str) -> bool:
 
     Runs that passed this point before the change was deployed get False, and keep to the old path.
     """
-    return cast("bool", _kernel("patched()").patched(change_id))
+    return cast("bool", _kernel("patched()").patched(names.checked("change id", change_id)))
 
 
 def continue_as(call: Call[Any]) -> NoReturn:
     """End this run and go on as `call` under the same id, with an empty history. Never returns."""
-    _kernel("continue_as()").continue_as(call)
+    _kernel("continue_as()").continue_as(workflow_call(call, "continue_as()"))
     raise AssertionError("the kernel has raised")
 
 
@@ -455,6 +457,14 @@ def current_step() -> Attempt:
 
 
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def workflow_call(call: Any, verb: str) -> Call[Any]:
+    """The call, if it is a workflow's; it is handed on, then, and need not be awaited. Raises `DefinitionError`."""
+    if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
+        raise DefinitionError(f"{verb} takes the call of a workflow, as in {verb[:-2]}(agent('x')), not {shown(call)}.")
+    call.used()
+    return call
 
 
 def _kernel(verb: str, place: str = "workflow") -> Any:

@@ -69,10 +69,12 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         numbers.flag(changes[name], f"{what}: {name}")
     if changes.get("queue") is not None:
         names.checked("queue", changes["queue"])
+    if changes.get("id") is not None:
+        names.checked_id(changes["id"])
     if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
-        raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {changes["on_crash"]!r}.')
+        raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {numbers.shown(changes["on_crash"])}.')
     if changes.get("durability") not in (None, "disk", "replica"):
-        raise DefinitionError(f'{what}: durability is "disk" or "replica", not {changes["durability"]!r}.')
+        raise DefinitionError(f'{what}: durability is "disk" or "replica", not {numbers.shown(changes["durability"])}.')
     return replace(options, **changes)
 
 

@@ -15,8 +15,8 @@ from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
 from perdure.runtime.engine import Engine
 from perdure.runtime.views import HistoryEvent, RunInfo
+from perdure.store import base as b
 
-STATUSES = ("pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled")
 POLL_SECONDS = 0.2
 
 
@@ -31,7 +31,7 @@ def _tags(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 
 
 @click.command(short_help="List runs, newest first.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--status", type=click.Choice(b.STATUSES), help="Only runs with this status.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", callback=_tags, help="Only runs with this tag; may be given again.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.core.limits import NAME_CHARS_MAX
-from perdure.errors import BadName
+from perdure.core.numbers import shown
+from perdure.errors import BadName, DefinitionError
 
 
 def checked(what: str, name: Any) -> str:
@@ -37,9 +38,9 @@ def checked_id(run_id: Any) -> str:
 
 
 def checked_tags(tags: dict[str, Any]) -> dict[str, Any]:
-    """Tags, if all their names can be stored. Raises `BadName`."""
+    """Tags, if all their names can be stored. Raises `BadName`, and `DefinitionError` for what is no dict."""
     if not isinstance(tags, dict):
-        raise BadName("tag", f"tags are a dict, not {type(tags).__name__}")
+        raise DefinitionError(f'tags is a dict of values by name, such as tags={{"team": "billing"}}, not {shown(tags)}.')
     for name in tags:
         checked("tag", name)
     return tags

@@ -25,7 +25,7 @@ from perdure.core.events import Codec, Command, Event, RunFacts
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
-from perdure.errors import Nondeterminism, NotInWorkflow, NotSerializable, RefusalIgnored
+from perdure.errors import Nondeterminism, NotSerializable, RefusalIgnored
 
 if TYPE_CHECKING:
     import random as _rng
@@ -357,10 +357,7 @@ class Kernel:
         return self._ask(ev.CHILD, definition.name, self._start_data(call, call.options.id, None), call)
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
-        if call.definition.kind != "workflow":
-            raise NotInWorkflow(f"start() of step {call.definition.name}", "step; start() takes the call of a workflow, a step is awaited")
         data = self._start_data(call, call.options.id if run_id is None else run_id, tags)
-        call.used()
         return self._ask(ev.SPAWN, call.definition.name, data, call)
 
     def _start_data(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> bytes:
@@ -392,13 +389,11 @@ class Kernel:
         return self.loop.now_ms
 
     def continue_as(self, call: Any) -> None:
-        call.used()
         raise _Continue(call, self.codec.encode_call(call))
 
     def patched(self, change_id: str) -> bool:
         """True where the marker is recorded, or where history ends; False where history goes on without it."""
         if change_id not in self._patches:
-            names.checked("change id", change_id)
             row = self._ahead()
             at_the_end = row is None and self._next == len(self._rows)
             self._patches[change_id] = at_the_end or (row is not None and (row.kind, row.name) == (ev.PATCH, change_id))

@@ -5,15 +5,18 @@ Rules: an argument that can't be right is a `DefinitionError` that says which wo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from perdure.api import Definition
 from perdure.api_options import to_ms
-from perdure.core import numbers
+from perdure.core import names, numbers
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, RunNotFound
+from perdure.errors import BadName, DefinitionError, RunNotFound
 from perdure.errors_replica import ReplicaNeeded
 from perdure.runtime.gate import Answers
+from perdure.store import base as b
 from perdure.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -25,18 +28,47 @@ has what the margin and a quarter of the lease leave for a round trip."""
 
 
 def findable(run_id: str) -> str:
-    """The id, if a run can have it. Raises `RunNotFound`."""
+    """The id, if a run can have it. Raises `RunNotFound` for a text that none can have, and `BadName` for what is no text."""
+    if not isinstance(run_id, str):
+        raise BadName("run id", f"it is {type(run_id).__name__}, not str")
     try:
         run_id.encode()
-    except (AttributeError, UnicodeEncodeError):
+    except UnicodeEncodeError:
         raise RunNotFound(run_id) from None
     return run_id
+
+
+def check_filters(status: Any, workflow: Any, tags: Any, limit: Any) -> None:
+    """Raise what is wrong with a question for runs."""
+    if status is not None and status not in b.STATUSES:
+        raise DefinitionError(f"status is one of {', '.join(b.STATUSES)}, not {numbers.shown(status)}.")
+    if workflow is not None:
+        names.checked("name of a workflow", workflow)
+    if tags is not None:
+        names.checked_tags(tags)
+    numbers.count(limit, "limit")
+
+
+def check_resolution(seq: Any, error: Any, retry: Any) -> None:
+    """Raise what is wrong with a person's answer about a step."""
+    if seq is not None:
+        numbers.count(seq, "seq")
+    if not isinstance(error, str | None):
+        raise DefinitionError(f'error is a text, such as error="the charge was refused", not {numbers.shown(error)}.')
+    numbers.flag(retry, "retry")
+
+
+def check_edit(at: Any, args: Any) -> None:
+    """Raise what is wrong with the row and the arguments of a fork."""
+    numbers.count(at, "at, the number of a row,")
+    if args is not None and not (isinstance(args, dict) and all(isinstance(name, str) for name in args)):
+        raise DefinitionError(f'args is a dict of arguments by their names, such as args={{"amount": 5}}, not {numbers.shown(args)}.')
 
 
 def checked_priority(priority: int) -> int:
     """Raise `DefinitionError` for what SQLite can't store as an integer."""
     if not isinstance(priority, int) or isinstance(priority, bool) or not -(2**63) <= priority < 2**63:
-        raise DefinitionError(f"priority is an integer of at most 64 bits, not {priority!r:.50}.")
+        raise DefinitionError(f"priority is an integer of at most 64 bits, not {numbers.shown(priority)}.")
     return priority
 
 
@@ -53,18 +85,23 @@ def check_options(
     store: str, durability: str, replica: str | None, lease_ttl: float | timedelta, execute: bool, fencing: object = True
 ) -> None:
     """Raise what is wrong with an engine's options, each alone or together."""
+    numbers.flag(execute, "execute")
+    if not isinstance(replica, str | None):
+        raise DefinitionError(
+            f'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or None, not {numbers.shown(replica)}.'
+        )
     if store.startswith(("postgresql://", "postgres://")):
         raise DefinitionError("This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. Name a file instead.")
     if durability not in ("disk", "replica"):
-        raise DefinitionError(f'durability is "disk" or "replica", not {durability!r}.')
+        raise DefinitionError(f'durability is "disk" or "replica", not {numbers.shown(durability)}.')
     if durability == "replica" and replica is None and execute:
         raise DefinitionError('durability="replica" needs to know where the replica is: replica="s3://bucket/prefix" or "file:///folder".')
     if replica is not None and (store == ":memory:" or not execute):
         raise DefinitionError("A replica is kept by the engine that executes, and of a file: not of :memory:, and not with execute=False.")
-    if fencing not in (True, False, "clock"):
+    if not isinstance(fencing, bool) and fencing != "clock":
         raise DefinitionError(
             f'fencing is True (the lease is read before each confirmation), "clock" (the machine\'s clocks are trusted) or False (there is '
-            f"no lease), not {fencing!r}."
+            f"no lease), not {numbers.shown(fencing)}."
         )
     lease_ms(lease_ttl, execute)
 
@@ -82,10 +119,20 @@ def lease_ms(lease_ttl: float | timedelta, execute: bool) -> int:
     return found
 
 
-def check_engine(limits: Any, close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:
-    """Raise what is wrong with an engine's numbers."""
+def check_engine(workflows: Any, limits: Any, on_wait: Any, **flags: Any) -> None:
+    """Raise what is wrong with the things that an engine is given."""
+    if isinstance(workflows, str | Definition) or not isinstance(workflows, Iterable):
+        raise DefinitionError(f"workflows is a list of workflows, as in Engine(..., workflows=[agent]), not {numbers.shown(workflows)}.")
     if limits is not None and not isinstance(limits, Limits):
         raise DefinitionError(f"limits is a Limits, as in Engine(..., limits=Limits(threads_max=4)), not {numbers.shown(limits)}.")
+    if on_wait is not None and not callable(on_wait):
+        raise DefinitionError(f"on_wait is a function of the lease's row and seconds, or None, not {numbers.shown(on_wait)}.")
+    for flag, value in flags.items():
+        numbers.flag(value, flag)
+
+
+def check_times(close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:
+    """Raise what is wrong with an engine's numbers of seconds."""
     numbers.seconds(close_grace, "close_grace")
     numbers.seconds(replica_timeout, "replica_timeout", above=True)
     if drill_every is not None:

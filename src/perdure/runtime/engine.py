@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 
 import msgspec
 
-from perdure.api import Call, Workflow
+from perdure.api import Call, Workflow, workflow_call
 from perdure.api_options import Durability, StartOptions, changed, to_ms
 from perdure.codec import JsonCodec, signature_of
 from perdure.core import names, numbers
@@ -132,8 +132,9 @@ class Engine:
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
-        arguments.check_options(str(os.fspath(store)), durability, replica, lease_ttl, execute, fencing)
-        arguments.check_engine(limits, close_grace, replica_timeout, drill_every)
+        arguments.check_options(path_of(store), durability, replica, lease_ttl, execute, fencing)
+        arguments.check_engine(workflows, limits, on_wait, create=create, standby=standby)
+        arguments.check_times(close_grace, replica_timeout, drill_every)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
         self.workflows: dict[str, Workflow[..., Any]] = {}
@@ -273,7 +274,7 @@ class Engine:
         durability: Durability | None = None,
     ) -> tuple[Run[T], str | None]:  # fmt: skip
         """A run that is on disk, and the durability that it asks for."""
-        definition = _workflow_of(call)
+        definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
         arguments.check_level(durability, self._gate)
         runner = self._runner
         if runner.execute:
@@ -308,7 +309,7 @@ class Engine:
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
-        self._store.run_key(id)
+        self._store.run_key(arguments.findable(id))
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
@@ -316,7 +317,7 @@ class Engine:
 
         A run stands for its children and its earlier generations: `rep` is `report`, also where there are `report.2` and `report~1`.
         """
-        if self._store.has_run(prefix):
+        if self._store.has_run(arguments.findable(prefix)):
             return prefix
         found = self._store.find_ids(prefix, RunNotFound.CANDIDATES_MAX + 1) if prefix else []  # nothing is the beginning of all
         if len(found) != 1:
@@ -374,6 +375,7 @@ class Engine:
 
     async def resolve(self, id: str, *, seq: int | None = None, result: Any = UNSET, error: str | None = None, retry: bool = False) -> None:
         """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`."""
+        arguments.check_resolution(seq, error, retry)
         word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
         data = self._codec.encode(word, "the resolution")
         checked = self._codec.encode(word["result"], "the result") if "result" in word else None
@@ -397,6 +399,7 @@ class Engine:
         `result` is what the step in row `at` gives instead of being done; `args` replaces the step's arguments, or,
         at row 1, the run's own. Both are plain JSON values. Raises `RunNotFound`, `RunExists`, `DefinitionError`.
         """
+        arguments.check_edit(at, args)
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
@@ -419,7 +422,7 @@ class Engine:
     # --- looking ----------------------------------------------------------------------------------
 
     def _row(self, run_id: str) -> b.RunRow:
-        return self._store.run_row(self._store.run_key(run_id))
+        return self._store.run_row(self._store.run_key(arguments.findable(run_id)))
 
     async def info(self, id: str) -> RunInfo:
         """Everything about a run but its history."""
@@ -427,7 +430,7 @@ class Engine:
 
     async def history(self, id: str, *, after: int = 0) -> list[HistoryEvent]:
         """The rows of a run in order, with times and decoded arguments and results; `after` is a row to read on from."""
-        row = self._row(id)
+        row, after = self._row(id), numbers.count(after, "after", low=0)
         return history_events(self._store.history(row.run, after), row)
 
     async def progress(self, id: str) -> Progress:
@@ -442,9 +445,10 @@ class Engine:
         limit: int = 50, after: str | None = None,
     ) -> list[RunInfo]:  # fmt: skip
         """Runs, newest first; `after` is the id of the last one of the page before."""
+        arguments.check_filters(status, workflow, tags, limit)
         if tags:
             self._codec.encode(tags, "the tags")
-        before = None if after is None else self._store.run_key(after)
+        before = None if after is None else self._store.run_key(arguments.findable(after))
         return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
 
     async def doctor(self) -> dict[str, Any]:
@@ -468,7 +472,7 @@ class Engine:
         return await self._results.result(run_id, key, asked)
 
     def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
-        return self._results.stream(run_id, name, after)
+        return self._results.stream(run_id, names.checked("stream", name), numbers.count(after, "after", low=0))
 
     @property
     def _results(self) -> Results:
@@ -478,12 +482,6 @@ class Engine:
 def new_id(workflow: str) -> str:
     """An id that sorts by time within its workflow: new entries then land side by side in the index."""
     return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"
-
-
-def _workflow_of(call: Any) -> Workflow[..., Any]:
-    if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
-        raise DefinitionError(f"start() takes the call of a workflow, as in engine.start(agent('x')), not {call!r}.")
-    return call.definition
 
 
 def _size(path: str) -> int:

@@ -18,6 +18,7 @@ from perdure.errors import PerdureError, StoreCorrupt
 if TYPE_CHECKING:
     from perdure.store.worker_beat import WorkerBeat
 
+STATUSES = ("pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled")
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
 

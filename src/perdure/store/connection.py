@@ -16,7 +16,18 @@ from time import monotonic, sleep
 
 import apsw
 
-from perdure.errors import PerdureError, StoreCorrupt, StoreFull, StoreLocked, StoreNotFound, StoreReadOnly, StoreTooNew, StoreUnavailable
+from perdure.core.numbers import shown
+from perdure.errors import (
+    DefinitionError,
+    PerdureError,
+    StoreCorrupt,
+    StoreFull,
+    StoreLocked,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from perdure.store import forked, queries, sealing
 
 APPLICATION_ID = 0x50657264  # "Perd"
@@ -32,8 +43,10 @@ _JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def path_of(store: str | os.PathLike[str]) -> str:
-    """The file behind a store's name: a path, or `sqlite:///path`."""
-    text = os.fspath(store)
+    """The file behind a store's name: a path, or `sqlite:///path`. Raises `DefinitionError` for what names no file."""
+    text = os.fspath(store) if isinstance(store, str | os.PathLike) else ""
+    if not text or not isinstance(text, str) or "\0" in text:
+        raise DefinitionError(f'store is the path of a file, such as "perdure.db", or ":memory:", not {shown(store)}.')
     return text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
 
 

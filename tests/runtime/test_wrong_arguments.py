@@ -1,0 +1,221 @@
+"""Every parameter of every public verb, given values of wrong types: the answer names the parameter, says what is right, and nothing
+was written."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import (
+    Engine,
+    Limits,
+    PerdureError,
+    Retry,
+    SyncEngine,
+    SyncRun,
+    Workflow,
+    connect,
+    continue_as,
+    emit,
+    patched,
+    receive,
+    send,
+    start,
+    step,
+    tag,
+    workflow,
+)
+
+NAIVE = datetime(2030, 1, 1)
+VALUES: dict[str, Any] = {
+    "None": None, "bytes": b"x", "True": True, "nan": math.nan, "inf": math.inf, "naive": NAIVE, "-1": -1, "0": 0, "1": 1, "1.5": 1.5,
+    "huge": 10**30, "empty": "", "str": "abc", "list": ["a"], "dict of ints": {1: 2}, "object": object(), "long": "x" * 5_000,
+    "surrogate": "\ud800", "timedelta": timedelta(-1), "function": print,
+}  # fmt: skip
+TEXTS, NUMBERS = {"empty", "str", "long", "surrogate"}, {"-1", "0", "1", "1.5", "huge", "nan", "inf"}
+TEXT = TEXTS - {"long", "surrogate"}  # right where a name of what is stored is asked for
+
+# What a parameter takes, by which of the values above are no mistake there.
+ANY_TEXT, ID, NAME, OPTIONAL_NAME, OPTIONAL_ID = TEXTS, {"str"}, TEXT, TEXT | {"None"}, {"str", "None"}
+FOUND = TEXTS  # ids of runs: one that there is not is `RunNotFound`, which is not a matter of types
+COUNT, COUNT_FROM_0, FLAG = {"1"}, {"0", "1"}, {"True"}
+SECONDS, OPTIONAL_SECONDS = {"0", "1", "1.5"}, {"0", "1", "1.5", "None"}
+TIMEOUT = {"1", "1.5", "None"}
+
+
+@workflow
+async def plain(n: int) -> int:
+    return n
+
+
+@workflow
+async def listen() -> int:
+    return await receive("x", int)
+
+
+def by(verb: Callable[..., Any], name: str, *args: Any, **options: Any) -> Callable[[Any], Any]:
+    """A verb as a function of one of its parameters."""
+    return lambda value: verb(*args, **options, **{name: value})
+
+
+def verbs(engine: SyncEngine, run: SyncRun[Any]) -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
+    """Name of the parameter as the answer gives it, the verb with a value for it, and what is no mistake."""
+    untyped: Any = engine
+    call = plain(1)
+    for begin in (untyped.start, untyped.run):
+        yield "the call of a workflow", begin, set()
+        yield "run id", by(begin, "id", call), OPTIONAL_ID
+        yield "queue", by(begin, "queue", call), OPTIONAL_NAME
+        yield "priority", by(begin, "priority", call), {"-1", "0", "1"}
+        yield "at", by(begin, "at", call), {"None"}
+        yield "tag", by(begin, "tags", call), {"None"}
+        yield "timeout", by(begin, "timeout", call), TIMEOUT
+        yield "durability", by(begin, "durability", call), {"None"}
+    for verb in ("get", "find", "cancel", "pause", "resume", "retry", "resolve", "info", "history", "progress"):
+        yield "run id", getattr(untyped, verb), FOUND
+    yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
+    yield "run id", lambda v: untyped.fork(v, 1), FOUND
+    for to in (untyped, run):
+        first = () if to is run else ("waits",)
+        yield "channel", by(to.send, "channel", *first, 1), NAME
+        yield "message key", by(to.send, "key", *first, 1, channel="y"), OPTIONAL_NAME
+    yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
+    yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}
+    yield "retry", lambda v: untyped.resolve("waits", retry=v), FLAG
+    yield "at, the number", lambda v: untyped.fork("waits", v), COUNT
+    yield "run id", lambda v: untyped.fork("waits", 1, new_id=v), OPTIONAL_ID
+    yield "args", lambda v: untyped.fork("waits", 1, args=v), {"None"}
+    yield "after", lambda v: untyped.history("waits", after=v), COUNT_FROM_0
+    yield "status", lambda v: untyped.runs(status=v), {"None"}
+    yield "name of a workflow", lambda v: untyped.runs(workflow=v), OPTIONAL_NAME
+    yield "tag", lambda v: untyped.runs(tags=v), {"None"}
+    yield "limit", lambda v: untyped.runs(limit=v), COUNT
+    yield "run id", lambda v: untyped.runs(after=v), FOUND | {"None"}
+    yield "timeout", lambda v: run.result(timeout=v), {"0", "1", "1.5", "None"}
+    yield "stream", lambda v: next(run.stream(v)), NAME
+    yield "after", lambda v: next(run.stream("s", after=v)), COUNT_FROM_0
+
+
+def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
+    made: Any = Engine
+    yield "store", made, {"str", "long", "surrogate"}
+    yield "store", connect, TEXTS - {"empty"}
+    yield "store", lambda v: perdure.run(plain(1), store=v), TEXTS - {"empty"}
+    for name, right in {
+        "workflows": set(), "durability": set(), "replica": TEXTS | {"None"}, "lease_ttl": {"1", "1.5"}, "execute": FLAG, "create": FLAG,
+        "fencing": FLAG, "standby": FLAG, "drill_every": {"1", "1.5", "None"}, "replica_timeout": {"1", "1.5"},
+        "on_wait": {"None", "function"}, "limits": {"None"}, "close_grace": SECONDS, "name": OPTIONAL_NAME,
+    }.items():  # fmt: skip
+        yield name.replace("name", "name of an engine"), by(made, name, ":memory:"), right
+    for name in ("payload_bytes_max", "history_rows_max", "threads_max"):
+        yield name, by(Limits, name), COUNT
+    for name, right in {"attempts": COUNT, "delay": SECONDS, "factor": {"1", "1.5"}, "jitter": FLAG, "on": set()}.items():
+        yield name, by(Retry, name), right
+
+
+def definitions() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
+    async def work() -> None: ...
+
+    @step
+    async def made() -> None: ...
+
+    def decorating(decorator: Any, name: str) -> Callable[[Any], Any]:
+        return lambda value: decorator(**{name: value})(work)
+
+    steps: dict[str, set[str]] = {
+        "retry": {"None", "1", "True"}, "timeout": TIMEOUT, "readonly": FLAG, "on_crash": set(), "durability": {"None"},
+    }  # fmt: skip
+    decides: dict[str, set[str]] = {"timeout": TIMEOUT, "queue": OPTIONAL_NAME, "durability": {"None"}}
+    once: Any = step
+    decide: Any = workflow
+    for name, right in steps.items():
+        yield name, decorating(once, name), right
+        yield name, by(made.options, name), right
+    for name, right in decides.items():
+        yield name, decorating(decide, name), right
+        yield name, by(plain.options, name), right
+    yield "transactional", lambda v: once(transactional=v)(lambda db: None), FLAG
+    yield "run id", by(plain.options, "id"), OPTIONAL_ID
+    yield "name of a step or a workflow", decorating(once, "name"), OPTIONAL_NAME
+    yield "name of a step or a workflow", decorating(decide, "name"), OPTIONAL_NAME
+
+
+def answers_of(parameter: str, verb: Callable[[Any], Any], right: set[str]) -> Iterator[str]:
+    """What is wrong with the answers to wrong values."""
+    for what, value in VALUES.items():
+        if what in right:
+            continue
+        try:
+            given = verb(value)
+        except (PerdureError, TypeError) as error:
+            if parameter not in str(error).replace("Retry", "retry") or len(str(error)) > 700:
+                yield f"{parameter}={what}: {type(error).__name__}: {error!s:.200}"
+        except Exception as error:
+            yield f"{parameter}={what}: {type(error).__name__}: {error}"
+        else:
+            yield f"{parameter}={what} was taken, and gave {given!r:.100}"
+
+
+def rows(db: str) -> list[tuple[Any, ...]]:
+    views = ("perdure_runs", "perdure_events", "perdure_messages")
+    return [row for view in views for row in connect(db).execute(f"SELECT * FROM {view}")]
+
+
+def test_verbs_of_the_engine_and_of_a_run(db: str) -> None:
+    with SyncEngine(db, workflows=[plain, listen]) as engine:
+        run = engine.start(listen(), id="waits")
+        with pytest.raises(TimeoutError):
+            run.result(timeout=0)
+        while run.status() != "waiting":
+            pass
+        before = rows(db)
+        assert [text for case in verbs(engine, run) for text in answers_of(*case)] == []
+        assert rows(db) == before
+
+
+@pytest.mark.parametrize("cases", [constructors, definitions], ids=["engines", "decorators"])
+def test_options(cases: Callable[[], Iterator[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [text for case in cases() for text in answers_of(*case)] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def in_a_workflow() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
+    untyped_start: Any = start
+    yield "channel", lambda v: send("waits", 1, channel=v), NAME
+    yield "message key", lambda v: send("waits", 1, channel="x", key=v), OPTIONAL_NAME
+    yield "run id", lambda v: send(v, 1, channel="x"), FOUND
+    yield "channel", lambda v: receive(v, int).send(None), NAME
+    yield "stream", lambda v: emit(v, 1), NAME
+    yield "the call of a workflow", untyped_start, set()
+    yield "run id", lambda v: untyped_start(plain(1), id=v), OPTIONAL_ID
+    yield "tag", lambda v: untyped_start(plain(1), tags=v), {"None"}
+    yield "tag", lambda v: tag(**{v: 1}), set(VALUES) - {"long", "surrogate"}  # the others are Python's to refuse
+    yield "change", patched, NAME
+    yield "the call of a workflow", continue_as, set()
+
+
+def test_verbs_in_workflows(db: str) -> None:
+    @workflow
+    async def tries() -> list[str]:
+        return [text for case in in_a_workflow() for text in answers_of(*case)]
+
+    with SyncEngine(db, workflows=[plain, tries]) as engine:
+        assert engine.run(tries(), id="t") == []
+        assert [event.kind for event in engine.history("t")] == ["start", "finish"]
+        assert [info.id for info in engine.runs()] == ["t"]
+
+
+def test_definitions_as_values_are_named(db: str) -> None:
+    flows: Any = plain
+    with pytest.raises(perdure.DefinitionError, match=r"workflows is a list of workflows, .*not <workflow plain>"):
+        Engine(db, workflows=flows)
+    assert isinstance(plain, Workflow)
+    assert asyncio.run(Engine(":memory:", workflows=(plain,)).__aexit__()) is None
