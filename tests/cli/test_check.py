@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 from tests.cli import flows
@@ -16,6 +17,7 @@ from tests.cli.conftest import Said, Terminal
 
 from perdure import Engine
 from perdure.cli import checking
+from perdure.runtime.interpreter import PYTHON
 
 Typed = Callable[..., Said]
 
@@ -81,8 +83,23 @@ def test_json_has_a_line_for_each_run_and_the_summary_last(waiting: Typed) -> No
     assert three["id"] == "asks-why"
     assert summary == {
         "kind": "summary", "files": 1, "errors": 1, "notes": 1, "runs": 3, "ok": 0, "would_block": 3, "would_fail": 0, "does_not_fit": 0,
-        "unknown_workflow": 0, "stays_blocked": 0,
+        "unknown_workflow": 0, "stays_blocked": 0, "python": PYTHON, "other_python": 0,
     }  # fmt: skip
+
+
+def test_runs_of_another_python_are_counted(waiting: Typed) -> None:
+    db = apsw.Connection("perdure.db")
+    db.execute("UPDATE run SET python = '3.99' WHERE id <> 'asks-how'")
+    db.close()
+    said = waiting("check", "--app", "flows.py")
+    told = f"This is Python {PYTHON}. Runs that another one has executed: 2 by 3.99; "
+    assert said.code == 0
+    assert said.out.endswith(f"3 runs replayed, none would block.\n{told}none of them would not go on.\n")
+    assert f"executed by Python 3.99, this is {PYTHON}" in waiting("show", "asks-what").out
+    Path("flows.py").write_text(CHANGED)
+    said = waiting("check", "--app", "flows.py")
+    assert said.out.endswith(f"{told}2 of them would not go on.\n")
+    assert "executed by Python 3.99" in said.out
 
 
 def test_a_workflow_that_is_gone(waiting: Typed) -> None:

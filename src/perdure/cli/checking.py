@@ -24,6 +24,7 @@ from perdure.cli import lint, loading, words
 from perdure.cli.common import Exit, json_option, misuse, store_option
 from perdure.cli.output import console, echo, echo_json, live, say, style
 from perdure.runtime.checking import Checked, Checker, OutOfTime
+from perdure.runtime.interpreter import PYTHON
 from perdure.runtime.registry import add_workflow
 
 REPLAY_SECONDS_MAX = 60.0
@@ -65,10 +66,17 @@ class Tally:
     mended: int = 0
     alike: dict[Any, Alike] = field(default_factory=dict)
     untold: int = 0
+    pythons: Counter[str] = field(default_factory=Counter)
+    """How many runs were executed by which other Python."""
+    strangers: int = 0
+    """How many of these would not go on under this one."""
     failed: bool = False
 
     def add(self, checked: Checked) -> None:
         self.verdicts[checked.verdict] += 1
+        if checked.python is not None:
+            self.pythons[checked.python] += 1
+            self.strangers += not checked.ok
         self.failed |= not checked.ok
         if checked.verdict == "ok":
             self.mended += checked.unblocked
@@ -164,7 +172,10 @@ def _known(apps: tuple[str, ...]) -> dict[str, loading.AnyWorkflow]:
 
 def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
     if as_json:
-        runs = {} if tally is None else {"runs": tally.verdicts.total(), **dict.fromkeys(("ok", *_VERDICTS), 0), **tally.verdicts}
+        runs: dict[str, Any] = {}
+        if tally is not None:
+            runs = {"runs": tally.verdicts.total(), **dict.fromkeys(("ok", *_VERDICTS), 0), **tally.verdicts}
+            runs |= {"python": PYTHON, "other_python": tally.pythons.total()}
         echo_json({"kind": "summary", **code, **runs}, indent=0)
         return
     found = [words.count(code[name], name[:-1]) for name in ("errors", "notes") if code[name]]
@@ -173,6 +184,9 @@ def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
         return
     told = [f"{count:,} {_VERDICTS[verdict][count > 1]}" for verdict, count in tally.verdicts.items() if verdict != "ok"]
     echo(f"{words.count(tally.verdicts.total(), 'run')} replayed, {', '.join(told) or 'none would block'}.")
+    if tally.pythons:
+        by = ", ".join(f"{count:,} by {python}" for python, count in sorted(tally.pythons.items()))
+        echo(f"This is Python {PYTHON}. Runs that another one has executed: {by}; {tally.strangers or 'none'} of them would not go on.")
     if tally.mended:
         which = "run that is blocked now" if tally.mended == 1 else "runs that are blocked now"
         say(f"{tally.mended:,} {which} would go on with this code.")

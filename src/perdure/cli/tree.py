@@ -17,6 +17,7 @@ from perdure.cli import traces, words
 from perdure.cli.output import as_lines, style
 from perdure.cli.waits import needs
 from perdure.codec_frames import place
+from perdure.runtime.interpreter import PYTHON, is_other
 from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
 FOLD_OVER = 12
@@ -74,6 +75,8 @@ def header(info: RunInfo, limit: int | None) -> list[str]:
         found.append("  tags: " + ", ".join(f"{key}={words.value(item)}" for key, item in info.tags.items()))
     if info.parent:
         found.append(f"  child of {info.parent}")
+    if is_other(info.python) and info.ended_at is None:
+        found.append(f"  executed by Python {info.python}, this is {PYTHON}")
     if info.forked_from:
         found.append(f"  forked from {info.forked_from}")
     return found

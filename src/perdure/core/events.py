@@ -149,7 +149,8 @@ class Codec(Protocol):
 class RunFacts(msgspec.Struct, frozen=True, gc=False):
     """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit.
 
-    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that id.
+    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that id. `old` says that its
+    history is from before the Python was recorded: under 3.11, `asyncio.wait_for` asked in another order then.
     """
 
     run_id: str
@@ -157,6 +158,7 @@ class RunFacts(msgspec.Struct, frozen=True, gc=False):
     seed: int
     timeout_ms: int | None = None
     forked: bool = False
+    old: bool = False
 
 
 Main = Callable[[], Any]

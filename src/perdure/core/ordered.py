@@ -1,4 +1,4 @@
-"""Sets and gatherings of asyncio whose order is the same in every process, put in the place of its own when this is imported.
+"""What asyncio does in an order that is the same in every process and Python, put in the place of its own when this is imported.
 
 Rules: outside of workflow code everything is as it was; here a set is walked in the order in which it was filled, in every operation.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import sys
 from asyncio import tasks as _asyncio_tasks
 from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
 from typing import Any
 
 from perdure.core.loop import WorkflowLoop, running
@@ -114,3 +116,54 @@ def _own_tasks(loop: Any = None) -> set[Any]:
 _asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
 _asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
 _asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks
+
+
+async def _wait_for(awaitable: Any, seconds: float | None) -> Any:
+    """`asyncio.wait_for` in workflows, as it is from Python 3.12 on: what it waits for runs in the task that waits."""
+    if seconds is None or seconds > 0:
+        async with asyncio.timeout(seconds):
+            return await awaitable
+    task = asyncio.ensure_future(awaitable)
+    if not task.done():
+        await _asyncio_tasks._cancel_and_wait(task, asyncio.get_running_loop())  # type: ignore[attr-defined]
+    try:
+        return task.result()
+    except asyncio.CancelledError as error:
+        raise TimeoutError from error
+
+
+def _gather(*awaitables: Any, return_exceptions: bool = False) -> Any:
+    """`asyncio.gather` in workflows, as it is from Python 3.12 on: what is done by now counts at once."""
+    ready = running()._ready  # type: ignore[union-attr]
+    before = len(ready)
+    gathering = _plain["gather"](*awaitables, return_exceptions=return_exceptions)
+    fresh = [ready.pop() for _ in range(len(ready) - before)][::-1]
+    done = [handle for handle in fresh if getattr(handle._callback, "__qualname__", "") == "gather.<locals>._done_callback"]
+    ready.extend(handle for handle in fresh if handle not in done)
+    for handle in done:
+        handle._callback(*handle._args)
+    return gathering
+
+
+_plain: dict[str, Any] = {}
+
+
+def _put(name: str, ours: Any, dispatch: Any) -> None:
+    """Give a function of asyncio other code, so that it does not matter when its name was imported."""
+    function = getattr(_asyncio_tasks, name)
+    plain = _plain[name] = FunctionType(function.__code__, vars(_asyncio_tasks), name, function.__defaults__, function.__closure__)
+    plain.__kwdefaults__ = function.__kwdefaults__
+    setattr(_asyncio_tasks, f"_perdure_{name}", lambda: plain if (loop := running()) is None or loop.owner.facts.old else ours)
+    function.__code__ = dispatch.__code__
+
+
+if sys.version_info < (3, 12):
+
+    async def _dispatched_wait_for(fut: Any, timeout: float | None) -> Any:
+        return await _perdure_wait_for()(fut, timeout)  # type: ignore[name-defined]  # noqa: F821  # a global of asyncio.tasks
+
+    def _dispatched_gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
+        return _perdure_gather()(*coros_or_futures, return_exceptions=return_exceptions)  # type: ignore[name-defined]  # noqa: F821
+
+    _put("wait_for", _wait_for, _dispatched_wait_for)
+    _put("gather", _gather, _dispatched_gather)

@@ -24,6 +24,7 @@ from perdure.core.replay import Kernel
 from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError, RunBlocked
 from perdure.runtime import effects, log, recovery
 from perdure.runtime.backoff import Backoff
+from perdure.runtime.interpreter import PYTHON, with_python
 from perdure.runtime.naming import Names
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.run_steps import StepsOfRun
@@ -41,7 +42,7 @@ class ActiveRun(StepsOfRun):
     __slots__ = (
         "_attempts", "_blocked", "_held", "_releasing", "_resting", "_settled", "_taken", "_timer", "_touched", "_unread",
         "adopting", "backoff", "child", "clock", "crashes", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
-        "origin", "paused", "released_seq", "rows", "run", "run_id", "status", "stopping", "todo",
+        "origin", "paused", "python", "released_seq", "rows", "run", "run_id", "status", "stopping", "todo",
     )  # fmt: skip  # not a dict: with more than 30 attributes it would be a slow one
 
     def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
@@ -50,7 +51,7 @@ class ActiveRun(StepsOfRun):
         self.names = None if row.forked_from is None and row.origin is None else Names(self.origin)
         self.clock = host.steps.clock
         self.status = "running"
-        self.crashes, self.durability, self.child = row.crashes, row.durability, row.parent is not None
+        self.crashes, self.durability, self.child, self.python = row.crashes, row.durability, row.parent is not None, row.python
         self.paused = row.status == "paused"
         self.gone = False
         self.last_inbox_id = 0
@@ -176,10 +177,10 @@ class ActiveRun(StepsOfRun):
         What the code asked for and no row records is lost, and the numbers that it got mean nothing.
         """
         self.kernel.broken = True
-        if isinstance(error, RunBlocked):
-            self.block("nondeterminism" if isinstance(error, Nondeterminism) else "code", error.reason)
+        if isinstance(error, Nondeterminism):
+            self.block("nondeterminism", with_python(error.reason, self.python))
         else:
-            self.block("code", as_text(error), error)
+            self.block("code", error.reason if isinstance(error, RunBlocked) else as_text(error), error)
 
     def block(self, by: str, reason: str, error: BaseException | None = None) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""
@@ -248,6 +249,8 @@ class ActiveRun(StepsOfRun):
         origins = [command for command in todo if command.kind != ev.STEP and effects.add_effect(self, command, turn)]
         if self.kernel.unread != self._unread and not self.kernel.broken:
             turn.unread = self._unread = self.kernel.unread
+        if self.python != PYTHON and not self.kernel.broken and not self.kernel.facts.old:
+            turn.python = self.python = PYTHON
         if not self._goes_on_as_it_was():
             self._stand(turn)
         last = turn.finish or self._releasing

@@ -19,7 +19,8 @@ from perdure.core import events as ev
 from perdure.core.events import Command, RunFacts
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
-from perdure.errors import NotSerializable, PerdureError, RunBlocked, StoreError
+from perdure.errors import Nondeterminism, NotSerializable, PerdureError, RunBlocked, StoreError
+from perdure.runtime import interpreter
 from perdure.store import base as b
 from perdure.store import connection
 from perdure.store.reading import Reader
@@ -48,6 +49,8 @@ class Checked:
     reason: str | None = None
     unblocked: bool = False
     """It is blocked now because of its code, and would go on with this one."""
+    python: str | None = None
+    """The Python that executed it, where that is another one than this."""
 
     @property
     def ok(self) -> bool:
@@ -67,7 +70,8 @@ def make_kernel(kind: type[K], row: b.RunRow, definition: Workflow[..., Any], co
         args, kwargs = signature_of(definition).decode_args(row.args)
         return definition.fn(*args, **kwargs)
 
-    return kind(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None), codec)
+    old = row.python is None and row.history_rows > 0
+    return kind(main, definition, RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None, old), codec)
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -106,7 +110,8 @@ class Checker:
         blocked = row.status == "blocked" and row.blocked_by in CODE_REASONS
         if blocked and verdict not in ("ok", "would_fail"):
             verdict = "stays_blocked"
-        return Checked(row.id, row.workflow, row.status, row.history_rows, verdict, reason, blocked and verdict == "ok")
+        python = row.python if interpreter.is_other(row.python) else None
+        return Checked(row.id, row.workflow, row.status, row.history_rows, verdict, reason, blocked and verdict == "ok", python)
 
     def _judge(self, row: b.RunRow) -> tuple[Verdict, str | None]:
         definition = self.workflows.get(row.workflow)
@@ -124,8 +129,11 @@ class Checker:
         kernel = kernel_of(row, definition, self._codec)
         try:
             return _at_the_end(kernel.replay(self._reader.history(row.run)))
+        except Nondeterminism as error:
+            verdict: Verdict = "does_not_fit" if isinstance(error.__cause__, NotSerializable) else "would_block"
+            return verdict, interpreter.with_python(error.reason, row.python)
         except RunBlocked as error:
-            return ("does_not_fit" if isinstance(error.__cause__, NotSerializable) else "would_block"), error.reason
+            return "would_block", error.reason
         except StoreError:
             raise
         except OutOfTime as error:

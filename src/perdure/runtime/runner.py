@@ -30,6 +30,7 @@ from perdure.runtime.crew import Crew
 from perdure.runtime.existing import found_again
 from perdure.runtime.fresh import Fresh
 from perdure.runtime.gate import Gate
+from perdure.runtime.interpreter import PYTHON
 from perdure.runtime.log import run_failed
 from perdure.runtime.loops import Loop
 from perdure.runtime.recovery import recover
@@ -362,7 +363,7 @@ class Runner:
         now = here and (start.due_ms or 0) <= at_ms and self._room() > 0
         start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
-            start.owner, start.due_ms = self.owner, None
+            start.owner, start.due_ms, start.python = self.owner, None, PYTHON
             if not self._promised:
                 self._loop.call_soon(self._keep_promises, context=Context())
             self._promised += 1

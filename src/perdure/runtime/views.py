@@ -46,6 +46,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     owner: str | None
     forked_from: str | None
     waiting_for: list[dict[str, Any]]
+    python: str | None = None
+    """The version that executed it last, "3.11"; None where none has, or the file is from before that was recorded."""
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -88,6 +90,7 @@ def run_info(row: RunRow) -> RunInfo:
         moment(row.due_ms), row.queue, row.priority, _decode(row.tags) if row.tags else {}, row.parent_id, _decode(row.args),
         None if row.result is None else _decode(row.result), None if row.error is None else _decode(row.error), row.history_rows,
         None if row.owner is None else f"worker {row.owner}", row.forked_from, waiting if row.status in ("waiting", "paused") else [],
+        row.python,
     )  # fmt: skip
 
 

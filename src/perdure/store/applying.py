@@ -114,6 +114,8 @@ class Applier(Reader):
             self._store_tags(turn.run, tags)
         if turn.unread is not None:
             self._db.execute(Q["set_unread"], (turn.unread, turn.run))
+        if turn.python is not None:
+            self._db.execute(Q["set_python"], (turn.python, turn.run))
         if turn.settled:
             self._db.execute(Q["settle"], (turn.run,))
 
@@ -198,6 +200,7 @@ class Applier(Reader):
         inserted = self._one(Q["insert_run"], (
             start.id, start.workflow, status, start.args.decode() if inline else "null", start.owner, start.due_ms, start.priority,
             start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms, start.durability,
+            start.python,
         ))  # fmt: skip
         if inserted is None:
             return self._same_run(start, *self._one(Q["existing_run"], (start.id,)))

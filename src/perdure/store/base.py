@@ -45,6 +45,7 @@ class StartRun(msgspec.Struct, gc=False):
     priority: int = 0
     timeout_ms: int | None = None
     durability: str | None = None
+    python: str | None = None
     first: list[Event | Command] | None = None
 
 
@@ -93,6 +94,8 @@ class Turn(msgspec.Struct, gc=False):
     """True when the run has got on since its last crash, so that its count of crashes starts anew."""
     unread: int | None = None
     """How many messages its history has that it has not received, where that has changed."""
+    python: str | None = None
+    """Which Python executes it, where that has changed."""
 
 
 class Deliver(msgspec.Struct, gc=False):
@@ -315,6 +318,7 @@ class RunRow(msgspec.Struct, gc=False):
     durability: str | None
     parent_id: str | None
     history_rows: int
+    python: str | None
 
 
 class OutcomeRow(msgspec.Struct, gc=False):
@@ -386,7 +390,7 @@ def fresh_row(start: StartRun, run: int) -> RunRow:
     return RunRow(
         run, start.id, start.workflow, "running", start.args, None, None, None, None, None, start.owner, None, 0, start.priority,
         start.queue, None, start.parent, start.parent_seq, None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms,
-        None, start.durability, None, 0,
+        None, start.durability, None, 0, start.python,
     )  # fmt: skip
 
 

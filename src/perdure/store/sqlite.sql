@@ -51,8 +51,8 @@ SELECT workflow, args, run FROM run WHERE id = ?;
 
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms,
-                 durability)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 durability, python)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING RETURNING run;
 
 -- name: set_args
@@ -72,6 +72,9 @@ UPDATE run SET owner = NULL WHERE run = ?;
 -- name: release_with_mail
 UPDATE run SET due_ms = ?
 WHERE run = ? AND status = 'waiting' AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run = run.run AND taken IS NULL);
+
+-- name: set_python
+UPDATE run SET python = ? WHERE run = ?;
 
 -- name: settle
 UPDATE run SET crashes = 0 WHERE run = ?;
@@ -158,10 +161,10 @@ UPDATE run SET parent = ?, parent_seq = NULL WHERE run = ? AND status NOT IN ('c
 
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
-                 durability, created_ms, started_ms)
+                 durability, python, created_ms, started_ms)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
        coalesce(?5, CASE ?3 WHEN 1 THEN parent END), ?6, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
-       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, ?2, ?2
+       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, python, ?2, ?2
 FROM run WHERE run = ?4
 RETURNING run;
 
@@ -292,11 +295,13 @@ DELETE FROM tag WHERE run = ?;
 INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 
 -- name: run_row
+-- A file of schema version 3 that is only read has no column python: the name is that of `missing` then.
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
-       coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows
-FROM run AS r WHERE r.run = ?;
+       coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
+       (SELECT python FROM run AS own WHERE own.run = r.run) AS python
+FROM run AS r, (SELECT NULL AS python) AS missing WHERE r.run = ?;
 
 -- name: list_runs
 SELECT run FROM run

@@ -17,7 +17,10 @@ from perdure.testing.corpus import Case, child, double, fails
 DEPTH_MAX = 4
 _SECONDS = (0.001, 0.02, 0.2, 5.0)
 _LEAVES = ("step", "step", "step", "step", "fail", "sleep", "yield", "emit", "receive", "child", "send", "draw")
-_BRANCHES = ("seq", "gather", "collect", "group", "timeout", "wait_for", "first", "come", "shield", "finally", "catch", "behind", "queue")
+_BRANCHES = (
+    "seq", "gather", "collect", "group", "timeout", "wait_for", "first", "come", "shield", "finally", "catch", "behind", "queue", "gate",
+    "meet", "notify", "cancel", "stubborn", "work", "again", "both",
+)  # fmt: skip
 
 
 def program(seed: int) -> Case:
@@ -49,9 +52,9 @@ def _branch(dice: rng.Random, depth: int) -> list[Any]:
     match kind:
         case "timeout" | "wait_for" | "shield":
             return [kind, dice.choice(_SECONDS), _node(dice, depth + 1)]
-        case "finally":
+        case "finally" | "cancel" | "both":
             return [kind, _node(dice, depth + 1), _node(dice, depth + 1)]
-        case "catch" | "behind":
+        case "catch" | "behind" | "stubborn":
             return [kind, _node(dice, depth + 1)]
         case _:
             return [kind, *(_node(dice, depth + 1) for _ in range(dice.randint(1, 4)))]
@@ -174,6 +177,130 @@ async def _queue(*nodes: list[Any]) -> list[Any]:
         return [await queue.get() for _ in nodes]
 
 
+async def _gate(*nodes: list[Any]) -> list[Any]:
+    """Two at a time through a semaphore; the first that fails ends the others."""
+    gate = asyncio.Semaphore(2)
+
+    async def enter(node: list[Any]) -> Any:
+        async with gate:
+            return await _walk(node)
+
+    return list(await asyncio.gather(*map(enter, nodes)))
+
+
+async def _meet(*nodes: list[Any]) -> list[Any]:
+    """All wait at a barrier for the last."""
+    barrier = asyncio.Barrier(len(nodes))
+
+    async def come(node: list[Any]) -> list[Any]:
+        try:
+            return [await _walk(node), await barrier.wait()]
+        except BaseException:
+            await barrier.abort()
+            raise
+
+    found = await asyncio.gather(*map(come, nodes), return_exceptions=True)
+    return [type(one).__name__ if isinstance(one, BaseException) else one for one in found]
+
+
+async def _notify(*nodes: list[Any]) -> list[Any]:
+    """One waits on a condition until all the others have said that they are done."""
+    changed, done = asyncio.Condition(), list[str]()
+
+    async def tell(node: list[Any]) -> None:
+        with contextlib.suppress(Exception):
+            await _walk(node)
+        async with changed:
+            done.append(node[0])
+            changed.notify()
+
+    async with asyncio.TaskGroup() as group, changed:
+        for node in nodes:
+            group.create_task(tell(node))
+        await asyncio.wait_for(changed.wait_for(lambda: len(done) == len(nodes)), 60)
+    return done
+
+
+async def _cancel(node: list[Any], other: list[Any]) -> list[Any]:
+    """A task that is cancelled when another node is done."""
+    task = asyncio.create_task(_walk(node))
+    try:
+        first = await _walk(other)
+    finally:
+        task.cancel()
+        done, _ = await asyncio.wait([task])
+    return [first, [one.cancelled() for one in done]]
+
+
+async def _stubborn(node: list[Any]) -> Any:
+    """Code that takes a cancellation for an answer, once."""
+    try:
+        return await _walk(node)
+    except asyncio.CancelledError:
+        return ["stays", now().isoformat()]
+
+
+async def _work(*nodes: list[Any]) -> list[Any]:
+    """Two workers on a queue that is joined."""
+    queue: asyncio.Queue[list[Any]] = asyncio.Queue()
+    done: list[str] = []
+
+    async def worker() -> None:
+        while not queue.empty():
+            node = queue.get_nowait()
+            try:
+                await _walk(node)
+            except Exception as error:
+                done.append(type(error).__name__)
+            finally:
+                queue.task_done()
+
+    for node in nodes:
+        queue.put_nowait(node)
+    workers = [asyncio.create_task(worker()) for _ in range(2)]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(queue.join(), 60)
+    for one in workers:
+        one.cancel()
+    await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+    return done
+
+
+async def _again(*nodes: list[Any]) -> list[Any]:
+    """Tasks of which some are done when they are gathered."""
+    tasks = [asyncio.create_task(_walk(node)) for node in nodes]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    beside = asyncio.create_task(_yield(2))
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    return [type(one).__name__ if isinstance(one, BaseException) else one for one in [*found, await beside]]
+
+
+async def _both(node: list[Any], other: list[Any]) -> list[Any]:
+    """A group that fails, or not, and is cancelled in the same turn."""
+
+    async def group() -> Any:
+        seen = []
+        try:
+            async with asyncio.TaskGroup() as inside:
+                inside.create_task(_walk(node))
+                seen.append(await _walk(other))
+        except* ValueError as error:
+            seen += [type(one).__name__ for one in error.exceptions]
+        task = asyncio.current_task()
+        assert task is not None
+        seen += [task.cancelling(), await double(1)]
+        return seen
+
+    tasks = [asyncio.create_task(group()), asyncio.create_task(_walk(other))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return [type(task.exception()).__name__ if task.cancelled() is False else "cancelled" for task in tasks]
+
+
 _LEAF: dict[str, Any] = {
     "step": double, "fail": lambda n: fails(f"on purpose {n}"), "sleep": asyncio.sleep, "yield": _yield, "emit": _emit,
     "receive": _receive, "child": child, "send": lambda n: send("other", n, channel="x"), "draw": _draw,
@@ -181,4 +308,6 @@ _LEAF: dict[str, Any] = {
 _BRANCH: dict[str, Any] = {
     "seq": _seq, "gather": _gather, "collect": _collect, "group": _group, "timeout": _timeout, "wait_for": _wait_for,
     "first": _first, "come": _come, "shield": _shield, "finally": _finally, "catch": _catch, "behind": _behind, "queue": _queue,
+    "gate": _gate, "meet": _meet, "notify": _notify, "cancel": _cancel, "stubborn": _stubborn, "work": _work, "again": _again,
+    "both": _both,
 }  # fmt: skip
