@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PERDURE_STORE"}
-    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, text=True, capture_output=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, text=True, capture_output=True, timeout=60, check=False)
 
 
 def load(name: str) -> ModuleType:
@@ -61,7 +61,7 @@ def test_the_agent_asks_a_person(tmp_path: Path) -> None:
     send = hint.partition("perdure ")[2].split()
     assert (send[0], send[2:]) == ("send", ["approval", "true"])
     assert subprocess.run([*command, *send[:3], "false"], cwd=tmp_path, check=False, capture_output=True).returncode == 0
-    out, _ = run.communicate(timeout=30)
+    out, _ = run.communicate(timeout=60)
     assert (run.returncode, out) == (0, "rejected\n")
 
 

@@ -50,7 +50,7 @@ def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list
     said = process.stderr.readline()  # it is at work
     happens(path)
     there = path.read_bytes() if path.exists() else None
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     told(Said(process.returncode, out, said + err), words)
     if happens is not migrate:
         assert (path.read_bytes() if path.exists() else None) == there

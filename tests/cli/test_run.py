@@ -121,7 +121,7 @@ def test_a_run_that_waits_says_for_what_and_how_to_send_it(terminal: Terminal) -
         assert line, said
         said += line
     assert terminal("send", "a 1", "answer", "because").code == 0
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert out == "why: because\n"
     assert "waits for a message on answer (str)" in said
     assert "perdure send 'a 1' answer TEXT" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ def gone(store: Path) -> None:
     """The machine vanishes with its disk."""
     for path in store.parent.glob(store.name + "*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def damage(objects: Iterable[Path]) -> None:
+    """Damage Litestream's objects, each once; what is damaged is not readable again by a second call."""
+    for path in objects:
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2 :] = b"damaged"
+        path.write_bytes(raw)
 
 
 @pytest.fixture

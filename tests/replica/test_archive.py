@@ -30,6 +30,14 @@ fi
 exec {1} "$@"
 """
 
+HEARD = """#!/bin/sh
+[ "$1" = restore ] || exec {1} "$@"
+{1} "$@"
+code=$?
+until [ -e {0} ]; do sleep 0.02; done
+exit $code
+"""
+
 
 def runs_of(store: Path) -> set[str]:
     return {row[0] for row in perdure.connect(store).execute("SELECT id FROM perdure_runs")}
@@ -77,25 +85,37 @@ async def test_a_restore_that_fails_once_is_tried_again(
 
 @awaited
 async def test_who_waits_for_a_copy_hears_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.replica.program.LOOK_S", 0.002)
+    monkeypatch.setattr("perdure.replica.program.LOOK_S", 0.01)
+    slow, heard = tmp_path / "litestream", tmp_path / "heard"
+    slow.write_text(HEARD.format(heard, program.find()))
+    slow.chmod(0o755)
+    monkeypatch.setenv("PERDURE_LITESTREAM", str(slow))
     address, store = f"file://{tmp_path}/bucket", tmp_path / "a.db"
     texts: list[str] = []
-    first = engine_of(store, address)
+    found: list[int] = []
+
+    def on_bytes(size: int) -> None:
+        found.append(size)
+        if size > 1_000_000:
+            heard.touch()
+
+    def on_progress(text: str) -> None:
+        texts.append(text)
+        if re.fullmatch(f"Restoring .*other.db from {address}/000001: [0-9]+,[0-9,]+ bytes", text):
+            heard.touch()
+
+    first, second = engine_of(store, address), engine_of(tmp_path / "other.db", address)
     assert first.replica is not None
-    first.replica.on_progress = texts.append
+    assert second.replica is not None
+    first.replica.on_progress = second.replica.on_progress = on_progress
     async with first:
         assert re.fullmatch(f"Copying {store}, [0-9,]+ bytes, to {address}", texts[0])
-        for n in range(8):
-            await first.run(long_text(1_000_000), id=f"{n}")
-    found: list[int] = []
-    await archive.restore(parse(address), tmp_path / "copy.db", on_bytes=found.append)
-    assert max(found) > 1_000_000
+        await first.run(long_text(1_000_000), id="long")
+    await archive.restore(parse(address), tmp_path / "copy.db", on_bytes=on_bytes)
     assert found == sorted(found)
-    second = engine_of(tmp_path / "other.db", address)
-    assert second.replica is not None
-    second.replica.on_progress = texts.append
+    heard.unlink()
     async with second:
-        assert any(re.fullmatch(f"Restoring .*other.db from {address}/000001: [0-9,]+ bytes", text) for text in texts)
+        assert heard.exists()
 
 
 @awaited

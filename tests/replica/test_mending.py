@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
-from tests.replica.support import address, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
+from tests.replica.support import address, damage, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, until
 
 import perdure
@@ -114,12 +114,14 @@ async def test_a_drill_that_fails_leads_to_a_new_copy(tmp_path: Path) -> None:
     async with engine_of(store, replica) as engine:
         for n in range(3):
             await engine.run(two_effects(f"r{n}"), id=f"r{n}")
-        for path in (tmp_path / "bucket" / "000001").rglob("*.ltx"):  # all: some may be merged into others by now
-            raw = bytearray(path.read_bytes())
-            raw[len(raw) // 2] ^= 0xFF
-            path.write_bytes(raw)
+
+        async def drilled() -> None:
+            while True:  # an object that is made of others at this moment may be whole
+                damage((tmp_path / "bucket" / "000001").rglob("*.ltx"))
+                await replica_of(engine).verify()
+
         with pytest.raises((ReplicaDamaged, ReplicaUnavailable)):
-            await replica_of(engine).verify()
+            await drilled()
         assert "a new copy is made" in replica_of(engine).status().reason
         await in_epoch(engine, 2)
         assert (await replica_of(engine).verify())["ok"]

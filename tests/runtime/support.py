@@ -22,7 +22,7 @@ import apsw
 
 from perdure import Engine, Retry, Run
 
-PATIENCE_S = 20
+PATIENCE_S = 60  # far more than anything takes: only what hangs is to fail
 AT_ONCE = Retry(attempts=3, delay=0)
 VICTIM = Path(__file__).with_name("victim.py")
 SOURCE = Path(__file__).resolve().parents[2] / "src"

@@ -145,7 +145,7 @@ asyncio.run(main())
 
 def test_a_child_of_a_transactional_step_ends_without_touching_the_transaction(db: str) -> None:
     command = [sys.executable, "-c", _CHILD_IN_A_TRANSACTION, db, "now"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert done.stdout.splitlines() == ["UsedAfterFork", "RESULT 1", "ROWS [(1,)]"], done.stderr[-2000:]
 
 
@@ -167,7 +167,7 @@ with SyncEngine(sys.argv[1], workflows=[work]) as engine:
 
 def test_a_child_that_ends_frees_no_connection_of_the_parent(db: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD_ENDS, db], capture_output=True, text=True, env=environment(), timeout=20, check=False
+        [sys.executable, "-c", _CHILD_ENDS, db], capture_output=True, text=True, env=environment(), timeout=60, check=False
     )
     assert done.stdout == "RESULT 1 True\n", done.stderr[-2000:]
     assert done.returncode == 0

@@ -158,5 +158,5 @@ asyncio.run(go())
 
 
 def test_a_process_ends_although_a_thread_hangs() -> None:
-    done = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, env=environment(), timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr

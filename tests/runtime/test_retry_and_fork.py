@@ -53,7 +53,7 @@ async def failed(engine: Engine, call: Any, run_id: str = "r") -> BaseException:
 
 
 async def result(engine: Engine, run_id: str = "r") -> Any:
-    return await (await engine.get(run_id)).result(timeout=20)
+    return await (await engine.get(run_id)).result(timeout=60)
 
 
 @workflow

@@ -1,7 +1,8 @@
 """Real S3 servers for tests: started on this machine, killed, started again on what they had.
 
 Rules: nothing is simulated, every bucket is a server that people run; it listens on 127.0.0.1 only and ends with the process
-that started it; it counts as started when it has stored an object, not when its port is open. ADR 0014 says why these two.
+that started it; it counts as started when it gives what it had
+and has stored an object, not when its port is open. ADR 0014 says why these two.
 
     with BucketServer(folder) as bucket:
         ...  # bucket.url("agents"), bucket.environment()
@@ -177,11 +178,12 @@ class BucketServer:
             time.sleep(0.02)
 
     def _takes_objects(self) -> bool:
+        """Whether it gives an object of an earlier life, which it may do later than it takes a new one, and takes one for the next."""
         try:
-            status, _, _ = self.request("PUT", _READY)
+            gives = self.request("GET", _READY)[0] in (http.HTTPStatus.OK, http.HTTPStatus.NOT_FOUND)
+            return gives and self.request("PUT", _READY, b"ready")[0] == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
-        return status == http.HTTPStatus.OK and self.request("DELETE", _READY)[0] < http.HTTPStatus.BAD_REQUEST
 
     # --- what differs from server to server -------------------------------------------------------
 
