@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import logging
 import os
 import shlex
 import signal
@@ -23,10 +22,10 @@ from typing import Any, NoReturn
 import click
 
 from perdure.api import Call
-from perdure.cli import loading, traces, words
+from perdure.cli import loading, log_lines, traces, words
 from perdure.cli.closing import Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, json_option, misuse, run_async, store_option
-from perdure.cli.output import LogFormat, as_lines, echo_json, echo_result, say
+from perdure.cli.output import as_lines, echo_json, echo_result, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
@@ -101,7 +100,6 @@ def run(**given: Any) -> None:
       perdure run app.py A-17 120 --again
       perdure run app.py A-17 120 --json --quiet | jq .result
     """
-    logging.getLogger("perdure").addHandler(logging.NullHandler())  # what it would warn of is told in the report
     _execute(_run(Request(**given)))
 
 
@@ -132,9 +130,7 @@ def worker(
       perdure worker app.py --replica s3://agents/prod
       perdure worker app.py --replica s3://agents/prod --standby
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormat("%(asctime)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, handlers=[handler])
+    log_lines.show_all(quiet=quiet)
     if standby and replica["replica"] is None:
         raise misuse("--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA.")
     options = engine_options(**replica, quiet=quiet)
@@ -158,7 +154,7 @@ async def _run(request: Request) -> int:
 
     call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)
-    with _stop_signals() as stopped:
+    with _stop_signals() as stopped, log_lines.while_running(quiet=request.quiet) as log:
         options = engine_options(request.replica, request.durability, request.fencing, request.no_fencing, request.quiet)
         engine = Engine(request.store, workflows=list(workflows.values()), **options)
         watch(engine, request.quiet)
@@ -174,6 +170,7 @@ async def _run(request: Request) -> int:
                 run, note = await _begin(engine, request, call)
             else:
                 note = await _progress_note(engine, run)
+            log.run_id = run.id
             info = await run.info()
             if info.ended_at is not None and note != "started":
                 if not await _watch(engine, run, request, Silence(run.id), stopped):  # until a copy has it, where one is asked for
