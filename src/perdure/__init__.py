@@ -60,8 +60,9 @@ from perdure.errors import (
     WriteRefused,
 )
 from perdure.errors_replica import ReplicaUnavailable
-from perdure.runtime.engine import Engine, Run
+from perdure.runtime.engine import Engine
 from perdure.runtime.log import RunContextFilter
+from perdure.runtime.run_handle import Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo
 from perdure.store.connection import connect

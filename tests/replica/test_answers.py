@@ -17,7 +17,7 @@ from perdure import Call, DefinitionError, Engine, RunFailed, continue_as, emit,
 from perdure.api_options import Durability
 from perdure.errors import RunCancelled, RunExists, RunFinished
 from perdure.errors_replica import ReplicaUnavailable
-from perdure.runtime.engine import Run
+from perdure.runtime.run_handle import Run
 
 TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}
 """Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and the end of a stream."""

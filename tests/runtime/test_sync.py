@@ -67,6 +67,9 @@ def test_every_verb_has_the_types_of_the_engines(db: str) -> None:
         assert assert_type(engine.progress("four"), Progress).status == "completed"
         assert [info.id for info in assert_type(engine.runs(limit=1), list[RunInfo])] == ["talk"]
         assert list(assert_type(talk.stream("heard", after=0), Iterator[Any])) == ["a", "b"]
+        assert_type(talk.stream_with_positions("heard"), Iterator[tuple[int, Any]])
+        (first, _), (last, heard) = talk.stream_with_positions("heard")
+        assert (list(talk.stream_with_positions("heard", after=first)), list(talk.stream("heard", after=last))) == ([(last, heard)], [])
         assert assert_type(engine.get("talk"), SyncRun[Any]).id == "talk"
         fork = engine.fork("talk", 1, new_id="again")
         assert repr(assert_type(fork, SyncRun[Any])) == "<run again>"

@@ -99,8 +99,9 @@ def verbs(engine: SyncEngine, run: SyncRun[Any]) -> Iterator[tuple[str, Callable
     yield "limit", lambda v: untyped.runs(limit=v), COUNT
     yield "run id", lambda v: untyped.runs(after=v), FOUND | {"None"}
     yield "timeout", lambda v: run.result(timeout=v), {"0", "1", "1.5", "None"}
-    yield "stream", lambda v: next(run.stream(v)), NAME
-    yield "after", lambda v: next(run.stream("s", after=v)), COUNT_FROM_0
+    yield "stream", lambda v: run.stream(v), NAME
+    yield "stream", lambda v: run.stream_with_positions(v), NAME
+    yield "after", lambda v: run.stream("s", after=v), COUNT_FROM_0
 
 
 def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:

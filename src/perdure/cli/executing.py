@@ -31,7 +31,8 @@ from perdure.cli.replicas import end_line, engine_options, replica_options, tell
 from perdure.cli.waits import send_hint, waiting_text
 from perdure.core.limits import Limits
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
-from perdure.runtime.engine import Engine, Run
+from perdure.runtime.engine import Engine
+from perdure.runtime.run_handle import Run
 from perdure.runtime.views import RunInfo
 
 POLL_SHARE = 20  # looking at a long history costs; this many times its own time is slept before the next look

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.loops import to_its_end
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.results import Results
+from perdure.runtime.run_handle import Run
 from perdure.runtime.runner import Runner
 from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
@@ -41,45 +42,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNSET: Any = object()
-
-
-class Run(Generic[T]):
-    """A run, by its id: `result()` waits for its end, the other verbs are the engine's."""
-
-    def __init__(self, engine: Engine, run_id: str, key: int | None = None) -> None:
-        self._engine, self.id, self._key = engine, run_id, key
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    async def result(self, timeout: float | None = None) -> T:
-        """What the workflow returned, waiting for it if need be.
-
-        Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when the run needs a
-        person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
-        """
-        async with asyncio.timeout(None if timeout is None else numbers.seconds(timeout, "timeout")):
-            return cast("T", await self._engine._result(self.id, self._key))
-
-    async def status(self) -> str:
-        """One of the statuses: pending, running, waiting, paused, blocked, completed, failed, cancelled."""
-        return (await self.info()).status
-
-    async def info(self) -> RunInfo:
-        return await self._engine.info(self.id)
-
-    async def send(self, value: Any, *, channel: str, key: str | None = None) -> None:
-        await self._engine.send(self.id, value, channel=channel, key=key)
-
-    async def cancel(self) -> None:
-        await self._engine.cancel(self.id)
-
-    async def history(self) -> list[HistoryEvent]:
-        return await self._engine.history(self.id)
-
-    def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
-        """The items of a stream, from the first, and on until the run has ended."""
-        return self._engine._stream(self.id, name, after)
 
 
 class Engine:
@@ -471,8 +433,8 @@ class Engine:
     async def _result(self, run_id: str, key: int | None, asked: str | None = None) -> Any:
         return await self._results.result(run_id, key, asked)
 
-    def _stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
-        return self._results.stream(run_id, names.checked("stream", name), numbers.count(after, "after", low=0))
+    def _stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
+        return self._results.stream(run_id, names.checked("stream", name), numbers.count(after, "after", low=0), positions=positions)
 
     @property
     def _results(self) -> Results:

@@ -62,8 +62,8 @@ class Results:
             case _:
                 raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, row.reason or "")
 
-    async def stream(self, run_id: str, name: str, after: int) -> AsyncIterator[Any]:
-        """The items of a stream behind position `after`, and on until the run has ended."""
+    async def stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
+        """The items of a stream, or pairs of position and item, behind position `after`, and on until the run has ended."""
         run = self._store.run_key(run_id)
         event, unsubscribe = self._runner.callers.subscribe()
         try:
@@ -77,7 +77,8 @@ class Results:
                     await self._gate.answer(self._store.durability(run_id))
                 for item in items:
                     after = item.position
-                    yield msgspec.json.decode(item.data)
+                    decoded = msgspec.json.decode(item.data)
+                    yield (after, decoded) if positions else decoded
                 if over and not items:
                     if successor is None:
                         return

@@ -10,13 +10,14 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from perdure.api import Call, Workflow
 from perdure.core.limits import Limits
 from perdure.errors import EngineClosed, UsedAfterFork
-from perdure.runtime.engine import Engine, Run
+from perdure.runtime.engine import Engine
+from perdure.runtime.run_handle import Run
 
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
@@ -101,8 +102,17 @@ class SyncRun(Generic[T]):
     history = _of_run(Run.history)
 
     def stream(self, name: str, *, after: int = 0) -> Iterator[Any]:
-        """The items of a stream, from the first, and on until the run has ended."""
-        items = self._inner.stream(name, after=after)
+        """The items of a stream behind position `after`, by default from the first, and on until the run has ended."""
+        return self._waits_for(self._inner.stream(name, after=after))
+
+    def stream_with_positions(self, name: str, *, after: int = 0) -> Iterator[tuple[int, Any]]:
+        """The items of a stream, each behind its position: a reader that comes back passes the last one as `after`.
+
+        Positions are whole numbers that grow; between two of a stream there may be any number of others.
+        """
+        return self._waits_for(self._inner.stream_with_positions(name, after=after))
+
+    def _waits_for(self, items: AsyncIterator[R]) -> Iterator[R]:
         while True:
             try:
                 yield self._engine.wait(_next(items))

@@ -23,7 +23,7 @@ from typing import Any
 from perdure import Engine, current_step, step, workflow
 from perdure.errors import RunBlocked, RunCancelled, RunFinished, StoreLocked, StoreReplaced
 from perdure.errors_replica import ReplicaUnavailable
-from perdure.runtime.engine import Run
+from perdure.runtime.run_handle import Run
 
 OPEN_RUNS, CLIENT_RUNS = 24, 4
 LOOK_S = 0.2

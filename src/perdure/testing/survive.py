@@ -24,7 +24,8 @@ from perdure.api import Call, Workflow
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.errors import DefinitionError, RunBlocked, RunCancelled, RunExists, RunFailed, RunFinished
-from perdure.runtime.engine import Engine, Run
+from perdure.runtime.engine import Engine
+from perdure.runtime.run_handle import Run
 from perdure.store.base import FINAL
 from perdure.testing import laws, recorded
 from perdure.testing.laws import LawBroken

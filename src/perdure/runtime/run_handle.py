@@ -1,0 +1,85 @@
+"""The handle of a run: what `Engine.start` and `Engine.get` return.
+
+Rules: it holds an id and no state of the run; every verb is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from perdure.core import numbers
+from perdure.runtime.views import HistoryEvent, RunInfo
+
+if TYPE_CHECKING:
+    from perdure.runtime.engine import Engine
+
+T = TypeVar("T")
+
+
+class Run(Generic[T]):
+    """A run, by its id: `result()` waits for its end, the other verbs are the engine's.
+
+    >>> from perdure import Engine, emit, receive, workflow
+    >>> @workflow
+    ... async def greets(times: int) -> str:
+    ...     names = [await receive("name", str) for _ in range(times)]
+    ...     for name in names:
+    ...         emit("greetings", f"hello {name}")
+    ...     return " and ".join(names)
+    >>> async def main():
+    ...     async with Engine(":memory:", workflows=[greets]) as engine:
+    ...         run = await engine.start(greets(2), id="party")
+    ...         await run.send("Ada", channel="name")
+    ...         await run.send("Alan", channel="name")
+    ...         return await run.result(), [item async for item in run.stream("greetings")]
+    >>> asyncio.run(main())
+    ('Ada and Alan', ['hello Ada', 'hello Alan'])
+    """
+
+    def __init__(self, engine: Engine, run_id: str, key: int | None = None) -> None:
+        self._engine, self.id, self._key = engine, run_id, key
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def result(self, timeout: float | None = None) -> T:
+        """What the workflow returned, waiting for it if need be.
+
+        Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when the run needs a
+        person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
+        """
+        async with asyncio.timeout(None if timeout is None else numbers.seconds(timeout, "timeout")):
+            return cast("T", await self._engine._result(self.id, self._key))
+
+    async def status(self) -> str:
+        """One of the statuses: pending, running, waiting, paused, blocked, completed, failed, cancelled."""
+        return (await self.info()).status
+
+    async def info(self) -> RunInfo:
+        """Everything about the run but its history: see `Engine.info`."""
+        return await self._engine.info(self.id)
+
+    async def send(self, value: Any, *, channel: str, key: str | None = None) -> None:
+        """Send a message to the run: see `Engine.send`."""
+        await self._engine.send(self.id, value, channel=channel, key=key)
+
+    async def cancel(self) -> None:
+        """Ask the run to end: see `Engine.cancel`."""
+        await self._engine.cancel(self.id)
+
+    async def history(self) -> list[HistoryEvent]:
+        """The rows of the run in order: see `Engine.history`."""
+        return await self._engine.history(self.id)
+
+    def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
+        """The items of a stream behind position `after`, by default from the first, and on until the run has ended."""
+        return self._engine._stream(self.id, name, after)
+
+    def stream_with_positions(self, name: str, *, after: int = 0) -> AsyncIterator[tuple[int, Any]]:
+        """The items of a stream, each behind its position: a reader that comes back passes the last one as `after`.
+
+        Positions are whole numbers that grow; between two of a stream there may be any number of others.
+        """
+        return self._engine._stream(self.id, name, after, positions=True)
