@@ -94,7 +94,7 @@ def test_runs_of_another_python_are_counted(waiting: Typed) -> None:
     said = waiting("check", "--app", "flows.py")
     told = f"This is Python {PYTHON}. Runs that another one has executed: 2 by 3.99; "
     assert said.code == 0
-    assert said.out.endswith(f"3 runs replayed, none would block.\n{told}none of them would not go on.\n")
+    assert said.out.endswith(f"3 runs replayed, none would block.\n{told}all of them would go on.\n")
     assert f"executed by Python 3.99, this is {PYTHON}" in waiting("show", "asks-what").out
     Path("flows.py").write_text(CHANGED)
     said = waiting("check", "--app", "flows.py")

@@ -186,7 +186,8 @@ def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
     echo(f"{words.count(tally.verdicts.total(), 'run')} replayed, {', '.join(told) or 'none would block'}.")
     if tally.pythons:
         by = ", ".join(f"{count:,} by {python}" for python, count in sorted(tally.pythons.items()))
-        echo(f"This is Python {PYTHON}. Runs that another one has executed: {by}; {tally.strangers or 'none'} of them would not go on.")
+        go_on = f"{tally.strangers:,} of them would not go on" if tally.strangers else "all of them would go on"
+        echo(f"This is Python {PYTHON}. Runs that another one has executed: {by}; {go_on}.")
     if tally.mended:
         which = "run that is blocked now" if tally.mended == 1 else "runs that are blocked now"
         say(f"{tally.mended:,} {which} would go on with this code.")

@@ -99,6 +99,7 @@ CAMPAIGNS = {
     "damage": "perdure.testing.damage:damage",
     "kernel": "perdure.testing.campaign:kernel",
     "programs": "perdure.testing.campaign:programs",
+    "pythons": "perdure.testing.pythons:pythons",
     "forks": "perdure.testing.forks:forks",
     "engine": "perdure.testing.campaign:engine",
     "power": "perdure.testing.power:power",
