@@ -98,6 +98,18 @@ async def test_each_attempt_that_fails_and_the_run_log_a_line_with_fields(db: st
     assert [fields(record) for record in said] == [*(run | {"step": "charge", "seq": 2, "attempt": n} for n in (1, 2, 3)), run]
 
 
+@awaited
+async def test_a_failed_run_that_nobody_waits_for_is_logged_with_its_traceback(db: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Engine(db, workflows=[pay]) as engine:
+        await reached(await engine.start(pay(5), id="p"), "failed")
+        with pytest.raises(RunFailed):
+            await engine.run(pay(5), id="q")
+    alone, awaited_for = of(caplog, "perdure.run")
+    assert "in charge\n    raise Declined" in logging.Formatter().format(alone)
+    assert alone.exc_info is not None
+    assert awaited_for.exc_info is None
+
+
 @pytest.mark.parametrize("main", [pay_in_a_thread, pay_with_sql], ids=["in a thread", "with SQL"])
 def test_steps_of_every_kind_log_the_same(main: Any, db: str, caplog: pytest.LogCaptureFixture) -> None:
     @awaited

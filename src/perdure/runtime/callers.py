@@ -21,6 +21,10 @@ class Callers:
         """The runs that somebody waits for."""
         return list(self._waiting)
 
+    def wait_for(self, run: int) -> bool:
+        """Whether somebody waits for a run."""
+        return run in self._waiting
+
     def notify(self, run: int) -> None:
         """There is news of a run."""
         for future in self._waiting.pop(run, ()):

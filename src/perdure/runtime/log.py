@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure import api
-from perdure.codec_errors import one_line
+from perdure.codec_errors import decode_error, one_line
 from perdure.codec_frames import place
 from perdure.core.events import Command
 from perdure.core.guard import inside
@@ -40,11 +40,16 @@ class Subject(Protocol):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def run_failed(run: Subject, error_raw: bytes, *, child: bool) -> None:
-    """A run has failed: an error; of a child a warning, because its parent decides what that means."""
+def run_failed(run: Subject, error_raw: bytes, *, child: bool, told: bool) -> None:
+    """A run has failed: an error; of a child a warning, because its parent decides what that means.
+
+    The traceback comes with it unless somebody is `told`: a caller that waits gets it with `RunFailed`.
+    """
     level = logging.WARNING if child else logging.ERROR
     if _run.isEnabledFor(level):
-        _run.log(level, "run %s (%s) failed: %s", run.run_id, run.workflow, _error_text(error_raw), extra=_fields(run))
+        error = None if child or told else decode_error(error_raw)
+        text = _error_text(error_raw)
+        _run.log(level, "run %s (%s) failed: %s", run.run_id, run.workflow, text, extra=_fields(run), exc_info=error)
 
 
 def run_blocked(run: Subject, reason: str, error: BaseException | None = None) -> None:

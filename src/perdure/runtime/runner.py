@@ -424,7 +424,7 @@ class Runner:
 
     def ended(self, active: ActiveRun, how: b.Finish | bool = False) -> None:
         if isinstance(how, b.Finish) and how.error is not None:
-            run_failed(active, how.error, child=active.child)
+            run_failed(active, how.error, child=active.child, told=self.callers.wait_for(active.run))
         if self.active.get(active.run) is active:
             del self.active[active.run]
             self._parked.pop(active.run, None)
