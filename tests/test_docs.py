@@ -9,9 +9,10 @@ How a page is read, by the words after the fence, which a reader of the rendered
                           in `# exits 3` must exit with 3, every other one with 0; background jobs end with the block
     ```console no-run     needs what a test has not got (another machine, an hour); the commands of ours must exist
 
-`sh` and `bash` read as `console` does. A page is a story: its blocks share one temporary folder and run from top to
-bottom. A block that fits none of this fails, so nothing is skipped in silence. README's two set-up lines are marked by
-`<!-- command: NAME -->` in the line above and make a virtual environment; CI runs one of them, so they are not run here.
+A page that serves does so at port 8000, which is a free one here. `sh` and `bash` read as `console` does. A page is a story:
+its blocks share one temporary folder and run from top to bottom. A block that fits none of this fails, so nothing is skipped in
+silence. README's two set-up lines are marked by `<!-- command: NAME -->` in the line above and make a virtual environment; CI
+runs one of them, so they are not run here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,7 +164,15 @@ def environment(folder: Path) -> dict[str, str]:
     return env | {"PATH": path, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", "PYTEST_PLUGINS": plugin}
 
 
+def free_port() -> int:
+    """One that nobody listens at, in the place of the pages' 8000."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def run_page(text: str, name: str, folder: Path) -> None:
+    text = text.replace("8000", str(free_port()))
     env = environment(folder / "bin")
     story = folder / "story"
     story.mkdir()
