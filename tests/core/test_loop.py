@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import sys
 import warnings
@@ -268,8 +269,8 @@ def test_a_difference_can_be_put_right() -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged, but for the ends of runs that other tests have left in memory."""
-    return [text for record in caplog.records if "destroyed" not in (text := record.getMessage())]
+    """The first lines of what was logged, but for the ends of runs that other tests have left in memory."""
+    return [text.splitlines()[0] for record in caplog.records if "destroyed" not in (text := record.getMessage())]
 
 
 # --- as asyncio's own loop -----------------------------------------------------------------------------
@@ -317,6 +318,104 @@ def test_a_handler_of_exceptions_is_asked() -> None:
     assert result(Hand(handles())) == b'["ZeroDivisionError"]'
 
 
+def test_a_handler_of_exceptions_runs_in_the_context_of_what_failed_and_is_told_of_it() -> None:
+    word = contextvars.ContextVar("word", default="none")
+
+    @workflow
+    async def handles() -> list[Any]:
+        heard: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append([word.get(), context["handle"] is handle]))
+        word.set("of the callback")
+        handle = loop.call_soon(lambda: 1 / 0)
+        word.set("later")
+        await asyncio.sleep(0)
+        return heard
+
+    assert result(Hand(handles())) == b'[["of the callback",true]]'
+
+
+def test_a_handler_of_exceptions_that_fails_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise ValueError("no text")
+
+    @workflow
+    async def handles() -> int:
+        loop = asyncio.get_running_loop()
+        loop.call_exception_handler({"message": "odd", "thing": Odd()})
+
+        def fails(*_: Any) -> None:
+            raise LookupError("on purpose")
+
+        loop.set_exception_handler(fails)
+        loop.call_soon(fails)
+        await asyncio.sleep(0)
+        return 1
+
+    assert result(Hand(handles())) == b"1"
+    said = "run r: Unhandled error in exception handler, for: "
+    assert [text.partition("<")[0] for text in messages(caplog)] == [said + "odd", said + "Exception in callback "]
+
+
+def test_what_cannot_be_called_is_no_handler_and_no_factory() -> None:
+    @workflow
+    async def sets(what: str) -> None:
+        getattr(asyncio.get_running_loop(), what)("text")
+
+    for what in ("set_exception_handler", "set_task_factory"):
+        assert "TypeError" in Hand(sets(what)).error
+
+
+def test_a_factory_of_tasks_need_not_know_of_names_and_its_tasks_end_with_the_run() -> None:
+    ended: list[str] = []
+
+    @workflow
+    async def makes() -> list[str]:
+        async def works() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("cancelled")
+
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
+        made = [asyncio.create_task(works(), name="mine"), asyncio.create_task(works())]
+        await asyncio.sleep(0)
+        assert set(made) < asyncio.all_tasks()
+        return [task.get_name() for task in made]
+
+    for _ in range(2):
+        assert result(Hand(makes())) == b'["mine","Task-3"]'
+    assert ended == ["cancelled"] * 4
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on")
+def test_eager_tasks_are_those_of_the_run() -> None:
+    ended: list[str] = []
+
+    @workflow
+    async def eager(own: bool) -> list[str]:
+        async def works() -> None:
+            seen.append(asyncio.current_task() in asyncio.all_tasks())
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("cancelled")
+
+        seen: list[bool] = []
+        loop: Any = asyncio.get_running_loop()
+        factory = asyncio.create_eager_task_factory(asyncio.Task) if own else asyncio.eager_task_factory  # type: ignore[attr-defined]
+        loop.set_task_factory(factory)
+        task = asyncio.create_task(works())
+        assert seen == [True]
+        return [task.get_name(), type(task).__module__]
+
+    assert result(Hand(eager(False))) == b'["Task-2","perdure.core.loop"]'
+    assert result(Hand(eager(True))) == b'["Task-2","_asyncio"]'
+    assert ended == ["cancelled"] * 2
+
+
 def test_the_error_of_a_forgotten_task_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     @workflow
     async def forgets() -> int:
@@ -330,6 +429,7 @@ def test_the_error_of_a_forgotten_task_is_logged_once(caplog: pytest.LogCaptureF
     hand.answer()
     hand.kernel.discard()
     assert messages(caplog) == ["run r: Task exception was never retrieved"]
+    assert "future: <Task finished name='Task-2'" in caplog.text
     caplog.clear()
     Hand(forgets(), hand.rows).kernel.discard()
     assert messages(caplog) == []

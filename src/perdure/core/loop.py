@@ -152,7 +152,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if isinstance(error, KeyboardInterrupt):
             raise error
         if not isinstance(error, SystemExit):  # the task holds that as its error; a workflow must not end the process
-            self.call_exception_handler({"message": f"Exception in callback {handle._callback!r}", "exception": error})
+            self.call_exception_handler({"message": f"Exception in callback {handle._callback!r}", "exception": error, "handle": handle})
 
     def _turn_on(self) -> None:
         """The rest of a long turn, in iterations as asyncio's loop has them.
@@ -205,8 +205,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return error
 
     def _adopt_task(self, task: Any) -> None:
-        """A task that code has made without `create_task` ends with the run all the same."""
-        if type(task) is not Task and task not in self._tasks:
+        """A task that code or a factory has made without our class ends with the run all the same."""
+        if type(task) is not Task and isinstance(task, asyncio.Task) and not task.done() and task not in self._tasks:
+            if task.get_name().startswith("Task-"):
+                task.set_name(self._next_name())
+                self._number += 1
             self._know(task)
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
@@ -236,11 +239,27 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         if self._task_factory is not None:
-            return self._task_factory(self, coro, **options)
-        if options.get("name") is None:  # asyncio's own names count through the process
-            options["name"] = f"Task-{self._number - self._first_number + 1}"
+            if self._task_factory is not _eager_task_factory:
+                return self._ask_factory(coro, options)
+            options["eager_start"] = True  # as it would, with our class
+        if options.get("name") is None:
+            options["name"] = self._next_name()
         task = Task(coro, loop=self, **options)
         self._know(task)
+        return task
+
+    def _next_name(self) -> str:
+        """Of a task that is given none; asyncio's own names count through the process."""
+        return f"Task-{self._number - self._first_number + 1}"
+
+    def _ask_factory(self, coro: Any, options: dict[str, Any]) -> Any:
+        """A factory need not know of names and contexts: only those that are given are handed on, the name afterwards."""
+        given = {key: value for key, value in options.items() if value is not None}
+        name = given.pop("name", None)
+        task = self._task_factory(self, coro, **given)
+        self._adopt_task(task)
+        if name is not None:
+            task.set_name(name)
         return task
 
     def _know(self, task: Any) -> None:
@@ -253,6 +272,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._task_factory
 
     def set_task_factory(self, factory: Any) -> None:
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
         self._task_factory = factory
 
     def live_tasks(self) -> list[Any]:
@@ -281,7 +302,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Let go of what has ended, so that it is freed at once and not by the garbage collector."""
         for task in self._tasks:
             if task.done() and task._log_traceback:  # said now, because when it is freed differs from interpreter to interpreter
-                self.call_exception_handler({"message": "Task exception was never retrieved", "exception": task.exception()})
+                error = task.exception()
+                self.call_exception_handler({"message": "Task exception was never retrieved", "exception": error, "future": task})
         self._tasks.clear()
         self.owner = None
 
@@ -307,22 +329,34 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self._exception_handler
 
     def set_exception_handler(self, handler: Any) -> None:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"A callable object or None is expected, got {handler!r}")
         self._exception_handler = handler
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Errors that nothing in the workflow waits for: in callbacks, and of tasks that are forgotten."""
-        if self._exception_handler is None:
-            self.default_exception_handler(context)
-            return
+        """Errors that nothing in the workflow waits for: in callbacks, and of tasks that are forgotten. Handled in their context."""
+        handler = self._exception_handler
         try:
-            self._exception_handler(self, context)
-        except Exception as error:
-            self.default_exception_handler({"message": "Exception in the exception handler of a workflow", "exception": error})
+            if handler is None:
+                self.default_exception_handler(context)
+                return
+            source: Any = next((context[key] for key in ("task", "future", "handle") if context.get(key) is not None), None)
+            if hasattr(source, "get_context"):
+                source.get_context().run(handler, self, context)
+            else:
+                handler(self, context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            run_id, message = self.owner and self.owner.facts.run_id, context.get("message")
+            log.error("run %s: Unhandled error in exception handler, for: %s", run_id, message, exc_info=error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Log it, unless history is run again: then it was logged before."""
         if not guard.inside.muted and self.owner is not None:
-            log.error("run %s: %s", self.owner.facts.run_id, context.get("message", "an error"), exc_info=context.get("exception"))
+            rest = "".join(f"\n{key}: {context[key]!r}" for key in sorted(context) if key not in ("message", "exception"))
+            message = context.get("message", "an error")
+            log.error("run %s: %s%s", self.owner.facts.run_id, message, rest, exc_info=context.get("exception"))
 
     def forgive(self) -> None:
         """Log no errors of tasks that have ended by now, and keep no refusal in mind: that was done the first time."""
@@ -384,6 +418,9 @@ _OUTSIDE = {
 for _what, _names in _OUTSIDE.items():
     for _name in _names:
         setattr(WorkflowLoop, _name, _refuse(_name, _what))
+
+
+_eager_task_factory = getattr(asyncio, "eager_task_factory", None)  # new in 3.12
 
 
 def running() -> WorkflowLoop | None:

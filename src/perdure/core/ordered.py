@@ -106,9 +106,13 @@ _all_tasks = asyncio.all_tasks
 
 
 def _own_tasks(loop: Any = None) -> set[Any]:
-    """Tasks of a run, oldest first; elsewhere what asyncio says."""
+    """Tasks of a run, oldest first, then those that the loop does not know: in their eager first step; elsewhere what asyncio says."""
     found = running() if loop is None else loop
-    return _OrderedSet(found.live_tasks()) if isinstance(found, WorkflowLoop) else _all_tasks(loop)
+    if not isinstance(found, WorkflowLoop):
+        return _all_tasks(loop)
+    known = _OrderedSet(found.live_tasks())
+    known.update(sorted(_all_tasks(found) - known, key=lambda task: (len(task.get_name()), task.get_name())))
+    return known
 
 
 # `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in

@@ -10,11 +10,12 @@ import argparse
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from perdure.errors import PerdureError
 from perdure.testing import sim
 from perdure.testing.corpus import CASES, Case
 from perdure.testing.programs import program
@@ -25,12 +26,17 @@ SAY_EVERY_S = 5.0
 
 @dataclass(slots=True)
 class Count:
-    """One thing that was tried: `checks` says how much was looked at, `broken` what went wrong, with the seed in it."""
+    """One thing that was tried: `checks` says how much was looked at, `broken` what went wrong, with the seed in it.
+
+    `note` is a line that is printed behind the summary; such a count has no trials.
+    """
 
     what: str
     checks: int = 0
     crashes: int = 0
     broken: str | None = None
+    trials: int = 1
+    note: str | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +50,11 @@ class Summary:
     crashes: int
     broken: list[str]
     took_s: float
+    notes: list[str] = field(default_factory=list)
+
+
+class CannotBegin(PerdureError):
+    """A campaign lacks something that this machine does not have; the message says what."""
 
 
 Campaign = Callable[[range], Iterator[Count]]
@@ -94,6 +105,7 @@ def survives(case: Case, seed: int) -> int:
 
 
 CAMPAIGNS = {
+    "asyncio": "perdure.testing.conformance:asyncio_tests",
     "chaos": "perdure.testing.chaos:chaos",
     "chaos-folder": "perdure.testing.chaos:chaos_folder",
     "damage": "perdure.testing.damage:damage",
@@ -119,7 +131,9 @@ def conduct(name: str, seeds: range, say: Callable[[str], None]) -> Summary:
     began = said = time.monotonic()
     done = Summary(name, len(seeds), 0, 0, 0, [], 0.0)
     for one in load(name)(seeds):
-        done.trials, done.checks, done.crashes = done.trials + 1, done.checks + one.checks, done.crashes + one.crashes
+        done.trials, done.checks, done.crashes = done.trials + one.trials, done.checks + one.checks, done.crashes + one.crashes
+        if one.note is not None:
+            done.notes.append(one.note)
         if one.broken is not None:
             done.broken.append(f"{one.what}: {one.broken}")
             say(f"BROKEN  {done.broken[-1]}")
@@ -138,7 +152,14 @@ def main(words: list[str] | None = None) -> int:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    done = [conduct(name, seeds, say) for name in options.only or CAMPAIGNS]
+    done = []
+    for name in options.only or CAMPAIGNS:
+        try:
+            done.append(conduct(name, seeds, say))
+        except CannotBegin as error:
+            say(f"{name}: {error}")
+            if options.only:
+                return 2
     if options.json:
         text = msgspec.json.format(msgspec.json.encode([asdict(one) for one in done])).decode()
     else:
@@ -160,9 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(done: Iterable[Summary]) -> Iterator[str]:
+def _table(done: Sequence[Summary]) -> Iterator[str]:
     row = "{:12} {:>8} {:>10} {:>12} {:>12} {:>8} {:>8}"
     yield row.format("campaign", "seeds", "trials", "checks", "crashes", "broken", "seconds")
     for one in done:
         figures = [f"{n:,}" for n in (one.seeds, one.trials, one.checks, one.crashes, len(one.broken))]
         yield row.format(one.campaign, *figures, f"{one.took_s:.1f}")
+    for one in done:
+        yield from one.notes
