@@ -559,6 +559,7 @@ def test_what_wait_gives_is_a_set_in_every_operation(change: Any, derive: Any) -
         pending = derive(pending)
         change(pending, asyncio.create_task(fetch("new")))
         assert len(pending) == len(list(pending)) == 2
+        assert repr(pending) == f"{{{', '.join(map(repr, pending))}}}"
         found = [task.result() for task in done]
         while pending:
             done, pending = await asyncio.wait(pending)

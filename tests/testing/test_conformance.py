@@ -20,7 +20,7 @@ if not conformance.has_tests():
 def test_a_module_of_cpython_passes(module: str) -> None:
     report = conform(module)
     assert {name: why for name, (kind, why) in report.found.items() if kind is Kind.UNEXPECTED} == {}
-    assert report.count(Kind.PASSED) >= 0.85 * len(report.found) > 5
+    assert report.count(Kind.PASSED) >= 0.75 * len(report.found) > 5
 
 
 def test_tasks_of_the_runs_own_class_are_tried_too() -> None:

@@ -29,6 +29,9 @@ class _OrderedSet(builtins.set[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter([item for item in self._order if item in self])
 
+    def __repr__(self) -> str:
+        return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
+
     def add(self, item: Any) -> None:
         super().add(item)
         self._order[item] = None

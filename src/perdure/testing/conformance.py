@@ -202,7 +202,7 @@ def _judged(name: str, outcome: str) -> tuple[Kind, str]:
     if outcome == "skipped":
         return Kind.NOT_APPLICABLE, f"CPython skips it: {trace}"
     row = _row_of(name)
-    if row is None or (row.kind is Kind.REFUSED and "NotDeterministic" not in trace):
+    if row is None or (row.kind is Kind.REFUSED and not ("NotDeterministic" in trace or "RefusalIgnored" in trace)):
         return Kind.UNEXPECTED, f"{outcome}\n{trace}"
     return row.kind, row.reason
 
@@ -241,5 +241,5 @@ def lines(reports: Iterable[Report]) -> Iterator[str]:
 def outdated(reports: Iterable[Report]) -> list[str]:
     """Patterns of the table whose tests have all passed."""
     found = {name: kind for report in reports for name, (kind, _) in report.found.items()}
-    patterns = [pattern for row in TABLE for pattern in row.patterns.split()]
+    patterns = [pattern for row in TABLE for pattern in row.applicable()]
     return [one for one in patterns if {kind for name, kind in found.items() if fits(name, one)} == {Kind.PASSED}]

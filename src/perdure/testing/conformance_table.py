@@ -6,6 +6,7 @@ may notice and that is meant; "not applicable" is a test of something that a wor
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -25,17 +26,22 @@ class Kind(StrEnum):
 class Row:
     """Tests by patterns of their names, with spaces between: "module.Class.test", or "module.test" for all classes of the module.
 
-    Those that would disturb the process are not `run`.
+    Those that would disturb the process are not `run`; a row may be for interpreters `before` a version.
     """
 
     kind: Kind
     reason: str
     patterns: str
     run: bool = True
+    before: tuple[int, int] | None = None
 
     def matches(self, name: str) -> bool:
         """Whether a test is one of these."""
-        return any(fits(name, pattern) for pattern in self.patterns.split())
+        return any(fits(name, pattern) for pattern in self.applicable())
+
+    def applicable(self) -> list[str]:
+        """Its patterns, if it is for this interpreter."""
+        return self.patterns.split() if self.before is None or sys.version_info < self.before else []
 
 
 def fits(name: str, pattern: str) -> bool:
@@ -91,6 +97,12 @@ TABLE = (
         """
         test_timeouts.test_nested_timeouts_concurrent test_timeouts.test_nested_timeouts_loop_busy
         """,
+    ),
+    Row(
+        Kind.DIFFERS,
+        "`wait_for` and `gather` are those of Python 3.12 and later under every Python, so that a run goes on under another one.",
+        "test_waitfor.test_wait_for_self_cancellation test_futures2.FutureReprTests.test_recursive_repr_for_pending_tasks",
+        before=(3, 12),
     ),
     Row(
         Kind.DIFFERS,
