@@ -60,6 +60,13 @@ class Terminal:
         self.children.append(process)
         return process
 
+    def below(self, name: str) -> Terminal:
+        """Another one, in a folder below with workflows of its own; its commands end with ours."""
+        folder = self.folder / name
+        folder.mkdir()
+        shutil.copy(Path(__file__).with_name("flows.py"), folder)
+        return Terminal(folder, self.children)
+
     def stop(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> Said:
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)

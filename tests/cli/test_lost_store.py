@@ -39,21 +39,28 @@ def migrate(path: Path) -> None:
     newer.close()
 
 
-@pytest.mark.parametrize(
-    ("happens", "words"), [(delete, "deleted, moved or replaced"), (replace, "start again"), (migrate, "Upgrade perdure to open it.")]
-)
+HAPPENS = {delete: "deleted, moved or replaced", replace: "start again", migrate: "Upgrade perdure to open it."}
+
+
 @pytest.mark.parametrize("command", [["worker", "flows.py"], ["run", "flows.py:asks", "why"]], ids=["worker", "run"])
-def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list[str], happens: Callable[[Path], None], words: str) -> None:
-    path = terminal.folder / "perdure.db"
-    process = terminal.start(*command)
-    assert process.stderr is not None
-    said = process.stderr.readline()  # it is at work
-    happens(path)
-    there = path.read_bytes() if path.exists() else None
-    out, err = process.communicate(timeout=60)
-    told(Said(process.returncode, out, said + err), words)
-    if happens is not migrate:
-        assert (path.read_bytes() if path.exists() else None) == there
+def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list[str]) -> None:
+    """Each notices it when it next renews its lease, so they wait together."""
+    losing = []
+    for happens in HAPPENS:
+        place = terminal.below(happens.__name__)
+        process, path = place.start(*command), place.folder / "perdure.db"
+        assert process.stderr is not None
+        said = process.stderr.readline()  # it is at work
+        happens(path)
+        losing.append((happens, process, path, said, contents(path)))
+    for happens, process, path, said, there in losing:
+        out, err = process.communicate(timeout=60)
+        told(Said(process.returncode, out, said + err), HAPPENS[happens])
+        assert happens is migrate or contents(path) == there
+
+
+def contents(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import type_here
 from tests.replica.support import gone
 from tests.runtime.support import environment
 
@@ -194,11 +195,17 @@ def test_what_was_sent_is_in_the_copy_when_the_command_ends(place: Place) -> Non
     assert place.perdure("run", "app.py:patient", "Ada", "--id", "p").stdout == "hello Bob\n"
 
 
-def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(place: Place) -> None:
+def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     assert "it has ended" in place.perdure("cancel", "a", code=1).stderr
-    text = place.perdure("fork", "a", "--at", "2", "--id", "b", code=4).stderr
-    assert "runs here; waiting for one" in text
+    monkeypatch.setattr("perdure.replica.door.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("perdure.cli.common.CONFIRM_S_MAX", 0.5)  # in this process, so as not to wait for long
+    said_here = type_here("fork", "a", "--at", "2", "--id", "b", **place.environment())
+    assert said_here.code == 4
+    text = said_here.err
+    assert "runs here; waiting for one" in caplog.text
     assert f"do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {place.address}`" in text
     assert place.perdure("run", "app.py:hello", "--id", "b").stdout == "hello Ada\n"
 

@@ -221,24 +221,28 @@ async def test_its_reason_does_not_grow_with_every_start(tmp_path: Path, monkeyp
 
 @awaited
 async def test_one_that_is_frozen_is_replaced_long_before_a_sync_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody waits for it, and while nobody does."""
     monkeypatch.setattr("perdure.replica.litestream.SYNC_S_MIN", 1_000.0)
-    db = database(tmp_path / "a.db")
-    litestream = litestream_of(tmp_path)
+    await asyncio.gather(*(is_replaced(tmp_path / name, name == "waits") for name in ("waits", "nobody")))
+
+
+async def is_replaced(place: Path, somebody_waits: bool) -> None:
+    place.mkdir()
+    db, litestream = database(place / "a.db"), litestream_of(place)
     await litestream.start()
     await litestream.sync()
-    for n in range(2):  # while somebody waits for it, and while nobody does
-        db.execute("INSERT INTO t VALUES (1)")
-        assert litestream.pid is not None
-        os.kill(litestream.pid, signal.SIGSTOP)
-        if n == 0:
-            asking = asyncio.create_task(litestream.sync())
-            await until(lambda: litestream.copying)
-            with pytest.raises(ReplicaUnavailable):
-                await asking
-            assert not litestream.copying
-        await started_again(litestream, n + 1)
-        position = await litestream.sync()
-        assert position.replicated >= position.txid
+    db.execute("INSERT INTO t VALUES (1)")
+    assert litestream.pid is not None
+    os.kill(litestream.pid, signal.SIGSTOP)
+    if somebody_waits:
+        asking = asyncio.create_task(litestream.sync())
+        await until(lambda: litestream.copying)
+        with pytest.raises(ReplicaUnavailable):
+            await asking
+        assert not litestream.copying
+    await started_again(litestream, 1)
+    position = await litestream.sync()
+    assert position.replicated >= position.txid
     await litestream.stop()
 
 

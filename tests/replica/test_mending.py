@@ -59,30 +59,32 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
 
-@pytest.mark.parametrize("what", ["gone", "cut", "no folder", "a file in its place"])
-def test_a_local_state_that_is_damaged_leads_to_a_new_copy(tmp_path: Path, what: str) -> None:
-    @awaited
-    async def main() -> None:
-        store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
-        async with engine_of(store, replica) as engine:
-            await engine.run(two_effects("before"), id="before")
-            folder = tmp_path / "a.db-replica" / "litestream"
-            last = max((folder / "ltx" / "0").iterdir())
-            match what:
-                case "gone":
-                    last.unlink()
-                case "cut":
-                    cut(last)
-                case "no folder":
-                    shutil.rmtree(folder)
-                case _:
-                    shutil.rmtree(folder)
-                    folder.write_text("somebody's notes")
-            assert await engine.run(two_effects("after"), id="after") == "after-1after-2"
-            assert replica_of(engine).status().epoch == 2
-        await all_there(store, replica, {"before", "after"})
+@awaited
+async def test_a_local_state_that_is_damaged_leads_to_a_new_copy(tmp_path: Path) -> None:
+    """It takes some seconds each time, so all wait together."""
+    await asyncio.gather(*(leads_to_a_new_copy(tmp_path / what, what) for what in ("gone", "cut", "no folder", "a file in its place")))
 
-    main()
+
+async def leads_to_a_new_copy(place: Path, what: str) -> None:
+    place.mkdir()
+    store, replica = place / "a.db", f"file://{place}/bucket"
+    async with engine_of(store, replica) as engine:
+        await engine.run(two_effects("before"), id="before")
+        folder = place / "a.db-replica" / "litestream"
+        last = max((folder / "ltx" / "0").iterdir())
+        match what:
+            case "gone":
+                last.unlink()
+            case "cut":
+                cut(last)
+            case "no folder":
+                shutil.rmtree(folder)
+            case _:
+                shutil.rmtree(folder)
+                folder.write_text("somebody's notes")
+        assert await engine.run(two_effects("after"), id="after") == "after-1after-2", what
+        assert replica_of(engine).status().epoch == 2, what
+    await all_there(store, replica, {"before", "after"})
 
 
 @pytest.mark.parametrize("which", ["last", "all"])
