@@ -13,7 +13,7 @@ setup:
 
 # The tests; arguments go to pytest: just test tests/core -k retry
 test *args:
-    {{bin}}/pytest -n 2 {{args}}
+    {{bin}}/pytest -n 4 {{args}}
 
 # Style
 lint:

@@ -34,6 +34,7 @@ from perdure.testing.recorded import Recording
 from perdure.testing.virtual import NothingLeftToWaitFor
 
 RUN_ID = "run"
+RUNS_MAX = 1_000_000
 _WHENS: tuple[When, ...] = ("before", "after")
 _SECONDS = (0.0, 0.003, 0.029, 0.547)
 Outcome = tuple[str, Any]
@@ -228,7 +229,7 @@ class _Trial:
             await _until(after_s)
             while True:
                 committed.clear()
-                for one in await engine.runs(limit=-1):
+                for one in await engine.runs(limit=RUNS_MAX):
                     if to in (one.id, engine.workflows.get(one.workflow)) and (number, one.id) not in self.sent:
                         self.sent.add((number, one.id))
                         with contextlib.suppress(RunFinished):
