@@ -6,9 +6,11 @@ import asyncio
 import json
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +110,28 @@ SAME: list[Exception] = [
 ]
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+@attrs.define
+class Slotted(Exception):
+    code: int
+    why: str = "none"
+
+
+class TakenOver(Exception):
+    """Has replaced what every error has."""
+
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError
+
+    def add_note(self, note: str) -> None:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize("error", SAME, ids=lambda error: type(error).__name__)
 def test_an_error_comes_back_as_itself(error: Exception) -> None:
     back = there_and_back(error)
@@ -130,6 +154,21 @@ def test_what_a_handler_looks_at_is_there() -> None:
     group = there_and_back(ExceptionGroup("several", [ValueError("a"), KeyError("b")]))
     assert isinstance(group, ExceptionGroup)
     assert [type(one) for one in group.exceptions] == [ValueError, KeyError]
+
+
+def test_frozen_and_slotted_errors_keep_their_fields_notes_and_causes() -> None:
+    for error in (Frozen(3), Slotted(3, "w" * 100_000)):
+        error.__dict__["__notes__"] = ["n"]
+        back = recorded(raised(error, KeyError("root")))
+        assert isinstance(back, Frozen | Slotted)
+        assert (type(back), back.code, back.__notes__[0], repr(back.__cause__)) == (type(error), 3, "n", "KeyError('root')")
+        assert back.__traceback__ is not None
+    assert isinstance(back, Slotted)
+    assert back.why.endswith("w... (100,000 characters)")
+
+
+def test_an_error_that_has_replaced_everything_is_written_all_the_same() -> None:
+    assert str(recorded(TakenOver("x"))) == "TakenOver: x"
 
 
 def test_no_constructor_is_run() -> None:

@@ -447,7 +447,7 @@ _attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("perdu
 
 
 def current_step() -> Attempt:
-    """The attempt that is being executed: `run_id`, `seq`, `attempt` (from 1), `idempotency_key` (the same on every
+    """The attempt that is being executed: `run_id`, `workflow`, `step`, `seq`, `attempt` (from 1), `idempotency_key` (the same on every
     attempt), `heartbeat(value)`, and `last_heartbeat` (the last value that an earlier attempt reported).
     """
     attempt = _attempt.get()

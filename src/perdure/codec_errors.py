@@ -9,9 +9,11 @@ one, which is said with them, before a class, a cause or a line of code is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 import sys
 from collections.abc import Iterable
+from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -50,7 +52,10 @@ def encode_error(error: BaseException, payload_bytes_max: int | None = None) -> 
     if payload_bytes_max is not None:
         limit = min(limit, max(payload_bytes_max - WRAPPING_BYTES, payload_bytes_max // 2))
     for room in ROOMS:
-        raw = ENCODER.encode(_Record(room).chain(error, frozenset(), 0))
+        try:
+            raw = ENCODER.encode(_Record(room).chain(error, frozenset(), 0))
+        except Exception:  # its class has taken over what every error has
+            break
         if len(raw) <= limit:
             return raw
     name = _cut(_clean(type(error).__name__), 100)
@@ -95,7 +100,7 @@ class _Record:
         data: dict[str, Any] = {"type": _clean(cls.__qualname__), "module": _clean(str(cls.__module__))}
         data["message"] = _message(error, room.text_bytes)
         data["args"] = [self._argument(n, value, left_out) for n, value in enumerate(_args(error))]
-        fields = vars(error) if isinstance(getattr(error, "__dict__", None), dict) else {}
+        fields = _fields(error)
         if attributes := self._attributes(fields, left_out):
             data["attributes"] = attributes
         if notes := [text for text in _listed(fields.get("__notes__")) if isinstance(text, str)]:
@@ -181,6 +186,20 @@ def _still_itself(data: dict[str, Any], *, cut: bool) -> dict[str, Any]:
             candidates.append(data | {"message": text})
     candidates.append(data | {"args": [data["message"]]})
     return next((one for one in candidates if _same_error(one) is not None), data)
+
+
+def _fields(error: BaseException) -> dict[Any, Any]:
+    """What an error holds by name, in its dict and in its slots."""
+    fields = dict(vars(error)) if isinstance(getattr(error, "__dict__", None), dict) else {}
+    for name, slot in _slots(type(error)).items():
+        with contextlib.suppress(AttributeError):
+            fields[name] = slot.__get__(error)
+    return fields
+
+
+def _slots(cls: type) -> dict[str, MemberDescriptorType]:
+    members = [(name, member) for base in reversed(cls.__mro__) if "__slots__" in vars(base) for name, member in vars(base).items()]
+    return {name: member for name, member in members if isinstance(member, MemberDescriptorType)}
 
 
 def _args(error: BaseException) -> tuple[Any, ...]:
@@ -272,14 +291,12 @@ def rebuilt(data: Any) -> Exception:
     if not isinstance(data, dict):
         return RecordedError("Error", "" if data is None else str(data))
     error = _same_error(data) or RecordedError(_type_name(data), _text(data, "message"), data.get("attributes"))
-    error.__traceback__ = codec_frames.rebuilt(data.get("frames"))
-    for text in [*_listed(data.get("notes")), *_left_out(data)]:
-        if isinstance(text, str):
-            error.add_note(text)
-    if isinstance(data.get("cause"), dict):
-        error.__cause__ = rebuilt(data["cause"])
-    if isinstance(data.get("context"), dict):
-        error.__context__ = rebuilt(data["context"])
+    _set(error, "__traceback__", codec_frames.rebuilt(data.get("frames")))
+    if notes := [text for text in [*_listed(data.get("notes")), *_left_out(data)] if isinstance(text, str)]:
+        error.__dict__["__notes__"] = notes
+    for link in ("cause", "context"):
+        if isinstance(data.get(link), dict):
+            _set(error, f"__{link}__", rebuilt(data[link]))
     return error
 
 
@@ -329,9 +346,19 @@ def _made(cls: type[Exception], data: dict[str, Any]) -> Exception:
         return cls.__new__(cls, args[0] if args else _text(data, "message").rpartition(" (")[0], [rebuilt(one) for one in data["errors"]])
     error: Exception = cls.__new__(cls, *(args or ()))
     if isinstance(args, list) and not (isinstance(error, OSError) and error.args):
-        error.args = tuple(args)  # an OSError takes its file names out of them
-    error.__dict__.update(_facts(cls, data.get("attributes")))
+        _set(error, "args", tuple(args))  # an OSError takes its file names out of them
+    slots = _slots(cls)
+    for name, value in _facts(cls, data.get("attributes")).items():
+        if name in slots:
+            slots[name].__set__(error, value)
+        else:
+            error.__dict__[name] = value
     return error
+
+
+def _set(error: Exception, name: str, value: Any) -> None:
+    """As Python sets it: a class may have taken that over, as a frozen dataclass does."""
+    BaseException.__setattr__(error, name, value)
 
 
 def _facts(cls: type, attributes: Any) -> dict[str, Any]:

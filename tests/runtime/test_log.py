@@ -134,6 +134,24 @@ async def test_a_child_that_fails_is_a_warning_its_parent_decides(db: str, caplo
 
 
 @awaited
+async def test_a_filter_that_fails_costs_the_line_and_not_the_run(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    loggers = [logging.getLogger(name) for name in ("perdure.run", "perdure.step")]
+    for logger in loggers:
+        logger.addFilter(broken)
+    try:
+        async with Engine(db, workflows=[pay]) as engine:
+            with pytest.raises(RunFailed, match="too"):
+                await engine.run(pay(5), id="p")
+    finally:
+        for logger in loggers:
+            logger.removeFilter(broken)
+    assert capsys.readouterr().err.count("Traceback (most recent") == 4
+
+
+@awaited
 async def test_a_blocked_run_is_an_error_with_its_reason(db: str, caplog: pytest.LogCaptureFixture) -> None:
     async with Engine(db, workflows=[pay], limits=Limits(history_rows_max=2)) as engine:
         await engine.start(pay(5), id="p")

@@ -1,12 +1,14 @@
 """Log records about runs, steps and workers: their messages, levels and fields, and a filter for the lines of user code.
 
 Rules: one line for each fact, a run's end after its commit; every record has the attributes in `FIELDS`, None where one does not
-apply; loggers are `perdure.run`, `perdure.step` and `perdure.worker`; no handler and no level is set here.
+apply; loggers are `perdure.run`, `perdure.step` and `perdure.worker`; no handler and no level is set here; logging
+never raises into the engine.
 """
 
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ from perdure.store import base as b
 FIELDS = ("run_id", "workflow", "step", "seq", "attempt", "worker")
 """Attributes of a record: the run and its workflow, the step's name, its row and the attempt, and the number of a worker."""
 
+_NOTHING: dict[str, Any] = dict.fromkeys(FIELDS)
 _run, _step, _worker = (logging.getLogger(f"perdure.{name}") for name in ("run", "step", "worker"))
 
 
@@ -48,36 +51,36 @@ def run_failed(run: Subject, error_raw: bytes, *, child: bool, told: bool) -> No
     level = logging.WARNING if child else logging.ERROR
     if _run.isEnabledFor(level):
         error = None if child or told else decode_error(error_raw)
-        text = _error_text(error_raw)
-        _run.log(level, "run %s (%s) failed: %s", run.run_id, run.workflow, text, extra=_fields(run), exc_info=error)
+        _say(_run, level, _fields(run), "run %s (%s) failed: %s", run.run_id, run.workflow, _error_text(error_raw), error=error)
 
 
 def run_blocked(run: Subject, reason: str, error: BaseException | None = None) -> None:
     """A run waits for a person."""
-    _run.error("run %s (%s) is blocked: %s", run.run_id, run.workflow, brief(reason, 1_000), extra=_fields(run), exc_info=error)
+    text = brief(reason, 1_000)
+    _say(_run, logging.ERROR, _fields(run), "run %s (%s) is blocked: %s", run.run_id, run.workflow, text, error=error)
 
 
 def run_refused(run: Subject, error: PerdureError) -> None:
     """What a run did could not be written: another worker has taken it over, or the store does not take it."""
     level = logging.WARNING if isinstance(error, LeaseLost) else logging.ERROR
-    _run.log(level, "run %s (%s) stops here: %s", run.run_id, run.workflow, error, extra=_fields(run))
+    _say(_run, level, _fields(run), "run %s (%s) stops here: %s", run.run_id, run.workflow, error)
 
 
 def run_stopped(run: Subject, error: BaseException) -> None:
     """An error of Perdure's own in the middle of a run."""
-    _run.error("run %s (%s) can't go on", run.run_id, run.workflow, extra=_fields(run), exc_info=error)
+    _say(_run, logging.ERROR, _fields(run), "run %s (%s) can't go on", run.run_id, run.workflow, error=error)
 
 
 def run_taken_over(run: Subject, steps: Sequence[tuple[Command, int]]) -> None:
     """A run goes on after the process that executed it has died during these attempts."""
-    extra = _fields(run)
+    fields = _fields(run)
     if len(steps) == 1:
         ((command, attempt),) = steps
-        extra = _fields(run, step=command.name, seq=command.seq, attempt=attempt)
+        fields = _fields(run, step=command.name, seq=command.seq, attempt=attempt)
         what = f"attempt {attempt} of step {command.name} (row {command.seq})"
     else:
         what = f"attempts of {len(steps):,} steps"
-    _run.warning("run %s (%s) goes on here; its process died during %s", run.run_id, run.workflow, what, extra=extra)
+    _say(_run, logging.WARNING, fields, "run %s (%s) goes on here; its process died during %s", run.run_id, run.workflow, what)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -88,20 +91,20 @@ def attempt_failed(run: Subject, command: Command, again: Again, now_ms: int) ->
     if _step.isEnabledFor(logging.WARNING):
         attempt = again.attempt - 1
         wait_s = max(0, again.again_ms - now_ms) / 1000
-        _step.warning(
+        _say(
+            _step, logging.WARNING, _fields(run, command.name, command.seq, attempt),
             "run %s: attempt %d of step %s (row %d) failed, the next one begins in %.1f s: %s",
             run.run_id, attempt, command.name, command.seq, wait_s, _error_text(again.note, "error"),
-            extra=_fields(run, step=command.name, seq=command.seq, attempt=attempt),
         )  # fmt: skip
 
 
 def step_failed(run: Subject, command: Command, attempt: int, failure_raw: bytes) -> None:
     """The last attempt of a step has failed; the workflow gets the error."""
     if _step.isEnabledFor(logging.WARNING):
-        _step.warning(
+        _say(
+            _step, logging.WARNING, _fields(run, command.name, command.seq, attempt),
             "run %s: attempt %d of step %s (row %d) failed, and there is no other one: %s",
             run.run_id, attempt, command.name, command.seq, _error_text(failure_raw, "error"),
-            extra=_fields(run, step=command.name, seq=command.seq, attempt=attempt),
         )  # fmt: skip
 
 
@@ -110,27 +113,25 @@ def step_failed(run: Subject, command: Command, attempt: int, failure_raw: bytes
 
 def worker_dead(worker: b.WorkerRow, ended: b.WorkerEnded) -> None:
     """A worker was found dead: its runs go on, but for those over which too many processes have died."""
-    _worker.warning(
-        "worker %d (%s, pid %d) is dead; its runs (%d) go on where a worker is alive", worker.worker, worker.name, worker.pid, ended.freed,
-        extra=dict.fromkeys(FIELDS) | {"worker": worker.worker},
-    )  # fmt: skip
+    own = _NOTHING | {"worker": worker.worker}
+    text = "worker %d (%s, pid %s) is dead; its runs (%d) go on where a worker is alive"
+    _say(_worker, logging.WARNING, own, text, worker.worker, worker.name, worker.pid, ended.freed)
     for run_id, workflow, reason in ended.blocked:
-        fields = dict.fromkeys(FIELDS) | {"run_id": run_id, "workflow": workflow, "worker": worker.worker}
-        _run.error("run %s (%s) is blocked: %s", run_id, workflow, reason, extra=fields)
+        fields = own | {"run_id": run_id, "workflow": workflow}
+        _say(_run, logging.ERROR, fields, "run %s (%s) is blocked: %s", run_id, workflow, reason)
 
 
 def lease_lost(worker: int) -> None:
     """This worker was taken for dead."""
-    fields = dict.fromkeys(FIELDS) | {"worker": worker}
-    _worker.error("worker %d lost its lease; it drops its runs and joins anew", worker, extra=fields)
+    _say(_worker, logging.ERROR, _NOTHING | {"worker": worker}, "worker %d lost its lease; it drops its runs and joins anew", worker)
 
 
 def unknown_workflow(worker: int, workflow: str, run_id: str, known: Collection[str]) -> None:
     """A run is due and no worker has taken it."""
-    _worker.warning(
+    _say(
+        _worker, logging.WARNING, _NOTHING | {"run_id": run_id, "workflow": workflow, "worker": worker},
         "run %s is due, but no worker knows its workflow %r: pass it as Engine(workflows=[...]), or name its file to `perdure worker`. "
         "Known here: %s", run_id, workflow, ", ".join(sorted(known)) or "none",
-        extra=dict.fromkeys(FIELDS) | {"run_id": run_id, "workflow": workflow, "worker": worker},
     )  # fmt: skip
 
 
@@ -174,6 +175,15 @@ class RunContextFilter(logging.Filter):
 
 def _fields(run: Subject, step: str | None = None, seq: int | None = None, attempt: int | None = None) -> dict[str, Any]:
     return {"run_id": run.run_id, "workflow": run.workflow, "step": step, "seq": seq, "attempt": attempt, "worker": None}
+
+
+def _say(logger: logging.Logger, level: int, fields: dict[str, Any], text: str, *args: object, error: BaseException | None = None) -> None:
+    """Log a record; a filter of the application that fails costs the line, and not the run that it is about."""
+    try:
+        logger.log(level, text, *args, extra=fields, exc_info=error, stacklevel=3)
+    except Exception:
+        if logging.raiseExceptions:
+            traceback.print_exc()
 
 
 def _error_text(raw: bytes, key: str | None = None) -> str:
