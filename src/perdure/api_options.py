@@ -67,6 +67,8 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         changes["retry"] = _as_retry(changes["retry"], what)
     for name in {"readonly", "transactional"} & set(changes):
         numbers.flag(changes[name], f"{what}: {name}")
+    if changes.get("id") is not None:
+        names.checked_id(changes["id"])
     if changes.get("queue") is not None:
         names.checked("queue", changes["queue"])
     if changes.get("id") is not None:

@@ -22,14 +22,16 @@ from perdure import codec_errors, codec_marks
 from perdure.api import Call, Definition
 from perdure.codec_equal import same_arguments, same_values
 from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
+from perdure.codec_marks import with_offset
+from perdure.codec_pydantic import Unsupported
 from perdure.codec_types import (
     ENCODER,
     Slot,
-    Unsupported,
     dec_hook,
     difference,
     explain_difference,
     explain_failure,
+    ordered,
     same_plain,
     slot_of,
     tidy,
@@ -93,7 +95,7 @@ def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | Non
     except Exception as error:
         raise NotSerializable(where, explain_failure(slot, value, error, place)) from None
     if found is not None:
-        raise NotSerializable(where, explain_difference(found, place))
+        raise NotSerializable(where, explain_difference(slot, found, place))
     return _within(raw, where, limit_bytes)
 
 
@@ -139,6 +141,7 @@ class Signature:
         self._box: Any = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
         self._plain = all(slot.plain for slot in self._slots)
+        self._times = any(slot.times for slot in self._slots)
         self._scalars = tuple(slot.scalar or _Never for slot in self._slots)
         self._defaults = [self._default(slot, parameter) for slot, parameter in zip(self._slots, parameters, strict=True)]
         self._rest = functools.lru_cache(maxsize=64)(self._make_rest)
@@ -202,7 +205,7 @@ class Signature:
             found = same_plain(values, back) if self._plain else difference(values, back)
         except Exception:
             return None
-        return raw if found is None else None
+        return raw if found is None and not (self._times and codec_marks.has_zones(values)) else None
 
     def _default(self, slot: Slot, parameter: inspect.Parameter) -> bytes | None:
         """A default with its name, to be written behind what was passed; None where it has no form that comes back the same."""
@@ -325,7 +328,7 @@ def _parameter_slot(parameter: inspect.Parameter, names: _Names, what: str) -> S
         if parameter.default is parameter.empty and parameter.kind not in _WRAPPED:
             raise
         refuse = functools.partial(_refuse, str(error))
-        return Slot(Any, refuse, refuse, native=False, plain=False)
+        return Slot(Any, refuse, refuse)
 
 
 def _refuse(text: str, _: Any) -> Any:
@@ -388,11 +391,20 @@ class JsonCodec:
         return _dump(signature.result, value, signature.of_result, "the return type", self.payload_bytes_max)
 
     def encode(self, value: Any, where: str) -> bytes:
-        """A message or an item: the reader says what type it wants, so the value's own class may be one."""
+        """A message: its reader says what type it wants, so the value's own class may be one."""
         return encode(value, _readable(type(value)), where, limit_bytes=self.payload_bytes_max)
+
+    def encode_item(self, value: Any, where: str) -> bytes:
+        """What is read as plain JSON: an item of a stream. Times have their offset there, which every reader of times knows."""
+        raw = self.encode(value, where)
+        return ENCODER.encode(ordered(value, with_offset)) if codec_marks.has_zones(value) else raw
 
     def decode(self, raw: bytes, type_: Any, where: str) -> Any:
         return decode(raw, type_, where)
+
+    def check_type(self, type_: Any, where: str) -> None:
+        """Raise `DefinitionError` for a type that no value can be read as."""
+        _slot_for(type_, where)
 
     def encode_error(self, error: BaseException) -> bytes:
         return encode_error(error, self.payload_bytes_max)

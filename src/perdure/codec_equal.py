@@ -6,6 +6,7 @@ since; an argument that neither call passed is equal, whatever its default was a
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ import msgspec
 
 from perdure import codec_marks
 from perdure.api import Definition
-from perdure.codec_types import fields_of, slot_of
+from perdure.codec_records import fields_of
+from perdure.codec_types import slot_of
 from perdure.errors import NotSerializable
 
 _EMPTY: dict[Any, Any] = {inspect.Parameter.VAR_POSITIONAL: (), inspect.Parameter.VAR_KEYWORD: {}}
@@ -63,6 +65,8 @@ def _equal(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if issubclass(cls, set | frozenset):
         return {(type(item) is bool, item) for item in one} == {(type(item) is bool, item) for item in other}
+    if isinstance(one, dt.datetime) and one.tzinfo is not None and other.tzinfo is not None:
+        return bool(one.astimezone(dt.UTC) == other.astimezone(dt.UTC))  # `==` is False for two zones where clocks go back
     if names := fields_of(cls):
         extra = _equal(getattr(one, "model_extra", None), getattr(other, "model_extra", None))
         return extra and all(_equal(getattr(one, name, None), getattr(other, name, None)) for name in names)

@@ -1,15 +1,14 @@
 """Annotated types, compiled: how a value of each becomes JSON, comes back, and is compared with what it was.
 
 Rules: nothing is guessed, a value that would come back as something else is reported with the place and the
-reason; the same value gives the same bytes in every process, so sets are written in sorted order; pydantic is
-used when the application has loaded it, and never imported from here on its own account.
+reason; the same value gives the same bytes in every process, so sets are written in sorted order; what a type means does not depend on
+what else the program has imported.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import copy
-import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -18,20 +17,20 @@ import inspect
 import io
 import marshal
 import math
+import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from perdure import codec_marks, codec_pydantic
+from perdure.codec_pydantic import Unsupported
+from perdure.codec_records import children, fields_of, force, is_model, short
+
 Difference = tuple[str, Any, Any]
 """Where two values part: the path, what was given, what came back."""
-
-
-class Unsupported(TypeError):
-    """A type that has no JSON form."""
 
 
 _SCALARS = (str, int, bool)
@@ -39,14 +38,21 @@ _INT_MAX = 2**63 - 1  # beyond it JSON readers differ, so those are compared
 
 
 class Slot:
-    """One annotated place for a value. `native` slots are written and read by the plain encoder and decoder."""
+    """One annotated place for a value.
 
-    __slots__ = ("decode", "encode", "label", "native", "plain", "scalar", "type")
+    `native` slots are written and read by the plain encoder and decoder, `foreign` ones by pydantic; `times` says that there may be
+    times in it, whose zones the plain encoder leaves out.
+    """
 
-    def __init__(self, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], *, native: bool, plain: bool) -> None:
+    __slots__ = ("decode", "encode", "foreign", "label", "native", "plain", "scalar", "times", "type")
+
+    def __init__(
+        self, type_: Any, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], *, native: bool = False, plain: bool = False,
+        foreign: bool = False, times: bool = False,
+    ) -> None:  # fmt: skip
         self.type, self.label = type_, label_of(type_)
         self.encode, self.decode = encode, decode
-        self.native, self.plain = native, plain
+        self.native, self.plain, self.foreign, self.times = native, plain, foreign, times
         self.scalar = type_ if type_ in _SCALARS else None
 
     def surely_same(self, value: Any) -> bool:
@@ -55,13 +61,17 @@ class Slot:
         return cls is self.scalar and (cls is not int or -_INT_MAX <= value <= _INT_MAX)
 
     def compare(self, value: Any, back: Any) -> Difference | None:
-        return same_plain(value, back) if self.plain else difference(value, back)
+        found = same_plain(value, back) if self.plain else difference(value, back)
+        if found is None and self.times and codec_marks.has_zones(value):
+            return None if sorted(codec_marks.zones(value)) == sorted(codec_marks.zones(back)) else ("", value, back)
+        return found
 
 
 def slot_of(type_: Any) -> Slot:
     """The slot for an annotation; raises `Unsupported` with the reason. Hashable types are compiled once."""
     try:
-        return _cached_slot(type_)
+        # `A | B` and `B | A` are equal, and not the same where both could be meant.
+        return _cached_slot(type_, None if isinstance(type_, type) else repr(type_))
     except Unsupported:
         raise
     except TypeError:  # an annotation that can't be hashed
@@ -69,8 +79,10 @@ def slot_of(type_: Any) -> Slot:
 
 
 def label_of(type_: Any) -> str:
-    """A type as people write it."""
-    return type_.__qualname__ if isinstance(type_, type) and not typing.get_args(type_) else str(type_).replace("typing.", "")
+    """A type as people write it, in the same words in every process."""
+    if isinstance(type_, type) and not typing.get_args(type_):
+        return type_.__qualname__
+    return re.sub(r" at 0x[0-9a-f]+|typing\.", "", str(type_))
 
 
 # --- compiling ------------------------------------------------------------------------------------
@@ -78,27 +90,53 @@ def label_of(type_: Any) -> str:
 _PLAIN = {"AnyType", "NoneType", "BoolType", "IntType", "FloatType", "StrType", "ListType", "DictType", "UnionType", "TypedDictType"}
 _PLAIN |= {"LiteralType", "VarTupleType", "TupleType", "Field", "Metadata"}
 _SETS = {"SetType", "FrozenSetType", "CollectionType"}
+_TIMES = {"DateTimeType", "TimeType"}
+_RECORDS = {"DataclassType", "TypedDictType", "NamedTupleType", "StructType"}
 
 
 @functools.lru_cache(maxsize=1024)
-def _cached_slot(type_: Any) -> Slot:
+def _cached_slot(type_: Any, _: str | None) -> Slot:
     return _compile(type_)
 
 
 def _compile(type_: Any) -> Slot:
     type_ = _normal(type_)
-    if _is_model(type_):
+    if is_model(type_):
         return _adapted(type_, "")
+    asked = codec_pydantic.asked_for(type_)
     try:
         decoder = msgspec.json.Decoder(type_, dec_hook=dec_hook)
         kinds, customs = _parts(type_)
     except (TypeError, NameError, AttributeError) as error:
-        return _adapted(type_, str(error))
+        return _adapted(type_, asked or str(error))
     if foreign := [cls for cls in customs if not _has_hook(cls)]:
-        return _adapted(type_, f"{label_of(foreign[0])} has no JSON form")
-    if kinds & _SETS:
-        return Slot(type_, lambda value: ENCODER.encode(ordered(value)), decoder.decode, native=False, plain=False)
-    return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
+        return _adapted(type_, asked or f"{label_of(foreign[0])} has no JSON form")
+    if asked is not None:
+        return _adapted(type_, f"{asked} is pydantic's", kinds)
+    models, times = any(map(is_model, customs)), bool(kinds & _TIMES)
+    if not (kinds & _SETS or models or times):
+        return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
+    sets = bool(kinds & _SETS)
+
+    def encode(value: Any) -> bytes:
+        return ENCODER.encode(ordered(value) if sets or codec_marks.has_zones(value) else value)
+
+    return Slot(type_, encode, functools.partial(codec_marks.read, decoder.decode), native=not (sets or models), times=True)
+
+
+def _adapted(type_: Any, reason: str, kinds: set[str] = frozenset()) -> Slot:  # type: ignore[assignment]
+    """A slot by pydantic, for its models, for what only it checks, and for the unions that msgspec leaves out."""
+    if "BytesType" in kinds and kinds & _RECORDS:
+        raise Unsupported(f"{reason}, which writes bytes in another way: make the record a pydantic model")
+    adapter = codec_pydantic.adapter_of(type_, reason, base64="BytesType" in kinds)
+
+    def encode(value: Any) -> bytes:
+        if adapter.sets or (adapter.times and codec_marks.has_zones(value)):
+            value = ordered(value)
+        raw = adapter.dump(value)
+        return raw if adapter.dump(value, exclude_unset=True) == raw else codec_marks.marked(value, raw)
+
+    return Slot(type_, encode, functools.partial(codec_marks.read, adapter.load), foreign=True, times=adapter.times)
 
 
 def _normal(type_: Any) -> Any:
@@ -129,18 +167,8 @@ def _parts(type_: Any) -> tuple[set[str], list[Any]]:
     return kinds, customs
 
 
-def _pydantic() -> Any:
-    module = sys.modules.get("pydantic")
-    return module if module is not None and hasattr(module, "TypeAdapter") else None
-
-
-def _is_model(cls: Any) -> bool:
-    pydantic = _pydantic()
-    return pydantic is not None and type(cls) is not types.GenericAlias and isinstance(cls, type(pydantic.BaseModel))
-
-
 def _has_hook(cls: Any) -> bool:
-    return _is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls)
+    return is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls)
 
 
 def _is_path(cls: Any) -> bool:
@@ -153,34 +181,8 @@ def _is_iterable(cls: Any) -> bool:
     return collections.abc.Iterable in (cls, typing.get_origin(cls))
 
 
-def _adapted(type_: Any, reason: str) -> Slot:
-    """A slot by pydantic, for its models and for the unions that msgspec leaves out."""
-    pydantic = _pydantic()
-    if pydantic is None:
-        raise Unsupported(_first_line(reason))
-    try:
-        adapter = pydantic.TypeAdapter(type_)
-        adapter.rebuild(raise_errors=True)
-    except Exception as error:
-        raise Unsupported(_first_line(reason or str(error))) from None
-    dump = functools.partial(adapter.dump_json, by_alias=True, round_trip=True, warnings=False)
-    encode = (lambda value: dump(ordered(value))) if _has_sets(adapter) else dump
-    return Slot(type_, encode, adapter.validate_json, native=False, plain=False)
-
-
-def _has_sets(adapter: Any) -> bool:
-    try:
-        return '"uniqueItems"' in msgspec.json.encode(adapter.json_schema(mode="serialization")).decode()
-    except Exception:
-        return True  # there is no schema for it, so better look
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
-
-
 def _enc_hook(value: Any) -> Any:
-    if _is_model(type(value)):
+    if is_model(type(value)):
         return msgspec.Raw(slot_of(type(value)).encode(value))
     if _is_path(type(value)):
         return str(value)
@@ -188,7 +190,7 @@ def _enc_hook(value: Any) -> Any:
 
 
 def dec_hook(type_: Any, data: Any) -> Any:
-    if _is_model(type_):
+    if is_model(type_):
         return slot_of(type_).decode(ENCODER.encode(data))
     if _is_iterable(type_):  # what people annotate when they pass a list
         return slot_of(list[typing.get_args(type_) or Any]).decode(ENCODER.encode(data))  # type: ignore[misc]
@@ -201,60 +203,25 @@ ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
 # --- looking into values --------------------------------------------------------------------------
 
 
-def _fields(cls: Any) -> tuple[str, ...]:
-    """The names of the fields of a record class; nothing for all others."""
-    if issubclass(cls, msgspec.Struct):
-        return tuple(cls.__struct_fields__)
-    if dataclasses.is_dataclass(cls):
-        return tuple(field.name for field in dataclasses.fields(cls))
-    if hasattr(cls, "__attrs_attrs__"):
-        return tuple(field.name for field in cls.__attrs_attrs__)
-    return tuple(cls.model_fields) if _is_model(cls) else ()
-
-
-fields_of: Callable[[type], tuple[str, ...]] = functools.lru_cache(maxsize=4096)(_fields)
-
-
-def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """The values inside a value, each with its step of a path."""
-    if isinstance(value, dict):
-        yield from ((f"[{_short(key)}]", inner) for key, inner in value.items())
-    elif isinstance(value, list | tuple):
-        yield from ((f"[{index}]", inner) for index, inner in enumerate(value))
-    elif isinstance(value, set | frozenset):
-        yield from (("{…}", inner) for inner in value)
-    else:
-        yield from ((f".{name}", getattr(value, name)) for name in fields_of(type(value)) if hasattr(value, name))
-
-
-def ordered(value: Any) -> Any:
-    """The value with sorted lists in the places of its sets, to be encoded only."""
+def ordered(value: Any, leaf: Callable[[Any], Any] = codec_marks.zoned) -> Any:
+    """The value with sorted lists in the places of its sets and text in those of times in a named zone, to be encoded only."""
     if isinstance(value, set | frozenset):
-        return sorted((ordered(item) for item in value), key=ENCODER.encode)
+        return sorted((ordered(item, leaf) for item in value), key=ENCODER.encode)
     if isinstance(value, list | tuple):
-        return [ordered(item) for item in value]
+        return [ordered(item, leaf) for item in value]
     if isinstance(value, dict):
-        return {key: ordered(item) for key, item in value.items()}
+        return {leaf(key): ordered(item, leaf) for key, item in value.items()}
     if names := fields_of(type(value)):
-        return _with_ordered_fields(value, names)
-    return value
+        return _with_ordered_fields(value, names, leaf)
+    return leaf(value)
 
 
-def _with_ordered_fields(value: Any, names: tuple[str, ...]) -> Any:
+def _with_ordered_fields(value: Any, names: tuple[str, ...], leaf: Callable[[Any], Any]) -> Any:
     clone = copy.copy(value)
     for name in names:
         if hasattr(clone, name):
-            _force(clone, name, ordered(getattr(clone, name)))
+            force(clone, name, ordered(getattr(clone, name), leaf))
     return clone
-
-
-def _force(target: Any, name: str, value: Any) -> None:
-    if isinstance(target, msgspec.Struct):
-        msgspec.structs.force_setattr(target, name, value)
-    elif name in getattr(target, "__dict__", ()):
-        target.__dict__[name] = value
-    else:
-        object.__setattr__(target, name, value)
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -289,7 +256,7 @@ def _comparer_for(cls: type) -> Callable[[Any, Any], Difference | None]:
         return _compare_times
     if issubclass(cls, decimal.Decimal):
         return _compare_texts
-    if not _is_model(cls) and fields_of(cls):
+    if not is_model(cls) and fields_of(cls):
         return functools.partial(_compare_fields, fields_of(cls))
     return _compare_whole
 
@@ -313,7 +280,7 @@ def _compare_entries(value: Any, back: Any) -> Difference | None:
         if difference(key, other_key) is not None:
             return ("", value, back)
         if (found := difference(item, other)) is not None:
-            return (f"[{_short(key)}]{found[0]}", found[1], found[2])
+            return (f"[{short(key)}]{found[0]}", found[1], found[2])
     return None
 
 
@@ -363,7 +330,7 @@ def explain_failure(slot: Slot, value: Any, error: Exception, place: str) -> str
     return f"it does not fit `{slot.label}`: {tidy(error)}; pass what {place or 'the type'} says, or change the annotation"
 
 
-def explain_difference(found: Difference, place: str) -> str:
+def explain_difference(slot: Slot, found: Difference, place: str) -> str:
     """What would come back instead of a value, and what to annotate."""
     path, value, back = found
     if isinstance(value, float) and not math.isfinite(value):
@@ -373,7 +340,9 @@ def explain_difference(found: Difference, place: str) -> str:
     keys = _key_types(value), _key_types(back)
     if keys[0] != keys[1]:
         return f"{_at(path)}it would come back with keys of type {keys[1]}, not {keys[0]}; {_advice(path, value, place)}"
-    return f"{_at(path)}it would come back different: {_short(value)} became {_short(back)}"
+    if slot.foreign:  # its serializers may be there to hide what the value is
+        return f"{_at(path)}it would come back different: what pydantic writes for `{slot.label}` is not read as the same value again"
+    return f"{_at(path)}it would come back different: {short(value)} became {short(back)}"
 
 
 def tidy(error: Exception) -> str:
@@ -386,14 +355,6 @@ _NAN = "{} is not JSON; pass None or a string in its place"
 
 def _at(path: str) -> str:
     return f"at {path}, " if path else ""
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{label_of(type(value))}>"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _key_types(value: Any) -> str:

@@ -16,8 +16,8 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
     """Whether a row records what the code asks for, byte for byte or by its meaning; what differs in bytes then stands as recorded."""
     if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
         return False
-    if row.edited or (row.kind == ev.FINISH and row.name == "failed"):
-        return True  # a recorded error carries a traceback, which moves with every line of code
+    if row.edited or row.kind == ev.REJECT or (row.kind == ev.FINISH and row.name == "failed"):
+        return True  # a recorded error has a traceback that moves with every line, and a reason may be in the words of a library
     if row.data is None or command.data is None:
         return row.data is command.data
     if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):

@@ -379,7 +379,7 @@ class Kernel:
         return future
 
     def emit(self, stream: str, item: Any) -> None:
-        data = self.codec.encode(item, f"the item for stream {stream!r}")
+        data = self.codec.encode_item(item, f"the item for stream {stream!r}")
         self._command(ev.EMIT, names.checked("stream", stream), data).cls = type(item)
 
     def tag(self, tags: dict[str, Any]) -> None:
@@ -404,11 +404,13 @@ class Kernel:
     async def receive(self, channel: str, type_: Any) -> Any:
         """The next message of a channel that fits `type_`; the others are noted as rejected."""
         mail = self._mail.setdefault(names.checked("channel", channel), deque())
+        what = f"the message on channel {channel!r}"
+        self.codec.check_type(type_, what)  # which may come in a week
         while True:
             while mail:
                 data = mail.popleft()
                 try:
-                    value = self.codec.decode(data, type_, f"the message on channel {channel!r}")
+                    value = self.codec.decode(data, type_, what)
                     self.unread -= 1
                     return value
                 except NotSerializable as error:

@@ -26,7 +26,7 @@ from perdure.runtime import arguments, recovery, retrying
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.loops import to_its_end
-from perdure.runtime.registry import add_workflow
+from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
 from perdure.runtime.runner import Runner
@@ -242,7 +242,7 @@ class Engine:
         if runner.execute:
             runner.register(definition)
         else:
-            self.workflows.setdefault(definition.name, definition)  # so that its result comes back as what it returns
+            know_workflow(self.workflows, definition)  # so that its result comes back as what it returns
         raw = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max)
         now_ms = self._clock.now_ms()
         if self._gate is not None:

@@ -32,6 +32,14 @@ def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> tuple
     return tuple(found)
 
 
+def know_workflow(known: dict[str, Workflow[..., Any]], definition: Workflow[..., Any]) -> None:
+    """Add a workflow and those that it may go on as, for a process that reads their results only: a name that is known stays."""
+    if definition.name not in known:
+        known[definition.name] = definition
+        for mentioned in _mentioned(definition.fn):
+            know_workflow(known, mentioned)
+
+
 def _collect(known: Mapping[str, Workflow[..., Any]], found: dict[str, Workflow[..., Any]], definition: Any) -> None:
     if not isinstance(definition, Workflow):
         raise DefinitionError(f"Engine(workflows=[...]) takes functions decorated with @workflow, not {definition!r}.")

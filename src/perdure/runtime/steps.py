@@ -145,7 +145,7 @@ class StepAttempt(msgspec.Struct, eq=False):
         return api.Ordered()
 
     def emit(self, stream: str, item: Any) -> None:
-        data = self._steps.codec.encode(item, f"the item for stream {stream!r}")
+        data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")
         items = [(names.checked("stream", stream), data)]
         self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, items, self._steps.clock.now_ms()))
 
