@@ -155,7 +155,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]
 def type_here(*words: str, **env: str) -> Said:
     modules, paths = set(sys.modules), list(sys.path)
     try:
-        result = CliRunner().invoke(main, list(words), env={"NO_COLOR": "1", "PERDURE_STORE": None} | env)
+        result = CliRunner().invoke(main, list(words), env={"NO_COLOR": "1", "PERDURE_STORE": None, "COLUMNS": None} | env)
     finally:
         sys.path[:] = paths
         for name in set(sys.modules) - modules:

@@ -50,6 +50,16 @@ def test_ls_for_people(typed: Typed) -> None:
     assert "cancelled" in by_id["asks-2"]
 
 
+def test_ls_on_narrow_lines(typed: Typed) -> None:
+    wide = typed("ls", COLUMNS="200").out
+    assert wide == typed("ls").out
+    for columns, first in (("80", "asks-2 "), ("60", "asks-2 "), ("40", "asks-2  cancelled")):
+        lines = typed("ls", COLUMNS=columns).out.splitlines()
+        assert max(map(len, lines)) <= int(columns)
+        assert any(line.startswith(first) for line in lines)
+        assert any(line.startswith("  waits for a message on answer") for line in lines) or columns == "80"
+
+
 def test_a_full_page_says_how_to_go_on(typed: Typed) -> None:
     assert typed("ls", "--limit", "2").err == "There may be more: perdure ls --after asks-1\n"
 
@@ -98,6 +108,14 @@ def test_show_folds_a_fan_out_and_full_does_not(typed: Typed) -> None:
 
 def test_show_takes_the_beginning_of_an_id(typed: Typed) -> None:
     assert typed("show", "frag", "--json").json["run"]["id"] == "fragile-1"
+
+
+def test_show_on_narrow_lines(typed: Typed) -> None:
+    for run_id, columns in (("hello-2", 40), ("wide", 60), ("asks-1", 40)):
+        lines = typed("show", run_id, COLUMNS=str(columns)).out.splitlines()
+        tree = [line for line in lines if line.startswith("   ") and "more of" not in line]
+        assert max(map(len, tree)) <= columns
+    assert '     2  ✓ note(text="Bob 0")' in typed("show", "hello-2", COLUMNS="40").out
 
 
 def test_show_json_has_run_and_history(typed: Typed) -> None:

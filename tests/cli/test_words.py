@@ -67,6 +67,14 @@ def test_columns_line_up_with_and_without_colour() -> None:
     assert [plain(line) for line in table] == ["ID         STATUS", "a-long-id  failed", "b          x"]
 
 
+def test_text_is_cut_by_the_columns_that_it_needs() -> None:
+    assert words.cut("日本語", 6) == "日本語"
+    assert words.cut("日本語", 5) == "日本…"
+    assert words.cut("x" * 10**6, 5) == "xxxx…"
+    assert words.fitting(90, None, 36) == 90
+    assert (words.fitting(90, 80, 36), words.fitting(90, 30, 36)) == (44, 20)
+
+
 def test_counts() -> None:
     assert words.count(1, "row") == "1 row"
     assert words.count(1_234, "row") == "1,234 rows"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import IntEnum
@@ -107,6 +108,8 @@ class Commands(click.Group):
     def _ended(self, *args: Any, **options: Any) -> int:
         stdout = sys.stdout
         try:
+            if (columns := shutil.get_terminal_size().columns) < 52:  # click would not go below 50
+                options["terminal_width"] = columns - 2
             return super().main(*args, **options) or Exit.DONE
         except PerdureError as error:
             return _failed(f"Error: {error}", exit_code(error))

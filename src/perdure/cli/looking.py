@@ -10,7 +10,7 @@ import click
 
 from perdure.cli import tree, words
 from perdure.cli.common import Exit, json_option, json_or_text, run_argument, store_option, with_engine, with_run
-from perdure.cli.output import as_lines, echo, echo_json, say
+from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
 from perdure.runtime.engine import Engine
@@ -60,17 +60,30 @@ def ls(
     elif not found:
         say("No run." if not (status or workflow or tags or after) else "No run fits.")
     else:
-        head = ("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS", "")
-        echo(*words.columns(head, [_ls_row(info) for info in found]))
+        echo(*_table(found, room()))
         if len(found) == limit:
             say(f"There may be more: perdure ls --after {found[-1].id}")
 
 
-def _ls_row(info: RunInfo) -> tuple[str, ...]:
+def _table(found: list[RunInfo], room: int | None) -> list[str]:
+    """The runs as a table; on narrow lines with what is to say of a run beneath it, and at last as paragraphs."""
+    cells = [(one.id, one.workflow, words.status(one.status), words.clock(one.created_at), f"{one.history_rows:,}") for one in found]
+    rows = words.columns(("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS"), cells)
+    used = max(map(width, rows)) + 2
+    if room is None or used + 20 <= room:
+        limit = words.fitting(70, room, used)
+        return [rows[0], *(f"{words.pad(row, used)}{_note(info, limit)}".rstrip() for row, info in zip(rows[1:], found, strict=True))]
+    lines = rows[:1] if (fits := used - 2 <= room) else []
+    for row, info in zip(rows[1:], found, strict=True):
+        named = [f"{style(info.id, 'bold')}  {words.status(info.status)}", f"  {info.workflow}, {words.clock(info.created_at)}"]
+        note = _note(info, room - 2)
+        lines += [*([row] if fits else named), *([f"  {note}"] if note else [])]
+    return lines
+
+
+def _note(info: RunInfo, limit: int) -> str:
     note = words.error_line(info.error) if info.error else needs(info) or ""
-    first = note.partition("\n")[0]
-    shortened = first if len(first) <= 70 else first[:69] + "…"
-    return (info.id, info.workflow, words.status(info.status), words.clock(info.created_at), f"{info.history_rows:,}", shortened)
+    return words.cut(visible(note.partition("\n")[0]), limit)
 
 
 # --- show -----------------------------------------------------------------------------------------
@@ -104,7 +117,7 @@ def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) ->
     elif as_json:
         echo_json({"run": info, "history": history})
     else:
-        echo(*tree.header(info, None if full else 100), *tree.body(info, history, full))
+        echo(*tree.header(info, None if full else words.fitting(100, room(), 10)), *tree.body(info, history, full, room()))
 
 
 def _show_row(info: RunInfo, history: list[HistoryEvent], seq: int, as_json: bool) -> None:

@@ -162,10 +162,7 @@ def say(*messages: str) -> None:
 
 def say_anew(text: str) -> None:
     """Write one line that the next one overwrites, on a terminal for which `live` is true."""
-    shown = visible(text)
-    while width(shown) >= shutil.get_terminal_size().columns:
-        shown = shown[:-1]
-    _tell(f"{shown}\033[K\r")
+    _tell(f"{visible(text)[: shutil.get_terminal_size().columns - 1]}\033[K\r")
 
 
 def confirmed(question: str) -> bool:

@@ -139,9 +139,10 @@ class Screen:
         from rich.table import Table
 
         line = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30)
         line.add_row(
-            rich_text(self.run_id, "bold"),
-            ProgressBar(total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30),
+            rich_text(self.run_id, "bold", cut=True),
+            *([bar] if self._console.width >= 90 else []),
             rich_text(_steps(snapshot)),
             rich_text(_elapsed(time.monotonic() - self._begun)),
             rich_text(snapshot.status, words.COLOURS.get(snapshot.status, "")),

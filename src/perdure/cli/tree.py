@@ -22,7 +22,8 @@ from perdure.runtime.views import HistoryEvent, RunInfo, moment
 
 FOLD_OVER = 12
 FOLD_HEAD = 3
-_INDENT = " " * 20
+NARROW = 72
+"""Columns; with fewer a line has no room to say how long after the start of the run it was."""
 _ANSWERS = frozenset({"completed", "failed", "fired", "abandon", "attempt"})
 
 
@@ -82,16 +83,18 @@ def header(info: RunInfo, limit: int | None) -> list[str]:
     return found
 
 
-def body(info: RunInfo, history: list[HistoryEvent], full: bool) -> list[str]:
-    """The entries in order, and how it stands or ended."""
+def body(info: RunInfo, history: list[HistoryEvent], full: bool, room: int | None = None) -> list[str]:
+    """The entries in order, and how it stands or ended, on lines of so many columns."""
     begun = history[0].at if history else info.created_at
     groups = [[entry] for entry in entries(history)] if full else folded(entries(history))
+    narrow = room is not None and room < NARROW
+    limit = None if full else words.fitting(90, room, 20 if narrow else 36)
     found: list[str] = []
     for group in groups:
         if len(group) == 1:
-            found += entry_lines(group[0], begun, None if full else 90)
+            found += entry_lines(group[0], begun, limit, narrow=narrow)
         else:
-            found.append(_fold_line(group))
+            found.append(style(f"{'⋮':>6}  {'' if narrow else '            '}{_folded_text(group)}", "dim"))
     return [*found, *ending(info, None if full else 200)]
 
 
@@ -145,7 +148,7 @@ def _fold(stretch: list[Entry]) -> Iterator[list[Entry]]:
     yield [stretch[-1]]
 
 
-def _fold_line(group: list[Entry]) -> str:
+def _folded_text(group: list[Entry]) -> str:
     ended = [entry.end for entry in group if entry.end is not None]
     times = [row.took_ms for row in ended if row.took_ms is not None]
     text = f"{len(group):,} more of {group[0].row.name}"
@@ -153,24 +156,21 @@ def _fold_line(group: list[Entry]) -> str:
         text += f": {len(ended):,} completed"
         text += f", {len(group) - len(ended):,} open" if len(ended) < len(group) else ""
     text += f", {words.duration(sum(times) / len(times))} on average" if times else ""
-    return style(f"{'⋮':>6}{_INDENT[6:]}{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)", "dim")
+    return f"{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)"
 
 
 # --- an entry -------------------------------------------------------------------------------------
 
 
-def entry_lines(entry: Entry, begun: datetime, limit: int | None) -> list[str]:
+def entry_lines(entry: Entry, begun: datetime, limit: int | None, *, narrow: bool = False) -> list[str]:
     row, end = entry.row, entry.end
-    offset = "+" + words.between(begun, row.at)
-    first = f"{row.seq:>6}  {style(offset.rjust(10), 'dim')}  {entry.mark} {title(row, limit)}"
+    offset = "" if narrow else style(f"+{words.between(begun, row.at)}".rjust(10) + "  ", "dim")
+    first = f"{row.seq:>6}  {offset}{entry.mark} {title(row, limit)}"
     if end is not None and end.took_ms is not None:
         first += style(f"  {words.duration(end.took_ms)}", "dim")
     beneath = [text for answer in entry.answers if (text := _answer(answer, limit))]
-    return [first, *_branches(beneath)]
-
-
-def _branches(texts: list[str]) -> list[str]:
-    return [f"{_INDENT}  {'└' if i == len(texts) - 1 else '├'} {text}" for i, text in enumerate(texts)]
+    indent = " " * (10 if narrow else 22)
+    return [first, *(f"{indent}{'└' if i == len(beneath) else '├'} {text}" for i, text in enumerate(beneath, 1))]
 
 
 def title(row: HistoryEvent, limit: int | None = 90) -> str:
@@ -280,7 +280,7 @@ def _live_text(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
         return f"  {title(row)}"
     asked = names.get(row.ref or 0)
     what = f"{asked.name or asked.kind} (row {row.ref})" if asked is not None else f"row {row.ref}"
-    took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None else ""
+    took = f"  {words.duration(row.took_ms)}" if row.took_ms is not None and row.kind != "attempt" else ""
     answer = _answer(row, 70)
     return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{style(took, 'dim')}"
 

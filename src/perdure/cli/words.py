@@ -63,8 +63,13 @@ def value(thing: Any, limit: int | None = 60) -> str:
     text = msgspec.json.encode(thing, enc_hook=str).decode()
     if limit is None or len(text) <= limit:
         return text
-    size = f"… ({len(text):,} characters)"
+    size = f"… ({len(text):,} characters)" if limit >= 40 else "…"
     return text[: max(limit - len(size), 20)] + size
+
+
+def fitting(most: int, room: int | None, used: int) -> int:
+    """How many characters of a line of `room` columns are left for a text, `most` at most; a few in any case."""
+    return most if room is None else min(most, max(room - used, 20))
 
 
 def arguments(args: Any, limit: int | None = 80) -> str:
@@ -79,6 +84,16 @@ def arguments(args: Any, limit: int | None = 80) -> str:
     room = limit // len(args) - 3
     text = ", ".join(f"{name}={value(item, max(room - len(name), 24))}" for name, item in args.items())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut(text: str, limit: int) -> str:
+    """Text that needs `limit` columns at most."""
+    if width(text) <= limit:
+        return text
+    text = text[: 2 * limit]
+    while width(text) >= limit:
+        text = text[:-1]
+    return text + "…"
 
 
 def status(word: str) -> str:
