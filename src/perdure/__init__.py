@@ -1,24 +1,7 @@
 """Perdure: durable workflows for Python in one SQLite file. Names only; see the modules for what they are."""
 
-from perdure.api import (
-    Call,
-    Step,
-    Workflow,
-    continue_as,
-    current_run,
-    current_step,
-    emit,
-    now,
-    patched,
-    random,
-    receive,
-    send,
-    start,
-    step,
-    tag,
-    uuid4,
-    workflow,
-)
+from perdure.api import Call, Step, Workflow, step, workflow
+from perdure.api_verbs import continue_as, current_run, current_step, emit, now, patched, random, receive, send, start, tag, uuid4
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import (

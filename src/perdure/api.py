@@ -1,20 +1,16 @@
-"""What people write workflows with: `@step`, `@workflow`, calls as values, and the verbs inside them.
+"""What people define workflows with: `@step`, `@workflow`, and their calls as values.
 
-Rules: no I/O and no store here; inside a workflow every verb is a command to the kernel that runs it, inside a
-step it goes to the attempt; elsewhere it is an error that says where it belongs.
+Rules: no I/O and no store here; what can't work is refused where it is defined.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import sys
-import uuid as _uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from datetime import timedelta
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from perdure import api_functions
 from perdure.api_options import Durability, OnCrash, Options, changed, check_step
@@ -23,9 +19,6 @@ from perdure.core.guard import inside as _inside
 from perdure.core.numbers import shown
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotInWorkflow
-
-if TYPE_CHECKING:
-    import random as _random
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -310,165 +303,9 @@ class _WorkflowDecorator(Protocol):
     def __call__(self, fn: Callable[P, Awaitable[T]], /) -> Workflow[P, T]: ...
 
 
-# --- verbs in workflows ---------------------------------------------------------------------------
-
-
-class Ordered(Awaitable[T_co]):
-    """What an eager verb returns: it is under way already, and awaiting it gives its outcome."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
-        self._future = future
-
-    def __await__(self) -> Generator[Any, Any, T_co]:
-        if self._future is None:
-            return cast("Generator[Any, Any, T_co]", _NOTHING)
-        return cast("Generator[Any, Any, T_co]", self._future.__await__())
-
-
-class _Nothing:
-    """An iterator that ends at once: awaiting it gives None."""
-
-    def __iter__(self) -> _Nothing:
-        return self
-
-    def __next__(self) -> Any:
-        raise StopIteration
-
-
-_NOTHING = _Nothing()
-
-
-@dataclass(frozen=True, slots=True)
-class CurrentRun:
-    """Facts of the run that is being executed; `replaying` is True while recorded history is run again."""
-
-    id: str
-    workflow: str
-    replaying: bool
-
-
-async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
-    """Wait for the next message on `channel`, and give it decoded as `type`.
-
-    Messages of a channel come in the order in which they were recorded, each to one receiver. One that does not
-    fit `type` is noted in the history as rejected, and the wait goes on.
-    """
-    return cast("T", await _kernel("receive()").receive(channel, type))
-
-
-def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Ordered[None]:
-    """Send a message to another run. Awaiting it waits for delivery, and raises `RunNotFound` or `RunFinished`."""
-    return Ordered(_kernel("send()").send(run_id, value, channel, key))
-
-
-def start(call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None) -> Ordered[str]:
-    """Start an independent run. Awaiting it gives its id, or raises `RunExists`: the id has another workflow or other arguments."""
-    kernel, call = _kernel("start()"), workflow_call(call, "start()")
-    return Ordered(kernel.spawn(call, id, None if tags is None else names.checked_tags(tags)))
-
-
-def emit(stream: str, item: Any) -> Ordered[None]:
-    """Add an item to a stream of this run, from a workflow or from a step."""
-    if (attempt := _attempt.get()) is not None and _inside.loop is None:
-        attempt.emit(stream, item)
-    else:
-        _kernel("emit()", "workflow or step").emit(stream, item)
-    return Ordered()
-
-
-def tag(**tags: Any) -> Ordered[None]:
-    """Set tags of this run, by which `engine.runs(tags=...)` finds it; a value of None removes one."""
-    _kernel("tag()").tag(tags)
-    return Ordered()
-
-
-def now() -> datetime:
-    """The run's time: when the event that the workflow is reacting to was recorded, as an aware UTC datetime."""
-    return datetime.fromtimestamp(_kernel("now()").now_ms() / 1000, UTC)
-
-
-def random() -> _random.Random:
-    """The run's own random generator: the same numbers on every replay."""
-    return cast("_random.Random", _kernel("random()").random)
-
-
-def uuid4() -> _uuid.UUID:
-    """A UUID that is the same on every replay."""
-    return _uuid.UUID(int=_kernel("uuid4()").random.getrandbits(128), version=4)
-
-
-def patched(change_id: str) -> bool:
-    """Whether this run takes the new path of a change: True for runs that get here for the first time.
-
-    Runs that passed this point before the change was deployed get False, and keep to the old path.
-    """
-    return cast("bool", _kernel("patched()").patched(names.checked("change id", change_id)))
-
-
-def continue_as(call: Call[Any]) -> NoReturn:
-    """End this run and go on as `call` under the same id, with an empty history. Never returns."""
-    _kernel("continue_as()").continue_as(workflow_call(call, "continue_as()"))
-    raise AssertionError("the kernel has raised")
-
-
-def current_run() -> CurrentRun:
-    """Facts of the run that is being executed."""
-    kernel = _kernel("current_run()")
-    return CurrentRun(kernel.facts.run_id, kernel.facts.workflow, kernel.replaying)
-
-
-# --- verbs in steps -------------------------------------------------------------------------------
-
-
-class Attempt(Protocol):
-    """What a step may know of, and do with, its own attempt; see `current_step`."""
-
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def workflow(self) -> str: ...
-    @property
-    def step(self) -> str: ...
-    @property
-    def seq(self) -> int: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def idempotency_key(self) -> str: ...
-    @property
-    def last_heartbeat(self) -> Any: ...
-    def heartbeat(self, value: Any = None) -> Ordered[None]: ...
-    def emit(self, stream: str, item: Any) -> None: ...
-
-
-_attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("perdure_attempt", default=None)
-
-
-def current_step() -> Attempt:
-    """The attempt that is being executed: `run_id`, `workflow`, `step`, `seq`, `attempt` (from 1), `idempotency_key` (the same on every
-    attempt), `heartbeat(value)`, and `last_heartbeat` (the last value that an earlier attempt reported).
-    """
-    attempt = _attempt.get()
-    if attempt is None:
-        raise NotInWorkflow("current_step()", "step that a workflow runs")
-    return attempt
-
-
-# --- inside ---------------------------------------------------------------------------------------
-
-
 def workflow_call(call: Any, verb: str) -> Call[Any]:
     """The call, if it is a workflow's; it is handed on, then, and need not be awaited. Raises `DefinitionError`."""
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(f"{verb} takes the call of a workflow, as in {verb[:-2]}(agent('x')), not {shown(call)}.")
     call.used()
     return call
-
-
-def _kernel(verb: str, place: str = "workflow") -> Any:
-    loop = _inside.loop
-    if loop is None:
-        raise NotInWorkflow(verb, place)
-    return loop.owner

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Said
 
-from perdure import api
+from perdure import api_verbs
 from perdure.cli import log_lines
 
 Typed = Callable[..., Said]
@@ -53,7 +53,7 @@ def test_the_end_of_other_runs_is_shown(capsys: pytest.CaptureFixture[str]) -> N
 
 def in_attempt(attempt: int, act: Callable[[], Any]) -> Any:
     def inside() -> Any:
-        api._attempt.set(SimpleNamespace(run_id="r", workflow="w", step="charge", seq=2, attempt=attempt))
+        api_verbs._attempt.set(SimpleNamespace(run_id="r", workflow="w", step="charge", seq=2, attempt=attempt))
         return act()
 
     return contextvars.Context().run(inside)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure import api
+from perdure import api_verbs
 from perdure.codec_errors import decode_error, one_line
 from perdure.codec_frames import place
 from perdure.core.events import Command
@@ -161,7 +161,7 @@ class RunContextFilter(logging.Filter):
             if inside.muted:
                 return False
             found = _fields(inside.loop.owner.facts)
-        elif (attempt := api._attempt.get()) is not None:
+        elif (attempt := api_verbs._attempt.get()) is not None:
             found = _fields(attempt, attempt.step, attempt.seq, attempt.attempt)
         for name in FIELDS:
             if getattr(record, name, None) is None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure import api
+from perdure import api_verbs
 from perdure.codec import JsonCodec, failure_of_step, signature_of
 from perdure.core import names, numbers
 from perdure.core.events import Command
@@ -114,7 +114,7 @@ class StepHost(Protocol):
 
 
 class StepAttempt(msgspec.Struct, eq=False):
-    """What `current_step()` gives; see `api.Attempt`."""
+    """What `current_step()` gives; see `api_verbs.Attempt`."""
 
     _host: StepHost
     _steps: Any
@@ -139,10 +139,10 @@ class StepAttempt(msgspec.Struct, eq=False):
         found = self._host.last_heartbeat(self.seq)
         return None if found is None else msgspec.json.decode(found)
 
-    def heartbeat(self, value: Any = None) -> api.Ordered[None]:
+    def heartbeat(self, value: Any = None) -> api_verbs.Ordered[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
         self._write(Beat(self._host.run, self._host.owner, self.seq, self.attempt, data, self._steps.clock.now_ms()))
-        return api.Ordered()
+        return api_verbs.Ordered()
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")
@@ -320,7 +320,7 @@ class Steps:
         args, kwargs = call.args, call.kwargs
         if command.edited or not signature.scalars_only(args, kwargs):
             args, kwargs = signature.decode_args(command.data or b"{}")
-        api._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
+        api_verbs._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:

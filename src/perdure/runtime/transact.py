@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from perdure import api
+from perdure import api_verbs
 from perdure.codec import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
@@ -46,7 +46,9 @@ class Transaction:
         signature = signature_of(self._command.call.definition)
         args, kwargs = signature.decode_args(self._command.data or b"{}")
         context = context_of(self._command)
-        context.run(api._attempt.set, StepAttempt(self._active, self._steps, self._command.seq, self._attempt, self._command.name or ""))
+        context.run(
+            api_verbs._attempt.set, StepAttempt(self._active, self._steps, self._command.seq, self._attempt, self._command.name or "")
+        )
         value = context.run(self._command.call.definition.fn, db, *args, **kwargs)
         return signature.encode_result(value, limit_bytes=self._steps.limits.payload_bytes_max)
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from perdure.api import receive, step, workflow
+from perdure import receive, step, workflow
 from perdure.errors import StoreCorrupt
 from perdure.runtime.engine import Engine
 from perdure.testing.campaign import Count

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from perdure import Call, Engine, Retry, api, continue_as, current_step, receive, send, step, workflow
+from perdure import Call, Engine, Retry, api_verbs, continue_as, current_step, receive, send, step, workflow
 from perdure.store import queries
 
 Q = queries.load("kill.sql", "perdure.testing")
@@ -34,7 +34,7 @@ def open_log(path: str) -> int:
 @contextlib.contextmanager
 def noted(name: str) -> Iterator[int]:
     """Log that this attempt begins, and that it ends (E) or fails (F); gives the number of the worker that makes it."""
-    me: Any = api._attempt.get()
+    me: Any = api_verbs._attempt.get()
     worker = me._host.owner
     facts = f"{os.getpid()} {worker} {me._host.run} {me.seq} {me.attempt} {name}"
     note("B", facts)
