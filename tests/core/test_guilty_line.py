@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 import threading
 import traceback
+import types
 import urllib.request
 import zoneinfo
 from collections.abc import Callable
@@ -146,6 +147,21 @@ def test_other_threads_are_not_refused_while_a_workflow_runs() -> None:
     thread.join()
     assert isinstance(hand.kernel.outcome, ev.Completed)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["pdb", "_pydevd_bundle.pydevd_comm", "linecache"])
+def test_a_debugger_may_read_what_it_shows(name: str) -> None:
+    def read(path: str) -> str:
+        with open(path) as file:
+            return file.read(3)
+
+    look = types.FunctionType(read.__code__, {"__name__": name, "open": open})
+
+    @workflow
+    async def looked_at() -> int:
+        return len(look(__file__))
+
+    assert Hand(looked_at()).kernel.outcome == ev.Completed(b"3")
 
 
 def test_the_rules_of_a_time_zone_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

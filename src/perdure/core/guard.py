@@ -1,7 +1,7 @@
 """Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
 
 Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and
-returns; imports, tracebacks and log handlers that open files on their own account stay allowed. `print` and
+returns; imports, tracebacks, debuggers and log handlers that open files on their own account stay allowed. `print` and
 reading the clock raise no audit event, so they are not caught here.
 """
 
@@ -47,6 +47,7 @@ _REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
 _ALLOWED_CALLERS = (
     "importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage",
+    "bdb", "pdb", "pydevd", "debugpy", "_pydev_bundle", "_pydevd_bundle", "_pydevd_frame_eval",
 )  # fmt: skip
 
 
