@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from perdure.api import Call
@@ -11,6 +12,8 @@ from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
 
 AT_MS = 1_800_000_000_000
+KERNELS: weakref.WeakSet[Kernel] = weakref.WeakSet()
+"""Those of the present test, which are dropped when it is over."""
 
 
 class Hand:
@@ -19,6 +22,7 @@ class Hand:
     def __init__(self, call: Call[Any], rows: list[Event] | None = None) -> None:
         definition = call.definition
         self.kernel = Kernel(lambda: definition.fn(*call.args, **call.kwargs), definition, RunFacts("r", definition.name, 7), JsonCodec())
+        KERNELS.add(self.kernel)
         self.rows: list[Event] = []
         if rows is None:
             self.feed(ev.START)
