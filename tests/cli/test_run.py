@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import shlex
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import apsw
 import msgspec
 import pytest
-from tests.cli.conftest import Said, Terminal
+from tests.cli import flows
+from tests.cli.conftest import COMMAND, Said, Terminal
+
+from perdure import Call, Engine, Limits
+from perdure.cli import executing
+from perdure.cli.progress import Snapshot
+from perdure.store import base as b
+from perdure.store.sqlite import SqliteStore
 
 Typed = Callable[..., Said]
 
@@ -192,3 +206,91 @@ def test_two_files_with_the_same_workflow(here: Typed) -> None:
     said = here("worker", "flows.py", "second.py")
     assert said.code == 2
     assert "second.py has a workflow" in said.err
+
+
+# --- this run, and others in the file ----------------------------------------------------------------
+
+
+def leave(*calls: tuple[Call[Any], str]) -> None:
+    """Runs that are due and that no engine executes."""
+
+    async def start() -> None:
+        async with Engine("perdure.db", execute=False) as client:
+            for call, run_id in calls:
+                await client.start(call, id=run_id)
+
+    asyncio.run(start())
+
+
+def die(workflow: str, deaths: int) -> None:
+    """Workers die over the due runs of a workflow."""
+    store = SqliteStore("perdure.db", limits=Limits())
+    for number in range(deaths):
+        (worker,) = store.write([b.JoinWorker("w", "here", 1, "", 0, 1)], True)
+        assert isinstance(worker, int)
+        store.write([b.Claim(worker, (workflow,), 10, 2**60), b.EndWorker(worker, number, True)], True)
+    store.close()
+
+
+def test_run_executes_its_own_run_and_says_who_executes_the_others(here: Typed) -> None:
+    leave((flows.hello("Bob"), "bob"), (flows.hello("Cy"), "cy"))
+    said = here("run", "flows.py:hello", "Ada", "--id", "ada")
+    assert said.code == 0
+    assert "2 other runs are due in this file. To execute them:\n  perdure worker flows.py\n" in said.err
+    assert notes() == ["Ada 0"]
+    assert "1 other run is due in this file. To execute it:" in here("run", "flows.py", "--id", "bob").err
+    assert here("run", "flows.py:hello", "Di", "--quiet").err == ""
+    here("run", "flows.py", "--id", "cy")
+    assert "due in this file" not in here("run", "flows.py:hello", "Eve").err
+
+
+def test_the_command_after_a_crash_loop_says_which_command_goes_on(here: Typed) -> None:
+    leave((flows.hello("Ada"), "ada lovelace"))
+    die("hello", 3)
+    said = here("run", "flows.py:hello", "Ada", "--id", "ada lovelace")
+    assert said.code == 1
+    assert "the process died 3 times" in said.err
+    (command,) = (line.strip().partition("   ")[0] for line in said.err.splitlines() if " && " in line)
+    assert command == "perdure retry 'ada lovelace' && perdure run --id 'ada lovelace' flows.py:hello Ada"
+    for one in command.split(" && "):
+        last = here(*shlex.split(one)[1:])
+    assert (last.code, last.out) == (0, "hello Ada\n")
+
+
+def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(terminal.folder)
+    leave((flows.hello("Ada"), "a"))
+    die("hello", 3)
+    mine, theirs = os.openpty()
+    command = [*COMMAND, "run", "flows.py", "--id", "a"]
+    with subprocess.Popen(
+        command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True, env=os.environ | {"TERM": "dumb"}
+    ) as process:
+        os.close(theirs)
+        out, shown = process.communicate(timeout=20)[0], ""
+        with contextlib.suppress(OSError), open(mine) as screen:
+            for line in screen:
+                shown += line
+    assert (process.returncode, out) == (0, "hello Ada\n")
+    assert "a was blocked and goes on, because you gave the command again: the process died 3 times" in " ".join(shown.split())
+
+
+def test_progress_tells_of_a_child_that_needs_a_person(here: Typed) -> None:
+    """The run itself only waits for it."""
+    leave((flows.hello("Ada"), "parent"), (flows.hello("Bob"), "child"))
+    die("hello", 3)
+    with apsw.Connection("perdure.db") as by_hand:
+        parent = by_hand.execute("SELECT run FROM run WHERE id = 'parent'").get
+        by_hand.execute("UPDATE run SET root = ? WHERE id = 'child'", (parent,))
+        waiting = '[{"child": "hello", "seq": 2}]'
+        by_hand.execute("UPDATE run SET status = 'waiting', waiting = ?, blocked_by = NULL, reason = NULL WHERE run = ?", (waiting, parent))
+
+    async def look() -> Snapshot:
+        async with Engine("perdure.db", execute=False) as engine:
+            request = executing.Request("flows.py", (), "parent", "other.db", again=False, as_json=False, quiet=False)
+            return await executing._snapshot(engine, await engine.get("parent"), request)
+
+    found = asyncio.run(look())
+    assert found.waiting is not None
+    assert found.waiting.startswith("child is blocked: the process died 3 times")
+    assert found.hint == "perdure retry child --store other.db"

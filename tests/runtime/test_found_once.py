@@ -369,7 +369,7 @@ async def test_an_engine_closes_while_its_loops_are_being_woken(db: str) -> None
     """Python 3.11's `wait_for` swallows a cancellation that comes together with what it waits for; closing hung."""
     for _ in range(5):
         async with Engine(db, workflows=[listen]) as engine:
-            engine._runner._schedule.wake()
+            engine._runner.claims.wake()
 
 
 @awaited

@@ -93,26 +93,60 @@ def test_a_worker_alone_takes_what_it_has_room_for(store: SqliteStore) -> None:
     assert [len(claim(store, worker)) for _ in range(3)] == [200, 100, 0]
 
 
+def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(store: SqliteStore) -> None:
+    """Others share the rest as if it was not there."""
+    worker = workers(store, 1)[0]
+    asked = one(store, b.JoinWorker("asked", "here", 9, "then", 0, 10_000, asked=True))
+    fill(store, [("a", 5, 1)] * 40)
+    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, 3))
+    family = store.family(first.run)
+    below = [one(store, b.StartRun(f"x-{n}", "ab"[n % 2], b"{}", 1, 0, n, root=family.root)).run for n in range(4)]
+    assert store.next_due_ms(("a", "b"), [family]) == 0
+    mine = b.Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
+    assert one(store, mine) == [*below[:3], first.run]
+    assert one(store, mine) == [below[3]]
+    assert one(store, mine) == []
+    assert store.next_due_ms(("a", "b"), [family]) is None
+    assert len(claim(store, worker)) == 40
+
+
+def work_of(store: SqliteStore, wanted: b.Claim) -> int:
+    """Instructions of SQLite's machine for a claim that finds as much as it may: the same on every computer."""
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    store._db.set_progress_handler(count, 1)
+    try:
+        assert len(claims.due_runs(store._db, wanted)) == wanted.limit
+    finally:
+        store._db.set_progress_handler(None)
+    return steps
+
+
+def test_a_claim_of_a_family_takes_the_same_work_however_many_are_due(store: SqliteStore) -> None:
+    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, None))
+    wanted = b.Claim(1, ("a",), 50, NOW_MS, families=(store.family(first.run),))
+
+    def more(runs: int) -> int:
+        begin = store._db.execute("SELECT count(*) FROM run").get
+        store.write([b.StartRun(f"y-{begin + n}", "a", b"{}", 1, 0, n % NOW_MS, root=first.run) for n in range(runs)], True)
+        fill(store, [("a", 0, 1)] * runs)
+        return work_of(store, wanted)
+
+    assert more(1_000) * 1.5 > more(10_000)
+
+
 @pytest.mark.parametrize("priorities", [1, 50, 10**6], ids=lambda n: f"{n} priorities")
 def test_a_claim_takes_the_same_work_however_many_runs_are_due(store: SqliteStore, priorities: int) -> None:
     (worker,) = workers(store, 1)
     rng = random.Random(priorities)
 
     def work() -> int:
-        """Instructions of SQLite's machine for the choice: the same on every computer."""
-        steps = 0
-
-        def count() -> bool:
-            nonlocal steps
-            steps += 1
-            return False
-
-        store._db.set_progress_handler(count, 1)
-        try:
-            assert len(claims.due_runs(store._db, b.Claim(worker, ("a",), 50, NOW_MS))) == 50
-        finally:
-            store._db.set_progress_handler(None)
-        return steps
+        return work_of(store, b.Claim(worker, ("a",), 50, NOW_MS))
 
     fill(store, [("a", rng.randrange(priorities), rng.randrange(NOW_MS)) for _ in range(1_500)])
     few = work()

@@ -66,3 +66,18 @@ def test_a_file_of_the_schema_before_keeps_its_keys_and_its_generations(tmp_path
     ids = store._db.execute("SELECT id FROM run ORDER BY run").fetchall()
     assert ids == [("r~1",), ("r~2",), ("r~3",), ("r~4",), ("r",)]
     store.close()
+
+
+def test_children_in_an_older_file_get_the_family_of_the_run_above_them(tmp_path: Path) -> None:
+    path = str(tmp_path / "old.db")
+    old = old_file(path, 4)
+    run = "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, parent) VALUES (?, ?, 'main', ?, '{}', 1, 1, ?)"
+    old.executemany(run, [
+        (1, "top", "waiting", None), (2, "child", "waiting", 1), (3, "below", "pending", 2), (4, "done", "completed", 1),
+        (5, "another", "pending", None), (6, "lost", "pending", 99),
+    ])  # fmt: skip
+    old.close()
+    store = SqliteStore(path, limits=Limits())
+    assert store._db.execute("SELECT run, root FROM run WHERE root IS NOT NULL ORDER BY run").fetchall() == [(2, 1), (3, 1)]
+    assert store.family(3) == b.Family(3, 1)
+    store.close()

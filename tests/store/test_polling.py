@@ -24,6 +24,11 @@ POLLS: list[tuple[str, tuple[Any, ...]]] = [
     ("due_runs", ('["main"]', 10**12, 100)),
     ("due_by_priority", ("main", 10**12, 100)),
     ("due_names", (10**12,)),
+    ("due_in_family", (1, 1, "main", 10**12, 100)),
+    ("next_due_in_family", (1, 1, "main")),
+    ("blocked_in_family", (1, 1, 100)),
+    ("wake_blocked", (1, '["main"]', None, None)),
+    ("wake_unread", (1, '["main"]', None, None)),
     ("loads", (1,)),
     ("inboxes_of", (1,)),
     ("paused_of", (1,)),
@@ -41,6 +46,9 @@ ONE_RUN: list[tuple[str, tuple[Any, ...]]] = [  # what a message and a successor
     ("hand_on_left", (2, 1)),
     ("join_chain", (1, 2)),
     ("generations", (1,)),
+    ("family_of", (1,)),
+    ("id_of", (1,)),
+    ("stream_place", (1,)),
 ]
 
 

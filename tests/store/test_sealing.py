@@ -106,9 +106,10 @@ def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path
 
     assert asyncio.run(run("old")) == 3
     db = apsw.Connection(str(path))
-    added = {"run": ("durability", "unread", "generation", "chain", "python"), "inbox": ("chain",)}
+    added = {"run": ("durability", "unread", "generation", "chain", "python", "root"), "inbox": ("chain",), "worker": ("asked",)}
     db.execute("DROP VIEW perdure_runs; DROP TABLE replica")
-    db.execute("DROP INDEX run_ready; DROP INDEX run_unread; DROP INDEX inbox_left; DROP INDEX inbox_key")
+    for index in ("run_family", "run_ready", "run_unread", "inbox_left", "inbox_key"):
+        db.execute(f"DROP INDEX {index}")
     for table, columns in added.items():
         for column in columns:
             db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

@@ -13,6 +13,7 @@ import itertools
 import os
 import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -32,6 +33,7 @@ from perdure.cli.waits import send_hint, waiting_text
 from perdure.core.limits import Limits
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine
+from perdure.runtime.facts import DUE_RUNS_MAX
 from perdure.runtime.run_handle import Run
 from perdure.runtime.views import RunInfo
 
@@ -64,6 +66,15 @@ class Request:
         """This command with other options, as it would be typed."""
         dashes = ["--"] if any(word.startswith("-") for word in self.words) else []
         return shlex.join(["perdure", "run", *options, *self.store_words, self.target, *dashes, *self.words])
+
+    def same_command(self, run_id: str) -> str:
+        """What goes on with the run of this command."""
+        return self.command(*(["--id", run_id] if self.run_id is not None or self.again else []))
+
+    @property
+    def worker_command(self) -> str:
+        """What executes the other runs of the store."""
+        return shlex.join(["perdure", "worker", *self.store_words, str(loading.split_target(self.target)[0])])
 
     @property
     def store_words(self) -> list[str]:
@@ -157,7 +168,7 @@ async def _run(request: Request) -> int:
     make_display = display_for(request.quiet)
     with _stop_signals() as stopped, log_lines.while_running(quiet=request.quiet) as log:
         options = engine_options(request.replica, request.durability, request.fencing, request.no_fencing, request.quiet)
-        engine = Engine(request.store, workflows=list(workflows.values()), **options)
+        engine = Engine(request.store, workflows=list(workflows.values()), execute="asked", **options)
         watch(engine, request.quiet)
         if not await _opened(engine, stopped):
             say("Stopped before anything had begun.")
@@ -179,7 +190,28 @@ async def _run(request: Request) -> int:
                 return _report(info, request, recorded=True)
             shown = make_display(run.id)
             shown.note(note)
-            return await _follow(engine, run, request, shown, stopped)
+            await _let_go_on(engine, run, shown)
+            code = await _follow(engine, run, request, shown, stopped)
+            await _tell_what_is_left(engine, request)
+            return code
+
+
+async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
+    """A person who gives the command again after a crash loop wants the run to go on; a script is told how it does."""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        for one in await engine.blocked(run.id):
+            if one.by == "crash_loop":
+                await engine.retry(one.id)
+                shown.note(f"{one.id} was blocked and goes on, because you gave the command again: {one.reason.partition('. ')[0]}")
+
+
+async def _tell_what_is_left(engine: Engine, request: Request) -> None:
+    """This command executes its own run only: who relies on it for others has to know."""
+    due = 0 if request.quiet else await engine.left_to_workers()
+    if due:
+        number = f"{due:,}" if due <= DUE_RUNS_MAX else f"More than {DUE_RUNS_MAX:,}"
+        runs = "other run is" if due == 1 else "other runs are"
+        say(f"{number} {runs} due in this file. To execute {'it' if due == 1 else 'them'}:", f"  {request.worker_command}")
 
 
 async def _known(engine: Engine, request: Request) -> Run[Any] | None:
@@ -231,7 +263,8 @@ async def _follow(engine: Engine, run: Run[Any], request: Request, shown: Displa
     info = await run.info()
     if not told or (info.ended_at is None and info.status != "blocked"):
         return await _interrupted(engine, run, request)
-    return _report(info, request, recorded=False)
+    blocked = [one for one in await engine.blocked(run.id) if one.id == run.id]
+    return _report(info, request, recorded=False, crash_loop=any(one.by == "crash_loop" for one in blocked))
 
 
 async def _watch(engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event) -> bool:
@@ -260,7 +293,12 @@ async def _ended(run: Run[Any]) -> None:
 async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot:
     progress = await engine.progress(run.id)
     snapshot = Snapshot(progress.status, progress.steps_done, progress.steps_total, list(progress.running))
-    if progress.status == "waiting" and progress.waiting_for:
+    children = any("child" in item for item in progress.waiting_for)
+    if children and (blocked := await engine.blocked(run.id)):
+        snapshot.waiting = f"{blocked[0].id} is blocked: {blocked[0].reason}"
+        if blocked[0].by == "crash_loop":
+            snapshot.hint = f"perdure retry {shlex.quote(blocked[0].id)}{request.store_option}"
+    elif progress.status == "waiting" and progress.waiting_for:
         snapshot.waiting = waiting_text(progress.waiting_for)
         snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
     elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
@@ -274,15 +312,14 @@ async def _interrupted(engine: Engine, run: Run[Any], request: Request) -> int:
     if not request.quiet:
         progress = await engine.progress(run.id)
         say(f"Stopped. Nothing is lost: {progress.steps_done:,} of {progress.steps_total:,} steps are recorded. Go on with:")
-        named = request.run_id is not None or request.again
-        say(f"  {request.command(*(['--id', run.id] if named else []))}")
+        say(f"  {request.same_command(run.id)}")
     return Exit.INTERRUPTED
 
 
 # --- how it ended ---------------------------------------------------------------------------------
 
 
-def _report(info: RunInfo, request: Request, recorded: bool) -> int:
+def _report(info: RunInfo, request: Request, recorded: bool, crash_loop: bool = False) -> int:
     if request.as_json:
         echo_json({"id": info.id, "status": info.status, "result": info.result, "error": info.error, "recorded": recorded})
     if info.status == "completed":
@@ -293,7 +330,7 @@ def _report(info: RunInfo, request: Request, recorded: bool) -> int:
         if not request.as_json:
             echo_result(info.result)
         return Exit.DONE
-    say(*_what_went_wrong(info), *_what_next(info, request))
+    say(*_what_went_wrong(info), *_what_next(info, request, crash_loop))
     return Exit.FAILED
 
 
@@ -307,11 +344,13 @@ def _what_went_wrong(info: RunInfo) -> list[str]:
             return [f"{info.id} was {words.status(info.status)}."]
 
 
-def _what_next(info: RunInfo, request: Request) -> list[str]:
-    option = request.store_option
-    found = [(f"perdure show {info.id}{option}", "what it did, step by step")]
+def _what_next(info: RunInfo, request: Request, crash_loop: bool) -> list[str]:
+    run = shlex.quote(info.id) + request.store_option
+    found = [(f"perdure show {run}", "what it did, step by step")]
     if info.status == "failed":
-        found.append((f"perdure retry {info.id}{option}", "do again what failed, when its cause is gone"))
+        found.append((f"perdure retry {run}", "do again what failed, when its cause is gone"))
+    if crash_loop:
+        found.append((f"perdure retry {run} && {request.same_command(info.id)}", "go on with it"))
     if info.status != "blocked":
         found.append((request.command("--again"), "start another run"))
     width = max(len(command) for command, _ in found)

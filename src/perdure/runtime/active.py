@@ -40,14 +40,14 @@ class ActiveRun(StepsOfRun):
     """See the module's text. Made by the runner from a row and its history."""
 
     __slots__ = (
-        "_attempts", "_blocked", "_held", "_releasing", "_resting", "_settled", "_taken", "_timer", "_touched", "_unread",
-        "adopting", "backoff", "child", "clock", "crashes", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
-        "origin", "paused", "python", "released_seq", "rows", "run", "run_id", "status", "stopping", "todo",
+        "_attempts", "_blocked", "_held", "_releasing", "_resting", "_taken", "_timer", "_touched", "_unread",
+        "adopting", "backoff", "child", "clock", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
+        "origin", "paused", "python", "released_seq", "root", "rows", "run", "run_id", "status", "stopping", "todo",
     )  # fmt: skip  # not a dict: with more than 30 attributes it would be a slow one
 
     def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
         self.host, self.kernel = host, kernel
-        self.run, self.run_id, self.origin = row.run, row.id, row.origin or row.run
+        self.run, self.run_id, self.origin, self.root = row.run, row.id, row.origin or row.run, row.root
         self.names = None if row.forked_from is None and row.origin is None else Names(self.origin)
         self.clock = host.steps.clock
         self.status = "running"
@@ -144,8 +144,8 @@ class ActiveRun(StepsOfRun):
             raise
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block_by_length(self.kernel.seq)
-        if self.crashes and event.kind == ev.COMPLETED:
-            self.crashes, self._settled, self._more = 0, True, True
+        if self.crashes and event.kind in _PROGRESS:
+            self.got_on()
         if kernel.outcome is not None and self._too_long:
             commands = [command for command in commands if command.kind != ev.FINISH]  # a blocked run does not end: it does when retried
         self.new_commands(commands)
@@ -482,6 +482,7 @@ class ActiveRun(StepsOfRun):
             self._leave()
 
 
+_PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # not a message: it comes from outside, whatever the run does
 _EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
 
 

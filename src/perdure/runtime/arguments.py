@@ -82,10 +82,12 @@ def at_ms(at: datetime) -> int:
 
 
 def check_options(
-    store: str, durability: str, replica: str | None, lease_ttl: float | timedelta, execute: bool, fencing: object = True
+    store: str, durability: str, replica: str | None, lease_ttl: float | timedelta, execute: bool | str, fencing: object = True
 ) -> None:
     """Raise what is wrong with an engine's options, each alone or together."""
-    numbers.flag(execute, "execute")
+    if not isinstance(execute, bool) and execute != "asked":
+        asked = '"asked" (only what is started or waited for here)'
+        raise DefinitionError(f"execute is True, False (a client) or {asked}, not {numbers.shown(execute)}.")
     if not isinstance(replica, str | None):
         raise DefinitionError(
             f'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or None, not {numbers.shown(replica)}.'
@@ -106,7 +108,7 @@ def check_options(
     lease_ms(lease_ttl, execute)
 
 
-def lease_ms(lease_ttl: float | timedelta, execute: bool) -> int:
+def lease_ms(lease_ttl: float | timedelta, execute: bool | str) -> int:
     """A lease in ms. Raises `DefinitionError` for one that can't be kept; a client has none, and looks at its file four times in that."""
     found = to_ms(lease_ttl, "lease_ttl")
     if found is None:
@@ -160,7 +162,7 @@ def client_gate(store: SqliteStore, durability: str) -> Answers:
     return ClientGate(store.path, durability, store.sealed, store.file)
 
 
-def check_replica(store: SqliteStore, replica: Replica | None, execute: bool) -> None:
+def check_replica(store: SqliteStore, replica: Replica | None, execute: bool | str) -> None:
     """A file that is replicated somewhere must not go on without its replica, where nobody would know."""
     seal = store.sealed()
     if seal is not None and replica is None and execute:

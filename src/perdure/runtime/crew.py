@@ -27,7 +27,8 @@ BEATS_PER_LEASE = 4
 
 class Crew:
     """Membership of one engine. `worker` is its number; `on_lost` is called when others took over from it, `on_left` when
-    another worker has left, or was dead and its runs are free; `known` are the workflows that it knows.
+    another worker has left, or was dead and its runs are free; `known` are the workflows that it knows; `asked` says that it executes
+    only what its engine is asked for.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Crew:
         on_lost: Callable[[], None],
         on_left: Callable[[], None],
         known: Collection[str],
+        *,
+        asked: bool = False,
     ) -> None:
         self._store, self._writer, self._clock = store, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
-        self._on_lost, self._on_left = on_lost, on_left
+        self._on_lost, self._on_left, self._asked = on_lost, on_left, asked
         self.worker = 0
         self._silent: dict[int, tuple[int, int]] = {}  # of each other: its beats, and for how many of ours they have not moved
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
@@ -55,7 +58,7 @@ class Crew:
     async def join(self) -> None:
         """Become a worker of the store."""
         pid = os.getpid()
-        join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), self._clock.now_ms(), self._lease_ms)
+        join = JoinWorker(self._name, identity.host(), pid, identity.born(pid), self._clock.now_ms(), self._lease_ms, self._asked)
         self.worker = await self._writer.ask(join)
         if self._beats is None:
             self._start_beats()
@@ -75,7 +78,8 @@ class Crew:
             await self.join()
         if await self.bury_the_dead():
             self._on_left()
-        self._unserved.look(self.worker, self._clock.now_ms(), 1 + BEATS_PER_LEASE if self._silent else 1)
+        if not self._asked:
+            self._unserved.look(self.worker, self._clock.now_ms(), 1 + BEATS_PER_LEASE if self._silent else 1)
         return self.beat_s
 
     async def _holds(self) -> bool:

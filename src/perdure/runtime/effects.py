@@ -68,7 +68,7 @@ def _start(active: ActiveRun, command: Command, at_ms: int) -> b.StartRun:
     word = _words(command.data or b"{}")
     options = command.call.options
     start = b.StartRun(_id_of(active, command, word), command.name or "", bytes(word["args"]), 0, at_ms, at_ms)
-    start.tags = _decode(word["tags"]) if "tags" in word else None
+    start.root, start.tags = active.root or active.run, _decode(word["tags"]) if "tags" in word else None
     start.queue, start.timeout_ms, start.durability = options.queue, options.timeout_ms, options.durability or active.durability
     if command.kind == ev.CHILD:
         start.parent, start.parent_seq = active.run, command.seq
@@ -93,7 +93,7 @@ def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
         case ev.Continued(call, workflow, args):
             row = active.host.store.run_row(active.run)
             start = b.StartRun(active.run_id, workflow, args, 0, at_ms, at_ms, None, row.parent, row.parent_seq)
-            start.tags = _decode(row.tags) if row.tags else None
+            start.root, start.tags = row.root or row.run, _decode(row.tags) if row.tags else None
             start.queue, start.timeout_ms = call.options.queue, call.options.timeout_ms
             start.durability = row.durability or call.options.durability  # who waits for this id was promised the first one's level
             return b.Finish("completed", None, None, active.host.new_run(start, at_ms), active.kernel.leftovers())

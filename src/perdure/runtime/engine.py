@@ -22,7 +22,7 @@ from perdure.codec import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, EngineClosed, PerdureError, RunExists, RunNotFound, StoreError, UsedAfterFork
-from perdure.runtime import arguments, recovery, retrying
+from perdure.runtime import arguments, facts, recovery, retrying
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.gate import Answers, Gate, stricter
 from perdure.runtime.loops import to_its_end
@@ -30,7 +30,7 @@ from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
 from perdure.runtime.runner import Runner
-from perdure.runtime.views import HistoryEvent, Progress, RunInfo, history_events, run_info
+from perdure.runtime.views import Blocked, HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
 from perdure.store import forked
@@ -49,8 +49,9 @@ class Engine:
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what they call as
     children is found by itself); `lease_ttl` is the time, at least a second, after which others take over the runs of a process that went
-    silent; `execute=False` makes a client that starts, sends and looks without executing; `create=False` refuses to make a
-    new file; `limits` is a `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
+    silent; `execute=False` makes a client that starts, sends and looks without executing; `create=False` refuses to make a new file;
+    `execute="asked"` executes only the runs that are started or waited for through this engine, with what they start, and leaves the
+    others in the file to workers; `limits` is a `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means that the copy in `replica`
     (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has it, so that the loss of the whole machine takes
@@ -83,7 +84,7 @@ class Engine:
         durability: str = "disk",
         replica: str | None = None,
         lease_ttl: float | timedelta = 10.0,
-        execute: bool = True,
+        execute: bool | Literal["asked"] = True,
         create: bool = True,
         fencing: bool | Literal["clock"] = True,
         standby: bool = False,
@@ -262,6 +263,7 @@ class Engine:
         except RunExists:
             await self._confirmed(run_id, start.durability)
             raise
+        await runner.claims.ask_for(started.run)
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
@@ -416,17 +418,15 @@ class Engine:
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store for whoever looks after it."""
         now_ms = self._clock.now_ms()
-        facts = self._store.facts(now_ms)
-        facts["path"] = self.path
-        facts["file_bytes"] = _size(self.path)
-        facts["wal_bytes"] = _size(self.path + "-wal")
-        if (seal := self._store.sealed()) is not None:
-            facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
-        facts["hung_threads"] = self._runner.steps.threads.hung  # of this process
-        facts["workers"] = [
-            {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms} for w in self._store.workers()
-        ]
-        return facts
+        return facts.of_store(self._store, self._runner, self.path, now_ms)
+
+    async def blocked(self, id: str) -> list[Blocked]:
+        """The runs that can't go on by themselves, of `id` and all that it has started: with what blocks them and why."""
+        return [Blocked(*row) for row in self._store.blocked_in(self._store.family(self._store.run_key(id)), 100)]
+
+    async def left_to_workers(self) -> int:
+        """How many runs of its workflows are due that neither this engine executes, with execute="asked", nor another one, up to 1,001."""
+        return facts.left_to_workers(self._runner, self._clock.now_ms())
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -444,10 +444,3 @@ class Engine:
 def new_id(workflow: str) -> str:
     """An id that sorts by time within its workflow: new entries then land side by side in the index."""
     return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

@@ -43,5 +43,5 @@ class Fresh:
                 active.release()
         else:
             active.drop()
-            runner.room_again()
+            runner.claims.room_again()
         self._told(result)

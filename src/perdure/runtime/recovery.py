@@ -147,7 +147,9 @@ def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any
 
 def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:
     if command.call.options.on_crash == "fail":
+        crashes, active.crashes = active.crashes, 0  # that it died is nothing that it has done
         active.input(ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1))
+        active.crashes = crashes
         return
     active.block(
         "unknown_outcome",

@@ -6,6 +6,7 @@ id, after a retry or `continue_as`, is followed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ class Results:
         """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the durability that the caller wants."""
         if key is not None and self._runner.executes(key):
             await self._runner.wait_for_news(key)
-        run = self._store.run_key(run_id) if key is None else key
+        run = asked_for = self._store.run_key(run_id) if key is None else key
+        await self._runner.claims.ask_for(asked_for)
         while True:
             row = self._store.outcome(run)
             if run == key and row.id != run_id:
@@ -44,6 +46,7 @@ class Results:
             elif row.status in b.FINAL or row.status == "blocked":
                 if self._gate is not None:
                     await self._gate.answer(stricter(asked, row.durability))
+                self._runner.claims.not_any_more(asked_for)
                 return self._outcome(row)
             else:
                 await self._runner.wait_for_news(run)
@@ -60,7 +63,10 @@ class Results:
             case "cancelled":
                 raise RunCancelled(row.id)
             case _:
-                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, row.reason or "")
+                store = (
+                    f" --store {shlex.quote(self._store.path)}" if row.blocked_by == "crash_loop" else ""
+                )  # the reason ends with a command
+                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, (row.reason or "") + store)
 
     async def stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
         """The items of a stream, or pairs of position and item, behind position `after`, and on until the run has ended."""

@@ -33,7 +33,7 @@ _encode = msgspec.json.Encoder().encode
 class StepsOfRun:
     """What an active run does about its steps; the run sets what stands here."""
 
-    __slots__ = ("_more",)
+    __slots__ = ("_more", "_settled", "crashes")
 
     host: RunHost
     kernel: Kernel
@@ -48,11 +48,13 @@ class StepsOfRun:
     rows: list[Event | Command]
     todo: list[Command]
     backoff: Backoff
+    crashes: int
     _attempts: dict[int, tuple[int, int, int]]
     _taken: list[tuple[int, int]]
     _blocked: tuple[str, str] | None
     _held: deque[Callable[[], None]] | None
     _more: bool
+    _settled: bool
 
     if TYPE_CHECKING:
 
@@ -72,6 +74,11 @@ class StepsOfRun:
     @property
     def workflow(self) -> str:
         return self.kernel.facts.workflow
+
+    def got_on(self) -> None:
+        """Something was recorded that this run has done: its count of crashes starts anew."""
+        if self.crashes:
+            self.crashes, self._settled, self._more = 0, True, True
 
     def begin_after_commit(self, command: Command, attempt: int, failures: int, again_ms: int = 0) -> None:
         """Start an attempt that is not a step's first when all that is noted so far is on disk."""
@@ -132,6 +139,7 @@ class StepsOfRun:
             self._held.append(partial(self._attempt_failed, command, again))
             return
         log.attempt_failed(self, command, again, self.clock.now_ms())
+        self.got_on()
         self._note(command.seq, again.note, took_ms=again.took_ms)
         if again.again_ms > self.clock.now_ms() and not self.stopping and not self.paused and not self._blocked:
             self.back_off(command, again.attempt, again.failures, again.again_ms)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, Literal
 
 from perdure.api import Workflow
 from perdure.codec import JsonCodec
-from perdure.core import discard
 from perdure.core import events as ev
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
@@ -25,6 +23,7 @@ from perdure.errors import PerdureError, RunExists, StoreCorrupt, StoreError, St
 from perdure.runtime.active import ActiveRun
 from perdure.runtime.callers import Callers
 from perdure.runtime.checking import kernel_of
+from perdure.runtime.claiming import IDLE_S_WHEN_LOST, Claims
 from perdure.runtime.clock import SystemClock
 from perdure.runtime.crew import Crew
 from perdure.runtime.existing import found_again
@@ -42,46 +41,40 @@ from perdure.store import base as b
 
 log = logging.getLogger("perdure")
 
-CLAIM_RUNS_MAX = 200
-EVICT_RUNS_MAX = 50  # waiting runs that leave memory at once when others are due and there is no room
 WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
 SUSPECT_WAIT_MS = 500
 STATUSES_AT_ONCE, RELEASES_AT_ONCE = 500, 100
 CLOCK_JUMP_MS = 1_000
-IDLE_S_WHEN_LOST = 3_600.0
-CLAIM_AGAIN_S = 0.05
-FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
 class Runner:
-    """See the module's text. With `execute` False it only watches, for callers that wait; with `moves` the store goes from machine to
-    machine under a lease that we hold, so that no process of another one executes it.
+    """See the module's text. With `execute` False it only watches, for callers that wait; with "asked" it claims only what its engine
+    is asked for; with `moves` the store goes from machine to machine under a lease that we hold, so that no process of another one
+    executes it.
     """
 
     def __init__(
         self, store: b.Store, writer: Writer, codec: JsonCodec, clock: SystemClock, limits: Limits, *,
-        workflows: dict[str, Workflow[..., Any]], execute: bool, lease_ms: int, name: str, gate: Gate | None = None,
+        workflows: dict[str, Workflow[..., Any]], execute: bool | Literal["asked"], lease_ms: int, name: str, gate: Gate | None = None,
         moves: bool = False,
     ) -> None:  # fmt: skip
         self.store, self.writer, self.codec, self.clock, self.limits = store, writer, codec, clock, limits
         self.steps = Steps(codec, clock, limits, writer.touch)
         self.history_rows_max, self.gate = limits.history_rows_max, gate
-        self.workflows, self.execute, self._moves = workflows, execute, moves
+        self.workflows, self.execute, self._moves = workflows, bool(execute), moves
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
-        self._crowded = False  # whether runs are due for which there was no room
-        self._promised = 0  # runs that this turn of the event loop has started as ours, and that are loaded in a later one
-        self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
         self.callers = Callers()
         self._loop = asyncio.get_running_loop()
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
-        self._schedule = Loop("schedule", self._claim_due)
-        self._crew = Crew(store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left, workflows)
+        self.claims, asked = Claims(self, execute == "asked"), execute == "asked"
+        self._crew = Crew(
+            store, writer, clock, lease_ms, limits.crashes_max, name, self._lost, self._others_left, workflows, asked=asked
+        )  # fmt: skip
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
-        self._claimed = True
         self.lost: asyncio.Future[StoreError] = self._loop.create_future()
         self.hurried: asyncio.Future[None] = self._loop.create_future()  # done when closing must not wait for attempts any more
 
@@ -102,12 +95,12 @@ class Runner:
             try:
                 await self._crew.join()
                 await self._crew.bury_the_dead(elsewhere=self._moves)
-                await self.writer.ask(b.WakeBlocked(self.names, self.clock.now_ms()))
+                self._try_blocked(self.names)
                 await self.writer.ask(b.MendDue(self.clock.now_ms()))
             except BaseException:
                 await self._crew.stopped()
                 raise
-            self._schedule.start()
+            self.claims.start()
         self._heart.start()
         self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
 
@@ -116,7 +109,7 @@ class Runner:
         self.closing = True
         if self._watching is not None:
             self._watching.cancel()
-        await self._schedule.stop()
+        await self.claims.stop()
         for active in self.active.values():
             active.stopping = True
         self.steps.begin_no_more()
@@ -155,13 +148,13 @@ class Runner:
 
     def _others_left(self) -> None:
         self._try_blocked(self.names)
-        self._schedule.wake()
+        self.claims.wake()
 
     def _lost(self) -> None:
         for active in list(self.active.values()):
             active.drop()
         self.active.clear()
-        self._parked.clear()
+        self.claims.clear()
 
     def register(self, definition: Workflow[..., Any]) -> None:
         """Make a workflow known here; runs of it that other code has blocked get another try. Raises `DefinitionError`."""
@@ -170,8 +163,9 @@ class Runner:
 
     def _try_blocked(self, names: tuple[str, ...]) -> None:
         """Code may have changed here, or a process with other code has left: runs that are blocked by their code may go on."""
-        if not self.closing:
-            self.writer.put(b.WakeBlocked(names, self.clock.now_ms()), lambda _: self._schedule.wake(), keep=True)
+        families = (None,) if self.claims.families is None else tuple(self.claims.families.values())
+        for family in () if self.closing else families:
+            self.writer.put(b.WakeBlocked(names, self.clock.now_ms(), family), lambda _: self.claims.wake(), keep=True)
 
     async def _beat(self) -> float:
         self._see_to_the_clock()
@@ -207,47 +201,10 @@ class Runner:
             for active in list(self.active.values()):
                 active.set_timer()
             if jump_ms < 0:
-                self.writer.put(b.MendDue(self.clock.now_ms()), lambda _: self._schedule.wake(), keep=True)
-            self._schedule.wake()
+                self.writer.put(b.MendDue(self.clock.now_ms()), lambda _: self.claims.wake(), keep=True)
+            self.claims.wake()
 
     # --- claiming and loading ---------------------------------------------------------------------
-
-    async def _claim_due(self) -> float:
-        if self.lost.done():
-            return IDLE_S_WHEN_LOST
-        if self.gate is not None and self.gate.full:
-            return FULL_S
-        room, now_ms = min(CLAIM_RUNS_MAX, self._room()), self.clock.now_ms()
-        due_ms = self.store.next_due_ms(self.names)
-        if due_ms is None:
-            return self.clock.idle_s_max
-        if due_ms > now_ms:
-            return min((due_ms - now_ms) / 1000, self.clock.idle_s_max)
-        if room <= 0:
-            self._crowded = True
-            self._evict(EVICT_RUNS_MAX)  # a run that waits must not keep out the one that it waits for
-            return self.clock.idle_s_max
-        runs: list[int] = await self.writer.ask(b.Claim(self.owner, self.names, room, now_ms, insists=not self._claimed))
-        for run in runs:
-            self._call(self._load, run)
-        self._claimed = bool(runs)  # what our share left is for others to take; what they leave we take next time
-        return 0.0 if len(runs) == room else CLAIM_AGAIN_S
-
-    def _room(self) -> int:
-        """How many more runs may be loaded."""
-        return self.limits.runs_loaded_max - len(self.active) - len(self.unwritten) - self._promised
-
-    def room_again(self) -> None:
-        """Let those be claimed that are due and for which there was no room."""
-        if self._crowded:
-            self._crowded = False
-            self._schedule.wake()
-
-    def _evict(self, runs: int) -> None:
-        """Let waiting runs leave memory, those first that have waited longest."""
-        for _ in range(min(runs, len(self._parked)) if discard.supported else 0):
-            _, oldest = self._parked.popitem(last=False)
-            self._loop.call_soon(oldest.evict, context=Context())
 
     def executes(self, run: int) -> bool:
         """Whether a run is in memory here, so that its end will be told."""
@@ -263,12 +220,12 @@ class Runner:
             if not future.done():  # else the caller has given up waiting
                 future.set_result(result)
             if isinstance(result, b.Started) and result.created and not result.owned:
-                self._schedule.wake()
+                self.claims.wake()
 
         if start.owner is None or self.store.has_run(start.id):
             self.writer.put(start, told, keep=False)
         else:
-            self._promised -= 1  # it is counted as one that is still to be written
+            self.claims.kept()
             self.writer.touch(Fresh(self, start, told))
         result: b.Started | PerdureError = await future
         if isinstance(result, RunExists):
@@ -276,6 +233,10 @@ class Runner:
         if isinstance(result, PerdureError):
             raise result
         return result
+
+    def load_soon(self, run: int) -> None:
+        """Load a run that is ours in a callback of its own."""
+        self._call(self._load, run)
 
     def _call(self, act: Callable[[Any], None], run: int) -> None:
         self._slices.add(self._safely, act, run)
@@ -310,7 +271,7 @@ class Runner:
     def _put_off(self, run: int, wait_ms: int) -> None:
         now_ms = self.clock.now_ms()
         park = b.Park("pending", due_ms=now_ms + wait_ms, release=True)
-        self.writer.put(b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self._schedule.wake(), keep=True)
+        self.writer.put(b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self.claims.wake(), keep=True)
 
     def _begin(self, row: b.RunRow) -> None:
         active = self.new_active(row)
@@ -360,19 +321,12 @@ class Runner:
     def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
-        now = here and (start.due_ms or 0) <= at_ms and self._room() > 0
+        now = here and (start.due_ms or 0) <= at_ms and self.claims.room() > 0
         start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
             start.owner, start.due_ms, start.python = self.owner, None, PYTHON
-            if not self._promised:
-                self._loop.call_soon(self._keep_promises, context=Context())
-            self._promised += 1
+            self.claims.promise()
         return start
-
-    def _keep_promises(self) -> None:
-        """The runs of the last turn are loaded from here on; where there is no room after all, `_load` puts them off."""
-        self._promised = 0
-        self.room_again()
 
     # --- what active runs report ------------------------------------------------------------------
 
@@ -396,7 +350,7 @@ class Runner:
         if self.execute and status is not None and status[2] == self.owner:
             self._load(run)
         else:
-            self._schedule.wake()
+            self.claims.wake()
 
     def steered_soon(self, run: int) -> None:
         """Let a run that is in memory here go by what the file says of it: paused, or not; before whatever is scheduled after this call."""
@@ -412,25 +366,23 @@ class Runner:
             elif active.paused and not paused:
                 active.resume()
         self._notify(run)
-        self._schedule.wake()
+        self.claims.wake()
 
     def parked(self, active: ActiveRun) -> None:
-        self._parked[active.run] = active
-        self._evict(len(self._parked) - self.limits.runs_parked_max)
-        self.room_again()  # or there may be, if it is evicted
+        self.claims.parked(active)
 
     def unparked(self, active: ActiveRun) -> None:
-        self._parked.pop(active.run, None)
+        self.claims.unparked(active.run)
 
     def ended(self, active: ActiveRun, how: b.Finish | bool = False) -> None:
         if isinstance(how, b.Finish) and how.error is not None:
             run_failed(active, how.error, child=active.child, told=self.callers.wait_for(active.run))
         if self.active.get(active.run) is active:
             del self.active[active.run]
-            self._parked.pop(active.run, None)
-            self.room_again()
+            self.claims.unparked(active.run)
+            self.claims.room_again()
             if active.kernel.outcome is None:  # it may be due
-                self._schedule.wake()
+                self.claims.wake()
         self._notify(active.run)
 
     def lease_lost(self, active: ActiveRun) -> None:
@@ -476,7 +428,7 @@ class Runner:
 
     def _changed_by_others(self) -> None:
         if self.execute:
-            self._schedule.wake()
+            self.claims.wake()
             for run in self.store.inboxes_of(self.owner):
                 if run in self.active:
                     self._news.add(self._safely, self._take_inbox, run)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | None = None) -> T:
     """Execute one run to its end, as `asyncio.run` does for a coroutine; with an `id` it goes on where it stopped.
 
+    What the run starts is executed as well; other runs that are due in the file stay for a worker. Raises what `Run.result` raises.
+
     >>> from perdure import workflow
     >>> @workflow
     ... async def double(n: int) -> int:
@@ -39,7 +41,7 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
     """
 
     async def main() -> T:
-        async with Engine(store) as engine:
+        async with Engine(store, execute="asked") as engine:
             return await engine.run(call, id=id)
 
     return asyncio.run(main())
@@ -166,6 +168,8 @@ class SyncEngine:
     progress = _verb(Engine.progress)
     runs = _verb(Engine.runs)
     doctor = _verb(Engine.doctor)
+    blocked = _verb(Engine.blocked)
+    left_to_workers = _verb(Engine.left_to_workers)
     store_lost = _verb(Engine.store_lost)
 
     @property

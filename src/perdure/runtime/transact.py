@@ -73,6 +73,7 @@ class Transaction:
         elif self._again is not None:
             again = self._again
             log.attempt_failed(active, self._command, again, self._steps.clock.now_ms())
+            active.got_on()
             active.unhold(None)
             active.begin(self._command, again.attempt, again.failures, again.again_ms)
         else:

@@ -80,6 +80,14 @@ class Progress(msgspec.Struct, frozen=True):
     waiting_for: list[dict[str, Any]]
 
 
+class Blocked(msgspec.Struct, frozen=True):
+    """A run that needs a person: `by` is nondeterminism, code, unknown_outcome, crash_loop, history or store."""
+
+    id: str
+    by: str
+    reason: str
+
+
 def run_info(row: RunRow) -> RunInfo:
     """A run's row for people."""
     waiting = _decode(row.waiting) if row.waiting else []

@@ -200,7 +200,7 @@ class Applier(Reader):
         inserted = self._one(Q["insert_run"], (
             start.id, start.workflow, status, start.args.decode() if inline else "null", start.owner, start.due_ms, start.priority,
             start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms, started_ms, start.durability,
-            start.python,
+            start.python, start.root,
         ))  # fmt: skip
         if inserted is None:
             return self._same_run(start, *self._one(Q["existing_run"], (start.id,)))
@@ -237,7 +237,7 @@ class Applier(Reader):
         (run,) = self._one(Q["fork_run"], (fork.id, fork.at_ms, int(fork.replace), fork.source, *(fork.parent or (None, None))))
         self._db.execute(Q["copy_chunks"], (run, fork.source))
         self._db.execute(Q["fork_events"], (run, fork.source, fork.before_seq, _json.encode(fork.left_out).decode()))
-        self._db.execute(Q["fork_stream"], (run, fork.source, fork.before_seq))
+        self._db.execute(Q["move_stream" if fork.replace else "fork_stream"], (run, fork.source, fork.before_seq))
         if fork.args is not None:
             self._db.execute(Q["set_args"], (self._payload(run, fork.args, True), run))
         for seq, data in fork.edits:
@@ -343,7 +343,7 @@ class Applier(Reader):
         return runs
 
     def _join(self, join: b.JoinWorker) -> int:
-        fields = (join.name, join.host, join.pid, join.born, join.now_ms, join.now_ms + join.ttl_ms, join.ttl_ms)
+        fields = (join.name, join.host, join.pid, join.born, join.now_ms, join.now_ms + join.ttl_ms, join.ttl_ms, join.asked)
         return int(self._one(Q["join_worker"], fields)[0])
 
     def _keep_lease(self, keep: b.KeepLease) -> bool:
@@ -372,7 +372,8 @@ class Applier(Reader):
         return b.WorkerEnded(self._db.changes(), [row[1:] for row in blocked])
 
     def _wake_blocked(self, wake: b.WakeBlocked) -> None:
-        bindings = (wake.now_ms, _json.encode(wake.workflows).decode())
+        family = (None, None) if wake.family is None else (wake.family.run, wake.family.root)
+        bindings = (wake.now_ms, _json.encode(wake.workflows).decode(), *family)
         self._db.execute(Q["wake_blocked"], bindings)
         self._db.execute(Q["wake_unread"], bindings)
 

@@ -28,7 +28,8 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 class StartRun(msgspec.Struct, gc=False):
     """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody.
 
-    `first` are the rows of its first turn, written with it if it is new and its owner's.
+    `root` is the first run of the family that it belongs to, where a run starts it. `first` are the rows of its first turn, written
+    with it if it is new and its owner's.
     """
 
     id: str
@@ -46,6 +47,7 @@ class StartRun(msgspec.Struct, gc=False):
     timeout_ms: int | None = None
     durability: str | None = None
     python: str | None = None
+    root: int | None = None
     first: list[Event | Command] | None = None
 
 
@@ -147,10 +149,18 @@ class AdoptChild(msgspec.Struct, gc=False):
     parent: int
 
 
+class Family(msgspec.Struct, frozen=True):
+    """A run that an engine was asked for, and all that it starts: the runs with its `root`, in so far as they are not that root itself."""
+
+    run: int
+    root: int
+
+
 class Claim(msgspec.Struct, gc=False):
     """Make `owner` the owner of up to `limit` runs that are due, and of no more than its share while other workers live.
 
     With `insists` it takes a part also beyond its share: the others have had their time and have left runs, so they can't take them.
+    With `families` it takes runs of these only, whatever its share.
     """
 
     owner: int
@@ -158,10 +168,11 @@ class Claim(msgspec.Struct, gc=False):
     limit: int
     now_ms: int
     insists: bool = False
+    families: tuple[Family, ...] | None = None
 
 
 class JoinWorker(msgspec.Struct, gc=False):
-    """A process that wants to execute runs."""
+    """A process that wants to execute runs; with `asked` only what it is asked for, so that the others share the rest."""
 
     name: str
     host: str
@@ -169,6 +180,7 @@ class JoinWorker(msgspec.Struct, gc=False):
     born: str
     now_ms: int
     ttl_ms: int
+    asked: bool = False
 
 
 class KeepLease(msgspec.Struct, gc=False):
@@ -200,11 +212,12 @@ class EndWorker(msgspec.Struct, gc=False):
 
 class WakeBlocked(msgspec.Struct, gc=False):
     """Give runs that were blocked by their code another try, now that other code may have been deployed, and those that wait although
-    their history holds messages which that code did not receive.
+    their history holds messages which that code did not receive. With `family` those of it only.
     """
 
     workflows: tuple[str, ...]
     now_ms: int
+    family: Family | None = None
 
 
 class MendDue(msgspec.Struct, gc=False):
@@ -319,6 +332,7 @@ class RunRow(msgspec.Struct, gc=False):
     parent_id: str | None
     history_rows: int
     python: str | None
+    root: int | None
 
 
 class OutcomeRow(msgspec.Struct, gc=False):
@@ -367,6 +381,8 @@ class WorkerRow(msgspec.Struct, gc=False):
     lease_ms: int
     ttl_ms: int
     beats: int
+    asked: int
+    """1 where it executes only what it is asked for."""
 
 
 class Spoiled(Exception):
@@ -390,7 +406,7 @@ def fresh_row(start: StartRun, run: int) -> RunRow:
     return RunRow(
         run, start.id, start.workflow, "running", start.args, None, None, None, None, None, start.owner, None, 0, start.priority,
         start.queue, None, start.parent, start.parent_seq, None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms,
-        None, start.durability, None, 0, start.python,
+        None, start.durability, None, 0, start.python, start.root,
     )  # fmt: skip
 
 
@@ -437,9 +453,19 @@ class Store(Protocol):
 
     def stream(self, run: int, name: str, after: int, limit: int) -> list[StreamItem]: ...
 
+    def stream_place(self, position: int) -> tuple[int, str, str] | None: ...
+
+    def generation_after(self, run: int) -> int | None: ...
+
     def heartbeat(self, run: int, seq: int) -> bytes | None: ...
 
-    def next_due_ms(self, workflows: tuple[str, ...]) -> int | None: ...
+    def next_due_ms(self, workflows: tuple[str, ...], families: Sequence[Family] | None = None) -> int | None: ...
+
+    def family(self, run: int) -> Family: ...
+
+    def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int: ...
+
+    def blocked_in(self, family: Family, limit: int) -> list[tuple[str, str, str]]: ...
 
     def due_names(self, now_ms: int) -> list[tuple[str, str]]: ...
 

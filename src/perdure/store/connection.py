@@ -31,7 +31,7 @@ from perdure.errors import (
 from perdure.store import forked, queries, sealing
 
 APPLICATION_ID = 0x50657264  # "Perd"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUSY_MS = 10_000

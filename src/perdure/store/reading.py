@@ -185,15 +185,47 @@ class Reader:
         found = self._all("stream", run, name, after, limit)
         return [b.StreamItem(position, self.whole(run, text), bool(recorded)) for position, text, recorded in found]
 
+    def stream_place(self, position: int) -> tuple[int, str, str] | None:
+        """The run that a stream item is of, by key and by id, and the stream's name; None where there is no such item."""
+        found = self._all("stream_place", position)
+        return found[0] if found else None
+
+    def generation_after(self, run: int) -> int | None:
+        """The run that went on under a run's id, by `continue_as` or by a retry; None where the run has the id itself."""
+        ((run_id,),) = self._all("id_of", run)
+        name, _, number = run_id.partition("~")
+        if not number:
+            return None
+        later = self._all("run_of_id", f"{name}~{int(number) + 1}") or self._all("run_of_id", name)
+        return later[0][0] if later else None
+
     def heartbeat(self, run: int, seq: int) -> bytes | None:
         found = self._all("heartbeat", run, seq)
         return found[0][0].encode() if found else None
 
     # --- polling and looking ----------------------------------------------------------------------
 
-    def next_due_ms(self, workflows: tuple[str, ...]) -> int | None:
-        """When the next run that nobody owns is due."""
-        return min((ms for name in workflows for (ms,) in self._all("next_due", name) if ms is not None), default=None)
+    def next_due_ms(self, workflows: tuple[str, ...], families: Sequence[b.Family] | None = None) -> int | None:
+        """When the next run that nobody owns is due; of these families only, if they are given."""
+        if families is None:
+            found = [ms for name in workflows for (ms,) in self._all("next_due", name)]
+        else:
+            each = [(family.run, family.root, name) for family in families for name in workflows]
+            found = [ms for bindings in each for (ms,) in self._all("next_due_in_family", *bindings)]
+        return min((ms for ms in found if ms is not None), default=None)
+
+    def family(self, run: int) -> b.Family:
+        """A run and what belongs to it."""
+        ((root,),) = self._all("family_of", run)
+        return b.Family(run, root)
+
+    def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
+        """How many runs are due and nobody's, up to `limit`."""
+        return int(self._all("due_count", msgspec.json.encode(workflows).decode(), now_ms, limit)[0][0])
+
+    def blocked_in(self, family: b.Family, limit: int) -> list[tuple[str, str, str]]:
+        """The runs of a family that are blocked: id, by what, and why."""
+        return self._all("blocked_in_family", family.run, family.root, limit)
 
     def due_names(self, now_ms: int) -> list[tuple[str, str]]:
         """The workflows of which runs are due that nobody owns, each with the id of one of them."""

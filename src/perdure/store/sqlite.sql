@@ -51,8 +51,8 @@ SELECT workflow, args, run FROM run WHERE id = ?;
 
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms,
-                 durability, python)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 durability, python, root)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING RETURNING run;
 
 -- name: set_args
@@ -93,6 +93,9 @@ UPDATE inbox SET taken = ?, data = NULL WHERE id = ?;
 
 -- name: run_of_id
 SELECT run, status, reason FROM run WHERE id = ?;
+
+-- name: id_of
+SELECT id FROM run WHERE run = ?;
 
 -- name: receiver
 SELECT run, status, coalesce(chain, run) FROM run WHERE id = ?;
@@ -161,16 +164,20 @@ UPDATE run SET parent = ?, parent_seq = NULL WHERE run = ? AND status NOT IN ('c
 
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
-                 durability, python, created_ms, started_ms)
+                 durability, python, created_ms, started_ms, root)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
        coalesce(?5, CASE ?3 WHEN 1 THEN parent END), ?6, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
-       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, python, ?2, ?2
+       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, python, ?2, ?2,
+       CASE ?3 WHEN 1 THEN coalesce(root, run) END
 FROM run WHERE run = ?4
 RETURNING run;
 
 -- name: fork_events
 INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited)
 SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 AND seq NOT IN (SELECT value FROM json_each(?4)) ORDER BY key;
+
+-- name: move_stream
+UPDATE stream SET run = ?1 WHERE run = ?2 AND seq < ?3;
 
 -- name: fork_stream
 INSERT INTO stream (run, name, seq, attempt, data, at_ms)
@@ -203,8 +210,30 @@ WITH RECURSIVE level (priority) AS (
 SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r INDEXED BY run_ready
 WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL AND r.status <> 'paused' LIMIT ?3;
 
+-- name: due_in_family
+-- The run that was asked for, as far as it is due, and what it has started.
+SELECT priority, due_ms, run FROM run
+WHERE run = ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL AND status <> 'paused'
+UNION ALL
+SELECT * FROM (SELECT priority, due_ms, run FROM run INDEXED BY run_family
+               WHERE root = ?2 AND run <> ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL AND status <> 'paused' ORDER BY due_ms LIMIT ?5);
+
+-- name: next_due_in_family
+SELECT min(due_ms) FROM (
+    SELECT due_ms FROM run WHERE run = ?1 AND workflow = ?3 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT min(due_ms) FROM run INDEXED BY run_family
+    WHERE root = ?2 AND workflow = ?3 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused');
+
+-- name: family_of
+SELECT coalesce(root, run) FROM run WHERE run = ?;
+
+-- name: blocked_in_family
+SELECT id, blocked_by, reason FROM run INDEXED BY run_open
+WHERE status <> 'completed' AND status = 'blocked' AND (run = ?1 OR root = ?2) ORDER BY run LIMIT ?3;
+
 -- name: loads
-SELECT (SELECT count(*) FROM worker WHERE ended_ms IS NULL), count(*), count(*) FILTER (WHERE owner = ?)
+SELECT (SELECT count(*) FROM worker WHERE ended_ms IS NULL AND NOT asked), count(*), count(*) FILTER (WHERE owner = ?)
 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND status = 'running';
 
 -- name: claim_run
@@ -230,7 +259,7 @@ FROM level WHERE level.workflow IS NOT NULL AND first IS NOT NULL LIMIT 1000;
 SELECT 1 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND workflow = ? LIMIT 1;
 
 -- name: join_worker
-INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING worker;
+INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING worker;
 
 -- name: keep_lease
 UPDATE worker SET lease_ms = ?, beats = beats + 1 WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
@@ -243,7 +272,8 @@ UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
 
 -- name: block_crash_loops
 UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
-    reason = 'the process died ' || crashes || ' times while it executed this run. Find out why, then resume it: perdure retry ' || id
+    reason = 'the process died ' || crashes || ' times while it executed this run, and the run recorded nothing in between. If nobody killed '
+        || 'it on purpose, find out why; it goes on with: perdure retry ' || id
 WHERE owner = ? AND crashes >= ?
 RETURNING run, id, workflow, reason;
 
@@ -254,15 +284,17 @@ UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' 
 WHERE owner = ?;
 
 -- name: workers
-SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats FROM worker WHERE ended_ms IS NULL;
+SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats, asked FROM worker WHERE ended_ms IS NULL;
 
 -- name: wake_blocked
-UPDATE run SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
-WHERE status = 'blocked' AND blocked_by IN ('nondeterminism', 'code', 'store') AND workflow IN (SELECT value FROM json_each(?2));
+UPDATE run INDEXED BY run_open SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
+WHERE status <> 'completed' AND status = 'blocked' AND blocked_by IN ('nondeterminism', 'code', 'store')
+  AND workflow IN (SELECT value FROM json_each(?2)) AND (?3 IS NULL OR run = ?3 OR root = ?4);
 
 -- name: wake_unread
 UPDATE run INDEXED BY run_unread SET due_ms = ?1
-WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN (SELECT value FROM json_each(?2));
+WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN (SELECT value FROM json_each(?2))
+  AND (?3 IS NULL OR run = ?3 OR root = ?4);
 
 -- name: due_at_once
 UPDATE run SET due_ms = ?1
@@ -295,13 +327,13 @@ DELETE FROM tag WHERE run = ?;
 INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 
 -- name: run_row
--- A file of schema version 3 that is only read has no column python: the name is that of `missing` then.
+-- A file of an earlier schema that is only read lacks columns: their names are those of `missing` then.
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
-       (SELECT python FROM run AS own WHERE own.run = r.run) AS python
-FROM run AS r, (SELECT NULL AS python) AS missing WHERE r.run = ?;
+       (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root
+FROM run AS r, (SELECT NULL AS python, NULL AS root) AS missing WHERE r.run = ?;
 
 -- name: list_runs
 SELECT run FROM run
@@ -362,6 +394,9 @@ ORDER BY id LIMIT ?3;
 -- name: stream
 SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq)), s.attempt IS NULL
 FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT ?;
+
+-- name: stream_place
+SELECT r.run, r.id, s.name FROM stream AS s JOIN run AS r ON r.run = s.run WHERE s.id = ?;
 
 -- name: step_counts
 SELECT count(*) FILTER (WHERE kind = 'step'),
