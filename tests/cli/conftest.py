@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
 import msgspec
 import pytest
 from click.testing import CliRunner
 from tests.cli import flows
 
-from perdure import Engine, RunCancelled, RunFailed, Workflow
+from perdure import Engine, RunCancelled, RunFailed, StoreNotFound, Workflow, connect
 from perdure.cli import main
 
 COMMAND = (sys.executable, "-m", "perdure.cli")
@@ -80,8 +81,10 @@ class Terminal:
             time.sleep(0.02)
 
     def status(self, run_id: str) -> str:
-        said = self("show", run_id, "--json")
-        return msgspec.json.decode(said.out)["run"]["status"] if said.code == 0 else "none"
+        """Read from the store, as a process for each look would take longer than what is waited for."""
+        with contextlib.suppress(StoreNotFound, apsw.SQLError), contextlib.closing(connect(self.folder / "perdure.db")) as db:
+            return str(db.execute("SELECT status FROM perdure_runs WHERE id = ?", (run_id,)).get or "none")
+        return "none"  # it is being made
 
     @property
     def notes(self) -> list[str]:
