@@ -45,5 +45,9 @@ campaign *args:
 docs-check:
     {{bin}}/pytest tests/test_docs.py
 
+# docs/reference/api.md, from the docstrings
+api:
+    {{bin}}/python -m tests.api_reference
+
 # What a change must pass
 all: lint types test

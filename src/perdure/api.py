@@ -73,7 +73,10 @@ class Definition(Generic[P, T]):
 
 
 class Step(Definition[P, T]):
-    """A function that does: its outcome is recorded once. Made by `@step`."""
+    """A function that does: its outcome is recorded once. Made by `@step`.
+
+    Calling it makes a `Call`. `fn` is the bare function, `name` is what the history records.
+    """
 
     kind = "step"
 
@@ -92,7 +95,11 @@ class Step(Definition[P, T]):
 
 
 class Workflow(Definition[P, T]):
-    """An async function that decides. Made by `@workflow`."""
+    """An async function that decides. Made by `@workflow`.
+
+    Calling it makes a `Call`, for `Engine.start` or to be awaited in another workflow. `fn` is the bare function, `name` is what the
+    history records.
+    """
 
     kind = "workflow"
 
@@ -142,7 +149,11 @@ class _Once:
 
 
 class Call(Coroutine[Any, Any, T_co]):
-    """One call of a step or a workflow, as a value: awaitable, and a coroutine as far as asyncio is concerned."""
+    """One call of a step or a workflow, as a value: awaitable, and a coroutine as far as asyncio is concerned.
+
+    Awaited inside a workflow it is durable: a step is carried out once, a workflow becomes a child. A step that is awaited outside any
+    workflow is just its function. A call is carried out once; call the step or the workflow again for another one.
+    """
 
     __slots__ = ("_inner", "_number", "_warns", "args", "definition", "kwargs", "options")
 

@@ -221,9 +221,21 @@ class Engine:
 
         With an `id` that exists, the existing run is returned when workflow and arguments are equal, however they are
         written (a default left out, by name, `1` or `1.0`); `RunExists` is raised when they differ.
-        `at` (aware) starts it later; `timeout` limits the whole run; `tags` find it again;
-        `durability` is this run's own. With "replica" it comes back when the start is in the replica, or raises
-        `ReplicaUnavailable` after `replica_timeout`: the run is on this disk then, and the same start finds it.
+        `at` (aware) starts it later; `timeout` (seconds or a timedelta) limits the whole run; `tags` find it again; of those that are
+        due, higher `priority` begins first; `durability` is this run's own. With "replica" it comes back when the start is in the
+        replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk then, and the same start finds it.
+        Raises `NotSerializable`, `PayloadTooLarge`, `BadName` and `DefinitionError` before anything is written.
+
+        >>> from perdure import workflow
+        >>> @workflow
+        ... async def double(n: int) -> int:
+        ...     return n * 2
+        >>> async def main():
+        ...     async with Engine(":memory:", workflows=[double]) as engine:
+        ...         runs = [await engine.start(double(4), id="four", tags={"of": "me"}) for _ in range(2)]
+        ...         return await runs[1].result(), [info.id for info in await engine.runs(tags={"of": "me"})]
+        >>> asyncio.run(main())
+        (8, ['four'])
         """
         run, level = await self._begin(
             call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout, durability=durability
@@ -267,7 +279,7 @@ class Engine:
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
-        """Start a run and wait for its result; takes what `start` takes."""
+        """Start a run and wait for its result: takes and raises what `start` does, and raises what `Run.result` does."""
         run, level = await self._begin(call, **options)
         return cast("T", await self._result(run.id, run._key, level))  # whose confirmation is also the start's
 
@@ -307,7 +319,10 @@ class Engine:
             await self._deliver(b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data))
 
     async def cancel(self, id: str) -> None:
-        """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run."""
+        """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
+
+        Raises `RunNotFound` and `RunFinished`, as `pause` and `resume` do.
+        """
         async with self._answering(id):
             await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
 
@@ -338,7 +353,10 @@ class Engine:
                 await self._fork(await retrying.planned(self._runner, row))
 
     async def resolve(self, id: str, *, seq: int | None = None, result: Any = UNSET, error: str | None = None, retry: bool = False) -> None:
-        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`."""
+        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`.
+
+        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError` where no step asks.
+        """
         arguments.check_resolution(seq, error, retry)
         word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
         data = self._codec.encode(word, "the resolution")
@@ -362,6 +380,17 @@ class Engine:
 
         `result` is what the step in row `at` gives instead of being done; `args` replaces the step's arguments, or,
         at row 1, the run's own. Both are plain JSON values. Raises `RunNotFound`, `RunExists`, `DefinitionError`.
+
+        >>> from perdure import workflow
+        >>> @workflow
+        ... async def double(n: int) -> int:
+        ...     return n * 2
+        >>> async def main():
+        ...     async with Engine(":memory:", workflows=[double]) as engine:
+        ...         await engine.run(double(4), id="four")
+        ...         return await (await engine.fork("four", 1, new_id="five", args={"n": 5})).result()
+        >>> asyncio.run(main())
+        10
         """
         arguments.check_edit(at, args)
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
@@ -389,7 +418,7 @@ class Engine:
         return self._store.run_row(self._store.run_key(arguments.findable(run_id)))
 
     async def info(self, id: str) -> RunInfo:
-        """Everything about a run but its history."""
+        """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take an id."""
         return run_info(self._row(id))
 
     async def history(self, id: str, *, after: int = 0) -> list[HistoryEvent]:
@@ -408,7 +437,10 @@ class Engine:
         self, *, status: str | None = None, workflow: str | None = None, tags: dict[str, Any] | None = None,
         limit: int = 50, after: str | None = None,
     ) -> list[RunInfo]:  # fmt: skip
-        """Runs, newest first; `after` is the id of the last one of the page before."""
+        """Runs, newest first, at most `limit`; `after` is the id of the last one of the page before.
+
+        `tags` are those that a run has at least. Raises `DefinitionError` for a status that there is not.
+        """
         arguments.check_filters(status, workflow, tags, limit)
         if tags:
             self._codec.encode(tags, "the tags")
@@ -416,7 +448,7 @@ class Engine:
         return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
 
     async def doctor(self) -> dict[str, Any]:
-        """Facts about the store for whoever looks after it."""
+        """Facts about the store and its workers, as `perdure doctor` prints them."""
         now_ms = self._clock.now_ms()
         return facts.of_store(self._store, self._runner, self.path, now_ms)
 
