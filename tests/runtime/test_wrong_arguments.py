@@ -4,6 +4,7 @@ was written."""
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -19,7 +20,6 @@ from perdure import (
     PerdureError,
     Retry,
     SyncEngine,
-    SyncRun,
     Workflow,
     connect,
     continue_as,
@@ -65,7 +65,32 @@ def by(verb: Callable[..., Any], name: str, *args: Any, **options: Any) -> Calla
     return lambda value: verb(*args, **options, **{name: value})
 
 
-def verbs(engine: SyncEngine, run: SyncRun[Any]) -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
+class Noted:
+    """An engine or a run whose verbs note which of their parameters are given a value of the table."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.seen: set[tuple[str, str]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self.inner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            given = inspect.signature(verb).bind(*args, **options).arguments
+            given |= given.pop("options", {})
+            self.seen |= {(name, key) for key, value in given.items() if any(value is one for one in VALUES.values())}
+            return verb(*args, **options)
+
+        return call
+
+    def left(self) -> set[tuple[str, str]]:
+        """Parameters of verbs that were given none, but for those that take any value."""
+        public = [name for name, one in vars(type(self.inner)).items() if not name.startswith("_") and callable(one) and name != "wait"]
+        verbs = {name: inspect.signature(getattr(self.inner, name)).parameters for name in public}
+        return {(name, key) for name in public for key in verbs[name] if key not in ("value", "result", "options")} - self.seen
+
+
+def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
     """Name of the parameter as the answer gives it, the verb with a value for it, and what is no mistake."""
     untyped: Any = engine
     call = plain(1)
@@ -78,7 +103,7 @@ def verbs(engine: SyncEngine, run: SyncRun[Any]) -> Iterator[tuple[str, Callable
         yield "tag", by(begin, "tags", call), {"None"}
         yield "timeout", by(begin, "timeout", call), TIMEOUT
         yield "durability", by(begin, "durability", call), {"None"}
-    for verb in ("get", "find", "cancel", "pause", "resume", "retry", "resolve", "info", "history", "progress"):
+    for verb in ("get", "find", "cancel", "pause", "resume", "retry", "resolve", "info", "history", "progress", "blocked"):
         yield "run id", getattr(untyped, verb), FOUND
     yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
     yield "run id", lambda v: untyped.fork(v, 1), FOUND
@@ -101,7 +126,8 @@ def verbs(engine: SyncEngine, run: SyncRun[Any]) -> Iterator[tuple[str, Callable
     yield "timeout", lambda v: run.result(timeout=v), {"0", "1", "1.5", "None"}
     yield "stream", lambda v: run.stream(v), NAME
     yield "stream", lambda v: run.stream_with_positions(v), NAME
-    yield "after", lambda v: run.stream("s", after=v), COUNT_FROM_0
+    for read in (run.stream, run.stream_with_positions):
+        yield "after", by(read, "after", "s"), COUNT_FROM_0
 
 
 def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
@@ -177,8 +203,10 @@ def test_verbs_of_the_engine_and_of_a_run(db: str) -> None:
         while run.status() != "waiting":
             pass
         before = rows(db)
-        assert [text for case in verbs(engine, run) for text in answers_of(*case)] == []
+        noted = Noted(engine), Noted(run)
+        assert [text for case in verbs(*noted) for text in answers_of(*case)] == []
         assert rows(db) == before
+        assert [each.left() for each in noted] == [set(), set()]
 
 
 @pytest.mark.parametrize("cases", [constructors, definitions], ids=["engines", "decorators"])

@@ -285,7 +285,7 @@ class Engine:
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
-        self._store.run_key(arguments.findable(id))
+        self._key(id)
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
@@ -415,7 +415,10 @@ class Engine:
     # --- looking ----------------------------------------------------------------------------------
 
     def _row(self, run_id: str) -> b.RunRow:
-        return self._store.run_row(self._store.run_key(arguments.findable(run_id)))
+        return self._store.run_row(self._key(run_id))
+
+    def _key(self, run_id: str) -> int:
+        return self._store.run_key(arguments.findable(run_id))
 
     async def info(self, id: str) -> RunInfo:
         """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take an id."""
@@ -444,7 +447,7 @@ class Engine:
         arguments.check_filters(status, workflow, tags, limit)
         if tags:
             self._codec.encode(tags, "the tags")
-        before = None if after is None else self._store.run_key(arguments.findable(after))
+        before = None if after is None else self._key(after)
         return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
 
     async def doctor(self) -> dict[str, Any]:
@@ -454,7 +457,7 @@ class Engine:
 
     async def blocked(self, id: str) -> list[Blocked]:
         """The runs that can't go on by themselves, of `id` and all that it has started: with what blocks them and why."""
-        return [Blocked(*row) for row in self._store.blocked_in(self._store.family(self._store.run_key(id)), 100)]
+        return [Blocked(*row) for row in self._store.blocked_in(self._store.family(self._key(id)), 100)]
 
     async def left_to_workers(self) -> int:
         """How many runs of its workflows are due that neither this engine executes, with execute="asked", nor another one, up to 1,001."""
