@@ -25,6 +25,9 @@ from perdure.errors import PerdureError, RecordedError, RunCancelled, RunFailed,
 ERROR_BYTES_MAX = 64 * 1024
 """All of a recorded error, with causes and members; less where a payload may not be as large."""
 
+ERROR_BYTES_MIN = 4096
+"""What an error may have however small payloads have to be: it is there to be read."""
+
 WRAPPING_BYTES = 1024  # what the row of a step or a child adds
 
 
@@ -50,7 +53,7 @@ def encode_error(error: BaseException, payload_bytes_max: int | None = None) -> 
     """An error as a JSON object: type, module, message, args, attributes, notes, frames, cause, and what was left out."""
     limit = ERROR_BYTES_MAX
     if payload_bytes_max is not None:
-        limit = min(limit, max(payload_bytes_max - WRAPPING_BYTES, payload_bytes_max // 2))
+        limit = min(limit, max(payload_bytes_max - WRAPPING_BYTES, ERROR_BYTES_MIN))
     for room in ROOMS:
         try:
             raw = ENCODER.encode(_Record(room).chain(error, frozenset(), 0))

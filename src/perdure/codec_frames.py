@@ -15,7 +15,7 @@ FRAMES_MAX = 20
 """Frames of one error: of more, the outermost and the innermost half are kept."""
 
 SOURCE_CHARS_MAX = 200
-PATH_CHARS_MAX = 1_000
+PATH_CHARS_MAX = 500
 _MACHINERY = frozenset({"perdure", "asyncio", "concurrent"})
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python3", "\\Lib\\")
 _SOURCE = "__recorded_source__"
