@@ -50,7 +50,7 @@ def kill_now_and_then(terminal: Terminal, tree: str, dice: random.Random) -> int
         process = terminal.start("run", str(EXAMPLE), tree)
         terminal.until(lambda: process.poll() is not None or len(recorded(terminal)) >= goal)  # noqa: B023
         if process.poll() is not None or goal > FILES:
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
             return kills
         terminal.stop(process, signal.SIGKILL)
     raise AssertionError("it never ended")

@@ -267,7 +267,7 @@ def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(t
         command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True, env=os.environ | {"TERM": "dumb"}
     ) as process:
         os.close(theirs)
-        out, shown = process.communicate(timeout=20)[0], ""
+        out, shown = process.communicate(timeout=60)[0], ""
         with contextlib.suppress(OSError), open(mine) as screen:
             for line in screen:
                 shown += line

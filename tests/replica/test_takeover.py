@@ -85,7 +85,7 @@ async def test_two_that_begin_on_a_new_file_at_one_moment_work_one_after_the_oth
     opening = [asyncio.create_task(engine.__aenter__()) for engine in engines]
     await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
     first = opening[0].done()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await engines[not first].run(two_effects("a"), id="a")
         await engines[not first].__aexit__(None, None, None)
         await asyncio.gather(*opening)
@@ -257,5 +257,5 @@ def test_a_restore_ends_with_its_engine_and_what_it_leaves_is_removed(tmp_path: 
         assert len(list(tmp_path.rglob("perdure-*"))) == 2  # its own two sockets
         third.tell("end")
         third.says("DONE end")
-        third.process.wait(10)
+        third.process.wait(60)
     assert not [*tmp_path.rglob("perdure-*"), *tmp_path.rglob("tmp-*")]

@@ -227,7 +227,7 @@ def test_values_that_cant_be_stored_cost_nobody_else_anything(db: str, kind: str
                 assert await run.result() >= 3
             for place, bad, run in odd:
                 try:
-                    await run.result(timeout=5)
+                    await run.result(timeout=30)
                 except (RunFailed, RunBlocked):
                     pass
                 except TimeoutError:

@@ -41,11 +41,11 @@ async def test_a_deleted_file_is_told_to_who_waits_and_who_asks(db: str) -> None
         os.unlink(db)
         for waiting in (waits, items):
             with pytest.raises(StoreReplaced, match="deleted, moved or replaced"):
-                await asyncio.wait_for(waiting, 20)
+                await asyncio.wait_for(waiting, 60)
         assert isinstance(await engine.store_lost(), StoreReplaced)
         for late in (run.result(), engine.start(listen(), id="two"), run.send(1, channel="x")):
             with pytest.raises(StoreReplaced):
-                await asyncio.wait_for(late, 20)
+                await asyncio.wait_for(late, 60)
     assert not os.path.exists(db)
 
 
@@ -62,10 +62,10 @@ async def test_a_file_put_in_its_place_is_not_touched(db: str, tmp_path: Path) -
         for end in ("-wal", ""):
             os.replace(f"{other}.copy{end}", db + end)
         before = {end: Path(db + end).read_bytes() for end in ("", "-wal")}
-        assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+        assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
     assert {end: Path(db + end).read_bytes() for end in ("", "-wal")} == before
     async with Engine(db, workflows=[listen]) as engine:
-        assert await (await engine.get("another")).result(20) == 7
+        assert await (await engine.get("another")).result(60) == 7
 
 
 @workflow
@@ -91,7 +91,7 @@ async def test_a_file_renamed_over_ours_is_not_taken_for_what_our_wal_belongs_to
         before = Path(other).read_bytes()
         os.replace(other, db)
         if noticed:
-            assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+            assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
             assert runs_in(db) == {"another"}  # also to another process that comes before we have closed
     assert Path(db).read_bytes() == before
     assert runs_in(db) == {"another"}
@@ -102,7 +102,7 @@ async def test_a_file_moved_away_holds_everything_without_its_wal(db: str) -> No
     async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
         await engine.run(plain(1), id="one")
         os.rename(db, db + ".moved")
-        assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+        assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
         assert runs_in(db + ".moved") == {"one"}
 
 
@@ -114,7 +114,7 @@ async def test_nothing_is_lost_when_a_file_beside_it_was_deleted(db: str, end: s
         await engine.run(plain(1), id="one")
         os.unlink(db + end)
         with pytest.raises(StoreReplaced, match=f"perdure.db{end}' was deleted"):
-            raise await asyncio.wait_for(engine.store_lost(), 20)
+            raise await asyncio.wait_for(engine.store_lost(), 60)
         assert outside(db, "SELECT id FROM perdure_runs WHERE status = 'completed'") == [{"id": "one"}]  # as if we were killed now
     async with Engine(db, workflows=[plain]) as engine:
         assert await (await engine.get("one")).result() == 1
@@ -130,7 +130,7 @@ async def test_a_wal_that_another_process_deletes_because_a_copy_made_here_dropp
         if Path(f"{db}-wal").exists():  # so does SQLite 3.53, which seems to look at the shared memory's lock as well: all is well
             assert await engine.run(plain(2), id="two") == 2
             return
-        assert isinstance(await asyncio.wait_for(engine.store_lost(), 20), StoreReplaced)
+        assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
     assert runs_in(db) == {"one"}
 
 
@@ -154,7 +154,7 @@ async def test_an_older_engine_stops_when_a_newer_one_has_migrated_the_file(db: 
         run = await engine.start(listen(), id="one")
         newer = apsw.Connection(db)
         newer.pragma("user_version", SCHEMA_VERSION + 1)
-        error = await asyncio.wait_for(engine.store_lost(), 20)
+        error = await asyncio.wait_for(engine.store_lost(), 60)
         assert isinstance(error, StoreTooNew)
         with pytest.raises(StoreError, match="Upgrade perdure"):
             await run.send(1, channel="x")

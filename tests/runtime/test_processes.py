@@ -252,7 +252,7 @@ async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joi
             log = victim.effects(tmp_path)
             assert f"begin two {frozen.pid}" not in log
         frozen.tell("end")
-        assert frozen.process.wait(20) == 0
+        assert frozen.process.wait(60) == 0
         assert frozen.process.stderr is not None
         assert "lost its lease; it drops its runs and joins anew" in frozen.process.stderr.read().decode()
 

@@ -61,7 +61,7 @@ class Held:
         if self._rows % self._every == 0 and self._rows < 20 * self._every:
             thread = threading.Thread(target=self._write)
             thread.start()
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), "the writer was kept out"
         return self._digest(*row)
 
