@@ -6,6 +6,8 @@ where the class can build the sentence itself; nothing here imports anything of 
 
 from __future__ import annotations
 
+from shlex import quote  # an id may hold what a shell obeys
+
 
 class PerdureError(Exception):
     """The root of everything that Perdure raises on purpose."""
@@ -69,7 +71,7 @@ class RunFailed(PerdureError):
         self.run_id, self.error = run_id, error
         super().__init__(
             f"Run {run_id!r} failed: {error.rstrip('.')}. "
-            f"`perdure show {run_id}` tells where; `perdure retry {run_id}` does again what failed, and keeps the rest."
+            f"`perdure show {quote(run_id)}` tells where; `perdure retry {quote(run_id)}` does again what failed, and keeps the rest."
         )
 
 
@@ -114,7 +116,7 @@ class HistoryTooLong(RunBlocked):
         """The reason that stands at the run."""
         return (
             f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
-            f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {run_id}`"
+            f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {quote(run_id)}`"
         )
 
 
@@ -329,11 +331,12 @@ class StoreReplaced(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store failed in another way; the text is the database's own."""
+    """The store failed in another way; the text is the database's own, or says why the file was not even opened."""
 
-    def __init__(self, path: str, detail: str) -> None:
+    def __init__(self, path: str, detail: str, *, opened: bool = True) -> None:
         self.path, self.detail = path, detail
-        super().__init__(f"The store {path!r} failed: {detail}. What was committed before is safe; `perdure doctor` looks closer.")
+        later = " What was committed before is safe; `perdure doctor` looks closer." if opened else ""
+        super().__init__(f"The store {path!r} {'failed' if opened else 'could not be opened'}: {detail}.{later}")
 
 
 class WriteRefused(PerdureError):

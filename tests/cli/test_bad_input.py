@@ -9,6 +9,8 @@ import apsw
 import pytest
 from tests.cli.conftest import Said
 
+from perdure import RunFailed
+
 Typed = Callable[..., Said]
 
 READERS = (["ls"], ["show", "x"], ["tail", "x"], ["doctor"])
@@ -68,7 +70,14 @@ def test_a_store_of_the_future(here: Typed) -> None:
 
 def test_a_folder_that_is_not_there(here: Typed) -> None:
     said = here("run", "flows.py:hello", "Ada", "--store", "no/such/folder/x.db")
-    check(said, 4, "no/such/folder/x.db")
+    check(said, 4, "The store 'no/such/folder/x.db' could not be opened: its folder")
+    assert "doctor" not in said.err
+
+
+@pytest.mark.parametrize("words", [["ls"], ["run", "flows.py:hello", "Ada"], ["doctor"]], ids=lambda words: words[0])
+def test_a_folder_as_a_store(here: Typed, words: list[str]) -> None:
+    Path("perdure.db").mkdir()
+    check(here(*words), 4, "The store 'perdure.db' could not be opened: it is a folder; name a file in it.\n")
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -84,6 +93,21 @@ def test_a_beginning_that_several_runs_have(here: Typed) -> None:
     for run_id in ("ab-1", "ab-2"):
         here("run", "flows.py:hello", "Ada", "--id", run_id, "-q")
     check(here("show", "ab"), 3, "'ab' is the beginning of several run ids: ab-1, ab-2. Give more of it.")
+
+
+def test_commands_to_copy_are_quoted_for_the_shell(here: Typed) -> None:
+    said = here("run", "flows.py:fragile", "--id", "a b;c", "-q")
+    assert "perdure show 'a b;c'" in said.err
+    assert "perdure retry 'a b;c'" in said.err
+    assert (
+        "`perdure tail 'a b;c' --store ./perdure.db`" in here("retry", "a b;c").err + here("cancel", "a b", "--store", "./perdure.db").err
+    )
+    assert "`perdure retry 'a b;c'`" in str(RunFailed("a b;c", "ValueError"))
+
+
+def test_an_empty_id_is_no_run(here: Typed) -> None:
+    here("run", "flows.py:hello", "Ada", "-q")
+    check(here("cancel", ""), 3, "There is no run ''")
 
 
 @pytest.mark.parametrize("verb", ["send", "cancel", "pause", "resume"])
@@ -104,7 +128,11 @@ def test_a_run_that_has_ended(here: Typed, verb: str) -> None:
         (["run", "flows.py"], "has several workflows. Say which:"),
         (["run", "flows.py:nope"], "flows.py has no workflow 'nope'"),
         (["run", "flows.py:hello"], "hello(name: str, times: int = 1): missing a required argument: 'name'."),
-        (["run", "flows.py:hello", "Ada", "often"], "'often' is no value for times"),
+        (["run", "flows.py:hello", "Ada", "often"], "'often' is no value for times: Expected `int`, got `str`"),
+        (["run", "flows.py:hello", "Ada", "--id", ""], "This can't be a run id"),
+        (["run", "flows.py:hello", "--id", "new"], "There is no run 'new' to go on with, and a new one needs arguments. hello(name: str"),
+        (["run", "flows.py:hello", "Ada", "--durability", "replica"], "name it with --replica ADDRESS, or PERDURE_REPLICA"),
+        (["worker", "flows.py", "--grace", "-1"], "--grace"),
         (["run", "flows.py:hello", "Ada", "1", "2"], "too many positional arguments"),
         (["run", "flows.py:hello", "Ada", "--id", "a~b"], "no '~'"),
         (["run", "empty.py"], "has no workflow"),

@@ -61,7 +61,14 @@ def test_ls_on_narrow_lines(typed: Typed) -> None:
 
 
 def test_a_full_page_says_how_to_go_on(typed: Typed) -> None:
-    assert typed("ls", "--limit", "2").err == "There may be more: perdure ls --after asks-1\n"
+    assert typed("ls", "--limit", "2").err == "There may be more: perdure ls --limit 2 --after asks-1\n"
+
+
+def test_the_next_page_is_the_same_list(typed: Typed) -> None:
+    said = typed("ls", "--status", "completed", "--tag", "team=blue", "--limit", "1", "--store", "./perdure.db")
+    assert said.err.split(": ")[1] == (
+        "perdure ls --status completed --tag 'team=\"blue\"' --limit 1 --after hello-2 --store ./perdure.db\n"
+    )
 
 
 def test_nothing_found_is_said(typed: Typed) -> None:

@@ -53,6 +53,11 @@ def test_a_message_that_does_not_fit_is_refused_by_the_run_and_shown(waiting: Te
     assert "refused the message on answer" in waiting("show", "w").out
 
 
+def test_what_changes_nothing_is_said_to(typed: Typed) -> None:
+    assert typed("retry", "asks-1").err == "asks-1 is waiting: nothing has ended or blocked it, so nothing was changed.\n"
+    assert typed("resume", "asks-1").err == "asks-1 is waiting, not paused: nothing was changed.\n"
+
+
 def test_pause_and_resume(waiting: Terminal) -> None:
     assert waiting("pause", "w").err == "Paused w. It goes on with: perdure resume w\n"
     waiting("send", "w", "answer", "so")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import os
+import shlex
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -30,6 +32,8 @@ from perdure.errors import (
 )
 from perdure.runtime.engine import Engine
 
+STORE = "perdure.db"
+MOVING = ("pending", "running", "waiting")  # statuses of runs that go on by themselves
 CONFIRM_S_MAX = 10.0  # for what is on the disk already, a person does not wait longer
 
 T = TypeVar("T")
@@ -53,7 +57,7 @@ class Exit(IntEnum):
 store_option = click.option(
     "--store",
     envvar="PERDURE_STORE",
-    default="perdure.db",
+    default=STORE,
     show_default=True,
     show_envvar=True,
     metavar="PATH",
@@ -174,6 +178,12 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(main)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None
+
+
+def command(store: str, *words: str) -> str:
+    """A command for this store as a person would type it."""
+    named = [] if store in (STORE, os.environ.get("PERDURE_STORE")) else ["--store", store]
+    return shlex.join(["perdure", *words, *named])
 
 
 # --- values ---------------------------------------------------------------------------------------

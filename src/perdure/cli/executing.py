@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ import click
 from perdure.api import Call
 from perdure.cli import loading, log_lines, traces, words
 from perdure.cli.closing import Closing, end_now, keeps_the_process
-from perdure.cli.common import Exit, json_option, misuse, run_async, store_option
+from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
 from perdure.cli.output import as_lines, echo_json, echo_result, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
@@ -124,7 +124,10 @@ def run(**given: Any) -> None:
     "--concurrency", type=click.IntRange(min=1), metavar="N",
     help="How many runs this worker has at work at once; the others wait in the file, also for other workers. Default: 2,000.",
 )  # fmt: skip
-@click.option("--grace", default=10.0, show_default=True, metavar="SECONDS", help="How long running steps get to end after a stop.")
+@click.option(
+    "--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
+    help="How long running steps get to end after a stop.",
+)  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
 def worker(
     files: tuple[str, ...], store: str, concurrency: int | None, grace: float, quiet: bool, standby: bool, **replica: Any
@@ -178,7 +181,7 @@ async def _run(request: Request) -> int:
             tell_beginning(engine, request.quiet)
             run = await _known(engine, request) if call is None else None
             if run is None:
-                call = call or asked_for()
+                call = call or _first_call(request, asked_for)
                 run, note = await _begin(engine, request, call)
             else:
                 note = await _progress_note(engine, run)
@@ -214,6 +217,14 @@ async def _tell_what_is_left(engine: Engine, request: Request) -> None:
         say(f"{number} {runs} due in this file. To execute {'it' if due == 1 else 'them'}:", f"  {request.worker_command}")
 
 
+def _first_call(request: Request, asked_for: Callable[[], Call[Any]]) -> Call[Any]:
+    """The call of a run that was thought to be there, where no arguments are needed."""
+    try:
+        return asked_for()
+    except Misuse as error:
+        raise misuse(f"There is no run {request.run_id!r} to go on with, and a new one needs arguments. {error.message}") from error
+
+
 async def _known(engine: Engine, request: Request) -> Run[Any] | None:
     """The run that --id names, where no arguments are given to start a new one."""
     try:
@@ -228,7 +239,7 @@ async def _known(engine: Engine, request: Request) -> Run[Any] | None:
 
 async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run[Any], str]:
     """Start the run that is asked for, or find it there; the note says which."""
-    run_id = request.run_id or loading.default_id(call)
+    run_id = loading.default_id(call) if request.run_id is None else request.run_id
     if request.again:
         run_id = await _fresh(engine, run_id)
     note = "started"
@@ -304,7 +315,7 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
     elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
         snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"
     elif progress.status == "paused":
-        snapshot.waiting, snapshot.hint = "paused", f"perdure resume {run.id}{request.store_option}"
+        snapshot.waiting, snapshot.hint = "paused", f"perdure resume {shlex.quote(run.id)}{request.store_option}"
     return snapshot
 
 

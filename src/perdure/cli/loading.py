@@ -209,6 +209,6 @@ def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], word: st
     for raw in (word.encode(errors="surrogatepass"), json.dumps(word).encode()):
         try:
             return codec.decode(raw, hint, name)
-        except NotSerializable as error:
-            detail = detail or error.detail
+        except NotSerializable as error:  # of a word that is no JSON, the second says what is wrong with it
+            detail = error.detail if detail.startswith("JSON is malformed") else detail or error.detail
     raise misuse(f"{shown(definition)}: {word!r} is no value for {name}: {detail}.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from perdure.cli import tree, words
-from perdure.cli.common import Exit, json_option, json_or_text, run_argument, store_option, with_engine, with_run
+from perdure.cli.common import Exit, command, json_option, json_or_text, run_argument, store_option, with_engine, with_run
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
@@ -18,6 +18,7 @@ from perdure.runtime.views import HistoryEvent, RunInfo
 from perdure.store import base as b
 
 POLL_SECONDS = 0.2
+LIMIT = 20
 
 
 # --- ls -------------------------------------------------------------------------------------------
@@ -34,13 +35,15 @@ def _tags(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 @click.option("--status", type=click.Choice(b.STATUSES), help="Only runs with this status.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", callback=_tags, help="Only runs with this tag; may be given again.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@click.option("--limit", default=LIMIT, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
 @click.option("--after", metavar="ID", help="Go on behind this run, for the next page.")
 @store_option
 @json_option
+@click.pass_context
 def ls(
-    status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, after: str | None, store: str, as_json: bool
-) -> None:
+    ctx: click.Context, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, after: str | None,
+    store: str, as_json: bool,
+) -> None:  # fmt: skip
     """List runs, newest first.
 
     \b
@@ -62,7 +65,16 @@ def ls(
     else:
         echo(*_table(found, room()))
         if len(found) == limit:
-            say(f"There may be more: perdure ls --after {found[-1].id}")
+            say(f"There may be more: {_next_page(ctx, found[-1].id, store)}")
+
+
+def _next_page(ctx: click.Context, last: str, store: str) -> str:
+    """The command as it was typed, but for the runs behind this one."""
+    given = [("--status", ctx.params["status"]), ("--workflow", ctx.params["workflow"])]
+    given += [("--tag", f"{key}={words.value(item, None)}") for key, item in (ctx.params["tags"] or {}).items()]
+    given += [("--limit", str(ctx.params["limit"]))] if ctx.params["limit"] != LIMIT else []
+    typed = [word for name, item in given if item for word in (name, item)]
+    return command(store, "ls", *typed, "--after", last)
 
 
 def _table(found: list[RunInfo], room: int | None) -> list[str]:
@@ -234,6 +246,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
 
 
 def _fact(name: str, fact: Any) -> str:
+    if fact == []:
+        return "none"
     if isinstance(fact, dict):
         return ", ".join(f"{key} {_fact(key, item)}" for key, item in fact.items()) or "none"
     if name.endswith("bytes") and isinstance(fact, int):

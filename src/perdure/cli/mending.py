@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import run_argument, store_option, strict_json, with_run
+from perdure.cli.common import MOVING, run_argument, store_option, strict_json, with_run
 from perdure.cli.output import echo, say
 from perdure.runtime.engine import Engine
 
@@ -28,11 +28,15 @@ def retry(run_id: str, store: str) -> None:
       perdure retry refund-91ac
     """
 
-    async def act(engine: Engine, found: str) -> str:
+    async def act(engine: Engine, found: str) -> tuple[str, str]:
+        status = (await engine.info(found)).status
         await engine.retry(found)
-        return found
+        return found, status
 
-    found = with_run(store, run_id, act)
+    found, status = with_run(store, run_id, act)
+    if status in MOVING:
+        say(f"{found} is {status}: nothing has ended or blocked it, so nothing was changed.")
+        return
     say(f"{found} goes on without what ended it, as soon as a worker, or `perdure run FILE --id {found}`, executes it.")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from perdure.cli import words
-from perdure.cli.common import F, run_async
+from perdure.cli.common import F, misuse, run_async
 from perdure.cli.output import live, say, say_anew
 from perdure.errors import PerdureError
 from perdure.replica import archive
@@ -48,6 +48,8 @@ def replica_options(command: F) -> F:
 def engine_options(replica: str | None, durability: str | None, fencing: str, no_fencing: bool, quiet: bool) -> dict[str, Any]:
     """What `Engine` gets for the options of a command."""
     found: dict[str, Any] = {"durability": durability or ("replica" if replica else "disk")}
+    if not replica and durability == "replica":
+        raise misuse("--durability replica needs a replica: name it with --replica ADDRESS, or PERDURE_REPLICA.")
     if not replica:
         return found
     proof = False if no_fencing else "clock" if fencing == "clock" else True

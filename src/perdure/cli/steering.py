@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from perdure.cli import words
-from perdure.cli.common import json_or_text, run_argument, store_option, with_run
+from perdure.cli.common import MOVING, command, json_or_text, run_argument, store_option, with_run
 from perdure.cli.output import say
 from perdure.runtime.engine import Engine
 
@@ -52,7 +52,7 @@ def pause(run_id: str, store: str) -> None:
       perdure pause refund-91ac
     """
     found = _steer(store, run_id, lambda engine, one: engine.pause(one))
-    say(f"Paused {found}. It goes on with: perdure resume {found}")
+    say(f"Paused {found}. It goes on with: {command(store, 'resume', found)}")
 
 
 @click.command(short_help="Let a paused run go on.")
@@ -65,8 +65,17 @@ def resume(run_id: str, store: str) -> None:
     Example:
       perdure resume refund-91ac
     """
-    found = _steer(store, run_id, lambda engine, one: engine.resume(one))
-    say(f"Resumed {found}. A worker, or `perdure run`, goes on with it.")
+
+    async def act(engine: Engine, one: str) -> tuple[str, str]:
+        status = (await engine.info(one)).status
+        await engine.resume(one)
+        return one, status
+
+    found, status = with_run(store, run_id, act)
+    if status in MOVING:
+        say(f"{found} is {status}, not paused: nothing was changed.")
+    else:
+        say(f"Resumed {found}. A worker, or `perdure run`, goes on with it.")
 
 
 @click.command(short_help="Cancel a run, letting it clean up.")
@@ -80,7 +89,7 @@ def cancel(run_id: str, store: str) -> None:
       perdure cancel refund-91ac
     """
     found = _steer(store, run_id, lambda engine, one: engine.cancel(one))
-    say(f"Asked {found} to cancel. `perdure tail {found}` follows it to its end.")
+    say(f"Asked {found} to cancel. `{command(store, 'tail', found)}` follows it to its end.")
 
 
 def _steer(store: str, prefix: str, verb: Callable[[Engine, str], Awaitable[object]]) -> str:

@@ -245,12 +245,12 @@ def _folder_of(path: str) -> str:
 def _cant_open(path: str) -> PerdureError:
     folder = _folder_of(path)
     if not os.path.isdir(folder):
-        return StoreUnavailable(path, f"its folder {folder!r} does not exist; create it first")
+        return StoreUnavailable(path, f"its folder {folder!r} does not exist; create it first", opened=False)
     if os.path.isdir(path):
-        return StoreUnavailable(path, "it is a folder; name a file in it")
+        return StoreUnavailable(path, "it is a folder; name a file in it", opened=False)
     if not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         return StoreReadOnly(path)
-    return StoreUnavailable(path, "the file can't be opened; look at its permissions")
+    return StoreUnavailable(path, "look at its permissions", opened=False)
 
 
 def _check_header(path: str, vfs: str | None) -> None:
