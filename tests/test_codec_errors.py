@@ -261,6 +261,7 @@ CUT: list[Exception] = [
     OSError(2, "y" * 100_000, "/x"),
     PageError(502, "y" * 100_000, [1]),
     ValueError("\0" * 100_000),
+    ValueError("y" * 9_000, *range(100_000)),
     ValueError("€" * 9_000),
     ExceptionGroup("y" * 100_000, [ValueError("a")]),
 ]

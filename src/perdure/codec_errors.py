@@ -69,7 +69,7 @@ class _Record:
     """One error being written, with all that it grew out of, within a room."""
 
     def __init__(self, room: Room) -> None:
-        self.room, self.left = room, room.errors
+        self.room, self.left, self.fields_max = room, room.errors, room.text_bytes // 16
 
     def chain(self, error: BaseException, above: frozenset[int], depth: int) -> dict[str, Any]:
         """An error with its causes: of a long chain the last one is kept, which is where it began."""
@@ -102,7 +102,9 @@ class _Record:
         left_out: dict[str, str] = {}
         data: dict[str, Any] = {"type": _clean(cls.__qualname__), "module": _clean(str(cls.__module__))}
         data["message"] = _message(error, room.text_bytes)
-        data["args"] = [self._argument(n, value, left_out) for n, value in enumerate(_args(error))]
+        args = _args(error)
+        data["args"] = [self._argument(n, value, left_out) for n, value in enumerate(args[: self.fields_max])]
+        _short_of(left_out, "args", len(data["args"]), len(args))
         fields = _fields(error)
         if attributes := self._attributes(fields, left_out):
             data["attributes"] = attributes
@@ -137,7 +139,7 @@ class _Record:
         found: dict[str, Any] = {}
         for key, value in fields.items():
             name = _cut(_clean(str(key)), 100)
-            if key == "__notes__" or len(found) + len(left_out) > self.room.text_bytes // 16:
+            if key == "__notes__" or len(found) + len(left_out) > self.fields_max:
                 continue
             plain = _plain(value, self.room.text_bytes)
             if plain is not msgspec.UNSET:
