@@ -1,7 +1,7 @@
 """Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
 
 Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and
-returns; imports, tracebacks, debuggers and log handlers that open files on their own account stay allowed. `print` and
+returns; imports, tracebacks, debuggers and what takes logs and traces away stay allowed. `print` and
 reading the clock raise no audit event, so they are not caught here.
 """
 
@@ -45,10 +45,11 @@ _EVENTS = {
 }  # fmt: skip
 _REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
-_ALLOWED_CALLERS = (
+_ALLOWED_CALLERS = tuple(f"{module}." for module in (
     "importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage",
     "bdb", "pdb", "pydevd", "debugpy", "_pydev_bundle", "_pydevd_bundle", "_pydevd_frame_eval",
-)  # fmt: skip
+    "loguru._handler", "opentelemetry.sdk", "sentry_sdk.transport", "sentry_sdk.worker",  # not what wraps functions of users
+))  # fmt: skip
 
 
 class _Inside(threading.local):
@@ -78,7 +79,7 @@ def _called_by_machinery() -> bool:
     frame = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] in _ALLOWED_CALLERS:
+        if f"{module}.".startswith(_ALLOWED_CALLERS):
             return True
         if module == "perdure.core.loop":
             return False
