@@ -185,6 +185,16 @@ def test_a_name_of_the_module_is_not_the_builtin(head: str) -> None:
     assert lint("open('a')", f"from perdure import workflow\n{head}\n@workflow\nasync def flow():\n") == []
 
 
+def test_steps_and_workflows_of_classes_are_known() -> None:
+    """A step called `add` was taken for a change of the class that it is in."""
+    head = "from perdure import step, workflow\nclass Jobs:\n    @staticmethod\n    @step\n    def add(n: int) -> int: ...\n"
+    head += "@workflow\nasync def flow(n):\n"
+    assert lint("await Jobs.add(n)\nawait Jobs.add.options(timeout=5)(n)\n[await one for one in {Jobs.add(i) for i in n}]", head) == []
+    assert [found.rule for found in lint("Jobs.add(n)", head)] == ["forgotten-await"]
+    assert [found.rule for found in lint("Jobs.add.options(timeout=5)(n)", head)] == ["forgotten-await"]
+    assert lint("def Jobs(): ...\nJobs.add(n)", head) == []
+
+
 def test_a_default_is_computed_anew_in_every_process() -> None:
     text = "import time\nfrom perdure import workflow\n@workflow\nasync def flow(at=time.time(), *, to=time.time()): ...\n"
     assert [finding.column for finding in lint_source(text, "flow.py")] == [19, 38]

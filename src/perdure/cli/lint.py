@@ -116,7 +116,7 @@ class _Module:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if kind := self._made_by(value):
                     self.imports[name] = f"perdure.{kind}"
         self.kinds = dict(self._kinds(lines))
-        self.calls = {name for name, node in self.functions.items() if self.kinds.get(id(node)) in ("step", "workflow")}
+        self.calls = set(self._calls(tree.body))
 
     def _kinds(self, lines: frozenset[int]) -> Iterator[tuple[int, str]]:
         """Functions that are workflows, steps or none of our business, by the id of their node."""
@@ -132,6 +132,14 @@ class _Module:
                 for argument in node.args:  # `think = step(think_hard)`
                     if isinstance(argument, ast.Name) and argument.id in self.functions:
                         yield id(self.functions[argument.id]), kind
+
+    def _calls(self, body: Iterable[ast.stmt], around: str = "") -> Iterator[str]:
+        """Names of steps and workflows, also `Jobs.nightly` in a class."""
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                yield from self._calls(node.body, f"{around}{node.name}.")
+            elif isinstance(node, _FUNCTIONS) and self.kinds.get(id(node)) in ("step", "workflow"):
+                yield around + node.name
 
     def _made_by(self, node: ast.expr) -> str | None:
         """`workflow` or `step`, where a decorator or what it is called with is one of ours."""
@@ -279,7 +287,7 @@ class _Reader(ast.NodeVisitor):
                 return "task"
             case _, ast.Attribute(attr="create_task"):
                 return "task"
-            case _, ast.Name(id=name) if name in self.module.calls and name not in self.hidden:
+            case _, made if self._is_ours(made):
                 return "task"  # calls have a number of their own in a workflow
             case _, ast.Attribute(value=value, attr=attr):
                 kind = self.kind(value)
@@ -290,15 +298,22 @@ class _Reader(ast.NodeVisitor):
     def _is_coroutine(self, node: ast.expr) -> bool:
         """Whether it is the call of a step, a workflow or an async function, where that is sure."""
         match node:
-            case ast.Call(func=ast.Call(func=ast.Attribute(value=ast.Name() as name, attr="options"))):
-                return name.id in self.module.calls and name.id not in self.hidden
+            case ast.Call(func=ast.Call(func=ast.Attribute(value=made, attr="options"))):
+                return self._is_ours(made)
+            case ast.Call(func=made) if self._is_ours(made):
+                return True
             case ast.Call(func=ast.Name(id=name)) if name in self.module.functions and name not in self.hidden:
                 function = self.module.functions[name]
-                return name in self.module.calls or (isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list)
+                return isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list
             case ast.Call(func=function):
                 return self.name_of(function) in r.COROUTINES
             case _:
                 return False
+
+    def _is_ours(self, node: ast.expr) -> bool:
+        """Whether it names a step or a workflow of this module."""
+        name = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+        return name in self.module.calls and name.partition(".")[0] not in self.hidden
 
     def _kind_of_type(self, node: ast.expr) -> str | None:
         """Of an annotation. The order of a set of numbers or of a workflow's tasks is the same everywhere."""
@@ -390,7 +405,7 @@ class _Reader(ast.NodeVisitor):
         name = self.name_of(node.func)
         if rule := _rule_of(name, node):
             self.report(node, rule, f"{_short(name)}()")
-        if isinstance(node.func, ast.Attribute):
+        if isinstance(node.func, ast.Attribute) and not self._is_ours(node.func):
             self._method(node, node.func)
         for argument in [*node.args, *(one.value for one in node.keywords)]:
             passed = self.name_of(argument) if isinstance(argument, ast.Name | ast.Attribute) else None
