@@ -130,7 +130,7 @@ def default(parameter: inspect.Parameter, spaced: bool) -> str:
 
 def annotation(hint: Any) -> str:
     """As it is written in the source, where all of them are texts."""
-    return hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    return (hint if isinstance(hint, str) else inspect.formatannotation(hint)).replace("'", '"')  # as ruff writes it
 
 
 def fields_of(owner: type) -> str | None:
