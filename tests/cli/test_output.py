@@ -329,6 +329,24 @@ def test_a_pipe_that_is_closed_early_is_no_traceback(terminal: Terminal) -> None
         assert (ended.returncode, ended.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
+def test_help_that_finds_no_room_is_no_traceback(terminal: Terminal) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "Error: The results can't be written: No space left on device.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes streams as a shell of Unix does")
+def test_a_command_needs_no_streams(terminal: Terminal) -> None:
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "run", "flows.py:hello", "Ada", "--id", "h"],
+        cwd=terminal.folder,
+        check=False,
+    )
+    assert closed.returncode == 0
+    assert terminal.status("h") == "completed"
+
+
 # --- the house ------------------------------------------------------------------------------------
 
 WRITERS = {"echo", "secho", "style", "unstyle", "confirm", "prompt", "progressbar", "echo_via_pager", "print", "input", "StreamHandler"}
@@ -347,6 +365,8 @@ def strays(text: str, name: str) -> list[str]:
                 value=ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"), attr="write" | "buffer" | "writelines"
             ):
                 found.append(f"{name}:{node.lineno} sys")
+            case ast.Attribute(attr="isatty"):
+                found.append(f"{name}:{node.lineno} isatty")
             case ast.ImportFrom(module="click" | "rich.console" | "rich.text" | "rich" as module) if any(
                 one.name in WRITERS | {"Console", "Text"} for one in node.names
             ):
@@ -366,6 +386,7 @@ def test_every_command_writes_through_output() -> None:
     [
         "click.echo(text)", "click.style(text, fg='red')", "print(text)", "sys.stderr.write(text)", "from click import echo",
         "from rich.console import Console", "from rich.text import Text", "x = '\\033[K'", "input('?')", "click.confirm('?')",
+        "sys.stdin.isatty()",
     ],
 )  # fmt: skip
 def test_a_stray_is_found(line: str) -> None:

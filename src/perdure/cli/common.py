@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 
-from perdure.cli.output import OutputLost, as_lines, say
+from perdure.cli.output import OutputLost, as_lines, discard, say
 from perdure.errors import (
     DefinitionError,
     NotSerializable,
@@ -123,14 +123,21 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             return Exit.INTERRUPTED
         except OutputLost as lost:
-            cause = lost.__cause__
-            if isinstance(cause, OSError) and cause.errno != errno.EPIPE:
-                return _failed(f"Error: The results can't be written: {cause.strerror}.", Exit.FAILED)
-            return Exit.UNREAD
+            return _unwritten(lost.error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+                raise
+            discard(stdout)  # click has written help there
+            return _unwritten(error)
         except SystemExit:
             if sys.stdout is stdout:
                 raise
             return Exit.UNREAD  # click has replaced it: nobody reads its help any more
+
+
+def _unwritten(error: OSError) -> int:
+    """The results can't be written, or nobody reads them any more."""
+    return Exit.UNREAD if error.errno == errno.EPIPE else _failed(f"Error: The results can't be written: {error.strerror}.", Exit.FAILED)
 
 
 def _failed(text: str, code: int) -> int:

@@ -26,7 +26,7 @@ from perdure.api import Call
 from perdure.cli import loading, log_lines, traces, words
 from perdure.cli.closing import Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
-from perdure.cli.output import as_lines, echo_json, echo_result, say
+from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replicas import end_line, engine_options, replica_options, tell_beginning, watch
 from perdure.cli.waits import send_hint, waiting_text
@@ -201,7 +201,7 @@ async def _run(request: Request) -> int:
 
 async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
     """A person who gives the command again after a crash loop wants the run to go on; a script is told how it does."""
-    if sys.stdin.isatty() and sys.stderr.isatty():
+    if is_terminal(sys.stdin) and is_terminal(sys.stderr):
         for one in await engine.blocked(run.id):
             if one.by == "crash_loop":
                 await engine.retry(one.id)

@@ -41,7 +41,11 @@ _ASCII = {"…": "...", "✓": "+", "✗": "x", "└": "`", "├": "|", "⋮": "
 
 
 class OutputLost(Exception):
-    """Results can't be written any more; the cause says why."""
+    """Results can't be written any more."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -106,22 +110,27 @@ codecs.register_error("perdure-json", _escaped_only)
 # --- terminals ------------------------------------------------------------------------------------
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether it is one; a stream that was closed before we began is None."""
+    return stream is not None and stream.isatty()
+
+
 def styled(stream: TextIO) -> bool:
     """Whether escape sequences are wanted: NO_COLOR and a dumb terminal refuse them, FORCE_COLOR has them in a pipe, too."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
         return False
     forced = os.environ.get("FORCE_COLOR")
-    return forced != "0" if forced else stream.isatty()
+    return forced != "0" if forced else is_terminal(stream)
 
 
 def live() -> bool:
     """Whether stderr is a terminal on which lines can be drawn anew."""
-    return sys.stderr is not None and sys.stderr.isatty() and styled(sys.stderr) and _encoding(sys.stderr).startswith("utf")
+    return is_terminal(sys.stderr) and styled(sys.stderr) and _encoding(sys.stderr).startswith("utf")
 
 
 def room() -> int | None:
     """How many columns a line of results has; None is any number."""
-    if os.environ.get("COLUMNS", "").isdecimal() or (sys.stdout is not None and sys.stdout.isatty()):
+    if os.environ.get("COLUMNS", "").isdecimal() or is_terminal(sys.stdout):
         return max(shutil.get_terminal_size().columns, 20)
     return None
 
@@ -129,7 +138,7 @@ def room() -> int | None:
 def _encoding(stream: TextIO) -> str:
     # Python takes the C locale for UTF-8; a person who asked for it may have a terminal that knows ASCII only.
     c_locale = (os.environ.get("LC_ALL") or os.environ.get("LANG")) in ("C", "POSIX") and sys.flags.utf8_mode
-    return "ascii" if c_locale and stream.isatty() and not os.environ.get("PYTHONUTF8") else (stream.encoding or "utf-8").lower()
+    return "ascii" if c_locale and is_terminal(stream) and not os.environ.get("PYTHONUTF8") else (stream.encoding or "utf-8").lower()
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -184,9 +193,14 @@ def _write(stream: TextIO | None, text: str, errors: str) -> None:
     try:
         click.echo(text, file=stream, nl=False, color=True)
     except OSError as error:
-        with contextlib.suppress(OSError):  # so that the interpreter does not try the rest again when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise OutputLost from error
+        discard(stream)
+        raise OutputLost(error) from error
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is left of a stream that failed go nowhere, so that the interpreter does not fail at it again when it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console() -> Console:

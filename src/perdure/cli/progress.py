@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.cli import words
-from perdure.cli.output import console, live, rich_text, say
+from perdure.cli.output import console, is_terminal, live, rich_text, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,7 +120,7 @@ class Screen:
         self._begun = time.monotonic()
         self._console = console()
         self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(), redirect_stderr=True
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=is_terminal(sys.stdout), redirect_stderr=True
         )  # fmt: skip
         self._live.start()
 
