@@ -102,9 +102,10 @@ class RefusalIgnored(RunBlocked):
         self.what, self.line = what, line
         super().__init__(
             run_id,
-            f"the code went on after a refusal.\n  refused: {what}\n  at:      {line}\n"
-            "Nothing that it asked for since then was done or written. Put the code right and start it again: do this in a @step, or let "
-            "the error through.",
+            f"a refusal was swallowed.\n  refused: {what}\n  at:      {line}\n"
+            "Nothing that the run asked for since then was done or written. Put the code right and start it again: await a @step or "
+            "receive a message in place of that, or let the error through. "
+            f"`perdure retry {run_id}` has it go on from its history.",
         )
 
 

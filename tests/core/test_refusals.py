@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -96,6 +97,37 @@ def test_a_run_that_goes_on_after_a_refusal_stops_there(act: Callable[[], Awaita
         return await one() + await one()
 
     assert [row.kind for row in Hand(put_right(), rows).rows] == [ev.START, ev.STEP, ev.COMPLETED, ev.STEP]
+
+
+LIBRARY = """
+async def get(act):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(connect(act))
+
+async def connect(act):
+    await asyncio.sleep(0)
+    act(".")
+"""
+
+
+def test_where_a_library_was_refused_the_line_that_waits_for_it_is_told() -> None:
+    library: dict[str, Any] = {"asyncio": asyncio}
+    exec(compile(LIBRARY, "/usr/lib/site-packages/client.py", "exec"), library)  # noqa: S102
+
+    @workflow
+    async def main() -> None:
+        async def other() -> None:
+            await asyncio.sleep(9)
+
+        asyncio.create_task(other())  # noqa: RUF006
+        with contextlib.suppress(ExceptionGroup):
+            await library["get"](os.listdir)
+
+    line = main.fn.__code__.co_firstlineno + 7
+    with pytest.raises(
+        RefusalIgnored, match=rf"test_refusals\.py:{line} in \S*main, through /usr/lib/site-packages/client\.py:8 in connect\n"
+    ):
+        Hand(main())
 
 
 async def grows_out_of_it() -> None:

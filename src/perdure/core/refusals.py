@@ -37,19 +37,45 @@ class Refusal(msgspec.Struct, frozen=True):
 def remember(loop: Any, what: str, error: BaseException) -> None:
     """Keep in mind, at a workflow's loop, that this error is going to be raised."""
     if loop is not None and loop.refused is None and loop.owner is not None:
-        loop.refused = Refusal(what, _guilty_line(), weakref.ref(error))
+        loop.refused = Refusal(what, _guilty_line(loop), weakref.ref(error))
 
 
-def _guilty_line() -> str:
-    """The innermost line that belongs neither to Python nor to a package that is installed; without one, the innermost."""
+def _guilty_line(loop: Any) -> str:
+    """The innermost line that belongs neither to Python nor to a package that is installed.
+
+    In a task that a package has made there is none: then the line that waits for the package is added, if a task of the run has one.
+    """
     frame: FrameType | None = sys._getframe(2)
     frames: list[FrameType] = []
     while frame is not None and not (frames and _is_core(frame)):
         if not _is_core(frame):
             frames.append(frame)
         frame = frame.f_back
-    own = [one for one in frames if not one.f_code.co_filename.startswith(_LIBRARY) and _INSTALLED not in one.f_code.co_filename]
-    return next((f"{one.f_code.co_filename}:{one.f_lineno} in {one.f_code.co_qualname}" for one in [*own, *frames]), "an unknown line")
+    if own := next(filter(_is_own, frames), None):
+        return _place(own)
+    waiting = (next(filter(_is_own, reversed(_awaited(task.get_coro()))), None) for task in loop.live_tasks())
+    places = [_place(frame) for frame in [next(filter(None, waiting), None), *frames[:1]] if frame is not None]
+    return ", through ".join(places) or "an unknown line"
+
+
+def _awaited(coro: Any) -> list[FrameType]:
+    """The frames of a coroutine and of what it waits for, outermost first."""
+    frames: list[FrameType] = []
+    while coro is not None:
+        kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(type(coro).__name__, "")
+        frame = getattr(coro, f"{kind}_frame", None)
+        if frame is not None and not _is_core(frame):
+            frames.append(frame)
+        coro = getattr(coro, f"{kind}_yieldfrom" if kind == "gi" else f"{kind}_await", None)
+    return frames
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+
+
+def _is_own(frame: FrameType) -> bool:
+    return not frame.f_code.co_filename.startswith(_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
 
 
 def _is_core(frame: FrameType) -> bool:

@@ -179,8 +179,10 @@ class ActiveRun(StepsOfRun):
         self.kernel.broken = True
         if isinstance(error, Nondeterminism):
             self.block("nondeterminism", with_python(error.reason, self.python))
+        elif isinstance(error, RunBlocked):
+            self.block("code", error.reason)
         else:
-            self.block("code", error.reason if isinstance(error, RunBlocked) else as_text(error), error)
+            self.block("code", as_text(error), error)
 
     def block(self, by: str, reason: str, error: BaseException | None = None) -> None:
         """Stop here for a person; what is under way may still end and is recorded."""
