@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +68,8 @@ def test_a_python_without_its_tests_is_told_so(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(conformance, "PACKAGE", "test.test_nothing_of_this_name")
     assert main(["--seeds", "1", "--only", "asyncio"]) == 2
     assert "libpython3-testsuite" in capsys.readouterr().err
+
+
+def test_the_page_gives_every_reason() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "explain" / "asyncio.md").read_text()
+    assert [row.reason for row in TABLE if f"- {row.reason}\n" not in page] == []
