@@ -17,7 +17,7 @@ import traceback
 import unittest
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from perdure.core import loop as core_loop
 from perdure.errors import PerdureError
 from perdure.testing import recorded
 from perdure.testing.campaign import CannotBegin, Count
-from perdure.testing.conformance_loop import DrivenLoop, TimedLoop, in_test
+from perdure.testing.conformance_loop import DrivenLoop, Driver, TimedLoop, in_test
 from perdure.testing.conformance_table import MODULES, TABLE, Kind, Row, fits
 from perdure.testing.laws import LawBroken
 from perdure.testing.lives import Lives
@@ -78,23 +78,28 @@ async def asyncio_test(name: str) -> str:
 def _outcome(name: str) -> str:
     """Carry out a test in this thread."""
     result = unittest.TestResult()
-    suite = unittest.defaultTestLoader.loadTestsFromName(name)
+    asyncio.set_event_loop_policy(_Policy())  # the test before may have set another
+    try:
+        unittest.defaultTestLoader.loadTestsFromName(name)(result)
+    except BaseException:  # of the runner, where a test has taken what it stands on
+        result.errors.append((unittest.TestCase(), traceback.format_exc()))
+    bad = [text for _, text in result.errors + result.failures]
+    bad += ["It passes, which CPython does not expect."] * len(result.unexpectedSuccesses)
+    _traces[name] = "\n".join(bad) or "".join(reason for _, reason in result.skipped[:1])
+    return "failed" if bad else "skipped" if result.skipped else "passed"
+
+
+@contextmanager
+def _in_place() -> Iterator[None]:
+    """While tests run, what they call makes the loops of their runs, and what they look for is where they look."""
     with ExitStack() as stack:
         for owner, attribute, value in _places():
             stack.enter_context(mock.patch.object(owner, attribute, value))
-        asyncio.set_event_loop_policy(_Policy())
         stack.callback(asyncio.set_event_loop_policy, None)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        try:
-            suite(result)
-        except BaseException:  # of the runner, where a test has taken what it stands on
-            result.errors.append((unittest.TestCase(), traceback.format_exc()))
-    bad = [text for _, text in result.errors + result.failures] + ["It passes, which CPython does not expect."] * len(
-        result.unexpectedSuccesses
-    )
-    _traces[name] = "\n".join(bad) or "".join(reason for _, reason in result.skipped[:1])
-    return "failed" if bad else "skipped" if result.skipped else "passed"
+        stack.callback(Driver.drop_all)
+        yield
 
 
 def _places() -> Iterator[tuple[Any, str, Any]]:
@@ -125,7 +130,7 @@ class Report:
 def conform(module: str) -> Report:
     """Run a module of CPython's tests, such as "test_locks". Raises `NoTests`."""
     names = names_of(module)
-    with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
+    with tempfile.TemporaryDirectory(prefix="perdure-") as folder, _in_place():
         lives = Lives(Path(folder) / "tests.db")
         outcomes = lives.run(_execute(lives, [name for name in names if (row := _row_of(name)) is None or row.run]))
         for one in recorded.recordings(lives.path):
@@ -179,6 +184,7 @@ async def _execute(lives: Lives, names: Iterable[str]) -> dict[str, str]:
             try:
                 found[name] = await run.result(timeout=PATIENCE_S)
             except (TimeoutError, PerdureError) as error:
+                Driver.drop_all()
                 found[name], _traces[name] = "lost", f"{type(error).__name__}: {error}"
     return found
 
@@ -189,6 +195,7 @@ def _again(recording: recorded.Recording, name: str, outcome: str) -> str:
     try:
         recorded.replay_recorded(recording, [asyncio_test])
     except LawBroken as error:
+        Driver.drop_all()
         outcome, trace = "replays otherwise", f"{error}\n{trace}\nand on replay\n{_traces[name]}"
     _traces[name] = trace
     return outcome

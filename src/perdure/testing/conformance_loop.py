@@ -11,15 +11,17 @@ some; a test has one loop, whichever way it makes loops; virtual time counts fro
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from perdure.core.guard import inside
 from perdure.core.loop import Handle, TimerHandle, WorkflowLoop
 
 STUCK_S = 30.0
 _here = threading.local()
+_run_until_complete = asyncio.BaseEventLoop.run_until_complete
 
 
 class TestStuck(Exception):
@@ -29,8 +31,14 @@ class TestStuck(Exception):
         super().__init__(f"The test has computed for {STUCK_S:.0f} s, or waits in a way that the loop does not know of.")
 
 
+class _Dropped(BaseException):
+    """Unwinds a test whose run has not come to its end."""
+
+
 class Driver:
     """One function in a thread that alternates with the loop's."""
+
+    begun: ClassVar[list[Driver]] = []
 
     def __init__(self, loop: DrivenLoop, function: Callable[[], str]) -> None:
         self._loop, self._function = loop, function
@@ -38,13 +46,27 @@ class Driver:
         self._done = loop.create_future()
         self.error: BaseException | None = None
         self._outcome: str | None = None
+        self._thread = threading.Thread(target=self._in_thread, daemon=True, name="test")
+        self.dropped = False
+        self.begun.append(self)
+
+    @classmethod
+    def drop_all(cls) -> None:
+        """Unwind the tests that wait for a loop which nothing will run any more, so that they put back what they have changed."""
+        alive = [driver for driver in cls.begun if driver._thread.is_alive()]
+        cls.begun.clear()
+        for driver in alive:
+            driver.dropped = True
+            driver._go.release()
+            driver._thread.join(STUCK_S)
+        if alive:
+            gc.collect()  # now, while nothing is said of coroutines that were never awaited
 
     async def run(self) -> str:
         """The function's result, when it has ended. Raises `TestStuck`."""
-        thread = threading.Thread(target=self._in_thread, daemon=True, name="test")
         inside.loop = None  # workflow code may not start threads
         try:
-            thread.start()
+            self._thread.start()
         finally:
             inside.loop = self._loop
         WorkflowLoop.call_soon(self._loop, self.resume)
@@ -68,6 +90,8 @@ class Driver:
         inside.loop = None
         self._back.release()
         self._go.acquire()
+        if self.dropped:
+            raise _Dropped
         inside.loop = self._loop
         if self.error is not None:
             raise self.error
@@ -123,13 +147,19 @@ class DrivenLoop(WorkflowLoop):
 
     # --- as asyncio's loops have them -----------------------------------------------------------
 
-    run_until_complete = asyncio.BaseEventLoop.run_until_complete
     _check_closed = asyncio.BaseEventLoop._check_closed  # type: ignore[attr-defined]
     _check_running = asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+
+    def run_until_complete(self, future: Any) -> Any:
+        if not self._driver.dropped:
+            return _run_until_complete(self, future)  # type: ignore[arg-type]
+        return future.close() if asyncio.iscoroutine(future) else None  # what is unwound finds a loop that does nothing
 
     def run_forever(self) -> None:
         self._check_closed()
         self._check_running()
+        if self._driver.dropped:
+            return
         self._running = True
         self._mark()
         try:
@@ -145,6 +175,8 @@ class DrivenLoop(WorkflowLoop):
         self._stopping = True
 
     def close(self) -> None:
+        if self._driver.dropped:
+            return
         if self._running:
             raise RuntimeError("Cannot close a running event loop")
         self._closed = True
