@@ -147,7 +147,10 @@ def test_what_does_not_come_back_is_refused_without_being_told(type_: Any, value
     assert "my secret" not in str(caught.value)
 
 
+Constrained = Annotated[int, msgspec.Meta(ge=0)]
 REFUSED: list[tuple[Any, str]] = [
+    (Constrained | tuple[float, str], "can't read a union of a collection and a type with constraints"),  # it ended the process
+    (dict[str, Annotated[str, msgspec.Meta(pattern="a")] | list[int] | None], "can't read a union of a collection"),
     (Struct, "Gt.gt=0. is pydantic's, and pydantic: Unable to generate"),
     (list[Struct | None], "Gt.gt=0. is pydantic's"),
     (Attrs, "Gt.gt=0. is pydantic's"),

@@ -151,11 +151,11 @@ class Signature:
 
     def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit_bytes: int | None = None) -> bytes:
         """The arguments as a JSON object by parameter name: those that were passed, then the defaults of the others, marked."""
-        if kwargs or len(args) > self._positional:
+        if not args and not kwargs:
+            raw = self._nothing
+        elif kwargs or len(args) > self._positional:
             values = self._arranged(args, kwargs)
             raw = self._encode_values(values, self._rest(tuple([i for i, value in enumerate(values) if value is UNSET])))
-        elif not args:
-            raw = self._nothing
         elif len(args) == len(self._names):
             raw = self._encode_box(args) or self._encode_each(args)
         else:

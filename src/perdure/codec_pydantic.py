@@ -54,8 +54,22 @@ def asked_for(type_: Any) -> str | None:
 _HOOKS = ("__get_pydantic_core_schema__", "__pydantic_validator__", "__pydantic_config__")
 
 
+def check_unions(type_: Any) -> None:
+    """Raise `Unsupported` for a union of a collection and a type with constraints: msgspec 0.22 ends the process over it."""
+    for part in _parts(type_):
+        if typing.get_origin(part) in _UNIONS:
+            members = [(one.__origin__, one.__metadata__) if hasattr(one, "__metadata__") else (one, ()) for one in typing.get_args(part)]
+            constrained = any(isinstance(meta, msgspec.Meta) and _constrains(meta) for _, metadata in members for meta in metadata)
+            if constrained and any((typing.get_origin(one) or one) in _COLLECTIONS for one, _ in members):
+                raise Unsupported("msgspec can't read a union of a collection and a type with constraints; put one into a dataclass")
+
+
+_UNIONS = (typing.Union, types.UnionType)
+_COLLECTIONS = (list, dict, tuple, set, frozenset, *map(typing.get_origin, (typing.Sequence, typing.Mapping, typing.Iterable)))
+
+
 def _parts(type_: Any) -> Iterator[Any]:
-    """The classes in a type, also in the fields of its records, and the metadata of their annotations."""
+    """The unions and the classes in a type, also in the fields of its records, and the metadata of their annotations."""
     seen: dict[int, Any] = {}
     ahead: list[Any] = [type_]
     while ahead:
@@ -69,7 +83,7 @@ def _parts(type_: Any) -> Iterator[Any]:
             ahead.append(one.__origin__)
         elif origin is not Literal:
             ahead += [origin, *typing.get_args(one)] if origin is not None else _behind(one)
-            if isinstance(one, type):
+            if isinstance(one, type) or origin in _UNIONS:
                 yield one
 
 

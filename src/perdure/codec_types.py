@@ -104,6 +104,7 @@ def _compile(type_: Any) -> Slot:
     if is_model(type_):
         return _adapted(type_, "")
     asked = codec_pydantic.asked_for(type_)
+    codec_pydantic.check_unions(type_)
     try:
         decoder = msgspec.json.Decoder(type_, dec_hook=dec_hook)
         kinds, customs = _parts(type_)
