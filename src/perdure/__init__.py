@@ -6,6 +6,7 @@ from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import (
     BadName,
+    BadPosition,
     DefinitionError,
     EngineClosed,
     HistoryTooLong,
@@ -53,7 +54,8 @@ from perdure.store.connection import connect
 __version__ = "0.1.0"
 
 __all__ = [
-    "BadName", "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull", "LeaseLost", "Limits",
+    "BadName", "BadPosition", "Call", "DefinitionError", "Engine", "EngineClosed", "HistoryEvent", "HistoryTooLong", "InboxFull",
+    "LeaseLost", "Limits",
     "Nondeterminism", "NotAllowedInStep", "NotDeterministic", "NotInWorkflow", "NotSerializable", "PayloadTooLarge", "PerdureError",
     "Progress",
     "RecordedError", "ReplicaUnavailable", "Retry", "Run", "RunBlocked", "RunCancelled", "RunContextFilter", "RunExists", "RunFailed",

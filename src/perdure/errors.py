@@ -145,6 +145,17 @@ class BadName(DefinitionError, ValueError):
         super().__init__(f"This can't be a {what}: {detail}. Give it a name of printable text.")
 
 
+class BadPosition(DefinitionError, ValueError):
+    """A position from which a stream can't be read on, because no item of this stream stands there."""
+
+    def __init__(self, run_id: str, stream: str, position: int, detail: str) -> None:
+        self.run_id, self.stream, self.position = run_id, stream, position
+        super().__init__(
+            f"Stream {stream!r} of run {run_id!r} can't be read on from position {position}: {detail}. Pass one that "
+            "stream_with_positions() has given for it in this store, or 0 for all items."
+        )
+
+
 class NotInWorkflow(PerdureError, RuntimeError):
     """A workflow or step verb was used where no run is being executed."""
 

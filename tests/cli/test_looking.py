@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 from tests.cli.conftest import Said
+
+from perdure import Engine, continue_as, receive, workflow
+from perdure.cli import looking
 
 Typed = Callable[..., Said]
 
@@ -186,3 +191,30 @@ def test_doctor_for_people(typed: Typed) -> None:
     assert out.startswith("path ")
     for word in ("sqlite", "schema version", "wal bytes", "integrity", "stuck", "workers"):
         assert word in out
+
+
+def test_tail_follows_a_run_through_all_that_it_goes_on_as(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the next history is already longer than what was shown of the one before."""
+
+    @workflow
+    async def chats(left: int) -> None:
+        for _ in range(4 - left):
+            await receive("word", str)
+        if left:
+            continue_as(chats(left - 1))
+
+    async def main() -> None:
+        async with Engine(tmp_path / "p.db", workflows=[chats]) as engine, Engine(tmp_path / "p.db", execute=False) as client:
+            run = await engine.start(chats(3), id="c")
+            following = asyncio.ensure_future(looking._follow_history(client, "c", False))
+            for number in range(10):
+                await run.send(f"word {number}", channel="word")
+                if number == 2:
+                    await asyncio.sleep(3 * looking.POLL_SECONDS)
+            await run.result()
+            await following
+
+    asyncio.run(main())
+    shown = capsys.readouterr().out
+    assert [number for number in range(10) if f"word {number}" not in shown] == []
+    assert shown.count("word 1") == 1

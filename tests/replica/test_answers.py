@@ -22,7 +22,7 @@ from perdure.runtime.run_handle import Run
 TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}
 """Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and the end of a stream."""
 
-LOOKS = {"get", "find", "store_lost", "info", "status", "history", "progress", "runs", "doctor"}
+LOOKS = {"get", "find", "store_lost", "info", "status", "history", "progress", "runs", "doctor", "blocked", "left_to_workers"}
 """Verbs that show what is on this disk."""
 
 FAR = datetime.now(UTC) + timedelta(days=1000)

@@ -13,6 +13,7 @@ from perdure.cli.common import Exit, command, json_option, json_or_text, run_arg
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replicas import seen_from_outside
 from perdure.cli.waits import needs
+from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.views import HistoryEvent, RunInfo
 from perdure.store import base as b
@@ -175,26 +176,38 @@ def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
 
 
 async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
-    seen, told = 0, ""
+    """Each history under the id from where we have come to; the next one is called `id~N` when the run has gone on by then."""
+    seen, told, number = 0, "", 1
+    while await _exists(engine, f"{run_id}~{number}"):
+        number += 1
     while True:
         info = await engine.info(run_id)  # first, so that a run that has ended has its last rows in the history
-        if info.history_rows < seen:
-            seen = 0  # it goes on under the same id with a new history
-        if info.history_rows > seen:
-            history = await engine.history(run_id)
-            names = {event.seq: event for event in history}
-            for event in history[seen:]:
-                if as_json:
-                    echo_json(event, indent=0)
-                else:
-                    echo(tree.live_line(event, names))
-            seen = len(history)
+        history = await engine.history(run_id) if info.history_rows > seen else []
+        if gone_on := await _exists(engine, earlier := f"{run_id}~{number}"):
+            history, number = await engine.history(earlier), number + 1
+        names = {event.seq: event for event in history}
+        for event in history[seen:]:
+            if as_json:
+                echo_json(event, indent=0)
+            else:
+                echo(tree.live_line(event, names))
+        seen = 0 if gone_on else max(seen, len(history))
+        if gone_on:
+            continue
         if info.ended_at is not None:
             return
         if not as_json and (note := needs(info)) and note != told:
             say(*as_lines(f"({note})"))
         told = needs(info) or ""
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _exists(engine: Engine, run_id: str) -> bool:
+    try:
+        await engine.get(run_id)
+    except RunNotFound:
+        return False
+    return True
 
 
 async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) -> None:

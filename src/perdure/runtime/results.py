@@ -6,6 +6,7 @@ id, after a retry or `continue_as`, is followed.
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 
 from perdure.api import Workflow
 from perdure.codec import decode_error, signature_of
-from perdure.errors import HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed
+from perdure.errors import BadPosition, HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed
 from perdure.runtime.gate import Answers, stricter
 from perdure.runtime.runner import Runner
 from perdure.store import base as b
@@ -69,16 +70,22 @@ class Results:
                 raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, (row.reason or "") + store)
 
     async def stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
-        """The items of a stream, or pairs of position and item, behind position `after`, and on until the run has ended."""
-        run = self._store.run_key(run_id)
+        """The items of a stream, or pairs of position and item, behind position `after`, and on until the run has ended.
+
+        Those of all runs that went on under the id by `continue_as`; what a retry has taken back is left out. The id of an earlier
+        generation stands for its own items. Raises `BadPosition`.
+        """
+        run = self._begin(run_id, name, after)
         event, unsubscribe = self._runner.callers.subscribe()
         try:
             while True:
                 event.clear()
-                status, successor, _ = self._store.statuses([run])[run]
+                status = self._store.statuses([run])[run][0]
                 over = status in b.FINAL
-                items = self._store.stream(run, name, after, ITEMS_AT_ONCE)
-                told_end = over and not items and successor is None
+                later = self._store.generation_after(run) if over and "~" not in run_id else None
+                taken_back = later is not None and status != "completed"  # it was retried, and what is kept of it went on with that
+                items = [] if taken_back else self._store.stream(run, name, after, ITEMS_AT_ONCE)
+                told_end = over and not items and later is None
                 if self._gate is not None and (told_end or any(item.recorded for item in items)):
                     await self._gate.answer(self._store.durability(run_id))
                 for item in items:
@@ -86,14 +93,29 @@ class Results:
                     decoded = msgspec.json.decode(item.data)
                     yield (after, decoded) if positions else decoded
                 if over and not items:
-                    if successor is None:
+                    if later is None:
                         return
-                    run = successor
+                    run = later
+                    await asyncio.sleep(0)  # there may be thousands of generations
                 elif not items:
                     self._runner.check_lost()
                     await event.wait()
         finally:
             unsubscribe()
+
+    def _begin(self, run_id: str, name: str, after: int) -> int:
+        """The run whose items come first behind a position: it has given that item, or is the first under this id."""
+        run, chain = self._store.run_key(run_id), run_id.partition("~")[0]
+        if not after:
+            first = f"{chain}~1"
+            return self._store.run_key(first) if "~" not in run_id and self._store.has_run(first) else run
+        place = self._store.stream_place(after)
+        if place is None:
+            raise BadPosition(run_id, name, after, "no item has it")
+        holder, holder_id, stream = place
+        if stream != name or holder_id.partition("~")[0] != chain:
+            raise BadPosition(run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}")
+        return run if "~" in run_id else holder
 
 
 def _error_text(raw: bytes) -> str:

@@ -74,12 +74,18 @@ class Run(Generic[T]):
         return await self._engine.history(self.id)
 
     def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
-        """The items of a stream behind position `after`, by default from the first, and on until the run has ended."""
+        """The items of a stream behind position `after`, by default from the first, and on until the run has ended.
+
+        A run that goes on by `continue_as` has one stream of a name over all its successors, also for a reader that comes later.
+        Raises `RunNotFound` and `BadPosition`.
+        """
         return self._engine._stream(self.id, name, after)
 
     def stream_with_positions(self, name: str, *, after: int = 0) -> AsyncIterator[tuple[int, Any]]:
         """The items of a stream, each behind its position: a reader that comes back passes the last one as `after`.
 
-        Positions are whole numbers that grow; between two of a stream there may be any number of others.
+        A position is a whole number above 0, the same for every reader in every process, and stays what it is when the run goes on by
+        `continue_as`, is retried, or is restored from a replica; a fork has positions of its own. They grow along a stream, with gaps.
+        Raises `RunNotFound`, and `BadPosition` for a number at which no item of this stream stands.
         """
         return self._engine._stream(self.id, name, after, positions=True)
