@@ -177,9 +177,7 @@ class Signature:
         values = self._decode_each(raw) if self._read_box is None else self._decode_box(raw)
         if self._all_required or (self._all_positional and not any(value is UNSET for value in values)):
             return values, {}
-        if any(required and value is UNSET for required, value in zip(self._required, values, strict=True)):
-            self._decode_each(raw)  # raises what is missing
-        return self._spread(values)
+        return self._spread(values, raw)
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
         """What the function returned."""
@@ -273,7 +271,7 @@ class Signature:
             values[-1] = rest
         return tuple(values)
 
-    def _spread(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _spread(self, values: tuple[Any, ...], raw: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The reverse of `_arranged`: behind a gap, positional parameters are passed by name."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -289,6 +287,8 @@ class Signature:
                 kwargs[name] = value
             else:
                 args.append(value)
+        if gap and any(required and value is UNSET for required, value in zip(self._required, values, strict=True)):
+            self._decode_each(raw)  # raises what is missing
         return tuple(args), kwargs
 
 
