@@ -32,7 +32,7 @@ def test_a_folder_that_can_not_be_written(terminal: Terminal) -> None:
 def test_the_app_runs_with_the_commands_of_its_readme(terminal: Terminal) -> None:
     terminal("init", ".")
     process = terminal.start("run", "app.py", "A-17", "120")
-    terminal.until(lambda: terminal.status("refund") == "waiting")
+    terminal.until(lambda: terminal("ls", "--status", "waiting", "--json").out.strip() not in ("", "[]"))
     assert terminal("send", "refund", "approval", "true").code == 0
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0

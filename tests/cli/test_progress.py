@@ -76,6 +76,13 @@ def test_the_screen_shows_what_to_type() -> None:
     assert "in another terminal: perdure send run-1 c true" in text
 
 
+def test_what_is_drawn_does_nothing_to_the_terminal() -> None:
+    text = drawn(Snapshot("running", 1, 2, ["call\x1b[2J\x9b31m\u202e"]))
+    text += drawn(Snapshot("waiting", 1, 2, [], "waits for a message on \x1b]0;x\x07", "perdure send r '\x1b[2J' 1"))
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(text)
+    assert "call\\u001b[2J\\u009b31m\\u202e" in text
+
+
 def test_a_bar_without_steps_is_drawn() -> None:
     assert "0 of 0 steps" in drawn(Snapshot("pending"))
 
