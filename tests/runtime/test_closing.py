@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, environment
+from tests.runtime.support import awaited, environment, outside
 
 from perdure import Engine, HistoryTooLong, Limits, step, workflow
 
@@ -214,3 +215,33 @@ async def test_closing_hears_of_all_that_has_ended_within_the_grace(db: str, mon
 async def test_a_closing_engine_begins_no_step_that_waits_at_the_gate(db: str) -> None:
     assert await closed_while_steps_end(db, Limits(steps_max=1)) == [0]
     assert sorted(calls) == list(range(20)), "a step was begun while its engine closed, and again after that"
+
+
+@awaited
+async def test_an_engine_whose_opening_is_cancelled_again_and_again_is_taken_back_to_its_end(db: str) -> None:
+    """A second cancellation cut off what the first one had begun to take back, such as the release of a replica's lease."""
+    taken_back = False
+
+    async def take_back() -> None:
+        nonlocal taken_back
+        for _ in range(5):
+            await asyncio.sleep(0)
+        taken_back = True
+
+    class Waits(Engine):
+        async def _opened(self, stack: contextlib.AsyncExitStack) -> Any:
+            await super()._opened(stack)
+            stack.push_async_callback(take_back)
+            await asyncio.Event().wait()
+
+    async with Engine(db):
+        pass
+    opening = asyncio.ensure_future(Waits(db).__aenter__())
+    while not outside(db, "SELECT 1 FROM worker WHERE ended_ms IS NULL"):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    while not opening.done():
+        opening.cancel()
+        await asyncio.sleep(0)
+    assert (opening.cancelled(), taken_back) == (True, True)
+    assert outside(db, "SELECT 1 FROM worker WHERE ended_ms IS NULL") == []

@@ -127,43 +127,53 @@ class Engine:
     async def __aenter__(self) -> Self:
         if self._parent is not None:
             raise UsedAfterFork(self._parent)
-        async with contextlib.AsyncExitStack() as stack:  # undone from its end, also when something on the way fails
-            if self.replica is not None:
-                await self.replica.acquire()
-                stack.push_async_callback(self.replica.release)
-            store = self._open_store()
-            stack.callback(store.close)
-            arguments.check_replica(store, self.replica, self._execute)
-            writer = Writer(store, self.limits.batch_writes_max)
-            gate = None
-            if self.replica is not None:
-                await self.replica.begin(store, self.durability, writer.ask)
-                stack.push_async_callback(self.replica.end)
-                self._gate = gate = Gate(self.replica, self.durability)
-            elif not self._execute:
-                self._gate = arguments.client_gate(store, self.durability)
-            stack.callback(writer.close)
-            runner = Runner(
-                store,
-                writer,
-                self._codec,
-                self._clock,
-                self.limits,
-                workflows=self.workflows,
-                gate=gate,
-                execute=self._execute,
-                lease_ms=self._lease_ms,
-                name=self._name,
-                moves=self.replica is not None,
-            )
-            await runner.open()
-            if self.replica is not None:
-                self.replica.on_lost(runner.give_up)
-            stack.push_async_callback(runner.close, self._grace)
-            self._closing = stack.pop_all()
-        self._open = (store, writer, runner)
+        stack = contextlib.AsyncExitStack()
+        try:
+            self._open = await self._opened(stack)
+        except UsedAfterFork:  # a child has nothing to take back, and maybe no event loop
+            raise
+        except BaseException:  # undone from its end, also when it is cancelled again meanwhile
+            await to_its_end(stack.aclose(), lambda: None)
+            raise
+        self._closing = stack
         forked.watch(self)
         return self
+
+    async def _opened(self, stack: contextlib.AsyncExitStack) -> tuple[SqliteStore, Writer, Runner]:
+        """What an open engine works with; `stack` gets the way back from each thing as soon as it is there."""
+        if self.replica is not None:
+            await self.replica.acquire()
+            stack.push_async_callback(self.replica.release)
+        store = self._open_store()
+        stack.callback(store.close)
+        arguments.check_replica(store, self.replica, self._execute)
+        writer = Writer(store, self.limits.batch_writes_max)
+        gate = None
+        if self.replica is not None:
+            await self.replica.begin(store, self.durability, writer.ask)
+            stack.push_async_callback(self.replica.end)
+            self._gate = gate = Gate(self.replica, self.durability)
+        elif not self._execute:
+            self._gate = arguments.client_gate(store, self.durability)
+        stack.callback(writer.close)
+        runner = Runner(
+            store,
+            writer,
+            self._codec,
+            self._clock,
+            self.limits,
+            workflows=self.workflows,
+            gate=gate,
+            execute=self._execute,
+            lease_ms=self._lease_ms,
+            name=self._name,
+            moves=self.replica is not None,
+        )
+        await runner.open()
+        if self.replica is not None:
+            self.replica.on_lost(runner.give_up)
+        stack.push_async_callback(runner.close, self._grace)
+        return store, writer, runner
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""

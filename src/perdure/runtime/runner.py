@@ -31,7 +31,7 @@ from perdure.runtime.fresh import Fresh
 from perdure.runtime.gate import Gate
 from perdure.runtime.interpreter import PYTHON
 from perdure.runtime.log import run_failed
-from perdure.runtime.loops import Loop
+from perdure.runtime.loops import Loop, to_its_end
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.slices import Slices
@@ -98,7 +98,7 @@ class Runner:
                 self._try_blocked(self.names)
                 await self.writer.ask(b.MendDue(self.clock.now_ms()))
             except BaseException:
-                await self._crew.stopped()
+                await to_its_end(self._crew.stopped(), lambda: None)
                 raise
             self.claims.start()
         self._heart.start()
