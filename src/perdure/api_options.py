@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
+
+import msgspec
 
 from perdure.core import names, numbers
 from perdure.core.retry import NO_RETRY, Retry
@@ -19,8 +20,7 @@ OnCrash = Literal["retry", "ask", "fail"]
 Durability = Literal["disk", "replica"]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What a definition or one call of it asks for; see `step` and `workflow`. Times are milliseconds."""
 
     retry: Retry = Retry()
@@ -71,13 +71,11 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         names.checked_id(changes["id"])
     if changes.get("queue") is not None:
         names.checked("queue", changes["queue"])
-    if changes.get("id") is not None:
-        names.checked_id(changes["id"])
     if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
         raise DefinitionError(f'{what}: on_crash is "retry", "ask" or "fail", not {numbers.shown(changes["on_crash"])}.')
     if changes.get("durability") not in (None, "disk", "replica"):
         raise DefinitionError(f'{what}: durability is "disk" or "replica", not {numbers.shown(changes["durability"])}.')
-    return replace(options, **changes)
+    return msgspec.structs.replace(options, **changes)
 
 
 def _as_retry(value: Any, what: str) -> Retry:

@@ -10,9 +10,10 @@ import asyncio
 import contextvars
 import uuid as _uuid
 from collections.abc import Awaitable, Generator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+
+import msgspec
 
 from perdure.api import Call, workflow_call
 from perdure.core import names
@@ -56,8 +57,7 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentRun:
+class CurrentRun(msgspec.Struct, frozen=True):
     """Facts of the run that is being executed; `replaying` is True while recorded history is run again."""
 
     id: str

@@ -14,7 +14,7 @@ import operator
 import sys
 from collections.abc import Iterable
 from types import MemberDescriptorType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -31,7 +31,7 @@ ERROR_BYTES_MIN = 4096
 WRAPPING_BYTES = 1024  # what the row of a step or a child adds
 
 
-class Room(NamedTuple):
+class Room(msgspec.Struct, frozen=True):
     """How much of an error is recorded: bytes of a text or a field, members of a group, causes, notes, frames, errors in all."""
 
     text_bytes: int = 8192

@@ -12,7 +12,7 @@ import datetime as dt
 import re
 import sys
 from collections.abc import Callable, Container, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -25,7 +25,7 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, frozen=True):
     """A member of a JSON object: its name, the text of its value, and whether it was given."""
 
     name: str
@@ -69,7 +69,7 @@ def read(decode: Callable[[bytes], Any], raw: bytes) -> Any:
     try:
         value = decode(raw)
     except Exception:
-        plain = _ZONE.sub(b"", raw)
+        plain = re.sub(_ZONE, b"", raw)
         if plain == raw:
             raise
         value = decode(plain)
@@ -78,7 +78,7 @@ def read(decode: Callable[[bytes], Any], raw: bytes) -> Any:
     return value if plain is raw and b', "' not in raw and b'{ "' not in raw else _restored(value, raw)
 
 
-_ZONE = re.compile(rb'(?<=[\dZ])\[[A-Za-z][\w+/-]*\](?=")')  # some 20 letters, behind an offset or a time
+_ZONE = rb'(?<=[\dZ])\[[A-Za-z][\w+/-]*\](?=")'  # some 20 letters, behind an offset or a time
 
 
 def marked(value: Any, raw: bytes) -> bytes:
@@ -93,7 +93,7 @@ def marked(value: Any, raw: bytes) -> bytes:
         return raw
     parts = members(raw)
     if isinstance(value, dict):
-        return joined([one._replace(text=marked(inner, one.text)) for one, inner in zip(parts, value.values(), strict=True)])
+        return joined([Member(one.name, marked(inner, one.text), one.given) for one, inner in zip(parts, value.values(), strict=True)])
     names = {key: name for name, key in json_names(type(value)).items()}
     given = value.model_fields_set if is_model(type(value)) else names.values()
     for i, one in enumerate(parts):

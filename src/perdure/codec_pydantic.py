@@ -6,7 +6,6 @@ not installed, such a type is refused; constraints that one library reads and th
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import types
@@ -28,8 +27,7 @@ _NO_TYPES = (str, types.FunctionType, types.BuiltinFunctionType)
 _NO_VALUES = {"callable", "call", "is-subclass", "is-instance", "custom-error"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(msgspec.Struct, frozen=True):
     """How pydantic writes and reads a type; `sets` and `times` say that there may be some in it."""
 
     dump: Callable[..., bytes]
@@ -125,7 +123,7 @@ def adapter_of(type_: Any, reason: str, *, base64: bool = False) -> Adapter:
     schema = _schema_text(adapter)
     found = Adapter(dump, adapter.validate_json, '"uniqueItems"' in schema, '-time"' in schema or '"time"' in schema)
     if base64:
-        found = dataclasses.replace(
+        found = msgspec.structs.replace(
             found, dump=lambda value, **how: dump([value], **how)[1:-1], load=lambda raw: adapter.validate_json(b"[%s]" % raw)[0]
         )
     return found

@@ -8,7 +8,6 @@ asyncio task (Python 3.14 refuses to enter one task from another).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -32,8 +31,7 @@ CODE_REASONS = frozenset({"nondeterminism", "code", "store"})
 """Why runs are blocked that go on by themselves as soon as the code fits again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """What replay says of one run: `rows` were replayed; `reason` is None where all is well.
 
     `would_block`: code and history part. `stays_blocked`: they had parted before, and this code does not mend it.

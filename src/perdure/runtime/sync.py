@@ -59,7 +59,7 @@ def _waits(method: Any, returns: str | None = None) -> Any:
         return SyncRun(engine, result) if isinstance(result, Run) else result
 
     signature = inspect.signature(method)
-    verb.__signature__ = signature.replace(return_annotation=returns or signature.return_annotation)  # type: ignore[attr-defined]
+    verb.__signature__ = signature if returns is None else signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
     verb.__name__, verb.__qualname__ = method.__name__, f"Sync{method.__qualname__}"
     verb.__doc__ = method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"  # its example awaits
     return verb
@@ -71,8 +71,7 @@ def _verb(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, R]]) -> C
 
 def _finds(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, Run[T]]]) -> Callable[Concatenate[SyncEngine, P], SyncRun[T]]:
     """A verb that gives a run."""
-    returns = inspect.signature(method).return_annotation
-    return cast("Callable[Concatenate[SyncEngine, P], SyncRun[T]]", _waits(method, f"Sync{returns}"))
+    return cast("Callable[Concatenate[SyncEngine, P], SyncRun[T]]", _waits(method, f"Sync{method.__annotations__['return']}"))
 
 
 def _of_run(method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[SyncRun[T], P], R]:
