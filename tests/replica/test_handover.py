@@ -213,7 +213,8 @@ async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_told(tmp_path:
             before = len(told)
             await engine.__aexit__(None, None, None)
             engine = await waiting
-            while len(told) < before + 3:  # noqa: ASYNC110
+            while len(told) < before + 3:
+                assert not asking.done(), asking
                 await asyncio.sleep(0.003)
         asking.cancel()
         await asyncio.wait([asking])
