@@ -430,6 +430,7 @@ def test_the_error_of_a_forgotten_task_is_logged_once(caplog: pytest.LogCaptureF
     hand.kernel.discard()
     assert messages(caplog) == ["run r: Task exception was never retrieved"]
     assert "future: <Task finished name='Task-2'" in caplog.text
+    assert (caplog.records[0].run_id, caplog.records[0].workflow) == ("r", "forgets")  # type: ignore[attr-defined]
     caplog.clear()
     Hand(forgets(), hand.rows).kernel.discard()
     assert messages(caplog) == []

@@ -40,6 +40,7 @@ def test_what_is_tried_again() -> None:
         {"delay": True}, {"delay": 1e300}, {"delay": timedelta(seconds=1)}, {"factor": 0.5}, {"factor": math.nan}, {"factor": math.inf},
         {"factor": 1e200}, {"factor": None}, {"max_delay": -1}, {"max_delay": math.nan}, {"max_delay": math.inf}, {"jitter": 0.5},
         {"jitter": None}, {"on": None}, {"on": "ConnectionError"}, {"on": (ConnectionError, "KeyError")}, {"on": (int,)}, {"on": [None]},
+        {"delay": 61}, {"delay": 2, "max_delay": 1},
         {"on": ((KeyError,),)}, {"on": ConnectionError("not a class")}, {"never_on": None}, {"never_on": {"KeyError"}}, {"never_on": 3},
     ],
     ids=lambda wrong: f"{next(iter(wrong))}-{next(iter(wrong.values()))!r:.20}" if wrong != {"attempts": 10**5000} else "huge",

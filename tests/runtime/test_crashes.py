@@ -70,6 +70,24 @@ async def test_ask_resolved_with_another_try_by_an_engine_that_does_not_execute(
 
 
 @awaited
+async def test_a_result_of_another_type_from_an_engine_without_the_code_is_told_and_is_no_death(db: str, tmp_path: Path) -> None:
+    killed(db, "asking", tmp_path)
+    async with Engine(db, workflows=victim.WORKFLOWS) as engine:
+        await reached(await engine.get("asking"), "blocked")
+    async with Engine(db, execute=False) as client:
+        await client.resolve("asking", result=5)
+    async with Engine(db, workflows=victim.WORKFLOWS) as engine:
+        run = await engine.get("asking")
+        with pytest.raises(RunBlocked, match=r"What was given was not taken: the result of step hang_once does not fit: Expected `str`"):
+            await run.result()
+        notes = [event.data for event in await run.history() if event.kind == "attempt"]
+        assert [min(note) for note in notes] == ["crash", "refused"]
+        await engine.resolve("asking", result="by hand")
+        assert await run.result() == "by hand"
+    assert len(victim.effects(tmp_path)) == 1
+
+
+@awaited
 async def test_resolve_where_nobody_asks(db: str, tmp_path: Path) -> None:
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
         run = await engine.start(victim.waiting(1), id="w")
@@ -95,6 +113,7 @@ async def test_a_run_that_kills_its_process_three_times_is_blocked_and_retry_goe
             assert process.ended() == -9
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
         run = await engine.get("deadly")
+        assert [event.kind for event in await run.history()] == ["start", "step", "attempt", "attempt"]  # although it dies at once
         with pytest.raises(RunBlocked, match="the process died 3 times while it executed this run"):
             await run.result()
         assert await engine.run(victim.waiting(0)) == []  # the others are not held up

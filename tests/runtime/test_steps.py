@@ -176,7 +176,7 @@ holder: contextvars.ContextVar[Holder] = contextvars.ContextVar("holder")
 async def test_a_run_that_left_memory_with_a_step_open_is_freed_whatever_its_variables_hold(db: str) -> None:
     kept: list[weakref.ref[Holder]] = []
 
-    @step(retry=Retry(attempts=2, delay=3_600))
+    @step(retry=Retry(attempts=2, delay=3_600, max_delay=3_600))
     async def down() -> None:
         raise ConnectionError("503")
 

@@ -6,12 +6,14 @@ The command that checks types reads this file too: a line that `assert_type` is 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Iterator
 from typing import Any, assert_type, get_type_hints
 
 import pytest
 
+import perdure
 from perdure import (
     Call,
     DefinitionError,
@@ -111,6 +113,15 @@ def test_no_verb_is_missing_and_each_says_what_the_engines_says(sync: type, engi
         assert (getattr(engine, name).__doc__ or "").partition("\n")[0] in (getattr(sync, name).__doc__ or ""), name
         assert not inspect.iscoroutinefunction(getattr(sync, name))
         assert getattr(sync, name).__qualname__ == f"{sync.__name__}.{name}"
+
+
+async def _runs_it() -> None:
+    perdure.run(double(1), store=":memory:")
+
+
+def test_run_inside_an_event_loop_says_what_to_use_there() -> None:
+    with pytest.raises(DefinitionError, match="await engine"):
+        asyncio.run(_runs_it())
 
 
 def test_run_takes_what_start_takes() -> None:

@@ -349,14 +349,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise
         except BaseException as error:
             run_id, message = self.owner and self.owner.facts.run_id, context.get("message")
-            log.error("run %s: Unhandled error in exception handler, for: %s", run_id, message, exc_info=error)
+            log.error("run %s: Unhandled error in exception handler, for: %s", run_id, message, exc_info=error, extra={"run_id": run_id})
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Log it, unless history is run again: then it was logged before."""
         if not guard.inside.muted and self.owner is not None:
             rest = "".join(f"\n{key}: {context[key]!r}" for key in sorted(context) if key not in ("message", "exception"))
-            message = context.get("message", "an error")
-            log.error("run %s: %s%s", self.owner.facts.run_id, message, rest, exc_info=context.get("exception"))
+            of = {"run_id": self.owner.facts.run_id, "workflow": self.owner.facts.workflow}
+            log.error("run %s: %s%s", of["run_id"], context.get("message", "an error"), rest, exc_info=context.get("exception"), extra=of)
 
     def forgive(self) -> None:
         """Log no errors of tasks that have ended by now, and keep no refusal in mind: that was done the first time."""

@@ -30,7 +30,7 @@ class Retry:
     classes, one or a tuple, list or set of them; `never_on` wins.
 
     Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds up to
-    ten years, an `on` that holds something else than exception classes.
+    ten years or more than `max_delay`, an `on` that holds something else than exception classes.
 
     >>> Retry(attempts=5, delay=0.5, jitter=False).wait_ms(2, "any key")
     1000
@@ -48,6 +48,10 @@ class Retry:
         numbers.count(self.attempts, "Retry: attempts")
         numbers.seconds(self.delay, "Retry: delay")
         numbers.seconds(self.max_delay, "Retry: max_delay")
+        if self.delay > self.max_delay:  # cut in silence, an hour would be a minute
+            raise DefinitionError(
+                f"Retry: delay is {self.delay:,} s, more than max_delay, {self.max_delay:,} s: pass a larger max_delay, too."
+            )
         if not numbers.is_number(self.factor) or not 1 <= self.factor <= FACTOR_MAX:
             raise DefinitionError(f"Retry: factor is a number from 1 to {FACTOR_MAX:,.0f}, not {numbers.shown(self.factor)}.")
         numbers.flag(self.jitter, "Retry: jitter")

@@ -108,7 +108,8 @@ def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
 
 def _may_have_begun(command: Command, notes: list[dict[str, Any]], now_ms: int) -> bool:
     last = notes[-1] if notes else {}
-    return "resolved" not in last and last.get("again_ms", 0) <= now_ms and not command.call.options.transactional
+    unbegun = "resolved" in last or "refused" in last or last.get("again_ms", 0) > now_ms
+    return not unbegun and not command.call.options.transactional
 
 
 def _again_ms(notes: list[dict[str, Any]]) -> int:
@@ -135,11 +136,15 @@ def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any
     begun = not released and _may_have_begun(command, notes, now_ms)
     if begun and careful:
         _unknown_outcome(active, command, failures)
+    elif "refused" in last:  # it asks again: nothing has begun since
+        _ask(active, command, f". What was given was not taken: {last['refused']}")
     elif again_ms > now_ms:
         active.back_off(command, attempt, failures, again_ms)
     elif careful and ("resolved" in last or released):
         # Should the process die again, this is how the next one knows that there is something to ask.
         active.note_event(command.seq, {"attempt": attempt, "began": True})
+        active.begin_after_commit(command, attempt, failures)
+    elif begun:  # should the process die over it at once, the note of this death is not lost
         active.begin_after_commit(command, attempt, failures)
     else:
         active.begin(command, attempt, failures)
@@ -151,10 +156,14 @@ def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None
         active.input(ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1))
         active.crashes = crashes
         return
+    _ask(active, command, "")
+
+
+def _ask(active: ActiveRun, command: Command, more: str) -> None:
     active.block(
         "unknown_outcome",
-        f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether its "
-        f"effect happened. Find out, then: perdure resolve {active.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
+        f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether its effect "
+        f"happened{more}. Find out, then: perdure resolve {active.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
     )
 
 

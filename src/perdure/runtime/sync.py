@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from perdure.api import Call, Workflow
 from perdure.core.limits import Limits
-from perdure.errors import EngineClosed, UsedAfterFork
+from perdure.errors import DefinitionError, EngineClosed, UsedAfterFork
 from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
 
@@ -30,7 +30,8 @@ T = TypeVar("T")
 def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | None = None) -> T:
     """Execute one run to its end, as `asyncio.run` does for a coroutine; with an `id` it goes on where it stopped.
 
-    What the run starts is executed as well; other runs that are due in the file stay for a worker. Raises what `Run.result` raises.
+    What the run starts is executed as well; other runs that are due in the file stay for a worker. Raises what `Run.result` raises, and
+    `DefinitionError` inside a running event loop.
 
     >>> from perdure import workflow
     >>> @workflow
@@ -39,6 +40,10 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
     >>> run(double(4), store=":memory:")
     8
     """
+    if asyncio._get_running_loop() is not None:
+        raise DefinitionError(
+            "run() has an event loop of its own. Inside another one: `async with Engine(...) as engine: await engine.run(...)`."
+        )
 
     async def main() -> T:
         async with Engine(store, execute="asked") as engine:
