@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.api import step, workflow
-from perdure.codec import JsonCodec, decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
+from perdure.codec import JsonCodec
+from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
 from perdure.errors import (
     PerdureError,
     RecordedError,

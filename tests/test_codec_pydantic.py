@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import subprocess
 import sys
+import zoneinfo
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
@@ -282,7 +284,43 @@ def _set(value: Any) -> Any:
     return getattr(value, "model_fields_set", None), inner
 
 
+class Named(pydantic.BaseModel):
+    """Members that look like those of others."""
+
+    name: str = ""
+    odd: int = pydantic.Field(default=0, alias=":")
+    more: dict[str, Any] = {}
+    text: str = ""
+
+
+class Hides(pydantic.BaseModel):
+    name: str = pydantic.Field(default="", exclude=True)
+    inner: Named = Named()
+    after: str = ""
+
+
+class Tree(pydantic.BaseModel):
+    first: Tree | None = None
+    name: str = ""
+    rest: list[Tree] = []
+    at: dt.datetime | None = None
+
+
+TRAPS: list[tuple[Any, Any]] = [
+    (Named, Named(more={"name": 1, ":": 2, 'x"name': 3, "text": {"name": 4}}, text='{ "name":1, "text":')),
+    (Named, Named.model_validate({"name": ' "text":', ":": 1})),
+    (list[Named], [Named(name=":x", more={"a ": ":b"}), Named.model_validate({"name": ":", ":": 1})]),
+    (list[Named], [Named(), Named(name=": "), Named(name=' "name":'), Named(text="a"), Named(more={"": {}})]),
+    (Hides, Hides(inner=Named(text="x"))),
+    (Hides, Hides(inner=Named(name="x"))),
+    (dict[str, Hides], {"name": Hides(), "text": Hides(inner=Named()), "after": Hides(after="")}),
+    (Tree, Tree(first=Tree(name="a"), rest=[Tree(), Tree(name="b", first=Tree(rest=[Tree()]))])),
+    (Tree, Tree(rest=[Tree(at=dt.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))), Tree(name="b")])),
+    (list[Tree | Named], [Tree(first=None), Named(text=""), Named(more={})]),
+]
+
 MODELS: list[tuple[Any, Any]] = [
+    *TRAPS,
     (Patch, Patch()),
     (Patch, Patch(name=None)),
     (Patch, Patch(eMail="a, b", tags={"b", "a"})),
@@ -321,6 +359,24 @@ def test_in_a_model_that_was_changed_the_values_stand_also_where_no_field_was_se
 def test_what_an_earlier_version_has_written_has_every_field_set() -> None:
     back = codec.decode(b'{"name":"x","eMail":null,"inner":null,"tags":[],"extra":{}}', Patch)
     assert back.model_fields_set == {"name", "email", "inner", "tags", "extra"}
+
+
+def test_spaces_of_others_are_no_marks() -> None:
+    for raw in (b'{"name": "x", "eMail": null}', b'{"name":"x",\n "eMail": null}', b'[{"name": "x", "eMail": null}]'):
+        back = codec.decode(raw, list[Patch] | Patch)
+        assert (back[0] if isinstance(back, list) else back).model_fields_set == {"name", "email"}
+    assert codec.decode(b'{"n": 1, "m": 2}', Closed).model_fields_set == {"n", "m"}
+
+
+class Blob(pydantic.BaseModel):
+    data: bytes
+
+
+def test_what_pydantic_can_not_write_is_said_in_its_words() -> None:
+    """A model with bytes "had no JSON form"."""
+    for value, type_ in ((Blob(data=b"\xff"), Blob), ([Blob(data=b"\xff")], list[Blob])):
+        with pytest.raises(NotSerializable, match="invalid utf-8 sequence"):
+            codec.encode(value, type_)
 
 
 def test_other_readers_of_a_model_read_plain_json() -> None:

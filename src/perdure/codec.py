@@ -21,35 +21,10 @@ from msgspec import UNSET, Raw
 from perdure import codec_errors, codec_marks
 from perdure.api import Call, Definition
 from perdure.codec_equal import same_arguments, same_values
-from perdure.codec_errors import decode_error, encode_error, failure_of_run, failure_of_step, failure_of_verb
 from perdure.codec_marks import with_offset
 from perdure.codec_pydantic import Unsupported
-from perdure.codec_types import (
-    ENCODER,
-    Slot,
-    dec_hook,
-    difference,
-    explain_difference,
-    explain_failure,
-    ordered,
-    same_plain,
-    slot_of,
-    tidy,
-)
+from perdure.codec_types import ENCODER, Slot, dec_hook, difference, explain_difference, explain_failure, ordered, same_plain, slot_of, tidy
 from perdure.errors import DefinitionError, DoesNotFit, NotSerializable, PayloadTooLarge
-
-__all__ = [
-    "JsonCodec",
-    "Signature",
-    "decode",
-    "decode_error",
-    "encode",
-    "encode_error",
-    "failure_of_run",
-    "failure_of_step",
-    "failure_of_verb",
-    "signature_of",
-]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -90,6 +65,9 @@ def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | Non
         if slot.surely_same(value):
             return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, where, limit_bytes)
         found = slot.compare(value, slot.decode(raw))
+        if found is not None and slot.times and codec_marks.has_zones(value):
+            raw = slot.encode(ordered(value))
+            found = slot.compare(value, slot.decode(raw))
     except (DefinitionError, PayloadTooLarge):
         raise
     except Exception as error:
@@ -117,6 +95,9 @@ def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
 # --- signatures -----------------------------------------------------------------------------------
 
 
+_MEMBERS = slot_of(dict[str, Raw])
+
+
 class _Never:
     """The type of no value."""
 
@@ -134,14 +115,15 @@ class Signature:
         self._positional = sum(kind in _POSITIONAL for kind in self._kinds)
         self._by_name = {name: i for i, name in enumerate(self._names) if self._kinds[i] in _BY_NAME}
         self._all_positional = self._positional == len(parameters)
+        self._known = frozenset(self._names)
         self._required = [one.default is one.empty and one.kind not in _WRAPPED for one in parameters]
         self._all_required = self._all_positional and all(self._required)
-        self.of_result = f"the result of {self.what}"
+        self._needed = frozenset(name for name, required in zip(self._names, self._required, strict=True) if required)
+        self.of_result, self.of_recorded = f"the result of {self.what}", f"the recorded arguments of {self.what}"
         self.result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
         self._box: Any = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
         self._plain = all(slot.plain for slot in self._slots)
-        self._times = any(slot.times for slot in self._slots)
         self._scalars = tuple(slot.scalar or _Never for slot in self._slots)
         self._defaults = [self._default(slot, parameter) for slot, parameter in zip(self._slots, parameters, strict=True)]
         self._rest = functools.lru_cache(maxsize=64)(self._make_rest)
@@ -203,7 +185,7 @@ class Signature:
             found = same_plain(values, back) if self._plain else difference(values, back)
         except Exception:
             return None
-        return raw if found is None and not (self._times and codec_marks.has_zones(values)) else None
+        return raw if found is None else None
 
     def _default(self, slot: Slot, parameter: inspect.Parameter) -> bytes | None:
         """A default with its name, to be written behind what was passed; None where it has no form that comes back the same."""
@@ -241,17 +223,16 @@ class Signature:
             return self._decode_each(raw)  # names the argument that does not fit
 
     def _decode_each(self, raw: bytes) -> tuple[Any, ...]:
-        given = _load(_slot_for(dict[str, Raw], "arguments"), raw, f"the arguments of {self.what}")
-        recorded = f"the recorded arguments of {self.what}"
-        if unknown := (set(given) - set(self._names)) and (codec_marks.given(raw) - set(self._names)):
+        given = _load(_MEMBERS, raw, f"the arguments of {self.what}")
+        if not self._known.issuperset(given) and (unknown := codec_marks.given(raw) - self._known):
             names = ", ".join(sorted(unknown))
-            raise DoesNotFit(recorded, f"it has no parameter {names} any more; give it back, with a default")
-        if lacking := [name for name, required in zip(self._names, self._required, strict=True) if required and name not in given]:
-            names = ", ".join(lacking)
-            raise DoesNotFit(recorded, f"they are without {names}, which the code has got since; give it a default")
+            raise DoesNotFit(self.of_recorded, f"it has no parameter {names} any more; give it back, with a default")
+        if not self._needed.issubset(given):
+            names = ", ".join(name for name in self._names if name in self._needed and name not in given)
+            raise DoesNotFit(self.of_recorded, f"they are without {names}, which the code has got since; give it a default")
         pairs = zip(self._names, self._slots, strict=True)
         return tuple(
-            _load(slot, bytes(given[name]), f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs
+            [_load(slot, bytes(given[name]), f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs]
         )
 
     def _arranged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -407,7 +388,7 @@ class JsonCodec:
         _slot_for(type_, where)
 
     def encode_error(self, error: BaseException) -> bytes:
-        return encode_error(error, self.payload_bytes_max)
+        return codec_errors.encode_error(error, self.payload_bytes_max)
 
     def decode_failure(self, call: Call[Any] | None, raw: bytes) -> Exception:
         return codec_errors.decode_failure("?" if call is None else call.definition.name, raw)

@@ -9,15 +9,16 @@ member was given.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from perdure.codec_records import children, force, is_model, json_names
+from perdure.codec_records import fields_of, force, is_model, json_names
 
 _items = msgspec.json.Decoder(list[Raw]).decode
 _text = msgspec.json.Decoder(str).decode
@@ -65,33 +66,47 @@ def only(raw: bytes, names: Container[str]) -> bytes:
 
 
 def read(decode: Callable[[bytes], Any], raw: bytes) -> Any:
-    """What a decoder reads from a text, with what the marks in it say."""
+    """What a decoder of models reads from a text, with what the marks in it say."""
+    value = read_times(decode, raw)
+    if b' "' in raw:
+        _unset(value, raw)
+    return value
+
+
+def read_times(decode: Callable[[bytes], Any], raw: bytes) -> Any:
+    """What a decoder reads from a text, with the zones of its times."""
     try:
-        value = decode(raw)
+        return decode(raw)
     except Exception:
         plain = re.sub(_ZONE, b"", raw)
         if plain == raw:
             raise
-        value = decode(plain)
-    else:
-        plain = raw
-    return value if plain is raw and b', "' not in raw and b'{ "' not in raw else _restored(value, raw)
+        return _restored(decode(plain), raw)
 
 
 _ZONE = rb'(?<=[\dZ])\[[A-Za-z][\w+/-]*\](?=")'  # some 20 letters, behind an offset or a time
+
+
+# --- fields that nobody set -----------------------------------------------------------------------
 
 
 def marked(value: Any, raw: bytes) -> bytes:
     """The text of a value with marks at the fields that nobody set."""
     if getattr(type(value), "__pydantic_root_model__", False):
         return marked(value.root, raw)
-    if raw[:1] == b"[":
-        inner = value if isinstance(value, list | tuple) else ()
+    if raw[:1] == b"[" and isinstance(value, list | tuple):
         texts = [bytes(one) for one in _items(raw)]
-        return b"[%s]" % b",".join(map(marked, inner, texts)) if len(inner) == len(texts) else raw
+        return b"[%s]" % b",".join(map(marked, value, texts)) if len(value) == len(texts) else raw
     if raw[:1] != b"{":
         return raw
-    parts = members(raw)
+    if (keys := _keys(type(value))) and not _kinds(type(value)) & _RECORDS:
+        unset = [keys[name] for name in keys.keys() - value.model_fields_set]
+        if all(raw.count(key) < 2 for _, key, _ in unset):
+            return functools.reduce(lambda text, one: text.replace(one[1], one[2]), unset, raw)
+    return _marked_members(value, members(raw))
+
+
+def _marked_members(value: Any, parts: list[Member]) -> bytes:
     if isinstance(value, dict):
         return joined([Member(one.name, marked(inner, one.text), one.given) for one, inner in zip(parts, value.values(), strict=True)])
     names = {key: name for name, key in json_names(type(value)).items()}
@@ -102,52 +117,85 @@ def marked(value: Any, raw: bytes) -> bytes:
     return joined(parts)
 
 
-def _restored(value: Any, raw: bytes) -> Any:
-    """The value that was read from a text, with what its marks say."""
+def _unset(value: Any, raw: bytes) -> None:
+    """Take the fields that are marked in a text out of those that are set in the value that was read from it."""
+    if b' "' not in raw:
+        return
+    keys, alone, found = _keys(type(value)), not _kinds(type(value)) & _RECORDS and b'": ' not in raw, None
+    for name, (member, key, mark) in keys.items():
+        if mark in raw:
+            if not alone or raw.count(key) > 1:  # others have this name, too, or somebody else has written this text
+                found = given(raw) if found is None else found
+                if member in found:
+                    continue
+            value.model_fields_set.discard(name)
+    if not keys or not alone:
+        for _, inner, text in _inside(value, raw):
+            _unset(inner, text)
+
+
+def _inside(value: Any, raw: bytes) -> list[tuple[Any, Any, bytes]]:
+    """The values in a value, each with its key or the name of its field, and its text; nothing where the text has another shape."""
     if getattr(type(value), "__pydantic_root_model__", False):
-        force(value, "root", _restored(value.root, raw))
-        return value
-    match raw[:1]:
-        case b'"':
-            return _in_zone(value, _text(raw))
-        case b"[":
-            return _restored_items(value, [bytes(one) for one in _items(raw)])
-        case b"{":
-            return _restored_members(value, members(raw))
-        case _:
-            return value
+        return [("root", value.root, raw)]
+    inner: list[tuple[Any, Any]]
+    names = json_names(type(value))
+    if raw[:1] == b"[" and (names or isinstance(value, list | tuple)):
+        inner = [(name, getattr(value, name)) for name in names] if names else list(enumerate(value))
+        texts = _items(raw)[-len(inner) :] if names else _items(raw)  # a Struct may have a tag in front
+    elif raw[:1] == b"{" and (names or isinstance(value, dict)):
+        found = _members(raw)
+        inner = [(name, getattr(value, name)) for name, key in names.items() if key in found] if names else list(value.items())
+        texts = [found[names[name]] for name, _ in inner] if names else list(found.values())
+    else:
+        return []
+    return [(*one, bytes(text)) for one, text in zip(inner, texts, strict=True)] if len(inner) == len(texts) else []
 
 
-def _restored_items(value: Any, texts: list[bytes]) -> Any:
-    if isinstance(value, list | tuple):
-        items = map(_restored, value, texts)
-        if isinstance(value, list):
-            value[:] = items
-            return value
-        return value._make(items) if hasattr(value, "_make") else tuple(items)
-    if isinstance(value, msgspec.Struct):
-        for name, text in zip(value.__struct_fields__, texts[len(texts) - len(value.__struct_fields__) :], strict=False):
-            force(value, name, _restored(getattr(value, name), text))
+def _keys_of(cls: Any) -> dict[str, tuple[str, bytes, bytes]]:
+    """The fields of a model: what each is called in JSON, and how its member begins, without and with a mark.
+
+    Within a text a quotation mark has a backslash, and behind one that ends a text no letter follows: `"name":` begins a member. What only
+    looks like one, with a name such as `:`, is one more of them.
+    """
+    names = json_names(cls) if getattr(cls, "__pydantic_root_model__", None) is False else {}
+    return {name: (key, b"%s:" % _encode(key), b" %s:" % _encode(key)) for name, key in names.items()}
+
+
+def _kinds_of(cls: Any) -> set[str]:
+    """What there may be in a model that matters here: other records, and times; all of it in other classes, which are not known so well."""
+    kinds = _KINDS.findall(repr(getattr(cls, "__pydantic_core_schema__", None)))
+    if "model" not in kinds:
+        return _RECORDS | _TIMES
+    kinds.remove("model")  # its own
+    return set(kinds)
+
+
+_KINDS = re.compile("'type': '(model|dataclass|definition-ref|any|datetime|time)'")
+_RECORDS, _TIMES = {"model", "dataclass", "definition-ref"}, {"dataclass", "definition-ref", "any", "datetime", "time"}
+_keys: Callable[[type], dict[str, tuple[str, bytes, bytes]]] = functools.lru_cache(maxsize=4096)(_keys_of)
+_kinds: Callable[[type], set[str]] = functools.lru_cache(maxsize=4096)(_kinds_of)
+
+
+# --- what is in a zone ----------------------------------------------------------------------------
+
+
+def _restored(value: Any, raw: bytes) -> Any:
+    """The value that was read from a text without its zones, with them."""
+    if raw[:1] == b'"' and not getattr(type(value), "__pydantic_root_model__", False):
+        return _in_zone(value, _text(raw))
+    found = [(name, _restored(inner, text)) for name, inner, text in _inside(value, raw)]
+    if isinstance(value, tuple) and found:
+        return getattr(value, "_make", tuple)(one for _, one in found)
+    if isinstance(value, dict) and found:
+        value.clear()
+        value.update(zip(map(_in_zone, [name for name, _ in found], _members(raw)), [one for _, one in found], strict=True))
+    elif isinstance(value, list):
+        value[:] = [one for _, one in found] or value
+    else:
+        for name, one in found:
+            force(value, name, one)
     return value
-
-
-def _restored_members(value: Any, parts: list[Member]) -> Any:
-    if isinstance(value, dict):
-        if len(value) == len(parts):
-            pairs = [(_in_zone(key, one.name), _restored(inner, one.text)) for (key, inner), one in zip(value.items(), parts, strict=True)]
-            value.clear()
-            value.update(pairs)
-        return value
-    by_key = {one.name: one for one in parts}
-    for name, key in json_names(type(value)).items():
-        if (one := by_key.get(key)) is not None:
-            force(value, name, _restored(getattr(value, name), one.text))
-            if not one.given and is_model(type(value)):
-                value.model_fields_set.discard(name)
-    return value
-
-
-# --- zones ----------------------------------------------------------------------------------------
 
 
 def zone_of(value: Any) -> str | None:
@@ -159,18 +207,28 @@ def zone_of(value: Any) -> str | None:
 
 def has_zones(value: Any) -> bool:
     """Whether any time in a value is in a named zone."""
-    return "zoneinfo" in sys.modules and any(zones(value))
+    return "zoneinfo" in sys.modules and bool(zones(value))
 
 
-def zones(value: Any) -> Iterator[str]:
-    """The names of all zones in a value."""
-    if (zone := zone_of(value)) is not None:
-        yield zone
+def zones(value: Any, found: list[str] | None = None) -> list[str]:
+    """The names of all zones in a value, put behind those that were found."""
+    found = [] if found is None else found
+    inner: Any = ()
+    if isinstance(value, dt.datetime | dt.time):
+        found += [zone] if (zone := zone_of(value)) is not None else ()
     elif isinstance(value, dict):
-        for key in value:
-            yield from zones(key)
-    for _, inner in children(value):
-        yield from zones(inner)
+        inner = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    elif _kinds(type(value)) & _TIMES:
+        inner = [getattr(value, name, None) for name in fields_of(type(value))]
+    for one in inner:
+        if type(one) not in _PLAIN:
+            zones(one, found)
+    return found
+
+
+_PLAIN = {str, bytes, int, float, bool, type(None)}
 
 
 def zoned(value: Any) -> Any:

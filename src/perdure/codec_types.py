@@ -61,10 +61,7 @@ class Slot:
         return cls is self.scalar and (cls is not int or -_INT_MAX <= value <= _INT_MAX)
 
     def compare(self, value: Any, back: Any) -> Difference | None:
-        found = same_plain(value, back) if self.plain else difference(value, back)
-        if found is None and self.times and codec_marks.has_zones(value):
-            return None if sorted(codec_marks.zones(value)) == sorted(codec_marks.zones(back)) else ("", value, back)
-        return found
+        return same_plain(value, back) if self.plain else difference(value, back)
 
 
 def slot_of(type_: Any) -> Slot:
@@ -118,11 +115,9 @@ def _compile(type_: Any) -> Slot:
     if not (kinds & _SETS or models or times):
         return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
     sets = bool(kinds & _SETS)
-
-    def encode(value: Any) -> bytes:
-        return ENCODER.encode(ordered(value) if sets or codec_marks.has_zones(value) else value)
-
-    return Slot(type_, encode, functools.partial(codec_marks.read, decoder.decode), native=not (sets or models), times=True)
+    encode = (lambda value: ENCODER.encode(ordered(value))) if sets else ENCODER.encode
+    decode = functools.partial(codec_marks.read if models else codec_marks.read_times, decoder.decode)
+    return Slot(type_, encode, decode, native=not (sets or models), times=times)
 
 
 def _adapted(type_: Any, reason: str, kinds: set[str] = frozenset()) -> Slot:  # type: ignore[assignment]
@@ -257,7 +252,9 @@ def _comparer_for(cls: type) -> Callable[[Any, Any], Difference | None]:
         return _compare_times
     if issubclass(cls, decimal.Decimal):
         return _compare_texts
-    if not is_model(cls) and fields_of(cls):
+    if is_model(cls):
+        return _compare_models
+    if fields_of(cls):
         return functools.partial(_compare_fields, fields_of(cls))
     return _compare_whole
 
@@ -287,12 +284,17 @@ def _compare_entries(value: Any, back: Any) -> Difference | None:
 
 def _compare_sets(value: Any, back: Any) -> Difference | None:
     same = len(value) == len(back) and {(type(item), item) for item in value} == {(type(item), item) for item in back}
-    return None if same else ("", value, back)
+    return None if same and not codec_marks.has_zones(value) else ("", value, back)
 
 
 def _compare_times(value: Any, back: Any) -> Difference | None:
     same = value.utcoffset() == back.utcoffset() and value.replace(tzinfo=None) == back.replace(tzinfo=None)
-    return None if same else ("", value, back)
+    return None if same and codec_marks.zone_of(value) == codec_marks.zone_of(back) else ("", value, back)
+
+
+def _compare_models(value: Any, back: Any) -> Difference | None:
+    zones = slot_of(type(value)).times and codec_marks.has_zones(value)
+    return None if value == back and (not zones or codec_marks.zones(value) == codec_marks.zones(back)) else ("", value, back)
 
 
 def _compare_texts(value: Any, back: Any) -> Difference | None:
@@ -324,11 +326,11 @@ def explain_failure(slot: Slot, value: Any, error: Exception, place: str) -> str
     if isinstance(error, RecursionError):
         return "it contains itself, or is nested too deeply; give parts of it ids and refer to those"
     path, culprit = _culprit(value, slot.encode)
-    if culprit is not None:
+    if culprit is not None and not is_model(type(culprit)):  # pydantic knows better what is wrong with a model
         return _at(path) + _why(culprit)
     if (found := _not_finite(value)) is not None:
         return found
-    return f"it does not fit `{slot.label}`: {tidy(error)}; pass what {place or 'the type'} says, or change the annotation"
+    return f"{_at(path)}it does not fit `{slot.label}`: {tidy(error)}; pass what {place or 'the type'} says, or change the annotation"
 
 
 def explain_difference(slot: Slot, found: Difference, place: str) -> str:

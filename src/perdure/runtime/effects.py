@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.codec import failure_of_run, failure_of_verb
+from perdure.codec_errors import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.errors import PerdureError, RunExists

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from perdure.codec import decode_error
-from perdure.codec_errors import decode_failure
+from perdure.codec_errors import decode_error, decode_failure
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.errors import DefinitionError

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from perdure.api import Workflow
-from perdure.codec import decode_error, signature_of
+from perdure.codec import signature_of
+from perdure.codec_errors import decode_error
 from perdure.errors import BadPosition, HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed
 from perdure.runtime.gate import Answers, stricter
 from perdure.runtime.runner import Runner

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure import api_verbs
-from perdure.codec import JsonCodec, failure_of_step, signature_of
+from perdure.codec import JsonCodec, signature_of
+from perdure.codec_errors import failure_of_step
 from perdure.core import names, numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.codec import JsonCodec, failure_of_run, failure_of_step
+from perdure.codec import JsonCodec
+from perdure.codec_errors import failure_of_run, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
@@ -51,9 +52,8 @@ class Watching(JsonCodec):
 
 def kernel_of(case: Case, codec: JsonCodec = CODEC) -> Kernel:
     """A fresh kernel for a case, with nothing fed."""
-    definition, call = case.call.definition, case.call
-    facts = RunFacts("run", definition.name, 42, case.timeout_ms)
-    return Kernel(lambda: definition.fn(*call.args, **call.kwargs), definition, facts, codec)
+    known, call = case.call.definition, case.call
+    return Kernel(lambda: known.fn(*call.args, **call.kwargs), known, RunFacts("run", known.name, 42, case.timeout_ms), codec)
 
 
 def row_of(command: Command) -> Event:
