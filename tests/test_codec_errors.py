@@ -567,3 +567,12 @@ def test_an_error_that_a_person_wrote() -> None:
     error = coder.decode_failure(think(), failure_of_step(b'{"message":"given up"}', 1, False))
     assert str(error) == "Step think failed after 1 attempt: Error: given up"
     assert str(coder.decode_failure(think(), failure_of_step(b'"given up"', 2, False))) == "Step think failed after 2 attempts: given up"
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "a\0b.py", "x" * 1_000_000])
+def test_a_traceback_from_a_store_names_no_file_that_cannot_be_read_to_its_end(file: str) -> None:
+    frame = {"file": file, "line": 3, "function": "f" * 1_000_000, "source": ""}
+    error = decode_error(json.dumps({"type": "ValueError", "module": "builtins", "message": "x", "frames": [frame]}).encode())
+    shown = "".join(traceback.format_exception(error))  # reads the files that the frames name
+    assert len(shown) < 2_000
+    assert repr(file)[1:-1][-100:] in shown

@@ -1,13 +1,15 @@
 """Frames of user code: recorded from a traceback as data, and rebuilt as a traceback that Python prints as its own.
 
 Rules: frames of Perdure and of asyncio are left out; the source line is read when the error is recorded, because the file may have
-changed by the time somebody looks; a rebuilt frame never runs, and holds neither variables nor other frames.
+changed by the time somebody looks; a rebuilt frame never runs, and holds neither variables nor other frames; a store is data from
+elsewhere, so what it names is no longer than what is recorded, and names no file that can't be read to its end.
 """
 
 from __future__ import annotations
 
 import functools
 import linecache
+import os
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any
 
@@ -43,7 +45,7 @@ def _described(frame: FrameType, line: int) -> dict[str, Any]:
     code, source = frame.f_code, frame.f_globals.get(_SOURCE)
     if not isinstance(source, str):
         source = linecache.getline(code.co_filename, line, frame.f_globals).strip()[:SOURCE_CHARS_MAX]
-    function = code.co_qualname.rpartition("<locals>.")[2]
+    function = code.co_qualname.rpartition("<locals>.")[2][:PATH_CHARS_MAX]
     return {"file": code.co_filename[-PATH_CHARS_MAX:], "line": line, "function": function, "source": source}
 
 
@@ -54,7 +56,8 @@ def rebuilt(frames: Any) -> TracebackType | None:
     for frame in reversed(given):
         match frame:
             case {"file": str(file), "line": int(line), "function": str(function)} if 0 <= line < 2**31:
-                found = TracebackType(found, _frame(file, line, function, frame.get("source")), 0, line)
+                code = _code(file[-PATH_CHARS_MAX:], line, function[:PATH_CHARS_MAX])
+                found = TracebackType(found, _frame(code, frame.get("source")), 0, line)
     return found
 
 
@@ -84,10 +87,12 @@ _CODE = _never.__code__.replace(co_linetable=_nowhere(len(_never.__code__.co_cod
 
 @functools.lru_cache(maxsize=1_000)
 def _code(file: str, line: int, function: str) -> CodeType:
+    if "\0" in file or (os.path.exists(file) and not os.path.isfile(file)):  # Python would read a device for ever
+        file = f"<{file!r}>"
     return _CODE.replace(co_filename=file, co_name=function.rpartition(".")[2], co_qualname=function, co_firstlineno=line)
 
 
-def _frame(file: str, line: int, function: str, source: Any) -> FrameType:
+def _frame(code: CodeType, source: Any) -> FrameType:
     """The frame of a generator that is not begun: it has no caller, which it would keep alive."""
-    frame: FrameType = FunctionType(_code(file, line, function), {"__name__": "recorded", _SOURCE: source})().gi_frame
+    frame: FrameType = FunctionType(code, {"__name__": "recorded", _SOURCE: source})().gi_frame
     return frame

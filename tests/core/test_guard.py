@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import mimetypes
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 import traceback
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from tests.core.support import Hand
 
 from perdure import step, workflow
 from perdure.core import events as ev
+from perdure.core import guard
 
 log = logging.getLogger("tests.guarded")
 
@@ -99,6 +104,52 @@ def test_outside_of_workflows_and_in_the_machinery_nothing_is_refused(tmp_path: 
         handler.close()
     assert isinstance(hand.kernel.outcome, ev.Completed)
     assert "written by" in (tmp_path / "late.log").read_text()
+
+
+def _reads_a_package() -> object:
+    return Path(pytest.__file__).read_text(), os.listdir(Path(pytest.__file__).parent)
+
+
+def _zones() -> object:
+    return zoneinfo.available_timezones()
+
+
+def _types_of_files() -> object:
+    mimetypes.inited, mimetypes._db = False, None  # type: ignore[attr-defined]
+    return mimetypes.guess_type("a.png")
+
+
+def _finalizer_that_fails() -> object:
+    class Bad:
+        def __del__(self) -> None:
+            raise ValueError("of a finalizer")
+
+    return Bad().__class__
+
+
+@pytest.mark.parametrize("act", [_reads_a_package, _zones, _types_of_files, _finalizer_that_fails], ids=lambda act: act.__name__)
+def test_what_belongs_to_the_machine_may_be_read(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", functools.partial(guard._show, sys.__unraisablehook__))
+
+    @workflow
+    async def innocent() -> bool:
+        act()
+        return await one() == 1
+
+    hand = Hand(innocent())
+    hand.answer()
+    assert isinstance(hand.kernel.outcome, ev.Completed)
+
+
+def test_what_belongs_to_the_machine_may_not_be_written(tmp_path: Path) -> None:
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+
+    @workflow
+    async def guilty() -> None:
+        (installed / "new.py").write_text("")
+
+    assert "Opening a file" in Hand(guilty()).error
 
 
 def test_logging_is_silent_on_replay_and_other_threads_are_not(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,9 @@
 """Drops a suspended workflow without resuming it: no `finally`, `except` or `with` of user code runs.
 
-A parked run leaves memory and comes back by replay. Python closes a suspended coroutine when it is freed, and
-closing runs its `finally` blocks: side effects that never happened as far as the history is concerned. CPython
-skips that for frames that are marked as completed, so this module marks them. The mark is one byte in the
-generator object; where it stands is found by watching a coroutine change state, and then proven on throw-away
-coroutines (docs/adr/0004). Where the proof fails, `supported` is False and runs stay in memory until they end.
+A parked run leaves memory and comes back by replay. Python closes a suspended coroutine when it is freed, and closing runs its `finally`
+blocks: side effects that never happened as far as the history is concerned. CPython skips that for frames that are marked as completed,
+so this module marks them. The mark is one byte in the generator object; where it stands is found by watching a coroutine change state, and
+then proven on throw-away coroutines (docs/adr/0004). Where the proof fails, `supported` is False and runs stay in memory until they end.
 
 Rules: only frames that belong to the dropped run are marked: those that nothing outside of it holds, counted as the garbage collector
 counts; nothing is written before the proof has passed.
@@ -28,7 +27,6 @@ from perdure.core.loop import Handle
 
 _COMPLETED = 1  # FRAME_COMPLETED: the same number in CPython 3.11 to 3.14
 _FRAMES = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
-
 
 OBJECTS_MAX = 10_000
 """So many objects are looked at below the frames of a run; where there are more, those that are farthest away are left as they are."""

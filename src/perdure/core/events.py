@@ -3,8 +3,8 @@
 A history is one sequence of rows, numbered from 1 without gaps. Three families of kinds:
 
 - **inputs** tell workflow code what happened; each one is fed alone and the loop runs until quiet;
-- **commands** are what that code then asked for; they stand right behind the input that led to them, or, where new
-  code asked for more in the last turn of a history, behind the notes that were there already;
+- **commands** are what that code then asked for; they stand right behind the input that led to them, or, where new code asked for more
+  in the last turn of a history, behind the notes that were there already;
 - **notes** are for people and for recovery (an attempt failed); workflow code never sees them.
 
 So the order of rows is the order of execution, and replay needs nothing else.

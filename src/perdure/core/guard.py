@@ -1,8 +1,7 @@
 """Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
 
-Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and
-returns; imports, tracebacks, debuggers and what takes logs and traces away stay allowed. `print` and
-reading the clock raise no audit event, so they are not caught here.
+Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and returns; imports, tracebacks,
+debuggers, reading installed files, and what takes logs away stay allowed. `print` and reading the clock raise no audit event.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from perdure.core.refusals import remember
+from perdure.core.refusals import is_installed, remember
 from perdure.errors import NotDeterministic
 
 _EVENTS = {
@@ -27,27 +26,25 @@ _EVENTS = {
         "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.chflags",
         "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree",
     ),
-    "Changing the process": ("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "signal.pthread_kill", "syslog.syslog"),
-    "Sending a signal": ("os.kill", "os.killpg"),
+    "Changing the process": ("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "syslog.syslog"),
+    "Sending a signal": ("os.kill", "os.killpg", "signal.pthread_kill"),
     "Network I/O": (
-        "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
+        "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname", "imaplib.open",
         "socket.gethostbyaddr", "socket.getnameinfo", "urllib.Request", "http.client.connect", "http.client.send", "smtplib.connect",
-        "ftplib.connect", "imaplib.open", "poplib.connect", "webbrowser.open",
+        "ftplib.connect", "poplib.connect", "webbrowser.open",
     ),
-    "Starting a subprocess": (
-        "subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn",
-    ),
+    "Starting a subprocess": ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn"),
     "Running a function in a pool of threads or processes": ("a pool",),
     "Starting a thread": ("_thread.start_new_thread", "_thread.start_joinable_thread"),
     "Blocking with time.sleep": ("time.sleep",),
-    "Asking at the terminal": ("builtins.input",),
+    "Asking at the terminal": ("builtins.input", "pty.spawn"),
     "Opening a database": ("sqlite3.connect",),
 }  # fmt: skip
 _REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
 _ALLOWED_CALLERS = tuple(f"{module}." for module in (
     "importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage",
-    "bdb", "pdb", "pydevd", "debugpy", "_pydev_bundle", "_pydevd_bundle", "_pydevd_frame_eval",
+    "bdb", "pdb", "pydevd", "debugpy", "_pydev_bundle", "_pydevd_bundle", "_pydevd_frame_eval", "mimetypes", "platform",
     "loguru._handler", "opentelemetry.sdk", "sentry_sdk.transport", "sentry_sdk.worker",  # not what wraps functions of users
 ))  # fmt: skip
 
@@ -59,12 +56,11 @@ class _Inside(threading.local):
 
 
 inside = _Inside()
-"""Of each thread: the workflow loop that it is in, and whether that run's logging is muted (on replay it was written before), and the
-hook of the loop around it for async generators."""
+"""Of each thread: its workflow loop, whether that run's logging is muted (on replay), the outer loop's hook for async generators."""
 
 
 def _hook(event: str, args: Any) -> None:
-    if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_time_zone(event, args):
+    if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_of_the_machine(event, args):
         raise refused(inside.loop, _REFUSED[event])
 
 
@@ -79,7 +75,7 @@ def _called_by_machinery() -> bool:
     frame = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if f"{module}.".startswith(_ALLOWED_CALLERS):
+        if f"{module}.".startswith(_ALLOWED_CALLERS) or frame.f_code is _show.__code__:
             return True
         if module == "perdure.core.loop":
             return False
@@ -87,10 +83,17 @@ def _called_by_machinery() -> bool:
     return False
 
 
-def _is_time_zone(event: str, args: Any) -> bool:
-    """Whether the rules of a zone are read, which are data of the machine as its modules are. C code reads them, so no frame tells."""
-    zones = sys.modules.get("zoneinfo")
-    return event == "open" and zones is not None and str(args[0]).startswith(zones.TZPATH)
+def _is_of_the_machine(event: str, args: Any) -> bool:
+    """Whether it reads what a package is installed with, or the rules of a zone: data that are as its modules are. C code does, too."""
+    if event not in ("open", "os.listdir", "os.scandir", "os.walk") or (event == "open" and args[2] & 3):  # to be written
+        return False
+    path, zones = str(args[0]), sys.modules.get("zoneinfo")
+    return is_installed(path) or (zones is not None and path.startswith(zones.TZPATH))
+
+
+def _show(hook: Callable[..., Any], args: Any) -> None:
+    """Print the error of a finalizer: C code does that, and opens the file of the line."""
+    hook(args)
 
 
 def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
@@ -106,6 +109,7 @@ def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
 def install() -> None:
     """Have this process look at what workflow code does, once."""
     sys.addaudithook(_hook)
+    sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
     if sys.version_info < (3, 13):  # these raise no audit event there
         time.sleep = _checked(time.sleep, "time.sleep")
     if sys.version_info < (3, 12):

@@ -30,7 +30,6 @@ WHOLE_BYTES_MAX = 8192
 HISTORY_ROWS_MAX = 16_000_000
 """A row's key holds 24 bits of its number, so no engine may allow more."""
 
-
 NEVER_MS = 253_402_300_800_000
 """The year 10000. A timer from then on is never due: that is what `math.inf` and absurdly long delays mean."""
 

@@ -1,8 +1,7 @@
 """The deterministic asyncio loop that workflow code runs on: one door in (`turn`), one door out (commands).
 
-Rules: callbacks run in the order in which they were scheduled; time is what the last input said; tasks,
-futures and calls hash by their number, not by their address, so that sets of them keep one order; anything
-that would reach outside raises at the line that asked for it. Nothing here knows of histories or stores.
+Rules: callbacks run in the order in which they were scheduled; time is what the last input said; tasks, futures and calls hash by their
+number, not by their address, so that sets of them keep one order; anything that would reach outside raises at that line.
 """
 
 from __future__ import annotations
@@ -123,8 +122,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._exception_handler: Any = None
         self.refused: Refusal | None = None  # the first of this turn, or since the last one what code outside did to this run
         guard.install()
-
-    # --- one door in ------------------------------------------------------------------------------
 
     def turn(self) -> None:
         """Run callbacks until none is left. The kernel calls it, from a plain callback, with `guard.inside.loop` set to this loop."""
@@ -403,10 +400,9 @@ _OUTSIDE = {
     "Running a function in a thread": ("run_in_executor", "call_soon_threadsafe", "set_default_executor"),
     "Starting a subprocess": ("subprocess_exec", "subprocess_shell"),
     "Network I/O": (
-        "getaddrinfo", "getnameinfo", "create_connection", "create_server", "create_unix_connection",
-        "create_unix_server", "create_datagram_endpoint", "connect_accepted_socket", "start_tls", "sendfile",
-        "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto",
-        "sock_connect", "sock_accept", "sock_sendfile",
+        "getaddrinfo", "getnameinfo", "create_connection", "create_server", "create_unix_connection", "create_unix_server",
+        "create_datagram_endpoint", "connect_accepted_socket", "start_tls", "sendfile", "sock_recv", "sock_recv_into", "sock_recvfrom",
+        "sock_recvfrom_into", "sock_sendall", "sock_sendto", "sock_connect", "sock_accept", "sock_sendfile",
     ),
     "Reading or writing a file descriptor": (
         "add_reader", "remove_reader", "add_writer", "remove_writer", "connect_read_pipe", "connect_write_pipe",

@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.errors import chain
 
-_LIBRARY, _INSTALLED = (asyncio.__file__[: -len("asyncio/__init__.py")], "<frozen "), "site-packages"
+_LIBRARY = asyncio.__file__[: -len("asyncio/__init__.py")], "<frozen "
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -75,7 +75,12 @@ def _place(frame: FrameType) -> str:
 
 
 def _is_own(frame: FrameType) -> bool:
-    return not frame.f_code.co_filename.startswith(_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
+    return not is_installed(frame.f_code.co_filename)
+
+
+def is_installed(path: str) -> bool:
+    """Whether a file belongs to Python or to a package."""
+    return path.startswith(_LIBRARY) or "site-packages" in path or "dist-packages" in path
 
 
 def _is_core(frame: FrameType) -> bool:

@@ -1,9 +1,8 @@
 """The kernel of one run: histories and events in, commands and an outcome out.
 
-Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order of execution,
-live and on replay; a command gets its row number the moment it is asked for: the next one, and on replay that of
-the row that records it, or, where none does, one behind all recorded rows; replay compares every command's kind,
-name and arguments with its row, and a difference stops before anything is changed.
+Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order of execution, live and on replay;
+a command gets its row number the moment it is asked for: the next one, and on replay that of the row that records it, or, where none does,
+one behind all recorded rows; replay compares every command's kind, name and arguments with its row, before anything is changed.
 """
 
 from __future__ import annotations

@@ -24,13 +24,12 @@ Classes = type[BaseException] | Collection[type[BaseException]]
 class Retry:
     """How often, how far apart and for which errors a step is tried again.
 
-    `attempts` counts all tries, the first included; `delay` and `max_delay` are seconds; attempt *n*
-    waits `delay * factor ** (n - 1)`, at most `max_delay`; `jitter` takes off up to half of that, so
-    that many steps that failed together do not come back together. `on` and `never_on` are exception
-    classes, one or a tuple, list or set of them; `never_on` wins.
+    `attempts` counts all tries, the first included; `delay` and `max_delay` are seconds; attempt *n* waits `delay * factor ** (n - 1)`, at
+    most `max_delay`; `jitter` takes off up to half of that, so that many steps that failed together do not come back together. `on` and
+    `never_on` are exception classes, one or a tuple, list or set of them; `never_on` wins.
 
-    Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds up to
-    ten years or more than `max_delay`, an `on` that holds something else than exception classes.
+    Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds up to ten years or more than `max_delay`,
+    an `on` that holds something else than exception classes.
 
     >>> Retry(attempts=5, delay=0.5, jitter=False).wait_ms(2, "any key")
     1000
