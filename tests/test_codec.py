@@ -636,7 +636,7 @@ def test_arguments_of_other_code() -> None:
     def fn(a: int, b: Point | None = None) -> int: ...
 
     signature = signature_of(fn)
-    with pytest.raises(DoesNotFit, match="the recorded arguments of step fn does not fit: it has no parameter c any more"):
+    with pytest.raises(DoesNotFit, match="the recorded call of step fn does not fit: the code has no parameter c any more"):
         signature.decode_args(b'{"a":1,"c":2}')
     with pytest.raises(DoesNotFit, match=r"argument 'b' of step fn does not fit: Expected `object \| null`, got `int`"):
         signature.decode_args(b'{"a":1,"b":2}')

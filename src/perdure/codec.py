@@ -54,7 +54,7 @@ def _slot_for(type_: Any, where: str) -> Slot:
 
 def _no_form(what: str, type_: Any, reason: str) -> str:
     return (
-        f"{what} is annotated as {type_!r}, which can't be stored: {reason}. Use plain types, a dataclass, a msgspec "
+        f"{what} is annotated as {type_!r}, which can't be stored: {reason.rstrip('.')}. Use plain types, a dataclass, a msgspec "
         "Struct (tagged, in unions) or a pydantic model; files, locks and clients are made inside steps."
     )
 
@@ -119,7 +119,7 @@ class Signature:
         self._required = [one.default is one.empty and one.kind not in _WRAPPED for one in parameters]
         self._all_required = self._all_positional and all(self._required)
         self._needed = frozenset(name for name, required in zip(self._names, self._required, strict=True) if required)
-        self.of_result, self.of_recorded = f"the result of {self.what}", f"the recorded arguments of {self.what}"
+        self.of_result, self.of_recorded = f"the result of {self.what}", f"the recorded call of {self.what}"
         self.result = names.slot(definition.signature.return_annotation, f"The result of {self.what}")
         self._box: Any = self._box_type() if all(slot.native for slot in self._slots) else None
         self._read_box = None if self._box is None else msgspec.json.Decoder(self._box, dec_hook=dec_hook).decode
@@ -226,10 +226,10 @@ class Signature:
         given = _load(_MEMBERS, raw, f"the arguments of {self.what}")
         if not self._known.issuperset(given) and (unknown := codec_marks.given(raw) - self._known):
             names = ", ".join(sorted(unknown))
-            raise DoesNotFit(self.of_recorded, f"it has no parameter {names} any more; give it back, with a default")
+            raise DoesNotFit(self.of_recorded, f"the code has no parameter {names} any more; give it back, with a default")
         if not self._needed.issubset(given):
             names = ", ".join(name for name in self._names if name in self._needed and name not in given)
-            raise DoesNotFit(self.of_recorded, f"they are without {names}, which the code has got since; give it a default")
+            raise DoesNotFit(self.of_recorded, f"it is without {names}, which the code has got since; give it a default")
         pairs = zip(self._names, self._slots, strict=True)
         return tuple(
             [_load(slot, bytes(given[name]), f"argument {name!r} of {self.what}") if name in given else UNSET for name, slot in pairs]
