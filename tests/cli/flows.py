@@ -71,6 +71,13 @@ async def dozes(seconds: float) -> None:
 
 
 @workflow
+async def spins() -> None:
+    await doze(0)
+    while True:
+        pass
+
+
+@workflow
 async def hello(name: str, times: int = 1) -> str:
     for number in range(times):
         await note(f"{name} {number}")

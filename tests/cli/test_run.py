@@ -126,6 +126,18 @@ def test_a_second_ctrl_c_stops_at_once(terminal: Terminal) -> None:
     assert "Traceback" not in said.err
 
 
+def test_workflow_code_that_never_ends_does_not_keep_the_process(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:spins")
+    terminal.until((terminal.folder / "dozing.txt").exists)
+
+    def interrupted() -> bool:  # of two signals that are sent at once, one may be heard
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    terminal.until(interrupted)
+    assert process.wait() == 130
+
+
 def test_a_run_that_waits_says_for_what_and_how_to_send_it(terminal: Terminal) -> None:
     process = terminal.start("run", "flows.py:asks", "why", "--id", "a 1")
     assert process.stderr is not None

@@ -24,7 +24,7 @@ import click
 
 from perdure.api import Call
 from perdure.cli import loading, log_lines, traces, words
-from perdure.cli.closing import Closing, end_now, keeps_the_process
+from perdure.cli.closing import CLOSE_S_MAX, Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
@@ -441,20 +441,31 @@ def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as kill -9 would."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as kill -9 would.
+
+    The handlers are Python's, not the loop's, so that they are called in the middle of workflow code that never ends; where it is
+    that which the loop is held up by, one signal is enough.
+    """
+    loop, stopped, asked = asyncio.get_running_loop(), asyncio.Event(), False
+
+    def heard(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(Exit.INTERRUPTED)  # what is recorded is safe, and the person does not want to wait
+        asked = True
+        if hasattr(signal, "alarm"):
+            signal.alarm(int(CLOSE_S_MAX))
+        loop.call_soon_threadsafe(stop)
 
     def stop() -> None:
-        if stopped.is_set():
-            os._exit(Exit.INTERRUPTED)  # what is recorded is safe, and the person does not want to wait
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
         stopped.set()
 
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, stop)
+    alarm = (signal.SIGALRM,) if hasattr(signal, "alarm") else ()
+    before = {number: signal.signal(number, heard) for number in (*_SIGNALS, *alarm)}
     try:
         yield stopped
     finally:
-        with contextlib.suppress(NotImplementedError):
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
