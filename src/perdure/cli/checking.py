@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from perdure.cli import lint, loading, words
@@ -235,7 +236,7 @@ def _replay(
         for checked in _progress(checker, checker.unfinished(names, limit)):
             tally.add(checked)
             if as_json:
-                echo_json({"kind": "run", **asdict(checked)}, indent=0)
+                echo_json({"kind": "run", **msgspec.structs.asdict(checked)}, indent=0)
             elif verbose and checked.verdict == "ok":
                 echo(f"{checked.id}  {checked.workflow}  {words.status(checked.status)}  {words.count(checked.rows, 'row')}  fits")
     if not as_json:
