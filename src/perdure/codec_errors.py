@@ -115,7 +115,7 @@ class _Record:
             self._add_members(data, error, above, depth, left_out)
         frames, frames_left_out = codec_frames.recorded(error.__traceback__, room.frames)
         if frames:
-            data["frames"] = [_with_clean_texts(frame) for frame in frames]
+            data["frames"] = [{name: _clean(one) if isinstance(one, str) else one for name, one in frame.items()} for frame in frames]
         cut = data["message"] != _text_of(error) or "errors" in left_out
         if left_out or cut:
             data = _still_itself(data, cut=cut)
@@ -247,22 +247,16 @@ def _message(error: BaseException, bytes_max: int) -> str:
     return "(the error has no readable message)" if text is None else _cut(_clean(text), bytes_max)
 
 
-def _text_of(error: BaseException) -> str | None:
+def _text_of(value: Any) -> str | None:
     try:
-        return str(error)
+        return str(value)
     except Exception:
         return None
 
 
 def _safely_text(value: Any) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return f"(a {type(value).__qualname__} without a readable text)"
-
-
-def _with_clean_texts(frame: dict[str, Any]) -> dict[str, Any]:
-    return {name: _clean(value) if isinstance(value, str) else value for name, value in frame.items()}
+    text = _text_of(value)
+    return f"(a {type(value).__qualname__} without a readable text)" if text is None else text
 
 
 def _clean(text: str) -> str:

@@ -77,12 +77,9 @@ def _never() -> Any:
     yield
 
 
-def _nowhere(units: int) -> bytes:
-    """A table of source positions that has none, so that the line of the traceback counts: an entry has up to 8 units of code."""
-    return b"".join(bytes([0xF8 | (min(8, units - first) - 1)]) for first in range(0, units, 8))
-
-
-_CODE = _never.__code__.replace(co_linetable=_nowhere(len(_never.__code__.co_code) // 2))
+_UNITS = len(_never.__code__.co_code) // 2
+# A table of source positions that has none, so that the line of the traceback counts: an entry has up to 8 units of code.
+_CODE = _never.__code__.replace(co_linetable=bytes(0xF8 | (min(8, _UNITS - first) - 1) for first in range(0, _UNITS, 8)))
 
 
 @functools.lru_cache(maxsize=1_000)

@@ -85,9 +85,8 @@ def _called_by_machinery() -> bool:
 
 def _is_of_the_machine(event: str, args: Any) -> bool:
     """Whether it reads what a package is installed with, or the rules of a zone: data that are as its modules are. C code does, too."""
-    if event not in ("open", "os.listdir", "os.scandir", "os.walk") or (event == "open" and args[2] & 3):  # to be written
-        return False
-    path, zones = str(args[0]), sys.modules.get("zoneinfo")
+    reads = event in ("os.listdir", "os.scandir", "os.walk") or (event == "open" and not args[2] & 3)  # else it is to be written
+    path, zones = str(args[0]) if reads else "", sys.modules.get("zoneinfo")
     return is_installed(path) or (zones is not None and path.startswith(zones.TZPATH))
 
 

@@ -40,8 +40,8 @@ class ActiveRun(StepsOfRun):
     """See the module's text. Made by the runner from a row and its history."""
 
     __slots__ = (
-        "_attempts", "_blocked", "_held", "_releasing", "_resting", "_taken", "_timer", "_touched", "_unread",
-        "adopting", "backoff", "child", "clock", "durability", "gone", "host", "inflight", "kernel", "last_inbox_id", "names",
+        "_attempts", "_blocked", "_releasing", "_resting", "_taken", "_timer", "_touched", "_unread",
+        "adopting", "backoff", "child", "clock", "durability", "gone", "held", "host", "inflight", "kernel", "last_inbox_id", "names",
         "origin", "paused", "python", "released_seq", "root", "rows", "run", "run_id", "status", "stopping", "todo",
     )  # fmt: skip  # not a dict: with more than 30 attributes it would be a slow one
 
@@ -70,7 +70,7 @@ class ActiveRun(StepsOfRun):
         self._touched = self._settled = self._releasing = False
         self._more = True  # whether the next turn has more in it than outcomes and new steps
         self.stopping = False
-        self._held: deque[Callable[[], None]] | None = None
+        self.held: deque[Callable[[], None]] | None = None
 
     @property
     def owner(self) -> int:
@@ -99,8 +99,8 @@ class ActiveRun(StepsOfRun):
         if self.gone or self.kernel.outcome is not None or self.kernel.broken:
             self.touch()
             return  # nothing stands behind the end of a history, nor behind the place where code and history part
-        if self._held is not None:
-            self._held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
+        if self.held is not None:
+            self.held.append(lambda: self.input(kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken))
             return
         event = self.kernel.stamp(kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms)
         self.rows.append(event)
@@ -276,12 +276,12 @@ class ActiveRun(StepsOfRun):
         outcome = self.kernel.outcome
         if outcome is not None and not self.kernel.broken and not self._too_long:  # an end that the history does not know is none
             turn.finish = effects.finish_of(self, outcome, turn.at_ms)
-        elif self._blocked is not None and not self.inflight and self._held is None:
+        elif self._blocked is not None and not self.inflight and self.held is None:
             turn.park = b.Park("blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True)
             self._releasing = True
             if self._blocked[0] != "unknown_outcome":  # a step that is asked about may have begun
                 self._let_go(turn)
-        elif self.paused and not self.inflight and self._held is None:
+        elif self.paused and not self.inflight and self.held is None:
             turn.park = b.Park(None, release=True)  # the row says paused, or resumed again by now
             self._let_go(turn)
         else:
@@ -290,7 +290,7 @@ class ActiveRun(StepsOfRun):
     def _stand_open(self, turn: b.Turn) -> None:
         if self._timer is not None or self.kernel.timers or self.backoff.steps:
             self.set_timer()
-        if self.kernel.local > len(self._resting) or self.adopting or self._held is not None or self._blocked is not None:
+        if self.kernel.local > len(self._resting) or self.adopting or self.held is not None or self._blocked is not None:
             if self.status != "running":
                 turn.park = b.Park("running")
                 self.host.unparked(self)
@@ -325,8 +325,8 @@ class ActiveRun(StepsOfRun):
         """Let go of the run: it comes back by replay when it is due."""
         if self.gone:
             return
-        if self._held is not None:
-            self._held.append(self.release)  # the number of a transactional step's row is given out already
+        if self.held is not None:
+            self.held.append(self.release)  # the number of a transactional step's row is given out already
             return
         if self._touched:
             self.collect()
@@ -416,20 +416,16 @@ class ActiveRun(StepsOfRun):
     def hold(self) -> None:
         """From here on inputs wait: the next row number belongs to a transactional step."""
         self.collect()
-        self._held = deque()
+        self.held = deque()
 
     def unhold(self, event: Event | None) -> None:
         """Feed the step's outcome, if it is one, then what has waited."""
-        held, self._held = self._held or deque(), None
+        held, self.held = self.held or deque(), None
         if event is not None and not self.gone:
             self.absorb(event)
         for action in held:
             action()
         self.touch()
-
-    @property
-    def held(self) -> deque[Callable[[], None]] | None:
-        return self._held
 
     # --- time, pause, end -------------------------------------------------------------------------
 
@@ -444,7 +440,7 @@ class ActiveRun(StepsOfRun):
             self._timer = self.host.steps.loop.call_later(min(wait_ms / 1000, 86_400), self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
-        if self.gone or self.paused or self._held is not None or self.kernel.broken or self._too_long:
+        if self.gone or self.paused or self.held is not None or self.kernel.broken or self._too_long:
             return  # the next turn sets it anew
         now_ms = self.clock.now_ms()
         again = self.backoff.take_due(now_ms)

@@ -52,7 +52,7 @@ class StepsOfRun:
     _attempts: dict[int, tuple[int, int, int]]
     _taken: list[tuple[int, int]]
     _blocked: tuple[str, str] | None
-    _held: deque[Callable[[], None]] | None
+    held: deque[Callable[[], None]] | None
     _more: bool
     _settled: bool
 
@@ -135,8 +135,8 @@ class StepsOfRun:
         if self.gone or self.kernel.broken:
             self.touch()
             return
-        if self._held is not None:
-            self._held.append(partial(self._attempt_failed, command, again))
+        if self.held is not None:
+            self.held.append(partial(self._attempt_failed, command, again))
             return
         log.attempt_failed(self, command, again, self.clock.now_ms())
         self.got_on()
@@ -148,8 +148,8 @@ class StepsOfRun:
 
     def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
         """Write down something about a step, or with `seq` None about the run, that its workflow does not see."""
-        if self._held is not None:
-            self._held.append(lambda: self.note_event(seq, note, taken))
+        if self.held is not None:
+            self.held.append(lambda: self.note_event(seq, note, taken))
         else:
             self._note(seq, _encode(note), taken)
 
