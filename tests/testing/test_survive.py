@@ -76,6 +76,19 @@ def test_replay_in_other_processes_is_counted() -> None:
     assert assert_survives_every_crash(local(), only=("after", 2)).elsewhere == 0  # nobody else can import it
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"only": ("after", 999)}, "is no place of this run"), ({"only": ("during", 1)}, "is no place of this run"),
+        ({"seeds": []}, "one or more whole numbers"), ({"seeds": "12"}, "one or more whole numbers"),
+        ({"messages": [("approval",)]}, "messages are"), ({"messages": "a channel"}, "messages are"),
+    ],
+)  # fmt: skip
+def test_what_would_try_nothing_is_refused(wrong: Any, says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        assert_survives_every_crash(flows.doubles(2), **wrong)
+
+
 def test_children_that_are_cancelled_while_they_clean_up() -> None:
     """The engine closes while they are at it, and time goes on meanwhile."""
     found = assert_survives_every_crash(flows.leaves_a_child(), cancel_after=0.2, hash_seeds=HERE_ONLY, seeds=range(2))

@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, takewhile
 from typing import Any
 
 from perdure.api import Call, Workflow
@@ -83,7 +83,10 @@ def assert_survives_every_crash(
         raise DefinitionError(IN_A_LOOP)
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(f"assert_survives_every_crash() takes the call of a workflow, such as order('a'), not {call!r}.")
-    tried = list(seeds)
+    if not (tried := list(seeds)) or not all(isinstance(seed, int) for seed in tried):
+        raise DefinitionError(f"seeds are one or more whole numbers, not {seeds!r}.")
+    if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
+        raise DefinitionError(f"messages are tuples of two to four parts, as (channel, value, seconds), not {messages!r}.")
     trials = [_Trial(call, [call.definition, *workflows], messages, cancel_after, timeout, once, before_each, same, seed) for seed in tried]
     crashes = sum(trial.survives(only) for trial in trials)
     elsewhere = list(hash_seeds) if recorded.can_be_found(trials[0].known) else []
@@ -113,14 +116,9 @@ class _Trial:
     def survives(self, only: tuple[When, int] | None) -> int:
         """Give the number of crashes that it has survived."""
         self._undisturbed()
-        if only is not None:
-            return int(self._crash(*only))
-        return sum(1 for when in _WHENS for _ in iter(self._crashes(when).__next__, False))
-
-    def _crashes(self, when: When) -> Iterator[bool]:
-        """Whether there was still a commit to die at, for one after the other."""
-        for number in count(1):
-            yield self._crash(when, number)
+        if only is not None and (only[0] not in _WHENS or not self._crash(*only)):
+            raise DefinitionError(f"only={only!r} is no place of this run; one is ('before', 3), its third commit.")
+        return 1 if only else sum(sum(takewhile(bool, (self._crash(when, number) for number in count(1)))) for when in _WHENS)
 
     def _undisturbed(self) -> None:
         with self._lives() as lives:
@@ -168,7 +166,8 @@ class _Trial:
             recorded.replay_recorded(one, self.known)
         done = self._effects(found)
         if done != self.effects:
-            more, less = _counted(done - self.effects), _counted(self.effects - done)
+            changes = (done - self.effects, self.effects - done)
+            more, less = (", ".join(f"{effect} ({times} ×)" for effect, times in change.items()) for change in changes)
             raise LawBroken(f"What it does outside is not done once: {more or 'nothing'} too often, {less or 'nothing'} too rarely")
 
     def replays_elsewhere(self, hash_seed: int) -> None:
@@ -302,10 +301,6 @@ async def _cancel_arrived(engine: Engine, run: Run[Any]) -> bool:
     store = engine._store
     key = store.run_key(run.id)
     return ev.CANCEL in {row.kind for row in store.history(key)} or "cancel" in {word.kind for word in store.inbox(key, 0)}
-
-
-def _counted(effects: Counter[str]) -> str:
-    return ", ".join(f"{effect} ({times} ×)" for effect, times in effects.items())
 
 
 def _told(outcome: Outcome) -> str:
