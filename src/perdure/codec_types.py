@@ -107,7 +107,7 @@ def _compile(type_: Any) -> Slot:
         kinds, customs = _parts(type_)
     except (TypeError, NameError, AttributeError) as error:
         return _adapted(type_, asked or str(error))
-    if foreign := [cls for cls in customs if not _has_hook(cls)]:
+    if foreign := [cls for cls in customs if not (is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls))]:
         return _adapted(type_, asked or f"{label_of(foreign[0])} has no JSON form")
     if asked is not None:
         return _adapted(type_, f"{asked} is pydantic's", kinds)
@@ -161,10 +161,6 @@ def _parts(type_: Any) -> tuple[set[str], list[Any]]:
                 customs.append(node.cls)
             ahead.extend(getattr(node, name) for name in node.__struct_fields__ if name not in ("cls", "default", "default_factory"))
     return kinds, customs
-
-
-def _has_hook(cls: Any) -> bool:
-    return is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls)
 
 
 def _is_path(cls: Any) -> bool:

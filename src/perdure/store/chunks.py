@@ -11,7 +11,7 @@ together from its pieces exactly is one piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -222,16 +222,12 @@ def recorded_digest(text: str) -> bytes:
 def needs(text: str) -> list[tuple[int, int]]:
     """The ranges of chunk numbers that `join` will ask for, in order and without overlaps."""
     ranges: list[tuple[int, int]] = []
-    for first, last in sorted((a, b) for a, b in _ranges(text)):
+    for first, last in sorted((item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str)):
         if ranges and first <= ranges[-1][1] + 1:
             ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
         else:
             ranges.append((first, last))
     return ranges
-
-
-def _ranges(text: str) -> Iterator[tuple[int, int]]:
-    return ((item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str))
 
 
 def join(text: str, bodies: Mapping[int, str]) -> bytes:

@@ -6,14 +6,13 @@ several workers live, one takes no more than its share of all that is at work or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import apsw
 import msgspec
 
 from perdure.store import queries
-from perdure.store.base import Claim, Family
+from perdure.store.base import Claim
 
 Q = queries.load("sqlite.sql")
 _encode = msgspec.json.Encoder().encode
@@ -25,7 +24,8 @@ SORTED_ROWS_MAX = 1_000
 def due_runs(db: apsw.Connection, claim: Claim) -> list[int]:
     """The runs that a claim gets, in the order in which they should begin."""
     if claim.families is not None:
-        return _in_order([row for family in claim.families for row in _of_family(db, claim, family)], claim.limit)
+        asked = [(family.run, family.root, name, claim.now_ms, claim.limit) for family in claim.families for name in claim.workflows]
+        return _in_order([row for one in asked for row in db.execute(Q["due_in_family"], one)], claim.limit)
     names = _encode(claim.workflows).decode()
     due: Any = db.execute(Q["due_count"], (names, claim.now_ms, max(SORTED_ROWS_MAX, claim.limit) + 1)).get
     limit = min(claim.limit, _share(db, claim, due))
@@ -36,11 +36,6 @@ def due_runs(db: apsw.Connection, claim: Claim) -> list[int]:
     else:
         found = [row for name in claim.workflows for row in db.execute(Q["due_by_priority"], (name, claim.now_ms, limit))]
     return _in_order(found, limit)
-
-
-def _of_family(db: apsw.Connection, claim: Claim, family: Family) -> Iterator[Any]:
-    for name in claim.workflows:
-        yield from db.execute(Q["due_in_family"], (family.run, family.root, name, claim.now_ms, claim.limit))
 
 
 def _in_order(rows: list[Any], limit: int) -> list[int]:
