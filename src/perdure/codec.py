@@ -65,7 +65,7 @@ def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | Non
         if slot.surely_same(value):
             return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, where, limit_bytes)
         found = slot.compare(value, slot.decode(raw))
-        if found is not None and slot.times and codec_marks.has_zones(value):
+        if found is not None and slot.times and codec_marks.zones(value):
             raw = slot.encode(ordered(value))
             found = slot.compare(value, slot.decode(raw))
     except (DefinitionError, PayloadTooLarge):
@@ -378,7 +378,7 @@ class JsonCodec:
     def encode_item(self, value: Any, where: str) -> bytes:
         """What is read as plain JSON: an item of a stream. Times have their offset there, which every reader of times knows."""
         raw = self.encode(value, where)
-        return ENCODER.encode(ordered(value, with_offset)) if codec_marks.has_zones(value) else raw
+        return ENCODER.encode(ordered(value, with_offset)) if codec_marks.zones(value) else raw
 
     def decode(self, raw: bytes, type_: Any, where: str) -> Any:
         return decode(raw, type_, where)

@@ -103,10 +103,7 @@ def marked(value: Any, raw: bytes) -> bytes:
         unset = [keys[name] for name in keys.keys() - value.model_fields_set]
         if all(raw.count(key) < 2 for _, key, _ in unset):
             return functools.reduce(lambda text, one: text.replace(one[1], one[2]), unset, raw)
-    return _marked_members(value, members(raw))
-
-
-def _marked_members(value: Any, parts: list[Member]) -> bytes:
+    parts = members(raw)
     if isinstance(value, dict):
         return joined([Member(one.name, marked(inner, one.text), one.given) for one, inner in zip(parts, value.values(), strict=True)])
     names = {key: name for name, key in json_names(type(value)).items()}
@@ -121,13 +118,11 @@ def _unset(value: Any, raw: bytes) -> None:
     """Take the fields that are marked in a text out of those that are set in the value that was read from it."""
     if b' "' not in raw:
         return
-    keys, alone, found = _keys(type(value)), not _kinds(type(value)) & _RECORDS and b'": ' not in raw, None
-    for name, (member, key, mark) in keys.items():
-        if mark in raw:
-            if not alone or raw.count(key) > 1:  # others have this name, too, or somebody else has written this text
-                found = given(raw) if found is None else found
-                if member in found:
-                    continue
+    keys = _keys(type(value))
+    alone = not _kinds(type(value)) & _RECORDS and b'": ' not in raw and all(raw.count(key) < 2 for _, key, _ in keys.values())
+    found = given(raw) if keys and not alone else ()  # others have these names, too, or somebody else has written this text
+    for name, (member, _, mark) in keys.items():
+        if mark in raw and member not in found:
             value.model_fields_set.discard(name)
     if not keys or not alone:
         for _, inner, text in _inside(value, raw):
@@ -138,7 +133,8 @@ def _inside(value: Any, raw: bytes) -> list[tuple[Any, Any, bytes]]:
     """The values in a value, each with its key or the name of its field, and its text; nothing where the text has another shape."""
     if getattr(type(value), "__pydantic_root_model__", False):
         return [("root", value.root, raw)]
-    inner: list[tuple[Any, Any]]
+    inner: list[tuple[Any, Any]] = []
+    texts: list[Raw] = []
     names = json_names(type(value))
     if raw[:1] == b"[" and (names or isinstance(value, list | tuple)):
         inner = [(name, getattr(value, name)) for name in names] if names else list(enumerate(value))
@@ -147,8 +143,6 @@ def _inside(value: Any, raw: bytes) -> list[tuple[Any, Any, bytes]]:
         found = _members(raw)
         inner = [(name, getattr(value, name)) for name, key in names.items() if key in found] if names else list(value.items())
         texts = [found[names[name]] for name, _ in inner] if names else list(found.values())
-    else:
-        return []
     return [(*one, bytes(text)) for one, text in zip(inner, texts, strict=True)] if len(inner) == len(texts) else []
 
 
@@ -164,11 +158,8 @@ def _keys_of(cls: Any) -> dict[str, tuple[str, bytes, bytes]]:
 
 def _kinds_of(cls: Any) -> set[str]:
     """What there may be in a model that matters here: other records, and times; all of it in other classes, which are not known so well."""
-    kinds = _KINDS.findall(repr(getattr(cls, "__pydantic_core_schema__", None)))
-    if "model" not in kinds:
-        return _RECORDS | _TIMES
-    kinds.remove("model")  # its own
-    return set(kinds)
+    kinds = " ".join(_KINDS.findall(repr(getattr(cls, "__pydantic_core_schema__", None))))
+    return set(kinds.replace("model", "", 1).split()) if "model" in kinds else _RECORDS | _TIMES  # the first one is its own
 
 
 _KINDS = re.compile("'type': '(model|dataclass|definition-ref|any|datetime|time)'")
@@ -201,13 +192,8 @@ def _restored(value: Any, raw: bytes) -> Any:
 def zone_of(value: Any) -> str | None:
     """The name of the zone that a time is in, as `zoneinfo` knows it; None for offsets and all other values."""
     zoneinfo = sys.modules.get("zoneinfo")
-    zone: Any = value.tzinfo if zoneinfo is not None and isinstance(value, dt.datetime | dt.time) else None
+    zone = getattr(value, "tzinfo", None)
     return zone.key if zoneinfo is not None and isinstance(zone, zoneinfo.ZoneInfo) else None
-
-
-def has_zones(value: Any) -> bool:
-    """Whether any time in a value is in a named zone."""
-    return "zoneinfo" in sys.modules and bool(zones(value))
 
 
 def zones(value: Any, found: list[str] | None = None) -> list[str]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,9 +15,7 @@ import msgspec
 
 def is_model(cls: Any) -> bool:
     """Whether this is a class of pydantic's models."""
-    pydantic = sys.modules.get("pydantic")
-    base = getattr(pydantic, "BaseModel", None)
-    return base is not None and type(cls) is not types.GenericAlias and isinstance(cls, type(base))
+    return isinstance(cls, type) and hasattr(cls, "__pydantic_root_model__")
 
 
 def _json_names(cls: Any) -> dict[str, str]:

@@ -127,7 +127,7 @@ def _adapted(type_: Any, reason: str, kinds: set[str] = frozenset()) -> Slot:  #
     adapter = codec_pydantic.adapter_of(type_, reason, base64="BytesType" in kinds)
 
     def encode(value: Any) -> bytes:
-        if adapter.sets or (adapter.times and codec_marks.has_zones(value)):
+        if adapter.sets or (adapter.times and codec_marks.zones(value)):
             value = ordered(value)
         raw = adapter.dump(value)
         return raw if adapter.dump(value, exclude_unset=True) == raw else codec_marks.marked(value, raw)
@@ -204,16 +204,11 @@ def ordered(value: Any, leaf: Callable[[Any], Any] = codec_marks.zoned) -> Any:
     if isinstance(value, dict):
         return {leaf(key): ordered(item, leaf) for key, item in value.items()}
     if names := fields_of(type(value)):
-        return _with_ordered_fields(value, names, leaf)
+        value = copy.copy(value)
+        for name in names:
+            if hasattr(value, name):
+                force(value, name, ordered(getattr(value, name), leaf))
     return leaf(value)
-
-
-def _with_ordered_fields(value: Any, names: tuple[str, ...], leaf: Callable[[Any], Any]) -> Any:
-    clone = copy.copy(value)
-    for name in names:
-        if hasattr(clone, name):
-            force(clone, name, ordered(getattr(clone, name), leaf))
-    return clone
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -280,7 +275,7 @@ def _compare_entries(value: Any, back: Any) -> Difference | None:
 
 def _compare_sets(value: Any, back: Any) -> Difference | None:
     same = len(value) == len(back) and {(type(item), item) for item in value} == {(type(item), item) for item in back}
-    return None if same and not codec_marks.has_zones(value) else ("", value, back)
+    return None if same and not codec_marks.zones(value) else ("", value, back)
 
 
 def _compare_times(value: Any, back: Any) -> Difference | None:
@@ -289,7 +284,7 @@ def _compare_times(value: Any, back: Any) -> Difference | None:
 
 
 def _compare_models(value: Any, back: Any) -> Difference | None:
-    zones = slot_of(type(value)).times and codec_marks.has_zones(value)
+    zones = slot_of(type(value)).times and codec_marks.zones(value)
     return None if value == back and (not zones or codec_marks.zones(value) == codec_marks.zones(back)) else ("", value, back)
 
 
