@@ -71,6 +71,11 @@ async def dozes(seconds: float) -> None:
 
 
 @workflow
+async def listens() -> str:
+    return await receive("answer", str)
+
+
+@workflow
 async def spins() -> None:
     await doze(0)
     while True:

@@ -153,6 +153,14 @@ def test_a_run_that_waits_says_for_what_and_how_to_send_it(terminal: Terminal) -
     assert "perdure send 'a 1' answer TEXT" in said
 
 
+def test_a_run_without_steps_goes_on_without_a_count_of_them(terminal: Terminal) -> None:
+    process = terminal.start("run", "flows.py:listens", "--id", "a")
+    terminal.until(lambda: terminal.status("a") == "waiting")
+    terminal.stop(process, signal.SIGKILL)
+    terminal("send", "a", "answer", "because")
+    assert "a: resumed\n" in terminal("run", "flows.py", "--id", "a").err
+
+
 def test_an_id_is_enough_to_go_on(terminal: Terminal) -> None:
     process = terminal.start("run", "flows.py:naps", "20", "0.05", "--id", "n")
     terminal.until(lambda: len(terminal.notes) > 2)

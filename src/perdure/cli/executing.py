@@ -250,6 +250,8 @@ async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run
 
 async def _progress_note(engine: Engine, run: Run[Any]) -> str:
     progress = await engine.progress(run.id)
+    if not progress.steps_total:  # such as a run of children only: no count of steps says how far it is
+        return "resumed"
     return f"resumed: {progress.steps_done:,} of {progress.steps_total:,} steps were recorded"
 
 
