@@ -135,11 +135,12 @@ class Signature:
         """The arguments as a JSON object by parameter name: those that were passed, then the defaults of the others, marked."""
         if not args and not kwargs:
             raw = self._nothing
+        elif self._all_positional and len(args) + len(kwargs) == len(self._names):
+            values = self._arranged(args, kwargs) if kwargs else args
+            raw = self._encode_box(values) or self._encode_each(values)
         elif kwargs or len(args) > self._positional:
             values = self._arranged(args, kwargs)
             raw = self._encode_values(values, self._rest(tuple([i for i, value in enumerate(values) if value is UNSET])))
-        elif len(args) == len(self._names):
-            raw = self._encode_box(args) or self._encode_each(args)
         else:
             raw = self._encode_values(args, self._rests[len(args)])
         return raw if limit_bytes is None or len(raw) <= limit_bytes else _within(raw, f"the arguments of {self.what}", limit_bytes)
