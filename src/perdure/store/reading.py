@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import apsw
@@ -116,8 +117,13 @@ class Reader:
         levels = (self._all(name, *bounds) for name in ("root_ids_from", "child_ids_from", "ids_from"))
         return [run_id for (run_id,) in next(filter(None, levels), [])]
 
+    @cached_property
+    def _run_row(self) -> str:
+        """Eight times as fast without a look at which columns there are."""
+        return "run_row" if self.pragma("user_version") == connection.SCHEMA_VERSION else "run_row_of_earlier"
+
     def run_row(self, run: int) -> b.RunRow:
-        (row,) = self._all("run_row", run)
+        (row,) = self._all(self._run_row, run)
         record = b.RunRow(*row)
         record.args = self.whole(run, row[4])
         record.result = self._maybe(run, row[5])

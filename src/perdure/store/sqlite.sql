@@ -327,7 +327,15 @@ DELETE FROM tag WHERE run = ?;
 INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 
 -- name: run_row
--- A file of an earlier schema that is only read lacks columns: their names are those of `missing` then.
+SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
+       r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
+       r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
+       coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
+       r.python, r.root
+FROM run AS r WHERE r.run = ?;
+
+-- name: run_row_of_earlier
+-- The same; a file of an earlier schema that is only read lacks columns: their names are those of `missing` then.
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
