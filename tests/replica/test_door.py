@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +13,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -19,7 +22,7 @@ from tests.runtime.support import awaited, environment, until
 
 import perdure
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors_replica import ReplicaFull, ReplicaUnattended
+from perdure.errors_replica import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
 from perdure.replica import door
 from perdure.replica.litestream import Litestream, Position
 from perdure.store.sealing import Seal
@@ -238,7 +241,8 @@ async def test_rubbish_at_the_door(tmp_path: Path, address: str) -> None:
             guest.connect(where)
             guest.sendall(words)
             guest.shutdown(socket.SHUT_WR)
-            assert await asyncio.to_thread(guest.recv, 1) == b""
+            with contextlib.suppress(ConnectionResetError):  # where not all of it was read
+                assert await asyncio.to_thread(guest.recv, 1) == b""
             guest.close()
         await client.start(echo(), id="a")
         (tmp_path / "a.db-replica" / "door").write_bytes(b"rubbish")
@@ -410,8 +414,10 @@ def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(tmp_path: Path
 
 async def with_a_guest(side: Path) -> tuple[door.Door, asyncio.StreamReader, asyncio.StreamWriter]:
     """A door that never confirms, and a client that has asked there."""
+    asked = asyncio.Event()
 
     async def confirm() -> None:
+        asked.set()
         await asyncio.Event().wait()
 
     one = door.Door(side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
@@ -420,7 +426,7 @@ async def with_a_guest(side: Path) -> tuple[door.Door, asyncio.StreamReader, asy
     assert sign is not None
     reader, writer = await asyncio.open_unix_connection(sign.socket)
     writer.write(msgspec.json.encode(door.Question((1, 2), None)) + b"\n")
-    await until(lambda: one._guests)
+    await asked.wait()
     return one, reader, writer
 
 
@@ -434,6 +440,87 @@ def test_a_guest_whose_door_closes_is_left_without_a_word(tmp_path: Path, caplog
 
     main()
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("turns", range(16))
+def test_whenever_an_engine_ends_a_client_is_answered_by_the_next_one(
+    tmp_path: Path, turns: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that had accepted its connection, but not read it, said that it had closed, or left it without an answer."""
+    monkeypatch.setattr(door, "KNOCK_EVERY_S", 0)
+    side, answered = tmp_path / "a.db-replica", asyncio.Event()
+    side.mkdir()
+
+    @awaited
+    async def main() -> None:
+        ended = False
+
+        async def confirm() -> None:
+            if ended:
+                raise ReplicaLeaseLost("there", "the engine has closed")
+            await asyncio.Event().wait()
+
+        async def confirm_at_once() -> None:
+            answered.set()
+
+        first = door.Door(side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+        await first.open(7)
+        asking = asyncio.create_task(door.ClientGate(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)).answer())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await first.close()
+        ended = True
+        second = door.Door(side, "replica", (1, 2), confirm_at_once, lambda: ReplicaUnavailable("x", "y"))
+        await second.open(8)
+        await asking
+        await second.close()
+
+    main()
+    assert answered.is_set()
+    assert caplog.text == ""
+
+
+@awaited
+async def test_clients_that_come_while_an_engine_loses_its_lease_get_no_answer(tmp_path: Path) -> None:
+    """Its barrier refuses before its door closes."""
+
+    async def confirm() -> None:
+        raise ReplicaLeaseLost("there", "another machine has taken it")
+
+    one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+    await one.open(7)
+    gate = door.ClientGate(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2))
+    (tmp_path / "a.db-replica").symlink_to(tmp_path)
+    with pytest.raises(ReplicaUnattended):
+        await gate.answer(None, 0.05)
+    await one.close()
+
+
+@awaited
+async def test_a_door_waits_for_a_descriptor_and_serves_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def confirm() -> None: ...
+
+    one = door.Door(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
+    await one.open(7)
+    listening, refused = cast("socket.socket", one._listening), asyncio.Event()
+
+    class Short:
+        """A listening socket in a process that has no descriptor left, once."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listening, name)
+
+        def accept(self) -> object:
+            if refused.is_set():
+                return listening.accept()
+            refused.set()
+            raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(one, "_listening", Short())
+    (tmp_path / "a.db-replica").symlink_to(tmp_path)
+    await door.ClientGate(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)).answer()
+    assert refused.is_set()
+    await one.close()
 
 
 def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
@@ -460,8 +547,8 @@ def test_a_forked_child_holds_no_socket_of_the_door(tmp_path: Path) -> None:
     @awaited
     async def main() -> None:
         one, reader, writer = await with_a_guest(tmp_path)
-        assert one._server is not None
-        numbers = [one._server.sockets[0].fileno(), *(other.get_extra_info("socket").fileno() for other in one._connections)]
+        assert one._listening is not None
+        numbers = [one._listening.fileno(), *(other.fileno() for other in one._guests.values())]
         assert len(numbers) == 2
         pid = os.fork()
         if pid == 0:

@@ -2,16 +2,20 @@
 
 Rules: a process asks after its commit; the answer comes after a round of the barrier that begins after the question; both must have
 the same file open, because a path may name another one by now; where no engine answers, a client reports nothing but what the last one
-has left written that it knew to be in the replica; a replicated file whose advertisement is missing, damaged or of another epoch counts
+has left written that it knew to be in the replica; an engine that ends leaves no question open and answers none with its end, so that
+the client asks the next engine; a replicated file whose advertisement is missing, damaged or of another epoch counts
 as one of level "replica".
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,6 +33,7 @@ log = logging.getLogger("perdure")
 
 KNOCK_EVERY_S = 0.1
 SAY_AFTER_S = 1.0
+QUESTION_BYTES_MAX = 65_536
 FROZEN_S = 5.0  # what an engine may take beyond the time that it was given, before it counts as frozen
 
 
@@ -85,7 +90,9 @@ def _write(side: Path, sign: Sign) -> None:
 
 
 class Door:
-    """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, by whichever process."""
+    """The engine's side of it. `confirm` comes back when all that is committed by then is in the replica, by whichever process, and
+    raises when the engine ends.
+    """
 
     def __init__(
         self,
@@ -96,9 +103,8 @@ class Door:
         trouble: Callable[[], PerdureError],
     ) -> None:
         self._side, self._sign, self._file, self._confirm, self._trouble = side, Sign(cast("Level", durability), 0), file, confirm, trouble
-        self._server: asyncio.Server | None = None
-        self._guests: set[asyncio.Task[None]] = set()
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._listening: socket.socket | None = None
+        self._guests: dict[asyncio.Task[None], socket.socket] = {}
         self._writing = asyncio.Lock()  # what two say at once must both be said
 
     async def open(self, epoch: int) -> None:
@@ -106,15 +112,17 @@ class Door:
         if (left := _read(self._side)) is not None:
             sockets.remove(left.socket)  # of an engine that was killed
         self._sign.epoch, self._sign.socket = epoch, sockets.place("door", beside=self._side)
-        self._server = await asyncio.start_unix_server(self._guest, self._sign.socket)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.setblocking(False)
+        self._listening.bind(self._sign.socket)
+        self._listening.listen()
+        self._listen()
         forked.watch(self)
         await in_thread(_write, self._side, self._sign)
 
     def in_child(self) -> None:
         """See `store.forked`: with a copy of the socket in a child, clients of an engine that was killed would wait for ever."""
-        listening = self._server.sockets if self._server is not None else ()
-        connected = [connection.get_extra_info("socket") for connection in self._connections]
-        forked.take_away([one.fileno() for one in (*listening, *connected)])
+        forked.take_away([one.fileno() for one in (self._listening, *self._guests.values()) if one is not None])
 
     async def advertise(self, **changes: Any) -> None:
         """Say `epoch`, `commits`, up to which all is confirmed for good, or `full`, why nothing new can be begun."""
@@ -130,30 +138,42 @@ class Door:
     async def close(self) -> None:
         """Answer no more questions; clients that wait look for another engine."""
         forked.unwatch(self)
-        if self._server is not None:
-            self._server.close()
-            for guest in self._guests:
-                guest.cancel()
-            await asyncio.gather(*self._guests, return_exceptions=True)
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()  # and the system hangs up on those that have not been accepted
+            self._listening = None
             sockets.remove(self._sign.socket)
+        for guest in self._guests:
+            guest.cancel()
+        await asyncio.gather(*self._guests, return_exceptions=True)
 
-    async def _guest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._guests.add(task)
-        self._connections.add(writer)
+    def _listen(self) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        """Not asyncio's server: one that closes keeps connections open that it has accepted at that moment, and nobody answers them."""
+        assert self._listening is not None
+        loop = asyncio.get_running_loop()
         try:
-            question = msgspec.json.decode(await reader.readline(), type=Question)
-            writer.write(msgspec.json.encode(await self._answer(question)) + b"\n")
-            await writer.drain()
-        except (OSError, ValueError):
-            pass  # it has gone away, or does not speak as we do
-        except asyncio.CancelledError:
-            pass  # the door closes; before 3.13 asyncio logs an error for a guest who ends that way
-        finally:
-            self._guests.discard(task)
-            self._connections.discard(writer)
-            writer.close()
+            connection, _ = self._listening.accept()
+        except OSError:  # there may be no descriptor left: clients wait until there is one
+            loop.remove_reader(self._listening)
+            loop.call_later(KNOCK_EVERY_S, self._listen)
+            return
+        connection.setblocking(False)
+        guest = loop.create_task(self._guest(connection), context=Context())
+        self._guests[guest] = connection
+        guest.add_done_callback(lambda done: self._guests.pop(done).close())
+
+    async def _guest(self, connection: socket.socket) -> None:
+        loop, said = asyncio.get_running_loop(), b""
+        # What is suppressed: it has gone away, it does not speak as we do, or we end and it has to ask the next engine.
+        with contextlib.suppress(OSError, ValueError, PerdureError):
+            while b"\n" not in said and len(said) < QUESTION_BYTES_MAX and (more := await loop.sock_recv(connection, QUESTION_BYTES_MAX)):
+                said += more
+            answer = await self._answer(msgspec.json.decode(said, type=Question))
+            await loop.sock_sendall(connection, msgspec.json.encode(answer) + b"\n")
 
     async def _answer(self, question: Question) -> Answer:
         if question.file != self._file:
@@ -162,9 +182,8 @@ class Door:
             async with asyncio.timeout(question.s_max):
                 await self._confirm()
         except TimeoutError:
-            return Answer(_detail(self._trouble()))
-        except PerdureError as error:
-            return Answer(_detail(error))
+            error = self._trouble()
+            return Answer(str(getattr(error, "detail", error)))  # without what the error that carries it says anyway
         return Answer()
 
 
@@ -235,8 +254,3 @@ class ClientGate:
         if answer.trouble is not None:
             raise ReplicaUnavailable(where, answer.trouble)
         return True
-
-
-def _detail(error: PerdureError) -> str:
-    """Without what the error that carries it says anyway."""
-    return str(getattr(error, "detail", error))
