@@ -21,6 +21,7 @@ class Syncs:
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Position]] = []
+        self.broken = ""
 
     async def sync(self) -> Position:
         self.asked.append(asyncio.get_running_loop().create_future())
@@ -123,6 +124,32 @@ async def test_a_commit_of_any_process_has_to_be_confirmed(one: Case) -> None:
     assert not one.barrier.passed()
     await one.goes_through("c", 2)
     assert one.barrier.passed()
+
+
+@case
+async def test_what_a_copy_has_confirmed_that_is_known_to_be_broken_waits_for_the_next_one(one: Case) -> None:
+    await one.goes_through("a", 1)
+    one.syncs.broken = "a hole"
+    assert not one.barrier.passed()
+    one.wait("b")
+    await until(lambda: len(one.syncs.asked) == 2)
+    one.syncs.broken = ""
+    await one.syncs.answer(1, 1)
+    await until(lambda: one.through == ["a", "b"])
+    assert one.barrier.passed()
+
+
+@looking
+async def test_a_round_whose_copy_is_found_broken_while_the_lease_is_read_is_not_confirmed(one: Case) -> None:
+    one.commits = 1
+    one.wait("a")
+    await one.syncs.answer(1, 1)
+    await until(lambda: one.lease.asked)
+    one.syncs.broken = "a hole"
+    one.lease.asked[0].set_result(None)
+    await until(lambda: one.barrier.trouble)
+    assert "a hole; a new copy is made" in str(one.barrier.trouble)
+    assert one.through == []
 
 
 @case

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
-from tests.replica.support import address, damage, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
+from tests.replica.support import address, damage, effects, engine_of, gone, long_text, looks_often, nothing_seen, proxy, two_effects
 from tests.runtime.support import awaited, until
 
 import perdure
@@ -108,6 +108,29 @@ def test_objects_that_are_deleted_from_the_bucket_are_noticed(tmp_path: Path, mo
         await all_there(store, replica, {"before", "after"})
 
     main()
+
+
+@awaited
+async def test_a_copy_that_is_known_to_be_broken_confirms_nothing_until_a_new_one_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may have to wait, because one was begun a moment ago."""
+    decide, may_begin = mending.Mender.decide, asyncio.Event()
+    monkeypatch.setattr(mending.Mender, "decide", lambda self, facts: decide(self, facts) if may_begin.is_set() else None)
+    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica, replica_timeout=0.3) as engine:
+        await engine.run(two_effects("before"), id="before")
+        for path in (tmp_path / "bucket" / "000001").rglob("*.ltx"):
+            path.unlink()
+        await replica_of(engine)._look_at_objects()
+        with pytest.raises(ReplicaUnavailable, match=r"objects of epoch 1 are missing .*; a new copy is made"):
+            await engine.start(two_effects("before"), id="before")  # is found, and was confirmed by what is gone
+        with pytest.raises(ReplicaUnavailable, match="a new copy is made"):
+            await engine.start(two_effects("after"), id="after")
+        assert "after-1" not in effects
+        may_begin.set()
+        assert await (await engine.get("after")).result() == "after-1after-2"
+    await all_there(store, replica, {"before", "after"})
 
 
 @awaited

@@ -3,7 +3,7 @@
 Rules: what comes while a round is under way waits for the next one, because that one may have begun before its commit; a round is
 confirmed when some answer has reached the transaction that its first answer named, and the lease object, read after that answer, still
 names us (docs/adr/0017); while that read is under way the next round may sync already, and what a later read proves it proves for
-all rounds before it.
+all rounds before it; a copy that is known to be broken confirms nothing, not even what it has confirmed before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ _Tell = Callable[[PerdureError | None], None]
 
 
 class Syncs(Protocol):
-    """What copies: `Litestream`."""
+    """What copies: `Replica`."""
+
+    @property
+    def broken(self) -> str:
+        """Why the copy can't be restored, if it is known."""
+        ...
 
     async def sync(self) -> Position: ...
 
@@ -82,8 +87,8 @@ class Barrier:
         return self.confirmed is None or self.confirmed != self._committed()
 
     def passed(self) -> bool:
-        """Whether all that is committed is confirmed already."""
-        return not self.behind and self._held() and self._shut is None
+        """Whether all that is committed is confirmed already, by a copy that nothing is known against."""
+        return not self.behind and self._held() and self._shut is None and not self._syncs.broken
 
     def after(self, action: Callable[[], None]) -> None:
         """Call `action` when all that is committed by now is in the replica; at once if it is, never if the lease is lost."""
@@ -167,9 +172,11 @@ class Barrier:
         wanted = self.position.txid
         while self.position.replicated < wanted:  # another sync was under way, and this answer came from that
             self.position = await self._syncs.sync()
-        self._check_clock()
+        self._check_well()
 
-    def _check_clock(self) -> None:
+    def _check_well(self) -> None:
+        if self._syncs.broken:
+            raise ReplicaUnavailable(self._where, f"{self._syncs.broken}; a new copy is made")
         if not self._held():
             raise ReplicaUnavailable(self._where, "the lease in the bucket is not held now; it is renewed")
 
@@ -177,7 +184,7 @@ class Barrier:
         """The clock may have stood still with the whole machine. The bucket has not: whoever takes the lease writes it before reading."""
         try:
             await still_ours()
-            self._check_clock()
+            self._check_well()
         except Exception as error:
             if one in self._synced:  # else a later read has proved it
                 self._synced.remove(one)

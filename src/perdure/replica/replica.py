@@ -305,11 +305,16 @@ class Replica(Tended):
     def _leave(self) -> str | None:
         """A token for the next engine on this disk, where all is copied and nothing of ours can write any more."""
         ended = self._litestream is not None and self._litestream.ended_by_itself
-        if self._last_seal is None or not ended or self._broken or not self._fencing or self._store.file != copies.identity(self.path):
+        if self._last_seal is None or not ended or self.broken or not self._fencing or self._store.file != copies.identity(self.path):
             return None
         return handover.leave(self._side, self.path, self._last_seal, self._folder, self._txid)
 
     # --- the barrier --------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> str:
+        """Why the copy can't be restored, until a new one begins."""
+        return self._broken or (self._litestream.broken if self._litestream is not None else "")
 
     def passed(self) -> bool:
         return self._barrier.passed()

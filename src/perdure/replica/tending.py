@@ -63,6 +63,9 @@ class Tended:
 
     if TYPE_CHECKING:
 
+        @property
+        def broken(self) -> str: ...
+
         async def _start_litestream(self) -> None: ...
 
     async def _tend(self) -> float:
@@ -90,7 +93,7 @@ class Tended:
             self._bucket_is_well(),
             self._barrier.trouble is not None and not tells_of_a_full_disk(str(self._barrier.trouble)),
             litestream.refusals if litestream else 0,
-            self._broken or (litestream.broken if litestream else ""),
+            self.broken,
             litestream is None,
             self._room.share,
             litestream is not None and litestream.copying,
@@ -123,6 +126,7 @@ class Tended:
         if self._litestream is not None:
             self._paused = "what waits for it had no more room beside the store, and is in the store now; a new copy follows"
             log.warning("nothing is copied to %s for now: %s", self.address, self._paused)
+        self._broken = self.broken
         old, self._litestream, self._based = self._litestream, None, False
         if old is not None:
             await to_its_end(old.stop(at_once=True), old.kill)
@@ -135,6 +139,7 @@ class Tended:
         async with self._moving:
             self._mender.begun(time.monotonic())
             await self.lease.advance()
+            self._broken = self.broken
             old, self._litestream, self._based = self._litestream, None, False
             self._paused = self._paused or "a new copy begins"
             if old is not None:
