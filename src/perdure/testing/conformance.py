@@ -64,7 +64,7 @@ class _AsyncioLog:
     """Perdure's logger puts the run before what it says; a test looks for it at asyncio's, without."""
 
     @staticmethod
-    def error(text: str, *args: Any, exc_info: BaseException | None = None) -> None:
+    def error(text: str, *args: Any, exc_info: BaseException | None = None, **_: Any) -> None:
         found = exc_info and (type(exc_info), exc_info, exc_info.__traceback__)
         asyncio.base_events.logger.error((text % args).partition(": ")[2], exc_info=found)  # type: ignore[attr-defined]
 
