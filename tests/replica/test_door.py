@@ -267,6 +267,16 @@ async def test_a_client_begins_nothing_where_the_disk_fills(tmp_path: Path, addr
         await client.start(echo(), id="late")
 
 
+@awaited
+async def test_an_engine_that_ends_with_everything_copied_leaves_no_word_of_a_full_disk(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, f"file://{tmp_path}/bucket", workflows=[echo]) as engine:
+        assert engine.replica is not None
+        await engine.replica._say_full(ReplicaFull("there", 5, 4))
+    async with client_of(store) as client:
+        await client.start(echo(), id="a", durability="disk")
+
+
 PRESENT, OLDER = Seal("id", "there", 7, 0, 0, 5), Seal("id", "there", 6, 0, 0, 5)
 DISK, SOME, ALL = door.Sign("disk", 7), door.Sign("replica", 7, commits=4), door.Sign("replica", 7, commits=5)
 RUBBISH = b'{"durability":"fsync","epoch":7}'

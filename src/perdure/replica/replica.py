@@ -282,6 +282,7 @@ class Replica(Tended):
                 async with asyncio.timeout(LAST_SYNC_S_MAX):
                     await self._barrier.round()
                 await self._say_confirmed()
+                await self._say_full(None)  # it has taken everything, and nobody else would say so until the next engine
                 through, self._last_seal = True, self._barrier.confirmed
                 self.ended = "the replica has everything, and its lease is released"
             except TimeoutError:
