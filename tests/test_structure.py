@@ -42,7 +42,7 @@ FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 8
 CORE_LINES_MAX = 2_000
 # Without blank lines, comments and docstrings; ADR 0011 says why there is a limit for each part.
-ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX, REPLICA_CODE_LINES_MAX = 9_320, 2_680, 4_740, 2_800
+ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX, REPLICA_CODE_LINES_MAX = 9_320, 2_680, 4_760, 2_800
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
 TEXT = {".cfg", ".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".sh", ".sql", ".toml", ".txt", ".yaml", ".yml", ""}

@@ -42,3 +42,10 @@ def test_without_another_python_it_says_so(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setenv(pythons.VARIABLE, sys.executable)
     assert main(["--seeds", "1", "--only", "pythons"]) == 0
     assert "left out. It needs another Python" in capsys.readouterr().err
+
+
+def test_a_python_without_perdure_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("no-such-python", "false"):
+        monkeypatch.setenv(pythons.VARIABLE, command)
+        assert main(["--seeds", "1", "--only", "pythons"]) == 2
+        assert f"{command}, which PERDURE_PYTHONS names" in capsys.readouterr().err

@@ -30,6 +30,7 @@ LOOK_S = 0.2
 STEPS = 6
 TEXT_BYTES = 20_000
 LEASE_S = 2.0
+CHILD_S_MAX = 120  # what a forked child may live
 
 _log = -1
 
@@ -146,6 +147,8 @@ async def overheard(engine: Engine) -> None:
 def fork_child() -> None:
     """A child that outlives us and holds what it has inherited, as a worker of some pool may."""
     if (pid := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(CHILD_S_MAX)  # the campaign may be killed before it ends this child
         while True:
             signal.pause()
     mark("child", pid)

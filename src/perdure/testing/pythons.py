@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,15 +18,24 @@ from perdure.core.events import Event
 from perdure.errors import RunBlocked
 from perdure.runtime.interpreter import PYTHON
 from perdure.testing import laws
+from perdure.testing.campaign import CannotBegin, Count
 from perdure.testing.programs import program
 from perdure.testing.sim import World
-
-if TYPE_CHECKING:
-    from perdure.testing.campaign import Count
 
 VARIABLE = "PERDURE_PYTHONS"
 KNOWN = ("python3.11", "python3.12", "python3.13", "python3.14")
 CUTS_MAX = 10
+
+
+class NoSuchPython(CannotBegin):
+    """What the variable names is no Python, or has no Perdure."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(
+            f"{command}, which {VARIABLE} names, can't import perdure.testing. Make a virtual environment for that Python, install this "
+            "Perdure in it, and name the python in its folder bin."
+        )
+
 
 Row = tuple[int, str, int, int | None, str | None, str | None]
 Recorded = dict[int, list[Row]]
@@ -35,8 +43,6 @@ Recorded = dict[int, list[Row]]
 
 def pythons(seeds: range) -> Iterator[Count]:
     """Random programs recorded by other Pythons (those of PERDURE_PYTHONS, or on the PATH) and gone on with by this one."""
-    from perdure.testing.campaign import Count
-
     if not (others := _others()):
         sys.stderr.write(f"pythons: left out. It needs another Python that has this Perdure; name it in {VARIABLE}.\n")
     for version, command in others.items():
@@ -94,7 +100,10 @@ def _others() -> dict[str, str]:
     others = {}
     for command in commands:
         asked = "from perdure.runtime.interpreter import PYTHON; from perdure.testing import pythons; print(PYTHON)"
-        done = subprocess.run([command, "-c", asked], capture_output=True, text=True, check=bool(named))
+        try:
+            done = subprocess.run([command, "-c", asked], capture_output=True, text=True, check=bool(named))
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NoSuchPython(command) from error
         if done.returncode == 0 and done.stdout.strip() != PYTHON:
             others[done.stdout.strip()] = command
     return others
