@@ -132,7 +132,10 @@ async def test_a_copy_that_litestream_cannot_read_is_damaged_and_not_away(tmp_pa
             raw[150:158] = b"\xff" * 8
             path.write_bytes(raw)
     else:
-        objects[len(objects) // 2].unlink()
+        lost = objects[len(objects) // 2].name[:16]
+        for path in (tmp_path / "bucket").rglob("*.ltx"):  # it may have been merged into another one by now
+            if path.name[:16] <= lost <= path.name[17:33]:
+                path.unlink()
     with pytest.raises(ReplicaDamaged, match="can't be trusted"):
         await archive.restore(parse(address), tmp_path / "copy.db")
     assert not (tmp_path / "copy.db").exists()
