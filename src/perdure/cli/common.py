@@ -179,6 +179,17 @@ def with_run(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[T]]
     return with_engine(store, main)
 
 
+def with_run_as_it_was(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[object]]) -> tuple[str, str]:
+    """The same for a verb that may find nothing to change; the run's id, and its status before."""
+
+    async def main(engine: Engine, run_id: str) -> tuple[str, str]:
+        status = (await engine.info(run_id)).status
+        await act(engine, run_id)
+        return run_id, status
+
+    return with_run(store, prefix, main)
+
+
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; a Ctrl-C that nobody handles ends the command without a word."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import MOVING, run_argument, store_option, strict_json, with_run
+from perdure.cli.common import MOVING, run_argument, store_option, strict_json, with_run, with_run_as_it_was
 from perdure.cli.output import echo, say
 from perdure.runtime.engine import Engine
 
@@ -27,13 +27,7 @@ def retry(run_id: str, store: str) -> None:
     Example:
       perdure retry refund-91ac
     """
-
-    async def act(engine: Engine, found: str) -> tuple[str, str]:
-        status = (await engine.info(found)).status
-        await engine.retry(found)
-        return found, status
-
-    found, status = with_run(store, run_id, act)
+    found, status = with_run_as_it_was(store, run_id, lambda engine, one: engine.retry(one))
     if status in MOVING:
         say(f"{found} is {status}: nothing has ended or blocked it, so nothing was changed.")
         return

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import click
 
 from perdure.cli import words
-from perdure.cli.common import MOVING, command, json_or_text, run_argument, store_option, with_run
+from perdure.cli.common import MOVING, command, json_or_text, run_argument, store_option, with_run, with_run_as_it_was
 from perdure.cli.output import say
 from perdure.runtime.engine import Engine
 
@@ -65,13 +65,7 @@ def resume(run_id: str, store: str) -> None:
     Example:
       perdure resume refund-91ac
     """
-
-    async def act(engine: Engine, one: str) -> tuple[str, str]:
-        status = (await engine.info(one)).status
-        await engine.resume(one)
-        return one, status
-
-    found, status = with_run(store, run_id, act)
+    found, status = with_run_as_it_was(store, run_id, lambda engine, one: engine.resume(one))
     if status in MOVING:
         say(f"{found} is {status}, not paused: nothing was changed.")
     else:
