@@ -1,8 +1,11 @@
-"""Workflows that tests of files and their copies fill stores with."""
+"""What tests of stores share: workflows that fill files and copies, and what a query costs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from perdure import step, workflow
+from perdure.store.sqlite import SqliteStore
 
 
 @step
@@ -16,3 +19,20 @@ async def count_up(steps: int) -> int:
     for _ in range(steps):
         n = await add_one(n)
     return n
+
+
+def instructions_of(store: SqliteStore, act: Callable[[], object]) -> int:
+    """How many instructions of SQLite's machine it takes: the same on every computer."""
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    store._db.set_progress_handler(count, 1)
+    try:
+        act()
+    finally:
+        store._db.set_progress_handler(None)
+    return steps

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.store.support import instructions_of
 
 from perdure.core.limits import Limits
 from perdure.store import base as b
@@ -111,20 +112,12 @@ def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(store: 
 
 
 def work_of(store: SqliteStore, wanted: b.Claim) -> int:
-    """Instructions of SQLite's machine for a claim that finds as much as it may: the same on every computer."""
-    steps = 0
+    """What a claim costs that finds as much as it may."""
 
-    def count() -> bool:
-        nonlocal steps
-        steps += 1
-        return False
-
-    store._db.set_progress_handler(count, 1)
-    try:
+    def claim_all() -> None:
         assert len(claims.due_runs(store._db, wanted)) == wanted.limit
-    finally:
-        store._db.set_progress_handler(None)
-    return steps
+
+    return instructions_of(store, claim_all)
 
 
 def test_a_claim_of_a_family_takes_the_same_work_however_many_are_due(store: SqliteStore) -> None:

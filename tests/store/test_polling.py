@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.store.support import instructions_of
 
 from perdure import Limits
 from perdure.store import base as b
@@ -78,20 +79,7 @@ def _finish(store: SqliteStore, first: int, last: int) -> None:
 
 
 def _work_of(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> int:
-    """How many instructions of SQLite's machine a query takes: the same on every computer."""
-    steps = 0
-
-    def count() -> bool:
-        nonlocal steps
-        steps += 1
-        return False
-
-    store._db.set_progress_handler(count, 1)
-    try:
-        store._db.execute(Q[name], bindings).fetchall()
-    finally:
-        store._db.set_progress_handler(None)
-    return steps
+    return instructions_of(store, lambda: store._db.execute(Q[name], bindings).fetchall())
 
 
 @pytest.mark.parametrize(("name", "bindings"), POLLS + ONE_RUN, ids=[name for name, _ in POLLS + ONE_RUN])
