@@ -37,14 +37,14 @@ class Member(msgspec.Struct, frozen=True):
 def members(raw: bytes) -> list[Member]:
     """The members of an object in order. Raises `msgspec.DecodeError` for what is no object."""
     found: list[Member] = []
-    at = 1
-    for name, value in _members(raw).items():
+    texts, at = _members(raw), 1
+    for name, value in texts.items():
         text = bytes(value)
         given = not raw.startswith(b" ", at)
         whole = b"%s:%s" % (_encode(name), text)
         at += not given
         if not raw.startswith(whole, at):  # somebody else has written this text, and spaces mean nothing in it
-            return [Member(name, bytes(value)) for name, value in _members(raw).items()]
+            return [Member(name, bytes(value)) for name, value in texts.items()]
         found.append(Member(name, text, given))
         at += len(whole) + 1
     return found
