@@ -96,6 +96,26 @@ async def test_an_old_version_of_a_folder_s_object_never_wins(tmp_path: Path) ->
     assert found.data == b"5"
 
 
+@awaited
+async def test_what_is_being_written_is_not_listed_and_so_not_deleted(tmp_path: Path) -> None:
+    """A clean-up of old claims deletes all that it finds listed, while another process writes a new one."""
+    store = FolderBucket(str(tmp_path))
+    await store.put("taken/1", b"x")
+    draft = tmp_path / "taken" / ".being-written"
+    draft.write_bytes(b"half")
+    found = [one.name for one in await store.names("taken")]
+    assert found == ["taken/1"]
+    await store.delete(found)
+    assert draft.exists()
+
+
+@awaited
+async def test_a_write_and_the_removal_of_its_folder_do_not_meet(tmp_path: Path) -> None:
+    writer, cleaner = FolderBucket(str(tmp_path)), FolderBucket(str(tmp_path))
+    for _ in range(150):
+        await asyncio.gather(writer.put("a/b", b"x"), cleaner.delete(["a/b"]))
+
+
 _WRITER = """
 import asyncio, sys
 from perdure.replica.bucket import FolderBucket

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from hashlib import blake2b
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ from perdure.replica.address import Address
 TIMEOUT_S = 5.0
 THREADS_MAX = 8
 NAMES_MAX = 100_000
+DRAFT_TRIES = 10
 T = TypeVar("T")
 
 
@@ -274,17 +276,21 @@ class FolderBucket:
         return self._folder / f"{name}#{number:09}"
 
     def _newest(self, name: str) -> int:
+        return max((int(found.name.rpartition("#")[2]) for found in self._versions(name)), default=0)
+
+    def _versions(self, name: str) -> list[Path]:
         path = self._folder / name
-        if not path.parent.is_dir():
-            return 0
-        return max((int(found.name.rpartition("#")[2]) for found in path.parent.glob(path.name + "#*")), default=0)
+        try:
+            return list(path.parent.glob(path.name + "#*"))
+        except FileNotFoundError:  # the folder was removed in this moment
+            return []
 
     def _put_version(self, name: str, data: bytes, number: int, old_tag: str | None) -> str | None:
         path = self._version(name, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{uuid.uuid4().hex}")
+        file = _draft(path.parent)
+        draft = Path(file.name)
         try:
-            with open(draft, "xb") as file:
+            with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -301,8 +307,9 @@ class FolderBucket:
         if self._newest(name) > number:  # ours is an old number that had been removed already: it was never the newest
             path.unlink(missing_ok=True)
             return None
-        _sync_folder(path.parent)
-        for old in path.parent.glob(path.name.rpartition("#")[0] + "#*"):
+        with contextlib.suppress(FileNotFoundError):  # deleted at once by another writer, and its folder with it
+            _sync_folder(path.parent)
+        for old in self._versions(name):
             if int(old.name.rpartition("#")[2]) < number - 1:
                 old.unlink(missing_ok=True)
         return _tag(number, data)
@@ -312,9 +319,9 @@ class FolderBucket:
 
     def _names(self, under: str) -> list[Found]:
         found: dict[str, Found] = {}  # by name: of two versions the newer one stays
-        for path in sorted((self._folder / under).rglob("*")) if (self._folder / under).is_dir() else []:
+        for path in sorted(Path(folder, file) for folder, _, files in os.walk(self._folder / under) for file in files):
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file():
+                if path.is_file() and not path.name.startswith("."):  # a draft is nothing to be listed, or deleted, yet
                     about, full = path.stat(), str(path.relative_to(self._folder))
                     name = full.rpartition("#")[0] or full
                     found[name] = Found(name, about.st_size, about.st_mtime_ns // 1_000_000)
@@ -323,16 +330,29 @@ class FolderBucket:
     def _delete(self, names: list[str]) -> None:
         for name in names:
             path = self._folder / name
-            for one in [path, *path.parent.glob(path.name + "#*")]:
+            for one in [path, *self._versions(name)]:
                 one.unlink(missing_ok=True)
             folder = path.parent
-            while folder != self._folder and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-                folder = folder.parent
+            with contextlib.suppress(OSError):  # another writer has put something there in the meantime, or has removed it
+                while folder != self._folder and folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+                    folder = folder.parent
 
 
 def _tag(number: int, data: bytes) -> str:
     return f"{number}-{blake2b(data, digest_size=8).hexdigest()}"
+
+
+def _draft(folder: Path) -> BufferedWriter:
+    """A new file that no list shows. A folder that a delete has just emptied and removed is made again."""
+    for tries_left in reversed(range(DRAFT_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return open(folder / f".{uuid.uuid4().hex}", "xb")
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+    raise AssertionError
 
 
 def _sync_folder(folder: Path) -> None:
