@@ -39,7 +39,7 @@ bench *args:
 
 # Perdure's laws under many seeds: just campaign --seeds 200 --only kernel
 campaign *args:
-    {{bin}}/python -m perdure.testing {{args}}
+    {{bin}}/python -m campaigns {{args}}
 
 # README, docs and doctests do what they say
 docs-check:

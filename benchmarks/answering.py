@@ -1,7 +1,9 @@
-"""The side of the measured process: a system under test, asked line by line over stdin for one scenario after another.
+"""The side of the measured process: a system under test, asked line by line over stdin for one
+scenario after another.
 
-Rules: nothing but the standard library, because it also runs in the virtual environments of the peers; what a library
-prints goes to stderr, answers alone to stdout; the time of a scenario is taken here, next to the work.
+Rules: nothing but the standard library, because it also runs in the virtual environments of the
+peers; what a library prints goes to stderr, answers alone to stdout; the time of a scenario is
+taken here, next to the work.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-GATE_OPEN = "BENCH_GATE_OPEN"  # in the environment of the process after the crash: the step that never ended ends now
-HOLDS = "BENCH_HOLDS"  # in the environment of the process before it, which lifts its limit of steps under way
+# in the environment of the process after the crash: the step that never ended ends now
+GATE_OPEN = "BENCH_GATE_OPEN"
+# in the environment of the process before it, which lifts its limit of steps under way
+HOLDS = "BENCH_HOLDS"
 GATE_FILE = "BENCH_GATE_FILE"  # one byte for every run that has come so far
 SLOW_SYNC_US = "BENCH_SLOW_SYNC_US"
 
 
 class System(ABC):
-    """What each system does for the scenarios. Every method comes back when the work is done and durable."""
+    """What each system does for the scenarios. Every method comes back when the work is done and
+    durable.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +38,7 @@ class System(ABC):
     @abstractmethod
     async def open(self) -> None: ...
 
-    async def close(self) -> None:  # noqa: B027 - not every system has something to close
+    async def close(self) -> None:  # noqa: B027
         pass
 
     def pids(self) -> list[int]:
@@ -81,11 +87,15 @@ async def begun(runs: int) -> None:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """CPU time of these processes and of the children that they still have, in the kernel's own nanoseconds."""
+    """CPU time of these processes and of the children that they still have, in the kernel's own
+    nanoseconds.
+    """
     total = 0.0
     for pid in with_children(pids):
         try:
-            total += time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of a pid
+            total += time.clock_gettime(
+                (~pid << 3) | 2
+            )  # what clock_getcpuclockid(3) makes of a pid
         except OSError:  # it has ended meanwhile, or this is no Linux
             continue
     return total
@@ -97,7 +107,14 @@ def rss_bytes(pids: list[int]) -> int:
     for pid in with_children(pids):
         status = Path(f"/proc/{pid}/status")
         if status.exists():
-            total += next((int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS")), 0)
+            total += next(
+                (
+                    int(line.split()[1]) * 1024
+                    for line in status.read_text().splitlines()
+                    if line.startswith("VmRSS")
+                ),
+                0,
+            )
     return total
 
 
@@ -127,8 +144,12 @@ class Answers:
     async def open(self) -> dict[str, Any]:
         answer = await self._timed(self.system.open)
         gc.collect()
-        gc.freeze()  # as `perdure worker` does, and for every system alike: what was imported need not be looked through again,
-        gc.set_threshold(20_000, 20, 20)  # and with many runs in memory the default is a sixth of the time
+        # as `perdure worker` does, and for every system alike: what was imported need not be looked
+        # through again,
+        gc.freeze()
+        gc.set_threshold(
+            20_000, 20, 20
+        )  # and with many runs in memory the default is a sixth of the time
         return answer
 
     async def crowd(self, runs: int, steps: int) -> dict[str, Any]:
@@ -136,7 +157,11 @@ class Answers:
 
     async def latency(self, runs: int) -> dict[str, Any]:
         """Milliseconds of so many one-step runs, one after the other."""
-        return {"times_ms": [(await self._timed(self.system.crowd, 1, 1))["seconds"] * 1e3 for _ in range(runs)]}
+        return {
+            "times_ms": [
+                (await self._timed(self.system.crowd, 1, 1))["seconds"] * 1e3 for _ in range(runs)
+            ]
+        }
 
     async def hold(self, runs: int) -> dict[str, Any]:
         return await self._timed(self.system.hold, runs)
@@ -150,7 +175,11 @@ class Answers:
         return {**answer, "rss_before": before, "rss_after": rss_bytes(self.system.pids())}
 
     async def wake(self, runs: list[int]) -> dict[str, Any]:
-        return {"times_ms": [(await self._timed(self.system.wake, run))["seconds"] * 1e3 for run in runs]}
+        return {
+            "times_ms": [
+                (await self._timed(self.system.wake, run))["seconds"] * 1e3 for run in runs
+            ]
+        }
 
     async def settle(self, seconds: float) -> dict[str, Any]:
         """Memory after a while of rest."""
@@ -163,7 +192,9 @@ class Answers:
 
     async def syncs(self, syncs: int) -> dict[str, Any]:
         """Microseconds of each 4 KB pwrite with fdatasync, on the disk that the store is on."""
-        with open(self.system.folder / "sync.bin", "w+b", buffering=0) as file:  # this is what is measured
+        with open(
+            self.system.folder / "sync.bin", "w+b", buffering=0
+        ) as file:  # this is what is measured
             os.pwrite(file.fileno(), bytes(4096 * 64), 0)
             os.fsync(file.fileno())
             times = []
@@ -199,7 +230,9 @@ def serve(make: Callable[[Path], System]) -> None:
 
 async def _serve(verbs: Answers, answers: Any) -> None:
     questions = asyncio.StreamReader(limit=2**24)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(questions), sys.stdin
+    )
     while line := await questions.readline():
         verb, *args = json.loads(line)
         try:

@@ -1,7 +1,9 @@
-"""The side of the command: starts a system in a process of its own, asks it for scenarios, kills it.
+"""The side of the command: starts a system in a process of its own, asks it for scenarios, kills
+it.
 
-Rules: every system lives in its own process group, which is what is killed, so that nothing is left behind; a peer that
-can't be installed or fails is a line in the table, never the end of the command.
+Rules: every system lives in its own process group, which is what is killed, so that nothing is left
+behind; a peer that can't be installed or fails is a line in the table, never the end of the
+command.
 """
 
 from __future__ import annotations
@@ -50,7 +52,15 @@ PERDURE = Kind("Perdure", "perdure_.py", peer=False)
 class Driver:
     """One process of a system on one folder."""
 
-    def __init__(self, kind: Kind, folder: Path, *, slow_us: int = 0, setting: str = "", trace: Path | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        folder: Path,
+        *,
+        slow_us: int = 0,
+        setting: str = "",
+        trace: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.kind, self.folder = kind, folder
         self.begin = time.perf_counter()
@@ -58,13 +68,29 @@ class Driver:
         self._log = folder / "log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                traced(command, trace), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, cwd=folder,
+                traced(command, trace),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd=folder,
                 env=self._environment(slow_us, setting),
-            )  # fmt: skip
+            )
 
     def _environment(self, slow_us: int, setting: str) -> dict[str, str]:
-        inherited = [] if self.kind.peer else [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        own = {"PYTHONPATH": os.pathsep.join([str(HERE), *inherited]), GATE_FILE: str(self.folder / "gate")}
+        inherited = (
+            []
+            if self.kind.peer
+            else [
+                os.path.abspath(path)
+                for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+                if path
+            ]
+        )
+        own = {
+            "PYTHONPATH": os.pathsep.join([str(HERE), *inherited]),
+            GATE_FILE: str(self.folder / "gate"),
+        }
         environment = {**os.environ, **own, **self.kind.settings}
         if setting in (GATE_OPEN, HOLDS):
             environment[setting] = "1"
@@ -127,7 +153,20 @@ def traced(command: list[str], trace: Path | None) -> list[str]:
     if trace is None:
         return command
     calls = "trace=fsync,fdatasync,write,pwrite64,writev,pwritev,pwritev2,openat"
-    return ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "0", "-o", str(trace), "-e", calls, *command]
+    return [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-y",
+        "-s",
+        "0",
+        "-o",
+        str(trace),
+        "-e",
+        calls,
+        *command,
+    ]
 
 
 def slow_sync_library() -> Path:
@@ -136,7 +175,9 @@ def slow_sync_library() -> Path:
     source = HERE / "slow_sync.c"
     if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
         library.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        subprocess.run(
+            ["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True
+        )
     return library
 
 
@@ -147,7 +188,7 @@ def can_slow() -> str:
     return "" if shutil.which("gcc") else "no gcc to build slow_sync.c with"
 
 
-# Peers -----------------------------------------------------------------------------------------------------------------
+# Peers --------------------------------------------------------------------------------------------
 
 
 def cache() -> Path:
@@ -162,7 +203,12 @@ def peers(prefixes: list[str]) -> list[Kind]:
         "dbos": lambda: _peer("dbos.txt", {"DBOS": {}, "DBOS, file in WAL": wal}, "dbos_.py"),
         "restate": _restate,
     }
-    return [kind for name, install in every.items() if name.startswith(tuple(prefixes or [""])) for kind in install()]
+    return [
+        kind
+        for name, install in every.items()
+        if name.startswith(tuple(prefixes or [""]))
+        for kind in install()
+    ]
 
 
 def _restate() -> list[Kind]:
@@ -180,7 +226,9 @@ def _restate() -> list[Kind]:
     return _peer("restate.txt", {"Restate": settings}, "restate_.py", static=True)
 
 
-def _peer(requirements: str, variants: dict[str, dict[str, str]], program: str, *, static: bool = False) -> list[Kind]:
+def _peer(
+    requirements: str, variants: dict[str, dict[str, str]], program: str, *, static: bool = False
+) -> list[Kind]:
     home = cache() / Path(requirements).stem
     python = home / "bin" / "python"
     wanted, installed = HERE / "peers" / requirements, home / requirements
@@ -188,16 +236,23 @@ def _peer(requirements: str, variants: dict[str, dict[str, str]], program: str, 
     if not installed.exists() or installed.read_text() != wanted.read_text():
         try:
             venv.create(home, with_pip=True)
-            _quietly([str(python), "-m", "pip", "install", "--quiet", "--upgrade", "-r", str(wanted)])
+            _quietly(
+                [str(python), "-m", "pip", "install", "--quiet", "--upgrade", "-r", str(wanted)]
+            )
             shutil.copy(wanted, installed)
         except Failed as error:
             why_not = str(error)
-    return [Kind(name, program, str(python), settings, static=static, why_not=why_not) for name, settings in variants.items()]
+    return [
+        Kind(name, program, str(python), settings, static=static, why_not=why_not)
+        for name, settings in variants.items()
+    ]
 
 
 def _quietly(command: list[str], cwd: Path | None = None) -> None:
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(f"can't be installed: {error}") from None
     if done.returncode:

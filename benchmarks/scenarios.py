@@ -1,7 +1,9 @@
-"""What is measured. Each scenario takes the bench and the slowness of the disk, and gives back one table.
+"""What is measured. Each scenario takes the bench and the slowness of the disk, and gives back one
+table.
 
-Rules: systems take turns within each round, on the same disk, and the disk itself is measured before each round; a peer
-that is very slow may get a smaller share of the work and fewer rounds, and the table says so.
+Rules: systems take turns within each round, on the same disk, and the disk itself is measured
+before each round; a peer that is very slow may get a smaller share of the work and fewer rounds,
+and the table says so.
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ from driving import PERDURE, RAW, Driver, Failed, Kind, driven
 from polling import polling
 from tables import Row, Table
 
-WARM_STEPS = 1_500  # more than the 1,000 pages after which SQLite writes its WAL over from the start: growing files sync slower
+# more than the 1,000 pages after which SQLite writes its WAL over from the start: growing files
+# sync slower
+WARM_STEPS = 1_500
 DISK_SYNCS = 100
-TIMES_SHARE = {"recovery": 0.5, "replay": 5.0, "parked": 0.05}  # recovery and parked begin with a start of every single run
+TIMES_SHARE = {
+    "recovery": 0.5,
+    "replay": 5.0,
+    "parked": 0.05,
+}  # recovery and parked begin with a start of every single run
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,17 @@ class Sizes:
 
 
 QUICK = Sizes(
-    rounds=1, sequential=20, crowds=((5, 4),), latency=3, recovered=20, replayed_steps=20, parked=50, woken=2, finished=(100, 1000),
+    rounds=1,
+    sequential=20,
+    crowds=((5, 4),),
+    latency=3,
+    recovered=20,
+    replayed_steps=20,
+    parked=50,
+    woken=2,
+    finished=(100, 1000),
     imports=1,
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -69,9 +85,15 @@ class Bench:
 
     def share(self, kind: Kind, runs: int, scenario: str = "") -> int:
         """How many runs a system gets."""
-        return max(1, round(runs * min(1.0, self.peer_share * TIMES_SHARE.get(scenario, 1.0)))) if kind.peer else runs
+        return (
+            max(1, round(runs * min(1.0, self.peer_share * TIMES_SHARE.get(scenario, 1.0))))
+            if kind.peer
+            else runs
+        )
 
-    def alternate(self, table: Table, kinds: list[tuple[Kind, Row]], work: Callable[[Driver, Row], None]) -> Table:
+    def alternate(
+        self, table: Table, kinds: list[tuple[Kind, Row]], work: Callable[[Driver, Row], None]
+    ) -> Table:
         """Open all, warm all, and let them take turns."""
         slow_us = table.slow_ms * 1000
         with ExitStack() as stack:
@@ -80,7 +102,11 @@ class Bench:
             for kind, row in kinds:
                 try:
                     driver = stack.enter_context(driven(kind, self.fresh(kind), slow_us=slow_us))
-                    driver.ask("crowd", 1, self.share(kind, WARM_STEPS if self.sizes.sequential > 20 else 5))
+                    driver.ask(
+                        "crowd",
+                        1,
+                        self.share(kind, WARM_STEPS if self.sizes.sequential > 20 else 5),
+                    )
                 except Failed as error:
                     row.failed = str(error)
                 else:
@@ -116,7 +142,7 @@ class Bench:
             return times
 
 
-# In turns ---------------------------------------------------------------------------------------------------------------
+# In turns -----------------------------------------------------------------------------------------
 
 
 def sequential(bench: Bench, slow_ms: int) -> list[Table]:
@@ -128,13 +154,21 @@ def sequential(bench: Bench, slow_ms: int) -> list[Table]:
         row.cpu_us.append(answer["cpu_s"] / steps[row.system] * 1e6)
 
     kinds = [RAW, PERDURE, *bench.peers]
-    steps = {kind.name: bench.share(kind, bench.sizes.sequential) if slow_ms else bench.sizes.sequential for kind in kinds}
+    steps = {
+        kind.name: bench.share(kind, bench.sizes.sequential) if slow_ms else bench.sizes.sequential
+        for kind in kinds
+    }
     rows = [Row(kind.name, f"{steps[kind.name]} steps") for kind in kinds]
-    table = Table("sequential", "A sequential workflow of no-op steps", "µs/step", rows, slow_ms=slow_ms)
+    table = Table(
+        "sequential", "A sequential workflow of no-op steps", "µs/step", rows, slow_ms=slow_ms
+    )
     bench.alternate(table, list(zip(kinds, rows, strict=True)), work)
     if rows[0].values and rows[1].values:
         pairs = [ours / raw for raw, ours in zip(rows[0].values, rows[1].values, strict=True)]
-        table.notes.append(f"a step is {statistics.median(pairs):.2f} × a raw one-row commit ({min(pairs):.2f} to {max(pairs):.2f})")
+        table.notes.append(
+            f"a step is {statistics.median(pairs):.2f} × a raw one-row commit "
+            f"({min(pairs):.2f} to {max(pairs):.2f})"
+        )
     return [table]
 
 
@@ -153,7 +187,14 @@ def _crowd(bench: Bench, slow_ms: int, runs: int, steps: int) -> Table:
     kinds = [PERDURE, *bench.peers]
     counts = {kind.name: bench.share(kind, runs) for kind in kinds}
     rows = [Row(kind.name, f"{counts[kind.name]} × {steps}") for kind in kinds]
-    table = Table(f"crowd {runs} x {steps}", f"{runs} runs × {steps} no-op steps", "steps/s", rows, more_is_better=True, slow_ms=slow_ms)
+    table = Table(
+        f"crowd {runs} x {steps}",
+        f"{runs} runs × {steps} no-op steps",
+        "steps/s",
+        rows,
+        more_is_better=True,
+        slow_ms=slow_ms,
+    )
     return bench.alternate(table, list(zip(kinds, rows, strict=True)), work)
 
 
@@ -170,11 +211,13 @@ def latency(bench: Bench, slow_ms: int) -> list[Table]:
     return [bench.alternate(table, list(zip(kinds, rows, strict=True)), work)]
 
 
-# One after the other ----------------------------------------------------------------------------------------------------
+# One after the other ------------------------------------------------------------------------------
 
 
 def recovery(bench: Bench, slow_ms: int) -> list[Table]:
-    """Kill -9 with every run in the middle of its second step; a new process, until the last run has ended."""
+    """Kill -9 with every run in the middle of its second step; a new process, until the last run
+    has ended.
+    """
 
     def work(kind: Kind, row: Row, runs: int) -> None:
         folder = bench.fresh(kind)
@@ -190,18 +233,31 @@ def recovery(bench: Bench, slow_ms: int) -> list[Table]:
         row.more = {"seconds in all": f"{seconds:.2f}", "of these until open": f"{opened:.2f}"}
 
     title = "Recovery of runs in flight after kill -9, start of the new process included"
-    table = Table("recovery", title, "runs/s", [], more_is_better=True, slow_ms=slow_ms, notes=["CPU is per run here, after opening"])
+    table = Table(
+        "recovery",
+        title,
+        "runs/s",
+        [],
+        more_is_better=True,
+        slow_ms=slow_ms,
+        notes=["CPU is per run here, after opening"],
+    )
     return [bench.each(table, bench.sizes.recovered, work)]
 
 
 def replay(bench: Bench, slow_ms: int) -> list[Table]:
-    """A long history in a new process, beside the same with one step; the difference is the replay."""
+    """A long history in a new process, beside the same with one step; the difference is
+    the replay.
+    """
 
     def work(kind: Kind, row: Row, steps: int) -> None:
         row.size = f"{steps:,} steps"
         short = woken(kind, 1)
         row.values.append(woken(kind, steps) * 1e3)
-        row.more = {"with one step, ms": f"{short * 1e3:,.0f}", "µs/step": f"{(row.values[0] - short * 1e3) / steps * 1e3:,.1f}"}
+        row.more = {
+            "with one step, ms": f"{short * 1e3:,.0f}",
+            "µs/step": f"{(row.values[0] - short * 1e3) / steps * 1e3:,.1f}",
+        }
 
     def woken(kind: Kind, steps: int) -> float:
         folder = bench.fresh(kind)
@@ -209,23 +265,36 @@ def replay(bench: Bench, slow_ms: int) -> list[Table]:
             driver.ask("park", 1, steps)
         driver = Driver(kind, folder, slow_us=slow_ms * 1000)
         try:
-            return float(driver.ask("open")["seconds"]) + float(driver.ask("wake", [0])["times_ms"][0]) / 1e3
+            return (
+                float(driver.ask("open")["seconds"])
+                + float(driver.ask("wake", [0])["times_ms"][0]) / 1e3
+            )
         finally:
             driver.kill()
 
     events = bench.sizes.replayed_steps * 2
-    table = Table("replay", f"A history of {events:,} events in a new process, from opening to the result", "ms", [], slow_ms=slow_ms)
+    table = Table(
+        "replay",
+        f"A history of {events:,} events in a new process, from opening to the result",
+        "ms",
+        [],
+        slow_ms=slow_ms,
+    )
     return [bench.each(table, bench.sizes.replayed_steps, work)]
 
 
 def parked(bench: Bench, slow_ms: int) -> list[Table]:
-    """Runs that wait for a message: what they hold in memory, and how long one needs to wake and end."""
+    """Runs that wait for a message: what they hold in memory, and how long one needs to wake and
+    end.
+    """
 
     def work(kind: Kind, row: Row, runs: int) -> None:
         with driven(kind, bench.fresh(kind), slow_us=slow_ms * 1000) as driver:
             answer = driver.ask("park", runs, 1)
             rss = driver.ask("settle", 2.0)["rss"]
-            times = driver.ask("wake", random.Random(1).sample(range(runs), min(runs, bench.sizes.woken)))["times_ms"]
+            times = driver.ask(
+                "wake", random.Random(1).sample(range(runs), min(runs, bench.sizes.woken))
+            )["times_ms"]
         row.values = times
         row.more = {
             "memory, MB": f"{rss / 1e6:.0f}",
@@ -234,18 +303,30 @@ def parked(bench: Bench, slow_ms: int) -> list[Table]:
             "parked, runs/s": f"{runs / answer['seconds']:,.0f}",
         }
 
-    table = Table("parked", "Parked runs: from a message to the result of its run, and memory", "ms", [], slow_ms=slow_ms)
+    table = Table(
+        "parked",
+        "Parked runs: from a message to the result of its run, and memory",
+        "ms",
+        [],
+        slow_ms=slow_ms,
+    )
     return [bench.each(table, bench.sizes.parked, work)]
 
 
-# Without a clock --------------------------------------------------------------------------------------------------------
+# Without a clock ----------------------------------------------------------------------------------
 
 
 def syncs(bench: Bench, slow_ms: int) -> list[Table]:
-    """What strace sees of one sequential run: syncs, and bytes written by file; and by how much the files grew."""
-    table = Table("syncs", "System calls and bytes of a sequential step", "syncs/step", [], slow_ms=slow_ms)
+    """What strace sees of one sequential run: syncs, and bytes written by file; and by how much the
+    files grew.
+    """
+    table = Table(
+        "syncs", "System calls and bytes of a sequential step", "syncs/step", [], slow_ms=slow_ms
+    )
     if slow_ms or shutil.which("strace") is None:
-        table.notes.append("strace is not there" if not slow_ms else "the disk's speed changes nothing here")
+        table.notes.append(
+            "strace is not there" if not slow_ms else "the disk's speed changes nothing here"
+        )
         return [table] if not slow_ms else []
     for kind in (RAW, PERDURE, *bench.peers):
         row = Row(kind.name, f"{bench.sizes.sequential} steps")
@@ -254,14 +335,20 @@ def syncs(bench: Bench, slow_ms: int) -> list[Table]:
             _traced(bench, kind, row)
         except Failed as error:
             row.failed = str(error)
-    table.notes.append("written: what went to write calls, by kind of file. grown: all files after closing, against before the run.")
+    table.notes.append(
+        "written: what went to write calls, by kind of file. grown: all files after "
+        "closing, against before the run."
+    )
     return [table]
 
 
 def _traced(bench: Bench, kind: Kind, row: Row) -> None:
     folder, steps = bench.fresh(kind), bench.sizes.sequential
     trace = bench.folder / f"{folder.name}.trace"
-    for traced in (trace, None):  # once watched; once not, because growth is to be seen after closing
+    for traced in (
+        trace,
+        None,
+    ):  # once watched; once not, because growth is to be seen after closing
         place = folder if traced else folder.with_name(folder.name + "-growth")
         with driven(kind, place, trace=traced) as driver:
             driver.ask("crowd", 1, 10)
@@ -275,8 +362,14 @@ def _traced(bench: Bench, kind: Kind, row: Row) -> None:
             driver.ask("close")
     calls = _between_marks(trace.read_text(errors="replace").splitlines())
     row.values.append(sum("sync(" in call for call in calls) / steps)
-    for name, pattern in (("WAL or log", r"-wal|/\d+\.log"), ("journal", r"-journal"), ("file", r"\.db>|\.sst|MANIFEST")):
-        written = sum(_written(call) for call in calls if re.search(rf"write\w*\(\d+<[^>]*({pattern})", call))
+    for name, pattern in (
+        ("WAL or log", r"-wal|/\d+\.log"),
+        ("journal", r"-journal"),
+        ("file", r"\.db>|\.sst|MANIFEST"),
+    ):
+        written = sum(
+            _written(call) for call in calls if re.search(rf"write\w*\(\d+<[^>]*({pattern})", call)
+        )
         if written:
             row.more[f"written to {name}, B/step"] = f"{written / steps:,.0f}"
     row.more["grown, B/step"] = f"{(_bytes(place) - before) / steps:,.0f}"
@@ -295,7 +388,11 @@ def _written(call: str) -> int:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in ("log", "mark"))
+    return sum(
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("log", "mark")
+    )
 
 
 def imports(bench: Bench, slow_ms: int) -> list[Table]:
@@ -308,7 +405,15 @@ def imports(bench: Bench, slow_ms: int) -> list[Table]:
         ("an empty interpreter", sys.executable, "pass", {}),
         ("asyncio", sys.executable, "import asyncio", {}),
         ("Perdure", sys.executable, "import perdure", ours),
-        *((kind.name.partition(",")[0], kind.python, f"import {Path(kind.program).stem.rstrip('_')}", {}) for kind in others),
+        *(
+            (
+                kind.name.partition(",")[0],
+                kind.python,
+                f"import {Path(kind.program).stem.rstrip('_')}",
+                {},
+            )
+            for kind in others
+        ),
     ]
     rows = [Row(name, "one process") for name, *_ in programs]
     for number in range(bench.sizes.imports + 1):
@@ -320,7 +425,10 @@ def imports(bench: Bench, slow_ms: int) -> list[Table]:
     for row in rows[1:]:
         pairs = [value / empty for value, empty in zip(row.values, rows[0].values, strict=True)]
         own = [value - empty for value, empty in zip(row.values, rows[0].values, strict=True)]
-        row.more = {"× an empty interpreter": f"{statistics.median(pairs):.2f}", "above it, ms": f"{statistics.median(own):.0f}"}
+        row.more = {
+            "× an empty interpreter": f"{statistics.median(pairs):.2f}",
+            "above it, ms": f"{statistics.median(own):.0f}",
+        }
     return [Table("imports", "Import", "ms", rows)]
 
 
@@ -332,13 +440,22 @@ def polls(bench: Bench, slow_ms: int) -> list[Table]:
     folder = bench.fresh(PERDURE)
     folder.mkdir()
     rows = [
-        Row(f"{count:,} finished runs", "one poll", values) for count, values in zip((few, many), polling(folder, few, many), strict=True)
+        Row(f"{count:,} finished runs", "one poll", values)
+        for count, values in zip((few, many), polling(folder, few, many), strict=True)
     ]
-    note = f"ratio {statistics.median(large / small for small, large in zip(rows[0].values, rows[1].values, strict=True)):.2f}"
+    pairs = zip(rows[0].values, rows[1].values, strict=True)
+    note = f"ratio {statistics.median(large / small for small, large in pairs):.2f}"
     return [Table("polls", "What an idle engine asks its store", "µs", rows, notes=[note])]
 
 
 SCENARIOS: dict[str, Callable[[Bench, int], list[Table]]] = {
-    "sequential": sequential, "crowd": crowd, "latency": latency, "recovery": recovery, "replay": replay, "parked": parked,
-    "syncs": syncs, "imports": imports, "polls": polls,
-}  # fmt: skip
+    "sequential": sequential,
+    "crowd": crowd,
+    "latency": latency,
+    "recovery": recovery,
+    "replay": replay,
+    "parked": parked,
+    "syncs": syncs,
+    "imports": imports,
+    "polls": polls,
+}

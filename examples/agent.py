@@ -1,7 +1,7 @@
 """An agent with tools and a human approval. Its model is a fake one, so it runs anywhere, offline.
 
     perdure run examples/agent.py "write the report"
-    perdure send agent approval true            # in another terminal; the beginning of an id is enough
+    perdure send agent approval true     # in another terminal; the beginning of an id is enough
 
 Or all in one: python examples/agent.py
 """
@@ -33,7 +33,9 @@ class Message:
 
 @dataclass
 class Reply:
-    """What the model said: a message, and the tools that it wants to have called before it goes on."""
+    """What the model said: a message, and the tools that it wants to have called before
+    it goes on.
+    """
 
     message: Message
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -80,9 +82,14 @@ def fake_model(messages: list[Message]) -> Reply:
     goal = messages[0].text
     heard = [message.text for message in messages if message.role == "tool"]
     if not heard:
-        return Reply(Message("model", "Let me look around."), [ToolCall("search", goal), ToolCall("count_words", goal)])
+        return Reply(
+            Message("model", "Let me look around."),
+            [ToolCall("search", goal), ToolCall("count_words", goal)],
+        )
     if len(heard) == 2:
-        return Reply(Message("model", "One more source."), [ToolCall("search", "durable workflows")])
+        return Reply(
+            Message("model", "One more source."), [ToolCall("search", "durable workflows")]
+        )
     return Reply(Message("model", f"Done: {goal}, from {heard[0]} and {heard[2]}."))
 
 

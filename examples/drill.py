@@ -1,8 +1,9 @@
 """A machine vanishes with its disk, and another one goes on: on your laptop, with no cloud account.
 
-`python examples/drill.py` makes a folder with two "machines" and a "bucket" in it. The first machine pays ten bills, one after the
-other, with `durability="replica"`. In the middle of it, it is killed with SIGKILL and its disk is deleted. A second machine with an
-empty disk restores the replica and goes on. At the end you see what the bank has seen.
+`python examples/drill.py` makes a folder with two "machines" and a "bucket" in it. The first
+machine pays ten bills, one after the other, with `durability="replica"`. In the middle of it, it is
+killed with SIGKILL and its disk is deleted. A second machine with an empty disk restores the
+replica and goes on. At the end you see what the bank has seen.
 
 Needs `pip install 'perdure[replica]'`.
 """
@@ -37,7 +38,9 @@ async def pay_all(bills: int) -> list[str]:
 
 async def machine(disk: str, bucket: str) -> None:
     """One machine: a disk that may be lost, and the address of the bucket."""
-    async with Engine(f"{disk}/bills.db", workflows=[pay_all], durability="replica", replica=f"file://{bucket}") as engine:
+    async with Engine(
+        f"{disk}/bills.db", workflows=[pay_all], durability="replica", replica=f"file://{bucket}"
+    ) as engine:
         for line in engine.replica.began if engine.replica else []:
             print(f"  {line}")
         run = await engine.start(pay_all(BILLS), id="november")
@@ -65,15 +68,24 @@ def main() -> int:
     first.wait()
     shutil.rmtree(folder / "machine-a")
     paid = outside.read_text().split()
-    print(f"Machine A is gone, with its disk. The bank has seen {len(paid)} payments: {', '.join(paid)}.")
+    print(
+        f"Machine A is gone, with its disk. The bank has seen {len(paid)} payments: "
+        f"{', '.join(paid)}."
+    )
     print("Machine B begins with an empty disk.")
     if start_machine(folder / "machine-b", bucket).wait():
         return 1
     seen = outside.read_text().split()
     twice = sorted({bill for bill in seen if seen.count(bill) > 1}, key=int)
     print(f"The bank has seen every bill: {set(map(int, seen)) == set(range(1, BILLS + 1))}.")
-    print(f"Bills that were tried twice, because nobody knows whether the last one had gone through: {', '.join(twice) or 'none'}.")
-    print(f"Everything is in {folder}; look at {folder / 'machine-b' / 'bills.db'} with `perdure show november --store ...`.")
+    print(
+        f"Bills that were tried twice, because nobody knows whether the last one had gone "
+        f"through: {', '.join(twice) or 'none'}."
+    )
+    print(
+        f"Everything is in {folder}; look at {folder / 'machine-b' / 'bills.db'} with "
+        f"`perdure show november --store ...`."
+    )
     return 0
 
 

@@ -1,10 +1,11 @@
-"""Survey a tree of Python sources: how many lines, functions, classes and imports, and what is imported most.
+"""Survey a tree of Python sources: how many lines, functions, classes and imports, and what is
+imported most.
 
     perdure run examples/survey.py              # the standard library of this interpreter
     perdure run examples/survey.py ~/my-project # any folder
 
-Kill it with -9 at any moment and give the same command again: it finishes the same run with the same report,
-and parses no file again whose facts were recorded.
+Kill it with -9 at any moment and give the same command again: it finishes the same run with the
+same report, and parses no file again whose facts were recorded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from perdure import Retry, run, step, workflow
 SKIPPED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
 PAUSE_SECONDS = 1.0
 
-warnings.simplefilter("ignore", SyntaxWarning)  # the sources are read here, not run; their warnings are noise
+warnings.simplefilter(
+    "ignore", SyntaxWarning
+)  # the sources are read here, not run; their warnings are noise
 
 
 @dataclass
@@ -74,7 +77,9 @@ class Survey:
 
 @step(readonly=True, retry=Retry(never_on=(NotADirectoryError,)))
 def list_files(folder: str | None) -> Listing:
-    """The .py files of a folder; recorded, so that every later look at this run sees the same list."""
+    """The .py files of a folder; recorded, so that every later look at this run sees
+    the same list.
+    """
     root = Path(folder or sysconfig.get_paths()["stdlib"]).expanduser().resolve()
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
@@ -83,7 +88,9 @@ def list_files(folder: str | None) -> Listing:
 
 @step(readonly=True)
 def parse(root: str, path: str) -> Facts:
-    """Count what is in one file. A file that can't be read or parsed is a fact too, not a failure."""
+    """Count what is in one file. A file that can't be read or parsed is a fact too, not
+    a failure.
+    """
     try:
         source = Path(root, path).read_bytes()
     except OSError as error:
@@ -98,7 +105,9 @@ def parse(root: str, path: str) -> Facts:
 
 @step
 def write_report(text: str) -> str:
-    """Write the report into the current folder, whole or not at all; doing it twice does no harm."""
+    """Write the report into the current folder, whole or not at all; doing it twice
+    does no harm.
+    """
     target = Path("survey-report.md").resolve()
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
@@ -114,7 +123,9 @@ async def survey(folder: str | None = None) -> Survey:
     """List, parse every file, pause, add up, write the report."""
     listing = await list_files(folder)
     facts = await asyncio.gather(*(parse(listing.root, path) for path in listing.files))
-    await asyncio.sleep(PAUSE_SECONDS)  # recorded as well: a run that is killed here does not start the pause again
+    await asyncio.sleep(
+        PAUSE_SECONDS
+    )  # recorded as well: a run that is killed here does not start the pause again
     totals = add_up(facts)
     path = await write_report(render(listing.root, totals, facts))
     return Survey(listing.root, totals, path)
@@ -125,7 +136,9 @@ async def survey(folder: str | None = None) -> Survey:
 
 def _python_files(root: Path) -> Iterator[str]:
     for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS and not name.startswith(".")]
+        subfolders[:] = [
+            name for name in subfolders if name not in SKIPPED_FOLDERS and not name.startswith(".")
+        ]
         for name in names:
             path = Path(folder, name)
             if name.endswith(".py") and path.is_file() and _is_text(path.relative_to(root)):
@@ -133,7 +146,9 @@ def _python_files(root: Path) -> Iterator[str]:
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file's name can be recorded; names that are not valid in the file system's encoding can't."""
+    """Whether a file's name can be recorded; names that are not valid in the file system's encoding
+    can't.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -157,7 +172,9 @@ def _count(tree: ast.AST, facts: Facts) -> None:
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every statement, however deep; three times as fast as `ast.walk`, which visits expressions too."""
+    """Every statement, however deep; three times as fast as `ast.walk`, which visits expressions
+    too.
+    """
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -184,7 +201,10 @@ def render(root: str, totals: Totals, facts: list[Facts]) -> str:
         f"# Survey of {root}\n",
         _table(("files", "lines", "functions", "classes", "imports", "not parsed"), [_row(totals)]),
         "## The largest packages\n",
-        _table(("package", "files", "lines", "functions", "classes", "imports", "not parsed"), _packages(facts)),
+        _table(
+            ("package", "files", "lines", "functions", "classes", "imports", "not parsed"),
+            _packages(facts),
+        ),
         "## Imported most\n",
         _table(("module", "imports"), _most_imported(facts)),
     ]
@@ -198,7 +218,10 @@ def _packages(facts: list[Facts]) -> list[tuple[str, ...]]:
     for one in facts:
         package, slash, _ = one.path.partition("/")
         groups.setdefault(package if slash else "(top)", []).append(one)
-    sums = sorted(((add_up(group), name) for name, group in groups.items()), key=lambda pair: (-pair[0].lines, pair[1]))
+    sums = sorted(
+        ((add_up(group), name) for name, group in groups.items()),
+        key=lambda pair: (-pair[0].lines, pair[1]),
+    )
     return [(name, *_row(totals)) for totals, name in sums[:20]]
 
 
@@ -212,12 +235,23 @@ def _most_imported(facts: list[Facts]) -> list[tuple[str, ...]]:
 
 
 def _row(totals: Totals) -> tuple[str, ...]:
-    numbers = (totals.files, totals.lines, totals.functions, totals.classes, totals.imports, totals.not_parsed)
+    numbers = (
+        totals.files,
+        totals.lines,
+        totals.functions,
+        totals.classes,
+        totals.imports,
+        totals.not_parsed,
+    )
     return tuple(f"{number:,}" for number in numbers)
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    lines = [
+        head,
+        tuple("---" for _ in head),
+        *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -1,7 +1,9 @@
-"""docs/reference/api.md, made from the signatures and docstrings of what `perdure` exports: `python -m tests.api_reference` writes it.
+"""docs/reference/api.md, made from the signatures and docstrings of what `perdure` exports: `python
+-m tests.api_reference` writes it.
 
-Rules: a name is said where a reader looks for it, each once; every name that is exported is in a section, or in the table of errors;
-what is written depends on the source only, not on the version of Python.
+Rules: a name is said where a reader looks for it, each once; every name that is exported is in a
+section, or in the table of errors; what is written depends on the source only, not on the version
+of Python.
 """
 
 from __future__ import annotations
@@ -15,36 +17,73 @@ from pathlib import Path
 from typing import Any
 
 import perdure
-from perdure import api, api_verbs, testing
+from perdure import testing
+from perdure.api import definitions, verbs
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "api.md"
 WIDTH = 100
 
 INTRO = """# API
 
-Made from the docstrings by `just api`; a test fails where the two differ. The examples are run as tests. Everything here is imported
+Made from the docstrings by `just api`; a test fails where the two differ. The examples are run
+as tests. Everything here is imported
 from `perdure`, and what stands under [Tests](#tests) from `perdure.testing`.
 """
 SECTIONS: dict[str, tuple[str, list[Any]]] = {
-    "Define": ("", [api.step, api.workflow, api.Step, api.Workflow, api.Call, perdure.Retry]),
-    "In workflows": (
-        "Inside a workflow asyncio is the vocabulary: see [what await does here](../explain/await.md). These are the verbs beside it.",
+    "Define": (
+        "",
         [
-            api_verbs.receive, api_verbs.send, api_verbs.start, api_verbs.emit, api_verbs.tag, api_verbs.now, api_verbs.random,
-            api_verbs.uuid4, api_verbs.patched, api_verbs.continue_as, api_verbs.current_run,
+            definitions.step,
+            definitions.workflow,
+            definitions.Step,
+            definitions.Workflow,
+            definitions.Call,
+            perdure.Retry,
         ],
     ),
-    "In steps": ("", [api_verbs.current_step]),
+    "In workflows": (
+        (
+            "Inside a workflow asyncio is the vocabulary: see [what await does "
+            "here](../explain/await.md). These are the verbs beside it."
+        ),
+        [
+            verbs.receive,
+            verbs.send,
+            verbs.start,
+            verbs.emit,
+            verbs.tag,
+            verbs.now,
+            verbs.random,
+            verbs.uuid4,
+            verbs.patched,
+            verbs.continue_as,
+            verbs.current_run,
+        ],
+    ),
+    "In steps": ("", [verbs.current_step]),
     "Engines": ("", [perdure.Engine, perdure.Run, perdure.Limits, perdure.connect]),
     "Without an event loop": ("", [perdure.run, perdure.SyncEngine, perdure.SyncRun]),
-    "What engines tell": ("Plain values, which `msgspec` can encode as JSON.", [perdure.RunInfo, perdure.HistoryEvent, perdure.Progress]),
+    "What engines tell": (
+        "Plain values, which `msgspec` can encode as JSON.",
+        [perdure.RunInfo, perdure.HistoryEvent, perdure.Progress],
+    ),
     "Logging": ("See [log lines](../howto/logging.md).", [perdure.RunContextFilter]),
     "Tests": (
-        "From `perdure.testing`; see [test workflows](../howto/test-workflows.md).", [getattr(testing, name) for name in testing.__all__],
+        "From `perdure.testing`; see [test workflows](../howto/test-workflows.md).",
+        [getattr(testing, name) for name in testing.__all__],
     ),
-}  # fmt: skip
-MADE_FOR_YOU = {perdure.Step, perdure.Workflow, perdure.Call, perdure.Run, perdure.SyncRun}  # by a decorator, a call or an engine
-HIDDEN = {(perdure.Engine, "in_child"), *((perdure.Call, name) for name in ("used", "send", "throw", "close"))}
+}
+MADE_FOR_YOU = {
+    perdure.Step,
+    perdure.Workflow,
+    perdure.Call,
+    perdure.Run,
+    perdure.SyncRun,
+}  # by a decorator, a call or an engine
+HIDDEN = {
+    (perdure.Engine, "in_child"),
+    *((perdure.Call, name) for name in ("used", "send", "throw", "close")),
+}
 TWINS = {perdure.SyncEngine: perdure.Engine, perdure.SyncRun: perdure.Run}
 
 
@@ -52,7 +91,11 @@ def page() -> str:
     """The whole page."""
     parts = [INTRO]
     for title, (text, things) in SECTIONS.items():
-        parts += [f"## {title}\n", *([text + "\n"] if text else []), *(part for thing in things for part in described(thing))]
+        parts += [
+            f"## {title}\n",
+            *([text + "\n"] if text else []),
+            *(part for thing in things for part in described(thing)),
+        ]
     return "\n".join([*parts, "## Errors\n", *errors()])
 
 
@@ -67,9 +110,17 @@ def described(thing: Any) -> Iterator[str]:
         yield fields_of(thing) or signature_of(thing, "__init__")
     yield text_of(thing)
     if thing in TWINS:
-        twin, shared = TWINS[thing].__name__, ", ".join(f"`{name}`" for name, _ in methods_of(TWINS[thing]))
-        yield f"Plain functions that take and give what those of [{twin}](#{twin.lower()}) do: {shared}.\n"
-    for name, method in () if thing is testing.VirtualLoop else methods_of(thing):  # whose methods are asyncio's
+        twin, shared = (
+            TWINS[thing].__name__,
+            ", ".join(f"`{name}`" for name, _ in methods_of(TWINS[thing])),
+        )
+        yield (
+            f"Plain functions that take and give what those of [{twin}](#{twin.lower()}) do: "
+            f"{shared}.\n"
+        )
+    for name, method in (
+        () if thing is testing.VirtualLoop else methods_of(thing)
+    ):  # whose methods are asyncio's
         if thing not in TWINS or not hasattr(TWINS[thing], name):
             yield f"#### {thing.__name__}.{name}\n"
             if not isinstance(method, property):
@@ -78,19 +129,36 @@ def described(thing: Any) -> Iterator[str]:
 
 
 def methods_of(owner: type) -> list[tuple[str, Any]]:
-    """Public methods and properties that say what they are for, of the class and of those of ours that it extends."""
+    """Public methods and properties that say what they are for, of the class and of those of ours
+    that it extends.
+    """
     spaces = [vars(one) for one in owner.__mro__ if one.__module__.startswith("perdure")]
-    members = {name: member for space in reversed(spaces) for name, member in space.items() if not name.startswith("_")}
+    members = {
+        name: member
+        for space in reversed(spaces)
+        for name, member in space.items()
+        if not name.startswith("_")
+    }
     shown = (property, type(methods_of))
-    return [(name, one) for name, one in members.items() if isinstance(one, shown) and one.__doc__ and (owner, name) not in HIDDEN]
+    return [
+        (name, one)
+        for name, one in members.items()
+        if isinstance(one, shown) and one.__doc__ and (owner, name) not in HIDDEN
+    ]
 
 
 def signature_of(thing: Any, name: str | None = None) -> str:
-    """The signature as a block of code; of a function with overloads the last one, which has the options."""
-    function: Callable[..., Any] = typing.cast("Any", thing).__init__ if name == "__init__" else thing
+    """The signature as a block of code; of a function with overloads the last one, which has the
+    options.
+    """
+    function: Callable[..., Any] = (
+        typing.cast("Any", thing).__init__ if name == "__init__" else thing
+    )
     overloads = typing.get_overloads(function) if inspect.isfunction(function) else []
     signature = inspect.signature(overloads[-1] if overloads else function)
-    parameters = [one for one in signature.parameters.values() if one.name != "self" or name == "__init__"]
+    parameters = [
+        one for one in signature.parameters.values() if one.name != "self" or name == "__init__"
+    ]
     word = "async def " if inspect.iscoroutinefunction(function) else "def "
     result = annotation(signature.return_annotation)
     returns = "" if name == "__init__" or result.startswith("_") else f" -> {result}"
@@ -108,12 +176,19 @@ def wrapped(start: str, parameters: list[str], returns: str) -> str:
 
 
 def written(parameters: list[inspect.Parameter]) -> Iterator[str]:
-    """Parameters as in source: `/` and `*` in their places, defaults that have no literal as `...`."""
+    """Parameters as in source: `/` and `*` in their places, defaults that have no
+    literal as `...`."""
     kinds = [one.kind for one in parameters]
     for place, one in enumerate(parameters):
-        if one.kind is one.KEYWORD_ONLY and one.VAR_POSITIONAL not in kinds and one.KEYWORD_ONLY not in kinds[:place]:
+        if (
+            one.kind is one.KEYWORD_ONLY
+            and one.VAR_POSITIONAL not in kinds
+            and one.KEYWORD_ONLY not in kinds[:place]
+        ):
             yield "*"
-        stars = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
+        stars = (
+            "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
+        )
         hint = "" if one.annotation is one.empty else f": {annotation(one.annotation)}"
         yield f"{stars}{one.name}{hint}{default(one, bool(hint))}"
         if one.kind is one.POSITIONAL_ONLY and one.POSITIONAL_ONLY not in kinds[place + 1 :]:
@@ -124,20 +199,28 @@ def default(parameter: inspect.Parameter, spaced: bool) -> str:
     if parameter.default is parameter.empty:
         return ""
     literal = isinstance(parameter.default, int | float | str | tuple | type(None))
-    text = repr(parameter.default).replace("'", '"') if literal and "<" not in repr(parameter.default) else "..."
+    text = (
+        repr(parameter.default).replace("'", '"')
+        if literal and "<" not in repr(parameter.default)
+        else "..."
+    )
     return f" = {text}" if spaced else f"={text}"
 
 
 def annotation(hint: Any) -> str:
     """As it is written in the source, where all of them are texts."""
-    return (hint if isinstance(hint, str) else inspect.formatannotation(hint)).replace("'", '"')  # as ruff writes it
+    return (hint if isinstance(hint, str) else inspect.formatannotation(hint)).replace(
+        "'", '"'
+    )  # as ruff writes it
 
 
 def fields_of(owner: type) -> str | None:
     """The fields of a record, which nobody makes by hand; None for other classes."""
     if not hasattr(owner, "__struct_fields__"):
         return None
-    lines = [f"    {name}: {annotation(owner.__annotations__[name])}" for name in owner.__annotations__]
+    lines = [
+        f"    {name}: {annotation(owner.__annotations__[name])}" for name in owner.__annotations__
+    ]
     return "\n".join([f"```python no-run\nclass {owner.__name__}:", *lines, "```\n"])
 
 
@@ -158,7 +241,9 @@ def errors() -> Iterator[str]:
     yield "| error | is a | means |\n|---|---|---|"
     for error in sorted(found, key=lambda one: (one is not perdure.PerdureError, one.__name__)):
         parents = ", ".join(f"`{one.__name__}`" for one in error.__bases__)
-        meaning = " ".join((inspect.getdoc(error) or "").split("\n\n")[0].split()).replace("|", r"\|")
+        meaning = " ".join((inspect.getdoc(error) or "").split("\n\n")[0].split()).replace(
+            "|", r"\|"
+        )
         yield f"| `{error.__name__}` | {parents} | {meaning} |"
     yield ""
 

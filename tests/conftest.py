@@ -1,4 +1,6 @@
-"""What every test may use: a place for a store, and the tests' own helpers as `tests.…` however pytest is started."""
+"""What every test may use: a place for a store, and the tests' own helpers as `tests.…` however
+pytest is started.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# The tests start hundreds of processes; without byte code on the disk each would compile all of Perdure, for half of the suite's time.
+# The tests start hundreds of processes; without byte code on the disk each would compile all of
+# Perdure, for half of the suite's time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
-from tests import api_reference
-
 import perdure
+from tests import api_reference
 
 
 def test_the_page_is_what_the_docstrings_say() -> None:
@@ -24,9 +23,18 @@ def test_every_exported_name_is_on_the_page_once() -> None:
 
 def test_every_verb_says_what_it_is_for() -> None:
     """A public method without a docstring would be missing without a word."""
-    for owner in (perdure.Engine, perdure.Run, perdure.SyncEngine, perdure.SyncRun, perdure.Step, perdure.Workflow):
+    for owner in (
+        perdure.Engine,
+        perdure.Run,
+        perdure.SyncEngine,
+        perdure.SyncRun,
+        perdure.Step,
+        perdure.Workflow,
+    ):
         public = {
-            name for name, one in inspect.getmembers(owner) if not name.startswith("_") and (callable(one) or isinstance(one, property))
+            name
+            for name, one in inspect.getmembers(owner)
+            if not name.startswith("_") and (callable(one) or isinstance(one, property))
         }
         silent = {name for name in public if not inspect.getdoc(getattr(owner, name))}
         assert silent == set(), owner

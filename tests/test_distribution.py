@@ -1,4 +1,5 @@
-"""What a package index and `pip install` make of Perdure: metadata as it is built, links that lead somewhere from there, extras that
+"""What a package index and `pip install` make of Perdure: metadata as it is built, links that lead
+somewhere from there, extras that
 exist. And links between the pages."""
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "https://github.com/perdure/perdure"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "benchmarks").glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "benchmarks").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
@@ -46,7 +52,9 @@ def dead(link: str, page: Path) -> str | None:
 @pytest.fixture(scope="module")
 def metadata(tmp_path_factory: pytest.TempPathFactory) -> Message:
     """What is built for a wheel, by the backend that builds it."""
-    reason = "made with hatchling and hatch-fancy-pypi-readme, which `pip install -e '.[dev]'` installs"
+    reason = (
+        "made with hatchling and hatch-fancy-pypi-readme, which `pip install -e '.[dev]'` installs"
+    )
     build = pytest.importorskip("hatchling.build", reason=reason)
     pytest.importorskip("hatch_fancy_pypi_readme", reason=reason)
     folder = tmp_path_factory.mktemp("metadata")
@@ -56,7 +64,9 @@ def metadata(tmp_path_factory: pytest.TempPathFactory) -> Message:
     return email.message_from_string((folder / made / "METADATA").read_text())
 
 
-def test_the_long_description_has_no_relative_link_and_every_link_of_ours_leads_to_a_file(metadata: Message) -> None:
+def test_the_long_description_has_no_relative_link_and_every_link_of_ours_leads_to_a_file(
+    metadata: Message,
+) -> None:
     text = str(metadata.get_payload())
     links = links_of(text)
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
@@ -65,7 +75,10 @@ def test_the_long_description_has_no_relative_link_and_every_link_of_ours_leads_
     assert len(ours) > 10
     assert images
     names = [link.removeprefix(f"{REPOSITORY}/blob/main/") for link in ours]
-    names += [link.removeprefix("https://raw.githubusercontent.com/perdure/perdure/main/") for link in images]
+    names += [
+        link.removeprefix("https://raw.githubusercontent.com/perdure/perdure/main/")
+        for link in images
+    ]
     assert [name for name in names if not (ROOT / name).is_file()] == []
 
 
@@ -80,21 +93,32 @@ def test_the_index_shows_where_the_project_is(metadata: Message) -> None:
     urls = dict(entry.split(", ", 1) for entry in metadata.get_all("Project-URL", []))
     assert set(urls) == {"Repository", "Documentation", "Changelog", "Issues"}
     assert all(url.startswith(REPOSITORY) for url in urls.values())
-    files = [url.removeprefix(f"{REPOSITORY}/blob/main/") for url in urls.values() if "/blob/" in url]
+    files = [
+        url.removeprefix(f"{REPOSITORY}/blob/main/") for url in urls.values() if "/blob/" in url
+    ]
     assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
 def test_extras_that_errors_and_pages_name_exist() -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())
     sources = [*sorted((ROOT / "src").rglob("*.py")), *PAGES]
-    named = {extra for source in sources for found in EXTRA.findall(source.read_text()) for extra in found.split(",")}
+    named = {
+        extra
+        for source in sources
+        for found in EXTRA.findall(source.read_text())
+        for extra in found.split(",")
+    }
     assert "replica" in named
     assert named <= set(data["project"]["optional-dependencies"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    links = [link for link in links_of(page.read_text()) if not link.startswith(("https://", "http://", "mailto:"))]
+    links = [
+        link
+        for link in links_of(page.read_text())
+        if not link.startswith(("https://", "http://", "mailto:"))
+    ]
     assert list(filter(None, (dead(link, page) for link in links))) == []
 
 
@@ -104,4 +128,8 @@ def test_a_link_that_leads_nowhere_is_found() -> None:
     assert dead("#nothing", page) == "docs/index.md: #nothing is no heading"
     assert dead("tutorial.md", page) is None
     assert dead("#statuses", page) is None
-    assert links_of("`[no](link)` [a](b.md) ![c](d.svg)\n```\n[e](f)\n```\n[g]: h.md\n") == ["b.md", "d.svg", "h.md"]
+    assert links_of("`[no](link)` [a](b.md) ![c](d.svg)\n```\n[e](f)\n```\n[g]: h.md\n") == [
+        "b.md",
+        "d.svg",
+        "h.md",
+    ]

@@ -1,18 +1,22 @@
-"""README and docs do what they say: their programs run, their commands run, no command goes unmentioned, doctests pass.
+"""README and docs do what they say: their programs run, their commands run, no command goes
+unmentioned, doctests pass.
 
 How a page is read, by the words after the fence, which a reader of the rendered page never sees:
 
     ```python             runs as a program of its own and must succeed
     ```python file=app.py is written to that file, for the blocks after it, and must compile
     ```python no-run      is a fragment; it must compile
-    ```console            its `$ ` lines run in bash, in order; the other lines show what is printed. A line that ends
-                          in `# exits 3` must exit with 3, every other one with 0; background jobs end with the block
-    ```console no-run     needs what a test has not got (another machine, an hour); the commands of ours must exist
+    ```console            its `$ ` lines run in bash, in order; the others show what is printed. A
+                          line that ends in `# exits 3` must exit with 3, all others with 0;
+                          background jobs end with the block
+    ```console no-run     needs what a test has not got (a machine, an hour); our commands
+                          must exist
 
-A page that serves does so at port 8000, which is a free one here. `sh` and `bash` read as `console` does. A page is a story:
-its blocks share one temporary folder and run from top to bottom. A block that fits none of this fails, so nothing is skipped in
-silence. README's two set-up lines are marked by `<!-- command: NAME -->` in the line above and make a virtual environment; CI
-runs one of them, so they are not run here.
+A page that serves does so at port 8000, which is a free one here. `sh` and `bash` read as `console`
+does. A page is a story: its blocks share one temporary folder and run from top to bottom. A block
+that fits none of this fails, so nothing is skipped in silence. README's two set-up lines are marked
+by `<!-- command: NAME -->` in the line above and make a virtual environment; CI runs one of them,
+so they are not run here.
 """
 
 from __future__ import annotations
@@ -36,11 +40,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
-PROGRAM, SHELL, TEXT = {"python"}, {"console", "sh", "bash"}, {"", "text", "sql", "json", "toml", "mermaid", "diff", "pycon"}
+PAGES = [
+    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()
+]
+PROGRAM, SHELL, TEXT = (
+    {"python"},
+    {"console", "sh", "bash"},
+    {"", "text", "sql", "json", "toml", "mermaid", "diff", "pycon"},
+)
 SECONDS_MAX = 120
 
-FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
 MARKER = re.compile(r"<!-- command: (\w+) -->\n\Z")
 EXITS = re.compile(r"\s+# exits (\d+)$")
 
@@ -57,7 +70,9 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        return next((word.removeprefix("file=") for word in self.words if word.startswith("file=")), None)
+        return next(
+            (word.removeprefix("file=") for word in self.words if word.startswith("file=")), None
+        )
 
     @property
     def runs(self) -> bool:
@@ -76,24 +91,45 @@ def blocks_of(text: str, page: str) -> list[Block]:
 
 def block_of(found: re.Match[str], text: str, page: str) -> Block:
     indent = len(found["indent"])
-    body = "".join(line[indent:] if line.strip() else line for line in found["body"].splitlines(keepends=True))
+    body = "".join(
+        line[indent:] if line.strip() else line for line in found["body"].splitlines(keepends=True)
+    )
     language, *words = found["info"].split() or [""]
     marker = MARKER.search(text[: found.start()])
-    return Block(f"{page}:{text.count(chr(10), 0, found.start()) + 1}", language, tuple(words), body, marker and marker[1])
+    return Block(
+        f"{page}:{text.count(chr(10), 0, found.start()) + 1}",
+        language,
+        tuple(words),
+        body,
+        marker and marker[1],
+    )
 
 
 def complaints(block: Block) -> list[str]:
     """What is wrong with a block before it runs."""
     known = PROGRAM | SHELL | TEXT
     if block.language not in known:
-        return [f"{block.where}: language {block.language!r} is none of {', '.join(sorted(known - {''}))}"]
-    strange = [word for word in block.words if word != "no-run" and not (word.startswith("file=") and block.language in PROGRAM)]
+        return [
+            (
+                f"{block.where}: language {block.language!r} is none of "
+                f"{', '.join(sorted(known - {''}))}"
+            )
+        ]
+    strange = [
+        word
+        for word in block.words
+        if word != "no-run" and not (word.startswith("file=") and block.language in PROGRAM)
+    ]
     if strange:
         return [f"{block.where}: {strange[0]!r} after the fence means nothing here"]
     if block.language in PROGRAM:
         return broken_python(block)
     if block.language in SHELL and block.marker is None:
-        return [] if block.commands else [f"{block.where}: a {block.language} block needs `$ ` before each command"]
+        return (
+            []
+            if block.commands
+            else [f"{block.where}: a {block.language} block needs `$ ` before each command"]
+        )
     return []
 
 
@@ -105,16 +141,22 @@ def broken_python(block: Block) -> list[str]:
     return []
 
 
-# Running a page --------------------------------------------------------------------------------------------------------
+# Running a page -----------------------------------------------------------------------------------
 
 
 def script_of(block: Block) -> str:
-    """The commands of a block as one bash script that stops at the first surprise; jobs keep their shell."""
+    """The commands of a block as one bash script that stops at the first surprise; jobs keep their
+    shell.
+    """
     lines = ["trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
     for command in block.commands:
         exits = EXITS.search(command)
         bare, wanted = EXITS.sub("", command), int(exits[1]) if exits else 0
-        lines += [f"echo {shlex.quote('$ ' + bare)}", bare, f'rc=$?; [ $rc = {wanted} ] || {{ echo "exited $rc, not {wanted}"; exit 99; }}']
+        lines += [
+            f"echo {shlex.quote('$ ' + bare)}",
+            bare,
+            f'rc=$?; [ $rc = {wanted} ] || {{ echo "exited $rc, not {wanted}"; exit 99; }}',
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -152,16 +194,25 @@ def must_succeed(command: list[str], block: Block, folder: Path, env: dict[str, 
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Ours, with `perdure` and `python` meaning the ones under test, and no store named from outside."""
+    """Ours, with `perdure` and `python` meaning the ones under test, and no store named from
+    outside.
+    """
     folder.mkdir()
     for name, arguments in {"perdure": "-m perdure.cli", "python": "", "python3": ""}.items():
-        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
+        (folder / name).write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n'
+        )
         (folder / name).chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
     paths = [str(SRC), *filter(None, [env.get("PYTHONPATH")])]
     path = f"{folder}{os.pathsep}{env.get('PATH', os.defpath)}"
     plugin = "perdure.testing.plugin"  # pytest finds it by itself where Perdure is installed
-    return env | {"PATH": path, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", "PYTEST_PLUGINS": plugin}
+    return env | {
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "COLUMNS": "120",
+        "PYTEST_PLUGINS": plugin,
+    }
 
 
 def free_port() -> int:
@@ -185,7 +236,11 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 
 @every_page
 def test_blocks_are_marked_and_compile(page: Path) -> None:
-    assert [complaint for block in blocks_of(page.read_text(), page.name) for complaint in complaints(block)] == []
+    assert [
+        complaint
+        for block in blocks_of(page.read_text(), page.name)
+        for complaint in complaints(block)
+    ] == []
 
 
 @every_page
@@ -202,13 +257,17 @@ def test_there_are_pages_that_run() -> None:
 
 @pytest.mark.parametrize("name", ["survey", "test"])
 def test_readme_gives_each_set_up_line_once_and_alone(name: str) -> None:
-    marked = [block for block in blocks_of((ROOT / "README.md").read_text(), "README.md") if block.marker == name]
+    marked = [
+        block
+        for block in blocks_of((ROOT / "README.md").read_text(), "README.md")
+        if block.marker == name
+    ]
     assert len(marked) == 1
     assert len(marked[0].body.splitlines()) == 1
     assert "-m venv" in marked[0].body
 
 
-# Commands --------------------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
 
 
 def commands() -> dict[str, click.Command]:
@@ -226,7 +285,9 @@ def told_in(text: str) -> set[str]:
 
 
 def called_in(block: Block) -> set[str]:
-    return set(re.findall(r"(?:^|[|&;(]\s*)perdure ([a-z][\w-]*)", "\n".join(block.commands), re.MULTILINE))
+    return set(
+        re.findall(r"(?:^|[|&;(]\s*)perdure ([a-z][\w-]*)", "\n".join(block.commands), re.MULTILINE)
+    )
 
 
 def test_every_command_is_in_the_docs() -> None:
@@ -236,15 +297,24 @@ def test_every_command_is_in_the_docs() -> None:
 
 def test_every_command_in_the_docs_exists() -> None:
     """Also in blocks that don't run."""
-    shown = {(block.where, name) for page in PAGES for block in blocks_of(page.read_text(), page.name) for name in called_in(block)}
+    shown = {
+        (block.where, name)
+        for page in PAGES
+        for block in blocks_of(page.read_text(), page.name)
+        for name in called_in(block)
+    }
     assert {(where, name) for where, name in shown if name not in commands()} == set()
 
 
 def test_every_command_helps() -> None:
-    assert [name for name, command in commands().items() if not command.help or not command.get_short_help_str()] == []
+    assert [
+        name
+        for name, command in commands().items()
+        if not command.help or not command.get_short_help_str()
+    ] == []
 
 
-# Doctests --------------------------------------------------------------------------------------------------------------
+# Doctests -----------------------------------------------------------------------------------------
 
 
 def modules() -> Iterator[str]:
@@ -256,12 +326,16 @@ def modules() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", list(modules()))
-def test_examples_in_docstrings_are_right(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_in_docstrings_are_right(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS).failed == 0
+    assert (
+        doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS).failed == 0
+    )
 
 
-# The checkers, shown bad pages -----------------------------------------------------------------------------------------
+# The checkers, shown bad pages --------------------------------------------------------------------
 
 
 def page(*lines: str) -> str:
@@ -328,7 +402,9 @@ await nobody()
 
 
 def test_a_page_is_one_story(tmp_path: Path) -> None:
-    assert [complaint for block in blocks_of(STORY, "good.md") for complaint in complaints(block)] == []
+    assert [
+        complaint for block in blocks_of(STORY, "good.md") for complaint in complaints(block)
+    ] == []
     run_page(STORY, "good.md", tmp_path)
     assert (tmp_path / "story" / "said").read_text() == "hello"
 
@@ -340,5 +416,9 @@ def test_a_marked_set_up_line_is_not_run_here(tmp_path: Path) -> None:
 
 
 def test_a_command_counts_as_told_where_it_is_code() -> None:
-    assert told_in("Use `perdure ls --json`, as perdure show does; `perdure-tail` is another program.\n") == {"ls"}
-    assert told_in(page("```console no-run", "$ cd x && perdure gone", "see perdure ls", "```")) == {"gone"}
+    assert told_in(
+        "Use `perdure ls --json`, as perdure show does; `perdure-tail` is another program.\n"
+    ) == {"ls"}
+    assert told_in(
+        page("```console no-run", "$ cd x && perdure gone", "see perdure ls", "```")
+    ) == {"gone"}

@@ -18,7 +18,15 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PERDURE_STORE"}
-    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, text=True, capture_output=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def load(name: str) -> ModuleType:
@@ -60,7 +68,12 @@ def test_the_agent_asks_a_person(tmp_path: Path) -> None:
     hint = next(line for line in run.stderr if "perdure send" in line)
     send = hint.partition("perdure ")[2].split()
     assert (send[0], send[2:]) == ("send", ["approval", "true"])
-    assert subprocess.run([*command, *send[:3], "false"], cwd=tmp_path, check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run(
+            [*command, *send[:3], "false"], cwd=tmp_path, check=False, capture_output=True
+        ).returncode
+        == 0
+    )
     out, _ = run.communicate(timeout=60)
     assert (run.returncode, out) == (0, "rejected\n")
 
@@ -69,23 +82,39 @@ def test_the_agent_asks_a_person(tmp_path: Path) -> None:
 
 
 def test_the_survey_counts_what_is_there(tmp_path: Path) -> None:
-    source = b"import os, sys.path\nfrom . import x\nfrom json import loads\n\n\nclass A:\n    async def f(self):\n        def g(): ...\n"
+    source = (
+        b"import os, sys.path\nfrom . import x\nfrom json import loads\n\n\nclass A:\n    "
+        b"async def f(self):\n        def g(): ...\n"
+    )
     assert facts(tmp_path, "a.py", source) == {
-        "path": "a.py", "lines": 8, "functions": 2, "classes": 1, "imports": {".": 1, "json": 1, "os": 1, "sys": 1}, "problem": None,
-    }  # fmt: skip
+        "path": "a.py",
+        "lines": 8,
+        "functions": 2,
+        "classes": 1,
+        "imports": {".": 1, "json": 1, "os": 1, "sys": 1},
+        "problem": None,
+    }
 
 
 def test_the_survey_finds_statements_however_deep(tmp_path: Path) -> None:
     source = (
-        b"try:\n  import a\nexcept E:\n  def f(): ...\nelse:\n  class B: ...\nfinally:\n  import c\n"
+        b"try:\n  import a\nexcept E:\n  def f(): ...\nelse:\n  class B: ...\nfinally:\n  "
+        b"import c\n"
         b"match x:\n  case 1:\n    def g(): ...\nwhile 1:\n  pass\nelse:\n  def h(): ...\n"
         b"with x:\n  if y:\n    pass\n  elif z:\n    import d\n"
     )
     found = facts(tmp_path, "deep.py", source)
-    assert (found["functions"], found["classes"], found["imports"]) == (3, 1, {"a": 1, "c": 1, "d": 1})
+    assert (found["functions"], found["classes"], found["imports"]) == (
+        3,
+        1,
+        {"a": 1, "c": 1, "d": 1},
+    )
 
 
-@pytest.mark.parametrize("content", [b"def (:\n", b"# \xff\nx = '\xe9'\n", b"x = 1\0\n", b"# coding: no-such\n", b"(" * 500])
+@pytest.mark.parametrize(
+    "content",
+    [b"def (:\n", b"# \xff\nx = '\xe9'\n", b"x = 1\0\n", b"# coding: no-such\n", b"(" * 500],
+)
 def test_what_does_not_parse_is_a_fact(tmp_path: Path, content: bytes) -> None:
     found = facts(tmp_path, "bad.py", content)
     assert found["problem"]
@@ -97,7 +126,15 @@ def test_a_file_that_went_away_is_a_fact(tmp_path: Path) -> None:
 
 
 def test_the_survey_skips_what_is_not_ours(tmp_path: Path) -> None:
-    for name in ("a.py", "b/c.py", "b/notes.txt", "site-packages/d.py", "b/__pycache__/e.py", ".hidden/f.py", "b/.g.py"):
+    for name in (
+        "a.py",
+        "b/c.py",
+        "b/notes.txt",
+        "site-packages/d.py",
+        "b/__pycache__/e.py",
+        ".hidden/f.py",
+        "b/.g.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert load("survey").list_files.fn(str(tmp_path)).files == ["a.py", "b/.g.py", "b/c.py"]
@@ -111,7 +148,9 @@ def test_the_standard_library_is_the_default() -> None:
 
 
 def test_a_folder_that_is_not_there_fails_the_survey(tmp_path: Path) -> None:
-    done = python(tmp_path, "-m", "perdure.cli", "run", str(EXAMPLES / "survey.py"), "nowhere", "--quiet")
+    done = python(
+        tmp_path, "-m", "perdure.cli", "run", str(EXAMPLES / "survey.py"), "nowhere", "--quiet"
+    )
     assert done.returncode == 1
     assert "nowhere is not a folder" in done.stderr
 
@@ -134,7 +173,9 @@ def test_the_report_holds_everything_and_no_times(tmp_path: Path) -> None:
 # --- the drill ------------------------------------------------------------------------------------
 
 
-def test_the_drill_loses_a_machine_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drill_loses_a_machine_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = python(tmp_path, str(EXAMPLES / "drill.py"))
     assert done.returncode == 0, done.stderr

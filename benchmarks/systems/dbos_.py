@@ -1,7 +1,8 @@
-"""DBOS with its SQLite system database: as it comes, or (BENCH_DBOS_WAL) in a file that was set to WAL before.
+"""DBOS with its SQLite system database: as it comes, or (BENCH_DBOS_WAL) in a file that was set to
+WAL before.
 
-Plain functions where many runs need not wait at the same time, because they were the quicker way here; coroutines for
-runs that wait, because each waiting plain function would hold a thread.
+Plain functions where many runs need not wait at the same time, because they were the quicker way
+here; coroutines for runs that wait, because each waiting plain function would hold a thread.
 """
 
 from __future__ import annotations
@@ -59,7 +60,13 @@ class Dbos(System):
         if "BENCH_DBOS_WAL" in os.environ:
             with closing(sqlite3.connect(self.path)) as db:
                 db.execute("PRAGMA journal_mode=wal")
-        DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{self.path}", "console_log_level": "ERROR"})
+        DBOS(
+            config={
+                "name": "bench",
+                "system_database_url": f"sqlite:///{self.path}",
+                "console_log_level": "ERROR",
+            }
+        )
         DBOS.launch()
 
     async def close(self) -> None:
@@ -80,7 +87,13 @@ class Dbos(System):
         await begun(runs)
 
     async def released(self, runs: int) -> None:
-        await self._until("SELECT count(*) FROM workflow_status WHERE workflow_uuid LIKE 'hold-%' AND status = 'SUCCESS'", runs)
+        await self._until(
+            (
+                "SELECT count(*) FROM workflow_status WHERE workflow_uuid LIKE 'hold-%' AND "
+                "status = 'SUCCESS'"
+            ),
+            runs,
+        )
 
     async def park(self, runs: int, steps: int) -> None:
         for n in range(runs):
@@ -93,7 +106,9 @@ class Dbos(System):
         await (await DBOS.retrieve_workflow_async(f"park-{run}")).get_result()
 
     async def _until(self, query: str, runs: int) -> None:
-        with closing(sqlite3.connect(self.path, timeout=120)) as db:  # behind a rollback journal a reader waits for writers
+        with closing(
+            sqlite3.connect(self.path, timeout=120)
+        ) as db:  # behind a rollback journal a reader waits for writers
             while db.execute(query).fetchone()[0] < runs:
                 await asyncio.sleep(0.1)
 

@@ -47,7 +47,9 @@ class Perdure(System):
     async def open(self) -> None:
         self.path = self.folder / "bench.db"
         limits = Limits(runs_loaded_max=50_000, steps_max=50_000) if HOLDS in os.environ else None
-        self.engine = await Engine(self.path, workflows=[sequence, holding, parked], limits=limits).__aenter__()
+        self.engine = await Engine(
+            self.path, workflows=[sequence, holding, parked], limits=limits
+        ).__aenter__()
 
     async def close(self) -> None:
         await self.engine.__aexit__(None, None, None)
@@ -64,7 +66,12 @@ class Perdure(System):
 
     async def park(self, runs: int, steps: int) -> None:
         for first in range(0, runs, 1000):
-            await asyncio.gather(*(self.engine.start(parked(steps), id=f"park-{n}") for n in range(first, min(runs, first + 1000))))
+            await asyncio.gather(
+                *(
+                    self.engine.start(parked(steps), id=f"park-{n}")
+                    for n in range(first, min(runs, first + 1000))
+                )
+            )
         await self._until("workflow = 'parked' AND status = 'waiting'", runs)
 
     async def wake(self, run: int) -> None:

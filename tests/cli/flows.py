@@ -90,7 +90,9 @@ async def hello(name: str, times: int = 1) -> str:
 
 
 @workflow
-async def shapes(when: date, corners: list[Point], label: str | None = None, *, scale: float = 1.0) -> list[str]:
+async def shapes(
+    when: date, corners: list[Point], label: str | None = None, *, scale: float = 1.0
+) -> list[str]:
     return [f"{when:%d %b %Y}", str(sum(point.x for point in corners)), repr(label), repr(scale)]
 
 

@@ -1,4 +1,6 @@
-"""Whatever is typed, the answer is a sentence that helps, the exit code of the contract, and nothing is lost."""
+"""Whatever is typed, the answer is a sentence that helps, the exit code of the contract, and
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,21 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.cli.conftest import Said
 
 from perdure import RunFailed
+from tests.cli.conftest import Said
 
 Typed = Callable[..., Said]
 
 READERS = (["ls"], ["show", "x"], ["tail", "x"], ["doctor"])
-STEERERS = (["send", "x", "c", "1"], ["pause", "x"], ["resume", "x"], ["cancel", "x"], ["retry", "x"], ["resolve", "x", "--retry"])
+STEERERS = (
+    ["send", "x", "c", "1"],
+    ["pause", "x"],
+    ["resume", "x"],
+    ["cancel", "x"],
+    ["retry", "x"],
+    ["resolve", "x", "--retry"],
+)
 FORK = ["fork", "x", "--at", "1"]
 
 
@@ -40,7 +49,11 @@ def test_a_store_named_by_the_environment(here: Typed) -> None:
     assert here("ls", "--json", "--store", "mine.db").json[0]["workflow"] == "hello"
 
 
-@pytest.mark.parametrize("words", [["ls"], ["run", "flows.py:hello", "Ada"], ["worker", "flows.py"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [["ls"], ["run", "flows.py:hello", "Ada"], ["worker", "flows.py"]],
+    ids=lambda words: words[0],
+)
 def test_a_file_that_is_no_store(here: Typed, words: list[str]) -> None:
     path = Path("perdure.db")
     path.write_text("dear diary, " * 200)
@@ -74,16 +87,24 @@ def test_a_folder_that_is_not_there(here: Typed) -> None:
     assert "doctor" not in said.err
 
 
-@pytest.mark.parametrize("words", [["ls"], ["run", "flows.py:hello", "Ada"], ["doctor"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [["ls"], ["run", "flows.py:hello", "Ada"], ["doctor"]], ids=lambda words: words[0]
+)
 def test_a_folder_as_a_store(here: Typed, words: list[str]) -> None:
     Path("perdure.db").mkdir()
-    check(here(*words), 4, "The store 'perdure.db' could not be opened: it is a folder; name a file in it.\n")
+    check(
+        here(*words),
+        4,
+        "The store 'perdure.db' could not be opened: it is a folder; name a file in it.\n",
+    )
 
 
 # --- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [*READERS[1:3], *STEERERS, FORK, ["ls", "--after", "x"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [*READERS[1:3], *STEERERS, FORK, ["ls", "--after", "x"]], ids=lambda words: words[0]
+)
 def test_there_is_no_such_run(here: Typed, words: list[str]) -> None:
     here("run", "flows.py:hello", "Ada", "-q")
     check(here(*words), 3, "There is no run 'x' in this store. `perdure ls` lists the runs.")
@@ -92,7 +113,11 @@ def test_there_is_no_such_run(here: Typed, words: list[str]) -> None:
 def test_a_beginning_that_several_runs_have(here: Typed) -> None:
     for run_id in ("ab-1", "ab-2"):
         here("run", "flows.py:hello", "Ada", "--id", run_id, "-q")
-    check(here("show", "ab"), 3, "'ab' is the beginning of several run ids: ab-1, ab-2. Give more of it.")
+    check(
+        here("show", "ab"),
+        3,
+        "'ab' is the beginning of several run ids: ab-1, ab-2. Give more of it.",
+    )
 
 
 def test_commands_to_copy_are_quoted_for_the_shell(here: Typed) -> None:
@@ -100,7 +125,8 @@ def test_commands_to_copy_are_quoted_for_the_shell(here: Typed) -> None:
     assert "perdure show 'a b;c'" in said.err
     assert "perdure retry 'a b;c'" in said.err
     assert (
-        "`perdure tail 'a b;c' --store ./perdure.db`" in here("retry", "a b;c").err + here("cancel", "a b", "--store", "./perdure.db").err
+        "`perdure tail 'a b;c' --store ./perdure.db`"
+        in here("retry", "a b;c").err + here("cancel", "a b", "--store", "./perdure.db").err
     )
     assert "`perdure retry 'a b;c'`" in str(RunFailed("a b;c", "ValueError"))
 
@@ -113,7 +139,9 @@ def test_an_empty_id_is_no_run(here: Typed) -> None:
 @pytest.mark.parametrize("verb", ["send", "cancel", "pause", "resume"])
 def test_a_run_that_has_ended(here: Typed, verb: str) -> None:
     here("run", "flows.py:hello", "Ada", "--id", "h", "-q")
-    check(here(verb, "h", *(["answer", "1"] if verb == "send" else [])), 1, "it has ended (completed)")
+    check(
+        here(verb, "h", *(["answer", "1"] if verb == "send" else [])), 1, "it has ended (completed)"
+    )
 
 
 # --- files and arguments --------------------------------------------------------------------------
@@ -127,11 +155,23 @@ def test_a_run_that_has_ended(here: Typed, verb: str) -> None:
         (["run", "."], "is a folder"),
         (["run", "flows.py"], "has several workflows. Say which:"),
         (["run", "flows.py:nope"], "flows.py has no workflow 'nope'"),
-        (["run", "flows.py:hello"], "hello(name: str, times: int = 1): missing a required argument: 'name'."),
-        (["run", "flows.py:hello", "Ada", "often"], "'often' is no value for times: Expected `int`, got `str`"),
+        (
+            ["run", "flows.py:hello"],
+            "hello(name: str, times: int = 1): missing a required argument: 'name'.",
+        ),
+        (
+            ["run", "flows.py:hello", "Ada", "often"],
+            "'often' is no value for times: Expected `int`, got `str`",
+        ),
         (["run", "flows.py:hello", "Ada", "--id", ""], "This can't be a run id"),
-        (["run", "flows.py:hello", "--id", "new"], "There is no run 'new' to go on with, and a new one needs arguments. hello(name: str"),
-        (["run", "flows.py:hello", "Ada", "--durability", "replica"], "name it with --replica ADDRESS, or PERDURE_REPLICA"),
+        (
+            ["run", "flows.py:hello", "--id", "new"],
+            "There is no run 'new' to go on with, and a new one needs arguments. hello(name: str",
+        ),
+        (
+            ["run", "flows.py:hello", "Ada", "--durability", "replica"],
+            "name it with --replica ADDRESS, or PERDURE_REPLICA",
+        ),
         (["worker", "flows.py", "--grace", "-1"], "--grace"),
         (["run", "flows.py:hello", "Ada", "1", "2"], "too many positional arguments"),
         (["run", "flows.py:hello", "Ada", "--id", "a~b"], "no '~'"),

@@ -12,17 +12,19 @@ from pathlib import Path
 import apsw
 import msgspec
 import pytest
-from tests.cli import flows
-from tests.cli.conftest import Said, Terminal
 
 from perdure import Engine
-from perdure.cli import checking
-from perdure.runtime.interpreter import PYTHON
+from perdure.cli import check as cli_check
+from perdure.process.interpreter import PYTHON
+from tests.cli import flows
+from tests.cli.conftest import Said, Terminal
 
 Typed = Callable[..., Said]
 
 APP = Path(flows.__file__).read_text()
-CHANGED = APP.replace("    await note(question)\n", '    await note("really?")\n    await note(question)\n')
+CHANGED = APP.replace(
+    "    await note(question)\n", '    await note("really?")\n    await note(question)\n'
+)
 assert CHANGED != APP
 
 
@@ -37,7 +39,7 @@ async def _start(questions: list[str]) -> None:
     async with Engine("perdure.db", workflows=[flows.asks]) as engine:
         for question in questions:
             run = await engine.start(flows.asks(question), id=f"asks-{question}")
-            while await run.status() != "waiting":  # noqa: ASYNC110  # a status has no event
+            while await run.status() != "waiting":  # a status has no event  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
 
@@ -58,7 +60,10 @@ def test_what_fits_is_summed_up(waiting: Typed) -> None:
 
 def test_what_would_block_is_shown_once_with_both_sides(waiting: Typed) -> None:
     Path("flows.py").write_text(CHANGED)
-    notes, before = Path("notes.txt").read_text(), hashlib.sha256(Path("perdure.db").read_bytes()).digest()
+    notes, before = (
+        Path("notes.txt").read_text(),
+        hashlib.sha256(Path("perdure.db").read_bytes()).digest(),
+    )
     said = waiting("check", "--app", "flows.py")
     assert said.code == 1
     assert said.out.startswith("3 runs of asks would block: asks-how, asks-what, asks-why\n")
@@ -71,7 +76,9 @@ def test_what_would_block_is_shown_once_with_both_sides(waiting: Typed) -> None:
 
 
 def test_json_has_a_line_for_each_run_and_the_summary_last(waiting: Typed) -> None:
-    Path("flows.py").write_text(CHANGED + "\n\n@workflow\nasync def loud() -> None:\n    print(time.time())\n")
+    Path("flows.py").write_text(
+        CHANGED + "\n\n@workflow\nasync def loud() -> None:\n    print(time.time())\n"
+    )
     said = waiting("check", "--app", "flows.py", "--json")
     *findings, one, _, three, summary = lines_of(said)
     assert said.code == 1
@@ -79,12 +86,28 @@ def test_json_has_a_line_for_each_run_and_the_summary_last(waiting: Typed) -> No
         ("finding", "print", "note"),
         ("finding", "wall-clock", "error"),
     ]
-    assert (one["kind"], one["id"], one["verdict"], one["rows"]) == ("run", "asks-how", "would_block", 4)
+    assert (one["kind"], one["id"], one["verdict"], one["rows"]) == (
+        "run",
+        "asks-how",
+        "would_block",
+        4,
+    )
     assert three["id"] == "asks-why"
     assert summary == {
-        "kind": "summary", "files": 1, "errors": 1, "notes": 1, "runs": 3, "ok": 0, "would_block": 3, "would_fail": 0, "does_not_fit": 0,
-        "unknown_workflow": 0, "stays_blocked": 0, "python": PYTHON, "other_python": 0,
-    }  # fmt: skip
+        "kind": "summary",
+        "files": 1,
+        "errors": 1,
+        "notes": 1,
+        "runs": 3,
+        "ok": 0,
+        "would_block": 3,
+        "would_fail": 0,
+        "does_not_fit": 0,
+        "unknown_workflow": 0,
+        "stays_blocked": 0,
+        "python": PYTHON,
+        "other_python": 0,
+    }
 
 
 def test_runs_of_another_python_are_counted(waiting: Typed) -> None:
@@ -94,7 +117,9 @@ def test_runs_of_another_python_are_counted(waiting: Typed) -> None:
     said = waiting("check", "--app", "flows.py")
     told = f"This is Python {PYTHON}. Runs that another one has executed: 2 by 3.99; "
     assert said.code == 0
-    assert said.out.endswith(f"3 runs replayed, none would block.\n{told}all of them would go on.\n")
+    assert said.out.endswith(
+        f"3 runs replayed, none would block.\n{told}all of them would go on.\n"
+    )
     assert f"executed by Python 3.99, this is {PYTHON}" in waiting("show", "asks-what").out
     Path("flows.py").write_text(CHANGED)
     said = waiting("check", "--app", "flows.py")
@@ -111,7 +136,10 @@ def test_a_workflow_that_is_gone(waiting: Typed) -> None:
     assert said.out.endswith("3 runs replayed, 3 have an unknown workflow.\n")
     said = waiting("check", "--app", "flows.py", "--workflow", "helo")
     assert (said.code, said.out.count("replayed")) == (2, 0)
-    assert "No workflow is called 'helo' in this code, and no run of one is open. The code has: " in said.err
+    assert (
+        "No workflow is called 'helo' in this code, and no run of one is open. The code has: "
+        in said.err
+    )
     said = waiting("check", "--app", "flows.py", "--workflow", "hello")
     assert (said.code, said.out.splitlines()[-1]) == (0, "0 runs replayed, none would block.")
 
@@ -120,7 +148,10 @@ def test_types_that_no_longer_fit(waiting: Typed) -> None:
     Path("flows.py").write_text(APP.replace("asks(question: str)", "asks(question: int)"))
     said = waiting("check", "--app", "flows.py", "--limit", "1")
     assert said.code == 1
-    assert "asks-how (asks, 4 rows) has values that no longer fit:\n  argument 'question' of workflow asks does not fit" in said.out
+    assert (
+        "asks-how (asks, 4 rows) has values that no longer fit:\n  argument 'question' of "
+        "workflow asks does not fit"
+    ) in said.out
     assert "1 run replayed, 1 has values that no longer fit.\n" in said.out
 
 
@@ -129,7 +160,12 @@ def test_a_run_that_is_blocked_already_does_not_hold_up_a_deploy(waiting: Typed)
     waiting("send", "asks-why", "answer", "because")
     assert waiting("run", "flows.py", "--id", "asks-why", "-q").code == 1
     said = waiting("check", "--app", "flows.py", "--json")
-    assert [line.get("verdict") for line in lines_of(said)] == ["would_block", "would_block", "stays_blocked", None]
+    assert [line.get("verdict") for line in lines_of(said)] == [
+        "would_block",
+        "would_block",
+        "stays_blocked",
+        None,
+    ]
     Path("flows.py").write_text(APP)
     said = waiting("check", "--app", "flows.py")
     assert (said.code, said.err) == (0, "1 run that is blocked now would go on with this code.\n")
@@ -142,8 +178,10 @@ def test_a_run_that_is_blocked_already_does_not_hold_up_a_deploy(waiting: Typed)
     assert "It is blocked already, so this does not count as an error." in said.out
 
 
-def test_many_differences_are_told_up_to_a_limit(waiting: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "GROUPS_MAX", 1)
+def test_many_differences_are_told_up_to_a_limit(
+    waiting: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_check, "GROUPS_MAX", 1)
     parting = '    if question == "what":\n        await tag(a=1)\n    raise ValueError(question)\n'
     Path("flows.py").write_text(APP.replace("    await note(question)\n", parting))
     said = waiting("check", "--app", "flows.py")
@@ -156,7 +194,10 @@ def test_many_differences_are_told_up_to_a_limit(waiting: Typed, monkeypatch: py
 
 
 def test_what_is_printed_is_no_result(waiting: Typed) -> None:
-    noisy = APP.replace("    await tag(question=question)\n", '    print("noise")\n    await tag(question=question)\n')
+    noisy = APP.replace(
+        "    await tag(question=question)\n",
+        '    print("noise")\n    await tag(question=question)\n',
+    )
     Path("flows.py").write_text('print("imported")\n' + noisy)
     said = waiting("check", "--app", "flows.py", "--json")
     assert [line["kind"] for line in lines_of(said)] == ["finding", "run", "run", "run", "summary"]
@@ -165,13 +206,21 @@ def test_what_is_printed_is_no_result(waiting: Typed) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer of the system")
-def test_a_loop_that_never_ends_is_one_runs_trouble(waiting: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "REPLAY_SECONDS_MAX", 1.0)
-    endless = '    if question == "what":\n        while True:\n            pass\n    await note(question)\n'
+def test_a_loop_that_never_ends_is_one_runs_trouble(
+    waiting: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_check, "REPLAY_SECONDS_MAX", 1.0)
+    endless = (
+        '    if question == "what":\n        while True:\n            pass\n    await '
+        "note(question)\n"
+    )
     Path("flows.py").write_text(APP.replace("    await note(question)\n", endless))
     said = waiting("check", "--app", "flows.py")
     assert said.code == 1
-    assert "asks-what (asks, 4 rows) would block:\n  the replay did not come to an end within 1 s" in said.out
+    assert (
+        "asks-what (asks, 4 rows) would block:\n  the replay did not come to an end within 1 s"
+        in said.out
+    )
     assert said.out.endswith("3 runs replayed, 1 would block.\n")
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
@@ -182,7 +231,9 @@ def test_ctrl_c_ends_a_check_without_a_word(terminal: Terminal) -> None:
     terminal.until(lambda: terminal.status("asks-1") == "waiting")
     terminal.stop(running)
     sign = "import pathlib\npathlib.Path('imported.txt').touch()\n"
-    (terminal.folder / "flows.py").write_text(APP.replace("    await note(question)\n", "    while True:\n        pass\n") + sign)
+    (terminal.folder / "flows.py").write_text(
+        APP.replace("    await note(question)\n", "    while True:\n        pass\n") + sign
+    )
     check = terminal.start("check", "--app", "flows.py")
     terminal.until((terminal.folder / "imported.txt").exists)
     said = terminal.stop(check)
@@ -207,38 +258,56 @@ def test_a_worker_may_be_at_work(terminal: Terminal) -> None:
 
 def test_lint_only_reads_and_imports_nothing(here: Typed) -> None:
     Path("bad.py").write_text(
-        "import missing_module, time\nfrom perdure import workflow\n\n@workflow\nasync def flow():\n    return time.time()\n"
+        "import missing_module, time\nfrom perdure import workflow\n\n@workflow\nasync def "
+        "flow():\n    return time.time()\n"
     )
     said = here("check", "--lint-only", "--app", "bad.py")
     assert said.code == 1
     assert said.out.startswith("bad.py:6:12: wall-clock: time.time() in workflow flow")
     assert said.out.endswith("1 file read, 1 error.\n")
     assert here("check", "--lint-only", "--app", ".").out.endswith("2 files read, 1 error.\n")
-    assert lines_of(here("check", "--lint-only", "--app", ".", "--json"))[-1] == {"kind": "summary", "files": 2, "errors": 1, "notes": 0}
+    assert lines_of(here("check", "--lint-only", "--app", ".", "--json"))[-1] == {
+        "kind": "summary",
+        "files": 2,
+        "errors": 1,
+        "notes": 0,
+    }
 
 
 def test_notes_are_no_errors(here: Typed) -> None:
-    Path("loud.py").write_text("from perdure import workflow\n\n@workflow\nasync def flow():\n    print('a')\n")
+    Path("loud.py").write_text(
+        "from perdure import workflow\n\n@workflow\nasync def flow():\n    print('a')\n"
+    )
     said = here("check", "--lint-only", "--app", "loud.py")
     assert (said.code, said.out.splitlines()[-1]) == (0, "1 file read, 1 note.")
 
 
 def test_an_error_in_the_code_fails_a_check_whose_runs_fit(waiting: Typed) -> None:
-    Path("flows.py").write_text(APP + "\n\n@workflow\nasync def loud() -> None:\n    time.sleep(1)\n")
+    Path("flows.py").write_text(
+        APP + "\n\n@workflow\nasync def loud() -> None:\n    time.sleep(1)\n"
+    )
     said = waiting("check", "--app", "flows.py")
     assert (said.code, said.out.splitlines()[-1]) == (1, "3 runs replayed, none would block.")
 
 
 def test_files_that_the_workflows_come_from_are_read_too(waiting: Typed) -> None:
-    Path("mine.py").write_text("from perdure import workflow\n\ndef durable(fn):\n    return workflow(fn)\n")
-    Path("part.py").write_text("from mine import durable\n\n@durable\nasync def part() -> None:\n    open('a')\n")
+    Path("mine.py").write_text(
+        "from perdure import workflow\n\ndef durable(fn):\n    return workflow(fn)\n"
+    )
+    Path("part.py").write_text(
+        "from mine import durable\n\n@durable\nasync def part() -> None:\n    open('a')\n"
+    )
     Path("parent.py").write_text(
-        "from mine import durable\nfrom part import part\n\n@durable\nasync def parent() -> None:\n    await part()\n"
+        "from mine import durable\nfrom part import part\n\n@durable\nasync def parent() -> "
+        "None:\n    await part()\n"
     )
     Path("site-packages").mkdir()
-    Path("site-packages/bought.py").write_text("from mine import durable\n\n@durable\nasync def bought() -> None:\n    open('a')\n")
+    Path("site-packages/bought.py").write_text(
+        "from mine import durable\n\n@durable\nasync def bought() -> None:\n    open('a')\n"
+    )
     Path("whole.py").write_text(
-        "import sys\nfrom flows import asks\nfrom parent import parent\nsys.path.append('site-packages')\nfrom bought import bought\n"
+        "import sys\nfrom flows import asks\nfrom parent import "
+        "parent\nsys.path.append('site-packages')\nfrom bought import bought\n"
     )
     said = waiting("check", "--app", "whole.py")
     assert said.code == 1
@@ -254,11 +323,19 @@ def test_files_that_the_workflows_come_from_are_read_too(waiting: Typed) -> None
     [
         ([], 2, "Say which code to check: perdure check --app app.py"),
         (["perdure.db"], 2, "perdure check perdure.db --app app.py"),
-        (["flows.py"], 2, "flows.py is code, not a store. Code is named with --app: perdure check --app flows.py"),
+        (
+            ["flows.py"],
+            2,
+            "flows.py is code, not a store. Code is named with --app: perdure check --app flows.py",
+        ),
         (["flows.py", "--app", "flows.py"], 2, "flows.py is code, not a store"),
         (["--app", "flows.py"], 4, "There is no store at 'perdure.db'"),
         (["nowhere.db", "--app", "flows.py"], 4, "There is no store at 'nowhere.db'"),
-        (["a.db", "--store", "b.db", "--app", "flows.py"], 2, "Two stores are named, a.db and b.db. Name one."),
+        (
+            ["a.db", "--store", "b.db", "--app", "flows.py"],
+            2,
+            "Two stores are named, a.db and b.db. Name one.",
+        ),
         (["notes.md", "--app", "flows.py"], 4, "it is not an SQLite database"),
         (["--app", "none.py"], 2, "There is no file none.py"),
         (["--app", "."], 2, ". is a folder"),
@@ -284,7 +361,9 @@ def test_bad_input_gets_a_sentence(here: Typed, words: list[str], code: int, say
 
 def test_a_store_named_by_the_environment_and_by_the_argument(waiting: Typed) -> None:
     Path("perdure.db").rename("mine.db")
-    assert waiting("check", "--app", "flows.py", PERDURE_STORE="mine.db").out.endswith("3 runs replayed, none would block.\n")
+    assert waiting("check", "--app", "flows.py", PERDURE_STORE="mine.db").out.endswith(
+        "3 runs replayed, none would block.\n"
+    )
     assert waiting("check", "mine.db", "--app", "flows.py", PERDURE_STORE="other.db").code == 0
     assert waiting("check", "--store", "mine.db", "--app", "flows.py").code == 0
     assert waiting("check", "--app", "flows.py").code == 4

@@ -10,9 +10,23 @@ import perdure
 from perdure.cli import main
 
 COMMANDS = [
-    "init", "run", "worker", "ls", "show", "tail", "doctor", "check", "send", "pause", "resume", "cancel", "retry", "resolve", "fork",
+    "init",
+    "run",
+    "worker",
+    "ls",
+    "show",
+    "tail",
+    "doctor",
+    "check",
+    "send",
+    "pause",
+    "resume",
+    "cancel",
+    "retry",
+    "resolve",
+    "fork",
     "replica",
-]  # fmt: skip
+]
 READERS = ["run", "ls", "show", "tail", "doctor", "check"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+
 from tests.cli.conftest import Said, Terminal
 
 Typed = Callable[..., Said]
@@ -39,10 +40,16 @@ def migrate(path: Path) -> None:
     newer.close()
 
 
-HAPPENS = {delete: "deleted, moved or replaced", replace: "start again", migrate: "Upgrade perdure to open it."}
+HAPPENS = {
+    delete: "deleted, moved or replaced",
+    replace: "start again",
+    migrate: "Upgrade perdure to open it.",
+}
 
 
-@pytest.mark.parametrize("command", [["worker", "flows.py"], ["run", "flows.py:asks", "why"]], ids=["worker", "run"])
+@pytest.mark.parametrize(
+    "command", [["worker", "flows.py"], ["run", "flows.py:asks", "why"]], ids=["worker", "run"]
+)
 def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list[str]) -> None:
     """Each notices it when it next renews its lease, so they wait together."""
     losing = []
@@ -65,7 +72,13 @@ def contents(path: Path) -> bytes | None:
 
 @pytest.mark.parametrize(
     "words",
-    [["ls"], ["show", "w"], ["check", "--app", "flows.py"], ["worker", "flows.py"], ["run", "flows.py:wide", "3"]],
+    [
+        ["ls"],
+        ["show", "w"],
+        ["check", "--app", "flows.py"],
+        ["worker", "flows.py"],
+        ["run", "flows.py:wide", "3"],
+    ],
     ids=lambda words: words[0],
 )
 def test_pages_that_are_damaged(here: Typed, words: list[str]) -> None:
@@ -79,7 +92,11 @@ def test_pages_that_are_damaged(here: Typed, words: list[str]) -> None:
     assert path.read_bytes() == raw
 
 
-@pytest.mark.parametrize("words", [["ls"], ["worker", "flows.py"], ["run", "flows.py:hello", "Ada"]], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [["ls"], ["worker", "flows.py"], ["run", "flows.py:hello", "Ada"]],
+    ids=lambda words: words[0],
+)
 def test_a_wal_whose_file_is_gone(here: Typed, words: list[str]) -> None:
     Path("perdure.db-wal").write_bytes(b"x" * 5_000)
     said = here(*words)

@@ -1,4 +1,6 @@
-"""What reaches a terminal: no byte that it obeys but our own styles, nothing that its encoding lacks, and no word when nobody reads."""
+"""What reaches a terminal: no byte that it obeys but our own styles, nothing that its encoding
+lacks, and no word when nobody reads.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,23 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
-from tests.cli.conftest import COMMAND, Terminal, type_here
 
 from perdure import Engine, RunFailed, emit, receive, step, workflow
 from perdure.cli import main, output, progress
 from perdure.cli.output import as_lines, plain, style, visible, width
+from tests.cli.conftest import COMMAND, Terminal, type_here
 
 ACTIVE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj\u2028new\x00\r\x08\x7f\u200b\U000e0041"
-"""A title, an erased screen, a colour, a reversed direction, a line of its own, and what can't be seen."""
+"""A title, an erased screen, a colour, a reversed direction, a line of its own, and what can't be
+seen.
+"""
 WORD = ACTIVE.replace("\0", "")
 """The same as an argument of a command, which can't hold a NUL."""
 
 OURS = re.compile(r"\x1b\[(?:0|1|2|3[1-6])m")
-FORBIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+FORBIDDEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+)
 COLOURED = {"NO_COLOR": "", "TERM": "xterm-256color", "FORCE_COLOR": "1"}
 
 
@@ -60,7 +66,16 @@ def test_what_a_terminal_obeys_is_escaped_and_nothing_else(text: str, shown: str
 
 def test_every_character_that_controls_or_hides_is_escaped() -> None:
     spared = {"\t", "\r", "\u200c", "\u200d"}
-    for number in [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, 0x200E, 0x200F]:
+    for number in [
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+        0x2028,
+        0x2029,
+        0x200E,
+        0x200F,
+    ]:
         assert (visible(chr(number)) == chr(number)) == (chr(number) in spared), hex(number)
 
 
@@ -124,7 +139,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ({"TERM": "dumb", "FORCE_COLOR": "1"}, True, False),
     ],
 )
-def test_who_wants_escape_sequences(environment: Callable[..., None], names: dict[str, str], terminal: bool, wanted: bool) -> None:
+def test_who_wants_escape_sequences(
+    environment: Callable[..., None], names: dict[str, str], terminal: bool, wanted: bool
+) -> None:
     environment(**names)
     assert output.styled(Stream(terminal=terminal)) is wanted
 
@@ -139,7 +156,11 @@ def test_who_wants_escape_sequences(environment: Callable[..., None], names: dic
     ],
 )
 def test_nothing_moves_where_it_is_not_wanted(
-    environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch, names: dict[str, str], encoding: str, kind: type
+    environment: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    names: dict[str, str],
+    encoding: str,
+    kind: type,
 ) -> None:
     environment(**names)
     stream = Stream()
@@ -148,7 +169,9 @@ def test_nothing_moves_where_it_is_not_wanted(
     assert progress.display_for(quiet=False) is kind
 
 
-def test_a_terminal_in_the_c_locale_gets_ascii(environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_in_the_c_locale_gets_ascii(
+    environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment(LC_ALL="C", TERM="dumb")
     monkeypatch.setattr("perdure.cli.output.sys.flags", type("Flags", (), {"utf8_mode": 1}))
     monkeypatch.setattr(sys, "stdout", stream := Stream())
@@ -164,13 +187,33 @@ def test_what_an_encoding_lacks_is_replaced(monkeypatch: pytest.MonkeyPatch, enc
     output.echo_json({"text": "✓ né… 日 \x9b"}, indent=0)
     shown, second, record = raw.getvalue().decode(encoding).splitlines()
     assert msgspec.json.decode(record) == {"text": "✓ né… 日 \x9b"}
-    assert shown == {"ascii": "+ n\\u00e9...", "latin-1": "+ né...", "cp437": "+ né...", "utf-8": "✓ né…"}[encoding]
-    assert second == {"ascii": "` \\u65e5", "latin-1": "` \\u65e5", "cp437": "└ \\u65e5", "utf-8": "└ 日"}[encoding]
+    assert (
+        shown
+        == {"ascii": "+ n\\u00e9...", "latin-1": "+ né...", "cp437": "+ né...", "utf-8": "✓ né…"}[
+            encoding
+        ]
+    )
+    assert (
+        second
+        == {"ascii": "` \\u65e5", "latin-1": "` \\u65e5", "cp437": "└ \\u65e5", "utf-8": "└ 日"}[
+            encoding
+        ]
+    )
 
 
 def test_log_lines_can_not_be_forged() -> None:
-    record = logging.LogRecord("perdure", logging.INFO, "", 0, "died of %s", ("\x1b[2J\n2026-01-01 perdure: all is well",), None)
-    assert output.LogFormat("%(name)s: %(message)s").format(record) == ("perdure: died of \\u001b[2J\n    2026-01-01 perdure: all is well")
+    record = logging.LogRecord(
+        "perdure",
+        logging.INFO,
+        "",
+        0,
+        "died of %s",
+        ("\x1b[2J\n2026-01-01 perdure: all is well",),
+        None,
+    )
+    assert output.LogFormat("%(name)s: %(message)s").format(record) == (
+        "perdure: died of \\u001b[2J\n    2026-01-01 perdure: all is well"
+    )
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -212,7 +255,9 @@ async def fails():
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store with control characters in everything that code and services can write into it; its folder is the current one."""
+    """A store with control characters in everything that code and services can write into it; its
+    folder is the current one.
+    """
     folder, before = tmp_path_factory.mktemp("hostile"), Path.cwd()
     os.chdir(folder)
     Path("app.py").write_text(APP)
@@ -232,34 +277,73 @@ async def _attack() -> None:
         await failing.send("x", channel=f"go{WORD}")
         with contextlib.suppress(RunFailed):
             await failing.result()
-        while await (await engine.get("waits")).status() != "waiting":  # noqa: ASYNC110  # a status has no event
+        while await (await engine.get("waits")).status() != "waiting":  # a status has no event  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 COMMANDS = [
-    ["ls"], ["show", "fails"], ["show", "fails", "--full"], ["show", "fails", "--seq", "2"], ["show", "waits"], ["show", "whole"],
-    ["tail", "fails"], ["tail", "fails", "--stream", "tokens"], ["tail", "whole"], ["doctor"], ["doctor", "--store", f"a{WORD}.db"],
-    ["show", f"x{WORD}"], ["send", "waits", WORD, WORD], ["run", f"{WORD}.py"], ["run", "app.py"], ["run", "app.py:fails"],
-    ["run", "app.py", WORD], ["run", "app.py", "--id", WORD], ["worker", WORD], ["ls", "--tag", WORD], [WORD], ["ls", WORD],
-    ["init", WORD], ["init", WORD], ["check", "--app", WORD], ["check", "--app", "app.py"],
-    ["replica", "status", "--replica", f"file:///{WORD}"], ["replica", "restore", "-o", WORD, "--replica", f"s3://{WORD}"],
-]  # fmt: skip
+    ["ls"],
+    ["show", "fails"],
+    ["show", "fails", "--full"],
+    ["show", "fails", "--seq", "2"],
+    ["show", "waits"],
+    ["show", "whole"],
+    ["tail", "fails"],
+    ["tail", "fails", "--stream", "tokens"],
+    ["tail", "whole"],
+    ["doctor"],
+    ["doctor", "--store", f"a{WORD}.db"],
+    ["show", f"x{WORD}"],
+    ["send", "waits", WORD, WORD],
+    ["run", f"{WORD}.py"],
+    ["run", "app.py"],
+    ["run", "app.py:fails"],
+    ["run", "app.py", WORD],
+    ["run", "app.py", "--id", WORD],
+    ["worker", WORD],
+    ["ls", "--tag", WORD],
+    [WORD],
+    ["ls", WORD],
+    ["init", WORD],
+    ["init", WORD],
+    ["check", "--app", WORD],
+    ["check", "--app", "app.py"],
+    ["replica", "status", "--replica", f"file:///{WORD}"],
+    ["replica", "restore", "-o", WORD, "--replica", f"s3://{WORD}"],
+]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: "-".join(word for word in words if word.isprintable()))
+@pytest.mark.parametrize(
+    "words", COMMANDS, ids=lambda words: "-".join(word for word in words if word.isprintable())
+)
 @pytest.mark.parametrize("env", [{}, COLOURED], ids=["plain", "coloured"])
-def test_nothing_of_the_store_or_the_command_line_steers_a_terminal(hostile: Path, words: list[str], env: dict[str, str]) -> None:
+def test_nothing_of_the_store_or_the_command_line_steers_a_terminal(
+    hostile: Path, words: list[str], env: dict[str, str]
+) -> None:
     said = type_here(*words, **env)
     assert said.code in (0, 1, 2, 3, 4)
     found = OURS.sub("", said.out + said.err) if env else said.out + said.err
     assert FORBIDDEN.findall(found) == []
 
 
-@pytest.mark.parametrize("words", [["ls"], ["show", "fails"], ["tail", "fails"], ["tail", "fails", "--stream", "tokens"], ["doctor"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls"],
+        ["show", "fails"],
+        ["tail", "fails"],
+        ["tail", "fails", "--stream", "tokens"],
+        ["doctor"],
+    ],
+)
 def test_json_stays_json_and_says_the_same(hostile: Path, words: list[str]) -> None:
     said = type_here(*words, "--json", PYTHONIOENCODING="ascii")
     assert FORBIDDEN.findall(said.out) == []
-    records = [said.json] if words[0] != "tail" else [msgspec.json.decode(line) for line in said.out.splitlines()]
+    records = (
+        [said.json]
+        if words[0] != "tail"
+        else [msgspec.json.decode(line) for line in said.out.splitlines()]
+    )
     if words[0] == "ls":
         assert {run["id"]: run for run in records[0]}["whole"]["result"] == ACTIVE
     if "--stream" in words:
@@ -306,11 +390,20 @@ def test_messages_that_nobody_reads_are_dropped(monkeypatch: pytest.MonkeyPatch)
     ("error", "code", "said"),
     [
         (BrokenPipeError(32, "Broken pipe"), 141, ""),
-        (OSError(28, "No space left on device"), 1, "Error: The results can't be written: No space left on device.\n"),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "Error: The results can't be written: No space left on device.\n",
+        ),
     ],
 )
 def test_results_that_nobody_takes_end_the_command(
-    hostile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, code: int, said: str
+    hostile: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: OSError,
+    code: int,
+    said: str,
 ) -> None:
     monkeypatch.setattr(Gone, "error", error)
     monkeypatch.setattr(sys, "stdout", Gone())
@@ -324,7 +417,14 @@ def test_a_pipe_that_is_closed_early_is_no_traceback(terminal: Terminal) -> None
     for words in (["--help"], ["init"]):
         reader, writer = os.pipe()
         os.close(reader)
-        ended = subprocess.run([*COMMAND, *words], cwd=terminal.folder, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(
+            [*COMMAND, *words],
+            cwd=terminal.folder,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
         os.close(writer)
         assert (ended.returncode, ended.stderr) == (141, "")
 
@@ -332,14 +432,30 @@ def test_a_pipe_that_is_closed_early_is_no_traceback(terminal: Terminal) -> None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
 def test_help_that_finds_no_room_is_no_traceback(terminal: Terminal) -> None:
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (1, "Error: The results can't be written: No space left on device.\n")
+        ended = subprocess.run(
+            [*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "Error: The results can't be written: No space left on device.\n",
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes streams as a shell of Unix does")
 def test_a_command_needs_no_streams(terminal: Terminal) -> None:
     closed = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "run", "flows.py:hello", "Ada", "--id", "h"],
+        [
+            "sh",
+            "-c",
+            'exec "$@" <&- >&- 2>&-',
+            "sh",
+            *COMMAND,
+            "run",
+            "flows.py:hello",
+            "Ada",
+            "--id",
+            "h",
+        ],
         cwd=terminal.folder,
         check=False,
     )
@@ -349,7 +465,19 @@ def test_a_command_needs_no_streams(terminal: Terminal) -> None:
 
 # --- the house ------------------------------------------------------------------------------------
 
-WRITERS = {"echo", "secho", "style", "unstyle", "confirm", "prompt", "progressbar", "echo_via_pager", "print", "input", "StreamHandler"}
+WRITERS = {
+    "echo",
+    "secho",
+    "style",
+    "unstyle",
+    "confirm",
+    "prompt",
+    "progressbar",
+    "echo_via_pager",
+    "print",
+    "input",
+    "StreamHandler",
+}
 
 
 def strays(text: str, name: str) -> list[str]:
@@ -357,19 +485,22 @@ def strays(text: str, name: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(text)):
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="click"), attr=attribute)) if attribute in WRITERS:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="click"), attr=attribute)) if (
+                attribute in WRITERS
+            ):
                 found.append(f"{name}:{node.lineno} click.{attribute}")
             case ast.Call(func=ast.Name(id="print" | "input" as function)):
                 found.append(f"{name}:{node.lineno} {function}")
             case ast.Attribute(
-                value=ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"), attr="write" | "buffer" | "writelines"
+                value=ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"),
+                attr="write" | "buffer" | "writelines",
             ):
                 found.append(f"{name}:{node.lineno} sys")
             case ast.Attribute(attr="isatty"):
                 found.append(f"{name}:{node.lineno} isatty")
-            case ast.ImportFrom(module="click" | "rich.console" | "rich.text" | "rich" as module) if any(
-                one.name in WRITERS | {"Console", "Text"} for one in node.names
-            ):
+            case ast.ImportFrom(
+                module="click" | "rich.console" | "rich.text" | "rich" as module
+            ) if any(one.name in WRITERS | {"Console", "Text"} for one in node.names):
                 found.append(f"{name}:{node.lineno} {module}")
             case ast.Constant(value=str(value)) if "\x1b" in value:
                 found.append(f"{name}:{node.lineno} an escape sequence")
@@ -377,17 +508,29 @@ def strays(text: str, name: str) -> list[str]:
 
 
 def test_every_command_writes_through_output() -> None:
-    modules = [path for path in sorted(Path(output.__file__).parent.glob("*.py")) if path.name != "output.py"]
+    modules = [
+        path
+        for path in sorted(Path(output.__file__).parent.glob("*.py"))
+        if path.name != "output.py"
+    ]
     assert [stray for path in modules for stray in strays(path.read_text(), path.name)] == []
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "click.echo(text)", "click.style(text, fg='red')", "print(text)", "sys.stderr.write(text)", "from click import echo",
-        "from rich.console import Console", "from rich.text import Text", "x = '\\033[K'", "input('?')", "click.confirm('?')",
+        "click.echo(text)",
+        "click.style(text, fg='red')",
+        "print(text)",
+        "sys.stderr.write(text)",
+        "from click import echo",
+        "from rich.console import Console",
+        "from rich.text import Text",
+        "x = '\\033[K'",
+        "input('?')",
+        "click.confirm('?')",
         "sys.stdin.isatty()",
     ],
-)  # fmt: skip
+)
 def test_a_stray_is_found(line: str) -> None:
     assert len(strays(line, "bad.py")) == 1

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from perdure.cli import progress, words
+from perdure.cli import progress
 from perdure.cli.progress import Lines, Screen, Silence, Snapshot
-from perdure.cli.waits import send_hint, waiting_text
+from perdure.views import format
+from perdure.views.waiting import send_hint, waiting_text
 
 
 def test_quiet_is_silence() -> None:
@@ -32,23 +33,34 @@ def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_tell_at_once_what_a_person_can_do(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines("r")
     for _ in range(3):
-        lines.show(Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true"))
-    assert capsys.readouterr().err == "r: 2 of 2 steps, waits for a message on c\nr: go on with: perdure send r c true\n"
+        lines.show(
+            Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true")
+        )
+    assert (
+        capsys.readouterr().err
+        == "r: 2 of 2 steps, waits for a message on c\nr: go on with: perdure send r c true\n"
+    )
 
 
-def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_come_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
     Lines("r").show(Snapshot("running", 1_812, 2_000))
     assert capsys.readouterr().err == "r: 1,812 of 2,000 steps, running\n"
 
 
-def test_lines_come_ever_more_seldom_while_nothing_happens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_come_ever_more_seldom_while_nothing_happens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now_s = 0.0
     monkeypatch.setattr("perdure.cli.progress.time.monotonic", lambda: now_s)
     lines = Lines("r")
     for _ in range(3_600):
         now_s += 1
-        lines.show(Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true"))
+        lines.show(
+            Snapshot("waiting", 2, 2, [], "waits for a message on c", "perdure send r c true")
+        )
     assert 3 <= capsys.readouterr().err.count("waits for") <= 15
     for done in (3, 4):
         now_s += progress.LINE_EVERY_SECONDS_MAX
@@ -71,14 +83,22 @@ def test_the_screen_shows_how_far_it_is() -> None:
 
 
 def test_the_screen_shows_what_to_type() -> None:
-    text = drawn(Snapshot("waiting", 5, 5, [], "waits for a message on c (bool)", "perdure send run-1 c true"))
+    text = drawn(
+        Snapshot(
+            "waiting", 5, 5, [], "waits for a message on c (bool)", "perdure send run-1 c true"
+        )
+    )
     assert "waits for a message on c (bool)" in text
     assert "in another terminal: perdure send run-1 c true" in text
 
 
 def test_what_is_drawn_does_nothing_to_the_terminal() -> None:
     text = drawn(Snapshot("running", 1, 2, ["call\x1b[2J\x9b31m\u202e"]))
-    text += drawn(Snapshot("waiting", 1, 2, [], "waits for a message on \x1b]0;x\x07", "perdure send r '\x1b[2J' 1"))
+    text += drawn(
+        Snapshot(
+            "waiting", 1, 2, [], "waits for a message on \x1b]0;x\x07", "perdure send r '\x1b[2J' 1"
+        )
+    )
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(text)
     assert "call\\u001b[2J\\u009b31m\\u202e" in text
 
@@ -89,11 +109,19 @@ def test_a_bar_without_steps_is_drawn() -> None:
 
 def test_hints_fit_the_type() -> None:
     assert send_hint("r", [{"message": "go", "type": "bool"}], "") == "perdure send r go true"
-    assert send_hint("r", [{"timer": 1}, {"message": "go", "type": "Order"}], " --store x.db") == "perdure send r go JSON --store x.db"
+    assert (
+        send_hint("r", [{"timer": 1}, {"message": "go", "type": "Order"}], " --store x.db")
+        == "perdure send r go JSON --store x.db"
+    )
     assert send_hint("r", [{"timer": 1}], "") is None
 
 
 def test_many_waits_are_counted() -> None:
-    assert waiting_text([{"message": f"c{n}"} for n in range(8)]).endswith("a message on c4 and 3 more")
+    assert waiting_text([{"message": f"c{n}"} for n in range(8)]).endswith(
+        "a message on c4 and 3 more"
+    )
     again = {"step": "call", "seq": 2, "attempt": 3, "attempts": 5, "again_ms": 0}
-    assert waiting_text([again]) == f"waits for attempt 3 of 5 of call at {words.clock(datetime.fromtimestamp(0, UTC))}"
+    assert (
+        waiting_text([again])
+        == f"waits for attempt 3 of 5 of call at {format.clock(datetime.fromtimestamp(0, UTC))}"
+    )

@@ -1,4 +1,6 @@
-"""The commands of a replica, in real processes over a folder: what a person reads, what is made, which exit codes."""
+"""The commands of a replica, in real processes over a folder: what a person reads, what is made,
+which exit codes.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ import termios
 from pathlib import Path
 
 import pytest
+
+from perdure.cli import replica_options
 from tests.cli.conftest import type_here
 from tests.replica.support import gone
 from tests.runtime.support import environment
-
-from perdure.cli import replicas
 
 APP = """
 from perdure import receive, step, workflow
@@ -48,15 +50,30 @@ class Place:
         self.address = f"file://{folder}/bucket"
 
     def environment(self) -> dict[str, str]:
-        return {**environment(), "PERDURE_REPLICA": self.address, "PERDURE_STORE": str(self.folder / "a.db"), "COLUMNS": "200"}
+        return {
+            **environment(),
+            "PERDURE_REPLICA": self.address,
+            "PERDURE_STORE": str(self.folder / "a.db"),
+            "COLUMNS": "200",
+        }
 
     def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "perdure.cli", *words]
-        done = subprocess.run(command, cwd=self.folder, env=self.environment(), text=True, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
-    def perdure_without_replica(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def perdure_without_replica(
+        self, *words: str, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
         address, self.address = self.address, ""
         try:
             return self.perdure(*words, code=code)
@@ -67,7 +84,12 @@ class Place:
         """A command that goes on until it is stopped."""
         command = [sys.executable, "-m", "perdure.cli", *words]
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment(), text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
         )
 
     def worker(self, *words: str) -> subprocess.Popen[str]:
@@ -113,16 +135,31 @@ def test_a_run_with_a_replica_survives_its_disk(place: Place) -> None:
 def test_status_verify_and_restore_tell_what_there_is(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "h")
     text = place.perdure("replica", "status").stdout
-    assert re.search(r"^held by +nobody: the last engine let go of it in order$", text, re.MULTILINE)
+    assert re.search(
+        r"^held by +nobody: the last engine let go of it in order$", text, re.MULTILINE
+    )
     assert re.search(r"^lag +0 s, 0 transactions, 0 bytes$", text, re.MULTILINE)
     facts = json.loads(place.perdure("replica", "status", "--json").stdout)
-    assert (facts["address"], facts["epoch"], facts["restores_from"], facts["held_by"]) == (place.address, 1, 1, None)
-    assert "The copy is good: 4 rows of history, all of them in " in place.perdure("replica", "verify").stdout
+    assert (facts["address"], facts["epoch"], facts["restores_from"], facts["held_by"]) == (
+        place.address,
+        1,
+        1,
+        None,
+    )
+    assert (
+        "The copy is good: 4 rows of history, all of them in "
+        in place.perdure("replica", "verify").stdout
+    )
     place.lose_disk()
     assert "no local store of it to compare with" in place.perdure("replica", "verify").stdout
-    assert "1 runs, 4 rows of history" in place.perdure("replica", "restore", "-o", "copy.db").stdout
+    assert (
+        "1 runs, 4 rows of history" in place.perdure("replica", "restore", "-o", "copy.db").stdout
+    )
     assert "hello Ada" in place.perdure("show", "h", "--store", "copy.db").stdout
-    assert "hello Bob" in place.perdure_without_replica("run", "app.py:hello", "Bob", "--store", "copy.db").stdout
+    assert (
+        "hello Bob"
+        in place.perdure_without_replica("run", "app.py:hello", "Bob", "--store", "copy.db").stdout
+    )
 
 
 def test_a_moment_is_restored_by_time_and_by_transaction(place: Place) -> None:
@@ -130,19 +167,33 @@ def test_a_moment_is_restored_by_time_and_by_transaction(place: Place) -> None:
     txid = json.loads(place.perdure("replica", "status", "--json").stdout)["txid"]
     place.perdure("run", "app.py:hello", "Bob", "--id", "b")
     place.perdure("replica", "restore", "-o", "before.db", "--at", f"1/{txid}")
-    assert [run["id"] for run in json.loads(place.perdure("ls", "--store", "before.db", "--json").stdout)] == ["a"]
+    assert [
+        run["id"]
+        for run in json.loads(place.perdure("ls", "--store", "before.db", "--json").stdout)
+    ] == ["a"]
     place.perdure("replica", "restore", "-o", "now.db", "--at", "0 seconds ago")
     assert len(json.loads(place.perdure("ls", "--store", "now.db", "--json").stdout)) == 2
-    assert "nothing that could be restored" in place.perdure("replica", "restore", "-o", "x.db", "--at", "1 hour ago", code=4).stderr
-    assert "is no moment" in place.perdure("replica", "restore", "-o", "x.db", "--at", "soon", code=2).stderr
-    assert "nothing is overwritten" in place.perdure("replica", "restore", "-o", "now.db", code=2).stderr
+    assert (
+        "nothing that could be restored"
+        in place.perdure("replica", "restore", "-o", "x.db", "--at", "1 hour ago", code=4).stderr
+    )
+    assert (
+        "is no moment"
+        in place.perdure("replica", "restore", "-o", "x.db", "--at", "soon", code=2).stderr
+    )
+    assert (
+        "nothing is overwritten"
+        in place.perdure("replica", "restore", "-o", "now.db", code=2).stderr
+    )
     assert not (place.folder / "x.db").exists()
 
 
 def test_a_copy_that_cannot_be_trusted_is_code_1_and_leaves_no_file(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     objects = list((place.folder / "bucket" / "000001").rglob("*.ltx"))
-    last = max(path.name.rpartition("-")[2] for path in objects)  # it may have been merged into another one by now
+    last = max(
+        path.name.rpartition("-")[2] for path in objects
+    )  # it may have been merged into another one by now
     for path in objects:
         if path.name.endswith(last):
             path.unlink()
@@ -160,7 +211,10 @@ def test_what_is_not_there_or_not_named_is_said(place: Place) -> None:
     assert "holds credentials" in text
     assert "secret@" not in text
     place.address = ""
-    assert "--standby follows a replica" in place.perdure("worker", "app.py", "--standby", code=2).stderr
+    assert (
+        "--standby follows a replica"
+        in place.perdure("worker", "app.py", "--standby", code=2).stderr
+    )
 
 
 def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> None:
@@ -169,7 +223,9 @@ def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> Non
     status = json.loads(place.perdure("replica", "status", "--json").stdout)
     assert status["held"]
     assert f"pid {old.pid} on " in status["held_by"]
-    assert "An engine holds the replica" in place.perdure("replica", "detach", "--yes", code=2).stderr
+    assert (
+        "An engine holds the replica" in place.perdure("replica", "detach", "--yes", code=2).stderr
+    )
     new = place.worker("--store", str(place.folder / "b.db"), "--standby")
     said(new, f"is held by pid {old.pid} on .*; it is free when that engine ends")
     old.send_signal(signal.SIGTERM)
@@ -178,7 +234,10 @@ def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> Non
     text = said(new, "^Executing ")
     assert "in epoch 3." in text
     assert "restored" in text
-    assert "hello Ada" in place.perdure("show", "a", "--store", str(place.folder / "b.db"), "--json").stdout
+    assert (
+        "hello Ada"
+        in place.perdure("show", "a", "--store", str(place.folder / "b.db"), "--json").stdout
+    )
     for process in (old, new):
         process.terminate()
         process.communicate()
@@ -203,13 +262,18 @@ def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(
 ) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     assert "it has ended" in place.perdure("cancel", "a", code=1).stderr
-    monkeypatch.setattr("perdure.replica.door.SAY_AFTER_S", 0.0)
-    monkeypatch.setattr("perdure.cli.common.CONFIRM_S_MAX", 0.5)  # in this process, so as not to wait for long
+    monkeypatch.setattr("perdure.replica.confirm_server.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr(
+        "perdure.cli.common.CONFIRM_S_MAX", 0.5
+    )  # in this process, so as not to wait for long
     said_here = type_here("fork", "a", "--at", "2", "--id", "b", **place.environment())
     assert said_here.code == 4
     text = said_here.err
     assert "runs here; waiting for one" in caplog.text
-    assert f"do not ask again. It is copied and done when an engine starts here: `perdure worker FILE --replica {place.address}`" in text
+    assert (
+        f"do not ask again. It is copied and done when an engine starts here: `perdure "
+        f"worker FILE --replica {place.address}`"
+    ) in text
     assert place.perdure("run", "app.py:hello", "--id", "b").stdout == "hello Ada\n"
 
 
@@ -242,10 +306,24 @@ def test_the_countdown_is_one_line_of_a_terminal(place: Place) -> None:
     old = place.executing_worker()
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    command = [sys.executable, "-m", "perdure.cli", "worker", "app.py", "--store", str(place.folder / "b.db")]
-    names = {name: value for name, value in place.environment().items() if name not in ("COLUMNS", "LC_ALL", "LANG", "NO_COLOR")}
+    command = [
+        sys.executable,
+        "-m",
+        "perdure.cli",
+        "worker",
+        "app.py",
+        "--store",
+        str(place.folder / "b.db"),
+    ]
+    names = {
+        name: value
+        for name, value in place.environment().items()
+        if name not in ("COLUMNS", "LC_ALL", "LANG", "NO_COLOR")
+    }
     environment = names | {"TERM": "xterm"}
-    new = subprocess.Popen(command, cwd=place.folder, env=environment, stdin=its, stdout=its, stderr=its)
+    new = subprocess.Popen(
+        command, cwd=place.folder, env=environment, stdin=its, stdout=its, stderr=its
+    )
     os.close(its)
     shown = b""
     while shown.count(b"Held by pid") < 2:
@@ -266,15 +344,15 @@ def test_the_countdown_is_one_line_of_a_terminal(place: Place) -> None:
 def test_how_far_a_wait_is_stands_in_one_line_or_is_said_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    later = replicas.one_line(first_after_s=3_600)
+    later = replica_options.one_line(first_after_s=3_600)
     later("not yet")
-    at_once = replicas.one_line()
+    at_once = replica_options.one_line()
     at_once("short", "in full")
     at_once("not again so soon")
     assert capsys.readouterr().err == "in full\n"
-    monkeypatch.setattr(replicas, "live", lambda: True)
+    monkeypatch.setattr(replica_options, "live", lambda: True)
     later("on a terminal at once")
-    replicas.end_line()
+    replica_options.end_line()
     assert capsys.readouterr().err == "on a terminal at once\033[K\r\033[K\r"
 
 
@@ -291,7 +369,10 @@ def test_a_holder_that_has_died_elsewhere_is_shown_as_silent(place: Place) -> No
 
 def test_detached_it_is_a_plain_store(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
-    assert "is replicated to" in place.perdure_without_replica("run", "app.py:hello", "Bob", code=4).stderr
+    assert (
+        "is replicated to"
+        in place.perdure_without_replica("run", "app.py:hello", "Bob", code=4).stderr
+    )
     assert "is a plain store now" in place.perdure("replica", "detach", "--yes").stderr
     assert "hello Bob" in place.perdure_without_replica("run", "app.py:hello", "Bob").stdout
     assert "is not replicated" in place.perdure("replica", "detach", "--yes").stderr
@@ -301,7 +382,13 @@ def test_doctor_names_the_replica(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     facts = json.loads(place.perdure("doctor", "--json").stdout)
     told = facts["replica"]
-    assert (told["address"], told["epoch"], told["history_rows"], told["held_by"], told["lag_s"]) == (place.address, 1, 4, None, 0)
+    assert (
+        told["address"],
+        told["epoch"],
+        told["history_rows"],
+        told["held_by"],
+        told["lag_s"],
+    ) == (place.address, 1, 4, None, 0)
     (place.folder / "bucket").rename(place.folder / "elsewhere")
     assert "has nothing that could be restored" in place.perdure("doctor").stdout
 
@@ -317,7 +404,9 @@ def test_a_store_is_not_detached_under_an_engine_that_is_cut_off(place: Place) -
     worker = place.executing_worker()
     worker.send_signal(signal.SIGSTOP)  # else it would write its lease anew
     (place.folder / "bucket").rename(place.folder / "elsewhere")
-    assert f"Process {worker.pid} has " in place.perdure("replica", "detach", "--yes", code=2).stderr
+    assert (
+        f"Process {worker.pid} has " in place.perdure("replica", "detach", "--yes", code=2).stderr
+    )
     worker.kill()
     worker.communicate()
     assert "is a plain store now" in place.perdure("replica", "detach", "--yes").stderr

@@ -15,14 +15,14 @@ from typing import Any
 import apsw
 import msgspec
 import pytest
-from tests.cli import flows
-from tests.cli.conftest import COMMAND, Said, Terminal
 
 from perdure import Call, Engine, Limits
-from perdure.cli import executing
+from perdure.cli import run
 from perdure.cli.progress import Snapshot
 from perdure.store import base as b
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from tests.cli import flows
+from tests.cli.conftest import COMMAND, Said, Terminal
 
 Typed = Callable[..., Said]
 
@@ -66,7 +66,13 @@ def test_again_starts_another_run_each_time(here: Typed) -> None:
 
 def test_json_has_all_of_it(here: Typed) -> None:
     said = here("run", "flows.py:hello", "Ada", "--id", "one", "--json", "--quiet")
-    assert said.json == {"id": "one", "status": "completed", "result": "hello Ada", "error": None, "recorded": False}
+    assert said.json == {
+        "id": "one",
+        "status": "completed",
+        "result": "hello Ada",
+        "error": None,
+        "recorded": False,
+    }
     again = here("run", "flows.py:hello", "Ada", "--id", "one", "--json", "--quiet")
     assert again.json["recorded"] is True
 
@@ -105,7 +111,9 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("flow", ["dozes", "dozes_elsewhere"])
-def test_a_step_that_keeps_its_thread_does_not_keep_the_process(terminal: Terminal, flow: str) -> None:
+def test_a_step_that_keeps_its_thread_does_not_keep_the_process(
+    terminal: Terminal, flow: str
+) -> None:
     process = terminal.start("run", f"flows.py:{flow}", "60")
     terminal.until((terminal.folder / "dozing.txt").exists)
     assert terminal.stop(process).code == 130
@@ -170,7 +178,9 @@ def test_an_id_is_enough_to_go_on(terminal: Terminal) -> None:
 
 def test_a_run_of_a_workflow_that_the_file_has_not(here: Typed) -> None:
     here("run", "flows.py:hello", "Ada", "--id", "h")
-    Path("other_flow.py").write_text("from perdure import workflow\n\n@workflow\nasync def other() -> None: ...\n")
+    Path("other_flow.py").write_text(
+        "from perdure import workflow\n\n@workflow\nasync def other() -> None: ...\n"
+    )
     said = here("run", "other_flow.py", "--id", "h")
     assert said.code == 2
     assert "is one of workflow 'hello', which other_flow.py does not have" in said.err
@@ -198,7 +208,12 @@ def test_a_step_whose_outcome_is_unknown_asks(terminal: Terminal) -> None:
 
 def test_a_worker_executes_until_it_is_told_to_stop(terminal: Terminal) -> None:
     worker = terminal.start("worker", "flows.py")
-    terminal.until(lambda: (terminal.folder / "perdure.db").exists() and terminal("doctor", "--json").json["workers"])
+    terminal.until(
+        lambda: (
+            (terminal.folder / "perdure.db").exists()
+            and terminal("doctor", "--json").json["workers"]
+        )
+    )
     terminal("run", "flows.py:fragile", "--id", "f")
     (terminal.folder / "mended.txt").touch()
     terminal("retry", "f")
@@ -228,7 +243,7 @@ def test_two_files_with_the_same_workflow(here: Typed) -> None:
     assert "second.py has a workflow" in said.err
 
 
-# --- this run, and others in the file ----------------------------------------------------------------
+# --- this run, and others in the file -------------------------------------------------------------
 
 
 def leave(*calls: tuple[Call[Any], str]) -> None:
@@ -248,7 +263,9 @@ def die(workflow: str, deaths: int) -> None:
     for number in range(deaths):
         (worker,) = store.write([b.JoinWorker("w", "here", 1, "", 0, 1)], True)
         assert isinstance(worker, int)
-        store.write([b.Claim(worker, (workflow,), 10, 2**60), b.EndWorker(worker, number, True)], True)
+        store.write(
+            [b.Claim(worker, (workflow,), 10, 2**60), b.EndWorker(worker, number, True)], True
+        )
     store.close()
 
 
@@ -256,9 +273,15 @@ def test_run_executes_its_own_run_and_says_who_executes_the_others(here: Typed) 
     leave((flows.hello("Bob"), "bob"), (flows.hello("Cy"), "cy"))
     said = here("run", "flows.py:hello", "Ada", "--id", "ada")
     assert said.code == 0
-    assert "2 other runs are due in this file. To execute them:\n  perdure worker flows.py\n" in said.err
+    assert (
+        "2 other runs are due in this file. To execute them:\n  perdure worker flows.py\n"
+        in said.err
+    )
     assert notes() == ["Ada 0"]
-    assert "1 other run is due in this file. To execute it:" in here("run", "flows.py", "--id", "bob").err
+    assert (
+        "1 other run is due in this file. To execute it:"
+        in here("run", "flows.py", "--id", "bob").err
+    )
     assert here("run", "flows.py:hello", "Di", "--quiet").err == ""
     here("run", "flows.py", "--id", "cy")
     assert "due in this file" not in here("run", "flows.py:hello", "Eve").err
@@ -270,21 +293,33 @@ def test_the_command_after_a_crash_loop_says_which_command_goes_on(here: Typed) 
     said = here("run", "flows.py:hello", "Ada", "--id", "ada lovelace")
     assert said.code == 1
     assert "the process died 3 times" in said.err
-    (command,) = (line.strip().partition("   ")[0] for line in said.err.splitlines() if " && " in line)
-    assert command == "perdure retry 'ada lovelace' && perdure run --id 'ada lovelace' flows.py:hello Ada"
+    (command,) = (
+        line.strip().partition("   ")[0] for line in said.err.splitlines() if " && " in line
+    )
+    assert (
+        command
+        == "perdure retry 'ada lovelace' && perdure run --id 'ada lovelace' flows.py:hello Ada"
+    )
     for one in command.split(" && "):
         last = here(*shlex.split(one)[1:])
     assert (last.code, last.out) == (0, "hello Ada\n")
 
 
-def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(terminal.folder)
     leave((flows.hello("Ada"), "a"))
     die("hello", 3)
     mine, theirs = os.openpty()
     command = [*COMMAND, "run", "flows.py", "--id", "a"]
     with subprocess.Popen(
-        command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, text=True, env=os.environ | {"TERM": "dumb"}
+        command,
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TERM": "dumb"},
     ) as process:
         os.close(theirs)
         out, shown = process.communicate(timeout=60)[0], ""
@@ -292,7 +327,10 @@ def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(t
             for line in screen:
                 shown += line
     assert (process.returncode, out) == (0, "hello Ada\n")
-    assert "a was blocked and goes on, because you gave the command again: the process died 3 times" in " ".join(shown.split())
+    assert (
+        "a was blocked and goes on, because you gave the command again: the process died 3 times"
+        in " ".join(shown.split())
+    )
 
 
 def test_progress_tells_of_a_child_that_needs_a_person(here: Typed) -> None:
@@ -303,12 +341,20 @@ def test_progress_tells_of_a_child_that_needs_a_person(here: Typed) -> None:
         parent = by_hand.execute("SELECT run FROM run WHERE id = 'parent'").get
         by_hand.execute("UPDATE run SET root = ? WHERE id = 'child'", (parent,))
         waiting = '[{"child": "hello", "seq": 2}]'
-        by_hand.execute("UPDATE run SET status = 'waiting', waiting = ?, blocked_by = NULL, reason = NULL WHERE run = ?", (waiting, parent))
+        by_hand.execute(
+            (
+                "UPDATE run SET status = 'waiting', waiting = ?, blocked_by = NULL, reason = "
+                "NULL WHERE run = ?"
+            ),
+            (waiting, parent),
+        )
 
     async def look() -> Snapshot:
         async with Engine("perdure.db", execute=False) as engine:
-            request = executing.Request("flows.py", (), "parent", "other.db", again=False, as_json=False, quiet=False)
-            return await executing._snapshot(engine, await engine.get("parent"), request)
+            request = run.Request(
+                "flows.py", (), "parent", "other.db", again=False, as_json=False, quiet=False
+            )
+            return await run._snapshot(engine, await engine.get("parent"), request)
 
     found = asyncio.run(look())
     assert found.waiting is not None

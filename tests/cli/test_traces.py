@@ -1,4 +1,5 @@
-"""Recorded errors as text: the user's file and line below the error, and below what it grew out of."""
+"""Recorded errors as text: the user's file and line below the error, and below what it
+grew out of."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.cli import traces, tree
-from perdure.codec_errors import encode_error
-from perdure.codec_frames import place
-from perdure.runtime.views import HistoryEvent
+from perdure.cli import traces
+from perdure.codec.errors import encode_error
+from perdure.codec.frames import place
+from perdure.runtime.info import HistoryEvent
+from perdure.views import timeline
 
 
 def frame(file: str, line: int, function: str, source: str = "") -> dict[str, Any]:
@@ -20,11 +22,20 @@ def error(type_: str, message: str, **more: Any) -> dict[str, Any]:
     return {"type": type_, "module": "app", "message": message, "args": [], "cause": None, **more}
 
 
-DECLINED = error("Declined", "no money\nsecond line", frames=[frame("/x/app.py", 12, "charge", "raise Declined()")])
+DECLINED = error(
+    "Declined",
+    "no money\nsecond line",
+    frames=[frame("/x/app.py", 12, "charge", "raise Declined()")],
+)
 
 
 def test_the_error_comes_first_and_what_it_grew_out_of_beneath() -> None:
-    failed = error("StepFailed", "Step charge failed", frames=[frame("/x/app.py", 30, "pay", "await charge(5)")], cause=DECLINED)
+    failed = error(
+        "StepFailed",
+        "Step charge failed",
+        frames=[frame("/x/app.py", 30, "pay", "await charge(5)")],
+        cause=DECLINED,
+    )
     assert traces.trace(failed) == [
         '  File "/x/app.py", line 30, in pay',
         "    await charge(5)",
@@ -35,9 +46,19 @@ def test_the_error_comes_first_and_what_it_grew_out_of_beneath() -> None:
 
 
 def test_groups_notes_and_what_was_left_out_are_told() -> None:
-    group = error("ExceptionGroup", "two", errors=[DECLINED, error("KeyError", "'k'")], notes=["at noon"], left_out={"page": "cut"})
+    group = error(
+        "ExceptionGroup",
+        "two",
+        errors=[DECLINED, error("KeyError", "'k'")],
+        notes=["at noon"],
+        left_out={"page": "cut"},
+    )
     text = traces.trace(group)
-    assert text[:3] == ["  at noon", "  not recorded in full: page (cut)", "1 of 2: Declined: no money"]
+    assert text[:3] == [
+        "  at noon",
+        "  not recorded in full: page (cut)",
+        "1 of 2: Declined: no money",
+    ]
     assert text[-1] == "2 of 2: KeyError: 'k'"
     handled = error("ValueError", "x", context=DECLINED)
     assert traces.trace(handled)[0] == "while handling Declined: no money"
@@ -51,13 +72,15 @@ def test_the_place_is_the_last_line_of_the_users_own_code() -> None:
 
 
 def test_what_earlier_versions_recorded_is_shown_as_it_is() -> None:
-    assert traces.trace(error("ValueError", "x", traceback="Traceback (most recent call last):\n  File ...\n"))[0].startswith("Traceback")
+    assert traces.trace(
+        error("ValueError", "x", traceback="Traceback (most recent call last):\n  File ...\n")
+    )[0].startswith("Traceback")
     assert traces.trace(error("ValueError", "x")) == traces.trace("by hand") == []
 
 
 def test_a_row_in_full_shows_frames_as_a_traceback() -> None:
     row = HistoryEvent(4, "failed", None, 2, datetime(2026, 1, 1, tzinfo=UTC), error=DECLINED)
-    text = "\n".join(tree.row_in_full(row))
+    text = "\n".join(timeline.row_in_full(row))
     assert '"frames"' not in text
     assert '  File "/x/app.py", line 12, in charge\n    raise Declined()' in text
 

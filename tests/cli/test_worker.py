@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.cli import flows
-from tests.cli.conftest import Said, Terminal
 
 from perdure import Engine
+from tests.cli import flows
+from tests.cli.conftest import Said, Terminal
 
 
 def started(terminal: Terminal, runs: int) -> None:

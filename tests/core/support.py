@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from perdure.api import Call
-from perdure.codec import JsonCodec
+from perdure.api.definitions import Call
+from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
@@ -21,7 +21,12 @@ class Hand:
 
     def __init__(self, call: Call[Any], rows: list[Event] | None = None) -> None:
         definition = call.definition
-        self.kernel = Kernel(lambda: definition.fn(*call.args, **call.kwargs), definition, RunFacts("r", definition.name, 7), JsonCodec())
+        self.kernel = Kernel(
+            lambda: definition.fn(*call.args, **call.kwargs),
+            definition,
+            RunFacts("r", definition.name, 7),
+            JsonCodec(),
+        )
         KERNELS.add(self.kernel)
         self.rows: list[Event] = []
         if rows is None:

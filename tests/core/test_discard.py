@@ -16,12 +16,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.core.support import Hand
 
 from perdure import receive, step, workflow
 from perdure.core import discard
+from tests.core.support import Hand
 
-pytestmark = pytest.mark.skipif(not discard.supported, reason="this interpreter keeps runs in memory until they end")
+pytestmark = pytest.mark.skipif(
+    not discard.supported, reason="this interpreter keeps runs in memory until they end"
+)
 
 ran: list[str] = []
 
@@ -117,7 +119,9 @@ async def waits_for_a_person() -> str:
 
 
 def test_what_waits_for_one_thing_is_freed_without_the_garbage_collector() -> None:
-    """With many runs in memory the collector comes seldom, and what it finds late is memory that parked runs hold."""
+    """With many runs in memory the collector comes seldom, and what it finds late is memory that
+    parked runs hold.
+    """
     ran.clear()
     alive.clear()
     gc.collect()
@@ -165,7 +169,12 @@ assert ran == []
 print("quiet")
 """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=False, env=_environment(), timeout=60
+        [sys.executable, "-X", "dev", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(),
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("quiet\n", "")
 
@@ -174,7 +183,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)])}
 
 
-# --- whatever holds a frame -------------------------------------------------------------------------
+# --- whatever holds a frame -----------------------------------------------------------------------
 
 
 def rows(word: str = "rows") -> Iterator[int]:

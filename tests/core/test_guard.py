@@ -1,4 +1,6 @@
-"""Workflow code that reaches outside is stopped at the guilty line; its logging is silent on replay."""
+"""Workflow code that reaches outside is stopped at the guilty line; its logging is silent on
+replay.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.support import Hand
 
 from perdure import step, workflow
 from perdure.core import events as ev
 from perdure.core import guard
+from tests.core.support import Hand
 
 log = logging.getLogger("tests.guarded")
 
@@ -54,7 +56,9 @@ BLOCKING: list[tuple[str, Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "act", "what"), BLOCKING, ids=[name for name, _, _ in BLOCKING])
-def test_blocking_calls_raise_where_they_stand(name: str, act: Callable[[], Any], what: str) -> None:
+def test_blocking_calls_raise_where_they_stand(
+    name: str, act: Callable[[], Any], what: str
+) -> None:
     @workflow
     async def guilty() -> None:
         act()
@@ -74,7 +78,9 @@ ASYNC: list[tuple[str, Callable[[], Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "act", "what"), ASYNC, ids=[name for name, _, _ in ASYNC])
-def test_asyncio_calls_that_reach_outside_raise(name: str, act: Callable[[], Any], what: str) -> None:
+def test_asyncio_calls_that_reach_outside_raise(
+    name: str, act: Callable[[], Any], what: str
+) -> None:
     @workflow
     async def guilty() -> None:
         await act()
@@ -127,9 +133,17 @@ def _finalizer_that_fails() -> object:
     return Bad().__class__
 
 
-@pytest.mark.parametrize("act", [_reads_a_package, _zones, _types_of_files, _finalizer_that_fails], ids=lambda act: act.__name__)
-def test_what_belongs_to_the_machine_may_be_read(act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "unraisablehook", functools.partial(guard._show, sys.__unraisablehook__))
+@pytest.mark.parametrize(
+    "act",
+    [_reads_a_package, _zones, _types_of_files, _finalizer_that_fails],
+    ids=lambda act: act.__name__,
+)
+def test_what_belongs_to_the_machine_may_be_read(
+    act: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys, "unraisablehook", functools.partial(guard._show, sys.__unraisablehook__)
+    )
 
     @workflow
     async def innocent() -> bool:
@@ -152,7 +166,9 @@ def test_what_belongs_to_the_machine_may_not_be_written(tmp_path: Path) -> None:
     assert "Opening a file" in Hand(guilty()).error
 
 
-def test_logging_is_silent_on_replay_and_other_threads_are_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_logging_is_silent_on_replay_and_other_threads_are_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     @workflow
     async def talks() -> None:
         log.warning("before")

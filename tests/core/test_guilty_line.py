@@ -1,4 +1,6 @@
-"""What is refused is refused at the line that asks for it, in workflow code only, and nothing stays switched on."""
+"""What is refused is refused at the line that asks for it, in workflow code only, and nothing stays
+switched on.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.support import Hand
 
 from perdure import NotDeterministic, TouchedFromOutside, now, step, workflow
 from perdure.core import events as ev
+from tests.core.support import Hand
 
 
 @step
@@ -62,15 +64,33 @@ ACTS: list[tuple[str, Callable[[], Any], str]] = [
     ("input", lambda: input(), "Asking at the terminal"),
     ("os.system", lambda: os.system("true"), "Starting a subprocess"),  # noqa: S605
     ("fork", lambda: os.fork() or os._exit(0), "Starting a subprocess"),
-    ("run_in_executor", lambda: asyncio.get_running_loop().run_in_executor(None, int), "Running a function in a thread"),
-    ("threadsafe", lambda: asyncio.get_running_loop().call_soon_threadsafe(int), "Running a function in a thread"),
-    ("create_connection", lambda: asyncio.get_running_loop().create_connection(asyncio.Protocol, "h", 1), "Network I/O"),
-    ("signal", lambda: asyncio.get_running_loop().add_signal_handler(10, print), "Handling a signal"),
+    (
+        "run_in_executor",
+        lambda: asyncio.get_running_loop().run_in_executor(None, int),
+        "Running a function in a thread",
+    ),
+    (
+        "threadsafe",
+        lambda: asyncio.get_running_loop().call_soon_threadsafe(int),
+        "Running a function in a thread",
+    ),
+    (
+        "create_connection",
+        lambda: asyncio.get_running_loop().create_connection(asyncio.Protocol, "h", 1),
+        "Network I/O",
+    ),
+    (
+        "signal",
+        lambda: asyncio.get_running_loop().add_signal_handler(10, print),
+        "Handling a signal",
+    ),
     ("stop", lambda: asyncio.get_running_loop().stop(), "Running or stopping the event loop"),
 ]
 
 
-@pytest.mark.parametrize(("act", "what"), [(act, what) for _, act, what in ACTS], ids=[name for name, _, _ in ACTS])
+@pytest.mark.parametrize(
+    ("act", "what"), [(act, what) for _, act, what in ACTS], ids=[name for name, _, _ in ACTS]
+)
 def test_the_guilty_line_is_in_the_traceback(act: Callable[[], Any], what: str) -> None:
     caught: list[NotDeterministic] = []
 
@@ -86,7 +106,11 @@ def test_the_guilty_line_is_in_the_traceback(act: Callable[[], Any], what: str) 
     (error,) = caught
     assert error.what == what
     assert "@step" in str(error)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == __file__]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == __file__
+    ]
     assert act.__code__.co_firstlineno in lines
 
 
@@ -152,12 +176,19 @@ def test_other_threads_are_not_refused_while_a_workflow_runs() -> None:
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [
-        ("pdb", True), ("_pydevd_bundle.pydevd_comm", True), ("linecache", True), ("loguru._handler", True),
-        ("opentelemetry.sdk.trace.export", True), ("loguru._logger", False), ("opentelemetry.instrumentation.httpx", False),
+        ("pdb", True),
+        ("_pydevd_bundle.pydevd_comm", True),
+        ("linecache", True),
+        ("loguru._handler", True),
+        ("opentelemetry.sdk.trace.export", True),
+        ("loguru._logger", False),
+        ("opentelemetry.instrumentation.httpx", False),
         ("pdbs", False),
     ],
-)  # fmt: skip
-def test_debuggers_and_what_takes_logs_away_may_do_what_they_have_to(name: str, allowed: bool) -> None:
+)
+def test_debuggers_and_what_takes_logs_away_may_do_what_they_have_to(
+    name: str, allowed: bool
+) -> None:
     def read(path: str) -> str:
         with open(path) as file:
             return file.read(3)
@@ -229,9 +260,12 @@ def test_what_comes_from_outside_of_the_run_is_refused_where_it_stands(how: str)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         loop, task = asyncio.get_running_loop(), asyncio.create_task(queue.get())
         shared.update(
-            event=event.set, future=lambda: future.set_result(1), queue=lambda: queue.put_nowait(1), task=task.cancel,
+            event=event.set,
+            future=lambda: future.set_result(1),
+            queue=lambda: queue.put_nowait(1),
+            task=task.cancel,
             loop=lambda: loop.call_soon(print),
-        )  # fmt: skip
+        )
         await asyncio.gather(event.wait(), future)
 
     hand = Hand(waits())

@@ -1,4 +1,6 @@
-"""The loop and the kernel in small: order of callbacks, time, endings and errors that are not `Exception`."""
+"""The loop and the kernel in small: order of callbacks, time, endings and errors that are not
+`Exception`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ import warnings
 from typing import Any
 
 import pytest
-from tests.core.support import AT_MS, Hand
 
 from perdure import Nondeterminism, continue_as, now, receive, step, workflow
-from perdure.codec import JsonCodec
+from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
+from tests.core.support import AT_MS, Hand
 
 
 @step
@@ -55,7 +57,9 @@ def test_callbacks_run_in_the_order_in_which_they_were_scheduled() -> None:
     assert result(Hand(orders())) == b'["callback","a 1","b 1","a 2","b 2"]'
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on"
+)
 def test_eager_tasks_begin_at_once() -> None:
     @workflow
     async def eager() -> list[str]:
@@ -138,7 +142,11 @@ def test_a_run_has_a_time_limit_of_its_own() -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), BaseException("base"), StopIteration(1)], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), GeneratorExit(), BaseException("base"), StopIteration(1)],
+    ids=lambda e: type(e).__name__,
+)
 def test_an_error_that_is_no_exception_fails_the_run(error: BaseException) -> None:
     @workflow
     async def leaves() -> None:
@@ -228,7 +236,17 @@ async def recorded(word: str) -> int:
 
 
 def in_pieces(rows: list[Event]) -> list[Any]:
-    return [Event(r.seq, r.kind, r.at_ms, r.ref, r.name, Pieces(r.data) if isinstance(r.data, bytes) else None) for r in rows]
+    return [
+        Event(
+            r.seq,
+            r.kind,
+            r.at_ms,
+            r.ref,
+            r.name,
+            Pieces(r.data) if isinstance(r.data, bytes) else None,
+        )
+        for r in rows
+    ]
 
 
 def test_arguments_in_pieces_match_and_are_shown_where_they_differ() -> None:
@@ -269,14 +287,22 @@ def test_a_difference_can_be_put_right() -> None:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The first lines of what was logged, but for the ends of runs that other tests have left in memory."""
-    return [text.splitlines()[0] for record in caplog.records if "destroyed" not in (text := record.getMessage())]
+    """The first lines of what was logged, but for the ends of runs that other tests have left in
+    memory.
+    """
+    return [
+        text.splitlines()[0]
+        for record in caplog.records
+        if "destroyed" not in (text := record.getMessage())
+    ]
 
 
-# --- as asyncio's own loop -----------------------------------------------------------------------------
+# --- as asyncio's own loop ------------------------------------------------------------------------
 
 
-def test_an_error_in_a_callback_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_callback_is_logged_and_the_run_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     @workflow
     async def calls_back(error: str) -> int:
         task = asyncio.create_task(fetch("a"))
@@ -297,7 +323,9 @@ def test_an_error_in_a_callback_is_logged_and_the_run_goes_on(caplog: pytest.Log
         hand.answer()
         fire_all(hand)
         assert result(hand) == b"1"
-        assert [text.partition("<")[0] for text in messages(caplog)] == ["run r: Exception in callback "] * 3
+        assert [text.partition("<")[0] for text in messages(caplog)] == [
+            "run r: Exception in callback "
+        ] * 3
         caplog.clear()
         again = Hand(calls_back(error), hand.rows)
         assert again.kernel.outcome is not None
@@ -309,7 +337,9 @@ def test_a_handler_of_exceptions_is_asked() -> None:
     async def handles() -> list[str]:
         heard: list[str] = []
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: heard.append(type(context["exception"]).__name__))
+        loop.set_exception_handler(
+            lambda _, context: heard.append(type(context["exception"]).__name__)
+        )
         assert loop.get_exception_handler() is not None
         loop.call_soon(lambda: 1 / 0)
         await asyncio.sleep(0)
@@ -325,7 +355,9 @@ def test_a_handler_of_exceptions_runs_in_the_context_of_what_failed_and_is_told_
     async def handles() -> list[Any]:
         heard: list[Any] = []
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: heard.append([word.get(), context["handle"] is handle]))
+        loop.set_exception_handler(
+            lambda _, context: heard.append([word.get(), context["handle"] is handle])
+        )
         word.set("of the callback")
         handle = loop.call_soon(lambda: 1 / 0)
         word.set("later")
@@ -335,7 +367,9 @@ def test_a_handler_of_exceptions_runs_in_the_context_of_what_failed_and_is_told_
     assert result(Hand(handles())) == b'[["of the callback",true]]'
 
 
-def test_a_handler_of_exceptions_that_fails_is_logged_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_of_exceptions_that_fails_is_logged_and_the_run_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Odd:
         def __repr__(self) -> str:
             raise ValueError("no text")
@@ -355,7 +389,10 @@ def test_a_handler_of_exceptions_that_fails_is_logged_and_the_run_goes_on(caplog
 
     assert result(Hand(handles())) == b"1"
     said = "run r: Unhandled error in exception handler, for: "
-    assert [text.partition("<")[0] for text in messages(caplog)] == [said + "odd", said + "Exception in callback "]
+    assert [text.partition("<")[0] for text in messages(caplog)] == [
+        said + "odd",
+        said + "Exception in callback ",
+    ]
 
 
 def test_what_cannot_be_called_is_no_handler_and_no_factory() -> None:
@@ -390,7 +427,9 @@ def test_a_factory_of_tasks_need_not_know_of_names_and_its_tasks_end_with_the_ru
     assert ended == ["cancelled"] * 4
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="asyncio begins eager tasks from Python 3.12 on"
+)
 def test_eager_tasks_are_those_of_the_run() -> None:
     ended: list[str] = []
 
@@ -405,7 +444,9 @@ def test_eager_tasks_are_those_of_the_run() -> None:
 
         seen: list[bool] = []
         loop: Any = asyncio.get_running_loop()
-        factory = asyncio.create_eager_task_factory(asyncio.Task) if own else asyncio.eager_task_factory  # type: ignore[attr-defined]
+        factory = (
+            asyncio.create_eager_task_factory(asyncio.Task) if own else asyncio.eager_task_factory  # type: ignore[attr-defined]
+        )
         loop.set_task_factory(factory)
         task = asyncio.create_task(works())
         assert seen == [True]
@@ -574,7 +615,7 @@ def test_what_wait_gives_is_a_set_in_every_operation(change: Any, derive: Any) -
     assert result(hand) == b"[0,1,2]"
 
 
-# --- calls as coroutines ----------------------------------------------------------------------------------
+# --- calls as coroutines --------------------------------------------------------------------------
 
 
 def test_a_call_that_is_cancelled_before_its_turn_is_not_carried_out() -> None:
@@ -631,7 +672,9 @@ def test_a_forgotten_await_is_said() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Hand(forgets(False))
-    assert [str(one.message) for one in caught] == ["step fetch was called and never awaited: nothing is done"]
+    assert [str(one.message) for one in caught] == [
+        "step fetch was called and never awaited: nothing is done"
+    ]
 
 
 def test_libraries_see_that_a_call_is_to_be_awaited() -> None:

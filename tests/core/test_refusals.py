@@ -1,4 +1,6 @@
-"""Code that goes on after a refusal stops its run there, with the line; code that lets the error through fails as ever."""
+"""Code that goes on after a refusal stops its run there, with the line; code that lets the error
+through fails as ever.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.core.support import Hand
 
 from perdure import NotDeterministic, TouchedFromOutside, receive, step, workflow
 from perdure.core import events as ev
 from perdure.errors import RefusalIgnored
+from tests.core.support import Hand
 
 
 @step
@@ -73,7 +75,15 @@ async def swallows_before_it_waits() -> None:
     await receive("go", int)
 
 
-IGNORED = [swallows, gathers, forgets, fails_with_another_error, cleans_up, is_refused_twice, swallows_before_it_waits]
+IGNORED = [
+    swallows,
+    gathers,
+    forgets,
+    fails_with_another_error,
+    cleans_up,
+    is_refused_twice,
+    swallows_before_it_waits,
+]
 
 
 @pytest.mark.parametrize("act", IGNORED, ids=lambda act: act.__name__)
@@ -88,7 +98,9 @@ def test_a_run_that_goes_on_after_a_refusal_stops_there(act: Callable[[], Awaita
     with pytest.raises(RefusalIgnored, match=WHERE):
         hand.answer()
     assert hand.kernel.broken
-    with pytest.raises(RefusalIgnored, match=WHERE):  # so it does after a restart: the input is in the file, what it led to is not
+    with pytest.raises(
+        RefusalIgnored, match=WHERE
+    ):  # so it does after a restart: the input is in the file, what it led to is not
         Hand(main(), hand.rows)
     rows = hand.rows
 
@@ -96,7 +108,12 @@ def test_a_run_that_goes_on_after_a_refusal_stops_there(act: Callable[[], Awaita
     async def put_right() -> int:
         return await one() + await one()
 
-    assert [row.kind for row in Hand(put_right(), rows).rows] == [ev.START, ev.STEP, ev.COMPLETED, ev.STEP]
+    assert [row.kind for row in Hand(put_right(), rows).rows] == [
+        ev.START,
+        ev.STEP,
+        ev.COMPLETED,
+        ev.STEP,
+    ]
 
 
 LIBRARY = """
@@ -125,7 +142,11 @@ def test_where_a_library_was_refused_the_line_that_waits_for_it_is_told() -> Non
 
     line = main.fn.__code__.co_firstlineno + 7
     with pytest.raises(
-        RefusalIgnored, match=rf"test_refusals\.py:{line} in \S*main, through /usr/lib/site-packages/client\.py:8 in connect\n"
+        RefusalIgnored,
+        match=(
+            rf"test_refusals\.py:{line} in \S*main, through "
+            rf"/usr/lib/site-packages/client\.py:8 in connect\n"
+        ),
     ):
         Hand(main())
 
@@ -143,7 +164,9 @@ async def in_a_group() -> None:
         group.create_task(asyncio.sleep(1))
 
 
-@pytest.mark.parametrize("act", [reads_later, grows_out_of_it, in_a_group], ids=lambda act: act.__name__)
+@pytest.mark.parametrize(
+    "act", [reads_later, grows_out_of_it, in_a_group], ids=lambda act: act.__name__
+)
 def test_a_run_that_ends_with_the_error_fails(act: Callable[[], Awaitable[Any]]) -> None:
     @workflow
     async def main() -> None:
@@ -227,11 +250,17 @@ async def waits() -> None:
     await one()
 
 
-def test_a_run_that_was_touched_from_outside_stops_at_its_next_input_and_goes_on_from_its_history() -> None:
+def test_a_run_that_was_touched_from_outside_stops_and_goes_on_from_its_history() -> None:
     hand = Hand(waits())
     with pytest.raises(TouchedFromOutside):
         shared["event"].set()
-    with pytest.raises(RefusalIgnored, match=r"Using an event.* outside of .*\n  at:      .*test_refusals.py:\d+ in test_a_run_that_was"):
+    with pytest.raises(
+        RefusalIgnored,
+        match=(
+            r"Using an event.* outside of .*\n  at:      .*test_refusals.py:\d+ in "
+            r"test_a_run_that_was"
+        ),
+    ):
         hand.answer()
     again = Hand(waits(), hand.rows)
     assert again.kernel.outcome == ev.Completed(b"null")

@@ -7,13 +7,13 @@ import dataclasses
 from typing import Any
 
 import pytest
-from tests.core.support import Hand
 
 from perdure import Nondeterminism, patched, receive, step, workflow
-from perdure.api import Call
+from perdure.api.definitions import Call
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.core.loop import EndlessTurn
+from tests.core.support import Hand
 
 
 @step
@@ -63,7 +63,9 @@ DIFFS: list[tuple[Call[Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "says"), DIFFS, ids=["other step", "other arguments", "less", "more"])
+@pytest.mark.parametrize(
+    ("call", "says"), DIFFS, ids=["other step", "other arguments", "less", "more"]
+)
 def test_a_difference_is_told_in_words(call: Call[Any], says: list[str]) -> None:
     hand = Hand(recorded())
     hand.answer()
@@ -139,12 +141,18 @@ async def ends_at_once() -> list[int]:
 
 def noted(hand: Hand, notes: int) -> list[Event]:
     """The rows, and as many notes behind them as a step that fails again and again leaves."""
-    return hand.rows + [hand.kernel.stamp(ev.ATTEMPT, 0, ref=2, data=b'{"error":{}}') for _ in range(notes)]
+    return hand.rows + [
+        hand.kernel.stamp(ev.ATTEMPT, 0, ref=2, data=b'{"error":{}}') for _ in range(notes)
+    ]
 
 
-@pytest.mark.parametrize("call", [in_company(), in_company_if_new(), ends_at_once()], ids=["steps", "patched", "finish"])
+@pytest.mark.parametrize(
+    "call", [in_company(), in_company_if_new(), ends_at_once()], ids=["steps", "patched", "finish"]
+)
 @pytest.mark.parametrize("notes", [1, 3])
-def test_what_new_code_asks_for_is_numbered_behind_the_notes_and_replays(call: Call[Any], notes: int) -> None:
+def test_what_new_code_asks_for_is_numbered_behind_the_notes_and_replays(
+    call: Call[Any], notes: int
+) -> None:
     """A command that no row recorded got the number of the note that stood there."""
     rows = noted(Hand(alone()), notes)
     hand = Hand(call, rows)
@@ -300,6 +308,8 @@ def _sells(*fields: Any) -> Any:
 def test_a_new_field_with_a_default_is_no_other_call() -> None:
     old = Hand(_sells()("o-1"))
     old.answer(b'{"id":"o-1"}')
-    new = Hand(_sells(("notes", list[str], dataclasses.field(default_factory=list)))("o-1"), old.rows)
+    new = Hand(
+        _sells(("notes", list[str], dataclasses.field(default_factory=list)))("o-1"), old.rows
+    )
     new.answer()
     assert new.kernel.outcome == ev.Completed(b"1")

@@ -35,22 +35,58 @@ def test_what_is_tried_again() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"attempts": 0}, {"attempts": -1}, {"attempts": True}, {"attempts": 2.0}, {"attempts": None}, {"attempts": "3"},
-        {"attempts": 10**5000}, {"delay": -1}, {"delay": math.nan}, {"delay": math.inf}, {"delay": None}, {"delay": "1"},
-        {"delay": True}, {"delay": 1e300}, {"delay": timedelta(seconds=1)}, {"factor": 0.5}, {"factor": math.nan}, {"factor": math.inf},
-        {"factor": 1e200}, {"factor": None}, {"max_delay": -1}, {"max_delay": math.nan}, {"max_delay": math.inf}, {"jitter": 0.5},
-        {"jitter": None}, {"on": None}, {"on": "ConnectionError"}, {"on": (ConnectionError, "KeyError")}, {"on": (int,)}, {"on": [None]},
-        {"delay": 61}, {"delay": 2, "max_delay": 1},
-        {"on": ((KeyError,),)}, {"on": ConnectionError("not a class")}, {"never_on": None}, {"never_on": {"KeyError"}}, {"never_on": 3},
+        {"attempts": 0},
+        {"attempts": -1},
+        {"attempts": True},
+        {"attempts": 2.0},
+        {"attempts": None},
+        {"attempts": "3"},
+        {"attempts": 10**5000},
+        {"delay": -1},
+        {"delay": math.nan},
+        {"delay": math.inf},
+        {"delay": None},
+        {"delay": "1"},
+        {"delay": True},
+        {"delay": 1e300},
+        {"delay": timedelta(seconds=1)},
+        {"factor": 0.5},
+        {"factor": math.nan},
+        {"factor": math.inf},
+        {"factor": 1e200},
+        {"factor": None},
+        {"max_delay": -1},
+        {"max_delay": math.nan},
+        {"max_delay": math.inf},
+        {"jitter": 0.5},
+        {"jitter": None},
+        {"on": None},
+        {"on": "ConnectionError"},
+        {"on": (ConnectionError, "KeyError")},
+        {"on": (int,)},
+        {"on": [None]},
+        {"delay": 61},
+        {"delay": 2, "max_delay": 1},
+        {"on": ((KeyError,),)},
+        {"on": ConnectionError("not a class")},
+        {"never_on": None},
+        {"never_on": {"KeyError"}},
+        {"never_on": 3},
     ],
-    ids=lambda wrong: f"{next(iter(wrong))}-{next(iter(wrong.values()))!r:.20}" if wrong != {"attempts": 10**5000} else "huge",
-)  # fmt: skip
+    ids=lambda wrong: (
+        f"{next(iter(wrong))}-{next(iter(wrong.values()))!r:.20}"
+        if wrong != {"attempts": 10**5000}
+        else "huge"
+    ),
+)
 def test_a_policy_that_can_not_work_is_refused_where_it_is_given(wrong: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=f"Retry: {next(iter(wrong))} "):
         Retry(**wrong)
 
 
-@pytest.mark.parametrize("given", [KeyError, (KeyError,), [KeyError], {KeyError}, frozenset({KeyError})])
+@pytest.mark.parametrize(
+    "given", [KeyError, (KeyError,), [KeyError], {KeyError}, frozenset({KeyError})]
+)
 def test_one_class_and_any_collection_of_classes_will_do(given: Any) -> None:
     retry = Retry(on=given, never_on=given)
     assert retry == Retry(on=(KeyError,), never_on=(KeyError,))
@@ -58,7 +94,11 @@ def test_one_class_and_any_collection_of_classes_will_do(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "retry", [Retry(attempts=2**53, delay=0, factor=1000), Retry(attempts=10**9, delay=1e8, factor=1000, max_delay=3e8)]
+    "retry",
+    [
+        Retry(attempts=2**53, delay=0, factor=1000),
+        Retry(attempts=10**9, delay=1e8, factor=1000, max_delay=3e8),
+    ],
 )
 def test_the_largest_numbers_give_a_wait(retry: Retry) -> None:
     for attempt in (1, 2, 65, 10**6, 2**53):

@@ -1,4 +1,6 @@
-"""What asks in another order in some Python version asks in one order in workflows, and outside of them as that Python does."""
+"""What asks in another order in some Python version asks in one order in workflows, and outside of
+them as that Python does.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.core.support import Hand
 
 from perdure import emit, step, workflow
 from perdure.core import events as ev
+from tests.core.support import Hand
 
 
 @step
@@ -42,7 +44,11 @@ class OldHand(Hand):
 def test_wait_for_asks_at_once(old: bool) -> None:
     hand = (OldHand if old else Hand)(waits())
     asked = [row.name or row.kind for row in hand.rows]
-    assert asked == ([ev.START, "timer", "b", "a"] if old and sys.version_info < (3, 12) else [ev.START, "timer", "a", "b"])
+    assert asked == (
+        [ev.START, "timer", "b", "a"]
+        if old and sys.version_info < (3, 12)
+        else [ev.START, "timer", "a", "b"]
+    )
     hand.answer()
     hand.answer()
     assert hand.kernel.outcome == ev.Completed(b"[1,1]")
@@ -92,7 +98,11 @@ async def gathers_what_is_done() -> list[Any]:
 def test_gather_counts_at_once_what_is_done(old: bool) -> None:
     hand = (OldHand if old else Hand)(gathers_what_is_done())
     emitted = [row.data for row in hand.rows if row.kind == ev.EMIT]
-    assert emitted == ([b'"other"', b'"gathered"'] if old and sys.version_info < (3, 12) else [b'"gathered"', b'"other"'])
+    assert emitted == (
+        [b'"other"', b'"gathered"']
+        if old and sys.version_info < (3, 12)
+        else [b'"gathered"', b'"other"']
+    )
     assert hand.kernel.outcome == ev.Completed(b"[1,1,1,2]")
 
 

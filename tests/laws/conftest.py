@@ -1,4 +1,6 @@
-"""Random programs forget tasks whose errors the collector reports; it is to do so here, not in the middle of another module's test."""
+"""Random programs forget tasks whose errors the collector reports; it is to do so here, not in the
+middle of another module's test.
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,22 @@
 """The laws of retry and fork over random programs and the corpus. A failure names its seed.
 
-Rules: the longer form is `python -m perdure.testing --only forks`.
+Rules: the longer form is `python -m campaigns --only forks`.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from perdure.testing import forks
-from perdure.testing.corpus import CASES, Case
+from campaigns import forks
+from campaigns.corpus import CASES, Case
 
-SEEDS = {"retries": 40, "retries with crashes": 12, "retries by a client": 12, "forks of trees": 12, "forks of programs": 20}
+SEEDS = {
+    "retries": 40,
+    "retries with crashes": 12,
+    "retries by a client": 12,
+    "forks of trees": 12,
+    "forks of programs": 20,
+}
 
 
 @pytest.mark.parametrize("law", SEEDS)

@@ -11,21 +11,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from perdure.testing import sim
-from perdure.testing.corpus import AFTER, BEFORE, CASES, Case
-from perdure.testing.programs import program
-from perdure.testing.sim import World, kernel_of
+from campaigns import kernel_sim
+from campaigns.corpus import AFTER, BEFORE, CASES, Case
+from campaigns.kernel_sim import World, kernel_of
+from campaigns.random_workflows import program
 
 SEEDS = range(12)
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
-every_law = pytest.mark.parametrize("law", sim.LAWS.values(), ids=list(sim.LAWS))
+every_law = pytest.mark.parametrize("law", kernel_sim.LAWS.values(), ids=list(kernel_sim.LAWS))
 
 
 @every_case
 @every_law
-def test_every_law_holds_for_every_workflow_of_the_corpus(law: Callable[[Case, int], int], case: Case) -> None:
+def test_every_law_holds_for_every_workflow_of_the_corpus(
+    law: Callable[[Case, int], int], case: Case
+) -> None:
     for seed in SEEDS:
         try:
             law(case, seed)
@@ -38,24 +40,30 @@ def test_the_corpus_is_large_and_its_names_are_its_own() -> None:
 
 
 def test_a_change_guarded_by_patched_takes_over_runs_at_any_row() -> None:
-    """Runs begun by the old code end under the new one, on the path where their history leaves the choice."""
+    """Runs begun by the old code end under the new one, on the path where their history leaves the
+    choice.
+    """
     for seed in SEEDS:
         old = World(BEFORE, seed)
         old.run()
         for end in range(1, len(old.rows)):
             taken_over = World(AFTER, seed, rows=old.rows[:end])
             taken_over.run()
-            assert taken_over.rows[:end] == old.rows[:end], f"seed {seed}, taken over after row {end}"
+            assert taken_over.rows[:end] == old.rows[:end], (
+                f"seed {seed}, taken over after row {end}"
+            )
             again = kernel_of(AFTER)
             assert again.replay(taken_over.rows) == [], f"seed {seed}, taken over after row {end}"
-            assert again.outcome == taken_over.kernel.outcome, f"seed {seed}, taken over after row {end}"
+            assert again.outcome == taken_over.kernel.outcome, (
+                f"seed {seed}, taken over after row {end}"
+            )
 
 
 _REPLAY = """
 import sys
 import msgspec
 from perdure.core.events import Event
-from perdure.testing.sim import kernel_of
+from campaigns.kernel_sim import kernel_of
 from tests.laws.test_laws import hash_cases
 histories = msgspec.msgpack.decode(sys.stdin.buffer.read())
 for case in hash_cases():
@@ -70,14 +78,18 @@ def hash_cases() -> list[Case]:
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "77"])
 def test_another_process_with_another_hash_seed_replays_the_same(hash_seed: str) -> None:
-    """The order of sets of strings differs there, and so do the addresses that coroutines hash by."""
+    """The order of sets of strings differs there, and so do the addresses that
+    coroutines hash by."""
     histories = {}
     for case in hash_cases():
         world = World(case, seed=5)
         world.run()
         histories[case.name] = [msgspec.structs.astuple(row) for row in world.rows]
     root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)])}
+    environment = os.environ | {
+        "PYTHONHASHSEED": hash_seed,
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, sys.path)]),
+    }
     done = subprocess.run(
         [sys.executable, "-c", _REPLAY],
         input=msgspec.msgpack.encode(histories),

@@ -1,7 +1,8 @@
-"""What workflow code can see of asyncio's own bookkeeping is the same in every process: orders of sets, names of tasks.
+"""What workflow code can see of asyncio's own bookkeeping is the same in every process: orders of
+sets, names of tasks.
 
-Rules: each workflow runs in several kernels, with others alive between them, so that addresses and the counters of the
-process differ; nothing here depends on which order it is.
+Rules: each workflow runs in several kernels, with others alive between them, so that addresses and
+the counters of the process differ; nothing here depends on which order it is.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from campaigns.corpus import Case, double
+from campaigns.kernel_sim import kernel_of
 from perdure import workflow
 from perdure.core import events as ev
-from perdure.testing.corpus import Case, double
-from perdure.testing.sim import kernel_of
-from perdure.testing.virtual import BEGIN_MS
+from perdure.testing.virtual_time import BEGIN_MS
 
 
 def outcomes(case: Case) -> set[Any]:
@@ -90,12 +91,20 @@ async def calls_in_a_set() -> list[int]:
     return [call.args[0] for call in calls]
 
 
-@pytest.mark.parametrize("case", [Case("tasks", tasks_in_a_set()), Case("calls", calls_in_a_set())], ids=["tasks", "calls"])
+@pytest.mark.parametrize(
+    "case",
+    [Case("tasks", tasks_in_a_set()), Case("calls", calls_in_a_set())],
+    ids=["tasks", "calls"],
+)
 def test_sets_are_walked_in_the_same_order_everywhere(case: Case) -> None:
     assert len(outcomes(case)) == 1
 
 
-@pytest.mark.parametrize("case", [Case("set", gathers_in_a_set()), Case("come", gathers_as_completed())], ids=["set", "as_completed"])
+@pytest.mark.parametrize(
+    "case",
+    [Case("set", gathers_in_a_set()), Case("come", gathers_as_completed())],
+    ids=["set", "as_completed"],
+)
 def test_sets_of_what_gather_gives_are_walked_in_the_same_order_everywhere(case: Case) -> None:
     assert len(outcomes(case)) == 1
 
@@ -109,10 +118,14 @@ def test_tasks_have_the_same_names_everywhere() -> None:
 
 
 def test_context_variables_from_outside_do_not_reach_workflow_code() -> None:
-    """The decimal context is one: an application that sets it, and `perdure worker` that does not, must replay alike."""
+    """The decimal context is one: an application that sets it, and `perdure worker` that does not,
+    must replay alike.
+    """
 
     def with_precision(digits: int) -> set[Any]:
         decimal.getcontext().prec = digits
         return outcomes(Case("thirds", thirds()))
 
-    assert contextvars.Context().run(with_precision, 5) == contextvars.Context().run(with_precision, 9)
+    assert contextvars.Context().run(with_precision, 5) == contextvars.Context().run(
+        with_precision, 9
+    )

@@ -1,14 +1,16 @@
-"""The laws of the kernel for programs that nobody wrote by hand: a tree of asyncio's verbs from each seed.
+"""The laws of the kernel for programs that nobody wrote by hand: a tree of asyncio's verbs from
+each seed.
 
-Rules: a failure names the seed, and `program(seed)` makes it again; more seeds: `python -m perdure.testing --only programs`.
+Rules: a failure names the seed, and `program(seed)` makes it again; more seeds: `python -m
+campaigns --only programs`.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from perdure.testing import sim
-from perdure.testing.programs import program
+from campaigns import kernel_sim
+from campaigns.random_workflows import program
 
 SEEDS_EACH = 30
 
@@ -18,6 +20,6 @@ SEEDS_EACH = 30
 def test_every_law_holds_for_random_programs(law: str, part: int) -> None:
     for seed in range(part * SEEDS_EACH, (part + 1) * SEEDS_EACH):
         try:
-            sim.LAWS[law](program(seed), seed)
+            kernel_sim.LAWS[law](program(seed), seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error

@@ -1,7 +1,8 @@
 """The laws of values, for types that nobody wrote by hand: a type and values of it from each seed.
 
-Rules: a value either comes back the same (its type, the zones of its times and the set fields of its models included), or is refused with
-an error of ours; what a run sees live is what it sees on every replay; a failure names the seed, and `Made(seed)` makes it again.
+Rules: a value either comes back the same (its type, the zones of its times and the set fields of
+its models included), or is refused with an error of ours; what a run sees live is what it sees on
+every replay; a failure names the seed, and `Made(seed)` makes it again.
 """
 
 from __future__ import annotations
@@ -21,18 +22,33 @@ import msgspec
 import pydantic
 import pytest
 
-from perdure import codec_marks
-from perdure.api import Step, step
-from perdure.codec import JsonCodec, signature_of
-from perdure.codec_equal import same_arguments
-from perdure.codec_records import children
-from perdure.codec_types import difference
+from perdure.api.definitions import Step, step
+from perdure.codec import marks
+from perdure.codec.equality import same_arguments
+from perdure.codec.records import children
+from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.types import difference
 from perdure.errors import DefinitionError, NotSerializable
 
 SEEDS_EACH = 150
 CODER = JsonCodec()
-ZONES = [None, dt.UTC, dt.timezone(dt.timedelta(hours=-3)), *map(zoneinfo.ZoneInfo, ["Europe/Berlin", "UTC", "Asia/Kathmandu"])]
-TEXTS = ["", "a", "ü\u2028", 'he said ", "', '{ "a":1}', "2026-07-01T12:00:00+02:00[Europe/Berlin]", "12:00[A]", "~", "\x7f\\"]
+ZONES = [
+    None,
+    dt.UTC,
+    dt.timezone(dt.timedelta(hours=-3)),
+    *map(zoneinfo.ZoneInfo, ["Europe/Berlin", "UTC", "Asia/Kathmandu"]),
+]
+TEXTS = [
+    "",
+    "a",
+    "ü\u2028",
+    'he said ", "',
+    '{ "a":1}',
+    "2026-07-01T12:00:00+02:00[Europe/Berlin]",
+    "12:00[A]",
+    "~",
+    "\x7f\\",
+]
 
 
 class Colour(enum.Enum):
@@ -45,7 +61,14 @@ def sealed(text: str) -> str:
 
 
 def _time(r: random.Random) -> dt.datetime:
-    day = r.choice([dt.datetime(2026, 10, 25, 2, 30), dt.datetime(2026, 3, 29, 2, 30), dt.datetime(2026, 7, 1), dt.datetime(1850, 1, 1)])
+    day = r.choice(
+        [
+            dt.datetime(2026, 10, 25, 2, 30),
+            dt.datetime(2026, 3, 29, 2, 30),
+            dt.datetime(2026, 7, 1),
+            dt.datetime(1850, 1, 1),
+        ]
+    )
     return day.replace(tzinfo=r.choice(ZONES), fold=r.randrange(2), microsecond=r.choice([0, 5]))
 
 
@@ -67,7 +90,10 @@ LEAVES: list[tuple[Any, Callable[[random.Random], Any]]] = [
     (Literal["a", "b"], lambda r: r.choice("ab")),
     (Any, lambda r: r.choice([None, 1, "x", [1.5], {"k": [{}]}])),
     (pydantic.PositiveInt, lambda r: r.choice([1, 2**40])),
-    (Annotated[str, pydantic.PlainSerializer(sealed), pydantic.AfterValidator(sealed)], lambda r: r.choice(TEXTS)),
+    (
+        Annotated[str, pydantic.PlainSerializer(sealed), pydantic.AfterValidator(sealed)],
+        lambda r: r.choice(TEXTS),
+    ),
     (Annotated[int, msgspec.Meta(ge=0)], lambda r: r.randrange(5)),
 ]
 
@@ -85,7 +111,9 @@ class Made:
     def _any(self, depth: int) -> tuple[Any, Callable[[random.Random], Any]]:
         if depth == 0 or self.random.random() < 0.3:
             return self.random.choice(LEAVES)
-        kind = self.random.choice(["list", "tuple", "many", "set", "dict", "union", *["record"] * 4])
+        kind = self.random.choice(
+            ["list", "tuple", "many", "set", "dict", "union", *["record"] * 4]
+        )
         return getattr(self, f"_{kind}")(depth - 1)  # type: ignore[no-any-return]
 
     def _list(self, depth: int) -> Any:
@@ -101,7 +129,9 @@ class Made:
         return tuple[inner, ...], lambda r: tuple(make(r) for _ in range(r.randrange(3)))  # type: ignore[valid-type]
 
     def _set(self, depth: int) -> Any:
-        inner, make = self.random.choice([leaf for leaf in LEAVES if leaf[0] in (int, str, uuid.UUID, Colour)])
+        inner, make = self.random.choice(
+            [leaf for leaf in LEAVES if leaf[0] in (int, str, uuid.UUID, Colour)]
+        )
         return set[inner], lambda r: {make(r) for _ in range(r.randrange(3))}  # type: ignore[valid-type]
 
     def _dict(self, depth: int) -> Any:
@@ -113,7 +143,9 @@ class Made:
 
     def _union(self, depth: int) -> Any:
         (one, make_one), (two, make_two) = self._any(depth), self._any(depth)
-        return one | two if one is not Any is not two else Any, lambda r: r.choice([make_one, make_two])(r)
+        return one | two if one is not Any is not two else Any, lambda r: r.choice(
+            [make_one, make_two]
+        )(r)
 
     def _record(self, depth: int) -> Any:
         inner = [self._any(depth) for _ in range(self.random.randrange(1, 4))]
@@ -122,33 +154,59 @@ class Made:
         cls, left_out = _class_of(self.random, types)
 
         def make(r: random.Random) -> Any:
-            return cls(**{name: one(r) for name, one in makes.items() if not left_out or r.random() < 0.6})
+            return cls(
+                **{name: one(r) for name, one in makes.items() if not left_out or r.random() < 0.6}
+            )
 
         return cls, make
 
 
 def _class_of(r: random.Random, types: dict[str, Any]) -> tuple[Any, bool]:
     """A record class with these fields, and whether they may be left out."""
-    match r.choice(["dataclass", "frozen", "attrs", "struct", "renamed", "array", "row", "model", "model", "extra"]):
+    match r.choice(
+        [
+            "dataclass",
+            "frozen",
+            "attrs",
+            "struct",
+            "renamed",
+            "array",
+            "row",
+            "model",
+            "model",
+            "extra",
+        ]
+    ):
         case "dataclass":
             return dataclasses.make_dataclass("Data", types.items()), False
         case "frozen":
-            return dataclasses.make_dataclass("Frozen", types.items(), frozen=True, slots=True), False
+            return dataclasses.make_dataclass(
+                "Frozen", types.items(), frozen=True, slots=True
+            ), False
         case "attrs":
-            return attrs.make_class("Attrs", {name: attrs.field(type=type_) for name, type_ in types.items()}), False
+            return attrs.make_class(
+                "Attrs", {name: attrs.field(type=type_) for name, type_ in types.items()}
+            ), False
         case "struct":
             return msgspec.defstruct("Struct", types.items()), False
         case "renamed":
-            return msgspec.defstruct("Renamed", types.items(), rename=lambda name: f"the {name}", frozen=True), False
+            return msgspec.defstruct(
+                "Renamed", types.items(), rename=lambda name: f"the {name}", frozen=True
+            ), False
         case "array":
             return msgspec.defstruct("Array", types.items(), array_like=True, tag="array"), False
         case "row":
             return NamedTuple("Row", types.items()), False
         case "model":
-            fields: Any = {name: (type_ | None if type_ is not Any else Any, None) for name, type_ in types.items()}
+            fields: Any = {
+                name: (type_ | None if type_ is not Any else Any, None)
+                for name, type_ in types.items()
+            }
             return pydantic.create_model("Model", **fields), True
         case _:
-            named: Any = {name: (type_, pydantic.Field(alias=f"the-{name}")) for name, type_ in types.items()}
+            named: Any = {
+                name: (type_, pydantic.Field(alias=f"the-{name}")) for name, type_ in types.items()
+            }
             config = pydantic.ConfigDict(populate_by_name=True, extra="allow")
             return pydantic.create_model("Aliased", __config__=config, **named), False
 
@@ -157,7 +215,7 @@ def all_of(value: Any) -> Any:
     """What is told apart beyond equality: types, zones, and which fields are set."""
     inside = [all_of(inner) for _, inner in children(value)] if not isinstance(value, set) else []
     keys = [all_of(key) for key in value] if isinstance(value, dict) else []
-    return type(value), codec_marks.zone_of(value), getattr(value, "model_fields_set", None), keys, inside
+    return type(value), marks.zone_of(value), getattr(value, "model_fields_set", None), keys, inside
 
 
 def _step_of(type_: Any, default: Any) -> Step[..., Any]:
@@ -183,7 +241,16 @@ def _hold(seed: int) -> bool:
     live, replayed = signature.decode_result(raw), signature.decode_result(raw)
     assert difference(value, live) is None, (made.type, value, raw, live)
     assert all_of(value) == all_of(live) == all_of(replayed), (made.type, value, raw, live)
-    assert live is not value or type(value) in (int, float, str, bool, bytes, type(None), Colour, tuple)
+    assert live is not value or type(value) in (
+        int,
+        float,
+        str,
+        bool,
+        bytes,
+        type(None),
+        Colour,
+        tuple,
+    )
     assert signature.encode_result(live) == raw, (made.type, value, raw)
     _hold_as_arguments(fn, value)
     return True
@@ -191,7 +258,11 @@ def _hold(seed: int) -> bool:
 
 def _hold_as_arguments(fn: Step[..., Any], value: Any) -> None:
     signature = signature_of(fn)
-    for args, kwargs in [((value,), {}), ((value, value, value), {"three": value, "four": value}), ((), {"one": value})]:
+    for args, kwargs in [
+        ((value,), {}),
+        ((value, value, value), {"three": value, "four": value}),
+        ((), {"one": value}),
+    ]:
         asked = signature.encode_args(args, kwargs)
         given, named = signature.decode_args(asked)
         bound = fn.signature.bind(*args, **kwargs)
@@ -200,7 +271,7 @@ def _hold_as_arguments(fn: Step[..., Any], value: Any) -> None:
         passed = signature.encode_passed(args, kwargs)  # as an earlier version has recorded it
         assert same_arguments(fn, asked, asked)
         assert same_arguments(fn, passed, asked)
-        assert same_arguments(fn, codec_marks.only(asked, codec_marks.given(asked)), asked)
+        assert same_arguments(fn, marks.only(asked, marks.given(asked)), asked)
 
 
 @pytest.mark.parametrize("part", range(4))

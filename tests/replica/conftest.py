@@ -1,4 +1,6 @@
-"""The bucket that all tests of replicas share: a real server takes a second to start and two to stop."""
+"""The bucket that all tests of replicas share: a real server takes a second to start and two to
+stop.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from perdure.testing.servers import BucketServer
+from campaigns.s3_servers import BucketServer
 
 
 @pytest.fixture(scope="session")

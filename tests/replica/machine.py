@@ -1,6 +1,8 @@
-"""An engine in a process of its own: `machine.py STORE REPLICA [DURABILITY]`. Lines on its standard input say what to do.
+"""An engine in a process of its own: `machine.py STORE REPLICA [DURABILITY]`. Lines on its standard
+input say what to do.
 
-It says WAITS when another one holds the lease, OPEN when it works, and DONE for each line: `run ID` runs a workflow, `end` ends it.
+It says WAITS when another one holds the lease, OPEN when it works, and DONE for each line: `run ID`
+runs a workflow, `end` ends it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ async def main(store: str, replica: str, durability: str = "replica") -> None:
             say("WAITS")
         waits.append(True)
 
-    options: dict[str, Any] = {"replica": replica, "durability": durability, "on_wait": on_wait, "lease_ttl": 1.0}
+    options: dict[str, Any] = {
+        "replica": replica,
+        "durability": durability,
+        "on_wait": on_wait,
+        "lease_ttl": 1.0,
+    }
     async with Engine(store, workflows=[two_effects], **options) as engine:
         assert engine.replica is not None
         assert engine.replica._litestream is not None

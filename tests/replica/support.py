@@ -1,4 +1,6 @@
-"""What the tests of replicas share: workflows, a place of one's own in a real bucket, and what an engine is given for it."""
+"""What the tests of replicas share: workflows, a place of one's own in a real bucket, and what an
+engine is given for it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from campaigns.faulty_proxy import Proxy
+from campaigns.s3_servers import BucketServer
 from perdure import Engine, step, workflow
-from perdure.testing.proxy import Proxy
-from perdure.testing.servers import BucketServer
 
 LEASE_S = 1.0
 
@@ -53,7 +55,16 @@ WORKFLOWS: list[Any] = [two_effects, lookups, long_text]
 
 
 def engine_of(store: Path, replica: str, **options: Any) -> Engine:
-    return Engine(store, **{"workflows": WORKFLOWS, "replica": replica, "durability": "replica", "lease_ttl": LEASE_S, **options})
+    return Engine(
+        store,
+        **{
+            "workflows": WORKFLOWS,
+            "replica": replica,
+            "durability": "replica",
+            "lease_ttl": LEASE_S,
+            **options,
+        },
+    )
 
 
 def gone(store: Path) -> None:
@@ -63,7 +74,9 @@ def gone(store: Path) -> None:
 
 
 def damage(objects: Iterable[Path]) -> None:
-    """Damage Litestream's objects, each once; what is damaged is not readable again by a second call."""
+    """Damage Litestream's objects, each once; what is damaged is not readable again by a second
+    call.
+    """
     for path in objects:
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 2 :] = b"damaged"
@@ -73,7 +86,7 @@ def damage(objects: Iterable[Path]) -> None:
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine looks at its replica and at the disk all the time, not every second."""
-    monkeypatch.setattr("perdure.replica.room.SIZE_EVERY", 1)
+    monkeypatch.setattr("perdure.replica.disk_space.SIZE_EVERY", 1)
     monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
 
 

@@ -10,13 +10,22 @@ from perdure.errors_replica import BadReplicaAddress
 from perdure.replica.address import Address, parse
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=3, max_size=20)
-LETTER = st.characters(codec="utf-8", exclude_characters="/?#%\\", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp"))
+LETTER = st.characters(
+    codec="utf-8", exclude_characters="/?#%\\", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")
+)
 PART = st.text(LETTER, min_size=1, max_size=9)
 PARTS = st.lists(PART.filter(lambda part: part not in (".", "..")), max_size=3).map("/".join)
 
 
-@given(NAME, PARTS, st.sampled_from([None, "http://127.0.0.1:9000", "https://s3.example.org"]), st.sampled_from([None, "auto"]))
-def test_an_address_comes_back_as_it_was(bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
+@given(
+    NAME,
+    PARTS,
+    st.sampled_from([None, "http://127.0.0.1:9000", "https://s3.example.org"]),
+    st.sampled_from([None, "auto"]),
+)
+def test_an_address_comes_back_as_it_was(
+    bucket: str, prefix: str, endpoint: str | None, region: str | None
+) -> None:
     address = Address("s3", bucket, prefix, endpoint, region)
     assert parse(str(address)) == address
 

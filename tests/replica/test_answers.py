@@ -1,4 +1,6 @@
-"""What is told about a run is as durable as that run asks for: every verb, at every level, by the engine and by a client."""
+"""What is told about a run is as durable as that run asks for: every verb, at every level, by the
+engine and by a client.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, until
 
-from perdure import Call, DefinitionError, Engine, RunFailed, continue_as, emit, receive, start, workflow
-from perdure.api_options import Durability
+from perdure import (
+    Call,
+    DefinitionError,
+    Engine,
+    RunFailed,
+    continue_as,
+    emit,
+    receive,
+    start,
+    workflow,
+)
+from perdure.api.options import Durability
 from perdure.errors import RunCancelled, RunExists, RunFinished
 from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.run_handle import Run
+from tests.runtime.support import awaited, until
 
 TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}
-"""Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and the end of a stream."""
+"""Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and
+the end of a stream.
+"""
 
-LOOKS = {"get", "find", "store_lost", "info", "status", "history", "progress", "runs", "doctor", "blocked", "left_to_workers"}
+LOOKS = {
+    "get",
+    "find",
+    "store_lost",
+    "info",
+    "status",
+    "history",
+    "progress",
+    "runs",
+    "doctor",
+    "blocked",
+    "left_to_workers",
+}
 """Verbs that show what is on this disk."""
 
 FAR = datetime.now(UTC) + timedelta(days=1000)
@@ -75,7 +101,16 @@ async def held(engine: Engine) -> AsyncIterator[None]:
 
 async def prepared(engine: Engine, level: Durability | None) -> None:
     """A run for each verb."""
-    for name in ("sent", "sent-twice", "cancelled", "paused", "resumed", "forked", "asked", "known"):
+    for name in (
+        "sent",
+        "sent-twice",
+        "cancelled",
+        "paused",
+        "resumed",
+        "forked",
+        "asked",
+        "known",
+    ):
         await engine.start(echo(), id=name, durability=level)
     await engine.start(says(), id="says", durability=level)
     await engine.start(quick(), id="done", durability=level)
@@ -116,7 +151,10 @@ ANSWERS: dict[str, tuple[Verb, type[Exception] | None]] = {
     "run again": (lambda e, _: e.run(quick(), id="done"), None),
     "send": (lambda e, _: e.send("sent", "x", channel="other"), None),
     "send again by key": (lambda e, _: e.send("sent-twice", "a", channel="other", key="k"), None),
-    "send to a run that has ended": (lambda e, _: e.send("done", "x", channel="other"), RunFinished),
+    "send to a run that has ended": (
+        lambda e, _: e.send("done", "x", channel="other"),
+        RunFinished,
+    ),
     "cancel": (lambda e, _: e.cancel("cancelled"), None),
     "cancel a run that has ended": (lambda e, _: e.cancel("done"), RunFinished),
     "pause": (lambda e, _: e.pause("paused"), None),
@@ -132,7 +170,11 @@ ANSWERS: dict[str, tuple[Verb, type[Exception] | None]] = {
 
 def test_every_verb_is_told_or_a_look() -> None:
     for kind in (Engine, Run):
-        verbs = {name for name, one in vars(kind).items() if not name.startswith("_") and inspect.iscoroutinefunction(one)}
+        verbs = {
+            name
+            for name, one in vars(kind).items()
+            if not name.startswith("_") and inspect.iscoroutinefunction(one)
+        }
         assert verbs <= TOLD | LOOKS
     assert {name.split()[0] for name in ANSWERS} - {"an", "the"} == TOLD
 
@@ -140,7 +182,12 @@ def test_every_verb_is_told_or_a_look() -> None:
 @pytest.mark.parametrize("by_client", [False, True], ids=["engine", "client"])
 @pytest.mark.parametrize(
     ("of_engine", "of_run", "waits"),
-    [("replica", None, True), ("replica", "disk", False), ("disk", "replica", True), ("disk", None, False)],
+    [
+        ("replica", None, True),
+        ("replica", "disk", False),
+        ("disk", "replica", True),
+        ("disk", None, False),
+    ],
 )
 def test_an_answer_is_as_durable_as_its_run(
     tmp_path: Path, of_engine: str, of_run: Durability | None, waits: bool, by_client: bool
@@ -148,15 +195,27 @@ def test_an_answer_is_as_durable_as_its_run(
     @awaited
     async def main() -> None:
         patience_s = 0.5 if waits else 20.0
-        options: dict[str, Any] = {"replica": f"file://{tmp_path}/bucket", "durability": of_engine, "replica_timeout": patience_s}
+        options: dict[str, Any] = {
+            "replica": f"file://{tmp_path}/bucket",
+            "durability": of_engine,
+            "replica_timeout": patience_s,
+        }
         async with Engine(tmp_path / "a.db", workflows=WORKFLOWS, **options) as engine:
             await prepared(engine, of_run)
-            client = Engine(tmp_path / "a.db", workflows=WORKFLOWS, execute=False, replica_timeout=patience_s)
+            client = Engine(
+                tmp_path / "a.db", workflows=WORKFLOWS, execute=False, replica_timeout=patience_s
+            )
             async with client, held(engine):
                 await engine.start(quick(), id="something is not confirmed", durability="disk")
                 teller = client if by_client else engine
-                found = await asyncio.gather(*(outcome(verb(teller, of_run), patience_s) for verb, _ in ANSWERS.values()))
-        told = {name: one for (name, (_, refusal)), one in zip(ANSWERS.items(), found, strict=True) if one is refusal}
+                found = await asyncio.gather(
+                    *(outcome(verb(teller, of_run), patience_s) for verb, _ in ANSWERS.values())
+                )
+        told = {
+            name: one
+            for (name, (_, refusal)), one in zip(ANSWERS.items(), found, strict=True)
+            if one is refusal
+        }
         assert set(told) == (set() if waits else set(ANSWERS)), found
 
     main()
@@ -174,7 +233,11 @@ async def outcome(verb: Awaitable[Any], patience_s: float) -> type[Exception] | 
 
 @awaited
 async def test_a_start_that_asks_for_more_than_the_run_that_it_finds_waits(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"replica": f"file://{tmp_path}/bucket", "replica_timeout": 0.3, "workflows": WORKFLOWS}
+    options: dict[str, Any] = {
+        "replica": f"file://{tmp_path}/bucket",
+        "replica_timeout": 0.3,
+        "workflows": WORKFLOWS,
+    }
     async with Engine(tmp_path / "a.db", **options) as engine:
         await engine.start(echo(), id="a", durability="disk")
         async with held(engine):
@@ -189,8 +252,14 @@ async def test_a_start_that_asks_for_more_than_the_run_that_it_finds_waits(tmp_p
 
 
 @awaited
-async def test_what_another_process_has_committed_is_not_told_before_a_copy_has_it(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"replica": f"file://{tmp_path}/bucket", "durability": "replica", "workflows": WORKFLOWS}
+async def test_what_another_process_has_committed_is_not_told_before_a_copy_has_it(
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {
+        "replica": f"file://{tmp_path}/bucket",
+        "durability": "replica",
+        "workflows": WORKFLOWS,
+    }
     async with Engine(tmp_path / "a.db", **options) as engine:
         run = await engine.start(quick(), id="later", at=FAR)
         client = Engine(tmp_path / "a.db", execute=False)
@@ -219,7 +288,10 @@ async def family() -> None:
 @pytest.mark.parametrize(
     ("of_run", "expected"),
     [
-        ("replica", {"spawned": "replica", "spawned-less": "disk", "child": "replica", "family": "replica"}),
+        (
+            "replica",
+            {"spawned": "replica", "spawned-less": "disk", "child": "replica", "family": "replica"},
+        ),
         (None, {"spawned": None, "spawned-less": "disk", "child": None, "family": "disk"}),
     ],
 )
@@ -228,7 +300,9 @@ def test_what_a_run_starts_has_its_level_unless_the_call_says_another(
 ) -> None:
     @awaited
     async def main() -> None:
-        async with Engine(tmp_path / "a.db", workflows=[family], replica=f"file://{tmp_path}/bucket") as engine:
+        async with Engine(
+            tmp_path / "a.db", workflows=[family], replica=f"file://{tmp_path}/bucket"
+        ) as engine:
             call: Call[Any] = family()
             await engine.run(call, id="family", durability=of_run)
             assert {name: engine._store.durability(name) for name in expected} == expected
@@ -239,11 +313,17 @@ def test_what_a_run_starts_has_its_level_unless_the_call_says_another(
 
 @awaited
 async def test_a_message_arrives_although_its_sender_has_given_up_waiting(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"replica": f"file://{tmp_path}/bucket", "durability": "replica", "workflows": WORKFLOWS}
+    options: dict[str, Any] = {
+        "replica": f"file://{tmp_path}/bucket",
+        "durability": "replica",
+        "workflows": WORKFLOWS,
+    }
     async with Engine(tmp_path / "a.db", replica_timeout=0.2, **options) as engine:
         run = await engine.start(echo(), id="a", durability="replica")
         async with held(engine):
             with pytest.raises(ReplicaUnavailable):
                 await engine.send("a", "hello", channel="word")
-            await until(lambda: engine._store.statuses([run._key or 0])[run._key or 0][0] == "completed")
+            await until(
+                lambda: engine._store.statuses([run._key or 0])[run._key or 0][0] == "completed"
+            )
         assert await run.result() == "hello"

@@ -1,4 +1,6 @@
-"""The barrier: who shares a round, what counts as confirmed, and what becomes of those who wait when it fails or ends."""
+"""The barrier: who shares a round, what counts as confirmed, and what becomes of those who wait
+when it fails or ends.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, until
 
 from perdure.errors_replica import ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica.barrier import CHECKS_MAX, Barrier
-from perdure.replica.litestream import Position
-from perdure.store.sealing import Seal
+from perdure.replica.supervisor import Position
+from perdure.store.sqlite.checksum import Seal
+from tests.runtime.support import awaited, until
 
 
 class Syncs:
@@ -53,7 +55,13 @@ class Case:
         self.held = True
         self.syncs, self.lease = Syncs(), LeaseObject()
         still_ours = self.lease.still_ours if self.looks else None
-        self.barrier = Barrier("there", self.syncs, lambda: Seal("id", "there", 1, 0, 0, self.commits), lambda: self.held, still_ours)
+        self.barrier = Barrier(
+            "there",
+            self.syncs,
+            lambda: Seal("id", "there", 1, 0, 0, self.commits),
+            lambda: self.held,
+            still_ours,
+        )
         self.through: list[str] = []
 
     def wait(self, name: str) -> None:
@@ -93,7 +101,9 @@ def looking(test: Callable[[Case], object]) -> Callable[[], None]:
 
 
 @case
-async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_next(one: Case) -> None:
+async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_next(
+    one: Case,
+) -> None:
     one.commits = 1
     one.wait("a")
     one.wait("b")
@@ -127,7 +137,9 @@ async def test_a_commit_of_any_process_has_to_be_confirmed(one: Case) -> None:
 
 
 @case
-async def test_what_a_copy_has_confirmed_that_is_known_to_be_broken_waits_for_the_next_one(one: Case) -> None:
+async def test_what_a_copy_has_confirmed_that_is_known_to_be_broken_waits_for_the_next_one(
+    one: Case,
+) -> None:
     await one.goes_through("a", 1)
     one.syncs.broken = "a hole"
     assert not one.barrier.passed()
@@ -140,7 +152,9 @@ async def test_what_a_copy_has_confirmed_that_is_known_to_be_broken_waits_for_th
 
 
 @looking
-async def test_a_round_whose_copy_is_found_broken_while_the_lease_is_read_is_not_confirmed(one: Case) -> None:
+async def test_a_round_whose_copy_is_found_broken_while_the_lease_is_read_is_not_confirmed(
+    one: Case,
+) -> None:
     one.commits = 1
     one.wait("a")
     await one.syncs.answer(1, 1)
@@ -194,7 +208,9 @@ async def test_a_round_counts_only_while_the_lease_is_held(one: Case) -> None:
 async def test_whatever_goes_wrong_nobody_is_told_that_all_is_well(one: Case) -> None:
     one.commits = 1
     one.wait("a")
-    for number, error in enumerate((ReplicaUnavailable("there", "gone"), ZeroDivisionError("a mistake of ours"))):
+    for number, error in enumerate(
+        (ReplicaUnavailable("there", "gone"), ZeroDivisionError("a mistake of ours"))
+    ):
         while len(one.syncs.asked) <= number:  # noqa: ASYNC110
             await asyncio.sleep(0.003)
         one.syncs.asked[-1].set_exception(error)
@@ -237,7 +253,9 @@ async def test_the_lease_is_read_after_the_sync_has_answered(one: Case) -> None:
 
 
 @looking
-async def test_the_next_round_syncs_while_the_lease_is_read_and_a_later_read_proves_the_earlier_round(one: Case) -> None:
+async def test_the_next_round_syncs_while_the_lease_is_read(
+    one: Case,
+) -> None:
     one.commits = 1
     one.wait("a")
     await one.syncs.answer(1, 1)

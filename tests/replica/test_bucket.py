@@ -1,4 +1,6 @@
-"""What is done with a bucket: one suite over a folder and a real S3 server, races and crashes included."""
+"""What is done with a bucket: one suite over a folder and a real S3 server, races and crashes
+included.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,30 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.replica.support import address, nothing_seen, proxy
-from tests.runtime.support import awaited, environment
 
-from perdure.errors_replica import BucketDenied, BucketMissing, FencingUnsupported, ReplicaUnavailable
+from campaigns.faulty_proxy import Proxy
+from campaigns.s3_servers import BucketServer, CarelessBucketServer
+from perdure.errors_replica import (
+    BucketDenied,
+    BucketMissing,
+    FencingUnsupported,
+    ReplicaUnavailable,
+)
 from perdure.replica.address import parse
 from perdure.replica.bucket import FolderBucket, open_bucket, probe
-from perdure.testing.proxy import Proxy
-from perdure.testing.servers import BucketServer, CarelessBucketServer
+from tests.replica.support import address, nothing_seen, proxy
+from tests.runtime.support import awaited, environment
 
 __all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"file://{tmp_path}/bucket" if request.param == "folder" else str(request.getfixturevalue("address"))
+    return (
+        f"file://{tmp_path}/bucket"
+        if request.param == "folder"
+        else str(request.getfixturevalue("address"))
+    )
 
 
 @awaited
@@ -51,7 +62,10 @@ async def test_names_folders_and_deletes(place: str) -> None:
     for name in ("000001/0000/a.ltx", "000001/0000/b.ltx", "000002/x.ltx", "lease.json"):
         await store.put(name, b"data")
     assert await store.folders() == ["000001", "000002"]
-    assert [(found.name, found.size_bytes) for found in await store.names("000001")] == [("000001/0000/a.ltx", 4), ("000001/0000/b.ltx", 4)]
+    assert [(found.name, found.size_bytes) for found in await store.names("000001")] == [
+        ("000001/0000/a.ltx", 4),
+        ("000001/0000/b.ltx", 4),
+    ]
     assert "lease.json" in {found.name for found in await store.names("")}
     await store.delete(["000001/0000/a.ltx", "000001/0000/b.ltx", "never"])
     assert await store.names("000001") == []
@@ -64,9 +78,13 @@ async def test_of_many_who_write_under_one_condition_one_succeeds(place: str) ->
     for number in range(5):
         body = f"{number}-".encode()
         if tag is None:
-            tags = await asyncio.gather(*(one.put_new("a", body + bytes([65 + n])) for n, one in enumerate(stores)))
+            tags = await asyncio.gather(
+                *(one.put_new("a", body + bytes([65 + n])) for n, one in enumerate(stores))
+            )
         else:
-            tags = await asyncio.gather(*(one.put_if("a", body + bytes([65 + n]), tag) for n, one in enumerate(stores)))
+            tags = await asyncio.gather(
+                *(one.put_if("a", body + bytes([65 + n]), tag) for n, one in enumerate(stores))
+            )
         won = [n for n, one in enumerate(tags) if one is not None]
         assert len(won) == 1
         found = await stores[0].get("a")
@@ -98,7 +116,9 @@ async def test_an_old_version_of_a_folder_s_object_never_wins(tmp_path: Path) ->
 
 @awaited
 async def test_what_is_being_written_is_not_listed_and_so_not_deleted(tmp_path: Path) -> None:
-    """A clean-up of old claims deletes all that it finds listed, while another process writes a new one."""
+    """A clean-up of old claims deletes all that it finds listed, while another process writes a new
+    one.
+    """
     store = FolderBucket(str(tmp_path))
     await store.put("taken/1", b"x")
     draft = tmp_path / "taken" / ".being-written"
@@ -133,7 +153,11 @@ asyncio.run(main())
 
 def test_a_folder_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path) -> None:
     for number in itertools.count():
-        writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, env=environment())
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
         assert writer.stdout is not None
         writer.stdout.readline()
         writer.kill()
@@ -150,7 +174,9 @@ def test_a_folder_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path) -> No
 
 
 @awaited
-async def test_a_missing_bucket_and_a_wrong_key(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_bucket_and_a_wrong_key(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BucketMissing, match="There is no bucket"):
         await open_bucket(parse(address.replace("//perdure/", "//nobody/"))).put("a", b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -186,7 +212,9 @@ async def test_a_folder_that_may_not_be_written_or_is_a_file(tmp_path: Path) -> 
 
 
 @awaited
-async def test_a_careless_bucket_is_found_out(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_careless_bucket_is_found_out(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with CarelessBucketServer(tmp_path_factory.mktemp("careless")) as careless:
         for name, value in careless.environment().items():
             monkeypatch.setenv(name, value)
@@ -198,7 +226,9 @@ async def test_a_careless_bucket_is_found_out(tmp_path_factory: pytest.TempPathF
 
 
 @awaited
-async def test_no_credentials_at_all(address: str, monkeypatch: pytest.MonkeyPatch, bucket: BucketServer) -> None:
+async def test_no_credentials_at_all(
+    address: str, monkeypatch: pytest.MonkeyPatch, bucket: BucketServer
+) -> None:
     for name in bucket.environment():
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -1,11 +1,13 @@
-"""Machines vanish with their disks, Litestream and the bucket are killed: what was confirmed is there. The campaign has more seeds."""
+"""Machines vanish with their disks, Litestream and the bucket are killed: what was confirmed is
+there. The campaign has more seeds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from perdure.testing.chaos import Chaos
-from perdure.testing.servers import BucketServer
+from campaigns.chaos import Chaos
+from campaigns.s3_servers import BucketServer
 
 LINES_MAX = 200  # the campaign lets an engine get on by 1,500 before something is destroyed
 
@@ -25,6 +27,8 @@ def test_a_folder_will_do(tmp_path: Path) -> None:
 
 def test_the_campaign_sees_what_is_lost_where_nobody_waits_for_the_bucket(tmp_path: Path) -> None:
     """With `disk` the same destruction takes what was told: so the laws can fail."""
-    story = Chaos(3, tmp_path, f"file://{tmp_path}/bucket", durability="disk", lines_max=LINES_MAX).conduct(3)
+    story = Chaos(
+        3, tmp_path, f"file://{tmp_path}/bucket", durability="disk", lines_max=LINES_MAX
+    ).conduct(3)
     assert story.broken == []
     assert story.lost > 0

@@ -1,4 +1,6 @@
-"""An engine with `durability="replica"`: what leaves the process waits for the bucket, what does not goes on; compute is disposable."""
+"""An engine with `durability="replica"`: what leaves the process waits for the bucket, what does
+not goes on; compute is disposable.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import perdure
+from campaigns.faulty_proxy import Proxy
+from campaigns.s3_servers import BucketServer
+from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
+from perdure.errors import StoreReplaced
+from perdure.errors_replica import LeaseHeld, ReplicaNeeded
+from perdure.replica import verify
+from perdure.store.sqlite import checksum
 from tests.replica.support import (
     LEASE_S,
     address,
@@ -25,15 +36,6 @@ from tests.replica.support import (
 )
 from tests.runtime.support import awaited, until
 
-import perdure
-from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
-from perdure.errors import StoreReplaced
-from perdure.errors_replica import LeaseHeld, ReplicaNeeded
-from perdure.replica import copies
-from perdure.store import sealing
-from perdure.testing.proxy import Proxy
-from perdure.testing.servers import BucketServer
-
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
 
@@ -44,7 +46,9 @@ async def grown(run: Any, there: Callable[[Any], bool]) -> None:
 
 
 @awaited
-async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselves(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselves(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     async with engine_of(tmp_path / "a.db", address, replica_timeout=3) as engine:
         proxy.set("503")
         with pytest.raises(ReplicaUnavailable, match="is on this disk; effects and answers wait"):
@@ -61,7 +65,9 @@ async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselv
 async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_not_told(
     tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a slow disk commits run in a thread; a reader sees them a moment before the event loop hears of them."""
+    """On a slow disk commits run in a thread; a reader sees them a moment before the event loop
+    hears of them.
+    """
     monkeypatch.setattr("perdure.runtime.writer.INLINE_MS_MAX", 0.0)
     store, committed, go_on = tmp_path / "a.db", threading.Event(), threading.Event()
     async with engine_of(store, address) as engine:
@@ -69,7 +75,11 @@ async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_n
 
         def held(*batch: Any) -> Any:
             results = write(*batch)
-            ended = perdure.connect(store).execute("SELECT 1 FROM perdure_runs WHERE id = 'a' AND status = 'completed'").fetchone()
+            ended = (
+                perdure.connect(store)
+                .execute("SELECT 1 FROM perdure_runs WHERE id = 'a' AND status = 'completed'")
+                .fetchone()
+            )
             if ended and not committed.is_set():
                 committed.set()
                 go_on.wait(20)
@@ -90,7 +100,9 @@ async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_n
 
 
 @awaited
-async def test_lookups_and_what_is_meant_for_the_disk_do_not_wait(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_lookups_and_what_is_meant_for_the_disk_do_not_wait(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     async with engine_of(tmp_path / "a.db", address, replica_timeout=0.1) as engine:
         proxy.set("refuse")
         with pytest.raises(ReplicaUnavailable):
@@ -103,7 +115,9 @@ async def test_lookups_and_what_is_meant_for_the_disk_do_not_wait(tmp_path: Path
 
 
 @awaited
-async def test_a_step_may_ask_for_less_or_for_more_than_its_run(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_a_step_may_ask_for_less_or_for_more_than_its_run(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     from perdure import step, workflow
 
     @step(durability="disk")
@@ -131,7 +145,9 @@ async def test_a_step_may_ask_for_less_or_for_more_than_its_run(tmp_path: Path, 
 
 
 @awaited
-async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     from perdure import Retry, step, workflow
 
     @step(retry=Retry(attempts=2, delay=0.001))
@@ -147,7 +163,9 @@ async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed
         return await fails_once()
 
     async with engine_of(tmp_path / "a.db", address, workflows=[tries]) as engine:
-        starting = asyncio.create_task(engine.start(tries(), id="t"))  # its answer may have to wait, too
+        starting = asyncio.create_task(
+            engine.start(tries(), id="t")
+        )  # its answer may have to wait, too
         await until(lambda: effects)
         run = await engine.get("t")
         await grown(run, lambda event: "attempt" in event.kind)
@@ -158,7 +176,9 @@ async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed
 
 
 @awaited
-async def test_another_machine_goes_on_where_the_first_one_was_when_it_vanished(tmp_path: Path, address: str) -> None:
+async def test_another_machine_goes_on_where_the_first_one_was_when_it_vanished(
+    tmp_path: Path, address: str
+) -> None:
     first, second = tmp_path / "1" / "a.db", tmp_path / "2" / "a.db"
     for store in (first, second):
         store.parent.mkdir()
@@ -173,8 +193,12 @@ async def test_another_machine_goes_on_where_the_first_one_was_when_it_vanished(
 
 
 @awaited
-async def test_what_the_lease_says_of_a_new_epoch_is_true_from_its_first_moment(tmp_path: Path, address: str) -> None:
-    """Else an engine that dies right after its start leaves a lease which asks too much of its copy."""
+async def test_what_the_lease_says_of_a_new_epoch_is_true_from_its_first_moment(
+    tmp_path: Path, address: str
+) -> None:
+    """Else an engine that dies right after its start leaves a lease which asks too much of its
+    copy.
+    """
     async with engine_of(tmp_path / "a.db", address) as engine:
         for n in range(20):
             await engine.run(two_effects(f"r{n}"))
@@ -189,7 +213,9 @@ async def test_what_the_lease_says_of_a_new_epoch_is_true_from_its_first_moment(
 
 
 @awaited
-async def test_only_one_of_two_works_and_the_other_counts_down_and_takes_over(tmp_path: Path, address: str) -> None:
+async def test_only_one_of_two_works_and_the_other_counts_down_and_takes_over(
+    tmp_path: Path, address: str
+) -> None:
     heard: list[tuple[str, float]] = []
     waiting = asyncio.Event()
 
@@ -215,30 +241,39 @@ async def test_only_one_of_two_works_and_the_other_counts_down_and_takes_over(tm
 
 
 @awaited
-async def test_a_local_file_that_has_everything_is_used_and_an_older_one_is_set_aside(tmp_path: Path, address: str) -> None:
+async def test_a_local_file_that_has_everything_is_used_and_an_older_one_is_set_aside(
+    tmp_path: Path, address: str
+) -> None:
     store, old = tmp_path / "a.db", tmp_path / "old.db"
     async with engine_of(store, address) as engine:
         await engine.run(two_effects("a"), id="a")
     async with engine_of(store, address) as engine:  # the same disk again
         await engine.run(two_effects("b"), id="b")
     assert not list(tmp_path.glob("*aside*"))
-    for side in copies.SIDES:
+    for side in verify.SIDES:
         if (tmp_path / f"a.db{side}").exists():
             shutil.copy(tmp_path / f"a.db{side}", f"{old}{side}")
     async with engine_of(store, address) as engine:
         await engine.run(two_effects("c"), id="c")
     gone(store)
-    for side in copies.SIDES:
+    for side in verify.SIDES:
         if Path(f"{old}{side}").exists():
             shutil.copy(f"{old}{side}", f"{store}{side}")
     async with engine_of(store, address) as engine:
         assert {info.id for info in await engine.runs()} == {"a", "b", "c"}
-    (aside,) = (path for path in tmp_path.glob("a.db.aside*") if not path.name.endswith(("-wal", "-shm")))
-    assert {row[0] for row in perdure.connect(aside).execute("SELECT id FROM perdure_runs")} == {"a", "b"}
+    (aside,) = (
+        path for path in tmp_path.glob("a.db.aside*") if not path.name.endswith(("-wal", "-shm"))
+    )
+    assert {row[0] for row in perdure.connect(aside).execute("SELECT id FROM perdure_runs")} == {
+        "a",
+        "b",
+    }
 
 
 @awaited
-async def test_a_local_file_that_went_another_way_is_set_aside(tmp_path: Path, address: str) -> None:
+async def test_a_local_file_that_went_another_way_is_set_aside(
+    tmp_path: Path, address: str
+) -> None:
     """It was continued without the replica, while another machine went on from the replica."""
     store = tmp_path / "a.db"
     (tmp_path / "2").mkdir()
@@ -252,7 +287,9 @@ async def test_a_local_file_that_went_another_way_is_set_aside(tmp_path: Path, a
 
 
 @awaited
-async def test_a_local_file_with_the_same_history_is_older_if_it_lacks_a_start(tmp_path: Path, address: str) -> None:
+async def test_a_local_file_with_the_same_history_is_older_if_it_lacks_a_start(
+    tmp_path: Path, address: str
+) -> None:
     """Of a workflow that nobody has executed yet, so that no row of history tells of it."""
     store, old = tmp_path / "a.db", tmp_path / "old.db"
     async with engine_of(store, address, workflows=[lookups]) as engine:
@@ -269,19 +306,31 @@ async def test_a_local_file_with_the_same_history_is_older_if_it_lacks_a_start(t
 
 
 @awaited
-async def test_what_a_client_writes_is_copied_within_a_second_or_two(tmp_path: Path, address: str) -> None:
+async def test_what_a_client_writes_is_copied_within_a_second_or_two(
+    tmp_path: Path, address: str
+) -> None:
     store = tmp_path / "a.db"
-    async with engine_of(store, address, workflows=[]) as engine, Engine(store, execute=False) as client:
+    async with (
+        engine_of(store, address, workflows=[]) as engine,
+        Engine(store, execute=False) as client,
+    ):
         await client.start(two_effects("a"), id="a")  # of a workflow that nobody executes here
         replica = engine.replica
         assert replica is not None
         seal = client._store.sealed()
         assert seal is not None
-        await until(lambda: replica._barrier.confirmed is not None and replica._barrier.confirmed.commits >= seal.commits)
+        await until(
+            lambda: (
+                replica._barrier.confirmed is not None
+                and replica._barrier.confirmed.commits >= seal.commits
+            )
+        )
 
 
 @awaited
-async def test_a_store_that_was_used_without_a_replica_gets_one(tmp_path: Path, address: str) -> None:
+async def test_a_store_that_was_used_without_a_replica_gets_one(
+    tmp_path: Path, address: str
+) -> None:
     store = tmp_path / "a.db"
     async with Engine(store, workflows=[two_effects]) as plain:
         await plain.run(two_effects("a"), id="a")
@@ -296,11 +345,12 @@ async def test_a_store_that_was_used_without_a_replica_gets_one(tmp_path: Path, 
 async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be millions of rows: who waits for the loop meanwhile, as the lease does, is served."""
+    """It may be millions of rows: who waits for the loop meanwhile, as the lease does,
+    is served."""
     store = tmp_path / "a.db"
     async with Engine(store, workflows=[two_effects]) as plain:
         await plain.run(two_effects("a"), id="a")
-    heard, digest = threading.Event(), sealing.digest
+    heard, digest = threading.Event(), checksum.digest
 
     def on_progress(text: str) -> None:
         if text == f"Reading the history of {store} for its first copy: 1 rows":
@@ -311,7 +361,7 @@ async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the
         return digest(*row)
 
     monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.01)
-    monkeypatch.setattr(sealing, "digest", waits_for_the_loop)
+    monkeypatch.setattr(checksum, "digest", waits_for_the_loop)
     engine = engine_of(store, f"file://{tmp_path}/bucket")
     assert engine.replica is not None
     engine.replica.on_progress = on_progress
@@ -321,17 +371,24 @@ async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the
 
 
 @awaited
-async def test_a_replicated_store_is_not_continued_without_its_replica(tmp_path: Path, address: str) -> None:
+async def test_a_replicated_store_is_not_continued_without_its_replica(
+    tmp_path: Path, address: str
+) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, address):
         pass
-    with pytest.raises(ReplicaNeeded, match="nobody would know that it has gone on: open it with --replica, or replica="):
+    with pytest.raises(
+        ReplicaNeeded,
+        match="nobody would know that it has gone on: open it with --replica, or replica=",
+    ):
         async with Engine(store):
             pass
 
 
 @awaited
-async def test_an_engine_whose_lease_was_taken_stops_and_tells_nobody_anything(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_an_engine_whose_lease_was_taken_stops_and_tells_nobody_anything(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
     async with engine_of(tmp_path / "1" / "a.db", address, replica_timeout=20) as first:
@@ -366,7 +423,9 @@ async def test_what_cannot_be_is_refused_at_the_constructor() -> None:
 
 
 @awaited
-async def test_a_drill_restores_and_compares_while_work_goes_on(tmp_path: Path, address: str) -> None:
+async def test_a_drill_restores_and_compares_while_work_goes_on(
+    tmp_path: Path, address: str
+) -> None:
     async with engine_of(tmp_path / "a.db", address, drill_every=3_600) as engine:
         replica = engine.replica
         assert replica is not None
@@ -378,12 +437,16 @@ async def test_a_drill_restores_and_compares_while_work_goes_on(tmp_path: Path, 
 
 
 @awaited
-async def test_a_new_epoch_may_begin_under_load_and_nothing_is_missing(tmp_path: Path, address: str) -> None:
+async def test_a_new_epoch_may_begin_under_load_and_nothing_is_missing(
+    tmp_path: Path, address: str
+) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, address) as engine:
         replica = engine.replica
         assert replica is not None
-        work = [asyncio.create_task(engine.run(two_effects(f"r{i}"), id=f"r{i}")) for i in range(100)]
+        work = [
+            asyncio.create_task(engine.run(two_effects(f"r{i}"), id=f"r{i}")) for i in range(100)
+        ]
         await until(lambda: len(effects) > 20)
         await replica.begin_anew()
         await asyncio.gather(*work)
@@ -413,13 +476,17 @@ async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_t
 
 
 @awaited
-async def test_the_lag_is_measured(tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.replica.room.SIZE_EVERY", 1)
+async def test_the_lag_is_measured(
+    tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.replica.disk_space.SIZE_EVERY", 1)
     async with engine_of(tmp_path / "a.db", address, durability="disk") as engine:
         replica = engine.replica
         assert replica is not None
         await engine.run(two_effects("a"))
-        await until(lambda: replica.status().lag_s == 0 and replica.status().state == "replicating")  # within a second, unasked
+        await until(
+            lambda: replica.status().lag_s == 0 and replica.status().state == "replicating"
+        )  # within a second, unasked
         proxy.set("503")
         await engine.run(two_effects("b"))
         await until(lambda: replica.status().lag_s > 0.2 and replica.status().lag_bytes > 0)
@@ -442,7 +509,9 @@ def test_one_bucket_server_serves_them_all(bucket: BucketServer) -> None:
 
 
 @awaited
-async def test_an_engine_whose_file_was_replaced_ends_and_so_does_its_litestream(tmp_path: Path, address: str) -> None:
+async def test_an_engine_whose_file_was_replaced_ends_and_so_does_its_litestream(
+    tmp_path: Path, address: str
+) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, address) as engine:
         await engine.run(two_effects("a"), id="a")

@@ -1,4 +1,6 @@
-"""What can be wrong with a replica: at the start it is said before anything is written, later work waits and nothing is lost."""
+"""What can be wrong with a replica: at the start it is said before anything is written, later work
+waits and nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, damage, effects, engine_of, gone, nothing_seen, proxy, two_effects
-from tests.runtime.support import awaited, environment, until
 
+from campaigns.faulty_proxy import Proxy
+from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure import PerdureError, ReplicaUnavailable
 from perdure.errors_replica import (
     BucketDenied,
@@ -27,13 +29,25 @@ from perdure.errors_replica import (
     ReplicaDamaged,
     ReplicaOfAnother,
 )
-from perdure.testing.proxy import Proxy
-from perdure.testing.servers import BucketServer, CarelessBucketServer
+from tests.replica.support import (
+    LEASE_S,
+    address,
+    damage,
+    effects,
+    engine_of,
+    gone,
+    nothing_seen,
+    proxy,
+    two_effects,
+)
+from tests.runtime.support import awaited, environment, until
 
 __all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
 
-async def refused(store: Path, replica: str, error: type[PerdureError], words: str, **options: Any) -> None:
+async def refused(
+    store: Path, replica: str, error: type[PerdureError], words: str, **options: Any
+) -> None:
     """An engine does not start, says why, and leaves nothing behind where the store would be."""
     before = sorted(store.parent.rglob("*"))
     with pytest.raises(error, match=words):
@@ -47,13 +61,23 @@ async def refused(store: Path, replica: str, error: type[PerdureError], words: s
 
 @awaited
 async def test_a_missing_bucket(tmp_path: Path, address: str) -> None:
-    await refused(tmp_path / "a.db", address.replace("//perdure/", "//nobody/"), BucketMissing, "Make it first")
+    await refused(
+        tmp_path / "a.db",
+        address.replace("//perdure/", "//nobody/"),
+        BucketMissing,
+        "Make it first",
+    )
 
 
 @awaited
 async def test_a_wrong_key(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    await refused(tmp_path / "a.db", address, BucketDenied, "does not let us .*credentials come from AWS_ACCESS_KEY_ID")
+    await refused(
+        tmp_path / "a.db",
+        address,
+        BucketDenied,
+        "does not let us .*credentials come from AWS_ACCESS_KEY_ID",
+    )
 
 
 @pytest.mark.parametrize("what", ["read", "write", "list", "delete"])
@@ -61,7 +85,12 @@ def test_a_missing_permission(tmp_path: Path, address: str, proxy: Proxy, what: 
     @awaited
     async def main() -> None:
         proxy.set(deny=[what])
-        await refused(tmp_path / "a.db", address, BucketDenied, f"does not let us {what}: .*It needs to read, write, list and delete")
+        await refused(
+            tmp_path / "a.db",
+            address,
+            BucketDenied,
+            f"does not let us {what}: .*It needs to read, write, list and delete",
+        )
 
     main()
 
@@ -81,20 +110,31 @@ async def test_a_server_that_is_broken(tmp_path: Path, address: str, proxy: Prox
 @awaited
 async def test_no_litestream(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_LITESTREAM", str(tmp_path / "none"))
-    await refused(tmp_path / "a.db", address, LitestreamMissing, r"pip install 'perdure\[replica\]'")
+    await refused(
+        tmp_path / "a.db", address, LitestreamMissing, r"pip install 'perdure\[replica\]'"
+    )
 
 
 @awaited
-async def test_a_litestream_that_is_too_old(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_litestream_that_is_too_old(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = tmp_path / "litestream"
     old.write_text("#!/bin/sh\necho v0.3.13\n")
     old.chmod(0o755)
     monkeypatch.setenv("PERDURE_LITESTREAM", str(old))
-    await refused(tmp_path / "a.db", address, LitestreamTooOld, "is Litestream .*0.3.13; a replica needs 0.5.17 or later")
+    await refused(
+        tmp_path / "a.db",
+        address,
+        LitestreamTooOld,
+        "is Litestream .*0.3.13; a replica needs 0.5.17 or later",
+    )
 
 
 @pytest.fixture
-def careless(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
+def careless(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BucketServer]:
     with CarelessBucketServer(tmp_path_factory.mktemp("careless")) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -102,8 +142,15 @@ def careless(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @awaited
-async def test_a_bucket_that_ignores_conditions_is_refused_unless_it_is_wanted(tmp_path: Path, careless: BucketServer) -> None:
-    await refused(tmp_path / "a.db", careless.url("p"), FencingUnsupported, "is ignored.*Two machines.*say fencing=False")
+async def test_a_bucket_that_ignores_conditions_is_refused_unless_it_is_wanted(
+    tmp_path: Path, careless: BucketServer
+) -> None:
+    await refused(
+        tmp_path / "a.db",
+        careless.url("p"),
+        FencingUnsupported,
+        "is ignored.*Two machines.*say fencing=False",
+    )
     async with engine_of(tmp_path / "a.db", careless.url("p"), fencing=False) as engine:
         assert await engine.run(two_effects("a"), id="a") == "a-1a-2"
     gone(tmp_path / "a.db")
@@ -134,7 +181,9 @@ async def test_two_databases_on_one_prefix(tmp_path: Path, address: str) -> None
 
 
 @awaited
-async def test_rubbish_where_the_lease_is(tmp_path: Path, address: str, bucket: BucketServer) -> None:
+async def test_rubbish_where_the_lease_is(
+    tmp_path: Path, address: str, bucket: BucketServer
+) -> None:
     prefix = address.partition("//perdure/")[2].partition("?")[0]
     bucket.request("PUT", f"{prefix}/lease.json", b"no lease")
     await refused(tmp_path / "a.db", address, ReplicaCorrupt, "delete that object")
@@ -157,7 +206,8 @@ def test_a_copy_that_lacks_something_is_not_trusted(tmp_path: Path, how: str) ->
     last = max(path.name.rpartition("-")[2] for path in objects)
     for path in objects:
         if path.name.endswith(last):  # several, where it has been merged with others by now
-            damage([path]) if how == "damaged" else path.unlink()  # Litestream restores what is before it without a word
+            # Litestream restores what is before it without a word
+            damage([path]) if how == "damaged" else path.unlink()
     gone(tmp_path / "a.db")
 
     async def again() -> None:
@@ -173,7 +223,9 @@ def test_a_copy_that_lacks_something_is_not_trusted(tmp_path: Path, how: str) ->
 
 
 @pytest.mark.parametrize("fault", ["drop", "cut", "cut-answers", "refuse", "500", "503"])
-def test_work_goes_on_by_itself_after_a_fault_of_the_wire(tmp_path: Path, address: str, proxy: Proxy, fault: Any) -> None:
+def test_work_goes_on_by_itself_after_a_fault_of_the_wire(
+    tmp_path: Path, address: str, proxy: Proxy, fault: Any
+) -> None:
     @awaited
     async def main() -> None:
         async with engine_of(tmp_path / "a.db", address) as engine:
@@ -194,7 +246,9 @@ def test_work_goes_on_by_itself_after_a_fault_of_the_wire(tmp_path: Path, addres
 
 
 @awaited
-async def test_credentials_that_are_withdrawn_and_given_back(tmp_path: Path, address: str, bucket: BucketServer) -> None:
+async def test_credentials_that_are_withdrawn_and_given_back(
+    tmp_path: Path, address: str, bucket: BucketServer
+) -> None:
     async with engine_of(tmp_path / "a.db", address) as engine:
         replica = engine.replica
         assert replica is not None
@@ -213,13 +267,17 @@ async def test_credentials_that_are_withdrawn_and_given_back(tmp_path: Path, add
 
 
 @awaited
-async def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wall_clock_that_jumps_changes_nothing(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now_ns = time.time_ns
     async with engine_of(tmp_path / "a.db", address) as engine:
         replica = engine.replica
         assert replica is not None
         for hours in (48, -48):
-            monkeypatch.setattr(time, "time_ns", lambda hours=hours: now_ns() + hours * 3_600 * 10**9)
+            monkeypatch.setattr(
+                time, "time_ns", lambda hours=hours: now_ns() + hours * 3_600 * 10**9
+            )
             monkeypatch.setattr(time, "time", lambda hours=hours: now_ns() / 1e9 + hours * 3_600)
             beats = replica.lease.row.beats + 1
             while replica.lease.row.beats <= beats:  # noqa: ASYNC110
@@ -229,14 +287,16 @@ async def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, address: 
 
 
 def test_a_frozen_holder_wakes_up_without_a_lease(tmp_path: Path, address: str) -> None:
-    """SIGSTOP for longer than the lease; meanwhile another machine takes over. The sleeper says that it has lost it, and ends."""
+    """SIGSTOP for longer than the lease; meanwhile another machine takes over. The sleeper says
+    that it has lost it, and ends.
+    """
     log = tmp_path / "log"
     disks = [tmp_path / "1", tmp_path / "2"]
     lives = []
     for number, disk in enumerate(disks, 1):
         disk.mkdir()
         words = [str(log), "engine", str(disk / "a.db"), address, f"life{number}", "replica"]
-        command = [sys.executable, "-m", "perdure.testing.chaos_life", *words]
+        command = [sys.executable, "-m", "campaigns.chaos_worker", *words]
         lives.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment()))
         while f"result life{number}" not in (log.read_text() if log.exists() else ""):
             assert lives[-1].poll() is None

@@ -1,4 +1,6 @@
-"""Hand-overs in order on one disk: the copy is continued where that is proved to be right, and made anew where it is not."""
+"""Hand-overs in order on one disk: the copy is continued where that is proved to be right, and made
+anew where it is not.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.replica.support import WORKFLOWS, effects, engine_of, gone, long_text, nothing_seen, two_effects
-from tests.replica.test_takeover import ids, machine, run_on, set_aside
-from tests.runtime.support import awaited
 
 from perdure import Engine
 from perdure.replica import handover
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import LeaseRow, epochs_in
+from tests.replica.support import (
+    WORKFLOWS,
+    effects,
+    engine_of,
+    gone,
+    long_text,
+    nothing_seen,
+    two_effects,
+)
+from tests.replica.test_takeover import ids, machine, run_on, set_aside
+from tests.runtime.support import awaited
 
 __all__ = ["nothing_seen"]  # a fixture
 
 
 async def lived(store: Path, address: str, *names: str) -> tuple[LeaseRow, list[int]]:
-    """An engine executes runs, tries its copy and ends; the lease as it was meanwhile, and which epochs have a copy."""
+    """An engine executes runs, tries its copy and ends; the lease as it was meanwhile, and which
+    epochs have a copy.
+    """
     async with engine_of(store, address) as engine:
         for name in names:
             await engine.run(two_effects(name), id=name)
@@ -151,9 +163,13 @@ def without_wal(store: Path) -> None:
     Path(f"{store}-shm").unlink()
 
 
-@pytest.mark.parametrize("change", [checkpoint, without_state, cut_state, emptied_state, rubbish_in_state])
+@pytest.mark.parametrize(
+    "change", [checkpoint, without_state, cut_state, emptied_state, rubbish_in_state]
+)
 @awaited
-async def test_what_has_changed_since_is_not_continued_blindly(tmp_path: Path, change: Callable[[Path], None]) -> None:
+async def test_what_has_changed_since_is_not_continued_blindly(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     await lived(store, address, *(f"a{n}" for n in range(10)))
     change(store)
@@ -171,13 +187,17 @@ async def test_a_file_that_lost_its_wal_since_is_restored(tmp_path: Path) -> Non
 
 
 @awaited
-async def test_after_another_boot_the_file_is_used_and_the_copy_is_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_another_boot_the_file_is_used_and_the_copy_is_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     await lived(store, address, "a")
     monkeypatch.setattr(handover, "_boot", lambda: "another")
     async with engine_of(store, address) as engine:
         assert engine.replica is not None
-        assert engine.replica.began == [f"the last engine ended in order on this disk; going on with {store}"]
+        assert engine.replica.began == [
+            f"the last engine ended in order on this disk; going on with {store}"
+        ]
         assert engine.replica.status().epoch == 2
         await engine.replica.verify()
         assert await epochs_in(open_bucket(parse(address))) == [1, 2]
@@ -208,7 +228,9 @@ async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_told(tmp_path:
 
         asking = asyncio.create_task(ask())
         for _ in range(4):
-            waiting = asyncio.create_task(engine_of(store, address, workflows=WORKFLOWS).__aenter__())
+            waiting = asyncio.create_task(
+                engine_of(store, address, workflows=WORKFLOWS).__aenter__()
+            )
             await engine.run(long_text(100_000))
             before = len(told)
             await engine.__aexit__(None, None, None)

@@ -1,4 +1,6 @@
-"""The lease: laws over thousands of seeds with clocks that differ and answers that get lost, and the real thing on a real bucket."""
+"""The lease: laws over thousands of seeds with clocks that differ and answers that get lost, and
+the real thing on a real bucket.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,21 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.replica.support import address, nothing_seen, proxy
-from tests.runtime.support import awaited, environment, until
 
-from perdure.errors_replica import LeaseHeld, ReplicaCorrupt, ReplicaLeaseLost, ReplicaOfAnother, ReplicaUnavailable
+from campaigns.faulty_proxy import Proxy
+from perdure.errors_replica import (
+    LeaseHeld,
+    ReplicaCorrupt,
+    ReplicaLeaseLost,
+    ReplicaOfAnother,
+    ReplicaUnavailable,
+)
 from perdure.replica.address import parse
 from perdure.replica.bucket import Bucket, Found, Stored, open_bucket
 from perdure.replica.lease import RENEWALS_PER_TTL, Hold, Lease, LeaseRow, Patience, folder_of
-from perdure.testing.proxy import Proxy
-from perdure.testing.virtual import VirtualLoop
+from perdure.testing.virtual_time import VirtualLoop
+from tests.replica.support import address, nothing_seen, proxy
+from tests.runtime.support import awaited, environment, until
 
 __all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
@@ -37,7 +45,9 @@ TTL_MS = 1_000
 
 
 class World:
-    """The lease object of a bucket that honours conditions, and the true time in milliseconds, which nobody in it knows."""
+    """The lease object of a bucket that honours conditions, and the true time in milliseconds,
+    which nobody in it knows.
+    """
 
     def __init__(self) -> None:
         self.now_ms = 0
@@ -51,7 +61,9 @@ class World:
 
 
 class Machine:
-    """One that wants the lease: its requests take their time each way, answers get lost, it freezes, and its clock began anywhere."""
+    """One that wants the lease: its requests take their time each way, answers get lost, it
+    freezes, and its clock began anywhere.
+    """
 
     def __init__(self, name: str, world: World, dice: random.Random) -> None:
         self.name, self.world, self.dice = name, world, dice
@@ -71,7 +83,9 @@ class Machine:
         while True:
             yield from self._wait_for_it()
             while self.row is not None:
-                yield self.dice.choice([TTL_MS // 4] * 8 + [3 * TTL_MS])  # the last one: it was frozen
+                yield self.dice.choice(
+                    [TTL_MS // 4] * 8 + [3 * TTL_MS]
+                )  # the last one: it was frozen
                 yield from self._renew()
 
     def _wait_for_it(self) -> Iterator[int]:
@@ -84,14 +98,22 @@ class Machine:
                 self.row, self.tag = seen, tag
                 self.hold.renewed(self.sent_ms)
             elif patience.left_ms(seen, self.clock_ms()) == 0:
-                ours = msgspec.structs.replace(seen, holder=self.name, epoch=seen.epoch + 1, beats=seen.beats + 1, ttl_ms=TTL_MS)
+                ours = msgspec.structs.replace(
+                    seen,
+                    holder=self.name,
+                    epoch=seen.epoch + 1,
+                    beats=seen.beats + 1,
+                    ttl_ms=TTL_MS,
+                )
                 yield from self._write(ours, tag)
             else:
                 yield self.dice.choice([50, 250])
 
     def _renew(self) -> Iterator[int]:
         assert self.row is not None
-        written = yield from self._write(msgspec.structs.replace(self.row, beats=self.row.beats + 1), self.tag)
+        written = yield from self._write(
+            msgspec.structs.replace(self.row, beats=self.row.beats + 1), self.tag
+        )
         if written is False:
             yield self._way()
             seen, tag = self.world.row, self.world.tag
@@ -133,7 +155,9 @@ def test_there_are_never_two_holders_and_epochs_only_rise(first_seed: int) -> No
             heapq.heappush(due, (world.now_ms + next(lives[number]), number))
             holders = [machine.name for machine in machines if machine.held()]
             assert len(holders) <= 1, f"seed {seed} at {world.now_ms} ms: {holders}"
-            assert holders in ([], [world.row.holder]), f"seed {seed} at {world.now_ms} ms: {holders} hold what is {world.row.holder}'s"
+            assert holders in ([], [world.row.holder]), (
+                f"seed {seed} at {world.now_ms} ms: {holders} hold what is {world.row.holder}'s"
+            )
             assert world.row.epoch in (epoch, epoch + 1), f"seed {seed}"
             takings += world.row.epoch - epoch
     assert takings > 1_000, "the law was not tried"
@@ -151,11 +175,13 @@ def test_a_hold_ends_before_anybody_else_may_take_it() -> None:
     assert patience.left_ms(LeaseRow(), 0) == 0
 
 
-# --- laws of the lease itself, in virtual time, where its object is deleted ------------------------
+# --- laws of the lease itself, in virtual time, where its object is deleted -----------------------
 
 
 class Objects:
-    """A bucket as one machine sees it: requests take their time each way, and answers get lost, until the world is calm."""
+    """A bucket as one machine sees it: requests take their time each way, and answers get lost,
+    until the world is calm.
+    """
 
     def __init__(self, world: Deletions) -> None:
         self.world, self.shared, self.dice = world, world.shared, world.dice
@@ -192,17 +218,26 @@ class Objects:
         return cast("str | None", await self._asked(lambda: self._put_if(name, data, tag)))
 
     async def names(self, under: str) -> list[Found]:
-        return cast("list[Found]", await self._asked(lambda: [Found(name, 1, 0) for name in self.shared if name.startswith(under)]))
+        return cast(
+            "list[Found]",
+            await self._asked(
+                lambda: [Found(name, 1, 0) for name in self.shared if name.startswith(under)]
+            ),
+        )
 
     async def folders(self) -> list[str]:
-        return sorted({found.name.partition("/")[0] for found in await self.names("") if "/" in found.name})
+        return sorted(
+            {found.name.partition("/")[0] for found in await self.names("") if "/" in found.name}
+        )
 
     async def delete(self, names: Iterable[str]) -> None:
         await self._asked(lambda: [self.shared.pop(name, None) for name in names])
 
 
 class Holder:
-    """A machine that takes the lease, makes a first copy, names it as the base, renews, freezes, and begins again when it has lost."""
+    """A machine that takes the lease, makes a first copy, names it as the base, renews, freezes,
+    and begins again when it has lost.
+    """
 
     def __init__(self, world: Deletions, number: int) -> None:
         self.world, self.number, self.dice = world, number, world.dice
@@ -218,7 +253,12 @@ class Holder:
         while True:
             self.named = False
             objects = cast("Bucket", Objects(self.world))
-            self.lease = Lease(objects, "here", ttl_ms=TTL_MS, clock_ms=lambda: self.offset_ms + round(loop.time() * 1000))
+            self.lease = Lease(
+                objects,
+                "here",
+                ttl_ms=TTL_MS,
+                clock_ms=lambda: self.offset_ms + round(loop.time() * 1000),
+            )
             with contextlib.suppress(ReplicaUnavailable, ReplicaLeaseLost):
                 await self._hold(self.lease)
 
@@ -243,7 +283,9 @@ class Holder:
 
 
 class Deletions:
-    """Machines in one bucket whose lease object is deleted, now and then, often in a row, and from some moment on no more."""
+    """Machines in one bucket whose lease object is deleted, now and then, often in a row, and from
+    some moment on no more.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed, self.dice = seed, random.Random(seed)
@@ -256,8 +298,13 @@ class Deletions:
         """With `held` False the answer came too late to be of any use."""
         self.takings += 1
         if self.base and held:
-            assert row.base is not None, f"seed {self.seed}: a restore would find nothing, and epoch {self.base} was named"
-            assert row.base >= self.base, f"seed {self.seed}: a restore would begin from {row.base}, and {self.base} was named"
+            assert row.base is not None, (
+                f"seed {self.seed}: a restore would find nothing, and epoch {self.base} was named"
+            )
+            assert row.base >= self.base, (
+                f"seed {self.seed}: a restore would begin from {row.base}, and {self.base} "
+                f"was named"
+            )
         assert row.epoch not in self.epochs, f"seed {self.seed}: epoch {row.epoch} was taken twice"
         self.epochs.add(row.epoch)
 
@@ -306,7 +353,11 @@ def lease_at(place: str, **options: object) -> Lease:
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a lease is tried: the same tests for both kinds of bucket."""
-    return f"file://{tmp_path}/bucket" if request.param == "folder" else str(request.getfixturevalue("address"))
+    return (
+        f"file://{tmp_path}/bucket"
+        if request.param == "folder"
+        else str(request.getfixturevalue("address"))
+    )
 
 
 @awaited
@@ -369,11 +420,15 @@ async def test_a_lease_that_somebody_deletes_is_written_again(place: str) -> Non
 
 
 @awaited
-async def test_who_waits_sees_that_a_deleted_object_is_not_free_and_its_holder_keeps_the_lease(place: str) -> None:
+async def test_who_waits_sees_that_a_deleted_object_is_not_free_and_its_holder_keeps_the_lease(
+    place: str,
+) -> None:
     holder, waiter = lease_at(place, ttl_ms=60_000), lease_at(place)
     await holder.take(store_id="mine")
     heard = asyncio.Queue[LeaseRow]()
-    taking = asyncio.create_task(waiter.take(store_id="mine", on_wait=lambda row, _: heard.put_nowait(row)))
+    taking = asyncio.create_task(
+        waiter.take(store_id="mine", on_wait=lambda row, _: heard.put_nowait(row))
+    )
     await heard.get()
     await holder._bucket.delete(["lease.json"])
     while not (row := await heard.get()).deleted:
@@ -388,7 +443,9 @@ async def test_who_waits_sees_that_a_deleted_object_is_not_free_and_its_holder_k
 
 
 @awaited
-async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_object_was_deleted(place: str) -> None:
+async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_object_was_deleted(
+    place: str,
+) -> None:
     now_ms = 0
     lease = lease_at(place, clock_ms=lambda: now_ms)
     await lease.take(store_id="mine")
@@ -427,10 +484,14 @@ async def test_a_release_that_is_cancelled_leaves_nobody_who_renews(place: str) 
 
 
 @awaited
-async def test_an_epoch_that_the_holder_itself_was_about_to_begin_costs_it_nothing_where_the_object_is_deleted(place: str) -> None:
+async def test_a_holder_that_claims_an_epoch_keeps_its_lease_where_the_object_is_deleted(
+    place: str,
+) -> None:
     lease, other = lease_at(place), lease_at(place)
     await lease.take(store_id="mine")
-    await lease._claim_after(1)  # its own, and the answer to the write that was to follow never came
+    await lease._claim_after(
+        1
+    )  # its own, and the answer to the write that was to follow never came
     await lease._bucket.delete(["lease.json"])
     await lease.renew()
     assert lease.held()
@@ -444,7 +505,9 @@ async def test_an_epoch_that_the_holder_itself_was_about_to_begin_costs_it_nothi
 
 
 @awaited
-async def test_without_an_object_it_goes_on_above_the_newest_epoch_from_one_that_holds_something(place: str) -> None:
+async def test_without_an_object_it_goes_on_above_the_newest_epoch_from_one_that_holds_something(
+    place: str,
+) -> None:
     store = open_bucket(parse(place))
     await store.put("000007/0000/x.ltx", b"x")
     row = await lease_at(place).take(store_id=None)
@@ -535,7 +598,9 @@ async def test_a_renewal_that_is_never_answered_is_followed_by_another(place: st
 
 
 @awaited
-async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_executor_is_full(place: str) -> None:
+async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_executor_is_full(
+    place: str,
+) -> None:
     """A second process waits for the lease meanwhile, and gets it only when it is released."""
     lease = lease_at(place)
     row = await lease.take(store_id=None)
@@ -543,8 +608,13 @@ async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_e
     loop, end = asyncio.get_running_loop(), threading.Event()
     loop.set_default_executor(ThreadPoolExecutor(1))
     full = loop.run_in_executor(None, end.wait)
-    racer = subprocess.Popen([sys.executable, "-c", _RACER, place, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                             env=environment())  # fmt: skip
+    racer = subprocess.Popen(
+        [sys.executable, "-c", _RACER, place, "wait"],
+        text=True,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     with racer:
         assert racer.stdin is not None
         assert racer.stdout is not None
@@ -563,9 +633,11 @@ async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_e
 
 
 @awaited
-async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.runtime.threads.STALL_S_MIN", 0.0)
-    monkeypatch.setattr("perdure.runtime.threads.STALL_LEASES", 2)
+async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.process.threads.STALL_S_MIN", 0.0)
+    monkeypatch.setattr("perdure.process.threads.STALL_LEASES", 2)
     lease = lease_at(place)
     await lease.take(store_id=None)
     lease.start()
@@ -594,12 +666,19 @@ async def test_old_epochs_are_swept_and_never_the_base_or_ours(place: str) -> No
     for epoch in (1, 2, 3, 4):
         await store.put(f"{epoch:06}/0000/x.ltx", b"x")
     lease = lease_at(place)
-    await store.put("lease.json", msgspec.json.encode(LeaseRow(epoch=4, base=3, begun_ms={1: 1, 3: 3})))
+    await store.put(
+        "lease.json", msgspec.json.encode(LeaseRow(epoch=4, base=3, begun_ms={1: 1, 3: 3}))
+    )
     await lease.take(store_id=None)
     now_ms = time.time_ns() // 1_000_000
     assert await lease.sweep(3_600_000, now_ms) == []
     assert await lease.sweep(3_600_000, now_ms + 7_200_000) == [1, 2]
-    assert {found.name[:6] for found in await store.names("")} == {"000003", "000004", "lease.", "taken/"}
+    assert {found.name[:6] for found in await store.names("")} == {
+        "000003",
+        "000004",
+        "lease.",
+        "taken/",
+    }
     assert lease.row.begun_ms == {3: 3}
 
 
@@ -631,9 +710,17 @@ except Exception as error:
 """
 
 
-def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_once(place: str) -> None:
+def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_once(
+    place: str,
+) -> None:
     racers = [
-        subprocess.Popen([sys.executable, "-c", _RACER, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        subprocess.Popen(
+            [sys.executable, "-c", _RACER, place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
         for _ in range(4)
     ]
     try:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replica.support import LEASE_S, address, effects, engine_of, nothing_seen, proxy, two_effects
-from tests.replica.test_answers import held
-from tests.runtime.support import awaited, until
 
 from perdure import DefinitionError, Engine
 from perdure.errors import LeaseLost
@@ -17,6 +14,17 @@ from perdure.errors_replica import ReplicaLeaseLost
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import NAME, Lease
+from tests.replica.support import (
+    LEASE_S,
+    address,
+    effects,
+    engine_of,
+    nothing_seen,
+    proxy,
+    two_effects,
+)
+from tests.replica.test_answers import held
+from tests.runtime.support import awaited, until
 
 __all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
@@ -38,18 +46,24 @@ async def renewals_stop(lease: Lease) -> None:
     await lease._thread.call(lease._loop.stop())
 
 
-async def starts_told(engine: Engine, address: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], Lease]:
-    """What many starts hear that are under way while another machine takes over: their sync has been done, its answer comes after it."""
+async def starts_told(
+    engine: Engine, address: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Any], Lease]:
+    """What many starts hear that are under way while another machine takes over: their sync has
+    been done, its answer comes after it.
+    """
     lease = await stop_clock(engine, monkeypatch)
     other = Lease(open_bucket(parse(address)), address, ttl_ms=round(LEASE_S * 1000))
     async with held(engine):
-        starts = [asyncio.create_task(engine.start(two_effects(f"{n}"), id=f"{n}")) for n in range(STARTS)]
+        starts = [
+            asyncio.create_task(engine.start(two_effects(f"{n}"), id=f"{n}")) for n in range(STARTS)
+        ]
         await other.take(store_id=None)
     return await asyncio.gather(*starts, return_exceptions=True), lease
 
 
 @awaited
-async def test_nothing_is_told_and_no_effect_begins_after_a_pause_in_which_another_machine_has_taken_over(
+async def test_no_answer_and_no_effect_after_a_pause_in_which_another_machine_took_over(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_of(tmp_path / "a.db", address) as engine:
@@ -64,7 +78,9 @@ async def test_nothing_is_told_and_no_effect_begins_after_a_pause_in_which_anoth
 
 
 @awaited
-async def test_fencing_by_the_clock_trusts_the_clock(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fencing_by_the_clock_trusts_the_clock(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with engine_of(tmp_path / "a.db", address, fencing="clock") as engine:
         told, lease = await starts_told(engine, address, monkeypatch)
         assert not [one for one in told if isinstance(one, Exception)]
@@ -72,7 +88,9 @@ async def test_fencing_by_the_clock_trusts_the_clock(tmp_path: Path, address: st
 
 
 @awaited
-async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_anew(tmp_path: Path, address: str) -> None:
+async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_anew(
+    tmp_path: Path, address: str
+) -> None:
     async with engine_of(tmp_path / "a.db", address) as engine:
         replica = engine.replica
         assert replica is not None
@@ -90,5 +108,7 @@ async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_
 
 
 def test_another_word_for_fencing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DefinitionError, match=r'fencing is True .*"clock".* or False .*, not \'clocks\''):
+    with pytest.raises(
+        DefinitionError, match=r'fencing is True .*"clock".* or False .*, not \'clocks\''
+    ):
         Engine(tmp_path / "a.db", fencing="clocks")  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Several engines, one after another, on one machine and on others: what each finds, uses, sets aside and leaves."""
+"""Several engines, one after another, on one machine and on others: what each finds, uses, sets
+aside and leaves.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.replica.support import engine_of, gone, lookups, nothing_seen, two_effects
-from tests.runtime.support import Victim, awaited, until
 
 import perdure
 from perdure import Engine
 from perdure.errors import StoreReplaced, StoreUnavailable
-from perdure.replica import archive, copies, program
+from perdure.process import identity
+from perdure.replica import litestream_binary, restore, verify
 from perdure.replica.address import parse
-from perdure.runtime import identity
+from tests.replica.support import engine_of, gone, lookups, nothing_seen, two_effects
+from tests.runtime.support import Victim, awaited, until
 
 __all__ = ["nothing_seen"]  # a fixture
 
@@ -58,7 +60,9 @@ def test_an_engine_that_waited_judges_the_file_by_a_look_after_its_wait(tmp_path
             assert not set_aside(store)
 
 
-def test_two_that_wait_on_a_machine_without_a_file_take_over_from_each_other(tmp_path: Path) -> None:
+def test_two_that_wait_on_a_machine_without_a_file_take_over_from_each_other(
+    tmp_path: Path,
+) -> None:
     address = f"file://{tmp_path}/bucket"
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
@@ -79,7 +83,9 @@ def test_two_that_wait_on_a_machine_without_a_file_take_over_from_each_other(tmp
 
 
 @awaited
-async def test_two_that_begin_on_a_new_file_at_one_moment_work_one_after_the_other(tmp_path: Path) -> None:
+async def test_two_that_begin_on_a_new_file_at_one_moment_work_one_after_the_other(
+    tmp_path: Path,
+) -> None:
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     engines = [engine_of(store, address) for _ in range(2)]
     opening = [asyncio.create_task(engine.__aenter__()) for engine in engines]
@@ -113,7 +119,11 @@ async def test_a_deploy_leaves_the_file_to_a_client_that_has_it_open(tmp_path: P
 
 @awaited
 async def test_a_client_whose_file_is_set_aside_is_told(tmp_path: Path) -> None:
-    store, other, address = tmp_path / "1" / "a.db", tmp_path / "2" / "a.db", f"file://{tmp_path}/bucket"
+    store, other, address = (
+        tmp_path / "1" / "a.db",
+        tmp_path / "2" / "a.db",
+        f"file://{tmp_path}/bucket",
+    )
     store.parent.mkdir()
     other.parent.mkdir()
     async with engine_of(store, address) as engine:
@@ -129,9 +139,14 @@ async def test_a_client_whose_file_is_set_aside_is_told(tmp_path: Path) -> None:
 
 @awaited
 async def test_runs_of_a_machine_that_is_gone_wait_for_one_lease_only(tmp_path: Path) -> None:
-    """Its row as a worker came with the copy, and says nothing that the replica's lease does not know better."""
+    """Its row as a worker came with the copy, and says nothing that the replica's lease does not
+    know better.
+    """
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
-    async with engine_of(store, address, workflows=[lookups]), Engine(store, execute=False) as client:
+    async with (
+        engine_of(store, address, workflows=[lookups]),
+        Engine(store, execute=False) as client,
+    ):
         await client.start(two_effects("a"), id="a")
     db = apsw.Connection(str(store))
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -157,7 +172,11 @@ def left_wal(store: Path) -> bytes:
 
 @awaited
 async def test_a_wal_of_a_deleted_file_is_not_taken_for_the_restored_one_s(tmp_path: Path) -> None:
-    store, other, address = tmp_path / "1" / "a.db", tmp_path / "2" / "a.db", f"file://{tmp_path}/bucket"
+    store, other, address = (
+        tmp_path / "1" / "a.db",
+        tmp_path / "2" / "a.db",
+        f"file://{tmp_path}/bucket",
+    )
     store.parent.mkdir()
     other.parent.mkdir()
     async with engine_of(store, address) as engine:
@@ -177,7 +196,9 @@ async def test_a_wal_of_another_file_is_not_taken_for_the_local_one_s(tmp_path: 
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     async with engine_of(store, address) as engine:
         await engine.run(two_effects("a"), id="a")
-        perdure.connect(store).execute("PRAGMA query_only = 0").execute("VACUUM INTO ?", (str(tmp_path / "old.db"),))
+        perdure.connect(store).execute("PRAGMA query_only = 0").execute(
+            "VACUUM INTO ?", (str(tmp_path / "old.db"),)
+        )
         for n in range(30):
             await engine.run(two_effects(f"b{n}"), id=f"b{n}")
     shutil.copy(tmp_path / "old.db", store)
@@ -190,28 +211,30 @@ async def test_a_wal_of_another_file_is_not_taken_for_the_local_one_s(tmp_path: 
 
 @pytest.mark.parametrize("side", ["-wal", "-shm", "-journal"])
 @awaited
-async def test_nothing_is_restored_beside_what_was_left_of_another_file(tmp_path: Path, side: str) -> None:
+async def test_nothing_is_restored_beside_what_was_left_of_another_file(
+    tmp_path: Path, side: str
+) -> None:
     address, store = f"file://{tmp_path}/bucket", tmp_path / "a.db"
     async with engine_of(store, address) as engine:
         await engine.run(two_effects("a"), id="a")
     (tmp_path / f"copy.db{side}").write_bytes(b"left")
     with pytest.raises(StoreUnavailable, match=f"copy.db{side}' is there"):
-        await archive.restore(parse(address), tmp_path / "copy.db")
+        await restore.restore(parse(address), tmp_path / "copy.db")
     assert sorted(path.name for path in tmp_path.glob("*copy.db*")) == [f"copy.db{side}"]
 
 
 def test_a_file_that_has_come_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     apsw.Connection(str(copy)).execute("CREATE TABLE t (a)")
-    verified = copies.identity(copy)
+    verified = verify.identity(copy)
     (tmp_path / "a.db").write_bytes(b"a client's")
     with pytest.raises(StoreUnavailable, match="has come to where"):
-        copies.put_in_place(copy, str(tmp_path / "a.db"), verified)
+        verify.put_in_place(copy, str(tmp_path / "a.db"), verified)
     assert (tmp_path / "a.db").read_bytes() == b"a client's"
     shutil.copy(copy, tmp_path / "another.db")
     os.replace(tmp_path / "another.db", copy)
     with pytest.raises(StoreUnavailable, match="was replaced after it had been verified"):
-        copies.put_in_place(copy, str(tmp_path / "b.db"), verified)
+        verify.put_in_place(copy, str(tmp_path / "b.db"), verified)
 
 
 # --- restores of engines that were killed ---------------------------------------------------------
@@ -225,7 +248,9 @@ exec {1} "$@"
 """
 
 
-def test_a_restore_ends_with_its_engine_and_what_it_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restore_ends_with_its_engine_and_what_it_leaves_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
@@ -234,7 +259,7 @@ def test_a_restore_ends_with_its_engine_and_what_it_leaves_is_removed(tmp_path: 
         run_on(first, "a")
     gone(store)
     slow = tmp_path / "litestream"
-    slow.write_text(SLOW.format(tmp_path, program.find()))
+    slow.write_text(SLOW.format(tmp_path, litestream_binary.find()))
     slow.chmod(0o755)
     monkeypatch.setenv("PERDURE_LITESTREAM", str(slow))
     restoring = tmp_path / "restoring"

@@ -1,4 +1,6 @@
-"""A process whose event loop stands still inside a step, until it is told to go on: blocker.py STORE LEASE_S [STALL_LEASES]."""
+"""A process whose event loop stands still inside a step, until it is told to go on: blocker.py
+STORE LEASE_S [STALL_LEASES].
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import sys
 from typing import Any
 
 from perdure import Engine, step, workflow
-from perdure.runtime import threads
+from perdure.process import threads
 
 MARK = "held by "
 

@@ -1,7 +1,8 @@
-"""Helpers of the runtime's tests: coroutines as tests with a deadline, real processes, SQL from outside.
+"""Helpers of the runtime's tests: coroutines as tests with a deadline, real processes, SQL from
+outside.
 
-Rules: nothing is mocked; a process is told what to do by words on its standard input and tells what it did by
-lines on its standard output, so that nobody has to sleep.
+Rules: nothing is mocked; a process is told what to do by words on its standard input and tells what
+it did by lines on its standard output, so that nobody has to sleep.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Self
 
 import apsw
 
+import campaigns
 from perdure import Engine, Retry, Run
 
 PATIENCE_S = 60  # far more than anything takes: only what hangs is to fail
@@ -36,7 +38,9 @@ def awaited(test: Callable[..., Any]) -> Callable[..., None]:
         async def main() -> None:
             async with asyncio.timeout(PATIENCE_S) as patience:
                 await test(**fixtures)
-            assert not patience.expired(), "it hung, and what ended the wait swallowed the cancellation"
+            assert not patience.expired(), (
+                "it hung, and what ended the wait swallowed the cancellation"
+            )
 
         asyncio.run(main())
 
@@ -44,7 +48,9 @@ def awaited(test: Callable[..., Any]) -> Callable[..., None]:
 
 
 async def reached(run: Run[Any], *statuses: str) -> str:
-    """Wait until a run has one of these statuses; nothing public announces them all, so it is asked for."""
+    """Wait until a run has one of these statuses; nothing public announces them all, so it is asked
+    for.
+    """
     while (status := await run.status()) not in statuses:  # noqa: ASYNC110
         await asyncio.sleep(0.003)
     return status
@@ -68,8 +74,7 @@ async def executed_again(db: str, workflows: list[Any], run_id: str, **options: 
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join(part for part in (str(SOURCE), os.environ.get("PYTHONPATH", "")) if part)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return campaigns.environment(PYTHONUNBUFFERED="1")
 
 
 class Victim:
@@ -78,8 +83,11 @@ class Victim:
     def __init__(self, *words: object, script: Path = VICTIM) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(script), *map(str, words)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
         self._text = b""
 
     @property
@@ -101,7 +109,9 @@ class Victim:
             if not more:
                 self.kill()
                 assert self.process.stderr is not None
-                raise AssertionError(f"the process said nothing more: {self.process.stderr.read().decode()[-3000:]}")
+                raise AssertionError(
+                    f"the process said nothing more: {self.process.stderr.read().decode()[-3000:]}"
+                )
             self._text += more
         line, _, self._text = self._text.partition(b"\n")
         return line.decode()
@@ -137,7 +147,9 @@ class Victim:
 
 
 def freeze(pid: int, db: str) -> None:
-    """SIGSTOP for one of our own processes, but not inside a transaction: it would keep the write lock, and all others would wait."""
+    """SIGSTOP for one of our own processes, but not inside a transaction: it would keep the write
+    lock, and all others would wait.
+    """
     ours = apsw.Connection(db)
     try:
         while True:
@@ -163,7 +175,9 @@ db.close()
 
 def outside(db: str, sql: str) -> list[dict[str, Any]]:
     """Rows as the standard library's `sqlite3` sees them, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", _SQL, db, sql], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _SQL, db, sql], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows

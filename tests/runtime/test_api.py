@@ -1,4 +1,6 @@
-"""The verbs of section 3 on a real file: start, messages, streams, children, pause, retry, fork, listing, and the sync twin."""
+"""The verbs of section 3 on a real file: start, messages, streams, children, pause, retry, fork,
+listing, and the sync twin.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, kinds, reached
 
 import perdure
 from perdure import (
@@ -35,6 +36,7 @@ from perdure import (
     workflow,
 )  # fmt: skip
 from perdure.errors import DefinitionError
+from tests.runtime.support import awaited, kinds, reached
 
 
 @step
@@ -66,7 +68,7 @@ async def family() -> None:
 WORKFLOWS: list[Any] = [plain, listen, broken]
 
 
-# --- start ------------------------------------------------------------------------------------------
+# --- start ----------------------------------------------------------------------------------------
 
 
 @awaited
@@ -140,10 +142,19 @@ async def test_get_find_runs_and_tags(db: str) -> None:
         assert len(raised.value.candidates) == 7
         with pytest.raises(RunNotFound, match="There is no run 'none'"):
             await engine.get("none")
-        assert [info.id for info in await engine.runs(status="completed", limit=2)] == ["run-6", "run-5"]
-        assert [info.id for info in await engine.runs(status="completed", limit=2, after="run-5")] == ["run-4", "run-3"]
+        assert [info.id for info in await engine.runs(status="completed", limit=2)] == [
+            "run-6",
+            "run-5",
+        ]
+        assert [
+            info.id for info in await engine.runs(status="completed", limit=2, after="run-5")
+        ] == ["run-4", "run-3"]
         assert [info.id for info in await engine.runs(workflow="broken")] == ["other"]
-        assert [info.id for info in await engine.runs(tags={"odd": True})] == ["run-5", "run-3", "run-1"]
+        assert [info.id for info in await engine.runs(tags={"odd": True})] == [
+            "run-5",
+            "run-3",
+            "run-1",
+        ]
         assert [info.id for info in await engine.runs(tags={"odd": True, "n": 3})] == ["run-3"]
         assert [info.id for info in await engine.runs(status="failed")] == ["other"]
 
@@ -159,14 +170,19 @@ async def test_a_run_stands_for_its_children_and_earlier_generations(db: str) ->
                 await engine.retry(run_id)
                 with pytest.raises(RunFailed):
                     await (await engine.get(run_id)).result()
-        broke, *again, went_well = sorted(info.id for info in await engine.runs() if info.id.startswith("rest."))
+        broke, *again, went_well = sorted(
+            info.id for info in await engine.runs() if info.id.startswith("rest.")
+        )
         assert again == [f"{broke}~1", f"{broke}~2"]
         for run_id in (broke, went_well, again[1], "rest", "rest~1", "report", "report%"):
             assert await engine.find(run_id) == run_id
         assert await engine.find("res") == "rest"
         several = {
-            "rep": ("report", "report%"), "rest.": (broke, went_well), "rest~": ("rest~1", "rest~2"), f"{broke}~": tuple(again)
-        }  # fmt: skip
+            "rep": ("report", "report%"),
+            "rest.": (broke, went_well),
+            "rest~": ("rest~1", "rest~2"),
+            f"{broke}~": tuple(again),
+        }
         for prefix, candidates in several.items():
             with pytest.raises(RunNotFound) as raised:
                 await engine.find(prefix)
@@ -212,7 +228,7 @@ async def test_an_unknown_workflow_waits_and_doctor_says_why(db: str) -> None:
         assert await (await engine.get("p")).result() == 2
 
 
-# --- messages ---------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 
 @awaited
@@ -233,9 +249,14 @@ async def test_messages_before_the_receive_wrong_types_and_keys(db: str) -> None
 
 @awaited
 async def test_messages_to_finished_unknown_and_full_runs(db: str) -> None:
-    async with Engine(db, workflows=WORKFLOWS, limits=Limits(inbox_rows_max=3)) as engine, Engine(db, execute=False) as client:
+    async with (
+        Engine(db, workflows=WORKFLOWS, limits=Limits(inbox_rows_max=3)) as engine,
+        Engine(db, execute=False) as client,
+    ):
         await engine.run(plain(1), id="done")
-        with pytest.raises(RunFinished, match=r"Can't send to run 'done': it has ended .completed."):
+        with pytest.raises(
+            RunFinished, match=r"Can't send to run 'done': it has ended .completed."
+        ):
             await engine.send("done", 1, channel="x")
         with pytest.raises(RunFinished, match="Can't cancel"):
             await engine.cancel("done")
@@ -282,7 +303,7 @@ async def test_send_and_start_in_a_workflow(db: str) -> None:
         assert await (await engine.get("worker")).result() == [5]
 
 
-# --- streams ----------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
 @awaited
@@ -310,7 +331,7 @@ async def test_streams_are_live_and_complete(db: str) -> None:
         assert [item async for item in run.stream("silence")] == []
 
 
-# --- children ---------------------------------------------------------------------------------------
+# --- children -------------------------------------------------------------------------------------
 
 
 @awaited
@@ -387,7 +408,7 @@ async def test_cancel_of_waiting_paused_and_blocked_runs(db: str) -> None:
                 await run.result()
 
 
-# --- continue_as ------------------------------------------------------------------------------------
+# --- continue_as ----------------------------------------------------------------------------------
 
 
 @workflow
@@ -408,7 +429,7 @@ async def test_continue_as_keeps_id_messages_and_keys(db: str) -> None:
         assert kinds(await engine.history("c"))[0] == "start"
 
 
-# --- pause, retry, fork -----------------------------------------------------------------------------
+# --- pause, retry, fork ---------------------------------------------------------------------------
 
 
 @awaited
@@ -428,7 +449,9 @@ async def test_retry_of_a_failed_run_goes_on_from_the_failure(db: str) -> None:
         return [await work("first"), await work("second")]
 
     async with Engine(db, workflows=[two]) as engine:
-        with pytest.raises(RunFailed, match="Step work failed after 1 attempt: ValueError: not yet") as raised:
+        with pytest.raises(
+            RunFailed, match="Step work failed after 1 attempt: ValueError: not yet"
+        ) as raised:
             await engine.run(two(), id="t")
         assert isinstance(raised.value.__cause__, StepFailed)
         healthy = True
@@ -494,13 +517,15 @@ async def test_forks_of_finished_and_running_runs(db: str) -> None:
         with pytest.raises(RunNotFound):
             await engine.fork("nobody", 1)
     async with Engine(db, workflows=[sums]) as engine:
-        (message,) = [event.seq for event in await engine.history("args") if event.kind == "message"]
+        (message,) = [
+            event.seq for event in await engine.history("args") if event.kind == "message"
+        ]
         again = await engine.fork("args", message, new_id="args-2")
         await again.send(3, channel="x")
         assert await again.result() == [4, 100, 3]
 
 
-# --- limits -----------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 @awaited
@@ -517,7 +542,10 @@ async def test_a_history_that_is_too_long_blocks_and_goes_on_with_a_higher_limit
         return sum([await count(n) for n in range(20)])
 
     async with Engine(db, workflows=[long], limits=Limits(history_rows_max=15)) as engine:
-        with pytest.raises(perdure.HistoryTooLong, match=r"the limit is 15\. Let the workflow go on with continue_as"):
+        with pytest.raises(
+            perdure.HistoryTooLong,
+            match=r"the limit is 15\. Let the workflow go on with continue_as",
+        ):
             await engine.run(long(), id="l")
         assert await (await engine.get("l")).status() == "blocked"
     async with Engine(db, workflows=[long]) as engine:
@@ -537,7 +565,9 @@ async def test_a_result_that_is_too_large_fails_its_step_or_run_by_name(db: str)
         return (await big(n)) * times
 
     async with Engine(db, workflows=[handle], limits=Limits(payload_bytes_max=1000)) as engine:
-        with pytest.raises(RunFailed, match=r"result of step big is [0-9,]+ bytes as JSON; the limit is 1,000"):
+        with pytest.raises(
+            RunFailed, match=r"result of step big is [0-9,]+ bytes as JSON; the limit is 1,000"
+        ):
             await engine.run(handle(2000, 1))
         with pytest.raises(RunFailed, match="result of workflow handle"):
             await engine.run(handle(600, 2))
@@ -556,7 +586,7 @@ async def test_many_parked_runs_are_not_loaded_until_they_have_something_to_do(d
         assert len(engine._runner.active) == 0
 
 
-# --- engines ----------------------------------------------------------------------------------------
+# --- engines --------------------------------------------------------------------------------------
 
 
 @awaited

@@ -1,4 +1,6 @@
-"""An engine that executes what it is asked for: that run, what it has started, and nothing else that is due in the file."""
+"""An engine that executes what it is asked for: that run, what it has started, and nothing else
+that is due in the file.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, outside, reached
 
 import perdure
 from perdure import Engine, RunFailed, StepFailed, continue_as, receive, send, start, step, workflow
 from perdure.errors import DefinitionError
+from tests.runtime.support import awaited, outside, reached
 
 
 @step
@@ -88,19 +90,29 @@ async def test_a_run_is_executed_with_children_runs_that_it_starts_and_successor
         assert await engine.run(whole(2), id="x") == "done"
         assert await engine.left_to_workers() == 3
     found = statuses(db)
-    assert {run_id: found.pop(run_id) for run_id in list(found) if run_id.startswith("other")} == dict.fromkeys(
-        ("other-0", "other-1", "other-2"), "pending"
-    )
-    assert {run_id for run_id, status in found.items() if status == "completed"} >= {"x~1", "x~2", "x", "helper-2", "helper-1"}
+    assert {
+        run_id: found.pop(run_id) for run_id in list(found) if run_id.startswith("other")
+    } == dict.fromkeys(("other-0", "other-1", "other-2"), "pending")
+    assert {run_id for run_id, status in found.items() if status == "completed"} >= {
+        "x~1",
+        "x~2",
+        "x",
+        "helper-2",
+        "helper-1",
+    }
     async with Engine(db, workflows=ALL) as worker:
         assert [await (await worker.get(f"other-{n}")).result() for n in range(3)] == [0, 1, 2]
 
 
 @awaited
-async def test_a_run_that_was_left_in_the_middle_goes_on_with_all_that_belongs_to_it(db: str) -> None:
+async def test_a_run_that_was_left_in_the_middle_goes_on_with_all_that_belongs_to_it(
+    db: str,
+) -> None:
     """Children, and the runs that these have started, are known in the next process, too."""
     async with Engine(db, workflows=ALL) as first:
-        await first.start(whole(0), id="x")  # it may wait or have ended by now: closing leaves it where it is
+        await first.start(
+            whole(0), id="x"
+        )  # it may wait or have ended by now: closing leaves it where it is
     await leave(db, (other(1), "other"))
     async with Engine(db, workflows=ALL, execute="asked") as engine:
         assert await (await engine.get("x")).result() == "done"
@@ -134,7 +146,10 @@ async def test_blocked_runs_of_others_get_no_other_try(db: str) -> None:
     """New code may let them go on, and nobody here would execute them."""
     await leave(db, (other(1), "one"), (other(1), "two"))
     with apsw.Connection(db) as by_hand:
-        by_hand.execute("UPDATE run SET status = 'blocked', blocked_by = 'code', reason = 'old code', due_ms = NULL")
+        by_hand.execute(
+            "UPDATE run SET status = 'blocked', blocked_by = 'code', reason = 'old code', "
+            "due_ms = NULL"
+        )
     async with Engine(db, workflows=ALL, execute="asked") as engine:
         assert [(one.id, one.by) for one in await engine.blocked("two")] == [("two", "code")]
         assert await engine.run(other(1), id="one") == 1
@@ -156,8 +171,13 @@ async def test_what_is_waited_for_is_asked_for_and_what_was_told_is_not_any_more
 
 
 @awaited
-async def test_a_worker_takes_what_an_engine_leaves_and_nothing_is_reported_as_left_then(db: str) -> None:
-    async with Engine(db, workflows=ALL, execute="asked") as asked, Engine(db, workflows=ALL) as worker:
+async def test_a_worker_takes_what_an_engine_leaves_and_nothing_is_reported_as_left_then(
+    db: str,
+) -> None:
+    async with (
+        Engine(db, workflows=ALL, execute="asked") as asked,
+        Engine(db, workflows=ALL) as worker,
+    ):
         run = await asked.start(receives(), id="r")
         assert await worker.run(other(1), id="o") == 1
         await leave(db, *((other(n), f"o-{n}") for n in range(4)))

@@ -1,4 +1,6 @@
-"""A step that waits for its next attempt holds nothing: no place, no thread, no memory, not the end of its engine."""
+"""A step that waits for its next attempt holds nothing: no place, no thread, no memory, not the end
+of its engine.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.runtime.support import awaited, kinds, outside, reached, until
 
 from perdure import Engine, Limits, Retry, StepFailed, current_step, receive, step, workflow
 from perdure.runtime.backoff import Backoff
-from perdure.runtime.views import RunInfo
+from perdure.runtime.info import RunInfo
+from tests.runtime.support import awaited, kinds, outside, reached, until
 
 SLOW = Retry(attempts=5, delay=3_600, max_delay=3_600, jitter=False)
 SOON = Retry(attempts=3, delay=0.05, jitter=False)
@@ -85,13 +87,17 @@ async def test_a_run_in_back_off_is_waiting_and_says_for_which_attempt(db: str, 
         assert (item["attempt"], item["attempts"], item["seq"]) == (2, 5, 2)
         assert info.due_at == due
         assert timedelta(minutes=59) < due - datetime.now(UTC) <= timedelta(hours=1)
-        assert info.reason == f"attempt 2 of 5 of step {item['step']} at {due:%Y-%m-%d %H:%M:%S} UTC"
+        assert (
+            info.reason == f"attempt 2 of 5 of step {item['step']} at {due:%Y-%m-%d %H:%M:%S} UTC"
+        )
         assert (await engine.progress("w")).waiting_for == [item]
 
 
 @awaited
 async def test_it_keeps_no_place_at_the_gates(db: str) -> None:
-    async with Engine(db, workflows=[waits, other], limits=Limits(threads_max=1, steps_max=1)) as engine:
+    async with Engine(
+        db, workflows=[waits, other], limits=Limits(threads_max=1, steps_max=1)
+    ) as engine:
         for which in (0, 1, 2, 0, 1, 2):
             await engine.start(waits(which), id=f"w-{which}-{len(await engine.runs())}")
         for row in await engine.runs(workflow="waits"):
@@ -101,7 +107,9 @@ async def test_it_keeps_no_place_at_the_gates(db: str) -> None:
 
 @awaited
 async def test_more_runs_than_may_be_loaded_wait_for_their_attempts(db: str) -> None:
-    async with Engine(db, workflows=[waits, other], limits=Limits(runs_loaded_max=4, runs_parked_max=2)) as engine:
+    async with Engine(
+        db, workflows=[waits, other], limits=Limits(runs_loaded_max=4, runs_parked_max=2)
+    ) as engine:
         for number in range(12):
             await engine.start(waits(0), id=f"w-{number}")
         for number in range(12):
@@ -127,7 +135,10 @@ async def test_attempts_and_failures_are_counted_over_engines_and_evictions(db: 
         assert await run.result() == [1, 2, 3]
         notes = [event for event in await run.history() if event.error]
         kinds_of_it = kinds(await run.history())
-    assert [(note.attempt, note.error and note.error["message"]) for note in notes] == [(1, "try 1"), (2, "try 2")]
+    assert [(note.attempt, note.error and note.error["message"]) for note in notes] == [
+        (1, "try 1"),
+        (2, "try 2"),
+    ]
     assert kinds_of_it[-2:] == ["completed", "finish"]
 
 
@@ -153,7 +164,9 @@ async def test_a_failed_attempt_says_when_it_began_and_how_long_it_took(db: str)
         (note,) = [event for event in await run.history() if event.kind == "attempt"]
     assert note.took_ms is not None and note.took_ms >= 15
     assert note.began_at is not None
-    assert before - timedelta(milliseconds=2) <= note.began_at <= note.at - timedelta(milliseconds=15)
+    assert (
+        before - timedelta(milliseconds=2) <= note.began_at <= note.at - timedelta(milliseconds=15)
+    )
     (row,) = outside(db, "SELECT data, took_ms FROM perdure_events WHERE kind = 'attempt'")
     assert json.loads(row["data"])["began_ms"] + row["took_ms"] <= round(note.at.timestamp() * 1000)
 
@@ -198,7 +211,9 @@ async def test_one_step_in_back_off_does_not_hold_up_the_others_nor_messages(db:
 
 
 @awaited
-async def test_attempts_without_a_pause_follow_each_other_and_each_failure_is_written_before_the_next(db: str) -> None:
+async def test_attempts_without_a_pause_each_write_their_failure_before_the_next(
+    db: str,
+) -> None:
     noted: list[int] = []
 
     @step(retry=Retry(attempts=4, delay=0))

@@ -1,4 +1,6 @@
-"""One bad write costs one run or one call: values that can't be stored, wherever user code gives them, beside runs that must complete."""
+"""One bad write costs one run or one call: values that can't be stored, wherever user code gives
+them, beside runs that must complete.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, reached
 
 from perdure import (
     BadName,
@@ -35,14 +36,29 @@ from perdure import (
     workflow,
 )  # fmt: skip
 from perdure.store import base as b
+from tests.runtime.support import awaited, reached
 
 SEED = int(os.environ.get("PERDURE_SEED", "0")) or random.SystemRandom().randrange(10**9)
 ROUNDS = 40
 BAD_TEXTS = ["\ud800", "a\udcffb", "nul\0nul", "x" * 5_000, "\udfff" * 300]
 BAD_VALUES: list[Any] = [
-    *BAD_TEXTS, 2**64, -(2**63) - 1, 2**4000, float("nan"), float("inf"), {"\ud800": 1}, {"a": "\ud800"}, ["\0"], b"\xff", object(),
-    {1: 2}, [[[]]] * 3, "x" * 2_000_000, datetime(9999, 12, 31, tzinfo=UTC), {"deep": [{"\udc80": "\ud800"}]},
-]  # fmt: skip
+    *BAD_TEXTS,
+    2**64,
+    -(2**63) - 1,
+    2**4000,
+    float("nan"),
+    float("inf"),
+    {"\ud800": 1},
+    {"a": "\ud800"},
+    ["\0"],
+    b"\xff",
+    object(),
+    {1: 2},
+    [[[]]] * 3,
+    "x" * 2_000_000,
+    datetime(9999, 12, 31, tzinfo=UTC),
+    {"deep": [{"\udc80": "\ud800"}]},
+]
 BAD: dict[str, Any] = {}  # values that JSON can't carry to a workflow, by the id of its run
 
 
@@ -179,26 +195,64 @@ async def poisoned(place: str, name: str) -> Any:  # noqa: C901
 
 
 PLACES = [
-    "result of a step", "argument of a step", "error of a step", "odd error", "item of a step", "stream of a step", "heartbeat",
-    "transactional step", "result", "error", "odd own error", "channel", "send", "send key", "send channel", "send id", "tag", "tag name",
-    "item", "stream", "patch", "spawn id", "spawn tags", "child id", "sleep", "timer callback", "cancelled callback",
-]  # fmt: skip
+    "result of a step",
+    "argument of a step",
+    "error of a step",
+    "odd error",
+    "item of a step",
+    "stream of a step",
+    "heartbeat",
+    "transactional step",
+    "result",
+    "error",
+    "odd own error",
+    "channel",
+    "send",
+    "send key",
+    "send channel",
+    "send id",
+    "tag",
+    "tag name",
+    "item",
+    "stream",
+    "patch",
+    "spawn id",
+    "spawn tags",
+    "child id",
+    "sleep",
+    "timer callback",
+    "cancelled callback",
+]
 
 
 def verbs(engine: Engine, bad: Any) -> list[Callable[[], Any]]:
     """Every verb that takes something of the caller's, with a bad value at one place of it."""
     return [
-        lambda: engine.send("healthy-0", bad, channel="c"), lambda: engine.send("healthy-0", 1, channel=bad),
-        lambda: engine.send("healthy-0", 1, channel="c", key=bad), lambda: engine.send(bad, 1, channel="c"),
-        lambda: engine.start(healthy(bad)), lambda: engine.start(healthy(1), id=bad), lambda: engine.start(healthy(1), queue=bad),
-        lambda: engine.start(healthy(1), priority=bad), lambda: engine.start(healthy(1), tags={"t": bad}),
-        lambda: engine.start(healthy(1), tags={str(bad): 1}), lambda: engine.start(healthy(1), timeout=bad),
-        lambda: engine.get(bad), lambda: engine.cancel(bad), lambda: engine.pause(bad), lambda: engine.resume(bad),
+        lambda: engine.send("healthy-0", bad, channel="c"),
+        lambda: engine.send("healthy-0", 1, channel=bad),
+        lambda: engine.send("healthy-0", 1, channel="c", key=bad),
+        lambda: engine.send(bad, 1, channel="c"),
+        lambda: engine.start(healthy(bad)),
+        lambda: engine.start(healthy(1), id=bad),
+        lambda: engine.start(healthy(1), queue=bad),
+        lambda: engine.start(healthy(1), priority=bad),
+        lambda: engine.start(healthy(1), tags={"t": bad}),
+        lambda: engine.start(healthy(1), tags={str(bad): 1}),
+        lambda: engine.start(healthy(1), timeout=bad),
+        lambda: engine.get(bad),
+        lambda: engine.cancel(bad),
+        lambda: engine.pause(bad),
+        lambda: engine.resume(bad),
         lambda: engine.retry(bad),
-        lambda: engine.info(bad), lambda: engine.history(bad), lambda: engine.runs(status=bad), lambda: engine.runs(workflow=bad),
-        lambda: engine.runs(tags={"t": bad}), lambda: engine.fork("healthy-0", 2, new_id=bad), lambda: engine.runs(after=bad),
+        lambda: engine.info(bad),
+        lambda: engine.history(bad),
+        lambda: engine.runs(status=bad),
+        lambda: engine.runs(workflow=bad),
+        lambda: engine.runs(tags={"t": bad}),
+        lambda: engine.fork("healthy-0", 2, new_id=bad),
+        lambda: engine.runs(after=bad),
         lambda: engine.resolve("healthy-0", error=bad),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
@@ -212,15 +266,31 @@ def test_values_that_cant_be_stored_cost_nobody_else_anything(db: str, kind: str
     @awaited
     async def test() -> None:
         limits = Limits(payload_bytes_max=1_000_000)
-        async with Engine(db if kind == "file" else ":memory:", workflows=[healthy, poisoned], limits=limits, close_grace=0) as engine:
+        async with Engine(
+            db if kind == "file" else ":memory:",
+            workflows=[healthy, poisoned],
+            limits=limits,
+            close_grace=0,
+        ) as engine:
             beside = [await engine.start(healthy(8), id=f"healthy-{i}") for i in range(3)]
             odd = []
             for number, (place, bad) in enumerate(cases):
                 BAD[f"bad-{number}"] = bad
-                odd.append((place, bad, await engine.start(poisoned(place, f"bad-{number}"), id=f"bad-{number}")))
-                calls = [dice.choice(verbs(engine, bad))(), engine.start(healthy(3), id=f"beside-{number}")]
+                odd.append(
+                    (
+                        place,
+                        bad,
+                        await engine.start(poisoned(place, f"bad-{number}"), id=f"bad-{number}"),
+                    )
+                )
+                calls = [
+                    dice.choice(verbs(engine, bad))(),
+                    engine.start(healthy(3), id=f"beside-{number}"),
+                ]
                 error, run = await asyncio.gather(*calls, return_exceptions=True)
-                assert not isinstance(error, BaseException) or isinstance(error, PerdureError | TypeError | ValueError), repr(error)
+                assert not isinstance(error, BaseException) or isinstance(
+                    error, PerdureError | TypeError | ValueError
+                ), repr(error)
                 assert isinstance(run, Run)
                 beside.append(run)
             for run in beside:
@@ -231,7 +301,9 @@ def test_values_that_cant_be_stored_cost_nobody_else_anything(db: str, kind: str
                 except (RunFailed, RunBlocked):
                     pass
                 except TimeoutError:
-                    raise AssertionError(f"{place} with {bad!r:.60} hangs: {await run.status()}") from None
+                    raise AssertionError(
+                        f"{place} with {bad!r:.60} hangs: {await run.status()}"
+                    ) from None
             assert await engine.run(healthy(2)) == 1
 
     test()
@@ -246,9 +318,12 @@ async def test_a_bad_name_is_refused_where_it_is_given(bad: str) -> None:
     async with Engine(":memory:", workflows=[healthy]) as engine:
         await engine.run(healthy(1), id="r")
         for call in (
-            engine.send("r", 1, channel=bad), engine.send("r", 1, channel="c", key=bad), engine.start(healthy(1), queue=bad),
-            engine.start(healthy(1), id=bad), engine.start(healthy(1), tags={bad: 1}),
-        ):  # fmt: skip
+            engine.send("r", 1, channel=bad),
+            engine.send("r", 1, channel="c", key=bad),
+            engine.start(healthy(1), queue=bad),
+            engine.start(healthy(1), id=bad),
+            engine.start(healthy(1), tags={bad: 1}),
+        ):
             with pytest.raises(BadName):
                 await call
         with pytest.raises(RunNotFound):
@@ -286,7 +361,9 @@ async def test_tags_together_have_a_limit_and_block_their_run_alone() -> None:
             await one(i)
         return 1
 
-    async with Engine(":memory:", workflows=[tags_more, healthy], limits=Limits(payload_bytes_max=1_000)) as engine:
+    async with Engine(
+        ":memory:", workflows=[tags_more, healthy], limits=Limits(payload_bytes_max=1_000)
+    ) as engine:
         run = await engine.start(tags_more(), id="r")
         with pytest.raises(RunBlocked, match="tags together"):
             await run.result()
@@ -309,7 +386,11 @@ async def test_a_write_that_spoils_its_batch_is_refused_alone(db: str) -> None:
         waits = await engine.start(healthy(1), id="later", at=datetime(2100, 1, 1, tzinfo=UTC))
         writer = engine._parts()[1]
         writes = [
-            writer.ask(bad_write("later") if i in (3, 17) else b.Deliver("later", "message", 0, f"c{i}", None, None, b"1"))
+            writer.ask(
+                bad_write("later")
+                if i in (3, 17)
+                else b.Deliver("later", "message", 0, f"c{i}", None, None, b"1")
+            )
             for i in range(20)
         ]
         told = await asyncio.gather(*writes, return_exceptions=True)
@@ -322,7 +403,9 @@ async def test_a_write_that_spoils_its_batch_is_refused_alone(db: str) -> None:
 
 @awaited
 async def test_the_rest_of_a_spoiled_batch_waits_for_a_lock_like_any_other(db: str) -> None:
-    """The writes were applied one by one without patience, and "locked" was taken for the result of one of them."""
+    """The writes were applied one by one without patience, and "locked" was taken for the result of
+    one of them.
+    """
     async with Engine(db, workflows=[healthy]) as engine:
         other = apsw.Connection(db)
         await engine.start(healthy(1), id="later", at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -369,11 +452,15 @@ async def test_an_error_in_what_follows_from_a_write_stops_nobody_else() -> None
 
 
 @awaited
-async def test_a_run_that_fails_in_the_middle_of_a_turn_is_blocked_and_goes_on_when_retried(db: str) -> None:
+async def test_a_run_that_fails_in_the_middle_of_a_turn_is_blocked_and_goes_on_when_retried(
+    db: str,
+) -> None:
     async with Engine(db, workflows=[healthy]) as engine:
         run = await engine.start(healthy(3), id="r")
         active = next(iter(engine._runner.active.values()))
-        active.__class__ = type("Failing", (type(active),), {"__slots__": (), "_goes_on_as_it_was": lambda _: 1 / 0})
+        active.__class__ = type(
+            "Failing", (type(active),), {"__slots__": (), "_goes_on_as_it_was": lambda _: 1 / 0}
+        )
         with pytest.raises(RunBlocked, match="ZeroDivisionError"):
             await run.result()
         assert await engine.run(healthy(2)) == 1

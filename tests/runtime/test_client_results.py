@@ -1,4 +1,6 @@
-"""A client gets the class that the workflow says, as the engine does, however it has come to the run; ids are checked where given."""
+"""A client gets the class that the workflow says, as the engine does, however it has come to the
+run; ids are checked where given.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, reached
 
 from perdure import BadName, Engine, SyncEngine, continue_as, receive, send, start, step, workflow
+from tests.runtime.support import awaited, reached
 
 
 @dataclass
@@ -43,7 +45,10 @@ async def goes_on(n: int) -> None:
 
 @awaited
 async def test_every_way_to_a_result_gives_the_class(db: str) -> None:
-    async with Engine(db, workflows=[bill, asks, goes_on, later]) as engine, Engine(db, execute=False) as client:
+    async with (
+        Engine(db, workflows=[bill, asks, goes_on, later]) as engine,
+        Engine(db, execute=False) as client,
+    ):
         assert await client.run(bill(1), id="a") == Invoice(1)
         assert await (await client.get("a")).result() == Invoice(1)
         assert await (await client.fork("a", at=2, new_id="b")).result() == Invoice(1)

@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, environment, outside
 
 from perdure import Engine, HistoryTooLong, Limits, step, workflow
+from tests.runtime.support import awaited, environment, outside
 
 begun: asyncio.Event
 
@@ -39,9 +39,13 @@ async def adds(n: int) -> int:
 
 
 async def closed(db: str, engine: Engine) -> None:
-    """Everything was let go of: the next engine goes on at once, and no task of the last one is left."""
+    """Everything was let go of: the next engine goes on at once, and no task of the last one is
+    left.
+    """
     assert engine._open is None
-    left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("perdure")]
+    left = [
+        task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("perdure")
+    ]
     assert left == []
     async with Engine(db, workflows=[waits], close_grace=0) as again:
         assert [row.worker for row in again._store.workers()] == [again._runner.owner]
@@ -123,13 +127,17 @@ except KeyboardInterrupt:
 def test_ctrl_c_out_of_workflow_code_ends_the_process(db: str, memory: bool) -> None:
     """The writer stayed "scheduled" for ever, and closing waited for it."""
     command = [sys.executable, "-c", _INTERRUPTED, ":memory:" if memory else db]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
     assert "INTERRUPTED" in done.stdout, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("limit", [10, 11, 12])
 @awaited
-async def test_a_history_over_its_limit_says_so_once_and_does_not_end_before_it_is_retried(db: str, limit: int, caplog: Any) -> None:
+async def test_a_history_over_its_limit_says_so_once_and_does_not_end_before_it_is_retried(
+    db: str, limit: int, caplog: Any
+) -> None:
     gate = asyncio.Event()
 
     @step
@@ -180,7 +188,9 @@ async def wide(n: int) -> int:
 
 
 async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[int]:
-    """What had begun of 20 steps when the first engine was closed; the next one brings their run to its end."""
+    """What had begun of 20 steps when the first engine was closed; the next one brings their run to
+    its end.
+    """
     global gate
     gate = asyncio.Event()
     calls.clear()
@@ -204,8 +214,12 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
 
 
 @awaited
-async def test_closing_hears_of_all_that_has_ended_within_the_grace(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.runtime.steps.SLICE_S", -1.0)  # so that each callback reports one outcome only
+async def test_closing_hears_of_all_that_has_ended_within_the_grace(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "perdure.runtime.steps.SLICE_S", -1.0
+    )  # so that each callback reports one outcome only
     monkeypatch.setattr("perdure.runtime.writer.SLICE_S", -1.0)
     assert sorted(await closed_while_steps_end(db)) == list(range(20))
     assert sorted(calls) == list(range(20)), "a step whose outcome was there was done again"
@@ -214,12 +228,18 @@ async def test_closing_hears_of_all_that_has_ended_within_the_grace(db: str, mon
 @awaited
 async def test_a_closing_engine_begins_no_step_that_waits_at_the_gate(db: str) -> None:
     assert await closed_while_steps_end(db, Limits(steps_max=1)) == [0]
-    assert sorted(calls) == list(range(20)), "a step was begun while its engine closed, and again after that"
+    assert sorted(calls) == list(range(20)), (
+        "a step was begun while its engine closed, and again after that"
+    )
 
 
 @awaited
-async def test_an_engine_whose_opening_is_cancelled_again_and_again_is_taken_back_to_its_end(db: str) -> None:
-    """A second cancellation cut off what the first one had begun to take back, such as the release of a replica's lease."""
+async def test_an_engine_whose_opening_is_cancelled_again_and_again_is_taken_back_to_its_end(
+    db: str,
+) -> None:
+    """A second cancellation cut off what the first one had begun to take back, such as the release
+    of a replica's lease.
+    """
     taken_back = False
 
     async def take_back() -> None:

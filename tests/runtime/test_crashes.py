@@ -1,4 +1,6 @@
-"""Guarantees 2 and 5: real processes, killed with -9; what then happens to steps, tables and ownership."""
+"""Guarantees 2 and 5: real processes, killed with -9; what then happens to steps, tables and
+ownership.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.runtime import victim
-from tests.runtime.support import Victim, awaited, outside, reached, until
 
 from perdure import Engine, Limits, RunBlocked, RunFailed
 from perdure.errors import DefinitionError
+from tests.runtime import victim
+from tests.runtime.support import Victim, awaited, outside, reached, until
 
 
 def killed(db: str, verb: str, folder: Path, *words: object) -> None:
@@ -21,7 +23,9 @@ def killed(db: str, verb: str, folder: Path, *words: object) -> None:
 
 
 @awaited
-async def test_a_step_whose_process_died_is_tried_again_and_others_are_not(db: str, tmp_path: Path) -> None:
+async def test_a_step_whose_process_died_is_tried_again_and_others_are_not(
+    db: str, tmp_path: Path
+) -> None:
     killed(db, "careful", tmp_path)
     killed(db, "careful", tmp_path)  # the second step hangs in the second process
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
@@ -30,7 +34,12 @@ async def test_a_step_whose_process_died_is_tried_again_and_others_are_not(db: s
         notes = [event.data for event in await run.history() if event.kind == "attempt"]
         assert [note["crash"] for note in notes] == [True, True]
     log = [line.split() for line in victim.effects(tmp_path)]
-    assert [(name, attempt) for name, attempt, _ in log] == [("first", "1"), ("first", "2"), ("second", "1"), ("second", "2")]
+    assert [(name, attempt) for name, attempt, _ in log] == [
+        ("first", "1"),
+        ("first", "2"),
+        ("second", "1"),
+        ("second", "2"),
+    ]
     assert len({key for _, _, key in log}) == 2
 
 
@@ -59,9 +68,14 @@ async def test_ask_resolved_with_an_error(db: str, tmp_path: Path) -> None:
 
 
 @awaited
-async def test_ask_resolved_with_another_try_by_an_engine_that_does_not_execute(db: str, tmp_path: Path) -> None:
+async def test_ask_resolved_with_another_try_by_an_engine_that_does_not_execute(
+    db: str, tmp_path: Path
+) -> None:
     killed(db, "asking", tmp_path)
-    async with Engine(db, workflows=victim.WORKFLOWS) as engine, Engine(db, execute=False) as client:
+    async with (
+        Engine(db, workflows=victim.WORKFLOWS) as engine,
+        Engine(db, execute=False) as client,
+    ):
         run = await engine.get("asking")
         await reached(run, "blocked")
         await client.resolve("asking", retry=True)
@@ -70,7 +84,9 @@ async def test_ask_resolved_with_another_try_by_an_engine_that_does_not_execute(
 
 
 @awaited
-async def test_a_result_of_another_type_from_an_engine_without_the_code_is_told_and_is_no_death(db: str, tmp_path: Path) -> None:
+async def test_a_result_of_another_type_from_an_engine_without_the_code_is_told_and_is_no_death(
+    db: str, tmp_path: Path
+) -> None:
     killed(db, "asking", tmp_path)
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
         await reached(await engine.get("asking"), "blocked")
@@ -78,7 +94,13 @@ async def test_a_result_of_another_type_from_an_engine_without_the_code_is_told_
         await client.resolve("asking", result=5)
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
         run = await engine.get("asking")
-        with pytest.raises(RunBlocked, match=r"What was given was not taken: the result of step hang_once does not fit: Expected `str`"):
+        with pytest.raises(
+            RunBlocked,
+            match=(
+                r"What was given was not taken: the result of step hang_once does not fit: "
+                r"Expected `str`"
+            ),
+        ):
             await run.result()
         notes = [event.data for event in await run.history() if event.kind == "attempt"]
         assert [min(note) for note in notes] == ["crash", "refused"]
@@ -107,13 +129,20 @@ async def test_fail_gives_the_workflow_a_step_failed(db: str, tmp_path: Path) ->
 
 
 @awaited
-async def test_a_run_that_kills_its_process_three_times_is_blocked_and_retry_goes_on(db: str, tmp_path: Path) -> None:
+async def test_a_run_that_kills_its_process_three_times_is_blocked_and_retry_goes_on(
+    db: str, tmp_path: Path
+) -> None:
     for _ in range(3):
         with Victim(db, "deadly", tmp_path, 3) as process:
             assert process.ended() == -9
     async with Engine(db, workflows=victim.WORKFLOWS) as engine:
         run = await engine.get("deadly")
-        assert [event.kind for event in await run.history()] == ["start", "step", "attempt", "attempt"]  # although it dies at once
+        assert [event.kind for event in await run.history()] == [
+            "start",
+            "step",
+            "attempt",
+            "attempt",
+        ]  # although it dies at once
         with pytest.raises(RunBlocked, match="the process died 3 times while it executed this run"):
             await run.result()
         assert await engine.run(victim.waiting(0)) == []  # the others are not held up
@@ -122,7 +151,7 @@ async def test_a_run_that_kills_its_process_three_times_is_blocked_and_retry_goe
     assert victim.effects(tmp_path) == ["life"] * 4
 
 
-# --- transactional steps ----------------------------------------------------------------------------
+# --- transactional steps --------------------------------------------------------------------------
 
 
 def test_a_transactional_step_is_exactly_once_under_kill_in_the_middle(db: str) -> None:
@@ -139,7 +168,7 @@ def test_a_transactional_step_is_exactly_once_under_kill_in_the_middle(db: str) 
     assert [int(row["result"]) for row in recorded] == list(range(6))
 
 
-# --- one owner --------------------------------------------------------------------------------------
+# --- one owner ------------------------------------------------------------------------------------
 
 
 @awaited
@@ -154,7 +183,9 @@ async def test_another_process_takes_over_at_once_after_kill_9(db: str, tmp_path
                 (owner,) = outside(db, "SELECT worker, status FROM perdure_runs")
                 assert (owner["worker"], owner["status"]) == (1, "running")
                 first.kill()
-                with Victim(db, "execute", 3600) as third:  # whoever joins looks for the dead; no lease has run out
+                with Victim(
+                    db, "execute", 3600
+                ) as third:  # whoever joins looks for the dead; no lease has run out
                     third.says("OPEN")
                     await until(lambda: len(victim.effects(tmp_path)) >= 3)
                     second.kill()
@@ -167,12 +198,17 @@ async def test_another_process_takes_over_at_once_after_kill_9(db: str, tmp_path
 
 
 @awaited
-async def test_two_engines_share_the_runs_and_each_run_is_executed_once(db: str, tmp_path: Path) -> None:
+async def test_two_engines_share_the_runs_and_each_run_is_executed_once(
+    db: str, tmp_path: Path
+) -> None:
     with Victim(db, "execute") as one, Victim(db, "execute") as two:
         one.says("OPEN")
         two.says("OPEN")
         async with Engine(db, execute=False) as client:
-            runs = [await client.start(victim.busy(str(tmp_path), f"r{i}", 2), id=f"r{i}") for i in range(8)]
+            runs = [
+                await client.start(victim.busy(str(tmp_path), f"r{i}", 2), id=f"r{i}")
+                for i in range(8)
+            ]
             results = await asyncio.gather(*(run.result() for run in runs))
         assert results == [victim.expected(f"r{i}", 2) for i in range(8)]
         one.tell("end")
@@ -202,15 +238,19 @@ async def test_messages_pause_and_cancel_reach_a_run_in_another_process(db: str)
             assert await reached(other, "cancelled") == "cancelled"
 
 
-# --- random kills -----------------------------------------------------------------------------------
+# --- random kills ---------------------------------------------------------------------------------
 
 RUNS, ROUNDS, KILLS = 6, 12, 8  # the kill campaign has more
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 @awaited
-async def test_random_kills_lose_nothing_and_record_nothing_twice(db: str, tmp_path: Path, seed: int) -> None:
-    """Kill points come from the run's own progress: a number of effects drawn from the printed seed."""
+async def test_random_kills_lose_nothing_and_record_nothing_twice(
+    db: str, tmp_path: Path, seed: int
+) -> None:
+    """Kill points come from the run's own progress: a number of effects drawn from the printed
+    seed.
+    """
     import random
 
     print(f"seed {seed}")
@@ -219,16 +259,26 @@ async def test_random_kills_lose_nothing_and_record_nothing_twice(db: str, tmp_p
     points = sorted(rng.sample(range(1, RUNS * per_run), KILLS))
     for point in points:
         with Victim(db, "busy", tmp_path, RUNS, ROUNDS) as process:
-            await until(lambda at=point: len(victim.effects(tmp_path)) >= at or process.process.poll() is not None)  # type: ignore[misc]
+            await until(
+                lambda at=point: (  # type: ignore[misc]
+                    len(victim.effects(tmp_path)) >= at or process.process.poll() is not None
+                )
+            )
             process.kill()
         written = victim.effects(tmp_path)
-        in_file = {(row["run_id"], row["seq"]) for row in outside(db, "SELECT run_id, seq FROM perdure_steps")}
+        in_file = {
+            (row["run_id"], row["seq"])
+            for row in outside(db, "SELECT run_id, seq FROM perdure_steps")
+        }
         missing = [line for line in written if not _has_row(line, in_file)]
         assert missing == []  # commit before effect: no marker without its step's row
     async with Engine(db, workflows=victim.WORKFLOWS, limits=Limits(crashes_max=100)) as engine:
         for row in await engine.runs(status="blocked"):
             await engine.retry(row.id)
-        runs = [await engine.start(victim.busy(str(tmp_path), f"r{i}", ROUNDS), id=f"r{i}") for i in range(RUNS)]
+        runs = [
+            await engine.start(victim.busy(str(tmp_path), f"r{i}", ROUNDS), id=f"r{i}")
+            for i in range(RUNS)
+        ]
         results = await asyncio.gather(*(run.result() for run in runs))
     assert results == [victim.expected(f"r{i}", ROUNDS) for i in range(RUNS)]
     _check_file(db, tmp_path)
@@ -236,17 +286,27 @@ async def test_random_kills_lose_nothing_and_record_nothing_twice(db: str, tmp_p
 
 def _has_row(line: str, in_file: set[tuple[str, int]]) -> bool:
     run, _, seq = line.split()
-    return any(seq == str(row) and (name == run or name.startswith(f"{run}.")) for name, row in in_file)
+    return any(
+        seq == str(row) and (name == run or name.startswith(f"{run}.")) for name, row in in_file
+    )
 
 
 def _check_file(db: str, folder: Path) -> None:
     twice = outside(
         db,
-        "SELECT run_id, ref FROM perdure_events WHERE kind IN ('completed', 'failed') AND ref > 0 GROUP BY 1, 2 HAVING count(*) > 1",
+        (
+            "SELECT run_id, ref FROM perdure_events WHERE kind IN ('completed', 'failed') AND "
+            "ref > 0 GROUP BY 1, 2 HAVING count(*) > 1"
+        ),
     )
     assert twice == []
     rows = sorted(row["n"] for row in outside(db, "SELECT n FROM account"))
     assert rows == sorted(1000 * run + i for run in range(RUNS) for i in range(ROUNDS))
     effects = {tuple(line.split()[:2]) for line in victim.effects(folder)}
-    assert effects == {(f"r{run}", str(100 * i + k)) for run in range(RUNS) for i in range(ROUNDS) for k in range(6)}
+    assert effects == {
+        (f"r{run}", str(100 * i + k))
+        for run in range(RUNS)
+        for i in range(ROUNDS)
+        for k in range(6)
+    }
     assert outside(db, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]

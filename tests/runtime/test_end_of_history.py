@@ -1,13 +1,15 @@
-"""A run's end is the last row of its history, and what comes too late goes to nobody or to the successor."""
+"""A run's end is the last row of its history, and what comes too late goes to nobody or to the
+successor.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, kinds
 
 from perdure import Engine, continue_as, receive, workflow
+from tests.runtime.support import awaited, kinds
 
 
 @workflow
@@ -23,9 +25,13 @@ async def takes_one_each(total: int = 0, rounds: int = 2) -> int:
     return total
 
 
-@pytest.mark.parametrize(("call", "expected"), [(takes_one(), 1), (takes_one_each(), 6)], ids=["ends", "goes on"])
+@pytest.mark.parametrize(
+    ("call", "expected"), [(takes_one(), 1), (takes_one_each(), 6)], ids=["ends", "goes on"]
+)
 @awaited
-async def test_messages_that_wait_behind_the_last_one_are_not_rows_behind_the_end(db: str, call: Any, expected: int) -> None:
+async def test_messages_that_wait_behind_the_last_one_are_not_rows_behind_the_end(
+    db: str, call: Any, expected: int
+) -> None:
     async with Engine(db, execute=False) as client:
         await client.start(call, id="one")
         for number in (1, 2, 3):

@@ -1,4 +1,6 @@
-"""A child that was forked from an engine's process: what it inherits is dead there, alive in the parent, and nobody waits for it."""
+"""A child that was forked from an engine's process: what it inherits is dead there, alive in the
+parent, and nobody waits for it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, environment
 
 from perdure import Engine, EngineClosed, SyncEngine, connect, step, workflow
+from tests.runtime.support import awaited, environment
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -88,7 +90,9 @@ def _other_file(path: str) -> Any:
     return asyncio.run(main())
 
 
-def test_a_child_has_engines_of_its_own_on_other_files_and_after_the_parents_is_closed(db: str) -> None:
+def test_a_child_has_engines_of_its_own_on_other_files_and_after_the_parents_is_closed(
+    db: str,
+) -> None:
     with SyncEngine(db, workflows=[adds]) as engine:
         assert in_child(lambda: _other_file(db + "2")) == "2"
         assert engine.run(adds(1)) == 1
@@ -96,7 +100,9 @@ def test_a_child_has_engines_of_its_own_on_other_files_and_after_the_parents_is_
 
 
 def test_a_sync_engine_that_was_made_before_the_fork_is_entered_after_it(db: str) -> None:
-    """Its thread was made with it, and a thread does not survive a fork: workers of a preloading server hung."""
+    """Its thread was made with it, and a thread does not survive a fork: workers of a preloading
+    server hung.
+    """
     engine = SyncEngine(db, workflows=[adds])
 
     def works() -> Any:
@@ -145,8 +151,12 @@ asyncio.run(main())
 
 def test_a_child_of_a_transactional_step_ends_without_touching_the_transaction(db: str) -> None:
     command = [sys.executable, "-c", _CHILD_IN_A_TRANSACTION, db, "now"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
-    assert done.stdout.splitlines() == ["UsedAfterFork", "RESULT 1", "ROWS [(1,)]"], done.stderr[-2000:]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["UsedAfterFork", "RESULT 1", "ROWS [(1,)]"], done.stderr[
+        -2000:
+    ]
 
 
 _CHILD_ENDS = """
@@ -167,7 +177,12 @@ with SyncEngine(sys.argv[1], workflows=[work]) as engine:
 
 def test_a_child_that_ends_frees_no_connection_of_the_parent(db: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD_ENDS, db], capture_output=True, text=True, env=environment(), timeout=60, check=False
+        [sys.executable, "-c", _CHILD_ENDS, db],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "RESULT 1 True\n", done.stderr[-2000:]
     assert done.returncode == 0

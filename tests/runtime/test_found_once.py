@@ -1,4 +1,6 @@
-"""Bugs that these tests have found; each test failed once. One test, one bug: the docstring says what went wrong."""
+"""Bugs that these tests have found; each test failed once. One test, one bug: the docstring says
+what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, environment, reached
 
 from perdure import (
     Engine,
@@ -28,7 +29,8 @@ from perdure import (
     workflow,
 )  # fmt: skip
 from perdure.store import base as b
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime.support import awaited, environment, reached
 
 
 @workflow
@@ -63,7 +65,9 @@ async def test_an_evicted_run_wakes_for_a_message(db: str) -> None:
 
 @awaited
 async def test_a_run_that_is_started_after_the_lease_is_lost_is_executed(db: str) -> None:
-    """It was written with the ended worker as its owner, executed without a lease, and orphaned after the next beat."""
+    """It was written with the ended worker as its owner, executed without a lease, and orphaned
+    after the next beat.
+    """
     go = asyncio.Event()
 
     @step
@@ -140,8 +144,17 @@ asyncio.run(run())
 
 
 def test_a_transactional_step_that_calls_sys_exit_fails_and_the_engine_lives(db: str) -> None:
-    """SystemExit left the writer's thread through a callback of the event loop, and the engine hung."""
-    done = subprocess.run([sys.executable, "-c", _EXIT, db], capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    """SystemExit left the writer's thread through a callback of the event loop, and the engine
+    hung.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _EXIT, db],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
     assert "FAILED" in done.stdout, done.stderr[-2000:]
 
 
@@ -339,7 +352,8 @@ async def test_a_retried_run_keeps_the_stream_items_of_the_history_that_it_keeps
 
 @awaited
 async def test_a_stream_goes_on_over_continue_as(db: str) -> None:
-    """`result()` follows the successor; a reader of the stream stopped at the end of the first run."""
+    """`result()` follows the successor; a reader of the stream stopped at the end of
+    the first run."""
 
     @workflow
     async def second() -> None:
@@ -366,16 +380,23 @@ async def test_a_stream_goes_on_over_continue_as(db: str) -> None:
 
 @awaited
 async def test_an_engine_closes_while_its_loops_are_being_woken(db: str) -> None:
-    """Python 3.11's `wait_for` swallows a cancellation that comes together with what it waits for; closing hung."""
+    """Python 3.11's `wait_for` swallows a cancellation that comes together with what it waits for;
+    closing hung.
+    """
     for _ in range(5):
         async with Engine(db, workflows=[listen]) as engine:
             engine._runner.claims.wake()
 
 
 @awaited
-async def test_a_note_that_is_made_while_a_transaction_is_under_way_keeps_the_order_of_rows(db: str) -> None:
-    """The transactional step's outcome had its row number already, the note took the next one, and on replay the
-    commands behind the outcome were numbered as if the note were not there: their answers were never found."""
+async def test_a_note_that_is_made_while_a_transaction_is_under_way_keeps_the_order_of_rows(
+    db: str,
+) -> None:
+    """The transactional step's outcome had its row number already, the note took the next one, and
+    on replay the
+    commands behind the outcome were numbered as if the note were not there: their answers were
+    never found.
+    """
     failed = threading.Event()
     tries: list[int] = []
 
@@ -413,8 +434,12 @@ async def test_a_note_that_is_made_while_a_transaction_is_under_way_keeps_the_or
 
 
 @awaited
-async def test_an_engine_that_closes_while_a_transaction_is_under_way_leaves_a_history_that_replays(db: str) -> None:
-    """Letting go wrote a note behind the outcome that was still on its way; the next engine's rows met it."""
+async def test_an_engine_that_closes_while_a_transaction_is_under_way_leaves_a_history_that_replays(
+    db: str,
+) -> None:
+    """Letting go wrote a note behind the outcome that was still on its way; the next engine's rows
+    met it.
+    """
     began, go = threading.Event(), threading.Event()
 
     @step(transactional=True)
@@ -469,8 +494,12 @@ async def test_resume_of_a_blocked_run_says_that_it_is_blocked(db: str) -> None:
 
 
 @awaited
-async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_and_after_its_commit(db: str) -> None:
-    """It was taken for one that had begun before the crash: begun at once, begun again after the commit, noted as a crash."""
+async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_and_after_its_commit(
+    db: str,
+) -> None:
+    """It was taken for one that had begun before the crash: begun at once, begun again after the
+    commit, noted as a crash.
+    """
     executed: list[int] = []
 
     @step
@@ -485,7 +514,9 @@ async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_a
 
     async with Engine(db, workflows=[patient]) as engine:
         await reached(await engine.start(patient(), id="p"), "waiting")
-    async with Engine(db) as engine:  # does not know the workflow, so the message waits in the inbox
+    async with Engine(
+        db
+    ) as engine:  # does not know the workflow, so the message waits in the inbox
         await engine.send("p", 7, channel="x")
     async with Engine(db, workflows=[patient]) as engine:
         assert await (await engine.get("p")).result() == 7
@@ -495,7 +526,9 @@ async def test_a_step_that_a_message_leads_to_during_recovery_is_executed_once_a
 
 @awaited
 async def test_starting_again_what_has_gone_on_as_another_call_gives_the_run(db: str) -> None:
-    """A client that died and started its run again got RunExists, because the id belonged to the successor by then."""
+    """A client that died and started its run again got RunExists, because the id belonged to the
+    successor by then.
+    """
 
     @workflow
     async def count(n: int) -> int:

@@ -1,6 +1,8 @@
-"""Guarantee 2: a run is blocked when its process died three times over it and the run got on in none of these lives.
+"""Guarantee 2: a run is blocked when its process died three times over it and the run got on in
+none of these lives.
 
-A death is played: the engine loses its store in the middle of a step, and its worker is reported dead, as the next process would.
+A death is played: the engine loses its store in the middle of a step, and its worker is reported
+dead, as the next process would.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, outside
 
 from perdure import Engine, Limits, Retry, RunBlocked, StepFailed, receive, step, workflow
 from perdure.errors import StoreUnavailable
 from perdure.store import base as b
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime.support import awaited, outside
 
 HANGS: asyncio.Event  # set when a life has come to where it dies
 deadly = False  # whether the step hangs until the process dies
@@ -106,16 +108,30 @@ async def dies_again_and_again() -> str:
             return await gives_up_with_its_process()
 
 
-ALL: list[Any] = [attempts_end, steps_fail, timers_fire, stands_still, gets_messages, dies_again_and_again]
+ALL: list[Any] = [
+    attempts_end,
+    steps_fail,
+    timers_fire,
+    stands_still,
+    gets_messages,
+    dies_again_and_again,
+]
 
 
-async def lives(db: str, call: Callable[[], Any], number: int, before: Callable[[Engine], Awaitable[Any]] | None = None) -> list[int]:
+async def lives(
+    db: str,
+    call: Callable[[], Any],
+    number: int,
+    before: Callable[[Engine], Awaitable[Any]] | None = None,
+) -> list[int]:
     """How many deaths count against the run after each of so many lives."""
     global HANGS, deadly, failed
     counts = []
     for _ in range(number):
         HANGS, deadly, failed = asyncio.Event(), True, False
-        async with Engine(db, workflows=ALL, close_grace=0, limits=Limits(crashes_max=1_000)) as engine:
+        async with Engine(
+            db, workflows=ALL, close_grace=0, limits=Limits(crashes_max=1_000)
+        ) as engine:
             await engine.start(call(), id="r")
             if before is not None:
                 await before(engine)
@@ -131,9 +147,13 @@ async def lives(db: str, call: Callable[[], Any], number: int, before: Callable[
     return counts
 
 
-@pytest.mark.parametrize("call", [attempts_end, steps_fail, timers_fire], ids=lambda call: call.name)
+@pytest.mark.parametrize(
+    "call", [attempts_end, steps_fail, timers_fire], ids=lambda call: call.name
+)
 @awaited
-async def test_every_outcome_of_an_attempt_and_every_timer_starts_the_count_anew(db: str, call: Any) -> None:
+async def test_every_outcome_of_an_attempt_and_every_timer_starts_the_count_anew(
+    db: str, call: Any
+) -> None:
     assert await lives(db, call, 4) == [1, 1, 1, 1]
     async with Engine(db, workflows=ALL) as engine:
         assert await (await engine.get("r")).result() == "survived"
@@ -166,7 +186,13 @@ async def test_a_blocked_run_says_which_command_lets_it_go_on(db: str) -> None:
     store.close()
     async with Engine(db, workflows=ALL) as engine:
         run = await engine.get("r")
-        with pytest.raises(RunBlocked, match=f"the process died 3 times.*recorded nothing in between.*perdure retry r --store {db}$"):
+        with pytest.raises(
+            RunBlocked,
+            match=(
+                f"the process died 3 times.*recorded nothing in between.*perdure retry r "
+                f"--store {db}$"
+            ),
+        ):
             await run.result()
         assert [(one.id, one.by) for one in await engine.blocked("r")] == [("r", "crash_loop")]
         await engine.retry("r")

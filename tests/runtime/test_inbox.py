@@ -1,4 +1,6 @@
-"""What waits in an inbox: its limit, what always gets through it, and keys over many generations of a run."""
+"""What waits in an inbox: its limit, what always gets through it, and keys over many generations of
+a run.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, reached, until
 
 from perdure import Engine, InboxFull, Limits, continue_as, receive, send, step, workflow
+from tests.runtime.support import awaited, reached, until
 
 
 @workflow
@@ -40,19 +42,31 @@ async def fill(engine: Engine, run_id: str, value: Any, channel: str) -> int:
     raise AssertionError("it is never full")
 
 
-@pytest.mark.parametrize(("value", "channel"), [(1, "other"), ("no number", "answer")], ids=["nobody receives", "does not fit"])
+@pytest.mark.parametrize(
+    ("value", "channel"),
+    [(1, "other"), ("no number", "answer")],
+    ids=["nobody receives", "does not fit"],
+)
 @awaited
-async def test_messages_that_are_not_received_are_refused_to_the_sender_and_block_no_run(db: str, value: Any, channel: str) -> None:
-    """They counted only until they were in the history, which then grew up to its own limit, and the run was blocked."""
+async def test_messages_that_are_not_received_are_refused_to_the_sender_and_block_no_run(
+    db: str, value: Any, channel: str
+) -> None:
+    """They counted only until they were in the history, which then grew up to its own limit, and
+    the run was blocked.
+    """
     limits = Limits(inbox_rows_max=5, history_rows_max=30)
     async with Engine(db, workflows=[answer], limits=limits) as engine:
         run = await engine.start(answer(), id="a")
         await reached(run, "waiting")
         assert await fill(engine, "a", value, channel) == 5
         await asyncio.sleep(0)
-    async with Engine(db, workflows=[answer], limits=limits) as engine:  # another one counts the same
+    async with Engine(
+        db, workflows=[answer], limits=limits
+    ) as engine:  # another one counts the same
         assert await fill(engine, "a", value, channel) == 0
-        await reached(await engine.get("a"), "waiting")  # it was looked at again: other code might have received them
+        await reached(
+            await engine.get("a"), "waiting"
+        )  # it was looked at again: other code might have received them
         await engine.cancel("a")
         await reached(await engine.get("a"), "cancelled")
 
@@ -133,7 +147,9 @@ async def test_repeated_cancels_of_a_run_that_can_not_take_them_are_one(db: str)
     async with Engine(db) as client:  # nobody here knows the workflow
         for _ in range(5):
             await client.cancel("a")
-    assert apsw.Connection(db).execute("SELECT count(*) FROM inbox WHERE kind = 'cancel'").fetchall() == [(1,)]
+    assert apsw.Connection(db).execute(
+        "SELECT count(*) FROM inbox WHERE kind = 'cancel'"
+    ).fetchall() == [(1,)]
     async with Engine(db, workflows=[answer]) as engine:
         await reached(await engine.get("a"), "cancelled")
 
@@ -146,22 +162,30 @@ async def generations(total: int, left: int) -> int:
 
 @awaited
 async def test_a_key_arrives_once_in_all_generations_and_none_is_moved(db: str) -> None:
-    """Each generation moved the keys of all before it to itself, so that a long life got slower and slower."""
+    """Each generation moved the keys of all before it to itself, so that a long life got slower and
+    slower.
+    """
     count = 30
     async with Engine(db, workflows=[generations], limits=Limits(inbox_rows_max=count)) as engine:
         run = await engine.start(generations(0, count), id="g")
         for n in range(count):
             for again in range(n, -1, -9):
-                await engine.send("g", n, channel="n", key=f"key-{again}" if again != n else f"key-{n}")
+                await engine.send(
+                    "g", n, channel="n", key=f"key-{again}" if again != n else f"key-{n}"
+                )
         assert await run.result() == sum(range(count))
         await engine.send("g", 1, channel="n", key="key-0")  # known, also after the end
-    assert apsw.Connection(db).execute("SELECT count(*) FROM inbox WHERE key IS NOT NULL").fetchall() == [(count,)]
+    assert apsw.Connection(db).execute(
+        "SELECT count(*) FROM inbox WHERE key IS NOT NULL"
+    ).fetchall() == [(count,)]
     ids = [run_id for (run_id,) in apsw.Connection(db).execute("SELECT id FROM run ORDER BY run")]
     assert ids == [f"g~{n}" for n in range(1, count)] + ["g"]
 
 
 @awaited
-async def test_messages_that_wait_for_the_next_generation_keep_their_order_and_their_keys(db: str) -> None:
+async def test_messages_that_wait_for_the_next_generation_keep_their_order_and_their_keys(
+    db: str,
+) -> None:
     async with Engine(db, workflows=[generations]) as engine:
         run = await engine.start(generations(0, 3), id="g")
         await engine.pause("g")

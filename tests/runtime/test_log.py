@@ -1,4 +1,6 @@
-"""What the engine logs about runs, steps and workers, with fields; and the filter that adds these to the lines of user code."""
+"""What the engine logs about runs, steps and workers, with fields; and the filter that adds these
+to the lines of user code.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.runtime.support import AT_ONCE, awaited, reached, until
 
 from perdure import Engine, Limits, Retry, RunContextFilter, RunFailed, receive, step, workflow
 from perdure.runtime.log import FIELDS
 from perdure.runtime.unserved import Unserved
 from perdure.store import base as b
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime.support import AT_ONCE, awaited, reached, until
 
 log = logging.getLogger("tests.of_a_user")
 HERE = __file__.rpartition("/")[2]
@@ -81,13 +83,19 @@ def _at_info(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @awaited
-async def test_each_attempt_that_fails_and_the_run_log_a_line_with_fields(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_attempt_that_fails_and_the_run_log_a_line_with_fields(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Engine(db, workflows=[pay]) as engine:
         with pytest.raises(RunFailed):
             await engine.run(pay(5), id="p")
     said = of(caplog, "perdure.run", "perdure.step")
-    where = f"Declined: 5 are too [1mmany ({HERE}:{charge.fn.__code__.co_firstlineno + 2} in charge)"
-    assert [(record.name, record.levelname) for record in said] == [("perdure.step", "WARNING")] * 3 + [("perdure.run", "ERROR")]
+    where = (
+        f"Declined: 5 are too [1mmany ({HERE}:{charge.fn.__code__.co_firstlineno + 2} in charge)"
+    )
+    assert [(record.name, record.levelname) for record in said] == [
+        ("perdure.step", "WARNING")
+    ] * 3 + [("perdure.run", "ERROR")]
     assert [record.getMessage() for record in said] == [
         f"run p: attempt 1 of step charge (row 2) failed, the next one begins in 0.0 s: {where}",
         f"run p: attempt 2 of step charge (row 2) failed, the next one begins in 0.0 s: {where}",
@@ -95,11 +103,16 @@ async def test_each_attempt_that_fails_and_the_run_log_a_line_with_fields(db: st
         f"run p (pay) failed: StepFailed: Step charge failed after 3 attempts: {where}",
     ]
     run: dict[str, Any] = {"run_id": "p", "workflow": "pay"}
-    assert [fields(record) for record in said] == [*(run | {"step": "charge", "seq": 2, "attempt": n} for n in (1, 2, 3)), run]
+    assert [fields(record) for record in said] == [
+        *(run | {"step": "charge", "seq": 2, "attempt": n} for n in (1, 2, 3)),
+        run,
+    ]
 
 
 @awaited
-async def test_a_failed_run_that_nobody_waits_for_is_logged_with_its_traceback(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_run_that_nobody_waits_for_is_logged_with_its_traceback(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Engine(db, workflows=[pay]) as engine:
         await reached(await engine.start(pay(5), id="p"), "failed")
         with pytest.raises(RunFailed):
@@ -111,7 +124,9 @@ async def test_a_failed_run_that_nobody_waits_for_is_logged_with_its_traceback(d
 
 
 @pytest.mark.parametrize("main", [pay_in_a_thread, pay_with_sql], ids=["in a thread", "with SQL"])
-def test_steps_of_every_kind_log_the_same(main: Any, db: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_steps_of_every_kind_log_the_same(
+    main: Any, db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     @awaited
     async def fails() -> None:
         async with Engine(db, workflows=[main]) as engine:
@@ -125,7 +140,9 @@ def test_steps_of_every_kind_log_the_same(main: Any, db: str, caplog: pytest.Log
 
 
 @awaited
-async def test_a_child_that_fails_is_a_warning_its_parent_decides(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_child_that_fails_is_a_warning_its_parent_decides(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Engine(db, workflows=[pay_by_child]) as engine:
         assert await engine.run(pay_by_child(), id="p") == "by other means"
     (failed,) = of(caplog, "perdure.run")
@@ -134,7 +151,9 @@ async def test_a_child_that_fails_is_a_warning_its_parent_decides(db: str, caplo
 
 
 @awaited
-async def test_a_filter_that_fails_costs_the_line_and_not_the_run(db: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_filter_that_fails_costs_the_line_and_not_the_run(
+    db: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(record: logging.LogRecord) -> bool:
         raise ZeroDivisionError
 
@@ -152,11 +171,15 @@ async def test_a_filter_that_fails_costs_the_line_and_not_the_run(db: str, capsy
 
 
 @awaited
-async def test_a_blocked_run_is_an_error_with_its_reason(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_blocked_run_is_an_error_with_its_reason(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Engine(db, workflows=[pay], limits=Limits(history_rows_max=2)) as engine:
         await engine.start(pay(5), id="p")
         await reached(await engine.get("p"), "blocked")
-    (blocked,) = [record for record in of(caplog, "perdure.run") if "blocked" in record.getMessage()]
+    (blocked,) = [
+        record for record in of(caplog, "perdure.run") if "blocked" in record.getMessage()
+    ]
     assert blocked.levelname == "ERROR"
     assert "its history has" in blocked.getMessage()
     assert fields(blocked) == {"run_id": "p", "workflow": "pay"}
@@ -173,8 +196,12 @@ def other(db: str) -> Iterator[SqliteStore]:
 
 
 @awaited
-async def test_a_worker_that_was_taken_for_dead_says_so_and_what_goes_on(db: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The run is taken over by the same engine as another worker; the attempt that was under way is named."""
+async def test_a_worker_that_was_taken_for_dead_says_so_and_what_goes_on(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is taken over by the same engine as another worker; the attempt that was under way is
+    named.
+    """
     begun, attempts = asyncio.Event(), iter([1, 2])
 
     @step
@@ -195,10 +222,21 @@ async def test_a_worker_that_was_taken_for_dead_says_so_and_what_goes_on(db: str
         store.write([b.EndWorker(1, 0, True)], True)
         store.close()
         assert await run.result() == 1
-    assert ("perdure.worker", "ERROR", 1) in [(one.name, one.levelname, one.worker) for one in of(caplog, "perdure.worker")]  # type: ignore[attr-defined]
-    (taken,) = [record for record in of(caplog, "perdure.run") if "goes on here" in record.getMessage()]
+    assert ("perdure.worker", "ERROR", 1) in [
+        (one.name, one.levelname, one.worker)  # type: ignore[attr-defined]
+        for one in of(caplog, "perdure.worker")
+    ]
+    (taken,) = [
+        record for record in of(caplog, "perdure.run") if "goes on here" in record.getMessage()
+    ]
     assert taken.levelname == "WARNING"
-    assert fields(taken) == {"run_id": "m", "workflow": "main", "step": "held", "seq": 2, "attempt": 1}
+    assert fields(taken) == {
+        "run_id": "m",
+        "workflow": "main",
+        "step": "held",
+        "seq": 2,
+        "attempt": 1,
+    }
 
 
 @awaited
@@ -212,12 +250,21 @@ async def test_the_death_of_a_worker_is_logged_and_so_are_runs_over_which_too_ma
     (ghost,) = other.write([b.JoinWorker("ghost", "elsewhere", 999_999, "", 0, 0)], True)
     other.write([b.Claim(ghost, ("pay",), 10, 2**60)], True)
     for run in (1, 2):
-        other.write([b.Turn(run, ghost, [], 1, park=b.Park("running" if run == 1 else "waiting"))], True)
+        other.write(
+            [b.Turn(run, ghost, [], 1, park=b.Park("running" if run == 1 else "waiting"))], True
+        )
     async with Engine(db, workflows=[pay], limits=Limits(crashes_max=1), lease_ttl=1):
-        (dead,) = await until(lambda: [one for one in of(caplog, "perdure.worker") if "is dead" in one.getMessage()])
+        (dead,) = await until(
+            lambda: [one for one in of(caplog, "perdure.worker") if "is dead" in one.getMessage()]
+        )
     assert (dead.levelname, dead.worker) == ("WARNING", ghost)
-    assert dead.getMessage() == f"worker {ghost} (ghost, pid 999999) is dead; its runs (1) go on where a worker is alive"
-    (blocked,) = [record for record in of(caplog, "perdure.run") if "blocked" in record.getMessage()]
+    assert (
+        dead.getMessage()
+        == f"worker {ghost} (ghost, pid 999999) is dead; its runs (1) go on where a worker is alive"
+    )
+    (blocked,) = [
+        record for record in of(caplog, "perdure.run") if "blocked" in record.getMessage()
+    ]
     assert blocked.levelname == "ERROR"
     assert "the process died 1 times" in blocked.getMessage()
     assert fields(blocked) == {"run_id": "kills", "workflow": "pay", "worker": ghost}
@@ -282,7 +329,9 @@ class Lines(logging.Handler):
         super().__init__()
         self.lines: list[str] = []
         self.addFilter(RunContextFilter(**options))
-        self.setFormatter(logging.Formatter("%(run_id)s %(workflow)s %(step)s %(seq)s %(attempt)s: %(message)s"))
+        self.setFormatter(
+            logging.Formatter("%(run_id)s %(workflow)s %(step)s %(seq)s %(attempt)s: %(message)s")
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
@@ -328,7 +377,9 @@ async def speaks() -> None:
 
 
 @awaited
-async def test_lines_of_user_code_say_where_they_come_from_and_once(db: str, handler: Lines) -> None:
+async def test_lines_of_user_code_say_where_they_come_from_and_once(
+    db: str, handler: Lines
+) -> None:
     """Also after a restart, when the workflow's code runs again."""
     log.info("outside")
     async with Engine(db, workflows=[speaks]) as engine:

@@ -1,4 +1,6 @@
-"""The file goes away under a running engine: it stops, says so to everybody, and touches nothing that is there now."""
+"""The file goes away under a running engine: it stops, says so to everybody, and touches nothing
+that is there now.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, outside, reached
 
 from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, connect, receive, workflow
 from perdure.core.events import Event
-from perdure.runtime import runner
-from perdure.store import connection
-from perdure.store.connection import SCHEMA_VERSION
-from perdure.store.sqlite import SqliteStore
+from perdure.runtime import scheduler
+from perdure.store.sqlite import connection
+from perdure.store.sqlite.connection import SCHEMA_VERSION
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime.support import awaited, outside, reached
 
 LEASE_S = 1.0  # the file is looked at four times in that
 
@@ -81,8 +83,11 @@ def runs_in(path: str) -> set[str]:
 
 @awaited
 @pytest.mark.parametrize("noticed", [True, False])
-async def test_a_file_renamed_over_ours_is_not_taken_for_what_our_wal_belongs_to(db: str, tmp_path: Path, noticed: bool) -> None:
-    """As in restoring a copy: nobody thinks of the WAL, and SQLite would play it into the new file."""
+async def test_a_file_renamed_over_ours_is_not_taken_for_what_our_wal_belongs_to(
+    db: str, tmp_path: Path, noticed: bool
+) -> None:
+    """As in restoring a copy: nobody thinks of the WAL, and SQLite would play it into
+    the new file."""
     other = str(tmp_path / "other.db")
     await another_store(other)
     async with Engine(db, workflows=[plain], lease_ttl=LEASE_S if noticed else 60) as engine:
@@ -92,7 +97,9 @@ async def test_a_file_renamed_over_ours_is_not_taken_for_what_our_wal_belongs_to
         os.replace(other, db)
         if noticed:
             assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
-            assert runs_in(db) == {"another"}  # also to another process that comes before we have closed
+            assert runs_in(db) == {
+                "another"
+            }  # also to another process that comes before we have closed
     assert Path(db).read_bytes() == before
     assert runs_in(db) == {"another"}
 
@@ -109,25 +116,33 @@ async def test_a_file_moved_away_holds_everything_without_its_wal(db: str) -> No
 @awaited
 @pytest.mark.parametrize("end", ["-wal", "-shm"])
 async def test_nothing_is_lost_when_a_file_beside_it_was_deleted(db: str, end: str) -> None:
-    """What stands in the WAL was acknowledged; without its name the next process would not find it."""
+    """What stands in the WAL was acknowledged; without its name the next process would
+    not find it."""
     async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
         await engine.run(plain(1), id="one")
         os.unlink(db + end)
         with pytest.raises(StoreReplaced, match=f"perdure.db{end}' was deleted"):
             raise await asyncio.wait_for(engine.store_lost(), 60)
-        assert outside(db, "SELECT id FROM perdure_runs WHERE status = 'completed'") == [{"id": "one"}]  # as if we were killed now
+        assert outside(db, "SELECT id FROM perdure_runs WHERE status = 'completed'") == [
+            {"id": "one"}
+        ]  # as if we were killed now
     async with Engine(db, workflows=[plain]) as engine:
         assert await (await engine.get("one")).result() == 1
 
 
 @awaited
-async def test_a_wal_that_another_process_deletes_because_a_copy_made_here_dropped_our_locks(db: str, tmp_path: Path) -> None:
+async def test_a_wal_that_another_process_deletes_because_a_copy_made_here_dropped_our_locks(
+    db: str, tmp_path: Path
+) -> None:
     """What docs/adr/0002 warns of: the other process takes itself for the last one on the file."""
     async with Engine(db, workflows=[plain], lease_ttl=LEASE_S) as engine:
         await engine.run(plain(1), id="one")
-        shutil.copyfile(db, tmp_path / "copy.db")  # it opens and closes the file: our locks are gone
+        shutil.copyfile(
+            db, tmp_path / "copy.db"
+        )  # it opens and closes the file: our locks are gone
         outside(db, "SELECT count(*) FROM perdure_runs")
-        if Path(f"{db}-wal").exists():  # so does SQLite 3.53, which seems to look at the shared memory's lock as well: all is well
+        # so does SQLite 3.53, which seems to look at the shared memory's lock as well: all is well
+        if Path(f"{db}-wal").exists():
             assert await engine.run(plain(2), id="two") == 2
             return
         assert isinstance(await asyncio.wait_for(engine.store_lost(), 60), StoreReplaced)
@@ -149,7 +164,9 @@ async def test_what_is_no_replacement_is_not_taken_for_one(db: str, tmp_path: Pa
 
 @awaited
 @pytest.mark.parametrize("execute", [True, False])
-async def test_an_older_engine_stops_when_a_newer_one_has_migrated_the_file(db: str, execute: bool) -> None:
+async def test_an_older_engine_stops_when_a_newer_one_has_migrated_the_file(
+    db: str, execute: bool
+) -> None:
     async with Engine(db, workflows=[listen], lease_ttl=LEASE_S, execute=execute) as engine:
         run = await engine.start(listen(), id="one")
         newer = apsw.Connection(db)
@@ -184,13 +201,17 @@ def test_where_nobody_can_look_nothing_is_said_to_be_gone(tmp_path: Path) -> Non
     identity = files[str(tmp_path)]
     assert connection.lost_file(files) is None
     assert connection.lost_file({str(tmp_path / "no"): identity}) is not None
-    assert connection.lost_file({"x" * 5_000: identity}) is None  # an error of the system that says nothing about the file
+    assert (
+        connection.lost_file({"x" * 5_000: identity}) is None
+    )  # an error of the system that says nothing about the file
 
 
 @awaited
-async def test_reading_goes_on_by_itself_after_an_error_that_passes(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_goes_on_by_itself_after_an_error_that_passes(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run whose history could not be read is not blocked for it: it is not the run's fault."""
-    monkeypatch.setattr(runner, "WATCH_S_AFTER_ERROR", 0.01)
+    monkeypatch.setattr(scheduler, "WATCH_S_AFTER_ERROR", 0.01)
     async with Engine(db, workflows=[listen]) as engine:
         await reached(await engine.start(listen(), id="one"), "waiting")
     history, failures = SqliteStore.history, iter([apsw.IOError("disk I/O error")] * 3)

@@ -1,4 +1,6 @@
-"""Code that no longer fits the histories of its runs is deployed to a real engine, and put right again."""
+"""Code that no longer fits the histories of its runs is deployed to a real engine, and put right
+again.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.runtime.support import awaited, executed_again, kinds, reached
 
-from perdure import Engine, Nondeterminism, RunBlocked, Workflow, continue_as, receive, step, workflow
+from perdure import (
+    Engine,
+    Nondeterminism,
+    RunBlocked,
+    Workflow,
+    continue_as,
+    receive,
+    step,
+    workflow,
+)
+from tests.runtime.support import awaited, executed_again, kinds, reached
 
 
 @step
@@ -47,7 +58,9 @@ EARLIER: list[Workflow[[], str]] = [returns, raises, goes_on, returns_after_the_
 
 @pytest.mark.parametrize("changed", EARLIER, ids=lambda one: one.fn.__name__)
 @awaited
-async def test_code_that_ends_earlier_than_its_history_blocks_and_the_old_code_goes_on(db: str, changed: Workflow[[], str]) -> None:
+async def test_code_that_ends_earlier_than_its_history_blocks_and_the_old_code_goes_on(
+    db: str, changed: Workflow[[], str]
+) -> None:
     """The run was ended for good, as the new code said, although its history had more in it."""
     async with Engine(db, workflows=[order]) as engine:
         run = await engine.start(order(), id="o")
@@ -76,7 +89,10 @@ async def reads_a_file() -> str:
 async def test_a_refusal_that_code_swallows_blocks_the_run_until_the_code_is_right(db: str) -> None:
     async with Engine(db, workflows=[reads_a_file]) as engine:
         run = await engine.start(reads_a_file(), id="o")
-        with pytest.raises(RunBlocked, match=r"(?s)Opening a file\n.*test_new_code\.py:\d+ in reads_a_file\n.*@step"):
+        with pytest.raises(
+            RunBlocked,
+            match=r"(?s)Opening a file\n.*test_new_code\.py:\d+ in reads_a_file\n.*@step",
+        ):
             await run.result()
         assert kinds(await run.history()) == ["start", "step", "completed"]
     async with Engine(db, workflows=[reads_a_file]) as engine:
@@ -84,4 +100,10 @@ async def test_a_refusal_that_code_swallows_blocks_the_run_until_the_code_is_rig
     async with Engine(db, workflows=[order]) as engine:
         await engine.send("o", True, channel="go")
         assert await (await engine.get("o")).result() == "charged"
-        assert kinds(await engine.history("o")) == ["start", "step", "completed", "message", "finish"]
+        assert kinds(await engine.history("o")) == [
+            "start",
+            "step",
+            "completed",
+            "message",
+            "finish",
+        ]

@@ -1,4 +1,6 @@
-"""Code with other parameters or other defaults is deployed under runs in flight: they keep what was recorded, or say what is missing."""
+"""Code with other parameters or other defaults is deployed under runs in flight: they keep what was
+recorded, or say what is missing.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, executed_again, reached
 
-from perdure import Engine, Nondeterminism, RunBlocked, RunExists, Workflow, emit, receive, send, start, step, workflow
-from perdure.codec import JsonCodec
+from perdure import (
+    Engine,
+    Nondeterminism,
+    RunBlocked,
+    RunExists,
+    Workflow,
+    emit,
+    receive,
+    send,
+    start,
+    step,
+    workflow,
+)
+from perdure.check.replay import Checker
+from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
 from perdure.core.replay import Kernel
-from perdure.runtime.checking import Checker
+from tests.runtime.support import awaited, executed_again, reached
 
 
 async def _waits(db: str, definition: Workflow[..., Any], *args: Any) -> None:
@@ -61,7 +75,10 @@ async def with_default(n: int, rate: float = 0.5, *, note: str | None = None) ->
     return f"{n} {rate} {note} {await receive('go', bool)}"
 
 
-@pytest.mark.parametrize(("old", "new"), [(first, one_more), (first, by_name), (without_any, one_more), (with_default, without_any)])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(first, one_more), (first, by_name), (without_any, one_more), (with_default, without_any)],
+)
 @awaited
 async def test_a_parameter_that_the_history_can_not_fill_blocks_and_check_says_so(
     db: str, old: Workflow[..., Any], new: Workflow[..., Any]
@@ -74,9 +91,15 @@ async def test_a_parameter_that_the_history_can_not_fill_blocks_and_check_says_s
     with pytest.raises(RunBlocked) as caught:
         await _goes_on(db, new)
     assert caught.value.reason in f"DoesNotFit: {reason}"
-    says = "no parameter n any more" if new is without_any else "which the code has got since; give it a default"
+    says = (
+        "no parameter n any more"
+        if new is without_any
+        else "which the code has got since; give it a default"
+    )
     assert says in caught.value.reason
-    assert (await executed_again(db, [old], "r")).endswith("True"), "nothing is lost: the old code goes on"
+    assert (await executed_again(db, [old], "r")).endswith("True"), (
+        "nothing is lost: the old code goes on"
+    )
 
 
 @awaited
@@ -164,17 +187,27 @@ def _calls(*args: Any, **kwargs: Any) -> Workflow[..., Any]:
     return order
 
 
-@pytest.mark.parametrize(("old", "new"), [(_calls(1, "USD"), _calls(1)), (_calls(1), _calls(1, "USD")), (_calls(1), _calls(2))])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(_calls(1, "USD"), _calls(1)), (_calls(1), _calls(1, "USD")), (_calls(1), _calls(2))],
+)
 @awaited
-async def test_other_arguments_block_also_where_they_are_left_out(db: str, old: Workflow[..., Any], new: Workflow[..., Any]) -> None:
+async def test_other_arguments_block_also_where_they_are_left_out(
+    db: str, old: Workflow[..., Any], new: Workflow[..., Any]
+) -> None:
     await _waits(db, old)
     with pytest.raises(Nondeterminism):
         await _goes_on(db, new)
 
 
-@pytest.mark.parametrize(("old", "new"), [(_calls(1, "EUR"), _calls(1)), (_calls(1), _calls(1, "EUR")), (_calls(1), _calls(amount=1))])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(_calls(1, "EUR"), _calls(1)), (_calls(1), _calls(1, "EUR")), (_calls(1), _calls(amount=1))],
+)
 @awaited
-async def test_the_default_passed_or_left_out_is_the_same_call(db: str, old: Workflow[..., Any], new: Workflow[..., Any]) -> None:
+async def test_the_default_passed_or_left_out_is_the_same_call(
+    db: str, old: Workflow[..., Any], new: Workflow[..., Any]
+) -> None:
     await _waits(db, old)
     assert await _goes_on(db, new) == "EUR"
 
@@ -187,7 +220,13 @@ class Note:
     text: str
 
 
-NewNote: Any = dataclass(type("Note", (), {"__annotations__": {"text": str, "tags": list}, "tags": field(default_factory=list)}))
+NewNote: Any = dataclass(
+    type(
+        "Note",
+        (),
+        {"__annotations__": {"text": str, "tags": list}, "tags": field(default_factory=list)},
+    )
+)
 
 
 @workflow
@@ -210,7 +249,9 @@ def _sending(note: Any, k: int = 1) -> Workflow[..., Any]:
 
 
 def _rows_of(definition: Workflow[..., Any], rows: list[ev.Event]) -> list[ev.Command]:
-    kernel = Kernel(lambda: definition.fn(), definition, ev.RunFacts("r", definition.name, 7), JsonCodec())
+    kernel = Kernel(
+        lambda: definition.fn(), definition, ev.RunFacts("r", definition.name, 7), JsonCodec()
+    )
     try:
         return kernel.replay(rows)
     finally:
@@ -221,14 +262,24 @@ def test_histories_without_defaults_and_with_fewer_fields_still_replay() -> None
     new: Any = NewNote
     rows = [ev.Event(1, ev.START, 1000)]
     data = [
-        (ev.SEND, "other", b'{"channel":"c","value":{"text":"a"}}'), (ev.EMIT, "notes", b'{"text":"a"}'), (ev.STEP, "keep", b'{"n":1}'),
-    ]  # fmt: skip
-    rows += [ev.Event(2 + n, kind, 1000, None, name, raw) for n, (kind, name, raw) in enumerate(data)]
+        (ev.SEND, "other", b'{"channel":"c","value":{"text":"a"}}'),
+        (ev.EMIT, "notes", b'{"text":"a"}'),
+        (ev.STEP, "keep", b'{"n":1}'),
+    ]
+    rows += [
+        ev.Event(2 + n, kind, 1000, None, name, raw) for n, (kind, name, raw) in enumerate(data)
+    ]
     for note in (Note("a"), new("a")):
         _rows_of(_sending(note), rows)
         _rows_of(_sending(note, k=5), rows)
         with pytest.raises(Nondeterminism):
             _rows_of(_sending(type(note)("b")), rows)
-    rows += [ev.Event(5, ev.COMPLETED, 1000, 4, None, b"null"), ev.Event(6, ev.SPAWN, 1000, None, "kid", b'{"args":{"n":2},"id":"kid"}')]
-    rows += [ev.Event(7, ev.COMPLETED, 1000, 6, None, b'"kid"'), ev.Event(8, ev.CHILD, 1000, None, "kid", b'{"args":{"n":3}}')]
+    rows += [
+        ev.Event(5, ev.COMPLETED, 1000, 4, None, b"null"),
+        ev.Event(6, ev.SPAWN, 1000, None, "kid", b'{"args":{"n":2},"id":"kid"}'),
+    ]
+    rows += [
+        ev.Event(7, ev.COMPLETED, 1000, 6, None, b'"kid"'),
+        ev.Event(8, ev.CHILD, 1000, None, "kid", b'{"args":{"n":3}}'),
+    ]
     assert _rows_of(_sending(Note("a")), rows) == []

@@ -1,4 +1,6 @@
-"""Several processes on one file: who owns a run, who takes over and when, who is told, and who must write no more."""
+"""Several processes on one file: who owns a run, who takes over and when, who is told, and who must
+write no more.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,16 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.runtime import victim
-from tests.runtime.support import Victim, awaited, freeze, outside, reached, until
 
 from perdure import Engine, Limits, RunCancelled, current_step, step, workflow
 from perdure.errors import StoreTooNew
-from perdure.runtime import identity
-from perdure.runtime.crew import BEATS_PER_LEASE, Crew
+from perdure.process import identity
+from perdure.runtime.membership import BEATS_PER_LEASE, Crew
 from perdure.store import base as b
-from perdure.store.connection import SCHEMA_VERSION, open_reader
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.connection import SCHEMA_VERSION, open_reader
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime import victim
+from tests.runtime.support import Victim, awaited, freeze, outside, reached, until
 
 LEASE_S = 1.0
 
@@ -36,12 +38,14 @@ def rows(db: str, sql: str) -> list[Any]:
         reader.close()
 
 
-# --- every verb from any process ----------------------------------------------------------------------
+# --- every verb from any process ------------------------------------------------------------------
 
 
 @awaited
 async def test_any_process_starts_sends_cancels_and_waits_for_runs_of_others(db: str) -> None:
-    """Two processes execute; two engines here only watch, and neither knows what the other has asked for."""
+    """Two processes execute; two engines here only watch, and neither knows what the other has
+    asked for.
+    """
     with Victim(db, "execute") as one, Victim(db, "execute") as two:
         one.says("OPEN")
         two.says("OPEN")
@@ -83,10 +87,19 @@ async def test_no_engine_takes_all_that_is_due(db: str) -> None:
     """What a client starts is shared by those that execute; one that is alone takes the rest."""
     release.clear()
     held.clear()
-    async with Engine(db, workflows=[holds]), Engine(db, workflows=[holds]), Engine(db, execute=False) as client:
+    async with (
+        Engine(db, workflows=[holds]),
+        Engine(db, workflows=[holds]),
+        Engine(db, execute=False) as client,
+    ):
         runs = await asyncio.gather(*(client.start(holds(str(n)), id=f"h{n}") for n in range(40)))
         await until(lambda: len(held) == 40)
-        shares = [count for _, count in rows(db, "SELECT owner, count(*) FROM run WHERE status = 'running' GROUP BY owner")]
+        shares = [
+            count
+            for _, count in rows(
+                db, "SELECT owner, count(*) FROM run WHERE status = 'running' GROUP BY owner"
+            )
+        ]
         release.set()
         await asyncio.gather(*(run.result() for run in runs))
     assert sum(shares) == 40
@@ -110,7 +123,10 @@ async def test_two_engines_in_one_process_share_a_file(db: str) -> None:
         for i in range(5):
             await two.send(f"a{i}", i, channel="numbers")
             await one.send(f"b{i}", i, channel="numbers")
-        assert await asyncio.gather(*(run.result() for run in mine + yours)) == [*range(5), *range(5)]
+        assert await asyncio.gather(*(run.result() for run in mine + yours)) == [
+            *range(5),
+            *range(5),
+        ]
         # An engine that closes lets go of what it was executing, and the other one goes on with it.
         left = await two.start(hear_one(), id="left")
         await reached(left, "waiting")
@@ -121,7 +137,9 @@ async def test_two_engines_in_one_process_share_a_file(db: str) -> None:
 
 @awaited
 async def test_a_run_whose_last_turn_is_being_written_is_not_begun_anew(db: str) -> None:
-    """Its end was in the writer's thread, the file locked by another process; news for the run loaded it once more."""
+    """Its end was in the writer's thread, the file locked by another process; news for the run
+    loaded it once more.
+    """
     attempts: list[int] = []
     go = asyncio.Event()
 
@@ -142,19 +160,28 @@ async def test_a_run_whose_last_turn_is_being_written_is_not_begun_anew(db: str)
         other.execute("BEGIN IMMEDIATE")
         go.set()
         await until(lambda: engine._parts()[1].busy)
-        engine._runner.woken([engine._store.run_key("short")])  # as after a message that was committed a moment ago
+        engine._runner.woken(
+            [engine._store.run_key("short")]
+        )  # as after a message that was committed a moment ago
         for _ in range(5):
             await asyncio.sleep(0)
         other.execute("COMMIT")
         other.close()
         assert await run.result() == 1
-        assert [event.kind for event in await engine.history("short")] == ["start", "step", "completed", "finish"]
+        assert [event.kind for event in await engine.history("short")] == [
+            "start",
+            "step",
+            "completed",
+            "finish",
+        ]
     assert attempts == [1]
 
 
 @awaited
 async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None:
-    """An earlier turn, committed after the run had come to its end in memory, was taken for the last one."""
+    """An earlier turn, committed after the run had come to its end in memory, was taken for the
+    last one.
+    """
     other: list[apsw.Connection] = []
     go = asyncio.Event()
 
@@ -175,12 +202,18 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         write = store.write
 
         def watched(batch: Any, patient: bool) -> Any:
-            kept.extend(turn.run in runner.active for turn in batch if isinstance(turn, b.Turn) and turn.finish)
+            kept.extend(
+                turn.run in runner.active
+                for turn in batch
+                if isinstance(turn, b.Turn) and turn.finish
+            )
             return write(batch, patient)
 
         store.write = watched  # type: ignore[method-assign]
         run = await engine.start(short(), id="short")
-        sending = asyncio.create_task(engine.send("short", 1, channel="any"))  # waits for the lock, and all writes behind it
+        sending = asyncio.create_task(
+            engine.send("short", 1, channel="any")
+        )  # waits for the lock, and all writes behind it
         await until(lambda: engine._parts()[1].busy)
         go.set()
         await until(lambda: all(active.gone for active in runner.active.values()))
@@ -192,7 +225,7 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         assert all(kept)
 
 
-# --- take-over ----------------------------------------------------------------------------------------
+# --- take-over ------------------------------------------------------------------------------------
 
 
 def strange_worker(db: str, ttl_ms: int, workflow: str) -> int:
@@ -206,8 +239,12 @@ def strange_worker(db: str, ttl_ms: int, workflow: str) -> int:
 
 
 @awaited
-async def test_a_silent_worker_of_another_machine_is_buried_within_one_lease(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease is four beats of the worker that watches, with one that may have come just before; no clock is asked."""
+async def test_a_silent_worker_of_another_machine_is_buried_within_one_lease(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease is four beats of the worker that watches, with one that may have come just before; no
+    clock is asked.
+    """
     silent_for, looks = Crew._silent_for, []
 
     def look(crew: Crew, row: b.WorkerRow, counts: bool) -> int:
@@ -227,7 +264,9 @@ async def test_a_silent_worker_of_another_machine_is_buried_within_one_lease(db:
 
 @awaited
 async def test_beats_that_come_early_bury_nobody(db: str) -> None:
-    """After it lost its own lease a worker looked again for each refused run, and took that for time in which others were silent."""
+    """After it lost its own lease a worker looked again for each refused run, and took that for
+    time in which others were silent.
+    """
     async with Engine(db, workflows=[victim.waiting], lease_ttl=60) as engine:
         worker = strange_worker(db, 60_000, "waiting")
         for _ in range(3 * BEATS_PER_LEASE):
@@ -236,7 +275,9 @@ async def test_beats_that_come_early_bury_nobody(db: str) -> None:
 
 
 @awaited
-async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joins_anew(db: str, tmp_path: Path) -> None:
+async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joins_anew(
+    db: str, tmp_path: Path
+) -> None:
     with Victim(db, "execute", LEASE_S) as frozen, Victim(db, "execute", LEASE_S) as other:
         frozen.says("OPEN")
         async with Engine(db, execute=False) as client:
@@ -250,7 +291,10 @@ async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joi
             (tmp_path / f"go-{frozen.pid}").touch()
             os.kill(frozen.pid, signal.SIGCONT)
             await until(lambda: f"end one {frozen.pid}" in victim.effects(tmp_path))
-            again = f"SELECT worker FROM worker WHERE pid = {frozen.pid} AND ended_ms IS NULL AND worker > 2"
+            again = (
+                f"SELECT worker FROM worker WHERE pid = {frozen.pid} AND ended_ms IS NULL AND "
+                f"worker > 2"
+            )
             await until(lambda: rows(db, again))
             assert "completed" not in [event.kind for event in await client.history("h")]
             (tmp_path / f"go-{other.pid}").touch()
@@ -260,12 +304,19 @@ async def test_a_process_frozen_for_longer_than_its_lease_writes_nothing_and_joi
         frozen.tell("end")
         assert frozen.process.wait(60) == 0
         assert frozen.process.stderr is not None
-        assert "lost its lease; it drops its runs and joins anew" in frozen.process.stderr.read().decode()
+        assert (
+            "lost its lease; it drops its runs and joins anew"
+            in frozen.process.stderr.read().decode()
+        )
 
 
 @awaited
-async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_buried(db: str, tmp_path: Path) -> None:
-    """While leases were dates, whoever woke first buried the others, and their runs were executed twice."""
+async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_buried(
+    db: str, tmp_path: Path
+) -> None:
+    """While leases were dates, whoever woke first buried the others, and their runs were executed
+    twice.
+    """
     with Victim(db, "execute", LEASE_S) as one, Victim(db, "execute", LEASE_S) as two:
         one.says("OPEN")
         two.says("OPEN")
@@ -280,7 +331,10 @@ async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_b
             await until(lambda: leases_are_kept(db))
             begun = dict(rows(db, "SELECT worker, lease_ms FROM worker"))
             await until(
-                lambda: all(now > begun[worker] + 2000 * LEASE_S for worker, now in rows(db, "SELECT worker, lease_ms FROM worker"))
+                lambda: all(
+                    now > begun[worker] + 2000 * LEASE_S
+                    for worker, now in rows(db, "SELECT worker, lease_ms FROM worker")
+                )
             )
             assert rows(db, "SELECT worker FROM worker WHERE ended_ms IS NULL") == [(1,), (2,)]
             for process in (one, two):
@@ -290,16 +344,24 @@ async def test_when_the_whole_machine_sleeps_for_longer_than_a_lease_nobody_is_b
 
 
 def leases_are_over(db: str) -> bool:
-    return all(lease_ms < time.time() * 1000 - 200 for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL"))
+    return all(
+        lease_ms < time.time() * 1000 - 200
+        for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL")
+    )
 
 
 def leases_are_kept(db: str) -> bool:
-    return all(lease_ms > time.time() * 1000 for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL"))
+    return all(
+        lease_ms > time.time() * 1000
+        for (lease_ms,) in rows(db, "SELECT lease_ms FROM worker WHERE ended_ms IS NULL")
+    )
 
 
-# --- who is dead --------------------------------------------------------------------------------------
+# --- who is dead ----------------------------------------------------------------------------------
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="there is no /proc here"
+)
 
 
 @needs_proc
@@ -308,15 +370,24 @@ def test_a_pid_that_came_round_again_is_not_the_old_process() -> None:
     assert not identity.is_dead(identity.host(), pid, identity.born(pid))
     assert not identity.is_dead(identity.host(), pid, "")  # when it was born was not known
     assert identity.is_dead(identity.host(), pid, "17")
-    assert not identity.is_dead("elsewhere", pid, "17")  # another machine, or another container: only its lease tells
+    assert not identity.is_dead(
+        "elsewhere", pid, "17"
+    )  # another machine, or another container: only its lease tells
 
 
 @needs_proc
 def test_a_process_may_be_called_anything() -> None:
-    """A name that is not UTF-8 stopped the look for the dead; brackets in it must not be taken for the end of the name."""
-    code = r"open('/proc/self/comm', 'wb').write(b'\xff) Z 1 ('); print('named', flush=True); input()"
+    """A name that is not UTF-8 stopped the look for the dead; brackets in it must not be taken for
+    the end of the name.
+    """
+    code = (
+        r"open('/proc/self/comm', 'wb').write(b'\xff) Z 1 ('); print('named', flush=True); input()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -329,11 +400,13 @@ def test_a_process_may_be_called_anything() -> None:
     assert identity.is_dead(identity.host(), process.pid, born)
 
 
-# --- an older engine on a newer file ------------------------------------------------------------------
+# --- an older engine on a newer file --------------------------------------------------------------
 
 
 @awaited
-async def test_an_engine_stops_writing_when_a_newer_one_brings_the_file_up_to_date(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_engine_stops_writing_when_a_newer_one_brings_the_file_up_to_date(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
     begun: list[int] = []
     go = asyncio.Event()
 
@@ -362,7 +435,9 @@ async def test_an_engine_stops_writing_when_a_newer_one_brings_the_file_up_to_da
         before = newer.execute("SELECT key, kind, data FROM event").fetchall()
         with caplog.at_level(logging.ERROR, logger="perdure"):
             go.set()
-            with pytest.raises(StoreTooNew, match=f"has schema version {SCHEMA_VERSION + 1}.*Upgrade perdure"):
+            with pytest.raises(
+                StoreTooNew, match=f"has schema version {SCHEMA_VERSION + 1}.*Upgrade perdure"
+            ):
                 await engine.send("both", 1, channel="numbers")
             await until(lambda: engine._parts()[1].trouble)
     assert begun == [1]

@@ -1,4 +1,6 @@
-"""Guarantees 1, 3 and 4: what is recorded never changes, effects come after their commit, order is data."""
+"""Guarantees 1, 3 and 4: what is recorded never changes, effects come after their commit, order is
+data.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,22 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, executed_again, kinds, reached
 
 import perdure
-from perdure import Engine, Nondeterminism, RunBlocked, RunFailed, StepFailed, StepTimeout, patched, receive, step, workflow
-from perdure.store.connection import open_reader
+from perdure import (
+    Engine,
+    Nondeterminism,
+    RunBlocked,
+    RunFailed,
+    StepFailed,
+    StepTimeout,
+    patched,
+    receive,
+    step,
+    workflow,
+)
+from perdure.store.sqlite.connection import open_reader
+from tests.runtime.support import awaited, executed_again, kinds, reached
 
 
 class Colour(enum.Enum):
@@ -38,12 +51,21 @@ class Thing:
 
 
 THING = Thing(
-    "a", datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.50"), uuid.UUID(int=7), b"\x00\xff", (1, "x"), {"p", "q"}, Colour.RED
-)  # fmt: skip
+    "a",
+    datetime(2026, 1, 2, tzinfo=UTC),
+    Decimal("1.50"),
+    uuid.UUID(int=7),
+    b"\x00\xff",
+    (1, "x"),
+    {"p", "q"},
+    Colour.RED,
+)
 
 
 @awaited
-async def test_changing_a_result_or_an_argument_in_the_workflow_changes_nothing_recorded(db: str) -> None:
+async def test_changing_a_result_or_an_argument_in_the_workflow_changes_nothing_recorded(
+    db: str,
+) -> None:
     calls: list[list[int]] = []
 
     @step
@@ -74,7 +96,9 @@ async def test_changing_a_result_or_an_argument_in_the_workflow_changes_nothing_
 
 
 @awaited
-async def test_a_step_that_changes_its_argument_changes_neither_workflow_nor_record_nor_next_attempt(db: str) -> None:
+async def test_a_step_that_changes_its_argument_changes_nothing_else(
+    db: str,
+) -> None:
     seen: list[list[int]] = []
 
     @step(retry=perdure.Retry(attempts=2, delay=0))
@@ -180,7 +204,9 @@ async def test_the_order_of_completion_is_replayed(db: str) -> None:
         run = await engine.start(race(), id="r")
         for n in (2, 0, 1):
             gates[n].set()
-            while sum(kind == "completed" for kind in kinds(await run.history())) < len([g for g in gates.values() if g.is_set()]):  # noqa: ASYNC110
+            while sum(kind == "completed" for kind in kinds(await run.history())) < len(  # noqa: ASYNC110
+                [g for g in gates.values() if g.is_set()]
+            ):
                 await asyncio.sleep(0.001)
         await reached(run, "waiting")
     async with Engine(db, workflows=[race]) as engine:
@@ -191,13 +217,20 @@ async def test_the_order_of_completion_is_replayed(db: str) -> None:
 
 
 @awaited
-async def test_an_effect_starts_after_its_history_is_in_the_file_and_readonly_may_run_ahead(db: str) -> None:
+async def test_an_effect_starts_after_its_history_is_in_the_file_and_readonly_may_run_ahead(
+    db: str,
+) -> None:
     seen: dict[str, list[str]] = {}
 
     def recorded() -> list[str]:
         reader = open_reader(db)
         try:
-            return [name for (name,) in reader.execute("SELECT name FROM event WHERE kind = 'step' ORDER BY seq")]
+            return [
+                name
+                for (name,) in reader.execute(
+                    "SELECT name FROM event WHERE kind = 'step' ORDER BY seq"
+                )
+            ]
         finally:
             reader.close()
 
@@ -319,10 +352,13 @@ async def test_patched_keeps_old_runs_on_the_old_path(db: str) -> None:
     async with Engine(db, workflows=[after]) as engine:
         for name in ("one", "two"):
             await engine.send(name, True, channel="go")
-        assert [await (await engine.get(name)).result() for name in ("one", "two")] == ["old", "new"]
+        assert [await (await engine.get(name)).result() for name in ("one", "two")] == [
+            "old",
+            "new",
+        ]
 
 
-# --- steps ------------------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 
 def failing_with(error: BaseException) -> Any:
@@ -359,7 +395,9 @@ def failing_with(error: BaseException) -> Any:
     ids=["stop", "exit", "cancelled", "timeout", "value", "group"],
 )
 @awaited
-async def test_whatever_a_step_raises_is_recorded_as_its_failure(db: str, error: BaseException, words: str, thread: bool) -> None:
+async def test_whatever_a_step_raises_is_recorded_as_its_failure(
+    db: str, error: BaseException, words: str, thread: bool
+) -> None:
     main = failing_with(error)
     async with Engine(db, workflows=[main]) as engine:
         found = await engine.run(main(thread))
@@ -394,7 +432,10 @@ async def test_retry_policy_attempts_notes_and_never_on(db: str) -> None:
         assert await run.result() == 7
         notes = [event for event in await run.history() if event.kind == "attempt"]
     assert tries == [1, 2, 3]
-    assert [(note.attempt, note.error["message"]) for note in notes if note.error] == [(1, "try 1"), (2, "try 2")]
+    assert [(note.attempt, note.error["message"]) for note in notes if note.error] == [
+        (1, "try 1"),
+        (2, "try 2"),
+    ]
 
 
 @awaited
@@ -423,7 +464,9 @@ async def test_timeout_of_an_attempt(db: str) -> None:
 
 
 @awaited
-async def test_a_result_that_cannot_be_stored_fails_the_step_by_name_and_is_not_tried_again(db: str) -> None:
+async def test_a_result_that_cannot_be_stored_fails_the_step_by_name_and_is_not_tried_again(
+    db: str,
+) -> None:
     tries: list[int] = []
 
     @step

@@ -1,4 +1,6 @@
-"""Which code a workflow's name stands for: one piece of code in a process, or an error that says what to do."""
+"""Which code a workflow's name stands for: one piece of code in a process, or an error that says
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ import types
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, executed_again
 
 from perdure import DefinitionError, Engine, RunBlocked, Workflow, continue_as, start, workflow
 from perdure.runtime.registry import add_workflow
+from tests.runtime.support import awaited, executed_again
 
 
 def billing() -> Workflow[[str], str]:
@@ -50,12 +52,16 @@ async def successor(kind: str) -> str:
 
 @pytest.mark.parametrize("flow", [child, independent, successor], ids=lambda flow: flow.name)
 @awaited
-async def test_a_run_of_a_name_that_stands_for_other_code_here_is_not_started(db: str, flow: Workflow[[str], str]) -> None:
+async def test_a_run_of_a_name_that_stands_for_other_code_here_is_not_started(
+    db: str, flow: Workflow[[str], str]
+) -> None:
     """The code that had the name already was executed in its place, without a word."""
     async with Engine(db, workflows=[flow, BILLING]) as engine:
         assert await engine.run(flow("bill"), id="b") in ("billed A-1", "of-bill")
         run = await engine.start(flow("ship"), id="s")
-        with pytest.raises(RunBlocked, match=r"Two workflows are called 'process': .*billing.*shipping.*name="):
+        with pytest.raises(
+            RunBlocked, match=r"Two workflows are called 'process': .*billing.*shipping.*name="
+        ):
             await run.result()
         assert [event.kind for event in await run.history()] == ["start"]
         assert len(await engine.runs(workflow="process")) == 1
@@ -97,7 +103,9 @@ def doubled(value: int = 2) -> Workflow[[], int]:
         (BILLING, BILLING.options(timeout=5), True),
     ],
 )
-def test_definitions_are_the_same_where_nothing_tells_them_apart(one: Any, other: Any, same: bool) -> None:
+def test_definitions_are_the_same_where_nothing_tells_them_apart(
+    one: Any, other: Any, same: bool
+) -> None:
     known: dict[str, Any] = {}
     add_workflow(known, one)
     if same:
@@ -109,7 +117,8 @@ def test_definitions_are_the_same_where_nothing_tells_them_apart(one: Any, other
 
 
 def test_a_workflow_that_mentions_two_of_one_name_is_refused_each_time() -> None:
-    """The second attempt found the workflow registered already, and went on without its children."""
+    """The second attempt found the workflow registered already, and went on without its
+    children."""
     known: dict[str, Any] = {}
 
     @workflow
@@ -126,9 +135,15 @@ def test_a_workflow_that_mentions_two_of_one_name_is_refused_each_time() -> None
 def test_workflows_in_modules_and_in_inner_functions_are_found() -> None:
     shop: Any = types.ModuleType("shop")
     shop.process = BILLING
-    scope: dict[str, Any] = {"workflow": workflow, "shop": shop, "asyncio": asyncio, "other": made(1)}
+    scope: dict[str, Any] = {
+        "workflow": workflow,
+        "shop": shop,
+        "asyncio": asyncio,
+        "other": made(1),
+    }
     exec(  # noqa: S102
-        "@workflow\nasync def outer():\n async def inner():\n  return [await one for one in (lambda: [other()])()]\n"
+        "@workflow\nasync def outer():\n async def inner():\n  return [await one for one in "
+        "(lambda: [other()])()]\n"
         " await asyncio.gather(inner(), shop.process('a'))",
         scope,
     )

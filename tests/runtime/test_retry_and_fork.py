@@ -1,6 +1,7 @@
 """What retry and fork keep, cut and ask, kind by kind: the table in docs/explain/retry-and-fork.md.
 
-Rules: the laws over random programs are in tests/laws/test_forks.py; here each kind has a case that can be read.
+Rules: the laws over random programs are in tests/laws/test_forks.py; here each kind has a case that
+can be read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, kinds, reached
 
 from perdure import (
     DefinitionError,
@@ -26,6 +26,7 @@ from perdure import (
     step,
     workflow,
 )
+from tests.runtime.support import awaited, kinds, reached
 
 down: set[str] = set()
 keys: dict[str, list[str]] = {}
@@ -81,7 +82,9 @@ async def test_a_failed_child_is_retried_under_its_own_id_and_keeps_its_steps(db
 
 
 @awaited
-async def test_a_child_that_a_person_retries_answers_its_parent_once_and_is_found_by_its_retry(db: str) -> None:
+async def test_a_child_that_a_person_retries_answers_its_parent_once_and_is_found_by_its_retry(
+    db: str,
+) -> None:
     down.add("ship 2")
     async with Engine(db, workflows=[basket]) as engine:
         await failed(engine, basket())
@@ -226,15 +229,21 @@ async def _notify() -> str:
 
 
 @awaited
-async def test_a_run_whose_own_code_raised_goes_on_with_code_that_was_put_right(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the error stand an abandoned task and a step of the clean-up, which the new code does not ask for."""
+async def test_a_run_whose_own_code_raised_goes_on_with_code_that_was_put_right(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the error stand an abandoned task and a step of the clean-up, which the new code does
+    not ask for.
+    """
     down.add("other")
     async with Engine(db, workflows=[buggy]) as engine:
         await failed(engine, buggy())
         down.clear()
         await engine.retry("r")
         assert await (await engine.get("r")).status() != "blocked"
-        with pytest.raises(RunFailed):  # with unchanged code it raises again, without doing more than it has to
+        with pytest.raises(
+            RunFailed
+        ):  # with unchanged code it raises again, without doing more than it has to
             await result(engine)
         monkeypatch.setitem(globals(), "bug", False)
         await engine.retry("r")
@@ -244,7 +253,9 @@ async def test_a_run_whose_own_code_raised_goes_on_with_code_that_was_put_right(
 
 
 @awaited
-async def test_messages_behind_the_cut_come_back_in_their_order_and_their_keys_stay_used(db: str) -> None:
+async def test_messages_behind_the_cut_come_back_in_their_order_and_their_keys_stay_used(
+    db: str,
+) -> None:
     down.add("open")
     async with Engine(db, workflows=[mailbox]) as engine:
         run = await engine.start(mailbox(3), id="r")
@@ -289,7 +300,9 @@ async def one_careful_step() -> int:
 
 
 @awaited
-async def test_a_retried_step_has_its_whole_policy_and_its_heartbeat_and_is_not_asked_about(db: str) -> None:
+async def test_a_retried_step_has_its_whole_policy_and_its_heartbeat_and_is_not_asked_about(
+    db: str,
+) -> None:
     beats.clear()
     down.add("careful")
     async with Engine(db, workflows=[one_careful_step]) as engine:
@@ -320,12 +333,16 @@ async def sink() -> list[str]:
 
 
 @awaited
-async def test_a_fork_of_a_run_that_knows_its_own_id_replays_and_repeats_nothing_before_the_cut(db: str) -> None:
+async def test_a_fork_of_a_run_that_knows_its_own_id_replays_and_repeats_nothing_before_the_cut(
+    db: str,
+) -> None:
     async with Engine(db, workflows=[outward, sink]) as engine:
         await engine.start(sink(), id="sink")
         run = await engine.start(outward(), id="r")
         other = await run.result()
-        last = next(event.seq for event in await run.history() if event.name == "work" and event.seq > 2)
+        last = next(
+            event.seq for event in await run.history() if event.name == "work" and event.seq > 2
+        )
         fork = await engine.fork("r", last, new_id="f")
         assert await fork.result() == other
         of_fork = await engine.fork("f", last, new_id="g")
@@ -347,7 +364,9 @@ async def test_an_earlier_generation_can_be_forked_and_not_retried(db: str) -> N
         down.clear()
         await engine.retry("r")
         await result(engine)
-        with pytest.raises(DefinitionError, match="'r~1' is an earlier generation of a run that goes on as 'r'"):
+        with pytest.raises(
+            DefinitionError, match="'r~1' is an earlier generation of a run that goes on as 'r'"
+        ):
             await engine.retry("r~1")
         seq = next(event.seq for event in await engine.history("r~1") if event.kind == "failed")
         fork = await engine.fork("r~1", seq, new_id="f")

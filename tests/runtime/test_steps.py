@@ -10,9 +10,9 @@ import weakref
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited
 
 from perdure import Engine, Retry, RunFailed, StepFailed, current_step, receive, step, workflow
+from tests.runtime.support import awaited
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
 
@@ -83,20 +83,29 @@ async def as_a_request(engine: Engine, name: str) -> None:
 
 
 @awaited
-async def test_steps_see_what_their_workflow_code_has_set_and_nothing_of_any_caller(db: str) -> None:
+async def test_steps_see_what_their_workflow_code_has_set_and_nothing_of_any_caller(
+    db: str,
+) -> None:
     tenant.set("the engine's opener")
     async with Engine(db, workflows=[plain, sets_its_own]) as engine:
-        await asyncio.gather(*(asyncio.create_task(as_a_request(engine, name)) for name in ("ada", "bob")))
+        await asyncio.gather(
+            *(asyncio.create_task(as_a_request(engine, name)) for name in ("ada", "bob"))
+        )
         for name in ("ada", "bob"):
             assert await (await engine.get(f"plain-{name}")).result() == ["nobody"] * 12
-            assert await (await engine.get(f"own-{name}")).result() == [f"{name} inside"] * 4 + [name] * 4
+            assert (
+                await (await engine.get(f"own-{name}")).result()
+                == [f"{name} inside"] * 4 + [name] * 4
+            )
 
 
 @awaited
 async def test_after_a_restart_too(db: str) -> None:
     async with Engine(db, workflows=[sets_its_own]) as engine:
         run = await engine.start(sets_its_own("ada"), id="r")
-        while (await run.info()).status != "waiting" or "message" not in (await run.info()).waiting_for[0]:  # noqa: ASYNC110
+        while (await run.info()).status != "waiting" or "message" not in (  # noqa: ASYNC110
+            await run.info()
+        ).waiting_for[0]:
             await asyncio.sleep(0.003)
     tenant.set("another life")
     async with Engine(db, workflows=[sets_its_own]) as engine:
@@ -149,7 +158,9 @@ async def test_what_a_step_starts_with_a_copy_of_its_context_has_its_current_ste
 
         await asyncio.create_task(task())
         await asyncio.to_thread(lambda: seqs.append(current_step().seq))
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(lambda: seqs.append(current_step().seq),))
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(lambda: seqs.append(current_step().seq),)
+        )
         thread.start()
         await asyncio.to_thread(thread.join)
         return seqs
@@ -173,7 +184,9 @@ holder: contextvars.ContextVar[Holder] = contextvars.ContextVar("holder")
 
 
 @awaited
-async def test_a_run_that_left_memory_with_a_step_open_is_freed_whatever_its_variables_hold(db: str) -> None:
+async def test_a_run_that_left_memory_with_a_step_open_is_freed_whatever_its_variables_hold(
+    db: str,
+) -> None:
     kept: list[weakref.ref[Holder]] = []
 
     @step(retry=Retry(attempts=2, delay=3_600, max_delay=3_600))
@@ -219,9 +232,13 @@ class NeverEnds(Retry):
 
 
 @awaited
-@pytest.mark.parametrize("retry", [Retry(on=OddError), OddRetry(), NeverEnds()], ids=["on", "nan", "huge"])
+@pytest.mark.parametrize(
+    "retry", [Retry(on=OddError), OddRetry(), NeverEnds()], ids=["on", "nan", "huge"]
+)
 @pytest.mark.parametrize("kind", ["async", "thread", "transaction"])
-async def test_a_retry_policy_that_fails_fails_the_step_by_name(db: str, retry: Retry, kind: str) -> None:
+async def test_a_retry_policy_that_fails_fails_the_step_by_name(
+    db: str, retry: Retry, kind: str
+) -> None:
     async def in_the_loop() -> None:
         raise ConnectionError("503")
 
@@ -245,5 +262,8 @@ async def test_a_retry_policy_that_fails_fails_the_step_by_name(db: str, retry: 
         with pytest.raises(RunFailed) as failed:
             await engine.run(main())
         assert isinstance(failed.value.__cause__, StepFailed)
-        assert f"step {made.name} failed (ConnectionError), and its retry policy could not be applied" in str(failed.value)
+        assert (
+            f"step {made.name} failed (ConnectionError), and its retry policy could not be applied"
+            in str(failed.value)
+        )
         assert await engine.run(plain_sum()) == 1

@@ -1,4 +1,6 @@
-"""Streams of runs that go on under one id: readers that come back or come late, and what a retry or a fork makes of the items."""
+"""Streams of runs that go on under one id: readers that come back or come late, and what a retry or
+a fork makes of the items.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, reached
 
-from perdure import BadPosition, DefinitionError, Engine, Run, RunFailed, continue_as, emit, receive, step, workflow
+from perdure import (
+    BadPosition,
+    DefinitionError,
+    Engine,
+    Run,
+    RunFailed,
+    continue_as,
+    emit,
+    receive,
+    step,
+    workflow,
+)
+from tests.runtime.support import awaited, reached
 
 healthy = True
 
@@ -71,7 +84,9 @@ async def has_talked(engine: Engine, last: int) -> Run[Any]:
 
 
 @awaited
-async def test_a_reader_gets_what_it_has_not_seen_from_every_position_also_in_another_process(db: str) -> None:
+async def test_a_reader_gets_what_it_has_not_seen_from_every_position_also_in_another_process(
+    db: str,
+) -> None:
     async with Engine(db, workflows=ALL) as engine, Engine(db, execute=False) as client:
         run = await has_talked(engine, 4)
         whole = await read(run)
@@ -83,7 +98,9 @@ async def test_a_reader_gets_what_it_has_not_seen_from_every_position_also_in_an
 
 
 @awaited
-async def test_a_reader_that_left_in_the_first_generation_comes_back_in_a_later_one(db: str) -> None:
+async def test_a_reader_that_left_in_the_first_generation_comes_back_in_a_later_one(
+    db: str,
+) -> None:
     async with Engine(db, workflows=ALL) as engine, Engine(db, execute=False) as client:
         run = await engine.start(talks(1, 3), id="t")
         await run.send(True, channel="go")
@@ -95,7 +112,10 @@ async def test_a_reader_that_left_in_the_first_generation_comes_back_in_a_later_
         live = asyncio.ensure_future(read(await client.get("t"), position))
         await run.send(True, channel="go")
         await run.result()
-        assert (first, items(await live)) == ("run 1", ["step 1", "run 2", "step 2", "run 3", "step 3"])
+        assert (first, items(await live)) == (
+            "run 1",
+            ["step 1", "run 2", "step 2", "run 3", "step 3"],
+        )
 
 
 @awaited
@@ -110,7 +130,9 @@ async def test_an_earlier_generation_has_its_own_items(db: str) -> None:
 
 @pytest.mark.parametrize("then_on", [False, True], ids=["ends", "goes on"])
 @awaited
-async def test_a_retry_keeps_items_with_their_positions_and_a_reader_sees_none_twice(db: str, then_on: bool) -> None:
+async def test_a_retry_keeps_items_with_their_positions_and_a_reader_sees_none_twice(
+    db: str, then_on: bool
+) -> None:
     global healthy
     healthy = False
     async with Engine(db, workflows=ALL) as engine:
@@ -125,7 +147,13 @@ async def test_a_retry_keeps_items_with_their_positions_and_a_reader_sees_none_t
         await run.result()
         again = ["before", "step 1", "after"] if then_on else []
         whole = await read(run)
-        assert items(whole) == ["before", "step 1", "ill", "after", *again]  # the row of the step that failed is kept
+        assert items(whole) == [
+            "before",
+            "step 1",
+            "ill",
+            "after",
+            *again,
+        ]  # the row of the step that failed is kept
         assert whole[:3] == seen[:3]
         assert items(await read(run, seen[-1][0])) == ["after", *again]
         assert await read(run, seen[1][0]) == whole[2:]
@@ -150,11 +178,16 @@ async def test_a_successor_that_is_retried_is_read_behind_what_went_before_it(db
         await run.result()
         whole = ["before", "step 1", "after"]
         assert items(await read(run)) == [*whole, "before", "step 1", "ill", "after"]
-        assert (items(seen), items(await read(run, seen[-1][0]))) == ([*whole, "before", "step 1", "ill", "after"], ["after"])
+        assert (items(seen), items(await read(run, seen[-1][0]))) == (
+            [*whole, "before", "step 1", "ill", "after"],
+            ["after"],
+        )
 
 
 @awaited
-async def test_a_fork_has_the_items_of_the_rows_that_it_keeps_at_positions_of_its_own(db: str) -> None:
+async def test_a_fork_has_the_items_of_the_rows_that_it_keeps_at_positions_of_its_own(
+    db: str,
+) -> None:
     async with Engine(db, workflows=ALL) as engine:
         run = await has_talked(engine, 1)
         step_row = next(event.seq for event in await run.history() if event.kind == "step")
@@ -172,7 +205,10 @@ async def test_a_position_that_is_none_of_the_stream_is_refused(db: str) -> None
     async with Engine(db, workflows=ALL) as engine:
         run = await has_talked(engine, 1)
         ((aside, _),) = await read(run, name="asides")
-        with pytest.raises(BadPosition, match=r"'words' of run 't' can't be read on.*of stream 'asides'.*or 0 for all"):
+        with pytest.raises(
+            BadPosition,
+            match=r"'words' of run 't' can't be read on.*of stream 'asides'.*or 0 for all",
+        ):
             await read(run, aside)
         for position in (1_000, 2**53):
             with pytest.raises(BadPosition, match="no item has it"):

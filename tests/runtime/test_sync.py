@@ -1,7 +1,9 @@
-"""`SyncEngine` is `Engine` with verbs that wait: the same verbs, parameters and documentation, and types that checkers see.
+"""`SyncEngine` is `Engine` with verbs that wait: the same verbs, parameters and documentation, and
+types that checkers see.
 
-The command that checks types reads this file too: a line that `assert_type` is wrong about fails there, and so does one whose
-`type: ignore` is not needed, that is, one that a type checker would let through.
+The command that checks types reads this file too: a line that `assert_type` is wrong about fails
+there, and so does one whose `type: ignore` is not needed, that is, one that a type checker would
+let through.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from perdure import (
     receive,
     workflow,
 )
-from perdure.api_options import StartOptions
+from perdure.api.options import StartOptions
 
 
 @workflow
@@ -48,7 +50,11 @@ async def talks(times: int) -> list[str]:
 
 
 def verbs(owner: type) -> set[str]:
-    return {name for name, member in vars(owner).items() if not name.startswith("_") and callable(member) and name != "in_child"}
+    return {
+        name
+        for name, member in vars(owner).items()
+        if not name.startswith("_") and callable(member) and name != "in_child"
+    }
 
 
 def test_every_verb_has_the_types_of_the_engines(db: str) -> None:
@@ -71,7 +77,10 @@ def test_every_verb_has_the_types_of_the_engines(db: str) -> None:
         assert list(assert_type(talk.stream("heard", after=0), Iterator[Any])) == ["a", "b"]
         assert_type(talk.stream_with_positions("heard"), Iterator[tuple[int, Any]])
         (first, _), (last, heard) = talk.stream_with_positions("heard")
-        assert (list(talk.stream_with_positions("heard", after=first)), list(talk.stream("heard", after=last))) == ([(last, heard)], [])
+        assert (
+            list(talk.stream_with_positions("heard", after=first)),
+            list(talk.stream("heard", after=last)),
+        ) == ([(last, heard)], [])
         assert assert_type(engine.get("talk"), SyncRun[Any]).id == "talk"
         fork = engine.fork("talk", 1, new_id="again")
         assert repr(assert_type(fork, SyncRun[Any])) == "<run again>"
@@ -103,14 +112,20 @@ def test_what_a_type_checker_refuses_is_refused_here_too(db: str) -> None:
         engine.run(double(1))
 
 
-@pytest.mark.parametrize(("sync", "engine"), [(SyncEngine, Engine), (SyncRun, Run)], ids=["engine", "run"])
+@pytest.mark.parametrize(
+    ("sync", "engine"), [(SyncEngine, Engine), (SyncRun, Run)], ids=["engine", "run"]
+)
 def test_no_verb_is_missing_and_each_says_what_the_engines_says(sync: type, engine: type) -> None:
     assert verbs(engine) <= verbs(sync)
     assert verbs(sync) - verbs(engine) <= {"wait"}
     for name in verbs(engine):
-        mine, theirs = (inspect.signature(getattr(owner, name)).parameters for owner in (sync, engine))
+        mine, theirs = (
+            inspect.signature(getattr(owner, name)).parameters for owner in (sync, engine)
+        )
         assert list(mine.values()) == list(theirs.values())
-        assert (getattr(engine, name).__doc__ or "").partition("\n")[0] in (getattr(sync, name).__doc__ or ""), name
+        assert (getattr(engine, name).__doc__ or "").partition("\n")[0] in (
+            getattr(sync, name).__doc__ or ""
+        ), name
         assert not inspect.iscoroutinefunction(getattr(sync, name))
         assert getattr(sync, name).__qualname__ == f"{sync.__name__}.{name}"
 
@@ -126,5 +141,7 @@ def test_run_inside_an_event_loop_says_what_to_use_there() -> None:
 
 def test_run_takes_what_start_takes() -> None:
     start = inspect.signature(Engine.start).parameters
-    assert list(get_type_hints(StartOptions)) == [name for name, one in start.items() if one.kind is one.KEYWORD_ONLY]
+    assert list(get_type_hints(StartOptions)) == [
+        name for name, one in start.items() if one.kind is one.KEYWORD_ONLY
+    ]
     assert_type(double(1), Call[int])

@@ -1,4 +1,6 @@
-"""Errors that leave a run carry the user's file and line: in the process that ran it, and in those that come later."""
+"""Errors that leave a run carry the user's file and line: in the process that ran it, and in those
+that come later.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.support import AT_ONCE, awaited, reached
 
 from perdure import Engine, Retry, RunFailed, StepFailed, receive, step, workflow
+from tests.runtime.support import AT_ONCE, awaited, reached
 
 
 class Declined(Exception):
@@ -59,7 +61,11 @@ async def looks(code: int) -> str:
 
 
 def line_of(text: str) -> int:
-    return next(number for number, line in enumerate(Path(__file__).read_text().splitlines(), 1) if line.endswith(f"# {text}"))
+    return next(
+        number
+        for number, line in enumerate(Path(__file__).read_text().splitlines(), 1)
+        if line.endswith(f"# {text}")
+    )
 
 
 def assert_shown(error: BaseException, *texts: str) -> None:
@@ -69,7 +75,9 @@ def assert_shown(error: BaseException, *texts: str) -> None:
 
 
 @awaited
-async def test_run_failed_shows_the_lines_of_step_and_workflow_also_after_a_restart(db: str) -> None:
+async def test_run_failed_shows_the_lines_of_step_and_workflow_also_after_a_restart(
+    db: str,
+) -> None:
     async with Engine(db, workflows=[pay]) as engine:
         run = await engine.start(pay(402), id="p")
         with pytest.raises(RunFailed) as here:
@@ -94,7 +102,12 @@ async def test_children_and_threads_are_shown_too(db: str) -> None:
     async with Engine(db, workflows=[pays_by_child, pays_in_a_thread]) as engine:
         with pytest.raises(RunFailed) as caught:
             await engine.run(pays_by_child(402))
-        assert_shown(caught.value, "the line of the parent", "the line of the workflow", "the line of the step")
+        assert_shown(
+            caught.value,
+            "the line of the parent",
+            "the line of the workflow",
+            "the line of the step",
+        )
         with pytest.raises(RunFailed) as caught:
             await engine.run(pays_in_a_thread())
         assert_shown(caught.value, "the line in a thread")

@@ -1,4 +1,6 @@
-"""The table of verbs and statuses: what each verb does to a run in each status, from a client and from its own engine."""
+"""The table of verbs and statuses: what each verb does to a run in each status, from a client and
+from its own engine.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, reached
 
-from perdure import DefinitionError, Engine, Nondeterminism, RunBlocked, RunFinished, receive, step, workflow
+from perdure import (
+    DefinitionError,
+    Engine,
+    Nondeterminism,
+    RunBlocked,
+    RunFinished,
+    receive,
+    step,
+    workflow,
+)
+from tests.runtime.support import awaited, reached
 
 
 @step
@@ -41,9 +52,15 @@ async def make(db: str, status: str) -> None:
     """Run `r` in a status; no engine has it in memory."""
     how = {"failed": "fails", "completed": "returns"}.get(status, "waits")
     async with Engine(db, workflows=[flow]) as engine:
-        at = datetime.now(UTC) + timedelta(hours=1) if status in ("pending", "paused, not begun") else None
+        at = (
+            datetime.now(UTC) + timedelta(hours=1)
+            if status in ("pending", "paused, not begun")
+            else None
+        )
         run = await engine.start(flow(how), id="r", at=at)
-        await reached(run, "pending" if at else status if status in ("failed", "completed") else "waiting")
+        await reached(
+            run, "pending" if at else status if status in ("failed", "completed") else "waiting"
+        )
         if status.startswith("paused"):
             await engine.pause("r")
         if status == "cancelled":
@@ -51,14 +68,26 @@ async def make(db: str, status: str) -> None:
             await reached(run, "cancelled")
     if status == "blocked" or status == "paused, blocked":
         async with Engine(db, workflows=[changed]) as engine:
-            await engine.resume("r") if status == "paused, blocked" else await engine.send("r", "x", channel="other")
+            await engine.resume("r") if status == "paused, blocked" else await engine.send(
+                "r", "x", channel="other"
+            )
             with pytest.raises(Nondeterminism):
                 await (await engine.get("r")).result()
             if status == "paused, blocked":
                 await engine.pause("r")
 
 
-STATUSES = ("pending", "paused, not begun", "waiting", "paused", "paused, blocked", "blocked", "completed", "failed", "cancelled")
+STATUSES = (
+    "pending",
+    "paused, not begun",
+    "waiting",
+    "paused",
+    "paused, blocked",
+    "blocked",
+    "completed",
+    "failed",
+    "cancelled",
+)
 VERBS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "send": lambda engine: engine.send("r", "sent", channel="go"),
     "cancel": lambda engine: engine.cancel("r"),
@@ -68,24 +97,72 @@ VERBS: dict[str, Callable[[Engine], Awaitable[Any]]] = {
     "resolve": lambda engine: engine.resolve("r", result=1),
 }
 
-# What the verb gives (an error, or the status in which an engine with the right code then leaves the run).
+# What the verb gives (an error, or the status in which an engine with the right code then leaves
+# the run).
 ENDED = RunFinished
 TABLE: dict[str, tuple[Any, ...]] = {
-    # pending    paused, not begun  waiting      paused       paused, blocked  blocked      completed  failed     cancelled
-    "send": ("pending", "paused", "completed", "paused", "paused", "completed", ENDED, ENDED, ENDED),
-    "cancel": ("cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "cancelled", ENDED, ENDED, "cancelled"),
+    # pending    paused, not begun  waiting      paused       paused, blocked  blocked
+    # completed  failed     cancelled
+    "send": (
+        "pending",
+        "paused",
+        "completed",
+        "paused",
+        "paused",
+        "completed",
+        ENDED,
+        ENDED,
+        ENDED,
+    ),
+    "cancel": (
+        "cancelled",
+        "cancelled",
+        "cancelled",
+        "cancelled",
+        "cancelled",
+        "cancelled",
+        ENDED,
+        ENDED,
+        "cancelled",
+    ),
     "pause": ("paused", "paused", "paused", "paused", "paused", "paused", ENDED, ENDED, ENDED),
-    "resume": ("pending", "pending", "waiting", "waiting", "waiting", RunBlocked, ENDED, ENDED, ENDED),
-    "retry": ("pending", "pending", "waiting", "waiting", "waiting", "waiting", ENDED, "failed", "waiting"),
+    "resume": (
+        "pending",
+        "pending",
+        "waiting",
+        "waiting",
+        "waiting",
+        RunBlocked,
+        ENDED,
+        ENDED,
+        ENDED,
+    ),
+    "retry": (
+        "pending",
+        "pending",
+        "waiting",
+        "waiting",
+        "waiting",
+        "waiting",
+        ENDED,
+        "failed",
+        "waiting",
+    ),
     "resolve": (DefinitionError,) * 9,
 }
 CELLS = [(verb, status, row[i]) for verb, row in TABLE.items() for i, status in enumerate(STATUSES)]
 
 
-@pytest.mark.parametrize(("verb", "status", "expected"), CELLS, ids=[f"{verb} a run that is {status}" for verb, status, _ in CELLS])
+@pytest.mark.parametrize(
+    ("verb", "status", "expected"),
+    CELLS,
+    ids=[f"{verb} a run that is {status}" for verb, status, _ in CELLS],
+)
 @pytest.mark.parametrize("executes", [False, True], ids=["client", "engine"])
 @awaited
-async def test_a_verb_in_a_status(db: str, verb: str, status: str, expected: Any, executes: bool) -> None:
+async def test_a_verb_in_a_status(
+    db: str, verb: str, status: str, expected: Any, executes: bool
+) -> None:
     await make(db, status)
     if executes and status == "blocked":
         return  # an engine with the right code takes it up at once
@@ -100,13 +177,17 @@ async def test_a_verb_in_a_status(db: str, verb: str, status: str, expected: Any
         run = await engine.get("r")
         await reached(run, expected)
         await engine.start(flow("returns"), id="last")
-        assert await (await engine.get("last")).result() == "returns"  # whatever was due before this has been looked at
+        assert (
+            await (await engine.get("last")).result() == "returns"
+        )  # whatever was due before this has been looked at
         assert await run.status() == expected
 
 
 @pytest.mark.parametrize("status", ["paused", "paused, blocked"])
 @awaited
-async def test_what_arrived_while_a_run_was_paused_is_there_when_it_goes_on(db: str, status: str) -> None:
+async def test_what_arrived_while_a_run_was_paused_is_there_when_it_goes_on(
+    db: str, status: str
+) -> None:
     await make(db, status)
     async with Engine(db, workflows=[flow]) as engine:
         run = await engine.get("r")

@@ -1,4 +1,6 @@
-"""What wakes a run: new code, a worker that leaves, verbs; and that all of it enters the run from plain callbacks."""
+"""What wakes a run: new code, a worker that leaves, verbs; and that all of it enters the run from
+plain callbacks.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.runtime.support import awaited, reached, until
 
 from perdure import Engine, Limits, Nondeterminism, receive, step, workflow
 from perdure.store import base as b
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from tests.runtime.support import awaited, reached, until
 
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
 
@@ -52,8 +54,12 @@ async def blocked_with_a_message(db: str) -> None:
 
 
 @awaited
-async def test_code_that_an_engine_learns_later_wakes_the_runs_that_other_code_has_blocked(db: str) -> None:
-    """They were given another try when an engine opened only, and by the workflows that it was given then."""
+async def test_code_that_an_engine_learns_later_wakes_the_runs_that_other_code_has_blocked(
+    db: str,
+) -> None:
+    """They were given another try when an engine opened only, and by the workflows that it was
+    given then.
+    """
     await blocked_with_a_message(db)
     async with Engine(db) as engine:
         await engine.start(order(), id="another")
@@ -62,7 +68,9 @@ async def test_code_that_an_engine_learns_later_wakes_the_runs_that_other_code_h
 
 @awaited
 async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db: str) -> None:
-    """In a rolling deploy the old worker could take a run after the new one had opened, and nothing woke it again."""
+    """In a rolling deploy the old worker could take a run after the new one had opened, and nothing
+    woke it again.
+    """
     async with Engine(db, workflows=[order]) as engine:
         await reached(await engine.start(order(), id="o"), "waiting")
     async with Engine(db, workflows=[order], lease_ttl=1) as engine:
@@ -70,7 +78,10 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
         (worker,) = other.write([b.JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
         assert isinstance(worker, int)
         await until(lambda: worker in engine._runner._crew._silent)
-        apsw.Connection(db).execute("UPDATE run SET status = 'blocked', blocked_by = 'nondeterminism', reason = 'by the old worker'")
+        apsw.Connection(db).execute(
+            "UPDATE run SET status = 'blocked', blocked_by = 'nondeterminism', reason = 'by "
+            "the old worker'"
+        )
         await engine.send("o", True, channel="go")
         assert await (await engine.get("o")).status() == "blocked"
         other.write([b.EndWorker(worker, 0, False)], True)
@@ -82,8 +93,12 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
 
 @pytest.mark.parametrize("verb", ["resume", "cancel", "retry"])
 @awaited
-async def test_verbs_enter_a_run_from_plain_callbacks_without_the_callers_context(db: str, verb: str) -> None:
-    """`resume` fed the inbox within the caller's task: a readonly step that began there raised at the caller and never ran."""
+async def test_verbs_enter_a_run_from_plain_callbacks_without_the_callers_context(
+    db: str, verb: str
+) -> None:
+    """`resume` fed the inbox within the caller's task: a readonly step that began there raised at
+    the caller and never ran.
+    """
     began, go, seen = asyncio.Event(), asyncio.Event(), list[Any]()
 
     @step
@@ -148,7 +163,9 @@ async def deaf() -> str:
 
 @awaited
 @pytest.mark.parametrize("sent_before", [True, False])
-async def test_a_message_that_arrived_under_code_that_did_not_receive_it_is_received_after_the_rollback(db: str, sent_before: bool) -> None:
+async def test_a_message_that_code_did_not_receive_is_received_after_the_rollback(
+    db: str, sent_before: bool
+) -> None:
     """That code waits for something else, so it is not blocked, and nothing else comes."""
     async with Engine(db, execute=False) as client:
         async with Engine(db, workflows=[hears]) as engine:

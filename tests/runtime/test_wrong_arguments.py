@@ -1,4 +1,5 @@
-"""Every parameter of every public verb, given values of wrong types: the answer names the parameter, says what is right, and nothing
+"""Every parameter of every public verb, given values of wrong types: the answer names the
+parameter, says what is right, and nothing
 was written."""
 
 from __future__ import annotations
@@ -35,15 +36,41 @@ from perdure import (
 
 NAIVE = datetime(2030, 1, 1)
 VALUES: dict[str, Any] = {
-    "None": None, "bytes": b"x", "True": True, "nan": math.nan, "inf": math.inf, "naive": NAIVE, "-1": -1, "0": 0, "1": 1, "1.5": 1.5,
-    "huge": 10**30, "empty": "", "str": "abc", "list": ["a"], "dict of ints": {1: 2}, "object": object(), "long": "x" * 5_000,
-    "surrogate": "\ud800", "timedelta": timedelta(-1), "function": print,
-}  # fmt: skip
-TEXTS, NUMBERS = {"empty", "str", "long", "surrogate"}, {"-1", "0", "1", "1.5", "huge", "nan", "inf"}
+    "None": None,
+    "bytes": b"x",
+    "True": True,
+    "nan": math.nan,
+    "inf": math.inf,
+    "naive": NAIVE,
+    "-1": -1,
+    "0": 0,
+    "1": 1,
+    "1.5": 1.5,
+    "huge": 10**30,
+    "empty": "",
+    "str": "abc",
+    "list": ["a"],
+    "dict of ints": {1: 2},
+    "object": object(),
+    "long": "x" * 5_000,
+    "surrogate": "\ud800",
+    "timedelta": timedelta(-1),
+    "function": print,
+}
+TEXTS, NUMBERS = (
+    {"empty", "str", "long", "surrogate"},
+    {"-1", "0", "1", "1.5", "huge", "nan", "inf"},
+)
 TEXT = TEXTS - {"long", "surrogate"}  # right where a name of what is stored is asked for
 
 # What a parameter takes, by which of the values above are no mistake there.
-ANY_TEXT, ID, NAME, OPTIONAL_NAME, OPTIONAL_ID = TEXTS, {"str"}, TEXT, TEXT | {"None"}, {"str", "None"}
+ANY_TEXT, ID, NAME, OPTIONAL_NAME, OPTIONAL_ID = (
+    TEXTS,
+    {"str"},
+    TEXT,
+    TEXT | {"None"},
+    {"str", "None"},
+)
 FOUND = TEXTS  # ids of runs: one that there is not is `RunNotFound`, which is not a matter of types
 COUNT, COUNT_FROM_0, FLAG = {"1"}, {"0", "1"}, {"True"}
 SECONDS, OPTIONAL_SECONDS = {"0", "1", "1.5"}, {"0", "1", "1.5", "None"}
@@ -66,7 +93,8 @@ def by(verb: Callable[..., Any], name: str, *args: Any, **options: Any) -> Calla
 
 
 class Noted:
-    """An engine or a run whose verbs note which of their parameters are given a value of the table."""
+    """An engine or a run whose verbs note which of their parameters are given a value
+    of the table."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -78,20 +106,35 @@ class Noted:
         def call(*args: Any, **options: Any) -> Any:
             given = inspect.signature(verb).bind(*args, **options).arguments
             given |= given.pop("options", {})
-            self.seen |= {(name, key) for key, value in given.items() if any(value is one for one in VALUES.values())}
+            self.seen |= {
+                (name, key)
+                for key, value in given.items()
+                if any(value is one for one in VALUES.values())
+            }
             return verb(*args, **options)
 
         return call
 
     def left(self) -> set[tuple[str, str]]:
         """Parameters of verbs that were given none, but for those that take any value."""
-        public = [name for name, one in vars(type(self.inner)).items() if not name.startswith("_") and callable(one) and name != "wait"]
+        public = [
+            name
+            for name, one in vars(type(self.inner)).items()
+            if not name.startswith("_") and callable(one) and name != "wait"
+        ]
         verbs = {name: inspect.signature(getattr(self.inner, name)).parameters for name in public}
-        return {(name, key) for name in public for key in verbs[name] if key not in ("value", "result", "options")} - self.seen
+        return {
+            (name, key)
+            for name in public
+            for key in verbs[name]
+            if key not in ("value", "result", "options")
+        } - self.seen
 
 
 def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
-    """Name of the parameter as the answer gives it, the verb with a value for it, and what is no mistake."""
+    """Name of the parameter as the answer gives it, the verb with a value for it, and what is no
+    mistake.
+    """
     untyped: Any = engine
     call = plain(1)
     for begin in (untyped.start, untyped.run):
@@ -103,7 +146,19 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         yield "tag", by(begin, "tags", call), {"None"}
         yield "timeout", by(begin, "timeout", call), TIMEOUT
         yield "durability", by(begin, "durability", call), {"None"}
-    for verb in ("get", "find", "cancel", "pause", "resume", "retry", "resolve", "info", "history", "progress", "blocked"):
+    for verb in (
+        "get",
+        "find",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "resolve",
+        "info",
+        "history",
+        "progress",
+        "blocked",
+    ):
         yield "run id", getattr(untyped, verb), FOUND
     yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
     yield "run id", lambda v: untyped.fork(v, 1), FOUND
@@ -136,14 +191,31 @@ def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
     yield "store", connect, TEXTS - {"empty"}
     yield "store", lambda v: perdure.run(plain(1), store=v), TEXTS - {"empty"}
     for name, right in {
-        "workflows": set(), "durability": set(), "replica": TEXTS | {"None"}, "lease_ttl": {"1", "1.5"}, "execute": FLAG, "create": FLAG,
-        "fencing": FLAG, "standby": FLAG, "drill_every": {"1", "1.5", "None"}, "replica_timeout": {"1", "1.5"},
-        "on_wait": {"None", "function"}, "limits": {"None"}, "close_grace": SECONDS, "name": OPTIONAL_NAME,
-    }.items():  # fmt: skip
+        "workflows": set(),
+        "durability": set(),
+        "replica": TEXTS | {"None"},
+        "lease_ttl": {"1", "1.5"},
+        "execute": FLAG,
+        "create": FLAG,
+        "fencing": FLAG,
+        "standby": FLAG,
+        "drill_every": {"1", "1.5", "None"},
+        "replica_timeout": {"1", "1.5"},
+        "on_wait": {"None", "function"},
+        "limits": {"None"},
+        "close_grace": SECONDS,
+        "name": OPTIONAL_NAME,
+    }.items():
         yield name.replace("name", "name of an engine"), by(made, name, ":memory:"), right
     for name in ("payload_bytes_max", "history_rows_max", "threads_max"):
         yield name, by(Limits, name), COUNT
-    for name, right in {"attempts": COUNT, "delay": SECONDS, "factor": {"1", "1.5"}, "jitter": FLAG, "on": set()}.items():
+    for name, right in {
+        "attempts": COUNT,
+        "delay": SECONDS,
+        "factor": {"1", "1.5"},
+        "jitter": FLAG,
+        "on": set(),
+    }.items():
         yield name, by(Retry, name), right
 
 
@@ -157,9 +229,17 @@ def definitions() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
         return lambda value: decorator(**{name: value})(work)
 
     steps: dict[str, set[str]] = {
-        "retry": {"None", "1", "True"}, "timeout": TIMEOUT, "readonly": FLAG, "on_crash": set(), "durability": {"None"},
-    }  # fmt: skip
-    decides: dict[str, set[str]] = {"timeout": TIMEOUT, "queue": OPTIONAL_NAME, "durability": {"None"}}
+        "retry": {"None", "1", "True"},
+        "timeout": TIMEOUT,
+        "readonly": FLAG,
+        "on_crash": set(),
+        "durability": {"None"},
+    }
+    decides: dict[str, set[str]] = {
+        "timeout": TIMEOUT,
+        "queue": OPTIONAL_NAME,
+        "durability": {"None"},
+    }
     once: Any = step
     decide: Any = workflow
     for name, right in steps.items():
@@ -210,7 +290,9 @@ def test_verbs_of_the_engine_and_of_a_run(db: str) -> None:
 
 
 @pytest.mark.parametrize("cases", [constructors, definitions], ids=["engines", "decorators"])
-def test_options(cases: Callable[[], Iterator[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options(
+    cases: Callable[[], Iterator[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert [text for case in cases() for text in answers_of(*case)] == []
     assert list(tmp_path.iterdir()) == []
@@ -226,7 +308,11 @@ def in_a_workflow() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
     yield "the call of a workflow", untyped_start, set()
     yield "run id", lambda v: untyped_start(plain(1), id=v), OPTIONAL_ID
     yield "tag", lambda v: untyped_start(plain(1), tags=v), {"None"}
-    yield "tag", lambda v: tag(**{v: 1}), set(VALUES) - {"long", "surrogate"}  # the others are Python's to refuse
+    yield (
+        "tag",
+        lambda v: tag(**{v: 1}),
+        set(VALUES) - {"long", "surrogate"},
+    )  # the others are Python's to refuse
     yield "change", patched, NAME
     yield "the call of a workflow", continue_as, set()
 
@@ -244,7 +330,9 @@ def test_verbs_in_workflows(db: str) -> None:
 
 def test_definitions_as_values_are_named(db: str) -> None:
     flows: Any = plain
-    with pytest.raises(perdure.DefinitionError, match=r"workflows is a list of workflows, .*not <workflow plain>"):
+    with pytest.raises(
+        perdure.DefinitionError, match=r"workflows is a list of workflows, .*not <workflow plain>"
+    ):
         Engine(db, workflows=flows)
     assert isinstance(plain, Workflow)
     assert asyncio.run(Engine(":memory:", workflows=(plain,)).__aexit__()) is None

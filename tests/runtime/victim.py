@@ -1,6 +1,8 @@
-"""A process to be killed: executes the workflows below on a store. `victim.py STORE VERB …`; see `main`.
+"""A process to be killed: executes the workflows below on a store. `victim.py STORE VERB …`; see
+`main`.
 
-Rules: what a step does to the world is a line in a file, written in one call, so that kill -9 leaves it whole.
+Rules: what a step does to the world is a line in a file, written in one call, so that kill -9
+leaves it whole.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ async def hear() -> str:
     return await asyncio.to_thread(sys.stdin.readline)
 
 
-# --- one step that the process does not survive -----------------------------------------------------
+# --- one step that the process does not survive ---------------------------------------------------
 
 
 @step(retry=AT_ONCE)
@@ -82,7 +84,7 @@ async def deadly(folder: str, lives: int) -> str:
     return await suicide(folder, lives)
 
 
-# --- transactional steps ----------------------------------------------------------------------------
+# --- transactional steps --------------------------------------------------------------------------
 
 
 @step(transactional=True)
@@ -101,7 +103,7 @@ async def ledger(rows: int, die_at: int) -> int:
     return rows
 
 
-# --- many steps, for random kills -------------------------------------------------------------------
+# --- many steps, for random kills -----------------------------------------------------------------
 
 
 @step(retry=AT_ONCE)
@@ -151,7 +153,7 @@ def expected(run: str, rounds: int) -> list[int]:
     return found
 
 
-# --- a step that a test lets go on, process by process ------------------------------------------------
+# --- a step that a test lets go on, process by process --------------------------------------------
 
 
 @step
@@ -170,7 +172,7 @@ async def handed_over(folder: str) -> list[int]:
     return [await held(folder, "one"), await held(folder, "two")]
 
 
-# --- waiting ----------------------------------------------------------------------------------------
+# --- waiting --------------------------------------------------------------------------------------
 
 
 @workflow
@@ -198,7 +200,9 @@ async def do(store: str, call: Any, run_id: str) -> None:
 async def all_busy(store: str, folder: str, runs: int, rounds: int) -> None:
     """Start, or go on with, several runs at once, and say when each is done."""
     async with Engine(store, workflows=WORKFLOWS) as engine:
-        started = [await engine.start(busy(folder, f"r{i}", rounds), id=f"r{i}") for i in range(runs)]
+        started = [
+            await engine.start(busy(folder, f"r{i}", rounds), id=f"r{i}") for i in range(runs)
+        ]
         say("STARTED")
         for run in asyncio.as_completed([run.result() for run in started]):
             await run

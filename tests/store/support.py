@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perdure import step, workflow
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
 
 
 @step

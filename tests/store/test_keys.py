@@ -1,4 +1,6 @@
-"""Keys of messages over the generations of a run, at the store itself: also in files of the schema before."""
+"""Keys of messages over the generations of a run, at the store itself: also in files of the schema
+before.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ import apsw
 
 from perdure import Limits
 from perdure.store import base as b
-from perdure.store import connection, queries
-from perdure.store.sqlite import SqliteStore
+from perdure.store import sql
+from perdure.store.sqlite import connection
+from perdure.store.sqlite.driver import SqliteStore
 
 
 def old_file(path: str, version: int) -> apsw.Connection:
@@ -18,7 +21,9 @@ def old_file(path: str, version: int) -> apsw.Connection:
     made = apsw.Connection(path)
     made.pragma("journal_mode", "wal")
     for number in range(1, version + 1):
-        made.execute(connection._WHOLE.sub(connection._expand, queries.text_of(f"migrations/{number:04}.sql")))
+        made.execute(
+            connection._WHOLE.sub(connection._expand, sql.text_of(f"migrations/{number:04}.sql"))
+        )
     made.pragma("application_id", connection.APPLICATION_ID)
     made.pragma("user_version", version)
     return made
@@ -27,7 +32,9 @@ def old_file(path: str, version: int) -> apsw.Connection:
 def go_on(store: SqliteStore, run: int, owner: int, at_ms: int) -> int:
     """End a run in a successor under its id."""
     start = b.StartRun("r", "main", b"{}", 1, at_ms, None, owner=owner)
-    (done,) = store.write([b.Turn(run, owner, [], at_ms, finish=b.Finish("completed", successor=start))], True)
+    (done,) = store.write(
+        [b.Turn(run, owner, [], at_ms, finish=b.Finish("completed", successor=start))], True
+    )
     assert isinstance(done, b.Written)
     return int(done.woken[-1])
 
@@ -37,15 +44,30 @@ def send(store: SqliteStore, key: str) -> Any:
 
 
 def keys(store: SqliteStore) -> list[tuple[Any, ...]]:
-    return store._db.execute("SELECT run, key FROM inbox WHERE key IS NOT NULL ORDER BY id").fetchall()
+    return store._db.execute(
+        "SELECT run, key FROM inbox WHERE key IS NOT NULL ORDER BY id"
+    ).fetchall()
 
 
 def test_a_file_of_the_schema_before_keeps_its_keys_and_its_generations(tmp_path: Path) -> None:
     path = str(tmp_path / "old.db")
     old = old_file(path, 2)
-    run = "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, successor, owner) VALUES (?, ?, 'main', ?, '{}', 1, 1, ?, ?)"
-    old.executemany(run, [(1, "r~1", "completed", 2, None), (2, "r~2", "completed", 3, None), (3, "r", "waiting", None, None)])
-    old.execute("INSERT INTO inbox (run, kind, name, key, at_ms, taken) VALUES (3, 'message', 'x', 'first', 1, 2)")  # moved along
+    run = (
+        "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, successor, owner) "
+        "VALUES (?, ?, 'main', ?, '{}', 1, 1, ?, ?)"
+    )
+    old.executemany(
+        run,
+        [
+            (1, "r~1", "completed", 2, None),
+            (2, "r~2", "completed", 3, None),
+            (3, "r", "waiting", None, None),
+        ],
+    )
+    old.execute(
+        "INSERT INTO inbox (run, kind, name, key, at_ms, taken) VALUES (3, 'message', 'x', "
+        "'first', 1, 2)"
+    )  # moved along
     old.close()
     store = SqliteStore(path, limits=Limits())
     (worker,) = store.write([b.JoinWorker("w", "h", 1, "", 0, 60_000)], True)
@@ -71,13 +93,25 @@ def test_a_file_of_the_schema_before_keeps_its_keys_and_its_generations(tmp_path
 def test_children_in_an_older_file_get_the_family_of_the_run_above_them(tmp_path: Path) -> None:
     path = str(tmp_path / "old.db")
     old = old_file(path, 4)
-    run = "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, parent) VALUES (?, ?, 'main', ?, '{}', 1, 1, ?)"
-    old.executemany(run, [
-        (1, "top", "waiting", None), (2, "child", "waiting", 1), (3, "below", "pending", 2), (4, "done", "completed", 1),
-        (5, "another", "pending", None), (6, "lost", "pending", 99),
-    ])  # fmt: skip
+    run = (
+        "INSERT INTO run (run, id, workflow, status, args, seed, created_ms, parent) VALUES (?, "
+        "?, 'main', ?, '{}', 1, 1, ?)"
+    )
+    old.executemany(
+        run,
+        [
+            (1, "top", "waiting", None),
+            (2, "child", "waiting", 1),
+            (3, "below", "pending", 2),
+            (4, "done", "completed", 1),
+            (5, "another", "pending", None),
+            (6, "lost", "pending", 99),
+        ],
+    )
     old.close()
     store = SqliteStore(path, limits=Limits())
-    assert store._db.execute("SELECT run, root FROM run WHERE root IS NOT NULL ORDER BY run").fetchall() == [(2, 1), (3, 1)]
+    assert store._db.execute(
+        "SELECT run, root FROM run WHERE root IS NOT NULL ORDER BY run"
+    ).fetchall() == [(2, 1), (3, 1)]
     assert store.family(3) == b.Family(3, 1)
     store.close()

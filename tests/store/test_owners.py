@@ -1,4 +1,5 @@
-"""Who owns a run: looked up once by a store, and known no longer when anybody may have changed it."""
+"""Who owns a run: looked up once by a store, and known no longer when anybody may have
+changed it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from perdure.core.events import COMPLETED, START, Event
 from perdure.core.limits import Limits
 from perdure.errors import LeaseLost
 from perdure.store import base as b
-from perdure.store.sqlite import Q, SqliteStore
+from perdure.store.sqlite.driver import Q, SqliteStore
 
 JOIN = b.JoinWorker("me", "here", 1, "then", 0, 10_000)
 
@@ -46,7 +47,10 @@ def one(store: SqliteStore, write: b.Write) -> Any:
 def owned(store: SqliteStore) -> tuple[int, int]:
     """A new worker, and a run of its own."""
     worker = one(store, JOIN)
-    started = one(store, b.StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)]))
+    started = one(
+        store,
+        b.StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)]),
+    )
     return started.run, worker
 
 
@@ -54,7 +58,9 @@ def grow(run: int, worker: int, seq: int) -> b.Grow:
     return b.Grow(run, worker, [Event(seq, COMPLETED, 0, ref=1, data=b"null")])
 
 
-def test_it_is_looked_up_again_only_after_another_connection_has_committed(store: SqliteStore, other: SqliteStore) -> None:
+def test_it_is_looked_up_again_only_after_another_connection_has_committed(
+    store: SqliteStore, other: SqliteStore
+) -> None:
     run, worker = owned(store)
     looked: list[str] = []
 
@@ -72,7 +78,9 @@ def test_it_is_looked_up_again_only_after_another_connection_has_committed(store
     assert len(looked) == 1
 
 
-def test_a_worker_that_another_process_has_buried_writes_nothing(store: SqliteStore, other: SqliteStore) -> None:
+def test_a_worker_that_another_process_has_buried_writes_nothing(
+    store: SqliteStore, other: SqliteStore
+) -> None:
     run, worker = owned(store)
     assert one(store, grow(run, worker, 2)) is None
     assert one(other, b.EndWorker(worker, 1, crashed=False))
@@ -90,10 +98,16 @@ def test_a_worker_that_another_process_has_buried_writes_nothing(store: SqliteSt
     ids=["the worker ends", "the run is let go", "the run ends"],
 )
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "later"])
-def test_who_has_let_go_of_a_run_writes_nothing(store: SqliteStore, leave: Any, together: bool) -> None:
+def test_who_has_let_go_of_a_run_writes_nothing(
+    store: SqliteStore, leave: Any, together: bool
+) -> None:
     run, worker = owned(store)
     assert one(store, grow(run, worker, 2)) is None
-    batches = [[leave(run, worker), grow(run, worker, 3)]] if together else [[leave(run, worker)], [grow(run, worker, 3)]]
+    batches = (
+        [[leave(run, worker), grow(run, worker, 3)]]
+        if together
+        else [[leave(run, worker)], [grow(run, worker, 3)]]
+    )
     results = [result for batch in batches for result in store.write(batch, True)]
     assert isinstance(results[-1], LeaseLost)
     assert [row.seq for row in store.history(run)] == [1, 2]
@@ -114,10 +128,15 @@ def test_another_worker_of_the_same_process_is_another_owner(store: SqliteStore)
     assert one(store, grow(run, worker, 2)) is None
 
 
-def test_a_run_that_a_buried_worker_starts_is_anybodys(store: SqliteStore, other: SqliteStore) -> None:
+def test_a_run_that_a_buried_worker_starts_is_anybodys(
+    store: SqliteStore, other: SqliteStore
+) -> None:
     _, worker = owned(store)
     assert one(other, b.EndWorker(worker, 1, crashed=False))
-    started = one(store, b.StartRun("r-2", "flow", b"{}", 1, 5, None, owner=worker, first=[Event(1, START, 0)]))
+    started = one(
+        store,
+        b.StartRun("r-2", "flow", b"{}", 1, 5, None, owner=worker, first=[Event(1, START, 0)]),
+    )
     assert started.created and not started.owned
     row = store.run_row(started.run)
     assert (row.owner, row.status, row.due_ms, row.history_rows) == (None, "pending", 5, 0)

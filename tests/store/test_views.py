@@ -1,4 +1,6 @@
-"""Guarantees 8 and 10: the standard library's sqlite3, in another process, shows everything in full; files stay small."""
+"""Guarantees 8 and 10: the standard library's sqlite3, in another process, shows everything in
+full; files stay small.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.support import awaited, outside, reached
 
 from perdure import Engine, RunFailed, emit, receive, step, workflow
+from tests.runtime.support import awaited, outside, reached
 
 LARGE = {"text": "x" * 20_000, "list": [{"n": n, "words": "abc" * 50} for n in range(60)]}
 
@@ -42,18 +44,32 @@ async def test_views_show_everything_in_full(db: str) -> None:
         await run.send(LARGE, channel="more", key="k1")
         assert await run.result() == LARGE
     (row,) = outside(db, "SELECT * FROM perdure_runs")
-    assert (row["id"], row["workflow"], row["status"], json.loads(row["tags"])) == ("s", "shown", "completed", {"team": "red"})
+    assert (row["id"], row["workflow"], row["status"], json.loads(row["tags"])) == (
+        "s",
+        "shown",
+        "completed",
+        {"team": "red"},
+    )
     assert json.loads(row["args"]) == {"value": LARGE}
     assert json.loads(row["result"]) == LARGE
     steps = outside(db, "SELECT * FROM perdure_steps ORDER BY seq")
-    assert [(s["step"], s["status"], s["attempts"]) for s in steps] == [("echo", "completed", 1)] * 2
+    assert [(s["step"], s["status"], s["attempts"]) for s in steps] == [
+        ("echo", "completed", 1)
+    ] * 2
     assert json.loads(steps[1]["args"]) == {"value": LARGE}
     assert json.loads(steps[1]["result"]) == LARGE
     kinds = [e["kind"] for e in outside(db, "SELECT kind FROM perdure_events ORDER BY seq")]
     assert kinds == ["start", "step", "completed", "emit", "step", "completed", "message", "finish"]
     (message,) = outside(db, "SELECT * FROM perdure_messages")
-    assert (message["channel"], message["key"], json.loads(message["data"])) == ("more", "k1", LARGE)
-    items = [json.loads(item["item"]) for item in outside(db, "SELECT item FROM perdure_streams ORDER BY position")]
+    assert (message["channel"], message["key"], json.loads(message["data"])) == (
+        "more",
+        "k1",
+        LARGE,
+    )
+    items = [
+        json.loads(item["item"])
+        for item in outside(db, "SELECT item FROM perdure_streams ORDER BY position")
+    ]
     assert items == ["in step", {"from": "workflow"}, "in step"]
 
 
@@ -101,7 +117,9 @@ async def test_a_conversation_of_300_calls_stays_small_and_readable(db: str) -> 
         asked = [event for event in await engine.history("a") if event.kind == "step"]
     size = sum(path.stat().st_size for path in (Path(db), Path(db + "-wal")) if path.exists())
     assert size < 4_000_000, size
-    assert [len(event.args["messages"]) for event in asked if event.args] == list(range(1, TURNS + 1))
+    assert [len(event.args["messages"]) for event in asked if event.args] == list(
+        range(1, TURNS + 1)
+    )
     assert all(asked[-1].args["messages"][n] == asked[n].args["messages"][-1] for n in range(TURNS))  # type: ignore[index]
     for n in (0, 150, TURNS - 1):
         (row,) = outside(db, f"SELECT args FROM perdure_steps ORDER BY seq LIMIT 1 OFFSET {n}")

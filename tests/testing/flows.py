@@ -192,7 +192,9 @@ async def never_hears() -> int:
 
 @workflow
 async def dies_of_a_cancel() -> str:
-    """Its clean-up is shorter than it should be: what it gives depends on where the cancel finds it, which is fine."""
+    """Its clean-up is shorter than it should be: what it gives depends on where the cancel finds
+    it, which is fine.
+    """
     try:
         await asyncio.sleep(1000)
     except asyncio.CancelledError:

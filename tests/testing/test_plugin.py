@@ -118,12 +118,21 @@ async def test_three_days(perdure_engine):
 """
 
 
-def outcome(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, *words: str) -> dict[str, int]:
-    """What another pytest makes of a file; no plugin is found by itself, so that it is the same wherever Perdure is installed."""
+def outcome(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, text: str, *words: str
+) -> dict[str, int]:
+    """What another pytest makes of a file; no plugin is found by itself, so that it is the same
+    wherever Perdure is installed.
+    """
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(pytester.path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join([str(ROOT / "src"), str(pytester.path), os.environ.get("PYTHONPATH", "")]),
+    )
     pytester.makepyfile(flow=FLOW, test_them=text)
-    return pytester.runpytest_subprocess("-p", "perdure.testing.plugin", *words, "-W", "error", "-q", "test_them.py").parseoutcomes()
+    return pytester.runpytest_subprocess(
+        "-p", "perdure.testing.plugin", *words, "-W", "error", "-q", "test_them.py"
+    ).parseoutcomes()
 
 
 def test_with_plain_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +148,9 @@ def test_with_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) 
     assert outcome(pytester, monkeypatch, WITH_ANYIO, "-p", "anyio.pytest_plugin") == {"passed": 3}
 
 
-def test_every_fixture_is_documented(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fixture_is_documented(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     said = pytester.runpytest_subprocess("-p", "perdure.testing.plugin", "--fixtures").stdout.str()
     assert "no docstring available" not in said.partition("perdure")[2]
@@ -151,9 +162,13 @@ def test_every_fixture_is_documented(pytester: pytest.Pytester, monkeypatch: pyt
 
 def test_pytest_finds_it_by_itself_where_perdure_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"perdure.testing.plugin": "perdure.testing.plugin"}
+    assert project["entry-points"]["pytest11"] == {
+        "perdure.testing.plugin": "perdure.testing.plugin"
+    }
 
 
 def test_nothing_but_the_plugin_imports_pytest() -> None:
-    importers = [path.name for path in (ROOT / "src").rglob("*.py") if "import pytest" in path.read_text()]
+    importers = [
+        path.name for path in (ROOT / "src").rglob("*.py") if "import pytest" in path.read_text()
+    ]
     assert importers == ["plugin.py"]

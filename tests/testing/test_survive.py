@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.testing import flows
-from tests.testing.flows import DONE
 
+from campaigns.corpus import CASES, Case
+from campaigns.main import survives
 from perdure import DefinitionError, NotSerializable, step, workflow
 from perdure.testing import LawBroken, NothingLeftToWaitFor, assert_survives_every_crash
-from perdure.testing.campaign import survives
-from perdure.testing.corpus import CASES, Case
+from tests.testing import flows
+from tests.testing.flows import DONE
 
 HERE_ONLY: tuple[int, ...] = ()  # no other process: most tests are about crashes
 
 
-@pytest.mark.parametrize(("seed", "case"), list(enumerate(CASES)), ids=[case.name for case in CASES])
+@pytest.mark.parametrize(
+    ("seed", "case"), list(enumerate(CASES)), ids=[case.name for case in CASES]
+)
 def test_the_corpus_survives_on_the_real_engine(case: Case, seed: int) -> None:
-    """One seed each; more of them: `python -m perdure.testing --only engine`."""
+    """One seed each; more of them: `python -m campaigns --only engine`."""
     assert survives(case, seed) >= 6
 
 
@@ -59,7 +61,12 @@ def test_the_outcome_of_the_undisturbed_run_is_the_expected_one() -> None:
         seen.extend([one, other])
         return bool(one == other)
 
-    assert_survives_every_crash(flows.approval(), messages=[("approval", False, 3 * 24 * 3600 - 1)], same=same, hash_seeds=HERE_ONLY)
+    assert_survives_every_crash(
+        flows.approval(),
+        messages=[("approval", False, 3 * 24 * 3600 - 1)],
+        same=same,
+        hash_seeds=HERE_ONLY,
+    )
     assert set(seen) == {"no"}
     seen.clear()
     assert_survives_every_crash(flows.failing("because"), same=same, hash_seeds=HERE_ONLY)
@@ -73,17 +80,22 @@ def test_replay_in_other_processes_is_counted() -> None:
     async def local() -> int:
         return await flows.double(1)
 
-    assert assert_survives_every_crash(local(), only=("after", 2)).elsewhere == 0  # nobody else can import it
+    assert (
+        assert_survives_every_crash(local(), only=("after", 2)).elsewhere == 0
+    )  # nobody else can import it
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"only": ("after", 999)}, "is no place of this run"), ({"only": ("during", 1)}, "is no place of this run"),
-        ({"seeds": []}, "one or more whole numbers"), ({"seeds": "12"}, "one or more whole numbers"),
-        ({"messages": [("approval",)]}, "messages are"), ({"messages": "a channel"}, "messages are"),
+        ({"only": ("after", 999)}, "is no place of this run"),
+        ({"only": ("during", 1)}, "is no place of this run"),
+        ({"seeds": []}, "one or more whole numbers"),
+        ({"seeds": "12"}, "one or more whole numbers"),
+        ({"messages": [("approval",)]}, "messages are"),
+        ({"messages": "a channel"}, "messages are"),
     ],
-)  # fmt: skip
+)
 def test_what_would_try_nothing_is_refused(wrong: Any, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         assert_survives_every_crash(flows.doubles(2), **wrong)
@@ -91,7 +103,9 @@ def test_what_would_try_nothing_is_refused(wrong: Any, says: str) -> None:
 
 def test_children_that_are_cancelled_while_they_clean_up() -> None:
     """The engine closes while they are at it, and time goes on meanwhile."""
-    found = assert_survives_every_crash(flows.leaves_a_child(), cancel_after=0.2, hash_seeds=HERE_ONLY, seeds=range(2))
+    found = assert_survives_every_crash(
+        flows.leaves_a_child(), cancel_after=0.2, hash_seeds=HERE_ONLY, seeds=range(2)
+    )
     assert found.crashes >= 12
 
 
@@ -105,24 +119,38 @@ def test_a_message_may_be_for_a_child(to: Any) -> None:
         return bool(one == other)
 
     assert_survives_every_crash(
-        flows.asks_a_child(), messages=[("approval", True, 60, to), ("go", None)], same=same, hash_seeds=HERE_ONLY, seeds=range(2)
+        flows.asks_a_child(),
+        messages=[("approval", True, 60, to), ("go", None)],
+        same=same,
+        hash_seeds=HERE_ONLY,
+        seeds=range(2),
     )
     assert outcomes == {"child says yes"}
 
 
 def test_a_message_for_a_run_that_never_comes_is_told() -> None:
-    with pytest.raises(DefinitionError, match="Message 0 on channel 'approval' is for 'nobody', and there was no such run"):
+    with pytest.raises(
+        DefinitionError,
+        match="Message 0 on channel 'approval' is for 'nobody', and there was no such run",
+    ):
         assert_survives_every_crash(flows.doubles(1), messages=[("approval", True, 0, "nobody")])
 
 
 def test_a_message_to_a_child_that_is_no_value_is_an_error() -> None:
     with pytest.raises(NotSerializable):
-        assert_survives_every_crash(flows.asks_a_child(), messages=[("approval", object(), 0, "child"), ("go", None)])
+        assert_survives_every_crash(
+            flows.asks_a_child(), messages=[("approval", object(), 0, "child"), ("go", None)]
+        )
 
 
 def test_keys_and_ids_of_children_count_as_what_they_stand_for() -> None:
     """A crash in an attempt adds a row, so those behind it have other numbers."""
-    assert assert_survives_every_crash(flows.doubles_and_pays_with_key(7), once=DONE, hash_seeds=HERE_ONLY).crashes >= 10
+    assert (
+        assert_survives_every_crash(
+            flows.doubles_and_pays_with_key(7), once=DONE, hash_seeds=HERE_ONLY
+        ).crashes
+        >= 10
+    )
 
 
 # --- wrong ones -----------------------------------------------------------------------------------
@@ -137,7 +165,12 @@ def broken(call: Any, **options: Any) -> str:
 
 @pytest.mark.parametrize(
     "call",
-    [flows.reads_the_clock(), flows.throws_dice(), flows.counts_in_a_global(), flows.walks_a_set_of_objects()],
+    [
+        flows.reads_the_clock(),
+        flows.throws_dice(),
+        flows.counts_in_a_global(),
+        flows.walks_a_set_of_objects(),
+    ],
     ids=lambda call: call.definition.name,
 )
 def test_arguments_that_differ_on_replay_are_found(call: Any) -> None:
@@ -155,7 +188,11 @@ def test_the_order_of_a_set_of_strings_is_found_in_another_process() -> None:
     broken_there = []
     for hash_seed in range(1, 4):  # by chance one of them may have the order that this process has
         try:
-            assert_survives_every_crash(flows.walks_a_set("one two three four five"), hash_seeds=[hash_seed], only=("after", 1))
+            assert_survives_every_crash(
+                flows.walks_a_set("one two three four five"),
+                hash_seeds=[hash_seed],
+                only=("after", 1),
+            )
         except LawBroken as error:
             broken_there.append(str(error))
     assert broken_there
@@ -173,7 +210,8 @@ def test_an_effect_that_is_repeated_is_found_and_told() -> None:
 
 
 def test_an_effect_that_gets_lost_is_found() -> None:
-    """A step that remembers its work as done before it does it, and whose process dies in between."""
+    """A step that remembers its work as done before it does it, and whose process dies
+    in between."""
     marks: list[str] = []
 
     @step(retry=None)
@@ -241,7 +279,9 @@ def test_in_an_async_test_it_says_what_to_do() -> None:
     async def main() -> int:
         with pytest.raises(DefinitionError, match=r"await asyncio\.to_thread"):
             assert_survives_every_crash(flows.doubles(2))
-        found = await asyncio.to_thread(assert_survives_every_crash, flows.doubles(2), hash_seeds=HERE_ONLY)
+        found = await asyncio.to_thread(
+            assert_survives_every_crash, flows.doubles(2), hash_seeds=HERE_ONLY
+        )
         return found.crashes
 
     assert asyncio.run(main()) >= 6

@@ -1,7 +1,7 @@
 """The `perdure` command: one file per group of verbs.
 
-Rules: results go to stdout, everything else to stderr; exit codes are a contract (see `common.Exit`); an error of
-Perdure's is one message that says what to do next, never a traceback.
+Rules: results go to stdout, everything else to stderr; exit codes are a contract (see
+`common.Exit`); an error of Perdure's is one message that says what to do next, never a traceback.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from perdure import __version__
-from perdure.cli import checking, executing, looking, mending, replica, starting, steering
+from perdure.cli import check, control, init, inspect, repair, replica, run
 from perdure.cli.common import Commands
 
 __all__ = ["main"]
@@ -18,7 +18,8 @@ __all__ = ["main"]
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run failed, was cancelled, is "
+    epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run "
+    "failed, was cancelled, is "
     "blocked or would be, 2 wrong usage, 3 no such run, 4 the store or its replica can't be used.",
 )
 @click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
@@ -36,10 +37,10 @@ def main() -> None:
 
 
 _SECTIONS: dict[str, list[click.Command]] = {
-    "Start": [starting.init, executing.run, executing.worker],
-    "Look": [looking.ls, looking.show, looking.tail, looking.doctor, checking.check],
-    "Steer": [steering.send, steering.pause, steering.resume, steering.cancel],
-    "Mend": [mending.retry, mending.resolve, mending.fork],
+    "Start": [init.init, run.run, run.worker],
+    "Look": [inspect.ls, inspect.show, inspect.tail, inspect.doctor, check.check],
+    "Steer": [control.send, control.pause, control.resume, control.cancel],
+    "Mend": [repair.retry, repair.resolve, repair.fork],
     "Copy": [replica.replica],
 }
 for section, commands in _SECTIONS.items():

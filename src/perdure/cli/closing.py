@@ -1,7 +1,8 @@
 """The end of a process that has executed runs, although threads of their steps go on.
 
-Rules: what is recorded is safe, and a step that was cut off is tried again, so nothing is worth waiting for beyond the grace; a process
-whose threads have all ended is left to end as any other, with its exit handlers.
+Rules: what is recorded is safe, and a step that was cut off is tried again, so nothing is worth
+waiting for beyond the grace; a process whose threads have all ended is left to end as any other,
+with its exit handlers.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import click
 
 from perdure.cli.common import Exit
 from perdure.cli.output import as_lines, say
-from perdure.runtime.pool import NAME
+from perdure.process.thread_pool import NAME
 
 CLOSE_S_MAX = 5.0
 
 
 class Closing:
-    """Watches over what asyncio does behind the end of a command: it would wait for every thread of its default executor."""
+    """Watches over what asyncio does behind the end of a command: it would wait for every thread of
+    its default executor.
+    """
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
@@ -52,7 +55,9 @@ class Closing:
 
 
 def keeps_the_process(thread: threading.Thread) -> bool:
-    """Whether a thread is a step's: Python would wait for it, or cut it off in the middle of its clean-up."""
+    """Whether a thread is a step's: Python would wait for it, or cut it off in the middle of its
+    clean-up.
+    """
     return not thread.daemon or thread.name.startswith(NAME)
 
 

@@ -1,4 +1,5 @@
-"""What the commands share: options, exit codes, the engine that they open, and errors made friendly.
+"""What the commands share: options, exit codes, the engine that they open, and errors made
+friendly.
 
 Rules: a command that only looks or steers never executes runs and never makes a store.
 """
@@ -81,7 +82,9 @@ def misuse(message: str) -> Misuse:
 
 
 class Commands(click.Group):
-    """A group whose help lists its commands in sections, and whose commands fail with a message and an exit code."""
+    """A group whose help lists its commands in sections, and whose commands fail with a message and
+    an exit code.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -96,7 +99,10 @@ class Commands(click.Group):
         width = max(len(name) for name in self.commands)
         for title, commands in self.sections.items():
             with formatter.section(title):
-                rows = [((command.name or "").ljust(width), command.get_short_help_str(80)) for command in commands]
+                rows = [
+                    ((command.name or "").ljust(width), command.get_short_help_str(80))
+                    for command in commands
+                ]
                 formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -106,7 +112,9 @@ class Commands(click.Group):
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        """Run the command that is typed and end the process; however it ends, with a message and an exit code of the contract."""
+        """Run the command that is typed and end the process; however it ends, with a message and an
+        exit code of the contract.
+        """
         sys.exit(self._ended(*args, **{**options, "standalone_mode": False}))
 
     def _ended(self, *args: Any, **options: Any) -> int:
@@ -137,7 +145,11 @@ class Commands(click.Group):
 
 def _unwritten(error: OSError) -> int:
     """The results can't be written, or nobody reads them any more."""
-    return Exit.UNREAD if error.errno == errno.EPIPE else _failed(f"Error: The results can't be written: {error.strerror}.", Exit.FAILED)
+    return (
+        Exit.UNREAD
+        if error.errno == errno.EPIPE
+        else _failed(f"Error: The results can't be written: {error.strerror}.", Exit.FAILED)
+    )
 
 
 def _failed(text: str, code: int) -> int:
@@ -151,7 +163,13 @@ def exit_code(error: PerdureError) -> Exit:
             return Exit.NOT_FOUND
         case StoreError():
             return Exit.STORE
-        case RunExists() | NotSerializable() | PayloadTooLarge() | DefinitionError() | UnknownWorkflow():
+        case (
+            RunExists()
+            | NotSerializable()
+            | PayloadTooLarge()
+            | DefinitionError()
+            | UnknownWorkflow()
+        ):
             return Exit.USAGE
         case _:
             return Exit.FAILED
@@ -164,7 +182,9 @@ def with_engine(store: str, act: Callable[[Engine], Awaitable[T]]) -> T:
     """Open the store as a client, which executes nothing, and do something with it."""
 
     async def main() -> T:
-        async with Engine(store, execute=False, create=False, replica_timeout=CONFIRM_S_MAX) as engine:
+        async with Engine(
+            store, execute=False, create=False, replica_timeout=CONFIRM_S_MAX
+        ) as engine:
             return await act(engine)
 
     return run_async(main())
@@ -179,7 +199,9 @@ def with_run(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[T]]
     return with_engine(store, main)
 
 
-def with_run_as_it_was(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[object]]) -> tuple[str, str]:
+def with_run_as_it_was(
+    store: str, prefix: str, act: Callable[[Engine, str], Awaitable[object]]
+) -> tuple[str, str]:
     """The same for a verb that may find nothing to change; the run's id, and its status before."""
 
     async def main(engine: Engine, run_id: str) -> tuple[str, str]:
@@ -216,10 +238,14 @@ def json_or_text(text: str) -> Any:
 
 
 def strict_json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """The callback of options that take JSON and nothing else; gives `(value,)`, or None where nothing was given."""
+    """The callback of options that take JSON and nothing else; gives `(value,)`, or None where
+    nothing was given.
+    """
     if text is None:
         return None
     try:
         return (msgspec.json.decode(text),)
     except msgspec.DecodeError as error:
-        raise click.BadParameter(f"{text!r} is not JSON ({error}). A string needs its quotes: '\"text\"'.") from error
+        raise click.BadParameter(
+            f"{text!r} is not JSON ({error}). A string needs its quotes: '\"text\"'."
+        ) from error

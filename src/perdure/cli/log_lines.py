@@ -1,7 +1,8 @@
 """Log records on stderr: what `run` and `worker` show of them.
 
-Rules: handlers are set here and nowhere else in Perdure; a line of user code says which run, step and attempt it is of; `run` shows
-what happens on the way, and leaves to its report how the run ended.
+Rules: handlers are set here and nowhere else in Perdure; a line of user code says which run, step
+and attempt it is of; `run` shows what happens on the way, and leaves to its report how the run
+ended.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ class _Where(RunContextFilter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         passes = super().filter(record)
-        run_id, step, attempt = (getattr(record, name, None) for name in ("run_id", "step", "attempt"))
+        run_id, step, attempt = (
+            getattr(record, name, None) for name in ("run_id", "step", "attempt")
+        )
         words = (run_id, step if attempt in (None, 1) else f"{step}#{attempt}")
         own = record.name == "perdure" or record.name.startswith("perdure.")
-        record.where = "" if own or run_id is None else f" [{' '.join(str(word) for word in words if word)}]"
+        record.where = (
+            "" if own or run_id is None else f" [{' '.join(str(word) for word in words if word)}]"
+        )
         return passes
 
 
@@ -35,22 +40,30 @@ def show_all(*, quiet: bool) -> None:
 
 
 class WhileRunning(logging.Handler):
-    """Warnings about runs and steps as messages for a person; `run_id` is the run whose end is told elsewhere,
-    and before that is known no end is told.
+    """Warnings about runs and steps as messages for a person; `run_id` is the run whose end is told
+    elsewhere, and before that is known no end is told.
     """
 
     run_id: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.ERROR or self.run_id not in (None, getattr(record, "run_id", None)):
+        if record.levelno < logging.ERROR or self.run_id not in (
+            None,
+            getattr(record, "run_id", None),
+        ):
             say(record.getMessage())
 
 
 @contextlib.contextmanager
 def while_running(*, quiet: bool) -> Iterator[WhileRunning]:
     """Show what happens to runs and steps until the context ends; nothing if `quiet`."""
-    logging.getLogger("perdure").addHandler(logging.NullHandler())  # what else it would warn of is told in the report
-    handler, loggers = WhileRunning(logging.WARNING), [] if quiet else [logging.getLogger(f"perdure.{name}") for name in ("run", "step")]
+    logging.getLogger("perdure").addHandler(
+        logging.NullHandler()
+    )  # what else it would warn of is told in the report
+    handler, loggers = (
+        WhileRunning(logging.WARNING),
+        [] if quiet else [logging.getLogger(f"perdure.{name}") for name in ("run", "step")],
+    )
     for logger in loggers:
         logger.addHandler(handler)
     try:

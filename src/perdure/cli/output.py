@@ -1,8 +1,10 @@
-"""The output of the commands: the only module of the command line that writes to stdout, stderr or the terminal.
+"""The output of the commands: the only module of the command line that writes to stdout, stderr or
+the terminal.
 
-Rules: text is shown, never obeyed: control characters in it are escaped, and only `style` makes escape sequences, where the terminal
-wants them; one argument is one line, `as_lines` says where text is meant to be several; what an encoding lacks is shown in ASCII; when
-nobody reads the results any more the command ends, when nobody reads its messages it goes on.
+Rules: text is shown, never obeyed: control characters in it are escaped, and only `style` makes
+escape sequences, where the terminal wants them; one argument is one line, `as_lines` says where
+text is meant to be several; what an encoding lacks is shown in ASCII; when nobody reads the results
+any more the command ends, when nobody reads its messages it goes on.
 """
 
 from __future__ import annotations
@@ -25,19 +27,37 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _CODES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
-# Styles are lone surrogates until they are written: text of a store is UTF-8 and can't hold one, so it can't pretend to be ours.
+# Styles are lone surrogates until they are written: text of a store is UTF-8 and can't hold one, so
+# it can't pretend to be ours.
 _END, *_BEGIN = map(chr, range(0xD800, 0xD801 + len(_CODES)))
 _MARKS = dict(zip(_CODES, _BEGIN, strict=True))
-_SEQUENCES = {ord(_END): "\033[0m", **{ord(_MARKS[name]): f"\033[{code}m" for name, code in _CODES.items()}}
+_SEQUENCES = {
+    ord(_END): "\033[0m",
+    **{ord(_MARKS[name]): f"\033[{code}m" for name, code in _CODES.items()},
+}
 _UNSTYLED = dict.fromkeys(_SEQUENCES)
 
-# What a terminal obeys or does not show: controls, separators of lines and paragraphs, directions, invisible characters. A carriage
-# return at the end of a line is a part of that end; joiners belong to emoji and to several scripts.
+# What a terminal obeys or does not show: controls, separators of lines and paragraphs, directions,
+# invisible characters. A carriage return at the end of a line is a part of that end; joiners belong
+# to emoji and to several scripts.
 _ACTIVE = re.compile(
-    "[\x00-\x08\x0a-\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    f"{chr(0xD801 + len(_CODES))}-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]|\r(?!\\Z)"
+    "[\x00-\x08\x0a-\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb"
+    f"{chr(0xD801 + len(_CODES))}-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e007f]|\r(?!\\Z)"
 )
-_ASCII = {"…": "...", "✓": "+", "✗": "x", "└": "`", "├": "|", "⋮": ":", "←": "<-", "→": "->", "↻": "~", "×": "x"}
+_ASCII = {
+    "…": "...",
+    "✓": "+",
+    "✗": "x",
+    "└": "`",
+    "├": "|",
+    "⋮": ":",
+    "←": "<-",
+    "→": "->",
+    "↻": "~",
+    "×": "x",
+}
 
 
 class OutputLost(Exception):
@@ -57,13 +77,20 @@ def visible(text: str) -> str:
     >>> visible("one\\x1b[2J\\ntwo")
     'one\\\\u001b[2J\\\\ntwo'
     """
-    return text if text.isascii() and text.isprintable() else _ACTIVE.sub(lambda found: _escaped(found[0]), text)
+    return (
+        text
+        if text.isascii() and text.isprintable()
+        else _ACTIVE.sub(lambda found: _escaped(found[0]), text)
+    )
 
 
 def _escaped(character: str) -> str:
     if character in "\n\r":
         return "\\n" if character == "\n" else "\\r"
-    return "".join(f"\\u{unit:04x}" for unit in memoryview(character.encode("utf-16", "surrogatepass")[2:]).cast("H"))
+    return "".join(
+        f"\\u{unit:04x}"
+        for unit in memoryview(character.encode("utf-16", "surrogatepass")[2:]).cast("H")
+    )
 
 
 def as_lines(text: str) -> list[str]:
@@ -95,7 +122,9 @@ def _columns_of(character: str) -> int:
 
 def _narrowed(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
-    return "".join(_ASCII.get(one) or _escaped(one) for one in error.object[error.start : error.end]), error.end
+    return "".join(
+        _ASCII.get(one) or _escaped(one) for one in error.object[error.start : error.end]
+    ), error.end
 
 
 def _escaped_only(error: UnicodeError) -> tuple[str, int]:
@@ -116,7 +145,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def styled(stream: TextIO) -> bool:
-    """Whether escape sequences are wanted: NO_COLOR and a dumb terminal refuse them, FORCE_COLOR has them in a pipe, too."""
+    """Whether escape sequences are wanted: NO_COLOR and a dumb terminal refuse them, FORCE_COLOR
+    has them in a pipe, too.
+    """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
         return False
     forced = os.environ.get("FORCE_COLOR")
@@ -125,7 +156,9 @@ def styled(stream: TextIO) -> bool:
 
 def live() -> bool:
     """Whether stderr is a terminal on which lines can be drawn anew."""
-    return is_terminal(sys.stderr) and styled(sys.stderr) and _encoding(sys.stderr).startswith("utf")
+    return (
+        is_terminal(sys.stderr) and styled(sys.stderr) and _encoding(sys.stderr).startswith("utf")
+    )
 
 
 def room() -> int | None:
@@ -136,9 +169,17 @@ def room() -> int | None:
 
 
 def _encoding(stream: TextIO) -> str:
-    # Python takes the C locale for UTF-8; a person who asked for it may have a terminal that knows ASCII only.
-    c_locale = (os.environ.get("LC_ALL") or os.environ.get("LANG")) in ("C", "POSIX") and sys.flags.utf8_mode
-    return "ascii" if c_locale and is_terminal(stream) and not os.environ.get("PYTHONUTF8") else (stream.encoding or "utf-8").lower()
+    # Python takes the C locale for UTF-8; a person who asked for it may have a terminal that knows
+    # ASCII only.
+    c_locale = (os.environ.get("LC_ALL") or os.environ.get("LANG")) in (
+        "C",
+        "POSIX",
+    ) and sys.flags.utf8_mode
+    return (
+        "ascii"
+        if c_locale and is_terminal(stream) and not os.environ.get("PYTHONUTF8")
+        else (stream.encoding or "utf-8").lower()
+    )
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -150,14 +191,18 @@ def echo(*results: str) -> None:
 
 
 def echo_json(value: Any, *, indent: int = 2) -> None:
-    """Write a value to stdout as JSON, records as objects, times as ISO 8601; an indent of 0 is one line. Raises `OutputLost`."""
+    """Write a value to stdout as JSON, records as objects, times as ISO 8601; an indent of 0 is one
+    line. Raises `OutputLost`.
+    """
     raw = msgspec.json.encode(value, enc_hook=str)
     text = msgspec.json.format(raw, indent=indent).decode() if indent else raw.decode()
     _write(sys.stdout, "".join(f"{visible(line)}\n" for line in as_lines(text)), "perdure-json")
 
 
 def echo_result(value: Any) -> None:
-    """Write a result for people and pipes: strings as they are, everything else as JSON. Raises `OutputLost`."""
+    """Write a result for people and pipes: strings as they are, everything else as JSON. Raises
+    `OutputLost`.
+    """
     if isinstance(value, str):
         echo(*as_lines(value))
     else:
@@ -165,7 +210,9 @@ def echo_result(value: Any) -> None:
 
 
 def say(*messages: str) -> None:
-    """Write lines for the person at the terminal, which are never part of the results, to stderr."""
+    """Write lines for the person at the terminal, which are never part of the results,
+    to stderr.
+    """
     _tell("".join(f"{visible(line)}\n" for line in messages))
 
 
@@ -189,7 +236,11 @@ def _write(stream: TextIO | None, text: str, errors: str) -> None:
     if stream is None:  # it was closed before we began
         return
     encoding = _encoding(stream)
-    text = text.translate(_SEQUENCES if styled(stream) else _UNSTYLED).encode(encoding, errors).decode(encoding)
+    text = (
+        text.translate(_SEQUENCES if styled(stream) else _UNSTYLED)
+        .encode(encoding, errors)
+        .decode(encoding)
+    )
     try:
         click.echo(text, file=stream, nl=False, color=True)
     except OSError as error:
@@ -198,7 +249,9 @@ def _write(stream: TextIO | None, text: str, errors: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is left of a stream that failed go nowhere, so that the interpreter does not fail at it again when it ends."""
+    """Let what is left of a stream that failed go nowhere, so that the interpreter does not fail at
+    it again when it ends.
+    """
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -218,7 +271,9 @@ def rich_text(text: str, style: str = "", *, cut: bool = False) -> Text:
 
 
 class LogFormat(logging.Formatter):
-    """Log records as lines that do nothing to a terminal; what belongs to the line above is indented."""
+    """Log records as lines that do nothing to a terminal; what belongs to the line above is
+    indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n    ".join(visible(line) for line in as_lines(super().format(record)))

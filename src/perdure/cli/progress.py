@@ -1,6 +1,8 @@
-"""How far a run is, live: one redrawn block on a terminal, now and then a line elsewhere, nothing when quiet.
+"""How far a run is, live: one redrawn block on a terminal, now and then a line elsewhere, nothing
+when quiet.
 
-Rules: progress goes to stderr, so the result on stdout stays clean; what a person could do next is shown as a command.
+Rules: progress goes to stderr, so the result on stdout stays clean; what a person could do next is
+shown as a command.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.cli import words
 from perdure.cli.output import console, is_terminal, live, rich_text, say
+from perdure.views import format
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +25,9 @@ LINE_EVERY_SECONDS, LINE_EVERY_SECONDS_MAX = 5.0, 600.0
 
 @dataclass
 class Snapshot:
-    """What is known of a run at a moment; `waiting` says in words what it waits for, `hint` what to type."""
+    """What is known of a run at a moment; `waiting` says in words what it waits for, `hint` what to
+    type.
+    """
 
     status: str
     steps_done: int = 0
@@ -34,7 +38,10 @@ class Snapshot:
 
     @property
     def running_text(self) -> str:
-        return ", ".join(name if count == 1 else f"{name} × {count}" for name, count in Counter(self.running).items())
+        return ", ".join(
+            name if count == 1 else f"{name} × {count}"
+            for name, count in Counter(self.running).items()
+        )
 
 
 class Display(Protocol):
@@ -51,7 +58,9 @@ class Display(Protocol):
 
 
 def display_for(quiet: bool) -> Callable[[str], Display]:
-    """What makes the display of a run, given its id. Imports take their time here, not while runs are executed."""
+    """What makes the display of a run, given its id. Imports take their time here, not while runs
+    are executed.
+    """
     if quiet:
         return Silence
     if not live():
@@ -78,8 +87,8 @@ class Silence:
 
 
 class Lines:
-    """For logs and pipes: a line when something changes that matters, one every few seconds while steps end, and ever fewer while
-    nothing happens.
+    """For logs and pipes: a line when something changes that matters, one every few seconds while
+    steps end, and ever fewer while nothing happens.
     """
 
     poll_seconds = 0.3
@@ -99,7 +108,11 @@ class Lines:
         if not late and (matters == self._said or not snapshot.hint):
             return
         line = f"{_steps(snapshot)}, {snapshot.waiting or snapshot.status}"
-        self._every_s = min(2 * self._every_s, LINE_EVERY_SECONDS_MAX) if line == self._line else LINE_EVERY_SECONDS
+        self._every_s = (
+            min(2 * self._every_s, LINE_EVERY_SECONDS_MAX)
+            if line == self._line
+            else LINE_EVERY_SECONDS
+        )
         self._said, self._line, self._next = matters, line, time.monotonic() + self._every_s
         self.note(line)
         if snapshot.hint:
@@ -109,7 +122,9 @@ class Lines:
 
 
 class Screen:
-    """For a terminal: bar, counts, time, and what is going on, redrawn in place and gone at the end."""
+    """For a terminal: bar, counts, time, and what is going on, redrawn in place and gone at the
+    end.
+    """
 
     poll_seconds = 0.1
 
@@ -120,8 +135,12 @@ class Screen:
         self._begun = time.monotonic()
         self._console = console()
         self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=is_terminal(sys.stdout), redirect_stderr=True
-        )  # fmt: skip
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=is_terminal(sys.stdout),
+            redirect_stderr=True,
+        )
         self._live.start()
 
     def note(self, text: str) -> None:
@@ -139,13 +158,15 @@ class Screen:
         from rich.table import Table
 
         line = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30)
+        bar = ProgressBar(
+            total=max(snapshot.steps_total, 1), completed=snapshot.steps_done, width=30
+        )
         line.add_row(
             rich_text(self.run_id, "bold", cut=True),
             *([bar] if self._console.width >= 90 else []),
             rich_text(_steps(snapshot)),
             rich_text(_elapsed(time.monotonic() - self._begun)),
-            rich_text(snapshot.status, words.COLOURS.get(snapshot.status, "")),
+            rich_text(snapshot.status, format.COLOURS.get(snapshot.status, "")),
         )
         rows: list[Any] = [line]
         if snapshot.waiting:

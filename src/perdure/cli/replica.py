@@ -1,6 +1,8 @@
-"""`replica status`, `verify`, `restore` and `detach`: the copy of a store in a bucket, seen and tried from outside.
+"""`replica status`, `verify`, `restore` and `detach`: the copy of a store in a bucket, seen and
+tried from outside.
 
-Rules: nothing here takes the lease or overwrites a file; a copy is verified before it is given to anybody.
+Rules: nothing here takes the lease or overwrites a file; a copy is verified before it is given to
+anybody.
 """
 
 from __future__ import annotations
@@ -16,23 +18,25 @@ import click
 
 from perdure.cli.common import Commands, Exit, json_option, misuse, run_async, store_option
 from perdure.cli.output import as_lines, confirmed, echo, echo_json, say
-from perdure.cli.replicas import address_option, restoring
+from perdure.cli.replica_options import address_option, restoring
 from perdure.errors_replica import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
-from perdure.replica import archive, copies
+from perdure.process import identity
+from perdure.replica import restore as archive
+from perdure.replica import verify as copies
 from perdure.replica.address import Address, parse
-from perdure.replica.tempdirs import TempFolder, sweep
-from perdure.runtime import identity
-from perdure.store import connection, sealing
-from perdure.store.connection import connect
-from perdure.store.reading import Reader
+from perdure.replica.temporary_folders import TempFolder, sweep
+from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite.connection import connect
+from perdure.store.sqlite.reader import Reader
 
 
 @click.group(cls=Commands, short_help="Look at, try and restore the copy in a bucket.")
 def replica() -> None:
-    """The copy of a store in a bucket: how it stands, whether it is good, and a store of any moment made from it.
+    """The copy of a store in a bucket: how it stands, whether it is good, and a store of any moment
+    made from it.
 
-    The address is that of --replica or PERDURE_REPLICA, or the one that the store itself names. Credentials come from the usual AWS
-    variables.
+    The address is that of --replica or PERDURE_REPLICA, or the one that the store itself names.
+    Credentials come from the usual AWS variables.
 
     \b
     Examples:
@@ -43,10 +47,13 @@ def replica() -> None:
 
 def _address(given: str | None, store: str) -> Address:
     if given is None and os.path.exists(store):
-        seal = sealing.read(connect(store))
+        seal = checksum.read(connect(store))
         given = seal.address if seal is not None else None
     if given is None:
-        raise misuse(f"No replica is named: {store!r} is not replicated, or not here. Give --replica ADDRESS, or set PERDURE_REPLICA.")
+        raise misuse(
+            f"No replica is named: {store!r} is not replicated, or not here. Give "
+            f"--replica ADDRESS, or set PERDURE_REPLICA."
+        )
     return parse(given)
 
 
@@ -55,9 +62,11 @@ def _address(given: str | None, store: str) -> Address:
 @address_option
 @json_option
 def status(store: str, replica: str | None, as_json: bool) -> None:
-    """Show how a replica stands: who holds its lease, how far it lags behind, what it needs of the disk, the last drill.
+    """Show how a replica stands: who holds its lease, how far it lags behind, what it needs of the
+    disk, the last drill.
 
-    Exit code 4 if the bucket can't be reached, or the engine that holds it says that copying fails or has fallen silent.
+    Exit code 4 if the bucket can't be reached, or the engine that holds it says that copying fails
+    or has fallen silent.
 
     \b
     Examples:
@@ -68,10 +77,17 @@ def status(store: str, replica: str | None, as_json: bool) -> None:
     seen = run_async(archive.look(address))
     notes = seen.lease.notes
     facts = {
-        "address": str(address), "held_by": seen.lease.who if seen.lease.holder else None, "held": seen.held,
-        "renewed_s_ago": round(seen.renewed_s, 1), "epoch": seen.lease.epoch, "restores_from": seen.lease.base, "epochs": seen.epochs,
-        "history_rows": seen.lease.rows, "txid": seen.lease.txid, **{key: notes.get(key) for key in _NOTES},
-    }  # fmt: skip
+        "address": str(address),
+        "held_by": seen.lease.who if seen.lease.holder else None,
+        "held": seen.held,
+        "renewed_s_ago": round(seen.renewed_s, 1),
+        "epoch": seen.lease.epoch,
+        "restores_from": seen.lease.base,
+        "epochs": seen.epochs,
+        "history_rows": seen.lease.rows,
+        "txid": seen.lease.txid,
+        **{key: notes.get(key) for key in _NOTES},
+    }
     if as_json:
         echo_json(facts)
     else:
@@ -81,7 +97,16 @@ def status(store: str, replica: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(Exit.STORE)
 
 
-_NOTES = ("state", "reason", "lag_s", "lag_transactions", "lag_bytes", "local_bytes", "restarts", "drill")
+_NOTES = (
+    "state",
+    "reason",
+    "lag_s",
+    "lag_transactions",
+    "lag_bytes",
+    "local_bytes",
+    "restarts",
+    "drill",
+)
 
 
 def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
@@ -91,23 +116,54 @@ def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
     elif seen.held:
         holder = f"{row.who}, renewed {seen.renewed_s:.1f} s ago"
     else:
-        holder = f"{row.who}, but silent for {seen.renewed_s:.0f} s: it is dead, frozen or cut off, and the next engine takes over"
+        holder = (
+            f"{row.who}, but silent for {seen.renewed_s:.0f} s: it is dead, frozen or cut off, "
+            f"and the next engine takes over"
+        )
     drill = notes.get("drill")
     lines = [
-        ("replica", facts["address"]), ("held by", holder), ("epoch", f"{row.epoch}, a restore begins from {row.base or 'nothing yet'}"),
-        ("state", " ".join(filter(None, [notes.get("state", "unknown"), f"({notes['reason']})" if notes.get("reason") else ""]))),
-        ("lag", f"{notes.get('lag_s', 0):g} s, {notes.get('lag_transactions', 0)} transactions, {notes.get('lag_bytes', 0):,} bytes"),
+        ("replica", facts["address"]),
+        ("held by", holder),
+        ("epoch", f"{row.epoch}, a restore begins from {row.base or 'nothing yet'}"),
+        (
+            "state",
+            " ".join(
+                filter(
+                    None,
+                    [
+                        notes.get("state", "unknown"),
+                        f"({notes['reason']})" if notes.get("reason") else "",
+                    ],
+                )
+            ),
+        ),
+        (
+            "lag",
+            (
+                f"{notes.get('lag_s', 0):g} s, {notes.get('lag_transactions', 0)} transactions, "
+                f"{notes.get('lag_bytes', 0):,} bytes"
+            ),
+        ),
         ("confirmed", f"{row.rows:,} rows of history, transaction {row.txid}"),
         ("disk", f"{notes.get('local_bytes', 0):,} bytes beside the store"),
-        ("last drill", _drill(drill) if drill else "none; Engine(drill_every=...) and `perdure replica verify` make one"),
-    ]  # fmt: skip
+        (
+            "last drill",
+            _drill(drill)
+            if drill
+            else "none; Engine(drill_every=...) and `perdure replica verify` make one",
+        ),
+    ]
     for name, text in lines:
         echo(f"{name.ljust(10)}  {text}")
 
 
 def _drill(drill: dict[str, Any]) -> str:
     at = dt.datetime.fromtimestamp(drill["at_ms"] / 1000, dt.UTC)
-    what = f"good, {drill.get('rows', 0):,} rows" if drill.get("ok") else f"FAILED: {drill.get('error')}"
+    what = (
+        f"good, {drill.get('rows', 0):,} rows"
+        if drill.get("ok")
+        else f"FAILED: {drill.get('error')}"
+    )
     return f"{at:%Y-%m-%d %H:%M:%S} UTC, {what}, took {drill.get('took_ms', 0) / 1000:.1f} s"
 
 
@@ -116,10 +172,12 @@ def _drill(drill: dict[str, Any]) -> str:
 @address_option
 @json_option
 def verify(store: str, replica: str | None, as_json: bool) -> None:
-    """Restore the newest copy to a temporary place, check it, and compare it with the store if that is here.
+    """Restore the newest copy to a temporary place, check it, and compare it with the store if that
+    is here.
 
-    The copy must be intact for SQLite, its history must give its own seal (a count and a sum over all rows), it must have all that was
-    confirmed, and every row of it must be in the store as it is. Exit code 1 if it can't be trusted.
+    The copy must be intact for SQLite, its history must give its own seal (a count and a sum over
+    all rows), it must have all that was confirmed, and every row of it must be in the store as it
+    is. Exit code 1 if it can't be trusted.
 
     \b
     Examples:
@@ -136,7 +194,11 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
             with restoring(address) as on_bytes:
                 seal = run_async(archive.fetch(address, copy, on_bytes=on_bytes))
             missing = None
-            if os.path.exists(store) and (ours := sealing.read(connect(store))) is not None and ours.store_id == seal.store_id:
+            if (
+                os.path.exists(store)
+                and (ours := checksum.read(connect(store))) is not None
+                and ours.store_id == seal.store_id
+            ):
                 missing = copies.missing_rows(store, copy)
                 if missing:
                     raise copies.differs(address, missing)
@@ -144,22 +206,45 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
             say(*as_lines(str(error)))
             raise click.exceptions.Exit(Exit.FAILED) from error
         size = copy.stat().st_size
-    facts = {"ok": True, "rows": seal.rows, "epoch": seal.epoch, "bytes": size, "compared_with": store if missing is not None else None,
-             "took_s": round(time.monotonic() - begin_s, 2)}  # fmt: skip
+    facts = {
+        "ok": True,
+        "rows": seal.rows,
+        "epoch": seal.epoch,
+        "bytes": size,
+        "compared_with": store if missing is not None else None,
+        "took_s": round(time.monotonic() - begin_s, 2),
+    }
     if as_json:
         echo_json(facts)
     else:
-        beside = f", all of them in {store} as they are" if missing is not None else "; there is no local store of it to compare with"
-        echo(f"The copy is good: {seal.rows:,} rows of history{beside}. {size:,} bytes, {facts['took_s']} s.")
+        beside = (
+            f", all of them in {store} as they are"
+            if missing is not None
+            else "; there is no local store of it to compare with"
+        )
+        echo(
+            f"The copy is good: {seal.rows:,} rows of history{beside}. {size:,} bytes, "
+            f"{facts['took_s']} s."
+        )
 
 
 @click.command(short_help="Make a store from the copy, as of now or of any moment.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The store to make.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The store to make.",
+)
 @click.option(
     "--at",
     "at",
     metavar="TIME|TXID",
-    help='"2026-11-23T12:00:00Z" (without a zone: local time), "10 minutes ago", 133, or 7/133: of an earlier epoch.',
+    help=(
+        '"2026-11-23T12:00:00Z" (without a zone: local time), "10 minutes ago", 133, or 7/133: '
+        "of an earlier epoch."
+    ),
 )
 @store_option
 @address_option
@@ -167,7 +252,8 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
 def restore(output: Path, at: str | None, store: str, replica: str | None, as_json: bool) -> None:
     """Make a store from the copy in the bucket, as of now or of any moment of the last week.
 
-    The result is a store of its own, checked and no longer tied to the replica: look at it, fork runs of it, or go on with it elsewhere.
+    The result is a store of its own, checked and no longer tied to the replica: look at it, fork
+    runs of it, or go on with it elsewhere.
 
     \b
     Examples:
@@ -175,7 +261,11 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
       perdure replica restore -o yesterday.db --at "1 day ago" --replica s3://agents/prod
     """
     if there := copies.standing_at(output):
-        what = "" if there[0] == str(output) else ", which SQLite would take for a part of what is restored"
+        what = (
+            ""
+            if there[0] == str(output)
+            else ", which SQLite would take for a part of what is restored"
+        )
         raise misuse(f"{there[0]!r} exists{what}, and nothing is overwritten. Name another file.")
     address = _address(replica, store)
     with restoring(address) as on_bytes:
@@ -183,9 +273,20 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
     ((runs, last_ms),) = connect(output).execute(copies.Q["contents"])
     until = dt.datetime.fromtimestamp((last_ms or 0) / 1000, dt.UTC)
     if as_json:
-        echo_json({"file": str(output), "runs": runs, "rows": seal.rows, "epoch": seal.epoch, "last_event": until.isoformat()})
+        echo_json(
+            {
+                "file": str(output),
+                "runs": runs,
+                "rows": seal.rows,
+                "epoch": seal.epoch,
+                "last_event": until.isoformat(),
+            }
+        )
     else:
-        echo(f"Restored {output}: {runs:,} runs, {seal.rows:,} rows of history, the last one of {until:%Y-%m-%d %H:%M:%S} UTC.")
+        echo(
+            f"Restored {output}: {runs:,} runs, {seal.rows:,} rows of history, the last "
+            f"one of {until:%Y-%m-%d %H:%M:%S} UTC."
+        )
 
 
 def _moment(text: str | None) -> dict[str, Any]:
@@ -197,7 +298,8 @@ def _moment(text: str | None) -> dict[str, Any]:
         return {"at": archive.moment(text, dt.datetime.now(dt.UTC))}
     except ValueError:
         raise misuse(
-            f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago" (seconds to weeks), or a number of a transaction.'
+            f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago" '
+            f"(seconds to weeks), or a number of a transaction."
         ) from None
 
 
@@ -211,7 +313,7 @@ def detach(store: str, yes: bool) -> None:
     Example:
       perdure replica detach --store agents.db
     """
-    seal = sealing.read(connect(store))
+    seal = checksum.read(connect(store))
     if seal is None:
         say(f"{store} is not replicated.")
         return
@@ -223,8 +325,13 @@ def detach(store: str, yes: bool) -> None:
         raise misuse(f"An engine holds the replica {seal.address} at this moment. Stop it first.")
     if pid := _executing_here(store):  # it may be cut off from its bucket
         raise misuse(f"Process {pid} has {store} open at this moment. Stop it first.")
-    if not yes and not confirmed(f"{store} will go on without {seal.address}, where nobody will know of it. Go on?"):
-        raise misuse(f"Nothing was changed: {store} is still tied to its replica. Answer y, or give --yes where nobody can answer.")
+    if not yes and not confirmed(
+        f"{store} will go on without {seal.address}, where nobody will know of it. Go on?"
+    ):
+        raise misuse(
+            f"Nothing was changed: {store} is still tied to its replica. Answer y, or give "
+            f"--yes where nobody can answer."
+        )
     connection.detach(store)
     say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")
 
@@ -232,7 +339,9 @@ def detach(store: str, yes: bool) -> None:
 def _executing_here(store: str) -> int | None:
     """The process of this machine that has the store open for work."""
     here = (one for one in Reader(connect(store), store).workers() if one.host == identity.host())
-    return next((one.pid for one in here if not identity.is_dead(one.host, one.pid, one.born)), None)
+    return next(
+        (one.pid for one in here if not identity.is_dead(one.host, one.pid, one.born)), None
+    )
 
 
 for command in (status, verify, restore, detach):

@@ -1,7 +1,9 @@
-"""Recorded errors with their frames, as text: where in the user's code it happened, then what the error grew out of.
+"""Recorded errors with their frames, as text: where in the user's code it happened, then what the
+error grew out of.
 
-Rules: the outermost error comes first, because its line stands above; a frame reads as Python writes it, so editors find it;
-errors recorded by earlier versions, which hold a traceback as text, are shown as they are.
+Rules: the outermost error comes first, because its line stands above; a frame reads as Python
+writes it, so editors find it; errors recorded by earlier versions, which hold a traceback as text,
+are shown as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
     for note in _list(error.get("notes")):
         yield f"  {note}"
     if isinstance(left_out := error.get("left_out"), dict):
-        yield "  not recorded in full: " + ", ".join(f"{name} ({why})" for name, why in left_out.items())
+        yield "  not recorded in full: " + ", ".join(
+            f"{name} ({why})" for name, why in left_out.items()
+        )
     for frame in _frames(error):
         yield f'  File "{frame["file"]}", line {frame["line"]}, in {frame["function"]}'
         if frame.get("source"):
@@ -45,17 +49,27 @@ def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
 def without_frames(error: Any) -> Any:
     """A recorded error as JSON without what `trace` says better."""
     if isinstance(error, dict):
-        return {key: without_frames(item) for key, item in error.items() if key not in ("frames", "traceback")}
+        return {
+            key: without_frames(item)
+            for key, item in error.items()
+            if key not in ("frames", "traceback")
+        }
     return [without_frames(item) for item in error] if isinstance(error, list) else error
 
 
 def _frames(error: Any) -> list[dict[str, Any]]:
     found = _list(error.get("frames")) if isinstance(error, dict) else []
-    return [frame for frame in found if isinstance(frame, dict) and {"file", "line", "function"} <= frame.keys()]
+    return [
+        frame
+        for frame in found
+        if isinstance(frame, dict) and {"file", "line", "function"} <= frame.keys()
+    ]
 
 
 def _headline(error: dict[str, Any]) -> str:
-    return f"{error.get('type', 'Error')}: {error.get('message') or ''}".partition("\n")[0].rstrip(": ")
+    return f"{error.get('type', 'Error')}: {error.get('message') or ''}".partition("\n")[0].rstrip(
+        ": "
+    )
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """A recorded row beside what the code asks for now: whether they fit, and in words where they part.
 
-Rules: what was recorded in other words stands as it was; both sides are shown as rows, long arguments only around the place where they
-differ.
+Rules: what was recorded in other words stands as it was; both sides are shown as rows, long
+arguments only around the place where they differ.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ _AROUND = 60
 
 
 def fits(row: Event, command: Command, codec: Codec) -> bool:
-    """Whether a row records what the code asks for, byte for byte or by its meaning; what differs in bytes then stands as recorded."""
-    if (row.seq, row.kind, row.name, row.ref) != (command.seq, command.kind, command.name, command.ref):
+    """Whether a row records what the code asks for, byte for byte or by its meaning; what differs
+    in bytes then stands as recorded.
+    """
+    if (row.seq, row.kind, row.name, row.ref) != (
+        command.seq,
+        command.kind,
+        command.name,
+        command.ref,
+    ):
         return False
     if row.edited or row.kind == ev.REJECT or (row.kind == ev.FINISH and row.name == "failed"):
-        return True  # a recorded error has a traceback that moves with every line, and a reason may be in the words of a library
+        # a recorded error has a traceback that moves with every line, and a reason may be in the
+        # words of a library
+        return True
     if row.data is None or command.data is None:
         return row.data is command.data
     if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
@@ -28,7 +37,9 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
     elif row.kind == ev.SEND:
         same = codec.same_message(command.cls, recorded, command.data)
     else:
-        same = row.kind in (ev.EMIT, ev.FINISH) and codec.same_value(command.cls, recorded, command.data)
+        same = row.kind in (ev.EMIT, ev.FINISH) and codec.same_value(
+            command.cls, recorded, command.data
+        )
     if same:
         command.data, command.edited = recorded, True
     return same
@@ -41,11 +52,16 @@ def difference(row: Event, command: Command | None) -> str:
     if command is not None and (row.kind, row.name) == (command.kind, command.name):
         recorded, asked = _focus(recorded, asked)
     have = f"  history, row {row.seq}: {_label(row.kind, row.name)} {_short(recorded)}".rstrip()
-    want = "nothing" if command is None else f"{_label(command.kind, command.name)} {_short(asked)}".rstrip()
+    want = (
+        "nothing"
+        if command is None
+        else f"{_label(command.kind, command.name)} {_short(asked)}".rstrip()
+    )
     return (
         "the code does not fit the history.\n"
         f"{have}\n  code now asks for: {want}\n"
-        "Nothing was changed. Put the code right and start it again, guard the change with patched(), "
+        "Nothing was changed. Put the code right and start it again, guard the change with "
+        "patched(), "
         "or fork the run before this row."
     )
 
@@ -67,7 +83,10 @@ def _short(text: str) -> str:
 
 def _focus(one: str, other: str) -> tuple[str, str]:
     """Both texts cut to the place where they start to differ."""
-    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
     begin = max(0, same - _AROUND)
     lead = "… " if begin else ""
     return lead + one[begin:], lead + other[begin:]

@@ -3,8 +3,8 @@
 A history is one sequence of rows, numbered from 1 without gaps. Three families of kinds:
 
 - **inputs** tell workflow code what happened; each one is fed alone and the loop runs until quiet;
-- **commands** are what that code then asked for; they stand right behind the input that led to them, or, where new code asked for more
-  in the last turn of a history, behind the notes that were there already;
+- **commands** are what that code then asked for; they follow the input that led to them, or, where
+  new code asked for more in the last turn of a history, the notes that were there already;
 - **notes** are for people and for recovery (an attempt failed); workflow code never sees them.
 
 So the order of rows is the order of execution, and replay needs nothing else.
@@ -58,9 +58,9 @@ class Event(msgspec.Struct, gc=False):
 
     `ref` is the `seq` of the command that an input or a note answers; `name` is a step, workflow,
     channel, stream or change id; `data` is JSON; `at_ms` is milliseconds UTC; `took_ms` is how long
-    the last attempt of a step ran. `edited` marks a step whose arguments a person changed in a fork:
-    replay then compares kind and name only, and the step runs with the recorded arguments. On a timer it
-    marks a deadline that a retry or a fork has moved.
+    the last attempt of a step ran. `edited` marks a step whose arguments a person changed in a
+    fork: replay then compares kind and name only, and the step runs with the recorded arguments. On
+    a timer it marks a deadline that a retry or a fork has moved.
     """
 
     seq: int
@@ -74,11 +74,12 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Command(msgspec.Struct, gc=False):
-    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step, child or spawn, or of the successor.
+    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step,
+    child or spawn, or of the successor.
 
-    `edited` says that `data` is what the history has for it and the call's own arguments do not count. `context` has the context
-    variables of the code that asked for a step, `cls` the class of what is sent or emitted. The first fields are those of an event, in
-    the same order.
+    `edited` says that `data` is what the history has for it and the call's own arguments do not
+    count. `context` has the context variables of the code that asked for a step, `cls` the class of
+    what is sent or emitted. The first fields are those of an event, in the same order.
     """
 
     seq: int
@@ -123,7 +124,9 @@ Outcome = Completed | Failed | Cancelled | Continued
 
 
 class Codec(Protocol):
-    """How the kernel turns calls and values into JSON and back; given to it, so that it stays pure."""
+    """How the kernel turns calls and values into JSON and back; given to it, so that it
+    stays pure.
+    """
 
     def encode_call(self, call: Any) -> bytes: ...
 
@@ -151,10 +154,12 @@ class Codec(Protocol):
 
 
 class RunFacts(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time limit.
+    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time
+    limit.
 
-    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that id. `old` says that its
-    history is from before the Python was recorded: under 3.11, `asyncio.wait_for` asked in another order then.
+    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that
+    id. `old` says that its history is from before the Python was recorded: under 3.11,
+    `asyncio.wait_for` asked in another order then.
     """
 
     run_id: str

@@ -1,7 +1,8 @@
 """Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
 
-Rules: one audit hook for the process, installed with the first turn, which looks at one thread-local and returns; imports, tracebacks,
-debuggers, reading installed files, and what takes logs away stay allowed. `print` and reading the clock raise no audit event.
+Rules: one audit hook for the process, installed with the first turn, which looks at one
+thread-local and returns; imports, tracebacks, debuggers, reading installed files, and what takes
+logs away stay allowed. `print` and reading the clock raise no audit event.
 """
 
 from __future__ import annotations
@@ -23,30 +24,97 @@ _EVENTS = {
     "Opening a file": ("open", "mmap.__new__"),
     "Reading a folder": ("os.listdir", "os.scandir", "os.walk", "os.fwalk"),
     "Changing the file system": (
-        "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.chflags",
-        "os.utime", "os.setxattr", "os.removexattr", "os.lockf", "shutil.rmtree", "shutil.move", "shutil.copyfile", "shutil.copytree",
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "os.chown",
+        "os.chflags",
+        "os.utime",
+        "os.setxattr",
+        "os.removexattr",
+        "os.lockf",
+        "shutil.rmtree",
+        "shutil.move",
+        "shutil.copyfile",
+        "shutil.copytree",
     ),
-    "Changing the process": ("os.chdir", "os.putenv", "os.unsetenv", "resource.setrlimit", "syslog.syslog"),
+    "Changing the process": (
+        "os.chdir",
+        "os.putenv",
+        "os.unsetenv",
+        "resource.setrlimit",
+        "syslog.syslog",
+    ),
     "Sending a signal": ("os.kill", "os.killpg", "signal.pthread_kill"),
     "Network I/O": (
-        "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname", "imaplib.open",
-        "socket.gethostbyaddr", "socket.getnameinfo", "urllib.Request", "http.client.connect", "http.client.send", "smtplib.connect",
-        "ftplib.connect", "poplib.connect", "webbrowser.open",
+        "socket.connect",
+        "socket.bind",
+        "socket.sendto",
+        "socket.sendmsg",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "imaplib.open",
+        "socket.gethostbyaddr",
+        "socket.getnameinfo",
+        "urllib.Request",
+        "http.client.connect",
+        "http.client.send",
+        "smtplib.connect",
+        "ftplib.connect",
+        "poplib.connect",
+        "webbrowser.open",
     ),
-    "Starting a subprocess": ("subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn"),
+    "Starting a subprocess": (
+        "subprocess.Popen",
+        "os.system",
+        "os.fork",
+        "os.forkpty",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+    ),
     "Running a function in a pool of threads or processes": ("a pool",),
     "Starting a thread": ("_thread.start_new_thread", "_thread.start_joinable_thread"),
     "Blocking with time.sleep": ("time.sleep",),
     "Asking at the terminal": ("builtins.input", "pty.spawn"),
     "Opening a database": ("sqlite3.connect",),
-}  # fmt: skip
+}
 _REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
 
-_ALLOWED_CALLERS = tuple(f"{module}." for module in (
-    "importlib", "_frozen_importlib", "linecache", "tokenize", "traceback", "logging", "warnings", "inspect", "zipimport", "coverage",
-    "bdb", "pdb", "pydevd", "debugpy", "_pydev_bundle", "_pydevd_bundle", "_pydevd_frame_eval", "mimetypes", "platform",
-    "loguru._handler", "opentelemetry.sdk", "sentry_sdk.transport", "sentry_sdk.worker",  # not what wraps functions of users
-))  # fmt: skip
+_ALLOWED_CALLERS = tuple(
+    f"{module}."
+    for module in (
+        "importlib",
+        "_frozen_importlib",
+        "linecache",
+        "tokenize",
+        "traceback",
+        "logging",
+        "warnings",
+        "inspect",
+        "zipimport",
+        "coverage",
+        "bdb",
+        "pdb",
+        "pydevd",
+        "debugpy",
+        "_pydev_bundle",
+        "_pydevd_bundle",
+        "_pydevd_frame_eval",
+        "mimetypes",
+        "platform",
+        # not what wraps functions of users
+        "loguru._handler",
+        "opentelemetry.sdk",
+        "sentry_sdk.transport",
+        "sentry_sdk.worker",
+    )
+)
 
 
 class _Inside(threading.local):
@@ -56,11 +124,18 @@ class _Inside(threading.local):
 
 
 inside = _Inside()
-"""Of each thread: its workflow loop, whether that run's logging is muted (on replay), the outer loop's hook for async generators."""
+"""Of each thread: its workflow loop, whether that run's logging is muted (on replay), the outer
+loop's hook for async generators.
+"""
 
 
 def _hook(event: str, args: Any) -> None:
-    if event in _REFUSED and inside.loop is not None and not _called_by_machinery() and not _is_of_the_machine(event, args):
+    if (
+        event in _REFUSED
+        and inside.loop is not None
+        and not _called_by_machinery()
+        and not _is_of_the_machine(event, args)
+    ):
         raise refused(inside.loop, _REFUSED[event])
 
 
@@ -84,8 +159,12 @@ def _called_by_machinery() -> bool:
 
 
 def _is_of_the_machine(event: str, args: Any) -> bool:
-    """Whether it reads what a package is installed with, or the rules of a zone: data that are as its modules are. C code does, too."""
-    reads = event in ("os.listdir", "os.scandir", "os.walk") or (event == "open" and not args[2] & 3)  # else it is to be written
+    """Whether it reads what a package is installed with, or the rules of a zone: data that are as
+    its modules are. C code does, too.
+    """
+    reads = event in ("os.listdir", "os.scandir", "os.walk") or (
+        event == "open" and not args[2] & 3
+    )  # else it is to be written
     path, zones = str(args[0]) if reads else "", sys.modules.get("zoneinfo")
     return is_installed(path) or (zones is not None and path.startswith(zones.TZPATH))
 
@@ -113,11 +192,14 @@ def install() -> None:
         time.sleep = _checked(time.sleep, "time.sleep")
     if sys.version_info < (3, 12):
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
-    # What a pool gives for its work, also one whose threads are there already; and what brings it into an event loop.
+    # What a pool gives for its work, also one whose threads are there already; and what brings it
+    # into an event loop.
     made = concurrent.futures.Future.__init__
 
     def make(self: Any) -> None:
-        if type(self) is concurrent.futures.Future:  # libraries have classes of their own that no pool knows
+        if (
+            type(self) is concurrent.futures.Future
+        ):  # libraries have classes of their own that no pool knows
             _hook("a pool", ())
         made(self)
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields
 from perdure.core import numbers
 
 TURN_CALLBACKS_MAX = 1_000_000
-"""Callbacks in one turn: workflow code that never waits for anything would otherwise hang the engine."""
+"""Callbacks in one turn: workflow code that never waits for anything would otherwise hang the
+engine.
+"""
 
 TURN_CALLBACKS_QUICK = 10_000
 """Callbacks until a turn is looked at more closely."""
@@ -31,14 +33,17 @@ HISTORY_ROWS_MAX = 16_000_000
 """A row's key holds 24 bits of its number, so no engine may allow more."""
 
 NEVER_MS = 253_402_300_800_000
-"""The year 10000. A timer from then on is never due: that is what `math.inf` and absurdly long delays mean."""
+"""The year 10000. A timer from then on is never due: that is what `math.inf` and absurdly long
+delays mean.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one engine allows; see the field names for the units.
 
-    Each is a whole number of at least 1; `runs_parked_max` and `threads_hung_max` may be 0. Raises `DefinitionError` for others.
+    Each is a whole number of at least 1; `runs_parked_max` and `threads_hung_max` may be 0. Raises
+    `DefinitionError` for others.
 
     >>> Limits(threads_max=4).threads_max
     4

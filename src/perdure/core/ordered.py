@@ -1,6 +1,8 @@
-"""What asyncio does in an order that is the same in every process and Python, put in the place of its own when this is imported.
+"""What asyncio does in an order that is the same in every process and Python, put in the place of
+its own when this is imported.
 
-Rules: outside of workflow code everything is as it was; here a set is walked in the order in which it was filled, in every operation.
+Rules: outside of workflow code everything is as it was; here a set is walked in the order in which
+it was filled, in every operation.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from perdure.core.loop import WorkflowLoop, running
 
 
 class _OrderedSet(builtins.set[Any]):
-    """A set that is walked in the order in which it was filled; outside workflow code a plain set is made."""
+    """A set that is walked in the order in which it was filled; outside workflow code a plain set
+    is made.
+    """
 
     def __new__(cls, items: Iterable[Any] = ()) -> Any:
         return builtins.set(items) if running() is None else super().__new__(cls)
@@ -87,10 +91,15 @@ def _derive(name: str, in_place: str) -> Callable[..., Any]:
 
 
 for _name, _in_place in {
-    "union": "update", "__or__": "update", "intersection": "intersection_update", "__and__": "intersection_update",
-    "difference": "difference_update", "__sub__": "difference_update", "symmetric_difference": "symmetric_difference_update",
+    "union": "update",
+    "__or__": "update",
+    "intersection": "intersection_update",
+    "__and__": "intersection_update",
+    "difference": "difference_update",
+    "__sub__": "difference_update",
+    "symmetric_difference": "symmetric_difference_update",
     "__xor__": "symmetric_difference_update",
-}.items():  # fmt: skip
+}.items():
     setattr(_OrderedSet, _name, _derive(_name, _in_place))
 
 
@@ -109,24 +118,31 @@ _all_tasks = asyncio.all_tasks
 
 
 def _own_tasks(loop: Any = None) -> set[Any]:
-    """Tasks of a run, oldest first, then those that the loop does not know: in their eager first step; elsewhere what asyncio says."""
+    """Tasks of a run, oldest first, then those that the loop does not know: in their eager first
+    step; elsewhere what asyncio says.
+    """
     found = running() if loop is None else loop
     if not isinstance(found, WorkflowLoop):
         return _all_tasks(loop)
     known = _OrderedSet(found.live_tasks())
-    known.update(sorted(_all_tasks(found) - known, key=lambda task: (len(task.get_name()), task.get_name())))
+    known.update(
+        sorted(_all_tasks(found) - known, key=lambda task: (len(task.get_name()), task.get_name()))
+    )
     return known
 
 
-# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain coroutines in
-# it hash by address, so the walk would differ from process to process. Outside workflows nothing changes.
+# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain
+# coroutines in it hash by address, so the walk would differ from process to process. Outside
+# workflows nothing changes.
 _asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
 _asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
 _asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks
 
 
 async def _wait_for(awaitable: Any, seconds: float | None) -> Any:
-    """`asyncio.wait_for` in workflows, as it is from Python 3.12 on: what it waits for runs in the task that waits."""
+    """`asyncio.wait_for` in workflows, as it is from Python 3.12 on: what it waits for runs in the
+    task that waits.
+    """
     if seconds is None or seconds > 0:
         async with asyncio.timeout(seconds):
             return await awaitable
@@ -140,12 +156,18 @@ async def _wait_for(awaitable: Any, seconds: float | None) -> Any:
 
 
 def _gather(*awaitables: Any, return_exceptions: bool = False) -> Any:
-    """`asyncio.gather` in workflows, as it is from Python 3.12 on: what is done by now counts at once."""
+    """`asyncio.gather` in workflows, as it is from Python 3.12 on: what is done by now counts at
+    once.
+    """
     ready = running()._ready  # type: ignore[union-attr]
     before = len(ready)
     gathering = _plain["gather"](*awaitables, return_exceptions=return_exceptions)
     fresh = [ready.pop() for _ in range(len(ready) - before)][::-1]
-    done = [handle for handle in fresh if getattr(handle._callback, "__qualname__", "") == "gather.<locals>._done_callback"]
+    done = [
+        handle
+        for handle in fresh
+        if getattr(handle._callback, "__qualname__", "") == "gather.<locals>._done_callback"
+    ]
     ready.extend(handle for handle in fresh if handle not in done)
     for handle in done:
         handle._callback(*handle._args)
@@ -156,18 +178,26 @@ _plain: dict[str, Any] = {}
 
 
 def _put(name: str, ours: Any, dispatch: Any) -> None:
-    """Give a function of asyncio other code, so that it does not matter when its name was imported."""
+    """Give a function of asyncio other code, so that it does not matter when its name
+    was imported.
+    """
     function = getattr(_asyncio_tasks, name)
-    plain = _plain[name] = FunctionType(function.__code__, vars(_asyncio_tasks), name, function.__defaults__, function.__closure__)
+    plain = _plain[name] = FunctionType(
+        function.__code__, vars(_asyncio_tasks), name, function.__defaults__, function.__closure__
+    )
     plain.__kwdefaults__ = function.__kwdefaults__
-    setattr(_asyncio_tasks, f"_perdure_{name}", lambda: plain if (loop := running()) is None or loop.owner.facts.old else ours)
+    setattr(
+        _asyncio_tasks,
+        f"_perdure_{name}",
+        lambda: plain if (loop := running()) is None or loop.owner.facts.old else ours,
+    )
     function.__code__ = dispatch.__code__
 
 
 if sys.version_info < (3, 12):
 
     async def _dispatched_wait_for(fut: Any, timeout: float | None) -> Any:
-        return await _perdure_wait_for()(fut, timeout)  # type: ignore[name-defined]  # noqa: F821  # a global of asyncio.tasks
+        return await _perdure_wait_for()(fut, timeout)  # type: ignore[name-defined]  # noqa: F821
 
     def _dispatched_gather(*coros_or_futures: Any, return_exceptions: bool = False) -> Any:
         return _perdure_gather()(*coros_or_futures, return_exceptions=return_exceptions)  # type: ignore[name-defined]  # noqa: F821

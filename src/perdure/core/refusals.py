@@ -1,7 +1,9 @@
-"""Refusals: what workflow code was kept from doing, remembered until it is known whether the code went on all the same.
+"""Refusals: what workflow code was kept from doing, remembered until it is known whether the code
+went on all the same.
 
-Rules: the first one of a turn counts; it is kept as text and a weak reference, because an error keeps the frames that it went through;
-a run that ends with the error, or with one that grew out of it, was not kept from failing; any other run stops there.
+Rules: the first one of a turn counts; it is kept as text and a weak reference, because an error
+keeps the frames that it went through; a run that ends with the error, or with one that grew out of
+it, was not kept from failing; any other run stops there.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _LIBRARY = asyncio.__file__[: -len("asyncio/__init__.py")], "<frozen "
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """`what` was refused, `line` is the file and line of the user's code, `error` refers to what was raised there."""
+    """`what` was refused, `line` is the file and line of the user's code, `error` refers to what
+    was raised there.
+    """
 
     what: str
     line: str
@@ -43,7 +47,8 @@ def remember(loop: Any, what: str, error: BaseException) -> None:
 def _guilty_line(loop: Any) -> str:
     """The innermost line that belongs neither to Python nor to a package that is installed.
 
-    In a task that a package has made there is none: then the line that waits for the package is added, if a task of the run has one.
+    In a task that a package has made there is none: then the line that waits for the package is
+    added, if a task of the run has one.
     """
     frame: FrameType | None = sys._getframe(2)
     frames: list[FrameType] = []
@@ -53,8 +58,15 @@ def _guilty_line(loop: Any) -> str:
         frame = frame.f_back
     if own := next(filter(_is_own, frames), None):
         return _place(own)
-    waiting = (next(filter(_is_own, reversed(_awaited(task.get_coro()))), None) for task in loop.live_tasks())
-    places = [_place(frame) for frame in [next(filter(None, waiting), None), *frames[:1]] if frame is not None]
+    waiting = (
+        next(filter(_is_own, reversed(_awaited(task.get_coro()))), None)
+        for task in loop.live_tasks()
+    )
+    places = [
+        _place(frame)
+        for frame in [next(filter(None, waiting), None), *frames[:1]]
+        if frame is not None
+    ]
     return ", through ".join(places) or "an unknown line"
 
 
@@ -62,7 +74,9 @@ def _awaited(coro: Any) -> list[FrameType]:
     """The frames of a coroutine and of what it waits for, outermost first."""
     frames: list[FrameType] = []
     while coro is not None:
-        kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(type(coro).__name__, "")
+        kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(
+            type(coro).__name__, ""
+        )
         frame = getattr(coro, f"{kind}_frame", None)
         if frame is not None and not _is_core(frame):
             frames.append(frame)

@@ -1,8 +1,10 @@
 """The kernel of one run: histories and events in, commands and an outcome out.
 
-Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order of execution, live and on replay;
-a command gets its row number the moment it is asked for: the next one, and on replay that of the row that records it, or, where none does,
-one behind all recorded rows; replay compares every command's kind, name and arguments with its row, before anything is changed.
+Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order
+of execution, live and on replay; a command gets its row number the moment it is asked for: the next
+one, and on replay that of the row that records it, or, where none does, one behind all recorded
+rows; replay compares every command's kind, name and arguments with its row, before anything is
+changed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.core import discard, names, ordered  # noqa: F401  # its import is what counts
+from perdure.core import discard, names, ordered  # its import is what counts  # noqa: F401
 from perdure.core import events as ev
 from perdure.core.diff import difference, fits
 from perdure.core.events import Codec, Command, Event, RunFacts
@@ -40,8 +42,9 @@ class _Continue(BaseException):
 class Kernel:
     """One run in memory. `main` makes the workflow's coroutine; everything else is data.
 
-    Live: `stamp` an input, `feed` it, write what comes back. After a crash: `replay` the rows, and go on with
-    the commands that it returns, which no row records yet. `open` holds the commands that wait for an answer.
+    Live: `stamp` an input, `feed` it, write what comes back. After a crash: `replay` the rows, and
+    go on with the commands that it returns, which no row records yet. `open` holds the commands
+    that wait for an answer.
     """
 
     def __init__(self, main: ev.Main, definition: Any, facts: RunFacts, codec: Codec) -> None:
@@ -51,7 +54,8 @@ class Kernel:
         self.seq = 0
         self.open: dict[int, Command] = {}
         self.local = 0  # how many of these are answered by this process
-        self.unread = 0  # messages in the history that were not received, or did not fit what the code asked for
+        # messages in the history that were not received, or did not fit what the code asked for
+        self.unread = 0
         self.timers: dict[int, TimerHandle] = {}
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
@@ -83,7 +87,9 @@ class Kernel:
         self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None,
         data: bytes | None = None, took_ms: int | None = None,
     ) -> Event:  # fmt: skip
-        """A new row for the history, with the next number; time never goes backwards within a run."""
+        """A new row for the history, with the next number; time never goes backwards
+        within a run.
+        """
         self.seq += 1
         now_ms = self.loop.now_ms
         return Event(self.seq, kind, max(now_ms, at_ms), ref, name, data, took_ms)
@@ -95,7 +101,9 @@ class Kernel:
             self._judge_refusal()
         loop.now_ms = event.at_ms
         if collects := isenabled():
-            disable()  # the collector would run finalizers of the application here, as if they were workflow code
+            # the collector would run finalizers of the application here, as if they were workflow
+            # code
+            disable()
         _inside.loop = loop
         try:
             self._deliver(event)
@@ -112,7 +120,9 @@ class Kernel:
         return commands
 
     def replay(self, rows: Sequence[Event]) -> list[Command]:
-        """Run recorded history again; gives the commands behind its end. Raises `Nondeterminism`."""
+        """Run recorded history again; gives the commands behind its end. Raises
+        `Nondeterminism`.
+        """
         self._rows, self.replaying = rows, True
         asked: deque[Command] = deque()
         recorded = False
@@ -137,7 +147,9 @@ class Kernel:
                     if ids and _recorded_under((row,)):
                         del ids[0]
                         self._go_by(ids[0] if ids else own)
-            if self.loop.refused is not None and (asked or not recorded):  # other turns are history, whatever they did
+            if self.loop.refused is not None and (
+                asked or not recorded
+            ):  # other turns are history, whatever they did
                 self._judge_refusal()
         except BaseException:
             self.broken = True
@@ -151,14 +163,18 @@ class Kernel:
         return list(asked)
 
     def _judge_refusal(self) -> None:
-        """Raise `RefusalIgnored`, unless the workflow has ended with what was raised where it was refused something."""
+        """Raise `RefusalIgnored`, unless the workflow has ended with what was raised where it was
+        refused something.
+        """
         refused, self.loop.refused = self.loop.refused, None
         if refused is not None and not refused.ended(self._task):
             self.broken = True
             raise RefusalIgnored(self.facts.run_id, refused.what, refused.line)
 
     def _ahead(self) -> Event | None:
-        """On replay, the row that records what the code asks for next in this turn, if there is one."""
+        """On replay, the row that records what the code asks for next in this turn, if there is
+        one.
+        """
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -175,12 +191,16 @@ class Kernel:
             raise Nondeterminism(self.facts.run_id, difference(row, command))
         if row.edited:
             command.edited = True
-            command.data = row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
+            command.data = (
+                row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
+            )
             if row.kind == ev.TIMER:
                 self.move_timer(row.seq, msgspec.json.decode(command.data or b"{}")["until_ms"])
 
     def _go_by(self, run_id: str) -> None:
-        """What `current_run().id` is from here on: the rows that a fork was given were recorded under the id of its source."""
+        """What `current_run().id` is from here on: the rows that a fork was given were recorded
+        under the id of its source.
+        """
         if run_id != self.facts.run_id:
             self.facts = msgspec.structs.replace(self.facts, run_id=run_id)
 
@@ -193,13 +213,17 @@ class Kernel:
         heapify(self._deadlines)
 
     def _deliver(self, event: Event) -> None:
-        data = event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
+        data = (
+            event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
+        )
         ref = event.ref or 0
         match event.kind:
             case ev.COMPLETED:
                 self._resolve(ref, data or b"null")
             case ev.START:
-                main = self._main()  # here, so that arguments which the code does not take block the run, and are no failure of it
+                # here, so that arguments which the code does not take block the run, and are no
+                # failure of it
+                main = self._main()
                 # A context of its own: variables that the caller has set would differ on replay.
                 self._task = self.loop.create_task(self._run(main), context=contextvars.Context())
             case ev.FAILED if (command := self._close(ref)) is not None:
@@ -225,10 +249,14 @@ class Kernel:
         self.local -= command.kind != ev.CHILD
         try:
             # A spawn is answered with an id, not with what its workflow will return.
-            value = self.codec.decode_result(None if command.kind == ev.SPAWN else command.call, data)
+            value = self.codec.decode_result(
+                None if command.kind == ev.SPAWN else command.call, data
+            )
         except NotSerializable as error:
             self.broken = True
-            raise Nondeterminism(self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}") from error
+            raise Nondeterminism(
+                self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}"
+            ) from error
         self._futures.pop(seq).set_result(value)
 
     # --- the end ----------------------------------------------------------------------------------
@@ -240,7 +268,9 @@ class Kernel:
             return await main
 
     def _settle(self, task: Task) -> None:
-        """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then finish."""
+        """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then
+        finish.
+        """
         if self.outcome is not None:
             return
         if not self._ending:
@@ -269,7 +299,12 @@ class Kernel:
             case ev.Cancelled():
                 self._command(ev.FINISH, "cancelled")
             case ev.Continued(call, workflow, args):
-                self._command(ev.FINISH, "continued", b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args), call=call)
+                self._command(
+                    ev.FINISH,
+                    "continued",
+                    b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args),
+                    call=call,
+                )
 
     def _outcome(self, task: Task) -> ev.Outcome:
         if task.cancelled():
@@ -291,7 +326,8 @@ class Kernel:
     def discard(self) -> None:
         """Forget everything without resuming user code; see `core/discard.py`."""
         for command in self.open.values():
-            command.context = None  # a command is not seen by the garbage collector, and variables may hold the run
+            # a command is not seen by the garbage collector, and variables may hold the run
+            command.context = None
         if self.outcome is not None and not self.loop.suspended():
             self.loop.clear()
             return
@@ -316,20 +352,37 @@ class Kernel:
             self.seq = row.seq
         return self.seq
 
-    def _command(self, kind: str, name: str | None = None, data: bytes | None = None, ref: int | None = None, call: Any = None) -> Command:
-        command = Command(self._number(), kind, self.loop.now_ms, ref, name, data, None, False, call)
+    def _command(
+        self,
+        kind: str,
+        name: str | None = None,
+        data: bytes | None = None,
+        ref: int | None = None,
+        call: Any = None,
+    ) -> Command:
+        command = Command(
+            self._number(), kind, self.loop.now_ms, ref, name, data, None, False, call
+        )
         self._commands.append(command)
         return command
 
     def _ask(
-        self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None, context: contextvars.Context | None = None
-    ) -> Future:  # fmt: skip
+        self,
+        kind: str,
+        name: str,
+        data: bytes,
+        call: Any = None,
+        key: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> Future:
         """A command that will be answered; workflow code awaits the future."""
         if self._rows:
             seq = self._number()
         else:
             self.seq = seq = self.seq + 1
-        self.open[seq] = command = Command(seq, kind, self.loop.now_ms, None, name, data, None, False, call, key, context)
+        self.open[seq] = command = Command(
+            seq, kind, self.loop.now_ms, None, name, data, None, False, call, key, context
+        )
         self._commands.append(command)
         self.local += kind != ev.CHILD
         self._futures[seq] = future = Future(loop=self.loop)
@@ -352,8 +405,17 @@ class Kernel:
         """A step or a child is awaited."""
         definition = call.definition
         if definition.kind == "step":
-            return self._ask(ev.STEP, definition.name, self.codec.encode_call(call), call, None, contextvars.copy_context())
-        return self._ask(ev.CHILD, definition.name, self._start_data(call, call.options.id, None), call)
+            return self._ask(
+                ev.STEP,
+                definition.name,
+                self.codec.encode_call(call),
+                call,
+                None,
+                contextvars.copy_context(),
+            )
+        return self._ask(
+            ev.CHILD, definition.name, self._start_data(call, call.options.id, None), call
+        )
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
         data = self._start_data(call, call.options.id if run_id is None else run_id, tags)
@@ -372,7 +434,10 @@ class Kernel:
         if key is not None:
             names.checked("message key", key)
         text = self.codec.encode(names.checked("channel", channel), "the channel name")
-        data = b'{"channel":%s,"value":%s}' % (text, self.codec.encode(value, f"the message on channel {channel!r}"))
+        data = b'{"channel":%s,"value":%s}' % (
+            text,
+            self.codec.encode(value, f"the message on channel {channel!r}"),
+        )
         future = self._ask(ev.SEND, run_id, data, key=key)
         self._commands[-1].cls = type(value)
         return future
@@ -391,11 +456,15 @@ class Kernel:
         raise _Continue(call, self.codec.encode_call(call))
 
     def patched(self, change_id: str) -> bool:
-        """True where the marker is recorded, or where history ends; False where history goes on without it."""
+        """True where the marker is recorded, or where history ends; False where history goes on
+        without it.
+        """
         if change_id not in self._patches:
             row = self._ahead()
             at_the_end = row is None and self._next == len(self._rows)
-            self._patches[change_id] = at_the_end or (row is not None and (row.kind, row.name) == (ev.PATCH, change_id))
+            self._patches[change_id] = at_the_end or (
+                row is not None and (row.kind, row.name) == (ev.PATCH, change_id)
+            )
             if self._patches[change_id]:
                 self._command(ev.PATCH, change_id)
         return self._patches[change_id]
@@ -464,8 +533,14 @@ class Kernel:
         """What the run waits for, for people: messages, children, steps, timers."""
         found: list[dict[str, Any]] = []
         for channel, receivers in self._receivers.items():
-            found += [{"message": channel, "type": type_name} for future, type_name in receivers if not future.done()]
-        found += [{command.kind: command.name, "seq": command.seq} for command in self.open.values()][:20]
+            found += [
+                {"message": channel, "type": type_name}
+                for future, type_name in receivers
+                if not future.done()
+            ]
+        found += [
+            {command.kind: command.name, "seq": command.seq} for command in self.open.values()
+        ][:20]
         due = self.due()
         never = [] if found else [{"timer": None, "seq": seq} for seq in list(self.timers)[:1]]
         return found + ([{"timer": due[0], "seq": due[1]}] if due else never)

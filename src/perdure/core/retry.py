@@ -24,12 +24,14 @@ Classes = type[BaseException] | Collection[type[BaseException]]
 class Retry:
     """How often, how far apart and for which errors a step is tried again.
 
-    `attempts` counts all tries, the first included; `delay` and `max_delay` are seconds; attempt *n* waits `delay * factor ** (n - 1)`, at
-    most `max_delay`; `jitter` takes off up to half of that, so that many steps that failed together do not come back together. `on` and
-    `never_on` are exception classes, one or a tuple, list or set of them; `never_on` wins.
+    `attempts` counts all tries, the first included; `delay` and `max_delay` are seconds; attempt
+    *n* waits `delay * factor ** (n - 1)`, at most `max_delay`; `jitter` takes off up to half of
+    that, so that many steps that failed together do not come back together. `on` and `never_on` are
+    exception classes, one or a tuple, list or set of them; `never_on` wins.
 
-    Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds up to ten years or more than `max_delay`,
-    an `on` that holds something else than exception classes.
+    Raises `DefinitionError` for a value that can't be right: a delay that is no number of seconds
+    up to ten years or more than `max_delay`, an `on` that holds something else than exception
+    classes.
 
     >>> Retry(attempts=5, delay=0.5, jitter=False).wait_ms(2, "any key")
     1000
@@ -49,21 +51,30 @@ class Retry:
         numbers.seconds(self.max_delay, "Retry: max_delay")
         if self.delay > self.max_delay:  # cut in silence, an hour would be a minute
             raise DefinitionError(
-                f"Retry: delay is {self.delay:,} s, more than max_delay, {self.max_delay:,} s: pass a larger max_delay, too."
+                f"Retry: delay is {self.delay:,} s, more than max_delay, "
+                f"{self.max_delay:,} s: pass a larger max_delay, too."
             )
         if not numbers.is_number(self.factor) or not 1 <= self.factor <= FACTOR_MAX:
-            raise DefinitionError(f"Retry: factor is a number from 1 to {FACTOR_MAX:,.0f}, not {numbers.shown(self.factor)}.")
+            raise DefinitionError(
+                f"Retry: factor is a number from 1 to {FACTOR_MAX:,.0f}, not "
+                f"{numbers.shown(self.factor)}."
+            )
         numbers.flag(self.jitter, "Retry: jitter")
         object.__setattr__(self, "on", _classes(self.on, "on"))
         object.__setattr__(self, "never_on", _classes(self.never_on, "never_on"))
 
     def again(self, attempt: int, error: BaseException) -> bool:
         """Whether a next attempt follows after attempt number `attempt` ended with `error`."""
-        on, never_on = cast("tuple[type[BaseException], ...]", self.on), cast("tuple[type[BaseException], ...]", self.never_on)
+        on, never_on = (
+            cast("tuple[type[BaseException], ...]", self.on),
+            cast("tuple[type[BaseException], ...]", self.never_on),
+        )
         return attempt < self.attempts and isinstance(error, on) and not isinstance(error, never_on)
 
     def wait_ms(self, attempt: int, key: str) -> int:
-        """Milliseconds between the end of attempt number `attempt` and the start of the next one."""
+        """Milliseconds between the end of attempt number `attempt` and the start of the
+        next one.
+        """
         wait = min(self.delay * self.factor ** min(attempt - 1, 64), self.max_delay)
         if self.jitter:
             digest = hashlib.blake2b(f"{key}#{attempt}".encode(), digest_size=8).digest()
@@ -74,9 +85,12 @@ class Retry:
 def _classes(given: Any, field: str) -> tuple[type[BaseException], ...]:
     """Exception classes as `isinstance` takes them."""
     found = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
-    if wrong := [item for item in found if not (isinstance(item, type) and issubclass(item, BaseException))]:
+    if wrong := [
+        item for item in found if not (isinstance(item, type) and issubclass(item, BaseException))
+    ]:
         raise DefinitionError(
-            f"Retry: {field} is exception classes, such as {field}=(ConnectionError, TimeoutError), not {numbers.shown(wrong[0])}."
+            f"Retry: {field} is exception classes, such as {field}=(ConnectionError, "
+            f"TimeoutError), not {numbers.shown(wrong[0])}."
         )
     return found
 

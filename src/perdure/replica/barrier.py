@@ -1,9 +1,12 @@
-"""The barrier: what must not go on before the replica has the history waits here, and all that waits shares round trips.
+"""The barrier: what must not go on before the replica has the history waits here, and all that
+waits shares round trips.
 
-Rules: what comes while a round is under way waits for the next one, because that one may have begun before its commit; a round is
-confirmed when some answer has reached the transaction that its first answer named, and the lease object, read after that answer, still
-names us (docs/adr/0017); while that read is under way the next round may sync already, and what a later read proves it proves for
-all rounds before it; a copy that is known to be broken confirms nothing, not even what it has confirmed before.
+Rules: what comes while a round is under way waits for the next one, because that one may have begun
+before its commit; a round is confirmed when some answer has reached the transaction that its first
+answer named, and the lease object, read after that answer, still names us (docs/adr/0017); while
+that read is under way the next round may sync already, and what a later read proves it proves for
+all rounds before it; a copy that is known to be broken confirms nothing, not even what it has
+confirmed before.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ import msgspec
 
 from perdure.errors import PerdureError, StoreError
 from perdure.errors_replica import ReplicaUnavailable
-from perdure.replica.litestream import Position
-from perdure.runtime.slices import Slices
-from perdure.store.sealing import Seal
+from perdure.process.slices import Slices
+from perdure.replica.supervisor import Position
+from perdure.store.sqlite.checksum import Seal
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
 CHECKS_MAX = 4  # reads of the lease at once; syncs wait for the oldest one beyond that
@@ -48,16 +51,27 @@ class _Round(msgspec.Struct, eq=False):
 
 
 class Barrier:
-    """`committed` gives the file's seal as of now, which every commit of every process moves; `held` says whether the lease is held by our
-    clock; `still_ours` reads the lease object and raises if it does not name us (None: the clock is trusted). Times are the event
-    loop's, in seconds.
+    """`committed` gives the file's seal as of now, which every commit of every process moves;
+    `held` says whether the lease is held by our clock; `still_ours` reads the lease object and
+    raises if it does not name us (None: the clock is trusted). Times are the event loop's, in
+    seconds.
     """
 
     def __init__(
-        self, where: str, syncs: Syncs, committed: Callable[[], Seal | None], held: Callable[[], bool],
+        self,
+        where: str,
+        syncs: Syncs,
+        committed: Callable[[], Seal | None],
+        held: Callable[[], bool],
         still_ours: Callable[[], Awaitable[None]] | None,
-    ) -> None:  # fmt: skip
-        self._where, self._syncs, self._committed, self._held, self._still_ours = where, syncs, committed, held, still_ours
+    ) -> None:
+        self._where, self._syncs, self._committed, self._held, self._still_ours = (
+            where,
+            syncs,
+            committed,
+            held,
+            still_ours,
+        )
         self._loop = asyncio.get_running_loop()
         self._telling = Slices(self._loop)
         self._waiting: list[_Tell] = []
@@ -70,7 +84,9 @@ class Barrier:
         self.position = Position(0, 0)
         self.rounds = 0
         self.confirmed: Seal | None = None
-        """The file's seal as of the beginning of the last round that was confirmed: all that it counts is in the replica."""
+        """The file's seal as of the beginning of the last round that was confirmed: all that it
+        counts is in the replica.
+        """
         self.confirmed_s = self._loop.time()
         """All that was committed by then is in the replica."""
         self.trouble: StoreError | None = None
@@ -87,23 +103,31 @@ class Barrier:
         return self.confirmed is None or self.confirmed != self._committed()
 
     def passed(self) -> bool:
-        """Whether all that is committed is confirmed already, by a copy that nothing is known against."""
+        """Whether all that is committed is confirmed already, by a copy that nothing is known
+        against.
+        """
         return not self.behind and self._held() and self._shut is None and not self._syncs.broken
 
     def after(self, action: Callable[[], None]) -> None:
-        """Call `action` when all that is committed by now is in the replica; at once if it is, never if the lease is lost."""
+        """Call `action` when all that is committed by now is in the replica; at once if it is,
+        never if the lease is lost.
+        """
         if self.passed():
             action()
         else:
             self._add(lambda error: action() if error is None else None)
 
     async def wait(self) -> None:
-        """Come back when all that is committed by now is in the replica. Raises what ended the engine."""
+        """Come back when all that is committed by now is in the replica. Raises what ended the
+        engine.
+        """
         if not self.passed():
             await self.round()
 
     async def round(self) -> None:
-        """Come back after a round that begins after this call, whether anything was committed or not."""
+        """Come back after a round that begins after this call, whether anything was committed or
+        not.
+        """
         future: asyncio.Future[None] = self._loop.create_future()
         self._add(partial(_settle, future))
         await future
@@ -113,7 +137,9 @@ class Barrier:
         return self._loop.time() - self.confirmed_s if self.behind else 0.0
 
     def all_copied(self, s: float) -> None:
-        """Whatever had been committed by then is in the replica: nothing was written since the last round."""
+        """Whatever had been committed by then is in the replica: nothing was written since the last
+        round.
+        """
         self.confirmed_s = max(self.confirmed_s, s)
 
     def _add(self, tell: _Tell) -> None:
@@ -161,7 +187,9 @@ class Barrier:
                 if self._still_ours is None:
                     self._confirm(one)
                 else:
-                    check = self._loop.create_task(self._check(one, self._still_ours), name="perdure-barrier-check")
+                    check = self._loop.create_task(
+                        self._check(one, self._still_ours), name="perdure-barrier-check"
+                    )
                     self._checks.add(check)
                     check.add_done_callback(self._checks.discard)
             finally:
@@ -170,7 +198,9 @@ class Barrier:
     async def _sync(self) -> None:
         self.position = await self._syncs.sync()
         wanted = self.position.txid
-        while self.position.replicated < wanted:  # another sync was under way, and this answer came from that
+        while (
+            self.position.replicated < wanted
+        ):  # another sync was under way, and this answer came from that
             self.position = await self._syncs.sync()
         self._check_well()
 
@@ -178,10 +208,14 @@ class Barrier:
         if self._syncs.broken:
             raise ReplicaUnavailable(self._where, f"{self._syncs.broken}; a new copy is made")
         if not self._held():
-            raise ReplicaUnavailable(self._where, "the lease in the bucket is not held now; it is renewed")
+            raise ReplicaUnavailable(
+                self._where, "the lease in the bucket is not held now; it is renewed"
+            )
 
     async def _check(self, one: _Round, still_ours: Callable[[], Awaitable[None]]) -> None:
-        """The clock may have stood still with the whole machine. The bucket has not: whoever takes the lease writes it before reading."""
+        """The clock may have stood still with the whole machine. The bucket has not: whoever takes
+        the lease writes it before reading.
+        """
         try:
             await still_ours()
             self._check_well()
@@ -201,12 +235,16 @@ class Barrier:
             self.confirmed, self.confirmed_s = first.seal, first.begin_s
             self.rounds += 1
             self.trouble, self._retry_s = None, RETRY_S_MIN
-        for tell in waiting:  # steps begin in plain callbacks, never within a task, and not thousands of them in one
+        for tell in (
+            waiting
+        ):  # steps begin in plain callbacks, never within a task, and not thousands of them in one
             self._telling.add(tell, None)
 
     def _failed(self, one: _Round, error: Exception) -> None:
         """Whatever it was, nothing is told; the next round is for these, too."""
-        self.trouble = error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
+        self.trouble = (
+            error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
+        )
         self._waiting[:0] = one.waiting
         self._asked.set()
 

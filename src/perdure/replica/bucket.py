@@ -1,8 +1,11 @@
-"""The few things that we do with a bucket ourselves: read, write under a condition, list, delete; and the test whether it can.
+"""The few things that we do with a bucket ourselves: read, write under a condition, list, delete;
+and the test whether it can.
 
-Rules: a condition that is not met is None and never an error; errors say whether time may mend them (`ReplicaUnavailable`) or only a
-person can (`ReplicaRefused`); nothing is tried again in here, because a second try of a conditional write can't tell its own first
-one from somebody else's; a folder has the same meanings as a bucket, without locks, so that nobody can freeze while holding one.
+Rules: a condition that is not met is None and never an error; errors say whether time may mend them
+(`ReplicaUnavailable`) or only a person can (`ReplicaRefused`); nothing is tried again in here,
+because a second try of a conditional write can't tell its own first one from somebody else's; a
+folder has the same meanings as a bucket, without locks, so that nobody can freeze while holding
+one.
 """
 
 from __future__ import annotations
@@ -21,7 +24,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors_replica import BucketDenied, BucketMissing, FencingUnsupported, ReplicaRefused, ReplicaUnavailable
+from perdure.errors_replica import (
+    BucketDenied,
+    BucketMissing,
+    FencingUnsupported,
+    ReplicaRefused,
+    ReplicaUnavailable,
+)
 from perdure.replica.address import Address
 
 TIMEOUT_S = 5.0
@@ -65,19 +74,24 @@ class Bucket(Protocol):
 
 
 def open_bucket(address: Address) -> Bucket:
-    """The bucket or folder at an address. Raises `ReplicaRefused` where the library for buckets is not installed."""
+    """The bucket or folder at an address. Raises `ReplicaRefused` where the library for buckets is
+    not installed.
+    """
     if address.folder is not None:
         return FolderBucket(address.folder)
     try:
         return S3Bucket(address)
     except ImportError as error:
-        raise ReplicaRefused("A replica in a bucket needs one more library: pip install 'perdure[replica]'.") from error
+        raise ReplicaRefused(
+            "A replica in a bucket needs one more library: pip install 'perdure[replica]'."
+        ) from error
 
 
 async def probe(bucket: Bucket, where: str, *, fencing: bool) -> None:
     """Try all that will be needed, before anything else is written, and leave nothing behind.
 
-    Raises `FencingUnsupported` for a server that takes a conditional write and ignores the condition.
+    Raises `FencingUnsupported` for a server that takes a conditional write and ignores the
+    condition.
     """
     name = f".perdure-probe/{uuid.uuid4().hex}.json"
     tag = await bucket.put_new(name, b"1") if fencing else await bucket.put(name, b"1")
@@ -89,16 +103,24 @@ async def probe(bucket: Bucket, where: str, *, fencing: bool) -> None:
             raise ReplicaUnavailable(where, "what was written a moment ago is not listed")
         if fencing:
             if await bucket.put_new(name, b"2") is not None:
-                raise FencingUnsupported(where, "a write that must create an object replaced one (If-None-Match is ignored)")
+                raise FencingUnsupported(
+                    where,
+                    "a write that must create an object replaced one (If-None-Match is ignored)",
+                )
             changed = await bucket.put_if(name, b"3", tag or "")
             if changed is None or await bucket.put_if(name, b"4", tag or "") is not None:
-                raise FencingUnsupported(where, "a write that must find an object unchanged did not look (If-Match is ignored)")
+                raise FencingUnsupported(
+                    where,
+                    "a write that must find an object unchanged did not look (If-Match is ignored)",
+                )
     finally:
         await bucket.delete([name])
 
 
 def _threads() -> ThreadPoolExecutor:
-    """For one bucket's requests. The event loop's default executor may be full of the user's calls; and some requests may hang."""
+    """For one bucket's requests. The event loop's default executor may be full of the user's calls;
+    and some requests may hang.
+    """
     return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="perdure-bucket")
 
 
@@ -106,7 +128,9 @@ def _threads() -> ThreadPoolExecutor:
 
 
 class S3Bucket:
-    """A bucket over obstore; credentials come from the usual AWS variables, or from the machine's role."""
+    """A bucket over obstore; credentials come from the usual AWS variables, or from the machine's
+    role.
+    """
 
     def __init__(self, address: Address) -> None:
         import obstore
@@ -118,7 +142,12 @@ class S3Bucket:
         options: dict[str, Any] = {"virtual_hosted_style_request": address.endpoint is None}
         if address.endpoint:
             options["endpoint"] = address.endpoint
-        if region := address.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1":
+        if (
+            region := address.region
+            or os.environ.get("AWS_REGION")
+            or os.environ.get("AWS_DEFAULT_REGION")
+            or "us-east-1"
+        ):
             options["region"] = region
         self._store = S3Store(
             address.bucket,
@@ -163,7 +192,10 @@ class S3Bucket:
     def _names(self, under: str) -> list[Found]:
         found: list[Found] = []
         for page in self._do.list(self._store, under, chunk_size=1_000):
-            found += [Found(one["path"], one["size"], int(one["last_modified"].timestamp() * 1000)) for one in page]
+            found += [
+                Found(one["path"], one["size"], int(one["last_modified"].timestamp() * 1000))
+                for one in page
+            ]
             if len(found) >= NAMES_MAX:
                 break
         return found
@@ -175,7 +207,8 @@ class S3Bucket:
     async def _ask(self, what: str, work: Callable[..., T], *args: Any) -> T | None:
         """The answer, or None for what is not there and for a condition that is not met.
 
-        In a thread: the library's own futures are told from its threads, and one that is told while Python ends aborts the process.
+        In a thread: the library's own futures are told from its threads, and one that is told while
+        Python ends aborts the process.
         """
         errors = self._errors
         try:
@@ -198,7 +231,16 @@ def _meaning(where: str, what: str, text: str) -> Exception:
     """Our error for one that the library has no class for."""
     if "NoSuchBucket" in text:
         return BucketMissing(where)
-    if any(word in text for word in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "401 Unauthorized")):
+    if any(
+        word in text
+        for word in (
+            "AccessDenied",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "403 Forbidden",
+            "401 Unauthorized",
+        )
+    ):
         return BucketDenied(where, what, _first_line(text))
     if any(word in text for word in ("NotImplemented", "501 Not Implemented")):
         return FencingUnsupported(where, _first_line(text))
@@ -219,9 +261,11 @@ def _first_line(text: str) -> str:
 
 
 class FolderBucket:
-    """A folder with a bucket's meanings. An object is its newest version, a file `name#000012`, made by a link that must be new.
+    """A folder with a bucket's meanings. An object is its newest version, a file `name#000012`,
+    made by a link that must be new.
 
-    A tag has the number and what the version holds: numbers begin anew where all versions were deleted.
+    A tag has the number and what the version holds: numbers begin anew where all versions were
+    deleted.
     """
 
     def __init__(self, folder: str) -> None:
@@ -234,7 +278,9 @@ class FolderBucket:
     async def put(self, name: str, data: bytes) -> str:
         while True:
             known = await self._ask("read", self._newest, name)
-            if (tag := await self._ask("write", self._put_version, name, data, known + 1, None)) is not None:
+            if (
+                tag := await self._ask("write", self._put_version, name, data, known + 1, None)
+            ) is not None:
                 return str(tag)
 
     async def put_new(self, name: str, data: bytes) -> str | None:
@@ -242,7 +288,11 @@ class FolderBucket:
 
     async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
         number = tag.partition("-")[0]
-        return await self._ask("write", self._put_version, name, data, int(number) + 1, tag) if number.isdecimal() else None
+        return (
+            await self._ask("write", self._put_version, name, data, int(number) + 1, tag)
+            if number.isdecimal()
+            else None
+        )
 
     async def names(self, under: str) -> list[Found]:
         return await self._ask("list", self._names, under)
@@ -276,7 +326,9 @@ class FolderBucket:
         return self._folder / f"{name}#{number:09}"
 
     def _newest(self, name: str) -> int:
-        return max((int(found.name.rpartition("#")[2]) for found in self._versions(name)), default=0)
+        return max(
+            (int(found.name.rpartition("#")[2]) for found in self._versions(name)), default=0
+        )
 
     def _versions(self, name: str) -> list[Path]:
         path = self._folder / name
@@ -294,9 +346,13 @@ class FolderBucket:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if self._newest(name) != number - 1:  # changed, or deleted, since the number was given out
+            if (
+                self._newest(name) != number - 1
+            ):  # changed, or deleted, since the number was given out
                 return None
-            if old_tag is not None and ((before := self._get(name)) is None or before.tag != old_tag):
+            if old_tag is not None and (
+                (before := self._get(name)) is None or before.tag != old_tag
+            ):
                 return None
             try:
                 os.link(draft, path)
@@ -304,10 +360,14 @@ class FolderBucket:
                 return None
         finally:
             draft.unlink(missing_ok=True)
-        if self._newest(name) > number:  # ours is an old number that had been removed already: it was never the newest
+        if (
+            self._newest(name) > number
+        ):  # ours is an old number that had been removed already: it was never the newest
             path.unlink(missing_ok=True)
             return None
-        with contextlib.suppress(FileNotFoundError):  # deleted at once by another writer, and its folder with it
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # deleted at once by another writer, and its folder with it
             _sync_folder(path.parent)
         for old in self._versions(name):
             if int(old.name.rpartition("#")[2]) < number - 1:
@@ -315,13 +375,23 @@ class FolderBucket:
         return _tag(number, data)
 
     def _folders(self) -> list[str]:
-        return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
+        return (
+            sorted(path.name for path in self._folder.iterdir() if path.is_dir())
+            if self._folder.is_dir()
+            else []
+        )
 
     def _names(self, under: str) -> list[Found]:
         found: dict[str, Found] = {}  # by name: of two versions the newer one stays
-        for path in sorted(Path(folder, file) for folder, _, files in os.walk(self._folder / under) for file in files):
+        for path in sorted(
+            Path(folder, file)
+            for folder, _, files in os.walk(self._folder / under)
+            for file in files
+        ):
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and not path.name.startswith("."):  # a draft is nothing to be listed, or deleted, yet
+                if path.is_file() and not path.name.startswith(
+                    "."
+                ):  # a draft is nothing to be listed, or deleted, yet
                     about, full = path.stat(), str(path.relative_to(self._folder))
                     name = full.rpartition("#")[0] or full
                     found[name] = Found(name, about.st_size, about.st_mtime_ns // 1_000_000)
@@ -333,7 +403,9 @@ class FolderBucket:
             for one in [path, *self._versions(name)]:
                 one.unlink(missing_ok=True)
             folder = path.parent
-            with contextlib.suppress(OSError):  # another writer has put something there in the meantime, or has removed it
+            with contextlib.suppress(
+                OSError
+            ):  # another writer has put something there in the meantime, or has removed it
                 while folder != self._folder and folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
                     folder = folder.parent
@@ -344,7 +416,9 @@ def _tag(number: int, data: bytes) -> str:
 
 
 def _draft(folder: Path) -> BufferedWriter:
-    """A new file that no list shows. A folder that a delete has just emptied and removed is made again."""
+    """A new file that no list shows. A folder that a delete has just emptied and removed is made
+    again.
+    """
     for tries_left in reversed(range(DRAFT_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)

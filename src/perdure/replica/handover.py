@@ -1,8 +1,10 @@
-"""A hand-over in order: how the next engine on the same disk knows that the file has everything, and that its copy can be continued.
+"""A hand-over in order: how the next engine on the same disk knows that the file has everything,
+and that its copy can be continued.
 
-Rules: an engine that ends in order writes a random token into the lease and beside the file; the lease has it for the next taking only,
-so one engine at most finds both; the token proves what this disk held at that moment, and the marks of the files prove that only clients
-have added to it since (docs/adr/0019).
+Rules: an engine that ends in order writes a random token into the lease and beside the file; the
+lease has it for the next taking only, so one engine at most finds both; the token proves what this
+disk held at that moment, and the marks of the files prove that only clients have added to it since
+(docs/adr/0019).
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.replica.chain import head_of
-from perdure.runtime import identity
-from perdure.store.sealing import Seal
+from perdure.process import identity
+from perdure.replica.transaction_files import head_of
+from perdure.store.sqlite.checksum import Seal
 
 _WAL_HEAD_BYTES = 32
 
 
 class Left(msgspec.Struct, frozen=True):
-    """What an engine has left. `folder` is the epoch that its copy lies below, `txid` the last transaction there, `epoch`, `rows` and
-    `commits` are of the file's seal, `file` and `wal` are marks of the main file and its WAL as they were when nothing had them open.
+    """What an engine has left. `folder` is the epoch that its copy lies below, `txid` the last
+    transaction there, `epoch`, `rows` and `commits` are of the file's seal, `file` and `wal` are
+    marks of the main file and its WAL as they were when nothing had them open.
     """
 
     token: str
@@ -39,9 +42,21 @@ class Left(msgspec.Struct, frozen=True):
 
 
 def leave(side: Path, path: str, seal: Seal, folder: int, txid: int) -> str | None:
-    """Write down what this engine has left, after its last write; returns the token for the lease, or None where it can't be written."""
+    """Write down what this engine has left, after its last write; returns the token for the lease,
+    or None where it can't be written.
+    """
     try:
-        left = Left(uuid.uuid4().hex, folder, txid, seal.epoch, seal.rows, seal.commits, _boot(), _mark(path), _wal_head(path))
+        left = Left(
+            uuid.uuid4().hex,
+            folder,
+            txid,
+            seal.epoch,
+            seal.rows,
+            seal.commits,
+            _boot(),
+            _mark(path),
+            _wal_head(path),
+        )
         draft = _place(side).with_suffix(".new")
         draft.write_bytes(msgspec.json.encode(left))
         draft.replace(_place(side))
@@ -51,7 +66,8 @@ def leave(side: Path, path: str, seal: Seal, folder: int, txid: int) -> str | No
 
 
 def found(side: Path, path: str, seal: Seal | None, token: str | None) -> Left | None:
-    """What the last holder of the lease has left here, if it was an engine of this disk, and the file has all that it had then.
+    """What the last holder of the lease has left here, if it was an engine of this disk, and the
+    file has all that it had then.
 
     It is found once: a second engine must not believe it.
     """
@@ -61,15 +77,27 @@ def found(side: Path, path: str, seal: Seal | None, token: str | None) -> Left |
         same = token is not None and left.token == token and left.file == _mark(path)
     except (OSError, msgspec.DecodeError):
         return None
-    whole = seal is not None and seal.epoch == left.epoch and seal.commits >= left.commits and seal.rows >= left.rows
+    whole = (
+        seal is not None
+        and seal.epoch == left.epoch
+        and seal.commits >= left.commits
+        and seal.rows >= left.rows
+    )
     return left if same and whole else None
 
 
 def can_continue(left: Left, side: Path, path: str) -> bool:
-    """Whether Litestream can go on where it ended: its files are here, and the WAL is the one that it has read, with more at its end."""
+    """Whether Litestream can go on where it ended: its files are here, and the WAL is the one that
+    it has read, with more at its end.
+    """
     with contextlib.suppress(OSError, struct.error):
         head_of(last_file(side, left.txid))
-        return bool(left.boot) and left.boot == _boot() and left.file == _mark(path) and left.wal == _wal_head(path) != b""
+        return (
+            bool(left.boot)
+            and left.boot == _boot()
+            and left.file == _mark(path)
+            and left.wal == _wal_head(path) != b""
+        )
     return False
 
 
@@ -83,18 +111,24 @@ def _place(side: Path) -> Path:
 
 
 def _boot() -> str:
-    """Since which boot of the machine: files that were not synced, as Litestream's, are whole until it ends."""
+    """Since which boot of the machine: files that were not synced, as Litestream's, are whole until
+    it ends.
+    """
     return identity.host().split("/")[1]
 
 
 def _mark(path: str) -> tuple[int, ...]:
-    """Which file this is, and when it was last changed in any way; the system sets that time, and no program can set it back."""
+    """Which file this is, and when it was last changed in any way; the system sets that time, and
+    no program can set it back.
+    """
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _wal_head(path: str) -> bytes:
-    """The beginning of the WAL, which changes when it is begun anew; without a lock of SQLite's on it, it may be read like any file."""
+    """The beginning of the WAL, which changes when it is begun anew; without a lock of SQLite's on
+    it, it may be read like any file.
+    """
     try:
         with open(path + "-wal", "rb") as file:
             return file.read(_WAL_HEAD_BYTES)

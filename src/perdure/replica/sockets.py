@@ -1,8 +1,9 @@
 """A place of its own for a Unix socket: its path must be short, and nobody else may come to it.
 
-Rules: it lies beside the store, or where the system keeps what belongs to a user's session, because folders for temporary files are
-swept; only where such a path is too long, or takes no sockets, it lies there; what is removed is the socket and its folder, if that is
-ours or was left by a process that has ended, whatever a file beside the store says of it.
+Rules: it lies beside the store, or where the system keeps what belongs to a user's session, because
+folders for temporary files are swept; only where such a path is too long, or takes no sockets, it
+lies there; what is removed is the socket and its folder, if that is ours or was left by a process
+that has ended, whatever a file beside the store says of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import socket
 from pathlib import Path
 
-from perdure.replica.tempdirs import TempFolder, remove_if_left, sweep
+from perdure.replica.temporary_folders import TempFolder, remove_if_left, sweep
 
 PATH_BYTES_MAX = 100  # a Unix socket's path has room for 108 bytes on Linux, for 104 on macOS
 
@@ -20,7 +21,9 @@ _folders: dict[str, TempFolder] = {}
 
 
 def place(name: str, *, beside: Path) -> str:
-    """The path of a socket to be, in a new folder that is ours alone. Raises `OSError` where none can be made."""
+    """The path of a socket to be, in a new folder that is ours alone. Raises `OSError` where none
+    can be made.
+    """
     for base in _bases(beside):
         if len(os.fsencode(base / "perdure-12345678" / name)) <= PATH_BYTES_MAX:
             with contextlib.suppress(OSError):

@@ -1,7 +1,9 @@
-"""A standby: a machine that follows a replica, so that it can go on at once when the holder is gone.
+"""A standby: a machine that follows a replica, so that it can go on at once when the holder is
+gone.
 
-Rules: it writes nothing but its own copy, in a temporary folder of its own; the copy is used only when it has all that is in the bucket
-at the moment at which the lease is ours, and after the same checks as every restore.
+Rules: it writes nothing but its own copy, in a temporary folder of its own; the copy is used only
+when it has all that is in the bucket at the moment at which the lease is ours, and after the same
+checks as every restore.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from pathlib import Path
 import msgspec
 
 from perdure.errors import PerdureError
-from perdure.replica import copies, program
+from perdure.process.periodic import Loop
+from perdure.replica import litestream_binary, verify
 from perdure.replica.address import Address
-from perdure.replica.archive import newest_txid
 from perdure.replica.bucket import Bucket
 from perdure.replica.lease import LeaseRow, folder_of
-from perdure.replica.tempdirs import TempFolder
-from perdure.runtime.loops import Loop
+from perdure.replica.restore import newest_txid
+from perdure.replica.temporary_folders import TempFolder
 
 log = logging.getLogger("perdure")
 
@@ -30,11 +32,13 @@ LOOK_S, CATCH_UP_S_MAX = 1.0, 5.0
 
 
 class Standby:
-    """Follows the epoch that the lease names, from `start` to `stop`, with a copy in a temporary folder below `side`."""
+    """Follows the epoch that the lease names, from `start` to `stop`, with a copy in a temporary
+    folder below `side`.
+    """
 
     def __init__(self, address: Address, name: str, bucket: Bucket, side: Path) -> None:
         self._address, self._program, self._bucket = address, name, bucket
-        self._folder = TempFolder(side, copies.TEMPORARY)
+        self._folder = TempFolder(side, verify.TEMPORARY)
         self.copy = self._folder.path / "copy.db"
         self._epoch: int | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -50,7 +54,11 @@ class Standby:
 
     async def _tick(self) -> float:
         row = self._row
-        if row is not None and row.base is not None and not (self._runs and row.base == self._epoch):
+        if (
+            row is not None
+            and row.base is not None
+            and not (self._runs and row.base == self._epoch)
+        ):
             if row.base == self._epoch:
                 log.warning("standby: following has ended and begins again; %s says why", self._log)
             await self._follow(row.base)
@@ -58,20 +66,33 @@ class Standby:
 
     async def _follow(self, epoch: int) -> None:
         await self._end()
-        copies.discard(self.copy)
+        verify.discard(self.copy)
         self._txid_file.unlink(missing_ok=True)
         self._epoch = epoch
         config = self.copy.with_name("copy.db.litestream.yml")
-        replica = program.replica_settings(self._address.child(folder_of(epoch)))
-        config.write_bytes(msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]}))
-        words = ["restore", "-no-expand-env", "-f", "-follow-interval", "500ms", "-config", str(config)]
+        replica = litestream_binary.replica_settings(self._address.child(folder_of(epoch)))
+        config.write_bytes(
+            msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]})
+        )
+        words = [
+            "restore",
+            "-no-expand-env",
+            "-f",
+            "-follow-interval",
+            "500ms",
+            "-config",
+            str(config),
+        ]
         words += ["-o", str(self.copy), str(self.copy)]
         said = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *program.leashed(self._program, *words), env=program.environment(),
-                stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said,
-            )  # fmt: skip
+                *litestream_binary.leashed(self._program, *words),
+                env=litestream_binary.environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
         finally:
             os.close(said)
         log.info("standby: following epoch %s of %s", epoch, self._address)
@@ -96,7 +117,9 @@ class Standby:
             return 0
 
     async def caught_up(self, epoch: int) -> int | None:
-        """Wait until the copy has all of this epoch, and end; its last transaction, or None where it did not get there in time."""
+        """Wait until the copy has all of this epoch, and end; its last transaction, or None where
+        it did not get there in time.
+        """
         await self._loop.stop()
         found = None
         with contextlib.suppress(TimeoutError, PerdureError):

@@ -1,4 +1,5 @@
-"""How a replica stands, as data: what `engine.replica.status()` gives, and what the disk has to say to it.
+"""How a replica stands, as data: what `engine.replica.status()` gives, and what the disk has to say
+to it.
 
 Rules: nothing here waits, and nothing fails where a file is gone meanwhile.
 """
@@ -12,11 +13,13 @@ from typing import Any
 
 import msgspec
 
-from perdure.replica.chain import spans_of
+from perdure.replica.transaction_files import spans_of
 
 
 class Status(msgspec.Struct):
-    """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes are bytes."""
+    """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes
+    are bytes.
+    """
 
     address: str
     state: str
@@ -34,7 +37,9 @@ class Status(msgspec.Struct):
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """Bytes beside a store: its WAL, transactions that are not in the replica yet, and those that are."""
+    """Bytes beside a store: its WAL, transactions that are not in the replica yet, and those that
+    are.
+    """
 
     wal: int = 0
     waiting: int = 0
@@ -42,7 +47,9 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 def sizes(wal: str, folder: Path, replicated: int) -> Sizes:
-    """Measure the WAL and what Litestream keeps in its folder; `replicated` is the last transaction in the replica."""
+    """Measure the WAL and what Litestream keeps in its folder; `replicated` is the last transaction
+    in the replica.
+    """
     wal_bytes = 0
     with contextlib.suppress(OSError):
         wal_bytes = os.path.getsize(wal)
@@ -57,10 +64,14 @@ def sizes(wal: str, folder: Path, replicated: int) -> Sizes:
 
 
 def drop_copied(folder: Path, replicated: int) -> None:
-    """Delete Litestream's own copies of what is in the replica; it reads the last one again, and the others from the replica if at all."""
+    """Delete Litestream's own copies of what is in the replica; it reads the last one again, and
+    the others from the replica if at all.
+    """
     level = folder / "ltx" / "0"
     with contextlib.suppress(OSError):
-        found = sorted((last, path) for path in level.iterdir() for _, last in spans_of([path.name]))
+        found = sorted(
+            (last, path) for path in level.iterdir() for _, last in spans_of([path.name])
+        )
         for last, path in found[:-1]:
             if last <= replicated:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The steps of one run that wait for their next attempt.
 
-Rules: nothing here holds a place, a task or a thread; the time is a date in the history's note, so a restart changes nothing; one timer
-of the run is enough for all of them.
+Rules: nothing here holds a place, a task or a thread; the time is a date in the history's note, so
+a restart changes nothing; one timer of the run is enough for all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Backoff:
     def due_ms(self) -> int | None:
         """When the next attempt is due."""
         deadlines = self._deadlines
-        while deadlines and ((step := self.steps.get(deadlines[0][1])) is None or step.again_ms != deadlines[0][0]):
+        while deadlines and (
+            (step := self.steps.get(deadlines[0][1])) is None or step.again_ms != deadlines[0][0]
+        ):
             heappop(deadlines)
         return deadlines[0][0] if deadlines else None
 
@@ -60,7 +62,10 @@ class Backoff:
                 "step": step.command.name,
                 "seq": step.command.seq,
                 "attempt": step.attempt,
-                "attempts": step.command.call.options.retry.attempts + step.attempt - step.failures - 1,
+                "attempts": step.command.call.options.retry.attempts
+                + step.attempt
+                - step.failures
+                - 1,
                 "again_ms": step.again_ms,
             }
             for step in soonest

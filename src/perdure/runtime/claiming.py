@@ -1,7 +1,8 @@
 """The claims of one engine: which runs that are due it takes, when, and for how many it has room.
 
-Rules: a claim takes no more than there is room for, and the rest waits in the file; an engine that executes what it is asked for only
-takes runs of the families of these (`store.base.Family`), and leaves everything else that is due to workers.
+Rules: a claim takes no more than there is room for, and the rest waits in the file; an engine that
+executes what it is asked for only takes runs of the families of these (`store.base.Family`), and
+leaves everything else that is due to workers.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from perdure.core import discard
-from perdure.runtime.loops import Loop
+from perdure.process.periodic import Loop
 from perdure.store import base as b
 
 if TYPE_CHECKING:
-    from perdure.runtime.active import ActiveRun
-    from perdure.runtime.runner import Runner
+    from perdure.runtime.run import ActiveRun
+    from perdure.runtime.scheduler import Runner
 
 CLAIM_RUNS_MAX = 200
-EVICT_RUNS_MAX = 50  # waiting runs that leave memory at once when others are due and there is no room
+EVICT_RUNS_MAX = (
+    50  # waiting runs that leave memory at once when others are due and there is no room
+)
 CLAIM_AGAIN_S = 0.05
 IDLE_S_WHEN_LOST = 3_600.0
 FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
 class Claims:
-    """Those of one runner. `families` are the runs that it was asked for, by key; None where it takes whatever is due."""
+    """Those of one runner. `families` are the runs that it was asked for, by key; None where it
+    takes whatever is due.
+    """
 
     def __init__(self, runner: Runner, asked_only: bool) -> None:
         self._runner, self._event_loop = runner, asyncio.get_running_loop()
@@ -36,13 +41,17 @@ class Claims:
         self.start, self.stop, self.wake = self._loop.start, self._loop.stop, self._loop.wake
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
         self._crowded = False  # whether runs are due for which there was no room
-        self._promised = 0  # runs that this turn of the event loop has started as ours, and that are loaded in a later one
+        # runs that this turn of the event loop has started as ours, and that are loaded in a later
+        # one
+        self._promised = 0
         self._claimed = True
 
     # --- what to take -----------------------------------------------------------------------------
 
     async def ask_for(self, run: int) -> None:
-        """Execute this run, and what it starts, from now on; what old code has blocked there has got another try when this comes back."""
+        """Execute this run, and what it starts, from now on; what old code has blocked there has
+        got another try when this comes back.
+        """
         if self.families is not None and run not in self.families:
             runner = self._runner
             self.families[run] = family = runner.store.family(run)
@@ -70,13 +79,19 @@ class Claims:
             return min((due_ms - now_ms) / 1000, runner.clock.idle_s_max)
         if room <= 0:
             self._crowded = True
-            self._evict(EVICT_RUNS_MAX)  # a run that waits must not keep out the one that it waits for
+            self._evict(
+                EVICT_RUNS_MAX
+            )  # a run that waits must not keep out the one that it waits for
             return runner.clock.idle_s_max
-        claim = b.Claim(runner.owner, runner.names, room, now_ms, insists=not self._claimed, families=families)
+        claim = b.Claim(
+            runner.owner, runner.names, room, now_ms, insists=not self._claimed, families=families
+        )
         runs: list[int] = await runner.writer.ask(claim)
         for run in runs:
             runner.load_soon(run)
-        self._claimed = bool(runs)  # what our share left is for others to take; what they leave we take next time
+        self._claimed = bool(
+            runs
+        )  # what our share left is for others to take; what they leave we take next time
         return 0.0 if len(runs) == room else CLAIM_AGAIN_S
 
     # --- room -------------------------------------------------------------------------------------
@@ -84,7 +99,12 @@ class Claims:
     def room(self) -> int:
         """How many more runs may be loaded."""
         runner = self._runner
-        return runner.limits.runs_loaded_max - len(runner.active) - len(runner.unwritten) - self._promised
+        return (
+            runner.limits.runs_loaded_max
+            - len(runner.active)
+            - len(runner.unwritten)
+            - self._promised
+        )
 
     def promise(self) -> None:
         """A run is started as ours: it is loaded in a later turn of the event loop."""
@@ -97,7 +117,9 @@ class Claims:
         self._promised -= 1
 
     def _keep_promises(self) -> None:
-        """The runs of the last turn are loaded from here on; where there is no room after all, the runner puts them off."""
+        """The runs of the last turn are loaded from here on; where there is no room after all, the
+        runner puts them off.
+        """
         self._promised = 0
         self.room_again()
 

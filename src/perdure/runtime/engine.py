@@ -1,7 +1,7 @@
 """The public engine: opens a store, executes its runs, and takes people's words about them.
 
-Rules: every verb comes back after its commit; errors are Perdure's own; closing lets go of everything, so that the
-next engine goes on at once.
+Rules: every verb comes back after its commit; errors are Perdure's own; closing lets go of
+everything, so that the next engine goes on at once.
 """
 
 from __future__ import annotations
@@ -16,26 +16,34 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
 import msgspec
 
-from perdure.api import Call, Workflow, workflow_call
-from perdure.api_options import Durability, StartOptions, changed, to_ms
-from perdure.codec import JsonCodec, signature_of
+from perdure.api.definitions import Call, Workflow, workflow_call
+from perdure.api.options import Durability, StartOptions, changed, to_ms
+from perdure.codec.signature import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, EngineClosed, PerdureError, RunExists, RunNotFound, StoreError, UsedAfterFork
-from perdure.runtime import arguments, facts, recovery, retrying
-from perdure.runtime.clock import SystemClock
-from perdure.runtime.gate import Answers, Gate, stricter
-from perdure.runtime.loops import to_its_end
+from perdure.errors import (
+    DefinitionError,
+    EngineClosed,
+    PerdureError,
+    RunExists,
+    RunNotFound,
+    StoreError,
+    UsedAfterFork,
+)
+from perdure.process.clock import SystemClock
+from perdure.process.periodic import to_its_end
+from perdure.runtime import facts, recovery, retry, validation
+from perdure.runtime.durability import Answers, Gate, stricter
+from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, history_events, run_info
 from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
-from perdure.runtime.runner import Runner
-from perdure.runtime.views import Blocked, HistoryEvent, Progress, RunInfo, history_events, run_info
+from perdure.runtime.scheduler import Runner
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
-from perdure.store import forked
-from perdure.store.connection import path_of
-from perdure.store.sqlite import SqliteStore
+from perdure.store.sqlite import forked
+from perdure.store.sqlite.connection import path_of
+from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
@@ -47,23 +55,28 @@ UNSET: Any = object()
 class Engine:
     """Opens a store and executes its runs while the `async with` block lasts.
 
-    `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what they call as
-    children is found by itself); `lease_ttl` is the time, at least a second, after which others take over the runs of a process that went
-    silent; `execute=False` makes a client that starts, sends and looks without executing; `create=False` refuses to make a new file;
-    `execute="asked"` executes only the runs that are started or waited for through this engine, with what they start, and leaves the
-    others in the file to workers; `limits` is a `Limits`; `close_grace` the seconds that steps under way get to end when the engine closes.
+    `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what
+    they call as children is found by itself); `lease_ttl` is the time, at least a second, after
+    which others take over the runs of a process that went silent; `execute=False` makes a client
+    that starts, sends and looks without executing; `create=False` refuses to make a new file;
+    `execute="asked"` executes only the runs that are started or waited for through this engine,
+    with what they start, and leaves the others in the file to workers; `limits` is a `Limits`;
+    `close_grace` the seconds that steps under way get to end when the engine closes.
 
-    `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means that the copy in `replica`
-    (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has it, so that the loss of the whole machine takes
-    nothing that anybody was told. With a replica the file is restored where there is none, and the engine works while it
-    holds the replica's lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it waits,
-    `fencing="clock"` confirms without reading the lease each time, for machines that are never paused, and `fencing=False` is for
-    buckets that can't keep a lease. `replica_timeout` is for how many seconds a verb waits for the
-    replica, `drill_every` the seconds between two test restores in the background; `engine.replica.status()` has the lag.
-    A client of a replicated store is told what the engine that holds the replica has had confirmed.
+    `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
+    that the copy in `replica` (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has
+    it, so that the loss of the whole machine takes nothing that anybody was told. With a replica
+    the file is restored where there is none, and the engine works while it holds the replica's
+    lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it
+    waits, `fencing="clock"` confirms without reading the lease each time, for machines that are
+    never paused, and `fencing=False` is for buckets that can't keep a lease. `replica_timeout` is
+    for how many seconds a verb waits for the replica, `drill_every` the seconds between two test
+    restores in the background; `engine.replica.status()` has the lag. A client of a replicated
+    store is told what the engine that holds the replica has had confirmed.
 
-    Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on entering, and for a replica
-    `ReplicaUnavailable` and `ReplicaRefused`, before anything is written.
+    Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on
+    entering, and for a replica `ReplicaUnavailable` and `ReplicaRefused`, before anything is
+    written.
 
     >>> from perdure import workflow
     >>> @workflow
@@ -95,29 +108,39 @@ class Engine:
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
-        arguments.check_options(path_of(store), durability, replica, lease_ttl, execute, fencing)
-        arguments.check_engine(workflows, limits, on_wait, create=create, standby=standby)
-        arguments.check_times(close_grace, replica_timeout, drill_every)
+        validation.check_options(path_of(store), durability, replica, lease_ttl, execute, fencing)
+        validation.check_engine(workflows, limits, on_wait, create=create, standby=standby)
+        validation.check_times(close_grace, replica_timeout, drill_every)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
-        self._execute, self._lease_ms = execute, arguments.lease_ms(lease_ttl, execute)
-        self._name = names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name)
+        self._execute, self._lease_ms = execute, validation.lease_ms(lease_ttl, execute)
+        self._name = names.checked(
+            "name of an engine", f"pid-{os.getpid()}" if name is None else name
+        )
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
         self._open: tuple[SqliteStore, Writer, Runner] | None = None
-        self._parent: int | None = None  # the process that has it open, where this is a child that was forked from it
+        self._parent: int | None = (
+            None  # the process that has it open, where this is a child that was forked from it
+        )
         self._gate: Answers | None = None
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replica | None = None
         if replica is not None:
-            self.replica = arguments.make_replica(
-                self.path, replica, lease_ms=self._lease_ms, fencing=fencing, standby=standby, drill_s=drill_every, on_wait=on_wait,
+            self.replica = validation.make_replica(
+                self.path,
+                replica,
+                lease_ms=self._lease_ms,
+                fencing=fencing,
+                standby=standby,
+                drill_s=drill_every,
+                on_wait=on_wait,
                 bytes_max=self.limits.replica_bytes_max,
-            )  # fmt: skip
+            )
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -140,13 +163,15 @@ class Engine:
         return self
 
     async def _opened(self, stack: contextlib.AsyncExitStack) -> tuple[SqliteStore, Writer, Runner]:
-        """What an open engine works with; `stack` gets the way back from each thing as soon as it is there."""
+        """What an open engine works with; `stack` gets the way back from each thing as soon as it
+        is there.
+        """
         if self.replica is not None:
             await self.replica.acquire()
             stack.push_async_callback(self.replica.release)
         store = self._open_store()
         stack.callback(store.close)
-        arguments.check_replica(store, self.replica, self._execute)
+        validation.check_replica(store, self.replica, self._execute)
         writer = Writer(store, self.limits.batch_writes_max)
         gate = None
         if self.replica is not None:
@@ -154,7 +179,7 @@ class Engine:
             stack.push_async_callback(self.replica.end)
             self._gate = gate = Gate(self.replica, self.durability)
         elif not self._execute:
-            self._gate = arguments.client_gate(store, self.durability)
+            self._gate = validation.client_gate(store, self.durability)
         stack.callback(writer.close)
         runner = Runner(
             store,
@@ -204,8 +229,10 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def _answering(self, run_id: str) -> AsyncIterator[None]:
-        """What a verb says about a run, a refusal too, is said when it is as durable as that run asks for."""
-        arguments.findable(run_id)
+        """What a verb says about a run, a refusal too, is said when it is as durable as that run
+        asks for.
+        """
+        validation.findable(run_id)
         try:
             yield
         except StoreError:
@@ -216,25 +243,37 @@ class Engine:
         await self._confirmed(run_id)
 
     async def _confirmed(self, run_id: str, asked: str | None = None) -> None:
-        """Come back when what is committed may be told about a run; `asked` is the level that the caller asks for."""
+        """Come back when what is committed may be told about a run; `asked` is the level that the
+        caller asks for.
+        """
         if self._gate is not None:
             await self._gate.answer(stricter(asked, self._store.durability(run_id)), self._answer_s)
 
     # --- starting ---------------------------------------------------------------------------------
 
     async def start(
-        self, call: Call[T], *, id: str | None = None, queue: str | None = None, priority: int = 0,
-        at: datetime | None = None, tags: dict[str, Any] | None = None, timeout: float | timedelta | None = None,
+        self,
+        call: Call[T],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        at: datetime | None = None,
+        tags: dict[str, Any] | None = None,
+        timeout: float | timedelta | None = None,
         durability: Durability | None = None,
-    ) -> Run[T]:  # fmt: skip
+    ) -> Run[T]:
         """Start a run and come back when that is on disk.
 
-        With an `id` that exists, the existing run is returned when workflow and arguments are equal, however they are
-        written (a default left out, by name, `1` or `1.0`); `RunExists` is raised when they differ.
-        `at` (aware) starts it later; `timeout` (seconds or a timedelta) limits the whole run; `tags` find it again; of those that are
-        due, higher `priority` begins first; `durability` is this run's own. With "replica" it comes back when the start is in the
-        replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk then, and the same start finds it.
-        Raises `NotSerializable`, `PayloadTooLarge`, `BadName` and `DefinitionError` before anything is written.
+        With an `id` that exists, the existing run is returned when workflow and arguments are
+        equal, however they are written (a default left out, by name, `1` or `1.0`); `RunExists` is
+        raised when they differ. `at` (aware) starts it later; `timeout` (seconds or a timedelta)
+        limits the whole run; `tags` find it again; of those that are due, higher `priority` begins
+        first; `durability` is this run's own. With "replica" it comes back when the start is in the
+        replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk
+        then, and the same start finds it.
+        Raises `NotSerializable`, `PayloadTooLarge`, `BadName` and `DefinitionError` before anything
+        is written.
 
         >>> from perdure import workflow
         >>> @workflow
@@ -242,42 +281,74 @@ class Engine:
         ...     return n * 2
         >>> async def main():
         ...     async with Engine(":memory:", workflows=[double]) as engine:
-        ...         runs = [await engine.start(double(4), id="four", tags={"of": "me"}) for _ in range(2)]
-        ...         return await runs[1].result(), [info.id for info in await engine.runs(tags={"of": "me"})]
+        ...         runs = [
+        ...             await engine.start(double(4), id="four", tags={"of": "me"})
+        ...             for _ in range(2)
+        ...         ]
+        ...         return await runs[1].result(), [
+        ...             info.id for info in await engine.runs(tags={"of": "me"})
+        ...         ]
         >>> asyncio.run(main())
         (8, ['four'])
         """
         run, level = await self._begin(
-            call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout, durability=durability
-        )  # fmt: skip
+            call,
+            id=id,
+            queue=queue,
+            priority=priority,
+            at=at,
+            tags=tags,
+            timeout=timeout,
+            durability=durability,
+        )
         await self._confirmed(run.id, level)
         return run
 
     async def _begin(
-        self, call: Call[T], *, id: str | None = None, queue: str | None = None, priority: int = 0,
-        at: datetime | None = None, tags: dict[str, Any] | None = None, timeout: float | timedelta | None = None,
+        self,
+        call: Call[T],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        at: datetime | None = None,
+        tags: dict[str, Any] | None = None,
+        timeout: float | timedelta | None = None,
         durability: Durability | None = None,
-    ) -> tuple[Run[T], str | None]:  # fmt: skip
+    ) -> tuple[Run[T], str | None]:
         """A run that is on disk, and the durability that it asks for."""
         definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
-        arguments.check_level(durability, self._gate)
+        validation.check_level(durability, self._gate)
         runner = self._runner
         if runner.execute:
             runner.register(definition)
         else:
-            know_workflow(self.workflows, definition)  # so that its result comes back as what it returns
-        raw = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max)
+            know_workflow(
+                self.workflows, definition
+            )  # so that its result comes back as what it returns
+        raw = signature_of(definition).encode_args(
+            call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max
+        )
         now_ms = self._clock.now_ms()
         if self._gate is not None:
             self._gate.check_room()
         given = call.options.id if id is None else id
         run_id = new_id(definition.name) if given is None else given
         start = b.StartRun(
-            names.checked_id(run_id), definition.name, raw, 0, now_ms, now_ms if at is None else arguments.at_ms(at), tags=tags,
-            queue=call.options.queue if queue is None else names.checked("queue", queue), priority=arguments.checked_priority(priority),
+            names.checked_id(run_id),
+            definition.name,
+            raw,
+            0,
+            now_ms,
+            now_ms if at is None else validation.at_ms(at),
+            tags=tags,
+            queue=call.options.queue if queue is None else names.checked("queue", queue),
+            priority=validation.checked_priority(priority),
             timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
-            durability=changed(call.options, {} if durability is None else {"durability": durability}, "start()").durability,
-        )  # fmt: skip
+            durability=changed(
+                call.options, {} if durability is None else {"durability": durability}, "start()"
+            ).durability,
+        )
         if tags is not None:
             self._codec.encode(names.checked_tags(tags), "the tags")
         try:
@@ -289,9 +360,13 @@ class Engine:
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
-        """Start a run and wait for its result: takes and raises what `start` does, and raises what `Run.result` does."""
+        """Start a run and wait for its result: takes and raises what `start` does, and raises what
+        `Run.result` does.
+        """
         run, level = await self._begin(call, **options)
-        return cast("T", await self._result(run.id, run._key, level))  # whose confirmation is also the start's
+        return cast(
+            "T", await self._result(run.id, run._key, level)
+        )  # whose confirmation is also the start's
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
@@ -299,25 +374,32 @@ class Engine:
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
-        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there are several.
+        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there
+        are several.
 
-        A run stands for its children and its earlier generations: `rep` is `report`, also where there are `report.2` and `report~1`.
+        A run stands for its children and its earlier generations: `rep` is `report`, also where
+        there are `report.2` and `report~1`.
         """
-        if self._store.has_run(arguments.findable(prefix)):
+        if self._store.has_run(validation.findable(prefix)):
             return prefix
-        found = self._store.find_ids(prefix, RunNotFound.CANDIDATES_MAX + 1) if prefix else []  # nothing is the beginning of all
+        found = (
+            self._store.find_ids(prefix, RunNotFound.CANDIDATES_MAX + 1) if prefix else []
+        )  # nothing is the beginning of all
         if len(found) != 1:
             raise RunNotFound(prefix, tuple(found))
         return found[0]
 
     async def store_lost(self) -> StoreError:
-        """Come back when the store is lost for good (its file was deleted or replaced, or a newer Perdure has taken it over)."""
+        """Come back when the store is lost for good (its file was deleted or replaced, or a newer
+        Perdure has taken it over).
+        """
         return await asyncio.shield(self._runner.lost)
 
     # --- words to a run ---------------------------------------------------------------------------
 
     async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
-        """Send a message; back when it is on disk. With a `key` it arrives once, however often it is sent.
+        """Send a message; back when it is on disk. With a `key` it arrives once, however often it
+        is sent.
 
         Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
         """
@@ -326,7 +408,9 @@ class Engine:
             names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
         async with self._answering(id):
-            await self._deliver(b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data))
+            await self._deliver(
+                b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data)
+            )
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
@@ -337,7 +421,9 @@ class Engine:
             await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
 
     async def pause(self, id: str) -> None:
-        """Start nothing more for this run until it is resumed; steps under way end and are recorded."""
+        """Start nothing more for this run until it is resumed; steps under way end and are
+        recorded.
+        """
         async with self._answering(id):
             await self._steer(id, "pause")
 
@@ -347,9 +433,10 @@ class Engine:
             await self._steer(id, "resume")
 
     async def retry(self, id: str) -> None:
-        """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel that ended it: under the
-        same id, with what was recorded before; the failed run is kept as `id~1`. docs/explain/retry-and-fork.md says what is
-        kept and what is done again. Raises `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
+        """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel
+        that ended it: under the same id, with what was recorded before; the failed run is kept as
+        `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again. Raises
+        `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
         """
         async with self._answering(id):
             row = self._row(id)
@@ -357,39 +444,68 @@ class Engine:
                 await self._steer(id, "retry")
             elif "~" in id:
                 raise DefinitionError(
-                    f"{id!r} is an earlier generation of a run that goes on as {id.partition('~')[0]!r}: retry that, or fork this."
+                    f"{id!r} is an earlier generation of a run that goes on as "
+                    f"{id.partition('~')[0]!r}: retry that, or fork this."
                 )
             else:
-                await self._fork(await retrying.planned(self._runner, row))
+                await self._fork(await retry.planned(self._runner, row))
 
-    async def resolve(self, id: str, *, seq: int | None = None, result: Any = UNSET, error: str | None = None, retry: bool = False) -> None:
-        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an `error`, or `retry`.
+    async def resolve(
+        self,
+        id: str,
+        *,
+        seq: int | None = None,
+        result: Any = UNSET,
+        error: str | None = None,
+        retry: bool = False,
+    ) -> None:
+        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
+        `error`, or `retry`.
 
-        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError` where no step asks.
+        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError`
+        where no step asks.
         """
-        arguments.check_resolution(seq, error, retry)
-        word = {"retry": True} if retry else {"error": error} if error is not None else {"result": None if result is UNSET else result}
+        validation.check_resolution(seq, error, retry)
+        word = (
+            {"retry": True}
+            if retry
+            else {"error": error}
+            if error is not None
+            else {"result": None if result is UNSET else result}
+        )
         data = self._codec.encode(word, "the resolution")
         checked = self._codec.encode(word["result"], "the result") if "result" in word else None
         async with self._answering(id):
             row = self._row(id)
             if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
-                raise DefinitionError(f"Run {id!r} does not ask what became of a step: it is {row.status}. `perdure show {id}` tells more.")
+                raise DefinitionError(
+                    f"Run {id!r} does not ask what became of a step: it is {row.status}. "
+                    f"`perdure show {id}` tells more."
+                )
             if row.blocked_by != "unknown_outcome":
                 await self._steer(id, "retry")
                 return
             ref = recovery.asked_step(self._store.history(row.run), seq, id)
             if checked is not None:
                 await self._runner.check_result(row, ref, checked)
-            await self._deliver(b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve"))
+            await self._deliver(
+                b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
+            )
 
     async def fork(
-        self, id: str, at: int, *, new_id: str | None = None, result: Any = UNSET, args: dict[str, Any] | None = None
+        self,
+        id: str,
+        at: int,
+        *,
+        new_id: str | None = None,
+        result: Any = UNSET,
+        args: dict[str, Any] | None = None,
     ) -> Run[Any]:
         """A new run with the history of `id` before row `at`, which is then done again.
 
-        `result` is what the step in row `at` gives instead of being done; `args` replaces the step's arguments, or,
-        at row 1, the run's own. Both are plain JSON values. Raises `RunNotFound`, `RunExists`, `DefinitionError`.
+        `result` is what the step in row `at` gives instead of being done; `args` replaces the
+        step's arguments, or, at row 1, the run's own. Both are plain JSON values. Raises
+        `RunNotFound`, `RunExists`, `DefinitionError`.
 
         >>> from perdure import workflow
         >>> @workflow
@@ -398,26 +514,41 @@ class Engine:
         >>> async def main():
         ...     async with Engine(":memory:", workflows=[double]) as engine:
         ...         await engine.run(double(4), id="four")
-        ...         return await (await engine.fork("four", 1, new_id="five", args={"n": 5})).result()
+        ...         return await (
+        ...             await engine.fork("four", 1, new_id="five", args={"n": 5})
+        ...         ).result()
         >>> asyncio.run(main())
         10
         """
-        arguments.check_edit(at, args)
+        validation.check_edit(at, args)
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
         async with self._answering(id):
             row = self._row(id)
-            from perdure.runtime import forking  # for those who ask only
+            from perdure.runtime import fork
 
-            await self._fork(forking.fork(row, self._store.history(row.run), at, name, self._clock.now_ms(), encoded, edited))
+            await self._fork(
+                fork.fork(
+                    row,
+                    self._store.history(row.run),
+                    at,
+                    name,
+                    self._clock.now_ms(),
+                    encoded,
+                    edited,
+                )
+            )
         return Run(self, name)
 
     async def _deliver(self, message: b.Deliver) -> None:
         await self._ask(message, lambda woken: self._runner.woken([woken.run, *woken.others]))
 
     async def _steer(self, run_id: str, verb: str) -> None:
-        await self._ask(b.Steer(run_id, verb, self._clock.now_ms()), lambda woken: self._runner.steered_soon(woken.run))
+        await self._ask(
+            b.Steer(run_id, verb, self._clock.now_ms()),
+            lambda woken: self._runner.steered_soon(woken.run),
+        )
 
     async def _fork(self, fork: b.ForkRun) -> None:
         await self._ask(fork, lambda started: self._runner.woken([started.run]))
@@ -428,14 +559,18 @@ class Engine:
         return self._store.run_row(self._key(run_id))
 
     def _key(self, run_id: str) -> int:
-        return self._store.run_key(arguments.findable(run_id))
+        return self._store.run_key(validation.findable(run_id))
 
     async def info(self, id: str) -> RunInfo:
-        """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take an id."""
+        """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take
+        an id.
+        """
         return run_info(self._row(id))
 
     async def history(self, id: str, *, after: int = 0) -> list[HistoryEvent]:
-        """The rows of a run in order, with times and decoded arguments and results; `after` is a row to read on from."""
+        """The rows of a run in order, with times and decoded arguments and results; `after` is a
+        row to read on from.
+        """
         row, after = self._row(id), numbers.count(after, "after", low=0)
         return history_events(self._store.history(row.run, after), row)
 
@@ -443,22 +578,36 @@ class Engine:
         """How far a run is; cheap enough to ask many times a second."""
         row = self._row(id)
         total, done = self._store.step_counts(row.run)
-        waiting = msgspec.json.decode(row.waiting) if row.waiting and row.status == "waiting" else []
+        waiting = (
+            msgspec.json.decode(row.waiting) if row.waiting and row.status == "waiting" else []
+        )
         return Progress(done, total, self._store.open_steps(row.run, 8), row.status, waiting)
 
     async def runs(
-        self, *, status: str | None = None, workflow: str | None = None, tags: dict[str, Any] | None = None,
-        limit: int = 50, after: str | None = None,
-    ) -> list[RunInfo]:  # fmt: skip
-        """Runs, newest first, at most `limit`; `after` is the id of the last one of the page before.
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        tags: dict[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[RunInfo]:
+        """Runs, newest first, at most `limit`; `after` is the id of the last one of the page
+        before.
 
-        `tags` are those that a run has at least. Raises `DefinitionError` for a status that there is not.
+        `tags` are those that a run has at least. Raises `DefinitionError` for a status that there
+        is not.
         """
-        arguments.check_filters(status, workflow, tags, limit)
+        validation.check_filters(status, workflow, tags, limit)
         if tags:
             self._codec.encode(tags, "the tags")
         before = None if after is None else self._key(after)
-        return [run_info(row) for row in self._store.run_rows(status=status, workflow=workflow, tags=tags, limit=limit, before=before)]
+        return [
+            run_info(row)
+            for row in self._store.run_rows(
+                status=status, workflow=workflow, tags=tags, limit=limit, before=before
+            )
+        ]
 
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store and its workers, as `perdure doctor` prints them."""
@@ -466,11 +615,17 @@ class Engine:
         return facts.of_store(self._store, self._runner, self.path, now_ms)
 
     async def blocked(self, id: str) -> list[Blocked]:
-        """The runs that can't go on by themselves, of `id` and all that it has started: with what blocks them and why."""
-        return [Blocked(*row) for row in self._store.blocked_in(self._store.family(self._key(id)), 100)]
+        """The runs that can't go on by themselves, of `id` and all that it has started: with what
+        blocks them and why.
+        """
+        return [
+            Blocked(*row) for row in self._store.blocked_in(self._store.family(self._key(id)), 100)
+        ]
 
     async def left_to_workers(self) -> int:
-        """How many runs of its workflows are due that neither this engine executes, with execute="asked", nor another one, up to 1,001."""
+        """How many runs of its workflows are due that neither this engine executes, with
+        execute="asked", nor another one, up to 1,001.
+        """
         return facts.left_to_workers(self._runner, self._clock.now_ms())
 
     # --- waiting ----------------------------------------------------------------------------------
@@ -478,8 +633,15 @@ class Engine:
     async def _result(self, run_id: str, key: int | None, asked: str | None = None) -> Any:
         return await self._results.result(run_id, key, asked)
 
-    def _stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
-        return self._results.stream(run_id, names.checked("stream", name), numbers.count(after, "after", low=0), positions=positions)
+    def _stream(
+        self, run_id: str, name: str, after: int, *, positions: bool = False
+    ) -> AsyncIterator[Any]:
+        return self._results.stream(
+            run_id,
+            names.checked("stream", name),
+            numbers.count(after, "after", low=0),
+            positions=positions,
+        )
 
     @property
     def _results(self) -> Results:
@@ -487,5 +649,7 @@ class Engine:
 
 
 def new_id(workflow: str) -> str:
-    """An id that sorts by time within its workflow: new entries then land side by side in the index."""
+    """An id that sorts by time within its workflow: new entries then land side by side in the
+    index.
+    """
     return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"

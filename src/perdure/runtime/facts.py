@@ -1,6 +1,7 @@
 """Facts about a store for the people who look after it, and about what an engine leaves to others.
 
-Rules: nothing here writes; what is counted has a limit, so that a look at a file with a million runs stays cheap.
+Rules: nothing here writes; what is counted has a limit, so that a look at a file with a million
+runs stays cheap.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from perdure.runtime.runner import Runner
-from perdure.store.sqlite import SqliteStore
+from perdure.runtime.scheduler import Runner
+from perdure.store.sqlite.driver import SqliteStore
 
 DUE_RUNS_MAX = 1_000
 
@@ -23,19 +24,25 @@ def of_store(store: SqliteStore, runner: Runner, path: str, now_ms: int) -> dict
     if (seal := store.sealed()) is not None:
         facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
     facts["hung_threads"] = runner.steps.threads.hung  # of this process
-    facts["workers"] = [{"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms} for w in store.workers()]
+    facts["workers"] = [
+        {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
+        for w in store.workers()
+    ]
     return facts
 
 
 def left_to_workers(runner: Runner, now_ms: int) -> int:
-    """How many runs of these workflows are due and not executed by any other engine, up to `DUE_RUNS_MAX` + 1.
+    """How many runs of these workflows are due and not executed by any other engine, up to
+    `DUE_RUNS_MAX` + 1.
 
     What is at work here counts as well: it is due when this engine has closed.
     """
     if any(not row.asked and row.worker != runner.owner for row in runner.store.workers()):
         return 0  # it takes them, or other workflows; `doctor` tells what stays
     here = sum(active.status == "running" and not active.gone for active in runner.active.values())
-    return min(here + runner.store.due_count(runner.names, now_ms, DUE_RUNS_MAX + 1), DUE_RUNS_MAX + 1)
+    return min(
+        here + runner.store.due_count(runner.names, now_ms, DUE_RUNS_MAX + 1), DUE_RUNS_MAX + 1
+    )
 
 
 def _size(path: str) -> int:

@@ -1,8 +1,9 @@
-"""Log records about runs, steps and workers: their messages, levels and fields, and a filter for the lines of user code.
+"""Log records about runs, steps and workers: their messages, levels and fields, and a filter for
+the lines of user code.
 
-Rules: one line for each fact, a run's end after its commit; every record has the attributes in `FIELDS`, None where one does not
-apply; loggers are `perdure.run`, `perdure.step` and `perdure.worker`; no handler and no level is set here; logging
-never raises into the engine.
+Rules: one line for each fact, a run's end after its commit; every record has the attributes in
+`FIELDS`, None where one does not apply; loggers are `perdure.run`, `perdure.step` and
+`perdure.worker`; no handler and no level is set here; logging never raises into the engine.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure import api_verbs
-from perdure.codec_errors import decode_error, one_line
-from perdure.codec_frames import place
+from perdure.api import verbs
+from perdure.codec.errors import decode_error, one_line
+from perdure.codec.frames import place
 from perdure.core.events import Command
 from perdure.core.guard import inside
 from perdure.errors import LeaseLost, PerdureError, brief
@@ -24,7 +25,9 @@ from perdure.runtime.steps import Again
 from perdure.store import base as b
 
 FIELDS = ("run_id", "workflow", "step", "seq", "attempt", "worker")
-"""Attributes of a record: the run and its workflow, the step's name, its row and the attempt, and the number of a worker."""
+"""Attributes of a record: the run and its workflow, the step's name, its row and the attempt, and
+the number of a worker.
+"""
 
 _NOTHING: dict[str, Any] = dict.fromkeys(FIELDS)
 _run, _step, _worker = (logging.getLogger(f"perdure.{name}") for name in ("run", "step", "worker"))
@@ -46,29 +49,58 @@ class Subject(Protocol):
 def run_failed(run: Subject, error_raw: bytes, *, child: bool, told: bool) -> None:
     """A run has failed: an error; of a child a warning, because its parent decides what that means.
 
-    The traceback comes with it unless somebody is `told`: a caller that waits gets it with `RunFailed`.
+    The traceback comes with it unless somebody is `told`: a caller that waits gets it with
+    `RunFailed`.
     """
     level = logging.WARNING if child else logging.ERROR
     if _run.isEnabledFor(level):
         error = None if child or told else decode_error(error_raw)
-        _say(_run, level, _fields(run), "run %s (%s) failed: %s", run.run_id, run.workflow, _error_text(error_raw), error=error)
+        _say(
+            _run,
+            level,
+            _fields(run),
+            "run %s (%s) failed: %s",
+            run.run_id,
+            run.workflow,
+            _error_text(error_raw),
+            error=error,
+        )
 
 
 def run_blocked(run: Subject, reason: str, error: BaseException | None = None) -> None:
     """A run waits for a person."""
     text = brief(reason, 1_000)
-    _say(_run, logging.ERROR, _fields(run), "run %s (%s) is blocked: %s", run.run_id, run.workflow, text, error=error)
+    _say(
+        _run,
+        logging.ERROR,
+        _fields(run),
+        "run %s (%s) is blocked: %s",
+        run.run_id,
+        run.workflow,
+        text,
+        error=error,
+    )
 
 
 def run_refused(run: Subject, error: PerdureError) -> None:
-    """What a run did could not be written: another worker has taken it over, or the store does not take it."""
+    """What a run did could not be written: another worker has taken it over, or the store does not
+    take it.
+    """
     level = logging.WARNING if isinstance(error, LeaseLost) else logging.ERROR
     _say(_run, level, _fields(run), "run %s (%s) stops here: %s", run.run_id, run.workflow, error)
 
 
 def run_stopped(run: Subject, error: BaseException) -> None:
     """An error of Perdure's own in the middle of a run."""
-    _say(_run, logging.ERROR, _fields(run), "run %s (%s) can't go on", run.run_id, run.workflow, error=error)
+    _say(
+        _run,
+        logging.ERROR,
+        _fields(run),
+        "run %s (%s) can't go on",
+        run.run_id,
+        run.workflow,
+        error=error,
+    )
 
 
 def run_taken_over(run: Subject, steps: Sequence[tuple[Command, int]]) -> None:
@@ -80,7 +112,15 @@ def run_taken_over(run: Subject, steps: Sequence[tuple[Command, int]]) -> None:
         what = f"attempt {attempt} of step {command.name} (row {command.seq})"
     else:
         what = f"attempts of {len(steps):,} steps"
-    _say(_run, logging.WARNING, fields, "run %s (%s) goes on here; its process died during %s", run.run_id, run.workflow, what)
+    _say(
+        _run,
+        logging.WARNING,
+        fields,
+        "run %s (%s) goes on here; its process died during %s",
+        run.run_id,
+        run.workflow,
+        what,
+    )
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -92,10 +132,17 @@ def attempt_failed(run: Subject, command: Command, again: Again, now_ms: int) ->
         attempt = again.attempt - 1
         wait_s = max(0, again.again_ms - now_ms) / 1000
         _say(
-            _step, logging.WARNING, _fields(run, command.name, command.seq, attempt),
+            _step,
+            logging.WARNING,
+            _fields(run, command.name, command.seq, attempt),
             "run %s: attempt %d of step %s (row %d) failed, the next one begins in %.1f s: %s",
-            run.run_id, attempt, command.name, command.seq, wait_s, _error_text(again.note, "error"),
-        )  # fmt: skip
+            run.run_id,
+            attempt,
+            command.name,
+            command.seq,
+            wait_s,
+            _error_text(again.note, "error"),
+        )
 
 
 def step_failed(run: Subject, command: Command, attempt: int, failure_raw: bytes) -> None:
@@ -112,7 +159,9 @@ def step_failed(run: Subject, command: Command, attempt: int, failure_raw: bytes
 
 
 def worker_dead(worker: b.WorkerRow, ended: b.WorkerEnded) -> None:
-    """A worker was found dead: its runs go on, but for those over which too many processes have died."""
+    """A worker was found dead: its runs go on, but for those over which too many processes have
+    died.
+    """
     own = _NOTHING | {"worker": worker.worker}
     text = "worker %d (%s, pid %s) is dead; its runs (%d) go on where a worker is alive"
     _say(_worker, logging.WARNING, own, text, worker.worker, worker.name, worker.pid, ended.freed)
@@ -123,31 +172,47 @@ def worker_dead(worker: b.WorkerRow, ended: b.WorkerEnded) -> None:
 
 def lease_lost(worker: int) -> None:
     """This worker was taken for dead."""
-    _say(_worker, logging.ERROR, _NOTHING | {"worker": worker}, "worker %d lost its lease; it drops its runs and joins anew", worker)
+    _say(
+        _worker,
+        logging.ERROR,
+        _NOTHING | {"worker": worker},
+        "worker %d lost its lease; it drops its runs and joins anew",
+        worker,
+    )
 
 
 def unknown_workflow(worker: int, workflow: str, run_id: str, known: Collection[str]) -> None:
     """A run is due and no worker has taken it."""
     _say(
-        _worker, logging.WARNING, _NOTHING | {"run_id": run_id, "workflow": workflow, "worker": worker},
-        "run %s is due, but no worker knows its workflow %r: pass it as Engine(workflows=[...]), or name its file to `perdure worker`. "
-        "Known here: %s", run_id, workflow, ", ".join(sorted(known)) or "none",
-    )  # fmt: skip
+        _worker,
+        logging.WARNING,
+        _NOTHING | {"run_id": run_id, "workflow": workflow, "worker": worker},
+        "run %s is due, but no worker knows its workflow %r: pass it as "
+        "Engine(workflows=[...]), or name its file to `perdure worker`. "
+        "Known here: %s",
+        run_id,
+        workflow,
+        ", ".join(sorted(known)) or "none",
+    )
 
 
 # --- lines of user code ---------------------------------------------------------------------------
 
 
 class RunContextFilter(logging.Filter):
-    """Adds to every record which run, step and attempt it was logged in; give it to a handler, not to a logger.
+    """Adds to every record which run, step and attempt it was logged in; give it to a handler, not
+    to a logger.
 
-    The attributes are `run_id`, `workflow`, `step`, `seq` (the step's row in the history), `attempt` and `worker`; one that does not
-    apply, and all of them outside of runs, are `default`. What a caller has set by `extra` stays. Of workflow code only what is
-    logged while it runs for the first time passes, not what it says again on replay.
+    The attributes are `run_id`, `workflow`, `step`, `seq` (the step's row in the history),
+    `attempt` and `worker`; one that does not apply, and all of them outside of runs, are `default`.
+    What a caller has set by `extra` stays. Of workflow code only what is logged while it runs for
+    the first time passes, not what it says again on replay.
 
     >>> handler = logging.StreamHandler()
     >>> handler.addFilter(RunContextFilter())
-    >>> handler.setFormatter(logging.Formatter("%(levelname)s [%(run_id)s %(step)s#%(attempt)s] %(message)s"))
+    >>> handler.setFormatter(
+    ...     logging.Formatter("%(levelname)s [%(run_id)s %(step)s#%(attempt)s] %(message)s")
+    ... )
     """
 
     def __init__(self, *, default: object = "-") -> None:
@@ -161,7 +226,7 @@ class RunContextFilter(logging.Filter):
             if inside.muted:
                 return False
             found = _fields(inside.loop.owner.facts)
-        elif (attempt := api_verbs._attempt.get()) is not None:
+        elif (attempt := verbs._attempt.get()) is not None:
             found = _fields(attempt, attempt.step, attempt.seq, attempt.attempt)
         for name in FIELDS:
             if getattr(record, name, None) is None:
@@ -173,12 +238,30 @@ class RunContextFilter(logging.Filter):
 # --- inside ---------------------------------------------------------------------------------------
 
 
-def _fields(run: Subject, step: str | None = None, seq: int | None = None, attempt: int | None = None) -> dict[str, Any]:
-    return {"run_id": run.run_id, "workflow": run.workflow, "step": step, "seq": seq, "attempt": attempt, "worker": None}
+def _fields(
+    run: Subject, step: str | None = None, seq: int | None = None, attempt: int | None = None
+) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "workflow": run.workflow,
+        "step": step,
+        "seq": seq,
+        "attempt": attempt,
+        "worker": None,
+    }
 
 
-def _say(logger: logging.Logger, level: int, fields: dict[str, Any], text: str, *args: object, error: BaseException | None = None) -> None:
-    """Log a record; a filter of the application that fails costs the line, and not the run that it is about."""
+def _say(
+    logger: logging.Logger,
+    level: int,
+    fields: dict[str, Any],
+    text: str,
+    *args: object,
+    error: BaseException | None = None,
+) -> None:
+    """Log a record; a filter of the application that fails costs the line, and not the run that it
+    is about.
+    """
     try:
         logger.log(level, text, *args, extra=fields, exc_info=error, stacklevel=3)
     except Exception:

@@ -1,8 +1,10 @@
-"""Names of a run's commands outside its history: idempotency keys, keys of messages, ids of children and of started runs.
+"""Names of a run's commands outside its history: idempotency keys, keys of messages, ids of
+children and of started runs.
 
-Rules: a command keeps its name over crashes and retries, so that what is done again can be recognized where it arrives; a
-command behind the cut of a retry that asks for the same as one that was cut off takes over that name, any other gets a new
-one; names are a function of the history, so every process makes the same ones.
+Rules: a command keeps its name over crashes and retries, so that what is done again can be
+recognized where it arrives; a command behind the cut of a retry that asks for the same as one that
+was cut off takes over that name, any other gets a new one; names are a function of the history, so
+every process makes the same ones.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ NAMED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND})
 
 
 class Cut(msgspec.Struct, omit_defaults=True):
-    """The note behind which a retried or forked run goes on: none of its open steps has begun up to row `upto`."""
+    """The note behind which a retried or forked run goes on: none of its open steps has begun up to
+    row `upto`.
+    """
 
     released: bool
     upto: int = 0
@@ -33,7 +37,8 @@ class Cut(msgspec.Struct, omit_defaults=True):
     cut: list[tuple[str, str, str, str]] = msgspec.field(default_factory=list)
     """Commands that were cut off: kind, name, digest of the arguments, and the name outside."""
     sent: dict[int, str] = msgspec.field(default_factory=dict)
-    """In a fork, what its source has sent or started: the key of the message, or the id of the run."""
+    """In a fork, what its source has sent or started: the key of the message, or the id of the run.
+    """
 
 
 def cut_of(row: Event | Command) -> Cut | None:
@@ -49,7 +54,9 @@ def cut_of(row: Event | Command) -> Cut | None:
 
 
 class Names:
-    """The names of one run that was retried or forked; feed it every row in order. `origin` is the key of the first generation."""
+    """The names of one run that was retried or forked; feed it every row in order. `origin` is the
+    key of the first generation.
+    """
 
     def __init__(self, origin: int, rows: Iterable[Event] = ()) -> None:
         self.retries = 0

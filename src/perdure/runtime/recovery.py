@@ -1,7 +1,9 @@
-"""What an active run does with what it finds after a restart: open commands, and people's words about them.
+"""What an active run does with what it finds after a restart: open commands, and people's words
+about them.
 
-Rules: a step without an outcome may have begun, unless a note says that it had not; what is done then is the step's
-`on_crash`; a crash does not count against the retry policy, but its attempt is noted.
+Rules: a step without an outcome may have begun, unless a note says that it had not; what is done
+then is the step's `on_crash`; a crash does not count against the retry policy, but its attempt is
+noted.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.codec_errors import encode_error, failure_of_step
+from perdure.codec.errors import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, NotSerializable
-from perdure.runtime import effects, log
+from perdure.runtime import log, outbox
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
 from perdure.runtime.steps import ProcessDied
 from perdure.store import base as b
 
 if TYPE_CHECKING:
-    from perdure.runtime.active import ActiveRun
+    from perdure.runtime.run import ActiveRun
 
 
 RELEASED = b'{"released":true}'
@@ -32,8 +34,10 @@ HELD = b'{"resolved":"held"}'
 
 
 def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
-    """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may have begun."""
-    effects.check_names(active, fresh)
+    """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may
+    have begun.
+    """
+    outbox.check_names(active, fresh)
     if active.names is not None:
         active.names.add_all(rows)
     cut = _cut(rows)
@@ -46,11 +50,26 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     active.take_inbox()
     notes = _notes([*rows, *active.rows])
     deaths = [row.seq for row in rows if is_crash(row)]
-    steps = [command for command in active.kernel.open.values() if command.kind == ev.STEP and command.seq <= last_seq]
-    begun = [] if released else [step for step in steps if _may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms())]
+    steps = [
+        command
+        for command in active.kernel.open.values()
+        if command.kind == ev.STEP and command.seq <= last_seq
+    ]
+    begun = (
+        []
+        if released
+        else [
+            step
+            for step in steps
+            if _may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms())
+        ]
+    )
     if begun:
-        log.run_taken_over(active, [(step, _attempt(step, notes.get(step.seq, []), deaths)) for step in begun])
-        # One note for all of them: which had begun is not known, and a wide fan-out must not grow with every crash.
+        log.run_taken_over(
+            active, [(step, _attempt(step, notes.get(step.seq, []), deaths)) for step in begun]
+        )
+        # One note for all of them: which had begun is not known, and a wide fan-out must not grow
+        # with every crash.
         active.note_event(None, {"crash": True, "steps": len(steps), "error": _death()})
         deaths.append(active.kernel.seq)
     for command in [c for c in active.kernel.open.values() if c.seq <= last_seq]:
@@ -68,7 +87,9 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
 
 @functools.cache
 def _death() -> Any:
-    """How the death of a process is noted. Made once: it is the same for each of the runs that died together."""
+    """How the death of a process is noted. Made once: it is the same for each of the runs that died
+    together.
+    """
     return msgspec.json.decode(encode_error(ProcessDied()))
 
 
@@ -83,21 +104,33 @@ def _move_timers(active: ActiveRun, fresh: list[Command]) -> None:
     """What the code asks for in a turn that is of the time before the cut counts from now."""
     for command in fresh:
         if command.kind == ev.TIMER:
-            until_ms = msgspec.json.decode(command.data or b"{}")["until_ms"] + max(0, active.clock.now_ms() - command.at_ms)
+            until_ms = msgspec.json.decode(command.data or b"{}")["until_ms"] + max(
+                0, active.clock.now_ms() - command.at_ms
+            )
             command.data, command.edited = b'{"until_ms":%d}' % until_ms, True
             active.kernel.move_timer(command.seq, until_ms)
 
 
 def is_crash(row: Event) -> bool:
     """Whether a row notes that the process died."""
-    return row.kind == ev.ATTEMPT and row.ref is None and row.data != TAKEN_BACK and cut_of(row) is None
+    return (
+        row.kind == ev.ATTEMPT
+        and row.ref is None
+        and row.data != TAKEN_BACK
+        and cut_of(row) is None
+    )
 
 
 def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
     """The notes on attempts, by the row of their step. A retry begins the policy of each anew."""
     notes: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
-        if row.kind == ev.ATTEMPT and row.ref is None and row.data != RELEASED and cut_of(row) is not None:
+        if (
+            row.kind == ev.ATTEMPT
+            and row.ref is None
+            and row.data != RELEASED
+            and cut_of(row) is not None
+        ):
             for found in notes.values():
                 found.append({"resolved": "retry"})
         if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
@@ -113,7 +146,9 @@ def _may_have_begun(command: Command, notes: list[dict[str, Any]], now_ms: int) 
 
 
 def _again_ms(notes: list[dict[str, Any]]) -> int:
-    """When the next attempt is due: as noted with the last failed one, unless a person has said since that it is to be tried."""
+    """When the next attempt is due: as noted with the last failed one, unless a person has said
+    since that it is to be tried.
+    """
     for note in reversed(notes):
         if note.get("resolved") == "retry":
             return 0
@@ -123,12 +158,18 @@ def _again_ms(notes: list[dict[str, Any]]) -> int:
 
 
 def _attempt(command: Command, notes: list[dict[str, Any]], deaths: list[int]) -> int:
-    """The number of the attempt that comes after those that failed and those that a process died over."""
+    """The number of the attempt that comes after those that failed and those that a process died
+    over.
+    """
     return 1 + sum(seq > command.seq for seq in deaths) + sum("error" in note for note in notes)
 
 
-def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any]], attempt: int, released: bool) -> None:
-    since = max((i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0)
+def _recover_step(
+    active: ActiveRun, command: Command, notes: list[dict[str, Any]], attempt: int, released: bool
+) -> None:
+    since = max(
+        (i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0
+    )
     failures = sum("error" in note for note in notes[since:])
     last = notes[-1] if notes else {}
     now_ms, again_ms = active.clock.now_ms(), _again_ms(notes)
@@ -141,7 +182,8 @@ def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any
     elif again_ms > now_ms:
         active.back_off(command, attempt, failures, again_ms)
     elif careful and ("resolved" in last or released):
-        # Should the process die again, this is how the next one knows that there is something to ask.
+        # Should the process die again, this is how the next one knows that there is something to
+        # ask.
         active.note_event(command.seq, {"attempt": attempt, "began": True})
         active.begin_after_commit(command, attempt, failures)
     elif begun:  # should the process die over it at once, the note of this death is not lost
@@ -153,7 +195,9 @@ def _recover_step(active: ActiveRun, command: Command, notes: list[dict[str, Any
 def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:
     if command.call.options.on_crash == "fail":
         crashes, active.crashes = active.crashes, 0  # that it died is nothing that it has done
-        active.input(ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1))
+        active.input(
+            ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1)
+        )
         active.crashes = crashes
         return
     _ask(active, command, "")
@@ -162,8 +206,10 @@ def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None
 def _ask(active: ActiveRun, command: Command, more: str) -> None:
     active.block(
         "unknown_outcome",
-        f"the process died while step {command.name} (row {command.seq}) was being attempted, and it is not known whether its effect "
-        f"happened{more}. Find out, then: perdure resolve {active.run_id} --seq {command.seq} --result JSON | --error TEXT | --retry",
+        f"the process died while step {command.name} (row {command.seq}) was being attempted, "
+        f"and it is not known whether its effect "
+        f"happened{more}. Find out, then: perdure resolve {active.run_id} --seq {command.seq} "
+        f"--result JSON | --error TEXT | --retry",
     )
 
 
@@ -200,5 +246,7 @@ def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:
         return asked[0]
     if seq not in asked:
         rows_text = ", ".join(map(str, asked)) or "none"
-        raise DefinitionError(f"Which step of run {run_id!r}? Open ones stand in rows {rows_text}: give one as --seq.")
+        raise DefinitionError(
+            f"Which step of run {run_id!r}? Open ones stand in rows {rows_text}: give one as --seq."
+        )
     return seq

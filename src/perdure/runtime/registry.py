@@ -1,8 +1,8 @@
 """The workflows that a process knows, by name, with those that their code mentions.
 
-Rules: a name stands for one piece of code, because a history knows its workflow by name only; two functions are the
-same code where nothing tells them apart: instructions, globals, defaults and closed-over values; a workflow that can't be
-added leaves nothing behind.
+Rules: a name stands for one piece of code, because a history knows its workflow by name only; two
+functions are the same code where nothing tells them apart: instructions, globals, defaults and
+closed-over values; a workflow that can't be added leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from perdure.api import Definition, Workflow
+from perdure.api.definitions import Definition, Workflow
 from perdure.errors import DefinitionError
 
 _VALUES = (str, bytes, int, float, bool, type(None))
 
 
 def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> tuple[str, ...]:
-    """Register a workflow and those that its code names, so that children can be executed after a restart.
+    """Register a workflow and those that its code names, so that children can be executed after a
+    restart.
 
-    Returns the names that were not known before. Raises `DefinitionError` where a name stands for other code already,
-    and registers nothing then.
+    Returns the names that were not known before. Raises `DefinitionError` where a name stands for
+    other code already, and registers nothing then.
     """
     existing = known.get(definition.name) if isinstance(definition, Workflow) else None
     if existing is not None and existing.fn is definition.fn:
@@ -33,16 +34,22 @@ def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> tuple
 
 
 def know_workflow(known: dict[str, Workflow[..., Any]], definition: Workflow[..., Any]) -> None:
-    """Add a workflow and those that it may go on as, for a process that reads their results only: a name that is known stays."""
+    """Add a workflow and those that it may go on as, for a process that reads their results only: a
+    name that is known stays.
+    """
     if definition.name not in known:
         known[definition.name] = definition
         for mentioned in _mentioned(definition.fn):
             know_workflow(known, mentioned)
 
 
-def _collect(known: Mapping[str, Workflow[..., Any]], found: dict[str, Workflow[..., Any]], definition: Any) -> None:
+def _collect(
+    known: Mapping[str, Workflow[..., Any]], found: dict[str, Workflow[..., Any]], definition: Any
+) -> None:
     if not isinstance(definition, Workflow):
-        raise DefinitionError(f"Engine(workflows=[...]) takes functions decorated with @workflow, not {definition!r}.")
+        raise DefinitionError(
+            f"Engine(workflows=[...]) takes functions decorated with @workflow, not {definition!r}."
+        )
     existing = known.get(definition.name) or found.get(definition.name)
     if existing is None:
         found[definition.name] = definition
@@ -57,7 +64,8 @@ def _clash(existing: Workflow[..., Any], definition: Workflow[..., Any]) -> str:
     twice = f"{places[0]} was defined twice, with other code or other values around it"
     what = twice if places[0] == places[1] else f"{places[0]} and {places[1]}"
     return (
-        f"Two workflows are called {definition.name!r}: {what}. A history knows its workflow by name only: give one of them a name=, "
+        f"Two workflows are called {definition.name!r}: {what}. A history knows its workflow by "
+        f"name only: give one of them a name=, "
         "or define it once and pass what differs as arguments."
     )
 
@@ -76,11 +84,17 @@ def _same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
         case FunctionType():
             return _same_function(one, other, seen)
         case Definition():
-            return (one.name, one.call_options) == (other.name, other.call_options) and _same(one.fn, other.fn, seen)
+            return (one.name, one.call_options) == (other.name, other.call_options) and _same(
+                one.fn, other.fn, seen
+            )
         case tuple():
-            return len(one) == len(other) and all(_same(a, b, seen) for a, b in zip(one, other, strict=True))
+            return len(one) == len(other) and all(
+                _same(a, b, seen) for a, b in zip(one, other, strict=True)
+            )
         case dict():
-            return one.keys() == other.keys() and all(_same(one[key], other[key], seen) for key in one)
+            return one.keys() == other.keys() and all(
+                _same(one[key], other[key], seen) for key in one
+            )
         case _:
             return isinstance(one, _VALUES) and bool(one == other)
 
@@ -105,7 +119,8 @@ def _contents(fn: Any) -> Iterator[Any]:
 
 
 def _mentioned(fn: Any) -> list[Workflow[..., Any]]:
-    """Workflows that a function's code refers to: in its globals, around it, or in modules and classes that it names.
+    """Workflows that a function's code refers to: in its globals, around it, or in modules and
+    classes that it names.
 
     A decorator's wrapper refers to what the function inside it refers to.
     """
@@ -122,7 +137,11 @@ def _mentioned(fn: Any) -> list[Workflow[..., Any]]:
     for item in found:  # which grows
         if isinstance(item, ModuleType | type) and not any(item is one for one in seen):
             seen.append(item)
-            found += [vars(space)[name] for space in getattr(item, "__mro__", (item,)) for name in sorted(names & vars(space).keys())]
+            found += [
+                vars(space)[name]
+                for space in getattr(item, "__mro__", (item,))
+                for name in sorted(names & vars(space).keys())
+            ]
     items = [item.__func__ if isinstance(item, staticmethod) else item for item in found]
     return [item for item in items if isinstance(item, Workflow)]
 

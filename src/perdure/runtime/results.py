@@ -1,7 +1,8 @@
-"""Results and streams of runs: what callers wait for, as values or as the errors that stand for how a run ended.
+"""Results and streams of runs: what callers wait for, as values or as the errors that stand for how
+a run ended.
 
-Rules: nothing is told before its own commit, nor before the replica has it where that is asked for; a run that goes on under the same
-id, after a retry or `continue_as`, is followed.
+Rules: nothing is told before its own commit, nor before the replica has it where that is asked for;
+a run that goes on under the same id, after a retry or `continue_as`, is followed.
 """
 
 from __future__ import annotations
@@ -13,28 +14,46 @@ from typing import Any
 
 import msgspec
 
-from perdure.api import Workflow
-from perdure.codec import signature_of
-from perdure.codec_errors import decode_error
-from perdure.errors import BadPosition, HistoryTooLong, Nondeterminism, RunBlocked, RunCancelled, RunFailed
-from perdure.runtime.gate import Answers, stricter
-from perdure.runtime.runner import Runner
+from perdure.api.definitions import Workflow
+from perdure.codec.errors import decode_error
+from perdure.codec.signature import signature_of
+from perdure.errors import (
+    BadPosition,
+    HistoryTooLong,
+    Nondeterminism,
+    RunBlocked,
+    RunCancelled,
+    RunFailed,
+)
+from perdure.runtime.durability import Answers, stricter
+from perdure.runtime.scheduler import Runner
 from perdure.store import base as b
 
 ITEMS_AT_ONCE = 500
-_BLOCKED: dict[str, type[RunBlocked]] = {"nondeterminism": Nondeterminism, "history": HistoryTooLong}
+_BLOCKED: dict[str, type[RunBlocked]] = {
+    "nondeterminism": Nondeterminism,
+    "history": HistoryTooLong,
+}
 
 
 class Results:
-    """Waits for the runs of one engine; `workflows` are those whose results come back as their own types."""
+    """Waits for the runs of one engine; `workflows` are those whose results come back as their own
+    types.
+    """
 
     def __init__(
-        self, store: b.Store, runner: Runner, gate: Answers | None, workflows: Mapping[str, Workflow[..., Any]]
-    ) -> None:  # fmt: skip
+        self,
+        store: b.Store,
+        runner: Runner,
+        gate: Answers | None,
+        workflows: Mapping[str, Workflow[..., Any]],
+    ) -> None:
         self._store, self._runner, self._gate, self._workflows = store, runner, gate, workflows
 
     async def result(self, run_id: str, key: int | None, asked: str | None) -> Any:
-        """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the durability that the caller wants."""
+        """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the
+        durability that the caller wants.
+        """
         if key is not None and self._runner.executes(key):
             await self._runner.wait_for_news(key)
         run = asked_for = self._store.run_key(run_id) if key is None else key
@@ -42,7 +61,10 @@ class Results:
         while True:
             row = self._store.outcome(run)
             if run == key and row.id != run_id:
-                run, key = self._store.run_key(run_id), None  # a retried run goes on under its id with another key
+                run, key = (
+                    self._store.run_key(run_id),
+                    None,
+                )  # a retried run goes on under its id with another key
             elif row.successor is not None:
                 run = row.successor
             elif row.status in b.FINAL or row.status == "blocked":
@@ -58,7 +80,11 @@ class Results:
             case "completed":
                 definition = self._workflows.get(row.workflow)
                 raw = row.result or b"null"
-                return msgspec.json.decode(raw) if definition is None else signature_of(definition).decode_result(raw)
+                return (
+                    msgspec.json.decode(raw)
+                    if definition is None
+                    else signature_of(definition).decode_result(raw)
+                )
             case "failed":
                 error = decode_error(row.error or b"{}")
                 raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
@@ -66,15 +92,22 @@ class Results:
                 raise RunCancelled(row.id)
             case _:
                 store = (
-                    f" --store {shlex.quote(self._store.path)}" if row.blocked_by == "crash_loop" else ""
+                    f" --store {shlex.quote(self._store.path)}"
+                    if row.blocked_by == "crash_loop"
+                    else ""
                 )  # the reason ends with a command
-                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(row.id, (row.reason or "") + store)
+                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(
+                    row.id, (row.reason or "") + store
+                )
 
-    async def stream(self, run_id: str, name: str, after: int, *, positions: bool = False) -> AsyncIterator[Any]:
-        """The items of a stream, or pairs of position and item, behind position `after`, and on until the run has ended.
+    async def stream(
+        self, run_id: str, name: str, after: int, *, positions: bool = False
+    ) -> AsyncIterator[Any]:
+        """The items of a stream, or pairs of position and item, behind position `after`, and on
+        until the run has ended.
 
-        Those of all runs that went on under the id by `continue_as`; what a retry has taken back is left out. The id of an earlier
-        generation stands for its own items. Raises `BadPosition`.
+        Those of all runs that went on under the id by `continue_as`; what a retry has taken back is
+        left out. The id of an earlier generation stands for its own items. Raises `BadPosition`.
         """
         run = self._begin(run_id, name, after)
         event, unsubscribe = self._runner.callers.subscribe()
@@ -84,7 +117,9 @@ class Results:
                 status = self._store.statuses([run])[run][0]
                 over = status in b.FINAL
                 later = self._store.generation_after(run) if over and "~" not in run_id else None
-                taken_back = later is not None and status != "completed"  # it was retried, and what is kept of it went on with that
+                taken_back = (
+                    later is not None and status != "completed"
+                )  # it was retried, and what is kept of it went on with that
                 items = [] if taken_back else self._store.stream(run, name, after, ITEMS_AT_ONCE)
                 told_end = over and not items and later is None
                 if self._gate is not None and (told_end or any(item.recorded for item in items)):
@@ -105,17 +140,25 @@ class Results:
             unsubscribe()
 
     def _begin(self, run_id: str, name: str, after: int) -> int:
-        """The run whose items come first behind a position: it has given that item, or is the first under this id."""
+        """The run whose items come first behind a position: it has given that item, or is the first
+        under this id.
+        """
         run, chain = self._store.run_key(run_id), run_id.partition("~")[0]
         if not after:
             first = f"{chain}~1"
-            return self._store.run_key(first) if "~" not in run_id and self._store.has_run(first) else run
+            return (
+                self._store.run_key(first)
+                if "~" not in run_id and self._store.has_run(first)
+                else run
+            )
         place = self._store.stream_place(after)
         if place is None:
             raise BadPosition(run_id, name, after, "no item has it")
         holder, holder_id, stream = place
         if stream != name or holder_id.partition("~")[0] != chain:
-            raise BadPosition(run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}")
+            raise BadPosition(
+                run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}"
+            )
         return run if "~" in run_id else holder
 
 

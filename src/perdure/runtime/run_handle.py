@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from perdure.core import numbers
-from perdure.runtime.views import HistoryEvent, RunInfo
+from perdure.runtime.info import HistoryEvent, RunInfo
 
 if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
@@ -47,14 +47,18 @@ class Run(Generic[T]):
     async def result(self, timeout: float | None = None) -> T:
         """What the workflow returned, waiting for it if need be.
 
-        Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when the run needs a
-        person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
+        Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when
+        the run needs a person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
         """
-        async with asyncio.timeout(None if timeout is None else numbers.seconds(timeout, "timeout")):
+        async with asyncio.timeout(
+            None if timeout is None else numbers.seconds(timeout, "timeout")
+        ):
             return cast("T", await self._engine._result(self.id, self._key))
 
     async def status(self) -> str:
-        """One of the statuses: pending, running, waiting, paused, blocked, completed, failed, cancelled."""
+        """One of the statuses: pending, running, waiting, paused, blocked, completed, failed,
+        cancelled.
+        """
         return (await self.info()).status
 
     async def info(self) -> RunInfo:
@@ -74,18 +78,22 @@ class Run(Generic[T]):
         return await self._engine.history(self.id)
 
     def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
-        """The items of a stream behind position `after`, by default from the first, and on until the run has ended.
+        """The items of a stream behind position `after`, by default from the first, and on until
+        the run has ended.
 
-        A run that goes on by `continue_as` has one stream of a name over all its successors, also for a reader that comes later.
+        A run that goes on by `continue_as` has one stream of a name over all its successors, also
+        for a reader that comes later.
         Raises `RunNotFound` and `BadPosition`.
         """
         return self._engine._stream(self.id, name, after)
 
     def stream_with_positions(self, name: str, *, after: int = 0) -> AsyncIterator[tuple[int, Any]]:
-        """The items of a stream, each behind its position: a reader that comes back passes the last one as `after`.
+        """The items of a stream, each behind its position: a reader that comes back passes the last
+        one as `after`.
 
-        A position is a whole number above 0, the same for every reader in every process, and stays what it is when the run goes on by
-        `continue_as`, is retried, or is restored from a replica; a fork has positions of its own. They grow along a stream, with gaps.
+        A position is a whole number above 0, the same for every reader in every process, and stays
+        what it is when the run goes on by `continue_as`, is retried, or is restored from a replica;
+        a fork has positions of its own. They grow along a stream, with gaps.
         Raises `RunNotFound`, and `BadPosition` for a number at which no item of this stream stands.
         """
         return self._engine._stream(self.id, name, after, positions=True)

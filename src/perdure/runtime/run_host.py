@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.runtime.gate import Gate
+from perdure.runtime.durability import Gate
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
 
 if TYPE_CHECKING:
-    from perdure.runtime.active import ActiveRun
+    from perdure.runtime.run import ActiveRun
 
 
 class RunHost(Protocol):

@@ -1,7 +1,7 @@
 """The steps of one run in memory: attempts are begun, waited for, tried again and noted.
 
-Rules: a failed attempt is written before the next one starts, and until that is due the step holds nothing; an attempt whose run
-is gone, blocked or stopping begins where the run goes on.
+Rules: a failed attempt is written before the next one starts, and until that is due the step holds
+nothing; an attempt whose run is gone, blocked or stopping begins where the run goes on.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
+from perdure.process.clock import SystemClock
 from perdure.runtime import log
 from perdure.runtime.backoff import Backoff
-from perdure.runtime.clock import SystemClock
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended, Running
-from perdure.runtime.transact import Transaction
+from perdure.runtime.transactional import Transaction
 from perdure.store import base as b
 
 if TYPE_CHECKING:
-    from perdure.runtime.active import ActiveRun
+    from perdure.runtime.run import ActiveRun
 
 _encode = msgspec.json.Encoder().encode
 
@@ -65,7 +65,14 @@ class StepsOfRun:
 
         def touch(self) -> None: ...
 
-        def input(self, kind: str, *, ref: int | None = None, data: bytes | None = None, took_ms: int | None = None) -> None: ...
+        def input(
+            self,
+            kind: str,
+            *,
+            ref: int | None = None,
+            data: bytes | None = None,
+            took_ms: int | None = None,
+        ) -> None: ...
 
         def failed(self, error: BaseException) -> None: ...
 
@@ -80,25 +87,43 @@ class StepsOfRun:
         if self.crashes:
             self.crashes, self._settled, self._more = 0, True, True
 
-    def begin_after_commit(self, command: Command, attempt: int, failures: int, again_ms: int = 0) -> None:
+    def begin_after_commit(
+        self, command: Command, attempt: int, failures: int, again_ms: int = 0
+    ) -> None:
         """Start an attempt that is not a step's first when all that is noted so far is on disk."""
         self._attempts[command.seq] = (attempt, failures, again_ms)
         self.todo.append(command)
 
-    def begin(self, command: Command, attempt: int, failures: int, again_ms: int = 0, *, confirmed: bool = False) -> None:
+    def begin(
+        self,
+        command: Command,
+        attempt: int,
+        failures: int,
+        again_ms: int = 0,
+        *,
+        confirmed: bool = False,
+    ) -> None:
         """Start an attempt, or wait for its time, which is a date in ms UTC."""
         if self.gone or self._blocked or self.stopping:
             pass  # it begins where the run goes on
         elif self.paused:
-            self.begin_after_commit(command, attempt, failures, again_ms)  # when the run is resumed, in memory or by replay
+            self.begin_after_commit(
+                command, attempt, failures, again_ms
+            )  # when the run is resumed, in memory or by replay
         elif again_ms and again_ms > self.clock.now_ms():
             self.back_off(command, attempt, failures, again_ms)
         elif command.call.options.transactional:
             Transaction(cast("ActiveRun", self), command, attempt, failures).begin()
-        elif not confirmed and (gate := self.host.gate) is not None and gate.holds(command.call.options, self.durability):
+        elif (
+            not confirmed
+            and (gate := self.host.gate) is not None
+            and gate.holds(command.call.options, self.durability)
+        ):
             gate.after(partial(self._begin_confirmed, command, attempt, failures))
         else:
-            self.inflight[command.seq] = self.host.steps.start(self, command, attempt, failures, self._step_done)
+            self.inflight[command.seq] = self.host.steps.start(
+                self, command, attempt, failures, self._step_done
+            )
 
     def _begin_confirmed(self, command: Command, attempt: int, failures: int) -> None:
         if command.seq in self.kernel.open:  # it may have been cancelled meanwhile
@@ -131,7 +156,9 @@ class StepsOfRun:
             self.failed(error)
 
     def _attempt_failed(self, command: Command, again: Again) -> None:
-        """Note a failed attempt; the next one starts after the commit of that, or waits for its time."""
+        """Note a failed attempt; the next one starts after the commit of that, or waits for its
+        time.
+        """
         if self.gone or self.kernel.broken:
             self.touch()
             return
@@ -141,20 +168,31 @@ class StepsOfRun:
         log.attempt_failed(self, command, again, self.clock.now_ms())
         self.got_on()
         self._note(command.seq, again.note, took_ms=again.took_ms)
-        if again.again_ms > self.clock.now_ms() and not self.stopping and not self.paused and not self._blocked:
+        if (
+            again.again_ms > self.clock.now_ms()
+            and not self.stopping
+            and not self.paused
+            and not self._blocked
+        ):
             self.back_off(command, again.attempt, again.failures, again.again_ms)
         else:
             self.begin_after_commit(command, again.attempt, again.failures, again.again_ms)
 
     def note_event(self, seq: int | None, note: dict[str, Any], taken: int | None = None) -> None:
-        """Write down something about a step, or with `seq` None about the run, that its workflow does not see."""
+        """Write down something about a step, or with `seq` None about the run, that its workflow
+        does not see.
+        """
         if self.held is not None:
             self.held.append(lambda: self.note_event(seq, note, taken))
         else:
             self._note(seq, _encode(note), taken)
 
-    def _note(self, seq: int | None, data: bytes, taken: int | None = None, took_ms: int | None = None) -> None:
-        event = self.kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=data, took_ms=took_ms)
+    def _note(
+        self, seq: int | None, data: bytes, taken: int | None = None, took_ms: int | None = None
+    ) -> None:
+        event = self.kernel.stamp(
+            ev.ATTEMPT, self.clock.now_ms(), ref=seq, data=data, took_ms=took_ms
+        )
         if taken is not None:
             self._taken.append((taken, event.seq))
             self._more = True

@@ -1,8 +1,9 @@
 """Attempts of steps: run the function once, apply timeout and retry policy, report what came of it.
 
-Rules: arguments come from the recorded command, decoded anew for every attempt, so a step can't change what its
-workflow holds; an attempt has the context variables of the code that asked for its step, in a copy of its own; the outcome leaves
-through a plain callback, and whether and when there is another attempt is part of it: nothing waits here.
+Rules: arguments come from the recorded command, decoded anew for every attempt, so a step can't
+change what its workflow holds; an attempt has the context variables of the code that asked for its
+step, in a copy of its own; the outcome leaves through a plain callback, and whether and when there
+is another attempt is part of it: nothing waits here.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure import api_verbs
-from perdure.codec import JsonCodec, signature_of
-from perdure.codec_errors import failure_of_step
+from perdure.api import verbs
+from perdure.codec.errors import failure_of_step
+from perdure.codec.signature import JsonCodec, signature_of
 from perdure.core import names, numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, PerdureError
-from perdure.runtime import eager
-from perdure.runtime.clock import SystemClock
-from perdure.runtime.pool import Threads
-from perdure.runtime.slices import SLICE_S
+from perdure.process import eager
+from perdure.process.clock import SystemClock
+from perdure.process.slices import SLICE_S
+from perdure.process.thread_pool import Threads
 from perdure.store.base import Beat, Emit
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """How a step ended: kind completed or failed, with JSON, how long the last attempt took, and its number if it failed."""
+    """How a step ended: kind completed or failed, with JSON, how long the last attempt took, and
+    its number if it failed.
+    """
 
     kind: str
     data: bytes
@@ -42,7 +45,8 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
 
 
 class Again(msgspec.Struct, frozen=True, gc=False):
-    """An attempt failed and there will be another one: the number of the next, how many have failed by now, when it is due.
+    """An attempt failed and there will be another one: the number of the next, how many have failed
+    by now, when it is due.
 
     `note` is what the history keeps of the failed one.
     """
@@ -59,7 +63,9 @@ class AttemptTimeout(PerdureError, TimeoutError):
 
     def __init__(self, timeout_ms: int, in_thread: bool = False) -> None:
         goes_on = "; its thread can't be stopped and goes on" if in_thread else ""
-        super().__init__(f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}")
+        super().__init__(
+            f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}"
+        )
 
 
 class ProcessDied(PerdureError):
@@ -88,7 +94,8 @@ class RetryFailed(DefinitionError):
 
     def __init__(self, step: str, error: BaseException, problem: BaseException) -> None:
         super().__init__(
-            f"step {step} failed ({type(error).__name__}), and its retry policy could not be applied: {type(problem).__name__}: {problem}"
+            f"step {step} failed ({type(error).__name__}), and its retry policy could not "
+            f"be applied: {type(problem).__name__}: {problem}"
         )
 
 
@@ -115,7 +122,7 @@ class StepHost(Protocol):
 
 
 class StepAttempt(msgspec.Struct, eq=False):
-    """What `current_step()` gives; see `api_verbs.Attempt`."""
+    """What `current_step()` gives; see `verbs.Attempt`."""
 
     _host: StepHost
     _steps: Any
@@ -140,15 +147,33 @@ class StepAttempt(msgspec.Struct, eq=False):
         found = self._host.last_heartbeat(self.seq)
         return None if found is None else msgspec.json.decode(found)
 
-    def heartbeat(self, value: Any = None) -> api_verbs.Ordered[None]:
+    def heartbeat(self, value: Any = None) -> verbs.Ordered[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
-        self._write(Beat(self._host.run, self._host.owner, self.seq, self.attempt, data, self._steps.clock.now_ms()))
-        return api_verbs.Ordered()
+        self._write(
+            Beat(
+                self._host.run,
+                self._host.owner,
+                self.seq,
+                self.attempt,
+                data,
+                self._steps.clock.now_ms(),
+            )
+        )
+        return verbs.Ordered()
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")
         items = [(names.checked("stream", stream), data)]
-        self._write(Emit(self._host.run, self._host.owner, self.seq, self.attempt, items, self._steps.clock.now_ms()))
+        self._write(
+            Emit(
+                self._host.run,
+                self._host.owner,
+                self.seq,
+                self.attempt,
+                items,
+                self._steps.clock.now_ms(),
+            )
+        )
 
     def _write(self, write: Emit | Beat) -> None:
         self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
@@ -184,7 +209,9 @@ class Gate:
 
 
 class Running(msgspec.Struct, eq=False):
-    """One step under way, from the line at the gate to its end; `cancel` works at any point of it."""
+    """One step under way, from the line at the gate to its end; `cancel` works at any
+    point of it.
+    """
 
     task: asyncio.Task[None] | None = None
     begun: bool = False
@@ -199,36 +226,69 @@ class Running(msgspec.Struct, eq=False):
 class Steps:
     """Starts attempts: async ones on the event loop, plain ones in threads, each behind its gate.
 
-    What has ended is gathered, and `on_ended` asks for a plain callback in which `collect` reports it.
+    What has ended is gathered, and `on_ended` asks for a plain callback in which `collect` reports
+    it.
     """
 
-    def __init__(self, codec: JsonCodec, clock: SystemClock, limits: Limits, on_ended: Callable[[Steps], None]) -> None:
+    def __init__(
+        self,
+        codec: JsonCodec,
+        clock: SystemClock,
+        limits: Limits,
+        on_ended: Callable[[Steps], None],
+    ) -> None:
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
         self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
-        self.threads = Threads(limits.threads_max, limits.threads_hung_max, self._thread_gate.shrink, self._thread_gate.leave)
+        self.threads = Threads(
+            limits.threads_max,
+            limits.threads_hung_max,
+            self._thread_gate.shrink,
+            self._thread_gate.leave,
+        )
         self._ended: list[tuple[Gate, Done, Command, Ended | Again | None]] = []
         self._on_ended = on_ended
 
     def start(
-        self, host: StepHost, command: Command, attempt: int, failures: int, done: Done, running: Running | None = None
-    ) -> Running:  # fmt: skip
-        """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a cancel."""
+        self,
+        host: StepHost,
+        command: Command,
+        attempt: int,
+        failures: int,
+        done: Done,
+        running: Running | None = None,
+    ) -> Running:
+        """Begin attempt number `attempt`; `done` is called from a plain callback, with None after a
+        cancel.
+        """
         running = running or Running()
         gate = self._async_gate if command.call.definition.is_async else self._thread_gate
         if gate.free > 0:
             gate.free -= 1
             work = self._carry_out(running, gate, host, command, attempt, failures, done)
-            running.task = eager.start(work, self.loop, Context() if command.context is None else command.context.copy())
+            running.task = eager.start(
+                work, self.loop, Context() if command.context is None else command.context.copy()
+            )
         else:
             gate.enter(partial(self._begin, running, gate, host, command, attempt, failures, done))
         return running
 
-    def _begin(self, running: Running, gate: Gate, host: StepHost, command: Command, *rest: Any) -> None:
-        running.task = eager.start(self._carry_out(running, gate, host, command, *rest), self.loop, context_of(command))
+    def _begin(
+        self, running: Running, gate: Gate, host: StepHost, command: Command, *rest: Any
+    ) -> None:
+        running.task = eager.start(
+            self._carry_out(running, gate, host, command, *rest), self.loop, context_of(command)
+        )
 
     async def _carry_out(
-        self, running: Running, gate: Gate, host: StepHost, command: Command, attempt: int, failures: int, done: Done
+        self,
+        running: Running,
+        gate: Gate,
+        host: StepHost,
+        command: Command,
+        attempt: int,
+        failures: int,
+        done: Done,
     ) -> None:
         running.begun = True
         ended: Ended | Again | None = None
@@ -240,7 +300,9 @@ class Steps:
                 ended = Ended("completed", data, self.clock.now_ms() - began_ms)
         except asyncio.CancelledError:
             if not running.cancelled:
-                ended = Ended("failed", self.failure(CancelledByItself(command.name or ""), 1), 0, attempt)
+                ended = Ended(
+                    "failed", self.failure(CancelledByItself(command.name or ""), 1), 0, attempt
+                )
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -250,8 +312,14 @@ class Steps:
         self._ended.append((gate, done, command, ended))
 
     def after_failure(
-        self, run_id: str, command: Command, attempt: int, failures: int, error: BaseException, began_ms: int
-    ) -> Ended | Again:  # fmt: skip
+        self,
+        run_id: str,
+        command: Command,
+        attempt: int,
+        failures: int,
+        error: BaseException,
+        began_ms: int,
+    ) -> Ended | Again:
         """What follows from a failed attempt: the step's end, or another attempt. Never raises."""
         now_ms = self.clock.now_ms()
         took_ms = max(0, now_ms - began_ms)
@@ -260,9 +328,16 @@ class Steps:
         try:
             if self.goes_on(retry, failures, cause):
                 wait_ms = round(retry.wait_ms(failures, f"{run_id}/{command.seq}"))
-                again_ms = now_ms + numbers.count(wait_ms, "Retry.wait_ms()", low=0, high=numbers.SECONDS_MAX * 1000)
+                again_ms = now_ms + numbers.count(
+                    wait_ms, "Retry.wait_ms()", low=0, high=numbers.SECONDS_MAX * 1000
+                )
                 text = msgspec.Raw(self.codec.encode_error(cause))
-                note = {"attempt": attempt, "error": text, "began_ms": began_ms, "again_ms": again_ms}
+                note = {
+                    "attempt": attempt,
+                    "error": text,
+                    "began_ms": began_ms,
+                    "again_ms": again_ms,
+                }
                 return Again(attempt + 1, failures, again_ms, msgspec.json.encode(note), took_ms)
         except Exception as problem:  # of a policy or an error class that is the user's
             cause = RetryFailed(command.name or "", cause, problem)
@@ -308,10 +383,14 @@ class Steps:
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: BaseException) -> bool:
         """A value that can't be stored or is too large is not mended by trying again."""
-        return not isinstance(error, NotSerializable | PayloadTooLarge | DefinitionError) and retry.again(failures, error)
+        return not isinstance(
+            error, NotSerializable | PayloadTooLarge | DefinitionError
+        ) and retry.again(failures, error)
 
     def failure(self, error: BaseException, attempts: int) -> bytes:
-        return failure_of_step(self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout))
+        return failure_of_step(
+            self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout)
+        )
 
     def _work(self, host: StepHost, command: Command, attempt: int) -> Any:
         """The attempt, to be awaited."""
@@ -321,18 +400,22 @@ class Steps:
         args, kwargs = call.args, call.kwargs
         if command.edited or not signature.scalars_only(args, kwargs):
             args, kwargs = signature.decode_args(command.data or b"{}")
-        api_verbs._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
+        verbs._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:
             what = f"step {command.name} of run {host.run_id}"
-            work = self.loop.run_in_executor(self.threads, _bound(definition.fn, args, kwargs), what)
+            work = self.loop.run_in_executor(
+                self.threads, _bound(definition.fn, args, kwargs), what
+            )
         timeout_ms = call.options.timeout_ms
         return work if timeout_ms is None else _within(work, timeout_ms, not definition.is_async)
 
 
 def context_of(command: Command) -> Context:
-    """The context variables that an attempt begins with: those of the code that asked for the step, never those of a stranger."""
+    """The context variables that an attempt begins with: those of the code that asked for the step,
+    never those of a stranger.
+    """
     return Context() if command.context is None else command.context.copy()
 
 
@@ -348,7 +431,9 @@ async def _within(work: Any, timeout_ms: int, in_thread: bool) -> Any:
         raise
 
 
-def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
+def _bound(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any]:
     """The call with this context's variables: a thread of the pool has none of them."""
     context = copy_context()
 

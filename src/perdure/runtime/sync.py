@@ -1,7 +1,8 @@
-"""The engine for code without an event loop: the same verbs, carried out on a loop in a thread of its own.
+"""The engine for code without an event loop: the same verbs, carried out on a loop in a thread of
+its own.
 
-Rules: no second implementation; every verb is the engine's own coroutine, waited for, with its types; loop and thread are made in the
-process that enters it.
+Rules: no second implementation; every verb is the engine's own coroutine, waited for, with its
+types; loop and thread are made in the process that enters it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
-from perdure.api import Call, Workflow
+from perdure.api.definitions import Call, Workflow
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, EngineClosed, UsedAfterFork
 from perdure.runtime.engine import Engine
@@ -28,10 +29,11 @@ T = TypeVar("T")
 
 
 def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | None = None) -> T:
-    """Execute one run to its end, as `asyncio.run` does for a coroutine; with an `id` it goes on where it stopped.
+    """Execute one run to its end, as `asyncio.run` does for a coroutine; with an `id` it goes on
+    where it stopped.
 
-    What the run starts is executed as well; other runs that are due in the file stay for a worker. Raises what `Run.result` raises, and
-    `DefinitionError` inside a running event loop.
+    What the run starts is executed as well; other runs that are due in the file stay for a worker.
+    Raises what `Run.result` raises, and `DefinitionError` inside a running event loop.
 
     >>> from perdure import workflow
     >>> @workflow
@@ -42,7 +44,8 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
     """
     if asyncio._get_running_loop() is not None:
         raise DefinitionError(
-            "run() has an event loop of its own. Inside another one: `async with Engine(...) as engine: await engine.run(...)`."
+            "run() has an event loop of its own. Inside another one: `async with "
+            "Engine(...) as engine: await engine.run(...)`."
         )
 
     async def main() -> T:
@@ -56,7 +59,9 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
 
 
 def _waits(method: Any, returns: str | None = None) -> Any:
-    """A coroutine method as a plain one of `SyncEngine` or `SyncRun`, with its parameters and its documentation."""
+    """A coroutine method as a plain one of `SyncEngine` or `SyncRun`, with its parameters and its
+    documentation.
+    """
 
     def verb(self: Any, *args: Any, **kwargs: Any) -> Any:
         engine = self if isinstance(self, SyncEngine) else self._engine
@@ -64,26 +69,41 @@ def _waits(method: Any, returns: str | None = None) -> Any:
         return SyncRun(engine, result) if isinstance(result, Run) else result
 
     signature = inspect.signature(method)
-    verb.__signature__ = signature if returns is None else signature.replace(return_annotation=returns)  # type: ignore[attr-defined]
+    verb.__signature__ = (  # type: ignore[attr-defined]
+        signature if returns is None else signature.replace(return_annotation=returns)
+    )
     verb.__name__, verb.__qualname__ = method.__name__, f"Sync{method.__qualname__}"
-    verb.__doc__ = method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"  # its example awaits
+    verb.__doc__ = (
+        method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"
+    )  # its example awaits
     return verb
 
 
-def _verb(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[SyncEngine, P], R]:
+def _verb(
+    method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[SyncEngine, P], R]:
     return cast("Callable[Concatenate[SyncEngine, P], R]", _waits(method))
 
 
-def _finds(method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, Run[T]]]) -> Callable[Concatenate[SyncEngine, P], SyncRun[T]]:
+def _finds(
+    method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, Run[T]]],
+) -> Callable[Concatenate[SyncEngine, P], SyncRun[T]]:
     """A verb that gives a run."""
-    return cast("Callable[Concatenate[SyncEngine, P], SyncRun[T]]", _waits(method, f"Sync{method.__annotations__['return']}"))
+    return cast(
+        "Callable[Concatenate[SyncEngine, P], SyncRun[T]]",
+        _waits(method, f"Sync{method.__annotations__['return']}"),
+    )
 
 
-def _of_run(method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[SyncRun[T], P], R]:
+def _of_run(
+    method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[SyncRun[T], P], R]:
     return cast("Callable[Concatenate[SyncRun[T], P], R]", _waits(method))
 
 
-def _made_like(made: Callable[Concatenate[Engine, P], None]) -> Callable[[Any], Callable[Concatenate[SyncEngine, P], None]]:
+def _made_like(
+    made: Callable[Concatenate[Engine, P], None],
+) -> Callable[[Any], Callable[Concatenate[SyncEngine, P], None]]:
     def give(init: Any) -> Callable[Concatenate[SyncEngine, P], None]:
         init.__signature__ = inspect.signature(made)
         return cast("Callable[Concatenate[SyncEngine, P], None]", init)
@@ -108,13 +128,17 @@ class SyncRun(Generic[T]):
     history = _of_run(Run.history)
 
     def stream(self, name: str, *, after: int = 0) -> Iterator[Any]:
-        """The items of a stream behind position `after`, by default from the first, and on until the run has ended."""
+        """The items of a stream behind position `after`, by default from the first, and on until
+        the run has ended.
+        """
         return self._waits_for(self._inner.stream(name, after=after))
 
     def stream_with_positions(self, name: str, *, after: int = 0) -> Iterator[tuple[int, Any]]:
-        """The items of a stream, each behind its position: a reader that comes back passes the last one as `after`.
+        """The items of a stream, each behind its position: a reader that comes back passes the last
+        one as `after`.
 
-        Positions are whole numbers that grow; between two of a stream there may be any number of others.
+        Positions are whole numbers that grow; between two of a stream there may be any number of
+        others.
         """
         return self._waits_for(self._inner.stream_with_positions(name, after=after))
 
@@ -138,7 +162,8 @@ async def _next(items: Any) -> Any:
 
 
 class SyncEngine:
-    """`Engine` for code without an event loop: takes what it takes, and has its verbs, each of which waits.
+    """`Engine` for code without an event loop: takes what it takes, and has its verbs, each of
+    which waits.
 
     >>> from perdure import workflow
     >>> @workflow
@@ -152,7 +177,9 @@ class SyncEngine:
     @_made_like(Engine.__init__)
     def __init__(self, *args: Any, **options: Any) -> None:
         self._inner = Engine(*args, **options)
-        self._loop: asyncio.AbstractEventLoop | None = None  # made where it is entered: a thread does not survive a fork
+        self._loop: asyncio.AbstractEventLoop | None = (
+            None  # made where it is entered: a thread does not survive a fork
+        )
         self._thread: threading.Thread | None = None
         self._pid = 0
 
@@ -198,12 +225,16 @@ class SyncEngine:
 
     @property
     def replica(self) -> Replica | None:
-        """The replica, whose `status()` has the lag; `engine.wait(engine.replica.verify())` restores it for a test."""
+        """The replica, whose `status()` has the lag; `engine.wait(engine.replica.verify())`
+        restores it for a test.
+        """
         return self._inner.replica
 
     def __enter__(self) -> Self:
         self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="perdure-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(self._loop,), name="perdure-engine", daemon=True
+        )
         self._thread.start()
         try:
             self.wait(self._inner.__aenter__())
@@ -239,9 +270,11 @@ class SyncEngine:
         self._loop = None
 
     def wait(self, work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
-        """Carry out a coroutine on the engine's loop; Ctrl-C cancels it. With `to_its_end` it is waited for all the same.
+        """Carry out a coroutine on the engine's loop; Ctrl-C cancels it. With `to_its_end` it is
+        waited for all the same.
 
-        Raises `EngineClosed` outside the `with` block, and `UsedAfterFork` in a child that was forked inside it.
+        Raises `EngineClosed` outside the `with` block, and `UsedAfterFork` in a child that was
+        forked inside it.
         """
         if self._loop is None or self._pid != os.getpid():
             work.close()

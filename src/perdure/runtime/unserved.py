@@ -1,7 +1,9 @@
-"""Runs that are due and that no worker takes, because none knows their workflow: said in the log, once for each name.
+"""Runs that are due and that no worker takes, because none knows their workflow: said in the log,
+once for each name.
 
-Rules: a look is one query, which reads a row for each name, however many runs there are; a name is given the time to become known,
-by an engine that starts its first run, and by other workers, which may be busy.
+Rules: a look is one query, which reads a row for each name, however many runs there are; a name is
+given the time to become known, by an engine that starts its first run, and by other workers, which
+may be busy.
 """
 
 from __future__ import annotations
@@ -17,12 +19,20 @@ class Unserved:
 
     def __init__(self, store: Store, known: Collection[str]) -> None:
         self._store, self._known = store, known
-        self._seen: dict[str, int] = {}  # of each name that is due and not known here: how many looks ago it was found first
+        self._seen: dict[
+            str, int
+        ] = {}  # of each name that is due and not known here: how many looks ago it was found first
         self._told: set[str] = set()
 
     def look(self, worker: int, now_ms: int, patience: int) -> None:
-        """Say which workflows nobody knows, if that was so at `patience` looks before this one, too."""
-        due = {name: run_id for name, run_id in self._store.due_names(now_ms) if name not in self._known and name not in self._told}
+        """Say which workflows nobody knows, if that was so at `patience` looks before this one,
+        too.
+        """
+        due = {
+            name: run_id
+            for name, run_id in self._store.due_names(now_ms)
+            if name not in self._known and name not in self._told
+        }
         self._seen = {name: self._seen.get(name, -1) + 1 for name in due}
         for name in [name for name, looks in self._seen.items() if looks >= patience]:
             if self._store.is_executed(name):

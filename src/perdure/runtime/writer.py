@@ -1,10 +1,12 @@
-"""Group commit: everything that is to be written goes through here, in order, many writes in one transaction.
+"""Group commit: everything that is to be written goes through here, in order, many writes in one
+transaction.
 
-Rules: writes that come in one turn of the event loop share a transaction, and so do all that come while one is
-being committed; on a fast disk a commit runs inline, because a hop to a thread costs more than the fsync, on a
-slow or contended one it runs in the writer's thread; what the engine itself must write is kept and tried again
-until the store takes it, what a caller asked for is refused with the error; a write that can't be applied, and an error
-while one run hands in its changes, cost that run only.
+Rules: writes that come in one turn of the event loop share a transaction, and so do all that come
+while one is being committed; on a fast disk a commit runs inline, because a hop to a thread costs
+more than the fsync, on a slow or contended one it runs in the writer's thread; what the engine
+itself must write is kept and tried again until the store takes it, what a caller asked for is
+refused with the error; a write that can't be applied, and an error while one run hands in its
+changes, cost that run only.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
-from perdure.runtime import eager
-from perdure.runtime.slices import SLICE_S
+from perdure.process import eager
+from perdure.process.slices import SLICE_S
 from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write
 
 log = logging.getLogger("perdure")
@@ -29,7 +31,10 @@ log = logging.getLogger("perdure")
 INLINE_MS_MAX = 2.0
 COMMIT_MS_MAX = 20.0  # more than this is counted as this
 ROWS_OF_A_LARGE_BATCH = 50
-ROUNDS_MAX, ROUNDS_MS_MAX = 16, 3.0  # transactions in a row before the event loop gets its turn, and how long they may take
+ROUNDS_MAX, ROUNDS_MS_MAX = (
+    16,
+    3.0,
+)  # transactions in a row before the event loop gets its turn, and how long they may take
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
 
@@ -43,11 +48,14 @@ class Dirty(Protocol):
 
 
 _Answer = tuple[Callable[[Any], None], bool]
-"""What to call with the result of a write, and whether the write is kept until the store takes it."""
+"""What to call with the result of a write, and whether the write is kept until the store takes it.
+"""
 
 
 class Writer:
-    """See the module's text. `put` never blocks; `done` is called on the event loop with the result."""
+    """See the module's text. `put` never blocks; `done` is called on the event loop with the
+    result.
+    """
 
     def __init__(self, store: Store, batch_max: int) -> None:
         self._store, self._batch_max = store, batch_max
@@ -62,7 +70,9 @@ class Writer:
         self._retry_s = RETRY_S_MIN
         self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
-        self._transacts = 0  # waiting ones: their functions are the user's, so they never run inline
+        self._transacts = (
+            0  # waiting ones: their functions are the user's, so they never run inline
+        )
         self.trouble: StoreError | None = None
         self._shut = False
 
@@ -87,8 +97,9 @@ class Writer:
             self._schedule()
 
     async def ask(self, write: Write, then: Callable[[Any], None] | None = None) -> Any:
-        """Write and wait for the commit; raises what the store answers with. `then` hears the result of a commit in any case, also when
-        the caller has given up waiting; it is called before `ask` returns.
+        """Write and wait for the commit; raises what the store answers with. `then` hears the
+        result of a commit in any case, also when the caller has given up waiting; it is called
+        before `ask` returns.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
 
@@ -128,10 +139,14 @@ class Writer:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._loop.call_soon(self._flush, context=Context())  # not in that of the caller: what follows is not its own
+        self._loop.call_soon(
+            self._flush, context=Context()
+        )  # not in that of the caller: what follows is not its own
 
     def _flush(self) -> None:
-        """Let everybody hand in what they have and write it; again at once while only its own results bring more."""
+        """Let everybody hand in what they have and write it; again at once while only its own
+        results bring more.
+        """
         self._scheduled, self._retry = True, None
         try:
             self._write_rounds()
@@ -150,11 +165,16 @@ class Writer:
                 item = dirty.popleft()
                 try:
                     item.collect()
-                except (Exception, asyncio.CancelledError) as error:  # of one run: the others must not suffer for it
+                except (
+                    Exception,
+                    asyncio.CancelledError,
+                ) as error:  # of one run: the others must not suffer for it
                     log.exception("the changes of %r could not be collected", item)
                     item.failed(error)
                 if dirty and perf_counter() > until_s:
-                    break  # a burst of starts must not hold up the event loop: what is left comes with the next transaction
+                    # a burst of starts must not hold up the event loop: what is left comes with the
+                    # next transaction
+                    break
             if self._busy or not self._writes:
                 break
             self._write_next()
@@ -171,24 +191,32 @@ class Writer:
             return
         try:
             results, refusal = self._attempt(writes, False)
-        except BaseException:  # the process is interrupted: nothing is written, and nothing is forgotten
+        except (
+            BaseException
+        ):  # the process is interrupted: nothing is written, and nothing is forgotten
             self._writes[:0], self._answers[:0] = writes, answers
             raise
         if type(refusal) is StoreLocked and not self._inline_only:
             done = len(results)
             if done:
                 self._finish(writes[:done], answers[:done], results, None)
-            self._write_in_thread(writes[done:], answers[done:])  # somebody else is writing: wait for it elsewhere
+            self._write_in_thread(
+                writes[done:], answers[done:]
+            )  # somebody else is writing: wait for it elsewhere
         else:
             self._finish(writes, answers, results, refusal)
 
     def _write_in_thread(self, writes: list[Write], answers: list[_Answer]) -> None:
         self._busy = True
         future = self._loop.run_in_executor(self._thread, self._attempt, writes, True)
-        future.add_done_callback(lambda done: self._thread_done(writes, answers, done), context=Context())
+        future.add_done_callback(
+            lambda done: self._thread_done(writes, answers, done), context=Context()
+        )
 
     def _attempt(self, writes: list[Write], patient: bool) -> tuple[list[Any], StoreError | None]:
-        """Results for the writes from the first on, and for the rest, if there is one, the error for which the store took none of it."""
+        """Results for the writes from the first on, and for the rest, if there is one, the error
+        for which the store took none of it.
+        """
         if self._shut:
             return [], self.trouble
         try:
@@ -200,13 +228,18 @@ class Writer:
         except Exception as error:  # the store promises that there is none
             log.exception("the store failed in a way of its own")
             return [], StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")
-        # A large batch takes longer on any disk; and one stall must not start a hop to the thread per commit.
+        # A large batch takes longer on any disk; and one stall must not start a hop to the thread
+        # per commit.
         commit_ms = self._store.commit_ms / (1 + len(writes) / ROWS_OF_A_LARGE_BATCH)
         self._commit_ms += 0.1 * ((min(COMMIT_MS_MAX, commit_ms)) - self._commit_ms)
         return results, None
 
-    def _attempt_apart(self, writes: list[Write], patient: bool, spoiled: Spoiled) -> tuple[list[Any], StoreError | None]:
-        """Apply a batch without the one write that spoils it, in as few transactions as that takes; that one is refused."""
+    def _attempt_apart(
+        self, writes: list[Write], patient: bool, spoiled: Spoiled
+    ) -> tuple[list[Any], StoreError | None]:
+        """Apply a batch without the one write that spoils it, in as few transactions as that takes;
+        that one is refused.
+        """
         if len(writes) == 1:
             cause = spoiled.__cause__
             log.error("a write could not be applied: %r", cause, exc_info=cause)
@@ -225,19 +258,34 @@ class Writer:
         return results, None
 
     def _fence(self, write: Grow | Turn, refused: WriteRefused, patient: bool) -> None:
-        """Take the run away from its owner: rows that are queued behind those that are refused would leave a hole."""
-        park = Park("blocked", blocked_by="store", reason=f"its history could not be written: {refused}", release=True)
+        """Take the run away from its owner: rows that are queued behind those that are refused
+        would leave a hole.
+        """
+        park = Park(
+            "blocked",
+            blocked_by="store",
+            reason=f"its history could not be written: {refused}",
+            release=True,
+        )
         at_ms = write.at_ms if isinstance(write, Turn) else write.rows[-1].at_ms
         with contextlib.suppress(StoreError, Spoiled):  # the run tries it again
             self._store.write([Turn(write.run, write.owner, [], at_ms, park=park)], patient)
 
-    def _thread_done(self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]) -> None:
+    def _thread_done(
+        self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]
+    ) -> None:
         self._busy = False
         if done.exception() is not None:  # no `Exception`: the process is to end
             self._writes[:0], self._answers[:0] = writes, answers
         self._finish(writes, answers, *done.result())
 
-    def _finish(self, writes: list[Write], answers: list[_Answer], results: list[Any], refusal: StoreError | None) -> None:
+    def _finish(
+        self,
+        writes: list[Write],
+        answers: list[_Answer],
+        results: list[Any],
+        refusal: StoreError | None,
+    ) -> None:
         """Answer those that have a result; the store has refused the others."""
         if self._transacts:
             self._transacts -= _transacts(writes)
@@ -258,7 +306,13 @@ class Writer:
 
     def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:
         """The store took nothing: tell the callers, and keep what the engine must not lose."""
-        kept = [] if self._shut else [(write, answer) for write, answer in zip(writes, answers, strict=True) if answer[1]]
+        kept = (
+            []
+            if self._shut
+            else [
+                (write, answer) for write, answer in zip(writes, answers, strict=True) if answer[1]
+            ]
+        )
         if not self._shut and type(self.trouble) is not type(error):
             log.error("the store does not take writes, trying again until it does: %s", error)
         self.trouble = error

@@ -1,8 +1,9 @@
 """The seam between the runtime and a store, written for two backends.
 
-Rules: what is to be written is a value; `Store.write` takes a batch of such values, applies them in order in one
-transaction, and gives one result for each; a result is data, and a refused write is an error value that leaves
-the rest of the batch alone. Reads see the last commit and never wait for a writer. Times are given, never taken.
+Rules: what is to be written is a value; `Store.write` takes a batch of such values, applies them in
+order in one transaction, and gives one result for each; a result is data, and a refused write is an
+error value that leaves the rest of the batch alone. Reads see the last commit and never wait for a
+writer. Times are given, never taken.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from perdure.core.events import Command, Event
 from perdure.errors import PerdureError, StoreCorrupt
 
 if TYPE_CHECKING:
-    from perdure.store.worker_beat import WorkerBeat
+    from perdure.store.sqlite.lease_connection import WorkerBeat
 
-STATUSES = ("pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled")
+STATUSES = (
+    "pending",
+    "running",
+    "waiting",
+    "paused",
+    "blocked",
+    "completed",
+    "failed",
+    "cancelled",
+)
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -28,8 +38,8 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 class StartRun(msgspec.Struct, gc=False):
     """A new run; `owner` is set when the writer executes it at once, else it is `due` for anybody.
 
-    `root` is the first run of the family that it belongs to, where a run starts it. `first` are the rows of its first turn, written
-    with it if it is new and its owner's.
+    `root` is the first run of the family that it belongs to, where a run starts it. `first` are the
+    rows of its first turn, written with it if it is new and its owner's.
     """
 
     id: str
@@ -52,7 +62,9 @@ class StartRun(msgspec.Struct, gc=False):
 
 
 class Finish(msgspec.Struct, gc=False):
-    """How a run ended: status, and its result or error as JSON. `successor` goes on under the same id."""
+    """How a run ended: status, and its result or error as JSON. `successor` goes on under the same
+    id.
+    """
 
     status: str
     result: bytes | None = None
@@ -62,7 +74,9 @@ class Finish(msgspec.Struct, gc=False):
 
 
 class Park(msgspec.Struct, gc=False):
-    """Where a run stands after a turn: its status (None: as it was), what it waits for, whether its owner lets go of it."""
+    """Where a run stands after a turn: its status (None: as it was), what it waits for, whether its
+    owner lets go of it.
+    """
 
     status: str | None
     waiting: bytes | None = None
@@ -73,7 +87,9 @@ class Park(msgspec.Struct, gc=False):
 
 
 class Grow(msgspec.Struct, gc=False):
-    """What most turns are: rows for the history of a run that goes on as it was. Refused unless `owner` owns it."""
+    """What most turns are: rows for the history of a run that goes on as it was. Refused unless
+    `owner` owns it.
+    """
 
     run: int
     owner: int
@@ -81,7 +97,9 @@ class Grow(msgspec.Struct, gc=False):
 
 
 class Turn(msgspec.Struct, gc=False):
-    """Rows for a run's history, and what follows from them; refused with `LeaseLost` unless `owner` owns it."""
+    """Rows for a run's history, and what follows from them; refused with `LeaseLost` unless `owner`
+    owns it.
+    """
 
     run: int
     owner: int
@@ -93,7 +111,8 @@ class Turn(msgspec.Struct, gc=False):
     finish: Finish | None = None
     tags: dict[str, Any] | None = None
     settled: bool = False
-    """True when the run has got on since its last crash, so that its count of crashes starts anew."""
+    """True when the run has got on since its last crash, so that its count of crashes starts anew.
+    """
     unread: int | None = None
     """How many messages its history has that it has not received, where that has changed."""
     python: str | None = None
@@ -101,7 +120,9 @@ class Turn(msgspec.Struct, gc=False):
 
 
 class Deliver(msgspec.Struct, gc=False):
-    """Something for a run's inbox: kind message, cancel or resolve; `run_id` may be a full public id only."""
+    """Something for a run's inbox: kind message, cancel or resolve; `run_id` may be a full public
+    id only.
+    """
 
     run_id: str
     kind: str
@@ -122,11 +143,13 @@ class Steer(msgspec.Struct, gc=False):
 
 
 class ForkRun(msgspec.Struct, gc=False):
-    """A new run from the rows of another before `before_seq`, but those in `left_out`, with `extra` rows between and behind them.
+    """A new run from the rows of another before `before_seq`, but those in `left_out`, with `extra`
+    rows between and behind them.
 
-    With `replace` it takes over the id of its source, whose own id gets a suffix: that is how a failed run is
-    retried without touching its history. `edits` are new data of rows, by number; `returned` are inputs behind the cut
-    that come back into the inbox. `parent` is the run and the row that wait for it; else a retried child answers nobody.
+    With `replace` it takes over the id of its source, whose own id gets a suffix: that is how a
+    failed run is retried without touching its history. `edits` are new data of rows, by number;
+    `returned` are inputs behind the cut that come back into the inbox. `parent` is the run and the
+    row that wait for it; else a retried child answers nobody.
     """
 
     source: int
@@ -143,24 +166,30 @@ class ForkRun(msgspec.Struct, gc=False):
 
 
 class AdoptChild(msgspec.Struct, gc=False):
-    """`parent`, a later generation of a child's parent, is to be woken at the child's end; gives False if it has ended."""
+    """`parent`, a later generation of a child's parent, is to be woken at the child's end; gives
+    False if it has ended.
+    """
 
     child: int
     parent: int
 
 
 class Family(msgspec.Struct, frozen=True):
-    """A run that an engine was asked for, and all that it starts: the runs with its `root`, in so far as they are not that root itself."""
+    """A run that an engine was asked for, and all that it starts: the runs with its `root`, in so
+    far as they are not that root itself.
+    """
 
     run: int
     root: int
 
 
 class Claim(msgspec.Struct, gc=False):
-    """Make `owner` the owner of up to `limit` runs that are due, and of no more than its share while other workers live.
+    """Make `owner` the owner of up to `limit` runs that are due, and of no more than its share
+    while other workers live.
 
-    With `insists` it takes a part also beyond its share: the others have had their time and have left runs, so they can't take them.
-    With `families` it takes runs of these only, whatever its share.
+    With `insists` it takes a part also beyond its share: the others have had their time and have
+    left runs, so they can't take them. With `families` it takes runs of these only, whatever its
+    share.
     """
 
     owner: int
@@ -172,7 +201,9 @@ class Claim(msgspec.Struct, gc=False):
 
 
 class JoinWorker(msgspec.Struct, gc=False):
-    """A process that wants to execute runs; with `asked` only what it is asked for, so that the others share the rest."""
+    """A process that wants to execute runs; with `asked` only what it is asked for, so that the
+    others share the rest.
+    """
 
     name: str
     host: str
@@ -191,14 +222,17 @@ class KeepLease(msgspec.Struct, gc=False):
 
 
 class WorkerEnded(msgspec.Struct, gc=False):
-    """How many runs a worker had that go on, and those that do not because it died over them once too often: id, workflow, reason."""
+    """How many runs a worker had that go on, and those that do not because it died over them once
+    too often: id, workflow, reason.
+    """
 
     freed: int
     blocked: list[tuple[str, str, str]]
 
 
 class EndWorker(msgspec.Struct, gc=False):
-    """A worker leaves or was found dead; its runs become due at once. `crashed` counts against running ones.
+    """A worker leaves or was found dead; its runs become due at once. `crashed` counts against
+    running ones.
 
     With `beats` it is refused if the worker has given a sign of life since.
     """
@@ -211,8 +245,9 @@ class EndWorker(msgspec.Struct, gc=False):
 
 
 class WakeBlocked(msgspec.Struct, gc=False):
-    """Give runs that were blocked by their code another try, now that other code may have been deployed, and those that wait although
-    their history holds messages which that code did not receive. With `family` those of it only.
+    """Give runs that were blocked by their code another try, now that other code may have been
+    deployed, and those that wait although their history holds messages which that code did not
+    receive. With `family` those of it only.
     """
 
     workflows: tuple[str, ...]
@@ -221,13 +256,17 @@ class WakeBlocked(msgspec.Struct, gc=False):
 
 
 class MendDue(msgspec.Struct, gc=False):
-    """The clock may have been set back: what was due at once by the old date is due now. Timers and `at=` keep theirs."""
+    """The clock may have been set back: what was due at once by the old date is due now. Timers and
+    `at=` keep theirs.
+    """
 
     now_ms: int
 
 
 class MoveSeal(msgspec.Struct, gc=False):
-    """A replicated file goes on in another epoch; through the writer, because nobody else may use its connection meanwhile."""
+    """A replicated file goes on in another epoch; through the writer, because nobody else may use
+    its connection meanwhile.
+    """
 
     store_id: str
     address: str
@@ -257,7 +296,9 @@ class Beat(msgspec.Struct, gc=False):
 
 
 class Transact(msgspec.Struct, gc=False):
-    """A transactional step: `work` gets the store's connection; `conclude` makes its rows from what came of it."""
+    """A transactional step: `work` gets the store's connection; `conclude` makes its rows from what
+    came of it.
+    """
 
     run: int
     owner: int
@@ -266,17 +307,32 @@ class Transact(msgspec.Struct, gc=False):
 
 
 Write = (
-    StartRun | Grow | Turn | Deliver | Steer | ForkRun | AdoptChild | Claim | JoinWorker | KeepLease | EndWorker
-    | WakeBlocked | MendDue | MoveSeal | Emit | Beat | Transact
-)  # fmt: skip
+    StartRun
+    | Grow
+    | Turn
+    | Deliver
+    | Steer
+    | ForkRun
+    | AdoptChild
+    | Claim
+    | JoinWorker
+    | KeepLease
+    | EndWorker
+    | WakeBlocked
+    | MendDue
+    | MoveSeal
+    | Emit
+    | Beat
+    | Transact
+)
 
 
 # --- what comes back ------------------------------------------------------------------------------
 
 
 class Started(msgspec.Struct, gc=False):
-    """The run's key; `created` is False when a run with this id, workflow and arguments was there already, `owned`
-    is True when it is new and its writer executes it.
+    """The run's key; `created` is False when a run with this id, workflow and arguments was there
+    already, `owned` is True when it is new and its writer executes it.
     """
 
     run: int
@@ -286,7 +342,9 @@ class Started(msgspec.Struct, gc=False):
 
 
 class Written(msgspec.Struct, gc=False):
-    """A turn is in the file: results of its effects, and the keys of runs that have new things in their inbox."""
+    """A turn is in the file: results of its effects, and the keys of runs that have new things in
+    their inbox.
+    """
 
     effects: list[Any]
     woken: list[int]
@@ -367,7 +425,9 @@ class StreamItem(msgspec.Struct, gc=False):
     position: int
     data: bytes
     recorded: bool
-    """Whether a workflow emitted it, so that it is part of the history; a step's items come as they are made."""
+    """Whether a workflow emitted it, so that it is part of the history; a step's items come as they
+    are made.
+    """
 
 
 class WorkerRow(msgspec.Struct, gc=False):
@@ -386,9 +446,11 @@ class WorkerRow(msgspec.Struct, gc=False):
 
 
 class Spoiled(Exception):
-    """A batch was undone because one of its writes can't be applied; `index` is its place, or None where that is not known.
+    """A batch was undone because one of its writes can't be applied; `index` is its place, or None
+    where that is not known.
 
-    The error is its `__cause__`, and is about that write only: the others can be applied without it.
+    The error is its `__cause__`, and is about that write only: the others can be applied without
+    it.
     """
 
     def __init__(self, index: int | None) -> None:
@@ -404,14 +466,44 @@ def worth_copying(batch: Sequence[Write]) -> bool:
 def fresh_row(start: StartRun, run: int) -> RunRow:
     """The row of a run that has just been written, without reading it back."""
     return RunRow(
-        run, start.id, start.workflow, "running", start.args, None, None, None, None, None, start.owner, None, 0, start.priority,
-        start.queue, None, start.parent, start.parent_seq, None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms,
-        None, start.durability, None, 0, start.python, start.root,
-    )  # fmt: skip
+        run,
+        start.id,
+        start.workflow,
+        "running",
+        start.args,
+        None,
+        None,
+        None,
+        None,
+        None,
+        start.owner,
+        None,
+        0,
+        start.priority,
+        start.queue,
+        None,
+        start.parent,
+        start.parent_seq,
+        None,
+        None,
+        None,
+        start.seed,
+        start.timeout_ms,
+        start.at_ms,
+        start.at_ms,
+        None,
+        start.durability,
+        None,
+        0,
+        start.python,
+        start.root,
+    )
 
 
 class Store(Protocol):
-    """What a backend does. `write` may be called from one thread at a time; reads from the owner's thread."""
+    """What a backend does. `write` may be called from one thread at a time; reads from the owner's
+    thread.
+    """
 
     path: str
     commit_ms: float
@@ -438,7 +530,13 @@ class Store(Protocol):
     def outcome(self, run: int) -> OutcomeRow: ...
 
     def run_rows(
-        self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None, limit: int, before: int | None
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
     ) -> list[RunRow]: ...
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]: ...
@@ -459,7 +557,9 @@ class Store(Protocol):
 
     def heartbeat(self, run: int, seq: int) -> bytes | None: ...
 
-    def next_due_ms(self, workflows: tuple[str, ...], families: Sequence[Family] | None = None) -> int | None: ...
+    def next_due_ms(
+        self, workflows: tuple[str, ...], families: Sequence[Family] | None = None
+    ) -> int | None: ...
 
     def family(self, run: int) -> Family: ...
 

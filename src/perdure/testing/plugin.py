@@ -1,6 +1,8 @@
-"""The pytest plugin: fixtures for workflows. Installed with Perdure; the one module of it that imports pytest.
+"""The pytest plugin: fixtures for workflows. Installed with Perdure; the one module of it that
+imports pytest.
 
-Rules: all fixtures of one test share one store file, which ends with the test; nothing happens before a fixture is used.
+Rules: all fixtures of one test share one store file, which ends with the test; nothing happens
+before a fixture is used.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ from typing import Any
 
 import pytest
 
-from perdure.api import Workflow
-from perdure.testing import recorded
-from perdure.testing.lives import Lives, LivingEngine, When
+from perdure.api.definitions import Workflow
+from perdure.testing import recording
+from perdure.testing.crash import Lives, LivingEngine, When
 
 
 @pytest.fixture
 def perdure_time(tmp_path: Path) -> Lives:
-    """Virtual time, and the test's store: `perdure_time.run(order("a"))` gives the result of a workflow, and
-    `perdure_time.run(main())` carries out a coroutine that uses `perdure_engine`. Waiting takes no time.
+    """Virtual time, and the test's store: `perdure_time.run(order("a"))` gives the result of a
+    workflow, and `perdure_time.run(main())` carries out a coroutine that uses `perdure_engine`.
+    Waiting takes no time.
     """
     return Lives(tmp_path / "perdure.db")
 
 
 @pytest.fixture
 def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
-    """Engines on the test's store, made as `Engine` is but without a path: `async with` one of them and use it.
-    Time is virtual in `perdure_time.run(...)`, and the machine's in an async test of pytest-asyncio or anyio.
+    """Engines on the test's store, made as `Engine` is but without a path: `async with` one of them
+    and use it. Time is virtual in `perdure_time.run(...)`, and the machine's in an async test of
+    pytest-asyncio or anyio.
     """
     return perdure_time.engine
 
@@ -37,23 +41,25 @@ def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
 @pytest.fixture
 def perdure_crash_after(perdure_time: Lives) -> Callable[[int, When], AbstractContextManager[None]]:
     """The end of a process, as kill -9 brings it. The engine dies behind its third commit in
-    `with perdure_crash_after(3): perdure_time.run(...)`; the next `perdure_time.run` goes on with the file.
-    `perdure_crash_after(3, "before")` loses the third commit.
+    `with perdure_crash_after(3): perdure_time.run(...)`; the next `perdure_time.run` goes on with
+    the file. `perdure_crash_after(3, "before")` loses the third commit.
     """
     return perdure_time.crash_after
 
 
 @pytest.fixture
-def perdure_recorded(request: pytest.FixtureRequest) -> Callable[[str | os.PathLike[str], Iterable[Workflow[..., Any]]], None]:
-    """`perdure_recorded("orders.json", [order])` replays an exported run (or every run of a store file) against today's code.
-    The path counts from the folder of the test's own file.
+def perdure_recorded(
+    request: pytest.FixtureRequest,
+) -> Callable[[str | os.PathLike[str], Iterable[Workflow[..., Any]]], None]:
+    """`perdure_recorded("orders.json", [order])` replays an exported run (or every run of a store
+    file) against today's code. The path counts from the folder of the test's own file.
     """
 
     def replay(path: str | os.PathLike[str], workflows: Iterable[Workflow[..., Any]]) -> None:
         file = request.path.parent / path
         if file.suffix == ".json":
-            recorded.replay_recorded(file, workflows)
+            recording.replay_recorded(file, workflows)
         else:
-            recorded.replay_file(file, workflows)
+            recording.replay_file(file, workflows)
 
     return replay

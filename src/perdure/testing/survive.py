@@ -1,8 +1,9 @@
-"""`assert_survives_every_crash`: a workflow is executed undisturbed, then once for each place in which it can be killed.
+"""`assert_survives_every_crash`: a workflow is executed undisturbed, then once for each place in
+which it can be killed.
 
-Rules: every trial has a file of its own, the real engine and virtual time; a place is a commit, and the process dies right
-before it (what was done is not recorded) or right after it (what was recorded is not known to anybody); a failure names
-the place and says how to repeat it alone.
+Rules: every trial has a file of its own, the real engine and virtual time; a place is a commit, and
+the process dies right before it (what was done is not recorded) or right after it (what was
+recorded is not known to anybody); a failure names the place and says how to repeat it alone.
 """
 
 from __future__ import annotations
@@ -20,18 +21,25 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
 
-from perdure.api import Call, Workflow
+from perdure.api.definitions import Call, Workflow
 from perdure.core import events as ev
 from perdure.core.events import Event
-from perdure.errors import DefinitionError, RunBlocked, RunCancelled, RunExists, RunFailed, RunFinished
+from perdure.errors import (
+    DefinitionError,
+    RunBlocked,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunFinished,
+)
 from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
 from perdure.store.base import FINAL
-from perdure.testing import laws, recorded
-from perdure.testing.laws import LawBroken
-from perdure.testing.lives import IN_A_LOOP, Lives, NotReached, When
-from perdure.testing.recorded import Recording
-from perdure.testing.virtual import NothingLeftToWaitFor
+from perdure.testing import invariants, recording
+from perdure.testing.crash import IN_A_LOOP, Lives, NotReached, When
+from perdure.testing.invariants import LawBroken
+from perdure.testing.recording import Recording
+from perdure.testing.virtual_time import NothingLeftToWaitFor
 
 RUN_ID = "run"
 RUNS_MAX = 1_000_000
@@ -42,7 +50,9 @@ Outcome = tuple[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """What was tried: how often the run was killed, with how many seeds, and in how many other processes it was replayed."""
+    """What was tried: how often the run was killed, with how many seeds, and in how many other
+    processes it was replayed.
+    """
 
     crashes: int
     seeds: int
@@ -50,24 +60,35 @@ class Survived:
 
 
 def assert_survives_every_crash(
-    call: Call[Any], *, workflows: Iterable[Workflow[..., Any]] = (), messages: Sequence[tuple[Any, ...]] = (),
-    cancel_after: float | None = None, timeout: float | None = None, once: list[Any] | Callable[[], Iterable[Any]] | None = None,
-    before_each: Callable[[], object] | None = None, same: Callable[[Any, Any], bool] = operator.eq, seeds: Iterable[int] = (0,),
-    hash_seeds: Sequence[int] = (1, 2), only: tuple[When, int] | None = None,
-) -> Survived:  # fmt: skip
-    """Kill a run of `call` before and after every commit; it has to end as it does undisturbed, with a history that obeys the laws.
+    call: Call[Any],
+    *,
+    workflows: Iterable[Workflow[..., Any]] = (),
+    messages: Sequence[tuple[Any, ...]] = (),
+    cancel_after: float | None = None,
+    timeout: float | None = None,
+    once: list[Any] | Callable[[], Iterable[Any]] | None = None,
+    before_each: Callable[[], object] | None = None,
+    same: Callable[[Any, Any], bool] = operator.eq,
+    seeds: Iterable[int] = (0,),
+    hash_seeds: Sequence[int] = (1, 2),
+    only: tuple[When, int] | None = None,
+) -> Survived:
+    """Kill a run of `call` before and after every commit; it has to end as it does undisturbed,
+    with a history that obeys the laws.
 
-    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the start); a fourth part says which
-    other run gets it, once that is there: an id, or a workflow, of which every child gets it. `cancel_after` seconds it
-    is cancelled; `timeout` is the limit of the whole run in seconds; `workflows` are those that its code does not name.
-    `once` is a list to which your steps add what they do outside, or a function that gives such a list: every effect must be
-    there as often as undisturbed. A list is emptied before each trial, and `before_each` is called to set up the rest.
-    `same` compares results. Each of `seeds` is another order in which steps end, and other random numbers; with 0 a
-    step takes no time. The history is replayed in processes with each of `hash_seeds`, if they can import the workflow.
-    `only` repeats one place: ("before", 3) is the third commit.
+    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the
+    start); a fourth part says which other run gets it, once that is there: an id, or a workflow, of
+    which every child gets it. `cancel_after` seconds it is cancelled; `timeout` is the limit of the
+    whole run in seconds; `workflows` are those that its code does not name. `once` is a list to
+    which your steps add what they do outside, or a function that gives such a list: every effect
+    must be there as often as undisturbed. A list is emptied before each trial, and `before_each` is
+    called to set up the rest. `same` compares results. Each of `seeds` is another order in which
+    steps end, and other random numbers; with 0 a step takes no time. The history is replayed in
+    processes with each of `hash_seeds`, if they can import the workflow. `only` repeats one place:
+    ("before", 3) is the third commit.
 
-    Raises `LawBroken`, an AssertionError, and `DefinitionError` inside a running event loop: in an async test write
-    `await asyncio.to_thread(assert_survives_every_crash, call)`.
+    Raises `LawBroken`, an AssertionError, and `DefinitionError` inside a running event loop: in an
+    async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
 
     >>> from perdure import step, workflow
     >>> @step
@@ -82,14 +103,33 @@ def assert_survives_every_crash(
     if asyncio._get_running_loop() is not None:
         raise DefinitionError(IN_A_LOOP)
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
-        raise DefinitionError(f"assert_survives_every_crash() takes the call of a workflow, such as order('a'), not {call!r}.")
+        raise DefinitionError(
+            f"assert_survives_every_crash() takes the call of a workflow, such as "
+            f"order('a'), not {call!r}."
+        )
     if not (tried := list(seeds)) or not all(isinstance(seed, int) for seed in tried):
         raise DefinitionError(f"seeds are one or more whole numbers, not {seeds!r}.")
     if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
-        raise DefinitionError(f"messages are tuples of two to four parts, as (channel, value, seconds), not {messages!r}.")
-    trials = [_Trial(call, [call.definition, *workflows], messages, cancel_after, timeout, once, before_each, same, seed) for seed in tried]
+        raise DefinitionError(
+            f"messages are tuples of two to four parts, as (channel, value, seconds), not "
+            f"{messages!r}."
+        )
+    trials = [
+        _Trial(
+            call,
+            [call.definition, *workflows],
+            messages,
+            cancel_after,
+            timeout,
+            once,
+            before_each,
+            same,
+            seed,
+        )
+        for seed in tried
+    ]
     crashes = sum(trial.survives(only) for trial in trials)
-    elsewhere = list(hash_seeds) if recorded.can_be_found(trials[0].known) else []
+    elsewhere = list(hash_seeds) if recording.can_be_found(trials[0].known) else []
     for hash_seed in elsewhere:
         trials[0].replays_elsewhere(hash_seed)
     return Survived(crashes, len(tried), len(elsewhere))
@@ -111,46 +151,62 @@ class _Trial:
     calm: Outcome = ("", None)
     effects: Counter[str] = field(default_factory=Counter)
     recordings: list[Recording] = field(default_factory=list)
-    sent: set[tuple[int, str]] = field(default_factory=set)  # by this life: messages by number, with the ids of those that got them
+    sent: set[tuple[int, str]] = field(
+        default_factory=set
+    )  # by this life: messages by number, with the ids of those that got them
 
     def survives(self, only: tuple[When, int] | None) -> int:
         """Give the number of crashes that it has survived."""
         self._undisturbed()
         if only is not None and (only[0] not in _WHENS or not self._crash(*only)):
-            raise DefinitionError(f"only={only!r} is no place of this run; one is ('before', 3), its third commit.")
-        return 1 if only else sum(sum(takewhile(bool, (self._crash(when, number) for number in count(1)))) for when in _WHENS)
+            raise DefinitionError(
+                f"only={only!r} is no place of this run; one is ('before', 3), its third commit."
+            )
+        return (
+            1
+            if only
+            else sum(
+                sum(takewhile(bool, (self._crash(when, number) for number in count(1))))
+                for when in _WHENS
+            )
+        )
 
     def _undisturbed(self) -> None:
         with self._lives() as lives:
             self.calm = lives.run(self._drive(lives))
             self._check_sent()
-            self.recordings = recorded.recordings(lives.path)
+            self.recordings = recording.recordings(lives.path)
             self.effects = self._effects(self.recordings)
         with self._blaming(None):
             if self.calm[0] == "blocked":
                 raise LawBroken(f"It is {_told(self.calm)}")
             for one in self.recordings:
                 _obeys(one)
-                recorded.replay_recorded(one, self.known, every_prefix=True)
+                recording.replay_recorded(one, self.known, every_prefix=True)
 
     def _check_sent(self) -> None:
         for number, (channel, _, *after) in enumerate(self.messages):
             if len(after) > 1 and number not in {sent for sent, _ in self.sent}:
-                raise DefinitionError(f"Message {number} on channel {channel!r} is for {after[1]!r}, and there was no such run.")
+                raise DefinitionError(
+                    f"Message {number} on channel {channel!r} is for {after[1]!r}, and "
+                    f"there was no such run."
+                )
 
     def _crash(self, when: When, number: int) -> bool:
-        """Die at one place, go on in a new engine, compare; False when the run has no such place any more."""
+        """Die at one place, go on in a new engine, compare; False when the run has no such place
+        any more.
+        """
         with self._lives() as lives:
             try:
                 with lives.crash_after(number, when):
                     lives.run(self._drive(lives))
             except NotReached:
                 return False
-            held = recorded.recordings(lives.path)
+            held = recording.recordings(lives.path)
             with self._blaming((when, number), held):
-                laws.commit_before_effect(lives.begun, {one.key: one.rows for one in held})
+                invariants.commit_before_effect(lives.begun, {one.key: one.rows for one in held})
                 outcome = lives.run(self._drive(lives))
-                self._compare(outcome, held, recorded.recordings(lives.path))
+                self._compare(outcome, held, recording.recordings(lives.path))
         return True
 
     def _compare(self, outcome: Outcome, held: list[Recording], found: list[Recording]) -> None:
@@ -158,24 +214,35 @@ class _Trial:
             raise LawBroken(f"  It is {_told(outcome)}\n  undisturbed it is {_told(self.calm)}")
         after = {one.key: one for one in found}
         for one in held:
-            laws.only_grown(one.rows, after[one.key].rows)
+            invariants.only_grown(one.rows, after[one.key].rows)
             if one.status in FINAL and after[one.key].status != one.status:
-                raise LawBroken(f"run {one.id} had ended as {one.status} and is now {after[one.key].status}")
+                raise LawBroken(
+                    f"run {one.id} had ended as {one.status} and is now {after[one.key].status}"
+                )
         for one in found:
             _obeys(one)
-            recorded.replay_recorded(one, self.known)
+            recording.replay_recorded(one, self.known)
         done = self._effects(found)
         if done != self.effects:
             changes = (done - self.effects, self.effects - done)
-            more, less = (", ".join(f"{effect} ({times} ×)" for effect, times in change.items()) for change in changes)
-            raise LawBroken(f"What it does outside is not done once: {more or 'nothing'} too often, {less or 'nothing'} too rarely")
+            more, less = (
+                ", ".join(f"{effect} ({times} ×)" for effect, times in change.items())
+                for change in changes
+            )
+            raise LawBroken(
+                f"What it does outside is not done once: {more or 'nothing'} too often, "
+                f"{less or 'nothing'} too rarely"
+            )
 
     def replays_elsewhere(self, hash_seed: int) -> None:
         """The same history in a process that walks sets in another order."""
         try:
-            recorded.replay_elsewhere(self.recordings, self.known, hash_seed)
+            recording.replay_elsewhere(self.recordings, self.known, hash_seed)
         except LawBroken as error:
-            raise LawBroken(f"{self._name()} can't be replayed in another process, with PYTHONHASHSEED={hash_seed}.\n{error}") from error
+            raise LawBroken(
+                f"{self._name()} can't be replayed in another process, with "
+                f"PYTHONHASHSEED={hash_seed}.\n{error}"
+            ) from error
 
     # --- one trial --------------------------------------------------------------------------------
 
@@ -190,14 +257,22 @@ class _Trial:
             yield Lives(os.path.join(folder, "perdure.db"), seed=self.seed)
 
     async def _drive(self, lives: Lives) -> Outcome:
-        """What the world does to the run. After a crash it does all of it again, as one has to; keys make it happen once."""
+        """What the world does to the run. After a crash it does all of it again, as one has to;
+        keys make it happen once.
+        """
         async with lives.engine(workflows=self.known) as engine:
             try:
-                run = await self._ask("start", engine.start, self.call, id=RUN_ID, timeout=self.timeout)
+                run = await self._ask(
+                    "start", engine.start, self.call, id=RUN_ID, timeout=self.timeout
+                )
             except RunExists:  # it goes on as another call meanwhile
                 run = await engine.get(RUN_ID)
             self.sent.clear()
-            others = [asyncio.create_task(self._send_to_others(engine, number)) for number, one in enumerate(self.messages) if len(one) > 3]
+            others = [
+                asyncio.create_task(self._send_to_others(engine, number))
+                for number, one in enumerate(self.messages)
+                if len(one) > 3
+            ]
             await self._send_and_cancel(engine, run)
             outcome = await self._outcome(run)
             for task in others:
@@ -213,7 +288,13 @@ class _Trial:
             for number, (channel, value, *after) in enumerate(self.messages):
                 if len(after) < 2:
                     await _until(after[0] if after else dice.choice(_SECONDS) if self.seed else 0)
-                    await self._ask(f"message {number}", run.send, value, channel=channel, key=f"message {number}")
+                    await self._ask(
+                        f"message {number}",
+                        run.send,
+                        value,
+                        channel=channel,
+                        key=f"message {number}",
+                    )
             if self.cancel_after is not None:
                 await _until(self.cancel_after)
                 if not await _cancel_arrived(engine, run):
@@ -229,10 +310,20 @@ class _Trial:
             while True:
                 committed.clear()
                 for one in await engine.runs(limit=RUNS_MAX):
-                    if to in (one.id, engine.workflows.get(one.workflow)) and (number, one.id) not in self.sent:
+                    if (
+                        to in (one.id, engine.workflows.get(one.workflow))
+                        and (number, one.id) not in self.sent
+                    ):
                         self.sent.add((number, one.id))
                         with contextlib.suppress(RunFinished):
-                            await self._ask(f"{key} to {one.id}", engine.send, one.id, value, channel=channel, key=key)
+                            await self._ask(
+                                f"{key} to {one.id}",
+                                engine.send,
+                                one.id,
+                                value,
+                                channel=channel,
+                                key=key,
+                            )
                 await committed.wait()
         finally:
             unsubscribe()
@@ -247,48 +338,74 @@ class _Trial:
         except RunBlocked as error:
             return "blocked", error.reason
 
-    async def _ask(self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    async def _ask(
+        self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> Any:
         """One verb of the engine; where the disk fails, others have more to do here."""
         return await verb(*args, **options)
 
     def _effects(self, recordings: Sequence[Recording]) -> Counter[str]:
-        """What was done outside; ids of children and idempotency keys hold row numbers, which a crash moves, so each is told as
-        what it stands for.
+        """What was done outside; ids of children and idempotency keys hold row numbers, which a
+        crash moves, so each is told as what it stands for.
         """
         found = self.once() if callable(self.once) else self.once
         meant = {
             f"{one.id}{between}{one.key}{dot}{row.seq}": f"{what} {row.name} {_text(row)}"
-            for one in recordings for row in one.rows
-            for kind, between, dot, what in ((ev.STEP, "/", "/", "key of step"), (ev.CHILD, ".", ".", "id of child")) if row.kind == kind
-        }  # fmt: skip
-        pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(meant, key=len, reverse=True)) or r"\Z.")
+            for one in recordings
+            for row in one.rows
+            for kind, between, dot, what in (
+                (ev.STEP, "/", "/", "key of step"),
+                (ev.CHILD, ".", ".", "id of child"),
+            )
+            if row.kind == kind
+        }
+        pattern = re.compile(
+            "|".join(rf"\b{re.escape(name)}\b" for name in sorted(meant, key=len, reverse=True))
+            or r"\Z."
+        )
         return Counter(pattern.sub(lambda name: meant[name[0]], repr(one)) for one in found or ())
 
     # --- what to say ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _blaming(self, place: tuple[When, int] | None, held: Sequence[Recording] = ()) -> Iterator[None]:
+    def _blaming(
+        self, place: tuple[When, int] | None, held: Sequence[Recording] = ()
+    ) -> Iterator[None]:
         """Errors in the block are told with the place of the crash, and how to repeat it."""
         try:
             yield
         except (LawBroken, NothingLeftToWaitFor) as error:
             if place is None:
-                raise LawBroken(f"{self._name()} can't be replayed, even without any crash.\n{error}") from error
-            rows = "\n".join(f"    {_row(row)}" for one in held if one.id == RUN_ID for row in one.rows[-5:]) or "    nothing"
+                raise LawBroken(
+                    f"{self._name()} can't be replayed, even without any crash.\n{error}"
+                ) from error
+            rows = (
+                "\n".join(
+                    f"    {_row(row)}" for one in held if one.id == RUN_ID for row in one.rows[-5:]
+                )
+                or "    nothing"
+            )
             raise LawBroken(
-                f"{self._name()} does not survive a crash {place[0]} commit {place[1]} (seed {self.seed}).\n{error}\n"
+                f"{self._name()} does not survive a crash {place[0]} commit {place[1]} (seed "
+                f"{self.seed}).\n{error}\n"
                 f"  The last rows of its history on disk were then\n{rows}\n"
-                f"  Repeat it with assert_survives_every_crash(..., seeds=[{self.seed}], only={place!r})"
+                f"  Repeat it with assert_survives_every_crash(..., seeds=[{self.seed}], "
+                f"only={place!r})"
             ) from error
 
     def _name(self) -> str:
-        given = ", ".join([*map(repr, self.call.args), *(f"{name}={value!r}" for name, value in self.call.kwargs.items())])
+        given = ", ".join(
+            [
+                *map(repr, self.call.args),
+                *(f"{name}={value!r}" for name, value in self.call.kwargs.items()),
+            ]
+        )
         return f"{self.call.definition.name}({given})"
 
 
 def _obeys(one: Recording) -> None:
-    laws.in_order(one.rows)
-    laws.recorded_once(one.rows)
+    invariants.in_order(one.rows)
+    invariants.recorded_once(one.rows)
 
 
 async def _until(seconds: float) -> None:
@@ -300,7 +417,9 @@ async def _cancel_arrived(engine: Engine, run: Run[Any]) -> bool:
     """Whether the cancel was delivered before the crash; unlike a message it has no key."""
     store = engine._store
     key = store.run_key(run.id)
-    return ev.CANCEL in {row.kind for row in store.history(key)} or "cancel" in {word.kind for word in store.inbox(key, 0)}
+    return ev.CANCEL in {row.kind for row in store.history(key)} or "cancel" in {
+        word.kind for word in store.inbox(key, 0)
+    }
 
 
 def _told(outcome: Outcome) -> str:
@@ -308,7 +427,11 @@ def _told(outcome: Outcome) -> str:
 
 
 def _row(row: Event) -> str:
-    return " ".join(str(part) for part in (row.seq, row.kind, row.name, row.ref and f"of row {row.ref}", _text(row)[:100]) if part)
+    return " ".join(
+        str(part)
+        for part in (row.seq, row.kind, row.name, row.ref and f"of row {row.ref}", _text(row)[:100])
+        if part
+    )
 
 
 def _text(row: Event) -> str:

@@ -25,7 +25,9 @@ def look_up(number: str) -> Order:
 
 @step(timeout=30)
 async def pay(order: Order, amount: float) -> str:
-    """An async step; call your payment service here. Once its result is recorded it is never done again."""
+    """An async step; call your payment service here. Once its result is recorded it is never done
+    again.
+    """
     return f"payment of {amount:.2f} to {order.customer}"
 
 

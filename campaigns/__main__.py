@@ -1,0 +1,5 @@
+"""`python -m campaigns`."""
+
+from campaigns.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,289 @@
+"""The verbs inside workflows and steps: messages, streams, time, chance, and the end of a run that
+goes on as another one.
+
+Rules: no I/O and no store here; inside a workflow every verb is a command to the kernel that runs
+it, inside a step it goes to the attempt; elsewhere it is an error that says where it belongs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import uuid as _uuid
+from collections.abc import Awaitable, Generator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+
+import msgspec
+
+from perdure.api.definitions import Call, workflow_call
+from perdure.core import names
+from perdure.core.guard import inside as _inside
+from perdure.errors import NotInWorkflow
+
+if TYPE_CHECKING:
+    import random as _random
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+# --- in workflows ---------------------------------------------------------------------------------
+
+
+class Ordered(Awaitable[T_co]):
+    """What an eager verb returns: it is under way already, and awaiting it gives its outcome."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Any] | None = None) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        if self._future is None:
+            return cast("Generator[Any, Any, T_co]", _NOTHING)
+        return cast("Generator[Any, Any, T_co]", self._future.__await__())
+
+
+class _Nothing:
+    """An iterator that ends at once: awaiting it gives None."""
+
+    def __iter__(self) -> _Nothing:
+        return self
+
+    def __next__(self) -> Any:
+        raise StopIteration
+
+
+_NOTHING = _Nothing()
+
+
+class CurrentRun(msgspec.Struct, frozen=True):
+    """Facts of the run that is being executed; `replaying` is True while recorded history is run
+    again.
+    """
+
+    id: str
+    workflow: str
+    replaying: bool
+
+
+async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
+    """Wait for the next message on `channel`, and give it decoded as `type`.
+
+    Messages of a channel come in the order in which they were recorded, each to one receiver. One
+    that does not fit `type` is noted in the history as rejected, and the wait goes on.
+    `asyncio.timeout` bounds the wait. Raises `BadName`.
+
+    >>> from perdure import SyncEngine, workflow
+    >>> @workflow
+    ... async def approval(item: str) -> str:
+    ...     return f"{item}: {await receive('verdict', bool)}"
+    >>> with SyncEngine(":memory:", workflows=[approval]) as engine:
+    ...     run = engine.start(approval("a chair"), id="chair")
+    ...     engine.send("chair", True, channel="verdict")
+    ...     run.result()
+    'a chair: True'
+    """
+    return cast("T", await _kernel("receive()").receive(channel, type))
+
+
+def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Ordered[None]:
+    """Send a message to another run. Awaiting it waits for delivery, and raises `RunNotFound`,
+    `RunFinished` or `InboxFull`.
+
+    It is on its way when this returns, and arrives once, however often this run is replayed; with a
+    `key` it arrives once for that key, whoever else sends it. Raises `NotSerializable` and
+    `BadName` at once.
+    """
+    return Ordered(_kernel("send()").send(run_id, value, channel, key))
+
+
+def start(
+    call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None
+) -> Ordered[str]:
+    """Start an independent run, which is not cancelled with this one. Awaiting it gives its id.
+
+    Without an `id` it gets one that is the same on every replay. Awaiting it raises `RunExists`
+    when the id has another workflow or other arguments; `BadName` and `DefinitionError` are raised
+    at once.
+
+    >>> from perdure import SyncEngine, workflow
+    >>> @workflow
+    ... async def mail(to: str) -> str:
+    ...     return f"sent to {to}"
+    >>> @workflow
+    ... async def order(customer: str) -> str:
+    ...     return await start(mail(customer), id=f"mail-{customer}")
+    >>> with SyncEngine(":memory:", workflows=[order]) as engine:
+    ...     engine.get(engine.run(order("ada"))).result()
+    'sent to ada'
+    """
+    kernel, call = _kernel("start()"), workflow_call(call, "start()")
+    return Ordered(kernel.spawn(call, id, None if tags is None else names.checked_tags(tags)))
+
+
+def emit(stream: str, item: Any) -> Ordered[None]:
+    """Add an item to a stream of this run, from a workflow or from a step; `Run.stream` reads it.
+    docs/howto/streams.md has more.
+
+    An item is any value that has a JSON form. Raises `NotSerializable` and `BadName`.
+
+    >>> from perdure import SyncEngine, workflow
+    >>> @workflow
+    ... async def count(n: int) -> None:
+    ...     for i in range(n):
+    ...         emit("numbers", i)
+    >>> with SyncEngine(":memory:", workflows=[count]) as engine:
+    ...     list(engine.start(count(3)).stream("numbers"))
+    [0, 1, 2]
+    """
+    if (attempt := _attempt.get()) is not None and _inside.loop is None:
+        attempt.emit(stream, item)
+    else:
+        _kernel("emit()", "workflow or step").emit(stream, item)
+    return Ordered()
+
+
+def tag(**tags: Any) -> Ordered[None]:
+    """Set tags of this run, by which `engine.runs(tags=...)` finds it; a value of None removes one.
+
+    >>> from perdure import SyncEngine, workflow
+    >>> @workflow
+    ... async def refund(euros: int) -> None:
+    ...     tag(large=euros > 100)
+    >>> with SyncEngine(":memory:", workflows=[refund]) as engine:
+    ...     engine.run(refund(250), id="refund-1")
+    ...     [info.id for info in engine.runs(tags={"large": True})]
+    ['refund-1']
+    """
+    _kernel("tag()").tag(tags)
+    return Ordered()
+
+
+def now() -> datetime:
+    """The run's time: when the event that the workflow is reacting to was recorded, as an aware UTC
+    datetime.
+    """
+    return datetime.fromtimestamp(_kernel("now()").now_ms() / 1000, UTC)
+
+
+def random() -> _random.Random:
+    """The run's own random generator: the same numbers on every replay.
+
+    >>> from perdure import run, workflow
+    >>> @workflow
+    ... async def dice() -> int:
+    ...     return random().randint(1, 6)
+    >>> 1 <= run(dice(), store=":memory:") <= 6
+    True
+    """
+    return cast("_random.Random", _kernel("random()").random)
+
+
+def uuid4() -> _uuid.UUID:
+    """A UUID that is the same on every replay."""
+    return _uuid.UUID(int=_kernel("uuid4()").random.getrandbits(128), version=4)
+
+
+def patched(change_id: str) -> bool:
+    """Whether this run takes the new path of a change: True for runs that get here for the first
+    time.
+
+    Runs that passed this point before the change was deployed get False, and keep to the old path.
+    docs/howto/change-code.md says when it is needed.
+
+    >>> from perdure import run, workflow
+    >>> @workflow
+    ... async def price(cents: int) -> int:
+    ...     return cents + (100 if patched("postage") else 0)
+    >>> run(price(900), store=":memory:")
+    1000
+    """
+    return cast("bool", _kernel("patched()").patched(names.checked("change id", change_id)))
+
+
+def continue_as(call: Call[Any]) -> NoReturn:
+    """End this run and go on as `call` under the same id, with an empty history. Never returns.
+
+    Messages that were not received go along. Raises `DefinitionError` for what is not the call of a
+    workflow.
+
+    >>> from perdure import run, workflow
+    >>> @workflow
+    ... async def countdown(n: int) -> str:
+    ...     return "done" if n == 0 else continue_as(countdown(n - 1))
+    >>> run(countdown(3), store=":memory:")
+    'done'
+    """
+    _kernel("continue_as()").continue_as(workflow_call(call, "continue_as()"))
+    raise AssertionError("the kernel has raised")
+
+
+def current_run() -> CurrentRun:
+    """Facts of the run that is being executed."""
+    kernel = _kernel("current_run()")
+    return CurrentRun(kernel.facts.run_id, kernel.facts.workflow, kernel.replaying)
+
+
+# --- in steps -------------------------------------------------------------------------------------
+
+
+class Attempt(Protocol):
+    """What a step may know of, and do with, its own attempt; see `current_step`."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def workflow(self) -> str: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def idempotency_key(self) -> str: ...
+    @property
+    def last_heartbeat(self) -> Any: ...
+    def heartbeat(self, value: Any = None) -> Ordered[None]: ...
+    def emit(self, stream: str, item: Any) -> None: ...
+
+
+_attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar(
+    "perdure_attempt", default=None
+)
+
+
+def current_step() -> Attempt:
+    """The attempt that is being executed: `run_id`, `workflow`, `step`, `seq`, `attempt` (from 1),
+    `idempotency_key` (the same on every attempt), `heartbeat(value)`, and `last_heartbeat` (the
+    last value that an earlier attempt reported).
+
+    Raises `NotInWorkflow` outside a step, and in one that no workflow runs.
+
+    >>> from perdure import run, step, workflow
+    >>> @step
+    ... def charge(cents: int) -> str:
+    ...     # a real one hands idempotency_key to its service
+    ...     return f"charged {cents} at attempt {current_step().attempt}"
+    >>> @workflow
+    ... async def order(cents: int) -> str:
+    ...     return await charge(cents)
+    >>> run(order(500), store=":memory:")
+    'charged 500 at attempt 1'
+    """
+    attempt = _attempt.get()
+    if attempt is None:
+        raise NotInWorkflow("current_step()", "step that a workflow runs")
+    return attempt
+
+
+# --- inside ---------------------------------------------------------------------------------------
+
+
+def _kernel(verb: str, place: str = "workflow") -> Any:
+    loop = _inside.loop
+    if loop is None:
+        raise NotInWorkflow(verb, place)
+    return loop.owner

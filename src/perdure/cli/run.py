@@ -1,0 +1,602 @@
+"""`run` and `worker`: the commands that execute runs.
+
+Rules: the same command means the same run, unless --again says otherwise; however it ends, the
+person reads what is recorded and which command goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+from perdure.api.definitions import Call
+from perdure.cli import log_lines, targets, traces
+from perdure.cli.closing import CLOSE_S_MAX, Closing, end_now, keeps_the_process
+from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
+from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
+from perdure.cli.progress import Display, Silence, Snapshot, display_for
+from perdure.cli.replica_options import (
+    end_line,
+    engine_options,
+    replica_options,
+    tell_beginning,
+    watch,
+)
+from perdure.core.limits import Limits
+from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
+from perdure.runtime.engine import Engine
+from perdure.runtime.facts import DUE_RUNS_MAX
+from perdure.runtime.info import RunInfo
+from perdure.runtime.run_handle import Run
+from perdure.views import format
+from perdure.views.waiting import send_hint, waiting_text
+
+# looking at a long history costs; this many times its own time is slept before the next look
+POLL_SHARE = 20
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line of `run` asks for."""
+
+    target: str
+    words: tuple[str, ...]
+    run_id: str | None
+    store: str
+    again: bool
+    as_json: bool
+    quiet: bool
+    replica: str | None = None
+    durability: str | None = None
+    fencing: str = "bucket"
+    no_fencing: bool = False
+
+    @property
+    def may_go_on(self) -> bool:
+        """With an id and no arguments, an existing run is meant, if there is one."""
+        return self.run_id is not None and not self.words and not self.again
+
+    def command(self, *options: str) -> str:
+        """This command with other options, as it would be typed."""
+        dashes = ["--"] if any(word.startswith("-") for word in self.words) else []
+        return shlex.join(
+            ["perdure", "run", *options, *self.store_words, self.target, *dashes, *self.words]
+        )
+
+    def same_command(self, run_id: str) -> str:
+        """What goes on with the run of this command."""
+        return self.command(*(["--id", run_id] if self.run_id is not None or self.again else []))
+
+    @property
+    def worker_command(self) -> str:
+        """What executes the other runs of the store."""
+        return shlex.join(
+            ["perdure", "worker", *self.store_words, str(targets.split_target(self.target)[0])]
+        )
+
+    @property
+    def store_words(self) -> list[str]:
+        store = [] if self.store == "perdure.db" else ["--store", self.store]
+        return (
+            store
+            if self.replica is None or "PERDURE_REPLICA" in os.environ
+            else [*store, "--replica", self.replica]
+        )
+
+    @property
+    def store_option(self) -> str:
+        return "" if self.store == "perdure.db" else f" --store {shlex.quote(self.store)}"
+
+
+@click.command(short_help="Run a workflow, or go on with it, showing progress.")
+@click.argument("target", metavar="FILE[:WORKFLOW]")
+@click.argument("words", metavar="[ARGS]...", nargs=-1)
+@click.option(
+    "--id",
+    "run_id",
+    help=(
+        "The run's id. Default: made from workflow and arguments, so the same command is the "
+        "same run."
+    ),
+)
+@store_option
+@replica_options
+@click.option("--again", is_flag=True, help="Start another run even if these arguments had one.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def run(**given: Any) -> None:
+    """Run a workflow of a Python file, and print its result.
+
+    ARGS are converted to the types that the workflow's parameters have: as JSON where that fits,
+    else as text; NAME=VALUE gives one by name. Put -- before arguments that begin with a dash.
+
+    The same command goes on with the same run: after Ctrl-C, after kill -9, after a reboot. What
+    was recorded is not done again. When the run had completed, its recorded result is printed;
+    --again starts another one. With the --id of a run that exists, ARGS may be left out.
+
+    \b
+    Examples:
+      perdure run app.py A-17 120
+      perdure run app.py:refund order=A-17 amount=120
+      perdure run app.py A-17 120 --again
+      perdure run app.py A-17 120 --json --quiet | jq .result
+    """
+    _execute(_run(Request(**given)))
+
+
+@click.command(short_help="Execute runs until stopped.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@store_option
+@replica_options
+@click.option(
+    "--standby",
+    is_flag=True,
+    help="Follow the replica while another engine holds it, and take over when that is gone.",
+)
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N",
+    help=(
+        "How many runs this worker has at work at once; the others wait in the file, also for "
+        "other workers. Default: 2,000."
+    ),
+)  # fmt: skip
+@click.option(
+    "--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
+    help="How long running steps get to end after a stop.",
+)  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
+def worker(
+    files: tuple[str, ...],
+    store: str,
+    concurrency: int | None,
+    grace: float,
+    quiet: bool,
+    standby: bool,
+    **replica: Any,
+) -> None:
+    """Execute the runs of a store, with the workflows of these files, until stopped.
+
+    Ctrl-C or SIGTERM drains: nothing new begins, running steps get the grace to end and be
+    recorded. What is left goes on with the next worker. A second signal stops at once; nothing is
+    lost then either.
+
+    \b
+    Examples:
+      perdure worker app.py
+      perdure worker flows/*.py --store /var/lib/app/perdure.db
+      perdure worker app.py --concurrency 4
+      perdure worker app.py --replica s3://agents/prod
+      perdure worker app.py --replica s3://agents/prod --standby
+    """
+    log_lines.show_all(quiet=quiet)
+    if standby and replica["replica"] is None:
+        raise misuse(
+            "--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA."
+        )
+    options = engine_options(**replica, quiet=quiet)
+    if standby:
+        options["standby"] = True
+    if concurrency is not None:  # those that wait for something leave memory when there is no room
+        options["limits"] = Limits(
+            runs_loaded_max=concurrency, runs_parked_max=min(concurrency, Limits().runs_parked_max)
+        )
+    _execute(_work(files, store, grace, quiet, options))
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+async def _run(request: Request) -> int:
+    path, name = targets.split_target(request.target)
+    module = targets.load(path)
+    workflows = targets.workflows_of(module)
+
+    def asked_for() -> Call[Any]:
+        return targets.make_call(targets.pick(module, workflows, name), request.words)
+
+    call = None if request.may_go_on else asked_for()
+    make_display = display_for(request.quiet)
+    with _stop_signals() as stopped, log_lines.while_running(quiet=request.quiet) as log:
+        options = engine_options(
+            request.replica, request.durability, request.fencing, request.no_fencing, request.quiet
+        )
+        engine = Engine(
+            request.store, workflows=list(workflows.values()), execute="asked", **options
+        )
+        watch(engine, request.quiet)
+        if not await _opened(engine, stopped):
+            say("Stopped before anything had begun.")
+            return Exit.INTERRUPTED
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(engine.__aexit__)
+            tell_beginning(engine, request.quiet)
+            run = await _known(engine, request) if call is None else None
+            if run is None:
+                call = call or _first_call(request, asked_for)
+                run, note = await _begin(engine, request, call)
+            else:
+                note = await _progress_note(engine, run)
+            log.run_id = run.id
+            info = await run.info()
+            if info.ended_at is not None and note != "started":
+                if not await _watch(
+                    engine, run, request, Silence(run.id), stopped
+                ):  # until a copy has it, where one is asked for
+                    return await _interrupted(engine, run, request)
+                return _report(info, request, recorded=True)
+            shown = make_display(run.id)
+            shown.note(note)
+            await _let_go_on(engine, run, shown)
+            code = await _follow(engine, run, request, shown, stopped)
+            await _tell_what_is_left(engine, request)
+            return code
+
+
+async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
+    """A person who gives the command again after a crash loop wants the run to go on; a script is
+    told how it does.
+    """
+    if is_terminal(sys.stdin) and is_terminal(sys.stderr):
+        for one in await engine.blocked(run.id):
+            if one.by == "crash_loop":
+                await engine.retry(one.id)
+                shown.note(
+                    f"{one.id} was blocked and goes on, because you gave the command "
+                    f"again: {one.reason.partition('. ')[0]}"
+                )
+
+
+async def _tell_what_is_left(engine: Engine, request: Request) -> None:
+    """This command executes its own run only: who relies on it for others has to know."""
+    due = 0 if request.quiet else await engine.left_to_workers()
+    if due:
+        number = f"{due:,}" if due <= DUE_RUNS_MAX else f"More than {DUE_RUNS_MAX:,}"
+        runs = "other run is" if due == 1 else "other runs are"
+        say(
+            f"{number} {runs} due in this file. To execute {'it' if due == 1 else 'them'}:",
+            f"  {request.worker_command}",
+        )
+
+
+def _first_call(request: Request, asked_for: Callable[[], Call[Any]]) -> Call[Any]:
+    """The call of a run that was thought to be there, where no arguments are needed."""
+    try:
+        return asked_for()
+    except Misuse as error:
+        raise misuse(
+            f"There is no run {request.run_id!r} to go on with, and a new one needs "
+            f"arguments. {error.message}"
+        ) from error
+
+
+async def _known(engine: Engine, request: Request) -> Run[Any] | None:
+    """The run that --id names, where no arguments are given to start a new one."""
+    try:
+        run = await engine.get(request.run_id or "")
+    except RunNotFound:
+        return None
+    workflow = (await run.info()).workflow
+    if workflow not in engine.workflows:
+        raise misuse(
+            f"Run {run.id} is one of workflow {workflow!r}, which {request.target} does not have."
+        )
+    return run
+
+
+async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run[Any], str]:
+    """Start the run that is asked for, or find it there; the note says which."""
+    run_id = targets.default_id(call) if request.run_id is None else request.run_id
+    if request.again:
+        run_id = await _fresh(engine, run_id)
+    note = "started"
+    with contextlib.suppress(RunNotFound):
+        note = await _progress_note(engine, await engine.get(run_id))
+    return await engine.start(call, id=run_id), note
+
+
+async def _progress_note(engine: Engine, run: Run[Any]) -> str:
+    progress = await engine.progress(run.id)
+    if (
+        not progress.steps_total
+    ):  # such as a run of children only: no count of steps says how far it is
+        return "resumed"
+    return f"resumed: {progress.steps_done:,} of {progress.steps_total:,} steps were recorded"
+
+
+async def _fresh(engine: Engine, run_id: str) -> str:
+    """The id itself, or the first of id-2, id-3 … that no run has."""
+    candidate = run_id
+    for number in itertools.count(2):
+        try:
+            await engine.get(candidate)
+        except RunNotFound:
+            break
+        candidate = f"{run_id}-{number}"
+    return candidate
+
+
+async def _follow(
+    engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event
+) -> int:
+    """Show progress until there is something to report, and report it."""
+    try:
+        told = await _watch(engine, run, request, shown, stopped)
+    finally:
+        shown.close()
+    info = await run.info()
+    if not told or (info.ended_at is None and info.status != "blocked"):
+        return await _interrupted(engine, run, request)
+    blocked = [one for one in await engine.blocked(run.id) if one.id == run.id]
+    return _report(
+        info, request, recorded=False, crash_loop=any(one.by == "crash_loop" for one in blocked)
+    )
+
+
+async def _watch(
+    engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event
+) -> bool:
+    """Show progress until the run has ended or is blocked, and that is confirmed: then True; False
+    where we are stopped first.
+    """
+    ended = asyncio.ensure_future(_ended(run))
+    stop = asyncio.ensure_future(stopped.wait())
+    try:
+        while not (ended.done() or stop.done()):
+            begun = time.thread_time()
+            if shown.poll_seconds is not None:
+                shown.show(await _snapshot(engine, run, request))
+            pause = shown.poll_seconds and max(
+                shown.poll_seconds, POLL_SHARE * (time.thread_time() - begun)
+            )
+            await asyncio.wait({ended, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        return ended.done()
+    finally:
+        stop.cancel()
+        if not ended.cancel():
+            ended.result()  # the store failed: that is what the person has to hear
+
+
+async def _ended(run: Run[Any]) -> None:
+    with contextlib.suppress(
+        RunFailed, RunCancelled, RunBlocked
+    ):  # how it ended is read from the record afterwards
+        await run.result()
+
+
+async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot:
+    progress = await engine.progress(run.id)
+    snapshot = Snapshot(
+        progress.status, progress.steps_done, progress.steps_total, list(progress.running)
+    )
+    children = any("child" in item for item in progress.waiting_for)
+    if children and (blocked := await engine.blocked(run.id)):
+        snapshot.waiting = f"{blocked[0].id} is blocked: {blocked[0].reason}"
+        if blocked[0].by == "crash_loop":
+            snapshot.hint = f"perdure retry {shlex.quote(blocked[0].id)}{request.store_option}"
+    elif progress.status == "waiting" and progress.waiting_for:
+        snapshot.waiting = waiting_text(progress.waiting_for)
+        snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
+    elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
+        snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"
+    elif progress.status == "paused":
+        snapshot.waiting, snapshot.hint = (
+            "paused",
+            f"perdure resume {shlex.quote(run.id)}{request.store_option}",
+        )
+    return snapshot
+
+
+async def _interrupted(engine: Engine, run: Run[Any], request: Request) -> int:
+    if not request.quiet:
+        progress = await engine.progress(run.id)
+        say(
+            f"Stopped. Nothing is lost: {progress.steps_done:,} of "
+            f"{progress.steps_total:,} steps are recorded. Go on with:"
+        )
+        say(f"  {request.same_command(run.id)}")
+    return Exit.INTERRUPTED
+
+
+# --- how it ended ---------------------------------------------------------------------------------
+
+
+def _report(info: RunInfo, request: Request, recorded: bool, crash_loop: bool = False) -> int:
+    if request.as_json:
+        echo_json(
+            {
+                "id": info.id,
+                "status": info.status,
+                "result": info.result,
+                "error": info.error,
+                "recorded": recorded,
+            }
+        )
+    if info.status == "completed":
+        if recorded and not request.quiet:
+            say(
+                f"{info.id} completed at {format.clock(info.ended_at)}; this is its "
+                f"recorded result. --again starts another run."
+            )
+        elif not request.quiet:
+            begun_at, ended_at = (
+                info.started_at or info.created_at,
+                info.ended_at or info.created_at,
+            )
+            say(f"{info.id}: completed in {format.between(begun_at, ended_at)}")
+        if not request.as_json:
+            echo_result(info.result)
+        return Exit.DONE
+    say(*_what_went_wrong(info), *_what_next(info, request, crash_loop))
+    return Exit.FAILED
+
+
+def _what_went_wrong(info: RunInfo) -> list[str]:
+    match info.status:
+        case "failed":
+            return [
+                f"{info.id} {format.status('failed')}: {format.error_line(info.error)}",
+                *traces.trace(info.error),
+            ]
+        case "blocked":
+            return as_lines(f"{info.id} is {format.status('blocked')}: {info.reason}")
+        case _:
+            return [f"{info.id} was {format.status(info.status)}."]
+
+
+def _what_next(info: RunInfo, request: Request, crash_loop: bool) -> list[str]:
+    run = shlex.quote(info.id) + request.store_option
+    found = [(f"perdure show {run}", "what it did, step by step")]
+    if info.status == "failed":
+        found.append((f"perdure retry {run}", "do again what failed, when its cause is gone"))
+    if crash_loop:
+        found.append((f"perdure retry {run} && {request.same_command(info.id)}", "go on with it"))
+    if info.status != "blocked":
+        found.append((request.command("--again"), "start another run"))
+    width = max(len(command) for command, _ in found)
+    return [f"  {command.ljust(width)}   {what}" for command, what in found]
+
+
+# --- worker ---------------------------------------------------------------------------------------
+
+
+async def _work(
+    files: Sequence[str], store: str, grace: float, quiet: bool, options: dict[str, Any]
+) -> int:
+    workflows = targets.workflows_in(files)
+
+    def tell(text: str) -> None:
+        if not quiet:
+            say(text)
+
+    with _stop_signals() as stopped:
+        engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
+        watch(engine, quiet)
+        if not await _opened(engine, stopped):
+            tell("Stopped while another engine held the replica.")
+            return Exit.DONE
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_exit(engine.__aexit__)
+            tell_beginning(engine, quiet, logged=True)
+            tell(
+                f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and "
+                f"loses nothing."
+            )
+            stop, lost = (
+                asyncio.ensure_future(stopped.wait()),
+                asyncio.ensure_future(engine.store_lost()),
+            )
+            await asyncio.wait((stop, lost), return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if lost.done():
+                raise lost.result()
+            lost.cancel()
+            more = " The last sync may take 5 s more." if engine.replica is not None else ""
+            tell(
+                f"Stopping: running steps get {grace:g} s to end.{more} Ctrl-C again stops at once."
+            )
+    tell("Stopped. What is left goes on with the next worker.")
+    if engine.replica is not None and engine.replica.ended:
+        tell(format.sentence(engine.replica.ended))
+    return Exit.DONE
+
+
+async def _opened(engine: Engine, stopped: asyncio.Event) -> bool:
+    """Open the engine, which may have to wait for its replica for long; False if we are asked to
+    stop meanwhile.
+    """
+    opening, stop = (
+        asyncio.ensure_future(engine.__aenter__()),
+        asyncio.ensure_future(stopped.wait()),
+    )
+    await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    end_line()
+    if not opening.done():
+        opening.cancel()
+        await asyncio.wait([opening])
+        return False
+    opening.result()
+    return True
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run it and end the process, without waiting for steps in threads beyond their grace: they are
+    tried again.
+    """
+    # what was imported stays, so the collector need not look through it again and again
+    gc.freeze()
+    gc.set_threshold(
+        20_000, 20, 20
+    )  # with 1,000 runs in memory the default takes a sixth of the time
+    before, closing = threading.enumerate(), Closing()
+    try:
+        code = run_async(closing.watched(main))
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    finally:
+        closing.done()
+    deadline = (
+        time.monotonic() + 0.2
+    )  # idle threads need a moment to notice that they are not needed
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and keeps_the_process(thread)
+    ]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        end_now(code)
+    raise click.exceptions.Exit(code)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as kill -9
+    would.
+
+    The handlers are Python's, not the loop's, so that they are called in the middle of workflow
+    code that never ends; where it is that which the loop is held up by, one signal is enough.
+    """
+    loop, stopped, asked = asyncio.get_running_loop(), asyncio.Event(), False
+
+    def heard(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(
+                Exit.INTERRUPTED
+            )  # what is recorded is safe, and the person does not want to wait
+        asked = True
+        if hasattr(signal, "alarm"):
+            signal.alarm(int(CLOSE_S_MAX))
+        loop.call_soon_threadsafe(stop)
+
+    def stop() -> None:
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+        stopped.set()
+
+    alarm = (signal.SIGALRM,) if hasattr(signal, "alarm") else ()
+    before = {number: signal.signal(number, heard) for number in (*_SIGNALS, *alarm)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

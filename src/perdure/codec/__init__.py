@@ -1,0 +1,1 @@
+"""Typed JSON: values, arguments, results and errors as text, and back."""

@@ -1,0 +1,541 @@
+"""Annotated types, compiled: how a value of each becomes JSON, comes back, and is compared with
+what it was.
+
+Rules: nothing is guessed, a value that would come back as something else is reported with the place
+and the reason; the same value gives the same bytes in every process, so sets are written in sorted
+order; what a type means does not depend on what else the program has imported.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import datetime as dt
+import decimal
+import enum
+import functools
+import inspect
+import io
+import marshal
+import math
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from perdure.codec import marks, pydantic
+from perdure.codec.pydantic import Unsupported
+from perdure.codec.records import children, fields_of, force, is_model, short
+
+Difference = tuple[str, Any, Any]
+"""Where two values part: the path, what was given, what came back."""
+
+
+_SCALARS = (str, int, bool)
+_INT_MAX = 2**63 - 1  # beyond it JSON readers differ, so those are compared
+
+
+class Slot:
+    """One annotated place for a value.
+
+    `native` slots are written and read by the plain encoder and decoder, `foreign` ones by
+    pydantic; `times` says that there may be times in it, whose zones the plain encoder leaves out.
+    """
+
+    __slots__ = (
+        "decode",
+        "encode",
+        "foreign",
+        "label",
+        "native",
+        "plain",
+        "scalar",
+        "times",
+        "type",
+    )
+
+    def __init__(
+        self,
+        type_: Any,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        *,
+        native: bool = False,
+        plain: bool = False,
+        foreign: bool = False,
+        times: bool = False,
+    ) -> None:
+        self.type, self.label = type_, label_of(type_)
+        self.encode, self.decode = encode, decode
+        self.native, self.plain, self.foreign, self.times = native, plain, foreign, times
+        self.scalar = type_ if type_ in _SCALARS else None
+
+    def surely_same(self, value: Any) -> bool:
+        """Whether the value is one of those that always come back: nothing has to be
+        compared then.
+        """
+        cls = type(value)
+        return cls is self.scalar and (cls is not int or -_INT_MAX <= value <= _INT_MAX)
+
+    def compare(self, value: Any, back: Any) -> Difference | None:
+        return same_plain(value, back) if self.plain else difference(value, back)
+
+
+def slot_of(type_: Any) -> Slot:
+    """The slot for an annotation; raises `Unsupported` with the reason. Hashable types are compiled
+    once.
+    """
+    try:
+        # `A | B` and `B | A` are equal, and not the same where both could be meant.
+        return _cached_slot(type_, None if isinstance(type_, type) else repr(type_))
+    except Unsupported:
+        raise
+    except TypeError:  # an annotation that can't be hashed
+        return _compile(type_)
+
+
+def label_of(type_: Any) -> str:
+    """A type as people write it, in the same words in every process."""
+    if isinstance(type_, type) and not typing.get_args(type_):
+        return type_.__qualname__
+    return re.sub(r" at 0x[0-9a-f]+|typing\.", "", str(type_))
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+_PLAIN = {
+    "AnyType",
+    "NoneType",
+    "BoolType",
+    "IntType",
+    "FloatType",
+    "StrType",
+    "ListType",
+    "DictType",
+    "UnionType",
+    "TypedDictType",
+}
+_PLAIN |= {"LiteralType", "VarTupleType", "TupleType", "Field", "Metadata"}
+_SETS = {"SetType", "FrozenSetType", "CollectionType"}
+_TIMES = {"DateTimeType", "TimeType"}
+_RECORDS = {"DataclassType", "TypedDictType", "NamedTupleType", "StructType"}
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_slot(type_: Any, _: str | None) -> Slot:
+    return _compile(type_)
+
+
+def _compile(type_: Any) -> Slot:
+    type_ = _normal(type_)
+    if is_model(type_):
+        return _adapted(type_, "")
+    asked = pydantic.asked_for(type_)
+    pydantic.check_unions(type_)
+    try:
+        decoder = msgspec.json.Decoder(type_, dec_hook=dec_hook)
+        kinds, customs = _parts(type_)
+    except (TypeError, NameError, AttributeError) as error:
+        return _adapted(type_, asked or str(error))
+    if foreign := [
+        cls
+        for cls in customs
+        if not (is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls))
+    ]:
+        return _adapted(type_, asked or f"{label_of(foreign[0])} has no JSON form")
+    if asked is not None:
+        return _adapted(type_, f"{asked} is pydantic's", kinds)
+    models, times = any(map(is_model, customs)), bool(kinds & _TIMES)
+    if not (kinds & _SETS or models or times):
+        return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
+    sets = bool(kinds & _SETS)
+    encode = (lambda value: ENCODER.encode(ordered(value))) if sets else ENCODER.encode
+    decode = functools.partial(marks.read if models else marks.read_times, decoder.decode)
+    return Slot(type_, encode, decode, native=not (sets or models), times=times)
+
+
+def _adapted(type_: Any, reason: str, kinds: set[str] = frozenset()) -> Slot:  # type: ignore[assignment]
+    """A slot by pydantic, for its models, for what only it checks, and for the unions that msgspec
+    leaves out.
+    """
+    if "BytesType" in kinds and kinds & _RECORDS:
+        raise Unsupported(
+            f"{reason}, which writes bytes in another way: make the record a pydantic model"
+        )
+    adapter = pydantic.adapter_of(type_, reason, base64="BytesType" in kinds)
+
+    def encode(value: Any) -> bytes:
+        if adapter.sets or (adapter.times and marks.zones(value)):
+            value = ordered(value)
+        raw = adapter.dump(value)
+        return raw if adapter.dump(value, exclude_unset=True) == raw else marks.marked(value, raw)
+
+    return Slot(
+        type_,
+        encode,
+        functools.partial(marks.read, adapter.load),
+        foreign=True,
+        times=adapter.times,
+    )
+
+
+def _normal(type_: Any) -> Any:
+    """Annotations that mean the same as a simpler one."""
+    if type_ is inspect.Parameter.empty or type_ is object:
+        return Any
+    if type_ in (typing.NoReturn, typing.Never):
+        return None
+    return type_
+
+
+def _parts(type_: Any) -> tuple[set[str], list[Any]]:
+    """The kinds of node in a type, and the classes that msgspec leaves to hooks."""
+    kinds: set[str] = set()
+    customs: list[Any] = []
+    seen: set[int] = set()
+    ahead: list[Any] = [msgspec.inspect.type_info(type_)]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, tuple | list):
+            ahead.extend(node)
+        elif (
+            isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen
+        ):
+            seen.add(id(node))
+            kinds.add(type(node).__name__)
+            if isinstance(node, msgspec.inspect.CustomType):
+                customs.append(node.cls)
+            ahead.extend(
+                getattr(node, name)
+                for name in node.__struct_fields__
+                if name not in ("cls", "default", "default_factory")
+            )
+    return kinds, customs
+
+
+def _is_path(cls: Any) -> bool:
+    """Pathlib is not imported for this: where nobody else did, there is no path either."""
+    pathlib = sys.modules.get("pathlib")
+    return pathlib is not None and isinstance(cls, type) and issubclass(cls, pathlib.PurePath)
+
+
+def _is_iterable(cls: Any) -> bool:
+    return collections.abc.Iterable in (cls, typing.get_origin(cls))
+
+
+def _enc_hook(value: Any) -> Any:
+    if is_model(type(value)):
+        return msgspec.Raw(slot_of(type(value)).encode(value))
+    if _is_path(type(value)):
+        return str(value)
+    raise Unsupported(label_of(type(value)))
+
+
+def dec_hook(type_: Any, data: Any) -> Any:
+    if is_model(type_):
+        return slot_of(type_).decode(ENCODER.encode(data))
+    if _is_iterable(type_):  # what people annotate when they pass a list
+        return slot_of(list[typing.get_args(type_) or Any]).decode(ENCODER.encode(data))  # type: ignore[misc]
+    return data if type_ is object else type_(data)
+
+
+ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
+
+
+# --- looking into values --------------------------------------------------------------------------
+
+
+def ordered(value: Any, leaf: Callable[[Any], Any] = marks.zoned) -> Any:
+    """The value with sorted lists in the places of its sets and text in those of times in a named
+    zone, to be encoded only.
+    """
+    if isinstance(value, set | frozenset):
+        return sorted((ordered(item, leaf) for item in value), key=ENCODER.encode)
+    if isinstance(value, list | tuple):
+        return [ordered(item, leaf) for item in value]
+    if isinstance(value, dict):
+        return {leaf(key): ordered(item, leaf) for key, item in value.items()}
+    if names := fields_of(type(value)):
+        value = copy.copy(value)
+        for name in names:
+            if hasattr(value, name):
+                force(value, name, ordered(getattr(value, name), leaf))
+    return leaf(value)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def same_plain(value: Any, back: Any) -> Difference | None:
+    """`difference` for types of JSON's own: nearly always one comparison of two byte strings."""
+    try:
+        if marshal.dumps(value, 2) == marshal.dumps(back, 2):  # version 2 knows no references
+            return None
+    except ValueError:
+        pass  # a class that marshal does not know, so the slow way tells which
+    return difference(value, back)
+
+
+def difference(value: Any, back: Any) -> Difference | None:
+    """Where `back` is not the same as `value`: types count, and so does the order of dicts."""
+    cls = type(value)
+    if cls is not type(back):
+        return None if cls is int and type(back) is float and value == back else ("", value, back)
+    return _comparer(cls)(value, back)
+
+
+def _comparer_for(cls: type) -> Callable[[Any, Any], Difference | None]:
+    if issubclass(cls, list | tuple):
+        return _compare_items
+    if issubclass(cls, dict):
+        return _compare_entries
+    if issubclass(cls, set | frozenset):
+        return _compare_sets
+    if issubclass(cls, dt.datetime | dt.time):
+        return _compare_times
+    if issubclass(cls, decimal.Decimal):
+        return _compare_texts
+    if is_model(cls):
+        return _compare_models
+    if fields_of(cls):
+        return functools.partial(_compare_fields, fields_of(cls))
+    return _compare_whole
+
+
+_comparer: Callable[[type], Callable[[Any, Any], Difference | None]] = functools.lru_cache(
+    maxsize=4096
+)(_comparer_for)
+
+
+def _compare_items(value: Any, back: Any) -> Difference | None:
+    if len(value) != len(back):
+        return ("", value, back)
+    for index, item in enumerate(value):
+        if (found := difference(item, back[index])) is not None:
+            return (f"[{index}]{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_entries(value: Any, back: Any) -> Difference | None:
+    if len(value) != len(back):
+        return ("", value, back)
+    for (key, item), (other_key, other) in zip(value.items(), back.items(), strict=True):
+        if difference(key, other_key) is not None:
+            return ("", value, back)
+        if (found := difference(item, other)) is not None:
+            return (f"[{short(key)}]{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_sets(value: Any, back: Any) -> Difference | None:
+    same = len(value) == len(back) and {(type(item), item) for item in value} == {
+        (type(item), item) for item in back
+    }
+    return None if same and not marks.zones(value) else ("", value, back)
+
+
+def _compare_times(value: Any, back: Any) -> Difference | None:
+    same = value.utcoffset() == back.utcoffset() and value.replace(tzinfo=None) == back.replace(
+        tzinfo=None
+    )
+    return None if same and marks.zone_of(value) == marks.zone_of(back) else ("", value, back)
+
+
+def _compare_models(value: Any, back: Any) -> Difference | None:
+    zones = slot_of(type(value)).times and marks.zones(value)
+    return (
+        None
+        if value == back and (not zones or marks.zones(value) == marks.zones(back))
+        else ("", value, back)
+    )
+
+
+def _compare_texts(value: Any, back: Any) -> Difference | None:
+    return None if str(value) == str(back) else ("", value, back)
+
+
+def _compare_fields(names: tuple[str, ...], value: Any, back: Any) -> Difference | None:
+    for name in names:
+        found = difference(getattr(value, name, msgspec.UNSET), getattr(back, name, msgspec.UNSET))
+        if found is not None:
+            return (f".{name}{found[0]}", found[1], found[2])
+    return None
+
+
+def _compare_whole(value: Any, back: Any) -> Difference | None:
+    if value == back:
+        return None
+    cls: Any = type(value)
+    if cls.__eq__ is object.__eq__ and slot_of(cls).encode(value) == slot_of(cls).encode(back):
+        return None
+    return ("", value, back)
+
+
+# --- saying what is wrong -------------------------------------------------------------------------
+
+
+def explain_failure(slot: Slot, value: Any, error: Exception, place: str) -> str:
+    """Why a value could not be written, or not be read again, and what to do."""
+    if isinstance(error, RecursionError):
+        return (
+            "it contains itself, or is nested too deeply; give parts of it ids and refer to those"
+        )
+    path, culprit = _culprit(value, slot.encode)
+    if culprit is not None and not is_model(
+        type(culprit)
+    ):  # pydantic knows better what is wrong with a model
+        return _at(path) + _why(culprit)
+    if (found := _not_finite(value)) is not None:
+        return found
+    return (
+        f"{_at(path)}it does not fit `{slot.label}`: {tidy(error)}; pass what "
+        f"{place or 'the type'} says, or change the annotation"
+    )
+
+
+def explain_difference(slot: Slot, found: Difference, place: str) -> str:
+    """What would come back instead of a value, and what to annotate."""
+    path, value, back = found
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{_at(path)}{_NAN.format(value)}"
+    if type(value) is not type(back):
+        return (
+            f"{_at(path)}it would come back as {label_of(type(back))}, not "
+            f"{label_of(type(value))}; {_advice(path, value, place)}"
+        )
+    keys = _key_types(value), _key_types(back)
+    if keys[0] != keys[1]:
+        return (
+            f"{_at(path)}it would come back with keys of type {keys[1]}, not {keys[0]}; "
+            f"{_advice(path, value, place)}"
+        )
+    if slot.foreign:  # its serializers may be there to hide what the value is
+        return (
+            f"{_at(path)}it would come back different: what pydantic writes for `{slot.label}` "
+            f"is not read as the same value again"
+        )
+    return f"{_at(path)}it would come back different: {short(value)} became {short(back)}"
+
+
+def tidy(error: Exception) -> str:
+    """A validation error in one line."""
+    return " ".join(
+        line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line
+    )[:400]
+
+
+_NAN = "{} is not JSON; pass None or a string in its place"
+
+
+def _at(path: str) -> str:
+    return f"at {path}, " if path else ""
+
+
+def _key_types(value: Any) -> str:
+    return (
+        ", ".join(sorted({label_of(type(key)) for key in value})) if isinstance(value, dict) else ""
+    )
+
+
+def _advice(path: str, value: Any, place: str) -> str:
+    base = next(
+        (
+            cls
+            for cls in (str, bool, int, float, list, dict, bytes)
+            if isinstance(value, cls) and type(value) is not cls
+        ),
+        None,
+    )
+    if base is not None and not isinstance(value, enum.Enum):
+        return f"convert it with {base.__name__}() first"
+    if isinstance(value, bytearray | memoryview):
+        return "convert it with bytes() first"
+    wanted = _annotation_for(value)
+    if not place:
+        return (
+            f"convert it to plain JSON values, or wrap it in a dataclass with a field of type "
+            f"{wanted}"
+        )
+    return (
+        f"annotate {place} as {wanted}"
+        if not path
+        else f"annotate {place} with a type that says {wanted} there"
+    )
+
+
+def _annotation_for(value: Any) -> str:
+    inner = (
+        {label_of(type(item)) for _, item in children(value)}
+        if isinstance(value, tuple | set | frozenset | dict | list)
+        else set[str]()
+    )
+    item = inner.pop() if len(inner) == 1 else "Any"
+    match value:
+        case tuple() if type(value) is tuple:
+            return f"tuple[{item}, ...]"
+        case set() | frozenset() | list() if type(value) in (set, frozenset, list):
+            return f"{type(value).__name__}[{item}]"
+        case dict() if type(value) is dict:
+            keys = {label_of(type(key)) for key in value}
+            return f"dict[{keys.pop() if len(keys) == 1 else 'str'}, {item}]"
+        case _:
+            return label_of(type(value))
+
+
+def _culprit(
+    value: Any, encode: Callable[[Any], bytes], path: str = "", depth: int = 0
+) -> tuple[str, Any]:
+    """The innermost part that can't be written; None if all can."""
+    if _can(encode, value):
+        return ("", None)
+    if depth < 50:
+        for step, inner in children(value):
+            if not _can(ENCODER.encode, inner) and not isinstance(inner, set | frozenset):
+                return _culprit(inner, ENCODER.encode, path + step, depth + 1)
+    return (path, value)
+
+
+def _can(encode: Callable[[Any], bytes], value: Any) -> bool:
+    try:
+        encode(value)
+    except Exception:
+        return False
+    return True
+
+
+def _why(value: Any) -> str:
+    name = label_of(type(value))
+    if isinstance(value, str):
+        if type(value) is not str:
+            return f"{name} has no JSON form; convert it with str() first"
+        return (
+            "the text has a lone surrogate, which is not valid Unicode; decode it with "
+            "errors='replace'"
+        )
+    if isinstance(value, dict):
+        return "its keys must be strings or numbers; use str keys, or a list of pairs"
+    if inspect.isawaitable(value):
+        return f"a {name} was not awaited; await it and pass its result"
+    if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+        return f"a {name} can be read only once; pass a list of its items"
+    if callable(value):
+        return (
+            f"a {name} is code, which is never stored; pass a name and look it up inside the step"
+        )
+    return (
+        f"{name} has no JSON form; pass plain values, a dataclass or a msgspec Struct. Open "
+        f"files, locks and clients are made inside steps"
+    )
+
+
+def _not_finite(value: Any, path: str = "", depth: int = 0) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return _at(path) + _NAN.format(value)
+    inner = children(value) if depth < 50 else ()
+    return next(
+        (found for step, item in inner if (found := _not_finite(item, path + step, depth + 1))),
+        None,
+    )

@@ -1,0 +1,1 @@
+"""What the engines of one process share: clock, identity, threads, background loops."""

@@ -1,0 +1,212 @@
+"""What a copy is worth: whether it is whole, whether another file has all that is in it, and how a
+file is set aside.
+
+Rules: a copy is trusted only when SQLite finds it intact, its history gives its own seal, and it is
+not behind what was confirmed; nothing here overwrites or deletes a store, it is renamed; SQLite
+takes a `-wal` beside a file for that file's, so none may be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import apsw
+
+from perdure.errors import PerdureError, StoreUnavailable
+from perdure.errors_replica import ReplicaDamaged
+from perdure.store import sql
+from perdure.store.sqlite import checksum, connection
+
+Q = sql.load("verify.sql", "perdure.replica")
+TEMPORARY = "tmp-"
+"""How the names of temporary folders beside a store begin."""
+SIDES = ("", "-wal", "-shm", "-journal")
+"""What belongs to a store, by the end of its name. SQLite reads those beside a file by their names,
+whatever file they were made for.
+"""
+
+
+def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.Seal:
+    """The seal of a whole copy. Raises `ReplicaDamaged` for one that has holes, is damaged or lacks
+    what was confirmed.
+    """
+    try:
+        db = connection.open_reader(str(copy))
+    except PerdureError as error:
+        raise ReplicaDamaged(where, str(error)) from error
+    try:
+        db.execute("BEGIN")  # one moment of it: a live file may be written meanwhile
+        found = db.pragma("integrity_check")
+        if found != "ok":
+            raise ReplicaDamaged(
+                where, f"SQLite finds it damaged: {' '.join(str(found).split())[:200]}"
+            )
+        seal = checksum.read(db)
+        if seal is None:
+            raise ReplicaDamaged(where, "it is not of a file that Perdure replicates")
+        rows, digest = checksum.total(db.execute(Q["history"]))
+        if (rows, digest) != (seal.rows, seal.digest):
+            raise ReplicaDamaged(
+                where,
+                (
+                    f"it has holes: {rows:,} rows of history, and its seal is for "
+                    f"{seal.rows:,}, or their content differs"
+                ),
+            )
+        if seal.rows < rows_min:
+            raise ReplicaDamaged(
+                where,
+                (
+                    f"it lacks {rows_min - seal.rows:,} rows of history that were confirmed to "
+                    f"be in it"
+                ),
+            )
+    except apsw.Error as error:
+        raise ReplicaDamaged(where, f"it can't be read: {error}") from error
+    finally:
+        db.close()
+    return seal
+
+
+def missing_rows(local: str, copy: Path) -> int:
+    """How many rows of a copy's history a local file lacks, or has with another content; 0: it is
+    the same or newer.
+    """
+    db = connection.open_reader(local)
+    try:
+        db.execute(Q["attach"], (str(copy),))
+        ((missing,),) = db.execute(Q["missing"])
+        db.execute(Q["detach"])
+        return int(missing)
+    finally:
+        db.close()
+
+
+def lacks_of(local: str, copy: Path) -> str:
+    """Why a local file can't be used instead of a copy that is not newer: it lacks rows of it, or
+    is no whole file; "" if it can be.
+
+    A main file and a `-wal` of different files look like one to SQLite, and only the seal and the
+    integrity check tell.
+    """
+    try:
+        verified(Path(local), local)
+        missing = missing_rows(local, copy)
+    except ReplicaDamaged as error:
+        return error.detail
+    return f"it lacks {missing:,} rows of the replica's history, or has others" if missing else ""
+
+
+def standing_at(path: str | os.PathLike[str]) -> list[str]:
+    """The files that are there already, of all that would belong to a store at this path."""
+    return [os.fspath(path) + side for side in SIDES if os.path.lexists(os.fspath(path) + side)]
+
+
+def set_aside(path: str, mark: str) -> str:
+    """Rename a store with all that belongs to it, so that nothing stands at its path. Returns the
+    new name.
+
+    All files have their new names before the first one loses its old one: a machine that stops in
+    between leaves a whole store.
+    """
+    to = f"{path}.{mark}"
+    for n in range(2, 1_000):
+        if not standing_at(to):
+            break
+        to = f"{path}.{mark}-{n}"
+    linked = [side for side in SIDES if _link(path + side, to + side)]
+    for side in SIDES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + side) if side in linked else os.rename(path + side, to + side)
+    return to
+
+
+def _link(path: str, to: str) -> bool:
+    """A second name for a file; False where there is none, or where the file system has no second
+    names.
+    """
+    try:
+        os.link(path, to)
+    except OSError:
+        return False
+    return True
+
+
+def identity(path: str | os.PathLike[str]) -> connection.Identity | None:
+    """Which file a path names at this moment, if any."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def put_in_place(copy: Path, path: str, expected: connection.Identity | None = None) -> None:
+    """Make a verified copy the store at a path where nothing is; `expected` is the file that was
+    verified.
+
+    Raises `StoreUnavailable` if another file has come there, or to the copy's path; then nothing
+    has changed.
+    """
+    if expected is not None and identity(copy) != expected:
+        raise StoreUnavailable(
+            path, f"the restored file {str(copy)!r} was replaced after it had been verified"
+        )
+    db = apsw.Connection(str(copy))
+    db.pragma("schema_version")  # a connection that has read nothing does not know of the WAL
+    db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    db.close()
+    with open(copy, "rb") as file:
+        os.fsync(file.fileno())
+    if there := standing_at(path):
+        raise StoreUnavailable(
+            path, f"{there[0]!r} has come to where a restored file was to be put; try again"
+        )
+    try:
+        os.link(copy, path)  # unlike a rename it never replaces a file
+    except FileExistsError:
+        raise StoreUnavailable(
+            path, "another process has made a file there while it was being restored; try again"
+        ) from None
+    except OSError:  # a file system without second names
+        os.rename(copy, path)
+    discard(copy)
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def differs(place: object, missing: int) -> ReplicaDamaged:
+    """What to say of a copy that has rows which the live file has not."""
+    return ReplicaDamaged(
+        str(place),
+        f"{missing:,} rows of its history are not those of the file that it was made from",
+    )
+
+
+def lacks(place: object, transactions: int) -> ReplicaDamaged:
+    """What to say of a copy that ends too early."""
+    return ReplicaDamaged(
+        str(place),
+        f"it lacks the last {transactions:,} transactions that were confirmed to be in it",
+    )
+
+
+def unsealed(copy: Path) -> None:
+    """Make a copy a store of its own, in one file, which nobody takes for a replicated one."""
+    db = apsw.Connection(str(copy))
+    try:
+        db.execute(Q["unseal"])
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    finally:
+        db.close()
+
+
+def discard(copy: Path) -> None:
+    """Remove a temporary copy."""
+    for side in SIDES:
+        Path(str(copy) + side).unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""A run that is started here: executed up to its first wait before it is written, so that one
+commit is enough for both.
+
+Rules: nothing of it is in the file or outside before that commit; where the store refuses the run,
+it leaves memory without a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import WriteRefused
+from perdure.store import base as b
+
+if TYPE_CHECKING:
+    from perdure.runtime.scheduler import Runner
+
+
+class Fresh:
+    """A run that is about to be written: it is executed up to its first wait, so that one commit is
+    enough for both.
+    """
+
+    def __init__(self, runner: Runner, start: b.StartRun, told: Callable[[Any], None]) -> None:
+        self._runner, self._start, self._told = runner, start, told
+        self._active = runner.new_active(b.fresh_row(start, 0))
+        runner.unwritten.add(self._active)
+
+    def collect(self) -> None:
+        """Execute it up to its first wait, and queue it."""
+        self._start.first = self._active.first_rows()
+        self._runner.writer.put(self._start, self._done, keep=False)
+
+    def failed(self, error: BaseException) -> None:
+        """Its first turn could not be made."""
+        self._done(WriteRefused(f"{type(error).__name__} in the run's first turn"))
+
+    def _done(self, result: Any) -> None:
+        runner, active = self._runner, self._active
+        runner.unwritten.discard(active)
+        if isinstance(result, b.Started) and result.owned:
+            runner.active[result.run] = active
+            active.stopping = runner.closing
+            active.written(result.run, self._start.first)
+            if runner.closing:
+                active.release()
+        else:
+            active.drop()
+            runner.claims.room_again()
+        self._told(result)

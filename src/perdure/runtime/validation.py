@@ -1,0 +1,231 @@
+"""What an engine is given, checked before anything is opened or written.
+
+Rules: an argument that can't be right is a `DefinitionError` that says which would be; what few
+engines need is loaded for those only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from perdure.api.definitions import Definition
+from perdure.api.options import to_ms
+from perdure.core import names, numbers
+from perdure.core.limits import Limits
+from perdure.errors import BadName, DefinitionError, RunNotFound
+from perdure.errors_replica import ReplicaNeeded
+from perdure.runtime.durability import Answers
+from perdure.store import base as b
+from perdure.store.sqlite.driver import SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.replica.replica import Replica
+
+LEASE_MS_MIN = 1_000
+"""A beat may be late by half a second on a disk that is written to all the time, and others wait
+for three quarters of a lease; a bucket
+has what the margin and a quarter of the lease leave for a round trip."""
+
+
+def findable(run_id: str) -> str:
+    """The id, if a run can have it. Raises `RunNotFound` for a text that none can have, and
+    `BadName` for what is no text.
+    """
+    if not isinstance(run_id, str):
+        raise BadName("run id", f"it is {type(run_id).__name__}, not str")
+    try:
+        run_id.encode()
+    except UnicodeEncodeError:
+        raise RunNotFound(run_id) from None
+    return run_id
+
+
+def check_filters(status: Any, workflow: Any, tags: Any, limit: Any) -> None:
+    """Raise what is wrong with a question for runs."""
+    if status is not None and status not in b.STATUSES:
+        raise DefinitionError(
+            f"status is one of {', '.join(b.STATUSES)}, not {numbers.shown(status)}."
+        )
+    if workflow is not None:
+        names.checked("name of a workflow", workflow)
+    if tags is not None:
+        names.checked_tags(tags)
+    numbers.count(limit, "limit")
+
+
+def check_resolution(seq: Any, error: Any, retry: Any) -> None:
+    """Raise what is wrong with a person's answer about a step."""
+    if seq is not None:
+        numbers.count(seq, "seq")
+    if not isinstance(error, str | None):
+        raise DefinitionError(
+            f'error is a text, such as error="the charge was refused", not {numbers.shown(error)}.'
+        )
+    numbers.flag(retry, "retry")
+
+
+def check_edit(at: Any, args: Any) -> None:
+    """Raise what is wrong with the row and the arguments of a fork."""
+    numbers.count(at, "at, the number of a row,")
+    if args is not None and not (
+        isinstance(args, dict) and all(isinstance(name, str) for name in args)
+    ):
+        raise DefinitionError(
+            f'args is a dict of arguments by their names, such as args={{"amount": 5}}, '
+            f"not {numbers.shown(args)}."
+        )
+
+
+def checked_priority(priority: int) -> int:
+    """Raise `DefinitionError` for what SQLite can't store as an integer."""
+    if (
+        not isinstance(priority, int)
+        or isinstance(priority, bool)
+        or not -(2**63) <= priority < 2**63
+    ):
+        raise DefinitionError(
+            f"priority is an integer of at most 64 bits, not {numbers.shown(priority)}."
+        )
+    return priority
+
+
+def at_ms(at: datetime) -> int:
+    """A moment with its time zone as milliseconds."""
+    if not isinstance(at, datetime):
+        raise DefinitionError(
+            f"at is an aware datetime, such as datetime.now(timezone.utc), not {numbers.shown(at)}."
+        )
+    if at.tzinfo is None:
+        raise DefinitionError(
+            f"at={at!r} has no time zone; use an aware datetime, such as "
+            f"datetime.now(timezone.utc)."
+        )
+    return round(at.timestamp() * 1000)
+
+
+def check_options(
+    store: str,
+    durability: str,
+    replica: str | None,
+    lease_ttl: float | timedelta,
+    execute: bool | str,
+    fencing: object = True,
+) -> None:
+    """Raise what is wrong with an engine's options, each alone or together."""
+    if not isinstance(execute, bool) and execute != "asked":
+        asked = '"asked" (only what is started or waited for here)'
+        raise DefinitionError(
+            f"execute is True, False (a client) or {asked}, not {numbers.shown(execute)}."
+        )
+    if not isinstance(replica, str | None):
+        raise DefinitionError(
+            f'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or '
+            f"None, not {numbers.shown(replica)}."
+        )
+    if store.startswith(("postgresql://", "postgres://")):
+        raise DefinitionError(
+            "This version of Perdure keeps its state in SQLite; Postgres is on the roadmap. "
+            "Name a file instead."
+        )
+    if durability not in ("disk", "replica"):
+        raise DefinitionError(
+            f'durability is "disk" or "replica", not {numbers.shown(durability)}.'
+        )
+    if durability == "replica" and replica is None and execute:
+        raise DefinitionError(
+            'durability="replica" needs to know where the replica is: '
+            'replica="s3://bucket/prefix" or "file:///folder".'
+        )
+    if replica is not None and (store == ":memory:" or not execute):
+        raise DefinitionError(
+            "A replica is kept by the engine that executes, and of a file: not of :memory:, "
+            "and not with execute=False."
+        )
+    if not isinstance(fencing, bool) and fencing != "clock":
+        raise DefinitionError(
+            f'fencing is True (the lease is read before each confirmation), "clock" (the '
+            f"machine's clocks are trusted) or False (there is "
+            f"no lease), not {numbers.shown(fencing)}."
+        )
+    lease_ms(lease_ttl, execute)
+
+
+def lease_ms(lease_ttl: float | timedelta, execute: bool | str) -> int:
+    """A lease in ms. Raises `DefinitionError` for one that can't be kept; a client has none, and
+    looks at its file four times in that.
+    """
+    found = to_ms(lease_ttl, "lease_ttl")
+    if found is None:
+        raise DefinitionError(
+            "lease_ttl must be a positive number of seconds or a timedelta, not None."
+        )
+    if execute and found < LEASE_MS_MIN:
+        raise DefinitionError(
+            f"lease_ttl={numbers.shown(lease_ttl)} is too short: a busy disk or a slow bucket "
+            f"would lose it again and again. "
+            f"The smallest that can be kept is {LEASE_MS_MIN / 1000:g} s; the default is 10 s."
+        )
+    return found
+
+
+def check_engine(workflows: Any, limits: Any, on_wait: Any, **flags: Any) -> None:
+    """Raise what is wrong with the things that an engine is given."""
+    if isinstance(workflows, str | Definition) or not isinstance(workflows, Iterable):
+        raise DefinitionError(
+            f"workflows is a list of workflows, as in Engine(..., workflows=[agent]), not "
+            f"{numbers.shown(workflows)}."
+        )
+    if limits is not None and not isinstance(limits, Limits):
+        raise DefinitionError(
+            f"limits is a Limits, as in Engine(..., limits=Limits(threads_max=4)), not "
+            f"{numbers.shown(limits)}."
+        )
+    if on_wait is not None and not callable(on_wait):
+        raise DefinitionError(
+            f"on_wait is a function of the lease's row and seconds, or None, not "
+            f"{numbers.shown(on_wait)}."
+        )
+    for flag, value in flags.items():
+        numbers.flag(value, flag)
+
+
+def check_times(close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:
+    """Raise what is wrong with an engine's numbers of seconds."""
+    numbers.seconds(close_grace, "close_grace")
+    numbers.seconds(replica_timeout, "replica_timeout", above=True)
+    if drill_every is not None:
+        numbers.seconds(drill_every, "drill_every", above=True)
+
+
+def make_replica(path: str, address: str, **options: Any) -> Replica:
+    """The replica of a store, not yet begun."""
+    from perdure.replica.address import parse  # what few need is loaded for those
+    from perdure.replica.replica import Replica
+
+    return Replica(path, parse(address), **options)
+
+
+def check_level(durability: str | None, gate: Answers | None) -> None:
+    """Raise that nobody could confirm what is asked for."""
+    if durability == "replica" and gate is None:
+        raise DefinitionError(
+            'durability="replica" needs a replica, and this engine has none: Engine(..., replica="s3://bucket/prefix").'
+        )
+
+
+def client_gate(store: SqliteStore, durability: str) -> Answers:
+    """What an engine that executes nothing waits for before it tells anything."""
+    from perdure.replica.confirm_server import ClientGate
+
+    return ClientGate(store.path, durability, store.sealed, store.file)
+
+
+def check_replica(store: SqliteStore, replica: Replica | None, execute: bool | str) -> None:
+    """A file that is replicated somewhere must not go on without its replica, where nobody would
+    know.
+    """
+    seal = store.sealed()
+    if seal is not None and replica is None and execute:
+        raise ReplicaNeeded(store.path, seal.address)

@@ -1,0 +1,77 @@
+"""Callers that wait for news of runs, and readers that wait for anything that was committed.
+
+Rules: news is told after the commit; a caller that gives up leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Callers:
+    """Those of one engine, by the key of the run that they wait for."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._readers: set[asyncio.Event] = set()
+
+    def waited(self) -> list[int]:
+        """The runs that somebody waits for."""
+        return list(self._waiting)
+
+    def wait_for(self, run: int) -> bool:
+        """Whether somebody waits for a run."""
+        return run in self._waiting
+
+    def notify(self, run: int) -> None:
+        """There is news of a run."""
+        for future in self._waiting.pop(run, ()):
+            if not future.done():
+                future.set_result(None)
+        self.emitted()
+
+    def emitted(self) -> None:
+        """Something was committed that a reader may wait for."""
+        for event in self._readers:
+            event.set()
+
+    def fail(self, error: Exception) -> None:
+        """There will be no more news: all that wait get the error."""
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+        self.emitted()
+
+    def when(self, run: int, act: Callable[[], None]) -> None:
+        """Call back, once, when there is news of a run."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(
+            lambda told: None if told.cancelled() or told.exception() else act()
+        )
+        self._waiting.setdefault(run, []).append(future)
+
+    async def wait(self, run: int) -> None:
+        """Come back when there is news of a run."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting = self._waiting.setdefault(run, [])
+        waiting.append(future)
+        try:
+            await future
+        except (
+            asyncio.CancelledError
+        ):  # the caller has given up, and may come back any number of times
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting and self._waiting.get(run) is waiting:
+                del self._waiting[run]
+            raise
+
+    def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:
+        """An event that is set after commits here or elsewhere, and the way to end that."""
+        event = asyncio.Event()
+        self._readers.add(event)
+        return event, lambda: self._readers.discard(event)

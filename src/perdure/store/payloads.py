@@ -1,0 +1,265 @@
+"""Large payloads in shared pieces, so that a file grows with what is new.
+
+A payload column holds plain JSON, or, when that is large, `@`, the 32 hex digits of its digest and
+a recipe: a JSON array of strings (literal text) and pairs `[a, b]` (chunks number a to b of the
+run, joined by commas). The items in a row are the payload, byte for byte.
+
+Rules: pure functions, no SQLite; where a payload is cut depends only on its own text, and stays the
+same when a list grows at its end, so the pieces of one call are found again in the next; a payload
+that can't be put together from its pieces exactly is one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.core.limits import CHUNK_BYTES_MIN, INLINE_BYTES_MAX, WHOLE_BYTES_MAX
+
+ELEMENT_BYTES_MIN = 64
+"""List elements from this size on are pieces of their own: numbered in the order in which they
+appeared, so
+that a long list of them is one range."""
+
+PARTIAL_BYTES_MIN = 16
+"""Less than this between two larger elements is cheaper as literal text."""
+
+DEPTH_MAX = 24
+"""What is nested deeper is not taken apart."""
+
+NewChunk = tuple[int, bytes, str]
+"""Number, digest and text of a piece that the run did not have."""
+
+_list = msgspec.json.Decoder(list[Raw]).decode
+_dict = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def split(raw: bytes, known: dict[bytes, int], is_args: bool) -> tuple[str, list[NewChunk]]:
+    """The column's text for a payload and the pieces to add; `known` maps digests to numbers, and
+    gets them too.
+    """
+    if len(raw) <= INLINE_BYTES_MAX:
+        return raw.decode(), []
+    recipe = _Recipe()
+    if not recipe.takes_apart(raw, is_args):
+        recipe = _Recipe()
+        recipe.piece(raw)
+    items, new = recipe.numbered(known)
+    return f"@{digest_of(raw).hex()}{_encode(items).decode()}", new
+
+
+class _Recipe:
+    """The parts of one payload in order: literal text, and pieces marked by True."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[bool, bytes]] = []
+
+    def literal(self, text: bytes) -> None:
+        self._parts.append((False, text))
+
+    def piece(self, text: bytes) -> None:
+        self._parts.append((True, text))
+
+    def takes_apart(self, raw: bytes, is_args: bool) -> bool:
+        """Whether the parts found in the payload are exactly the payload, and at least one is a
+        piece.
+        """
+        try:
+            if raw[0] == b"{"[0] and (is_args or len(raw) > WHOLE_BYTES_MAX or _wraps_object(raw)):
+                self._entries(raw, 0)
+            elif raw[0] == b"["[0]:
+                self._elements(raw, 0)
+            else:
+                self.piece(raw)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return False
+        return any(is_piece for is_piece, _ in self._parts) and self._is_exactly(raw)
+
+    def _is_exactly(self, raw: bytes) -> bool:
+        """Whether the parts in a row are the payload: spaces, double keys and odd escapes get lost
+        in parts.
+        """
+        at = 0
+        for _, text in self._parts:
+            if not raw.startswith(text, at):
+                return False
+            at += len(text)
+        return at == len(raw)
+
+    def _entries(self, raw: bytes, depth: int) -> None:
+        """An object: small entries in groups, the others as a literal key and what their value is
+        made of.
+        """
+        self.literal(b"{")
+        group = _Group(self, CHUNK_BYTES_MIN)
+        at = 1
+        for key, value in _dict(raw).items():
+            mark = b" " if raw.startswith(b" ", at) else b""  # see codec_marks
+            name, text = mark + _encode(key) + b":", bytes(value)
+            at += len(name) + len(text) + 1
+            if len(text) < CHUNK_BYTES_MIN:
+                group.add(name + text)
+            else:
+                group.close()
+                group.separate()
+                self.literal(name)
+                self._value(text, depth + 1)
+        group.end()
+        self.literal(b"}")
+
+    def _elements(self, raw: bytes, depth: int) -> None:
+        """An array: elements as pieces, small ones in groups."""
+        self.literal(b"[")
+        group = _Group(self, CHUNK_BYTES_MIN)
+        for text in map(bytes, _list(raw)):
+            if len(text) < ELEMENT_BYTES_MIN:
+                group.add(text)
+                continue
+            group.close()
+            group.separate()
+            if len(text) > WHOLE_BYTES_MAX and text[0] == b"["[0] and depth < DEPTH_MAX:
+                self._elements(text, depth + 1)
+            else:
+                self.piece(text)
+        group.end()
+        self.literal(b"]")
+
+    def _value(self, text: bytes, depth: int) -> None:
+        """A value of at least CHUNK_BYTES_MIN inside an object."""
+        if text[0] == b"["[0] and depth < DEPTH_MAX:
+            self._elements(text, depth)
+        elif text[0] == b"{"[0] and len(text) > WHOLE_BYTES_MAX and depth < DEPTH_MAX:
+            self._entries(text, depth)
+        else:
+            self.piece(text)
+
+    def numbered(self, known: dict[bytes, int]) -> tuple[list[Any], list[NewChunk]]:
+        """The recipe's items: neighbours in literal text are joined, and so are ranges
+        that go on.
+        """
+        items: list[Any] = []
+        new: list[NewChunk] = []
+        text = b""
+        for is_piece, part in self._parts:
+            if not is_piece:
+                text += part
+                continue
+            n = _number(part, known, new)
+            if text == b"," and items and items[-1][1] == n - 1:
+                items[-1][1] = n
+            else:
+                items += [text.decode(), [n, n]] if text else [[n, n]]
+            text = b""
+        return ([*items, text.decode()] if text else items), new
+
+
+class _Group:
+    """Gathers neighbours that are too small to be pieces, until together they are large enough."""
+
+    def __init__(self, recipe: _Recipe, size: int) -> None:
+        self._recipe, self._size = recipe, size
+        self._texts: list[bytes] = []
+        self._bytes = 0
+        self._first = True
+
+    def add(self, text: bytes) -> None:
+        self._texts.append(text)
+        self._bytes += len(text) + 1
+        if self._bytes > self._size:
+            self.close()
+
+    def separate(self) -> None:
+        """The comma in front of everything but the first."""
+        if not self._first:
+            self._recipe.literal(b",")
+        self._first = False
+
+    def close(self) -> None:
+        """What was gathered becomes a piece: something larger follows, or it is large enough."""
+        if self._texts:
+            self.separate()
+            emit = self._recipe.piece if self._bytes > PARTIAL_BYTES_MIN else self._recipe.literal
+            emit(b",".join(self._texts))
+            self._texts, self._bytes = [], 0
+
+    def end(self) -> None:
+        """A remainder at the end stays literal: the next call may add to it."""
+        if self._texts:
+            self.separate()
+            self._recipe.literal(b",".join(self._texts))
+
+
+def _number(text: bytes, known: dict[bytes, int], new: list[NewChunk]) -> int:
+    digest = digest_of(text)
+    n = known.get(digest)
+    if n is None:
+        n = known[digest] = len(known) + 1
+        new.append((n, digest, text.decode()))
+    return n
+
+
+def _wraps_object(raw: bytes) -> bool:
+    """Whether most of an object is one inner object, as a reply is around its message: that one
+    comes again.
+    """
+    return any(
+        2 * len(value) > len(raw) and bytes(value)[:1] == b"{" for value in _dict(raw).values()
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def digest_of(raw: bytes) -> bytes:
+    """What a payload or a piece is known by: 16 bytes of SHA-256, which most processors compute by
+    themselves.
+    """
+    return sha256(raw, usedforsecurity=False).digest()[:16]
+
+
+def is_chunked(text: str) -> bool:
+    """Whether a column holds a recipe instead of plain JSON."""
+    return text.startswith("@")
+
+
+def recorded_digest(text: str) -> bytes:
+    """The digest of a payload that is stored in pieces, without reading them."""
+    return bytes.fromhex(text[1:33])
+
+
+def needs(text: str) -> list[tuple[int, int]]:
+    """The ranges of chunk numbers that `join` will ask for, in order and without overlaps."""
+    ranges: list[tuple[int, int]] = []
+    for first, last in sorted(
+        (item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str)
+    ):
+        if ranges and first <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+        else:
+            ranges.append((first, last))
+    return ranges
+
+
+def join(text: str, bodies: Mapping[int, str]) -> bytes:
+    """The payload, put together again. Raises `LookupError` where a piece is missing, `ValueError`
+    where one is not what it was.
+    """
+    parts = (
+        item
+        if isinstance(item, str)
+        else ",".join([bodies[n] for n in range(item[0], item[1] + 1)])
+        for item in _decode(text[33:])
+    )
+    raw = "".join(parts).encode()
+    if digest_of(raw) != recorded_digest(text):
+        raise ValueError("it is not what was recorded")
+    return raw

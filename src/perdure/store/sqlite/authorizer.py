@@ -1,0 +1,213 @@
+"""The boundary around a transactional step's function: what its SQL may do in the store's own
+transaction.
+
+Rules: its writes are kept or undone as one; it reads everything and writes tables of its own;
+Perdure's tables, views and settings, the transaction and the connection are not its to change, and
+what it has changed by another way is undone with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import apsw
+
+from perdure.errors import NotAllowedInStep, TransactionEnded
+from perdure.store import sql
+from perdure.store.sqlite import connection
+from perdure.store.sqlite.step_connection import StepConnection
+
+Q = sql.load("sqlite.sql")
+_SAVEPOINT = "perdure_step"
+_ROWS = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
+_READS = frozenset(
+    {apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
+)
+_TRANSACTION = frozenset({apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH})
+_PRAGMAS_OF_THE_SCHEMA = frozenset(
+    {
+        "collation_list",
+        "compile_options",
+        "database_list",
+        "foreign_key_check",
+        "foreign_key_list",
+        "function_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "module_list",
+        "pragma_list",
+        "quick_check",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+    }
+)
+_PRAGMAS_TO_READ = frozenset(  # full-text and R-tree tables read some of them
+    {
+        "application_id",
+        "busy_timeout",
+        "cache_size",
+        "data_version",
+        "encoding",
+        "foreign_keys",
+        "freelist_count",
+        "journal_mode",
+        "page_count",
+        "page_size",
+        "schema_version",
+        "synchronous",
+        "user_version",
+    }
+)
+
+
+class RolledBack(Exception):
+    """SQLite has ended the whole transaction while a step was in it; `error` is what the step fails
+    with.
+    """
+
+    def __init__(self, error: TransactionEnded) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+@cache
+def _tables() -> frozenset[str]:
+    """The names of Perdure's tables."""
+    texts = [
+        sql.text_of(f"migrations/{version:04}.sql")
+        for version in range(1, connection.SCHEMA_VERSION + 1)
+    ]
+    return frozenset(
+        name
+        for text in texts
+        for name in re.findall(r"^CREATE (?:TABLE) (\w+)", text, re.MULTILINE)
+    )
+
+
+def is_ours(name: str | None) -> bool:
+    """Whether a table, a view or an index of this name is Perdure's or kept for it."""
+    lower = (name or "").lower()
+    return lower in _tables() or lower.startswith("perdure_")
+
+
+class Guard:
+    """The boundary of one connection. `run` is called inside a transaction."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+        self._versions: list[
+            Any
+        ] = []  # of the schema and of the temporary one, when we last looked
+        self._schema: list[Any] = []
+        self._refusal = ""
+        self._step: StepConnection | None = None
+
+    def in_child(self, dead: Any) -> None:
+        """A step that forks goes on in the child as well: there its connection is dead."""
+        self._db = dead
+        if self._step is not None:
+            self._step.in_child(dead)
+
+    def run(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
+        """The function's value, or its error with all that it wrote undone. Raises `RolledBack`,
+        and what damage SQLite found.
+        """
+        value = None
+        error: BaseException | None = None
+        worker, schema = self._look()
+        self._db.execute(f"SAVEPOINT {_SAVEPOINT}")
+        self._step = step = StepConnection(self._db, self)
+        self._db.authorizer = self._allow
+        try:
+            value = work(step)
+        except BaseException as raised:  # sys.exit() in a step must not end the writer's thread
+            error = raised
+        finally:
+            self._db.authorizer = None
+            step.end()
+            self._step = None
+        if error is not None and (isinstance(error, KeyboardInterrupt) or _is_damage(error)):
+            raise error
+        if not self._db.in_transaction:
+            raise RolledBack(step.ended(error)) from error
+        if error is None and self._look() != (worker, schema):
+            error = NotAllowedInStep("it changed Perdure's tables or their names")
+        if error is not None:
+            self._db.execute(f"ROLLBACK TO {_SAVEPOINT}")
+            self._versions = []
+        self._db.execute(f"RELEASE {_SAVEPOINT}")
+        return (value, None) if error is None else (None, error)
+
+    def refusal(self) -> NotAllowedInStep:
+        """The error for the last thing that was not allowed."""
+        return NotAllowedInStep(self._refusal or "it asked for something that is not a step's")
+
+    def _look(self) -> tuple[Any, list[Any]]:
+        """The number that the next worker's is greater than, and Perdure's part of the schema as it
+        is now.
+        """
+        db = self._db
+        versions = db.execute(
+            "PRAGMA main.schema_version; PRAGMA temp.schema_version"
+        ).fetchall()  # `pragma()` would compile it each time
+        if versions != self._versions:
+            rows = [*db.execute(Q["schema"]), *db.execute(Q["temp_schema"])]
+            self._schema = [row for row in rows if is_ours(row[1]) or is_ours(row[2])]
+            self._versions = versions
+        return db.execute(Q["last_worker"]).fetchall(), self._schema
+
+    def _allow(
+        self,
+        operation: int,
+        first: str | None,
+        second: str | None,
+        database: str | None,
+        trigger: str | None,
+    ) -> int:
+        if operation in _READS:
+            return apsw.SQLITE_OK
+        refusal = _why_not(operation, first, second)
+        if refusal is None:
+            return apsw.SQLITE_OK
+        self._refusal = refusal + (f" (by trigger {trigger})" if trigger else "")
+        return apsw.SQLITE_DENY
+
+
+def _why_not(operation: int, first: str | None, second: str | None) -> str | None:
+    """Why an operation of the authorizer is refused; None where it is allowed."""
+    if operation in _TRANSACTION:
+        return (
+            "a step can't begin or end a transaction, or attach a database; `with db:` and "
+            "SAVEPOINT work"
+        )
+    if operation == apsw.SQLITE_SAVEPOINT:
+        return "this savepoint is Perdure's" if (second or "").lower() == _SAVEPOINT else None
+    if operation == apsw.SQLITE_PRAGMA:
+        name = (first or "").lower()
+        allowed = name in _PRAGMAS_OF_THE_SCHEMA or (second is None and name in _PRAGMAS_TO_READ)
+        return None if allowed else f"PRAGMA {first} is the store's"
+    if operation in _ROWS:
+        statistics = operation != apsw.SQLITE_DELETE and (first or "").startswith("sqlite_stat")
+        return (
+            f"table {first} is Perdure's; a step writes tables of its own"
+            if statistics or is_ours(first)
+            else None
+        )
+    ours = next((name for name in (first, second) if is_ours(name)), None)
+    return f"{ours} is Perdure's, or a name that is kept for it" if ours is not None else None
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether the file itself is damaged, which is not the step's own affair; an index of its own
+    may be.
+    """
+    return (
+        isinstance(error, apsw.CorruptError | apsw.NotADBError)
+        and getattr(error, "extendedresult", 0) != apsw.SQLITE_CORRUPT_VTAB
+    )

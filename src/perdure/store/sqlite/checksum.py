@@ -1,0 +1,124 @@
+"""The seal of a replicated file: how many rows its history has and the sum of their hashes, kept by
+the transactions that write them.
+
+Rules: a copy whose history does not give its own seal has holes, even where SQLite's integrity
+check finds none; a sum does not depend on the order of rows, so a writer adds to it without
+reading; Litestream alone checkpoints a sealed file (docs/adr/0012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.store import sql
+
+Q = sql.load("sqlite.sql")
+_MASK = (1 << 62) - 1  # two of them still fit SQLite's integers
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """What a file says of itself: whose copy it is, the last epoch it was written under, and its
+    history in two numbers.
+    """
+
+    store_id: str
+    address: str
+    epoch: int
+    rows: int
+    digest: int
+    commits: int
+
+
+def digest(
+    key: int,
+    kind: str,
+    at_ms: int,
+    ref: int | None,
+    name: str | None,
+    data: Any,
+    took_ms: int | None,
+    edited: Any,
+) -> int:
+    """A row of history in 62 bits."""
+    body = b"" if data is None else data.encode() if type(data) is str else data
+    head = f"{key} {kind} {at_ms} {ref} {name} {took_ms} {1 if edited else 0} ".encode()
+    return int.from_bytes(blake2b(head + body, digest_size=8).digest()) & _MASK
+
+
+def total(rows: Iterable[tuple[Any, ...]]) -> tuple[int, int]:
+    """Number and sum of rows as the query `history_of_all` gives them."""
+    count = sums = 0
+    for row in rows:
+        count, sums = count + 1, (sums + digest(*row)) & _MASK
+    return count, sums
+
+
+def added(digest: int, more: int) -> int:
+    """The sum of two digests."""
+    return (digest + more) & _MASK
+
+
+def read(db: apsw.Connection) -> Seal | None:
+    """The seal of a file, if it is replicated; files before schema version 2 are not."""
+    if not db.execute(Q["has_seal"]).fetchone():
+        return None
+    row = db.execute(Q["read_seal"]).fetchone()
+    return None if row is None else Seal(*row)
+
+
+class Additions:
+    """What one transaction adds to the seal."""
+
+    def __init__(self) -> None:
+        self._rows = self._digest = 0
+
+    def add(self, rows: list[tuple[Any, ...]]) -> None:
+        """Rows as `insert_event` takes them."""
+        self._count(total((first | seq, *rest) for first, seq, *rest in rows))
+
+    def add_run(self, db: apsw.Connection, run: int) -> None:
+        """A run whose rows were copied inside the database."""
+        self._count(total(db.execute(Q["history_of_run"], (run << 24, run << 24 | 0xFFFFFF))))
+
+    def _count(self, found: tuple[int, int]) -> None:
+        self._rows, self._digest = self._rows + found[0], (self._digest + found[1]) & _MASK
+
+    def write(self, db: apsw.Connection) -> None:
+        """At the end of the transaction; what comes is another one's."""
+        db.execute(Q["add_to_seal"], (self._rows, self._digest, _MASK))
+        self.forget()
+
+    def forget(self) -> None:
+        self._rows = self._digest = 0
+
+
+def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:
+    """Seal a small file, or say under which epoch and where a sealed one goes on. A large one gets
+    its `FirstSeal` before.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        known = read(db)
+        if known is None:
+            db.execute(Q["insert_seal"], (store_id, address, epoch))
+            db.execute(Q["set_seal"], total(db.execute(Q["history_of_all"])))
+        else:
+            db.execute(Q["move_seal"], (store_id, address, epoch))
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    leave_checkpoints(db)
+
+
+def leave_checkpoints(db: apsw.Connection) -> None:
+    """Neither now nor on closing does this connection checkpoint: frames that Litestream has not
+    read would be in no copy.
+    """
+    db.pragma("wal_autocheckpoint", 0)
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -1,0 +1,98 @@
+"""The first seal of a file that has history already, computed without keeping others from writing.
+
+Rules: all rows are read in a snapshot, which locks no writer out; what was committed meanwhile is
+in runs that were open then, or are newer, because the history of a run that has ended never
+changes; only the last look at those is made in the transaction that seals.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
+
+import apsw
+
+from perdure.errors import StoreUnavailable
+from perdure.store import sql
+from perdure.store.sqlite import checksum, connection
+
+Q = sql.load("sqlite.sql")
+
+# while others keep writing; then the last one keeps them out, which it may, because there is little
+# left to read
+LOOKS_MAX = 5
+KEY_MAX = (1 << 63) - 1
+
+
+class FirstSeal:
+    """Count and sum of a file's history. `rows` is how far it is; `stopped` may be set by another
+    thread to end it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.rows, self._digest, self.stopped = 0, 0, False
+        self._newest_run = -1
+        self._open_ends = array(
+            "q"
+        )  # the last keys of the runs that may still grow; the run is the upper part of a key
+
+    def put(self, store_id: str, address: str, epoch: int) -> None:
+        """Seal the file, unless it is sealed by then; blocks. Raises what a store fails with, and
+        `StoreUnavailable` if stopped.
+        """
+        with (
+            connection.translated(self._path),
+            closing(connection.open_reader(self._path)) as reader,
+            closing(connection.open_writer(self._path, create=False)) as writer,
+        ):
+            for left in reversed(range(LOOKS_MAX)):
+                version = self._catch_up(reader)
+                writer.execute("BEGIN IMMEDIATE")
+                try:
+                    if reader.pragma("data_version") != version:
+                        if left:
+                            continue  # more was committed: read it while others may write
+                        self._catch_up(reader)
+                    if checksum.read(writer) is None:
+                        writer.execute(Q["insert_seal"], (store_id, address, epoch))
+                        writer.execute(Q["set_seal"], (self.rows, self._digest))
+                        checksum.leave_checkpoints(writer)
+                        writer.execute("COMMIT")
+                    return
+                finally:
+                    if writer.in_transaction:
+                        writer.execute("ROLLBACK")
+
+    def _catch_up(self, db: apsw.Connection) -> int:
+        """Add what was committed since the last time; returns SQLite's number of the state that was
+        read.
+        """
+        db.execute("BEGIN")
+        try:
+            version = int(db.pragma("data_version"))
+            rows, digest = checksum.total(self._counted(self._new_rows(db)))
+            self.rows, self._digest = rows + self._before, checksum.added(self._digest, digest)
+            ((newest,),) = db.execute(Q["newest_run"])
+            self._newest_run = newest or 0
+            self._open_ends = array("q", (end for (end,) in db.execute(Q["open_ends"])))
+        finally:
+            db.execute("COMMIT")
+        return version
+
+    def _new_rows(self, db: apsw.Connection) -> Iterator[tuple[Any, ...]]:
+        for end in self._open_ends:
+            yield from db.execute(Q["history_of_run"], (end + 1, end | 0xFFFFFF))
+        yield from db.execute(Q["history_of_run"], (self._newest_run + 1 << 24, KEY_MAX))
+
+    def _counted(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        self._before = self.rows
+        for row in rows:
+            if self.stopped:
+                raise StoreUnavailable(
+                    self._path, "the engine ended while it read the history for the first copy"
+                )
+            self.rows += 1
+            yield row

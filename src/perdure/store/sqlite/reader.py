@@ -1,0 +1,329 @@
+"""The reading half of the SQLite store: its own connection, which never waits for a writer.
+
+Rules: rows come back as the values of `base`; payloads of inputs are joined at once, arguments on
+demand; a file that was once found to be damaged gives nothing more, because what it gives may be
+wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.core.events import INPUTS, Event
+from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
+from perdure.store import base as b
+from perdure.store import payloads, sql
+from perdure.store.sqlite import connection
+
+Q = sql.load("sqlite.sql")
+_OPEN_STATUSES = frozenset(
+    {"pending", "running", "waiting", "paused", "blocked", "failed", "cancelled"}
+)
+
+
+class Pieces:
+    """Recorded data in chunks: compared by digest, joined when somebody reads it."""
+
+    __slots__ = ("_reader", "_run", "_text")
+
+    def __init__(self, reader: Reader, run: int, text: str) -> None:
+        self._reader, self._run, self._text = reader, run, text
+
+    def same_as(self, raw: bytes) -> bool:
+        return payloads.recorded_digest(self._text) == payloads.digest_of(raw)
+
+    def read(self) -> bytes:
+        return self._reader.whole(self._run, self._text)
+
+
+class Reader:
+    """Queries of the store; see `base.Store` for what each is for."""
+
+    def __init__(self, read: apsw.Connection, path: str) -> None:
+        self._read, self.path = read, path
+        self.damaged: StoreCorrupt | None = None
+        self.replaced: StoreReplaced | None = None
+        self.beating = threading.Lock()
+        """Held during a beat, so that none is under way any more when damage is reported."""
+
+    def _all(self, name: str, *bindings: Any) -> list[Any]:
+        if self.damaged is not None:
+            raise self.damaged
+        try:
+            return self._read.execute(Q[name], bindings).fetchall()
+        except (OverflowError, TypeError, UnicodeEncodeError):
+            return []  # what SQLite can't store is the name of nothing here
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception, system: int = 0) -> PerdureError:
+        """Our error for what went wrong with the database; damage is remembered."""
+        if isinstance(error, apsw.Error):
+            ours = connection.error_for(error, self.path, system)
+        else:
+            ours = StoreCorrupt(
+                self.path, "it is damaged (a text or a payload is not what was recorded)"
+            )
+        if isinstance(ours, StoreCorrupt):
+            with self.beating:
+                self.damaged = ours
+        return ours
+
+    def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:
+        """A pragma's value, read to the end of its rows: a connection that goes on reading holds up
+        checkpoints.
+        """
+        try:
+            return (db or self._read).pragma(name)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._failed(error) from error
+
+    # --- payloads ---------------------------------------------------------------------------------
+
+    def whole(self, run: int, text: str) -> bytes:
+        """A payload column as JSON, with its chunks joined."""
+        if not payloads.is_chunked(text):
+            return text.encode()
+        bodies: dict[int, str] = {}
+        try:
+            for first, last in payloads.needs(text):
+                bodies.update(self._all("chunk_bodies", run, first, last))
+            return payloads.join(text, bodies)
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def _maybe(self, run: int, text: str | None) -> bytes | None:
+        return None if text is None else self.whole(run, text)
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def run_key(self, run_id: str) -> int:
+        """The key of a full public id; raises `RunNotFound`."""
+        found = self._all("run_of_id", run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return int(found[0][0])
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether there is a run with this id."""
+        return bool(self._all("run_of_id", run_id))
+
+    def durability(self, run_id: str) -> str | None:
+        """The run's own level; None where it has none, or there is no such run."""
+        found = self._all("durability_of", run_id)
+        return found[0][0] if found else None
+
+    def find_ids(self, prefix: str, limit: int) -> list[str]:
+        """Ids that begin with `prefix`; a run stands for its children and its earlier generations,
+        which count only without it.
+        """
+        bounds = (prefix, prefix + "\U0010ffff", limit)
+        levels = (
+            self._all(name, *bounds) for name in ("root_ids_from", "child_ids_from", "ids_from")
+        )
+        return [run_id for (run_id,) in next(filter(None, levels), [])]
+
+    @cached_property
+    def _run_row(self) -> str:
+        """Eight times as fast without a look at which columns there are."""
+        return (
+            "run_row"
+            if self.pragma("user_version") == connection.SCHEMA_VERSION
+            else "run_row_of_earlier"
+        )
+
+    def run_row(self, run: int) -> b.RunRow:
+        (row,) = self._all(self._run_row, run)
+        record = b.RunRow(*row)
+        record.args = self.whole(run, row[4])
+        record.result = self._maybe(run, row[5])
+        record.error = self._maybe(run, row[6])
+        return record
+
+    def outcome(self, run: int) -> b.OutcomeRow:
+        """How a run stands, in one small read."""
+        ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
+            self._all("outcome", run)
+        )
+        result, error = self._maybe(run, result), self._maybe(run, error)
+        return b.OutcomeRow(
+            status, successor, run_id, workflow, result, error, blocked_by, reason, durability
+        )
+
+    def run_rows(
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[b.RunRow]:
+        """Runs, newest first."""
+        if tags:
+            pairs = [[key, msgspec.json.encode(value).decode()] for key, value in tags.items()]
+            (key, value), *more = pairs
+            found = self._all(
+                "list_tagged_runs",
+                status,
+                workflow,
+                before,
+                limit,
+                key,
+                value,
+                msgspec.json.encode(more).decode(),
+            )
+        else:
+            query = "list_open_runs" if status in _OPEN_STATUSES else "list_runs"
+            found = self._all(query, status, workflow, before, limit)
+        return [self.run_row(run) for (run,) in found]
+
+    def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:
+        """Keys of runs that have not ended, newest first; an empty `workflows` is every one, no
+        `limit` is all of them.
+        """
+        names = msgspec.json.encode(workflows).decode() if workflows else None
+        return [
+            run for (run,) in self._all("unfinished_runs", names, -1 if limit is None else limit)
+        ]
+
+    def statuses(self, runs: Sequence[int]) -> dict[int, tuple[str, int | None, int | None]]:
+        """Status, successor and owner of each run."""
+        found = {run: self._all("status_of", run) for run in runs}
+        return {run: rows[0] for run, rows in found.items() if rows}
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def history(self, run: int, after_seq: int = 0) -> list[Event]:
+        """Rows of a run in order; large arguments as `Pieces`."""
+        events = []
+        for seq, kind, at_ms, ref, name, text, took_ms, edited in self._all(
+            "history", run, after_seq
+        ):
+            data: Any = None
+            if text is not None:
+                data = (
+                    Pieces(self, run, text)
+                    if payloads.is_chunked(text) and kind not in INPUTS
+                    else self.whole(run, text)
+                )
+            events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
+        return events
+
+    def inbox(self, run: int, after: int) -> list[b.InboxRow]:
+        """What has arrived for a run after row `after`, in order, up to a thousand at a time."""
+        found = self._all("inbox", run, after)
+        return [
+            b.InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
+            for id_, to, kind, name, ref, data, at_ms in found
+        ]
+
+    def inboxes_of(self, owner: int) -> list[int]:
+        """Runs of a worker that have something in their inbox."""
+        return [run for (run,) in self._all("inboxes_of", owner)]
+
+    def paused_of(self, owner: int) -> list[int]:
+        """Runs of a worker that somebody has paused."""
+        return [run for (run,) in self._all("paused_of", owner)]
+
+    def stream(self, run: int, name: str, after: int, limit: int) -> list[b.StreamItem]:
+        found = self._all("stream", run, name, after, limit)
+        return [
+            b.StreamItem(position, self.whole(run, text), bool(recorded))
+            for position, text, recorded in found
+        ]
+
+    def stream_place(self, position: int) -> tuple[int, str, str] | None:
+        """The run that a stream item is of, by key and by id, and the stream's name; None where
+        there is no such item.
+        """
+        found = self._all("stream_place", position)
+        return found[0] if found else None
+
+    def generation_after(self, run: int) -> int | None:
+        """The run that went on under a run's id, by `continue_as` or by a retry; None where the run
+        has the id itself.
+        """
+        ((run_id,),) = self._all("id_of", run)
+        name, _, number = run_id.partition("~")
+        if not number:
+            return None
+        later = self._all("run_of_id", f"{name}~{int(number) + 1}") or self._all("run_of_id", name)
+        return later[0][0] if later else None
+
+    def heartbeat(self, run: int, seq: int) -> bytes | None:
+        found = self._all("heartbeat", run, seq)
+        return found[0][0].encode() if found else None
+
+    # --- polling and looking ----------------------------------------------------------------------
+
+    def next_due_ms(
+        self, workflows: tuple[str, ...], families: Sequence[b.Family] | None = None
+    ) -> int | None:
+        """When the next run that nobody owns is due; of these families only, if they are given."""
+        if families is None:
+            found = [ms for name in workflows for (ms,) in self._all("next_due", name)]
+        else:
+            each = [(family.run, family.root, name) for family in families for name in workflows]
+            found = [
+                ms for bindings in each for (ms,) in self._all("next_due_in_family", *bindings)
+            ]
+        return min((ms for ms in found if ms is not None), default=None)
+
+    def family(self, run: int) -> b.Family:
+        """A run and what belongs to it."""
+        ((root,),) = self._all("family_of", run)
+        return b.Family(run, root)
+
+    def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
+        """How many runs are due and nobody's, up to `limit`."""
+        return int(
+            self._all("due_count", msgspec.json.encode(workflows).decode(), now_ms, limit)[0][0]
+        )
+
+    def blocked_in(self, family: b.Family, limit: int) -> list[tuple[str, str, str]]:
+        """The runs of a family that are blocked: id, by what, and why."""
+        return self._all("blocked_in_family", family.run, family.root, limit)
+
+    def due_names(self, now_ms: int) -> list[tuple[str, str]]:
+        """The workflows of which runs are due that nobody owns, each with the id of one of them."""
+        return self._all("due_names", now_ms)
+
+    def is_executed(self, workflow: str) -> bool:
+        """Whether a worker has a run of this workflow."""
+        return bool(self._all("is_executed", workflow))
+
+    def workers(self) -> list[b.WorkerRow]:
+        return [b.WorkerRow(*row) for row in self._all("workers")]
+
+    def step_counts(self, run: int) -> tuple[int, int]:
+        """Steps scheduled and steps ended."""
+        ((scheduled, ended),) = self._all("step_counts", run)
+        return scheduled, ended
+
+    def open_steps(self, run: int, limit: int) -> list[str]:
+        return [name for (name,) in self._all("open_steps", run, limit)]
+
+    def facts(self, now_ms: int) -> dict[str, Any]:
+        """What `doctor` shows of the database itself."""
+        pragma = self.pragma
+        return {
+            "sqlite": apsw.sqlite_lib_version(),
+            "apsw": apsw.apsw_version(),
+            "schema_version": pragma("user_version"),
+            "journal_mode": pragma("journal_mode"),
+            "page_bytes": pragma("page_size"),
+            "pages": pragma("page_count"),
+            "integrity": pragma("quick_check"),
+            "runs": dict(self._all("status_counts")),
+            "stuck": [
+                dict(zip(("id", "workflow", "status", "reason", "due_ms"), row, strict=True))
+                for row in self._all("stuck", now_ms - 5000)
+            ],
+        }

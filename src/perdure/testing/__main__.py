@@ -1,5 +1,0 @@
-"""`python -m perdure.testing`."""
-
-from perdure.testing.campaign import main
-
-raise SystemExit(main())

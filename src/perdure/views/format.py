@@ -1,0 +1,134 @@
+"""How times, durations, values and statuses are worded for people.
+
+Rules: pure functions; one line unless asked for more; ids are never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure.cli.output import style, width
+
+COLOURS = {
+    "completed": "green",
+    "running": "cyan",
+    "pending": "cyan",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "blocked": "red",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def sentence(text: str) -> str:
+    """A remark as a line of its own.
+
+    >>> sentence("the replica has everything")
+    'The replica has everything.'
+    """
+    return text[0].upper() + text[1:] + "."
+
+
+def clock(at: datetime | None) -> str:
+    """A time in the reader's own zone."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(ms: float) -> str:
+    """Two units at most: 12 ms, 1.2 s, 3 min 5 s, 2 d 4 h."""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1_000:.1f} s"
+    rest, parts = round(ms / 1_000), []
+    for unit, seconds in _UNITS:
+        count, rest = divmod(rest, seconds)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def between(first: datetime, last: datetime) -> str:
+    return duration((last - first).total_seconds() * 1_000)
+
+
+def value(thing: Any, limit: int | None = 60) -> str:
+    """A value as JSON on one line, cut to `limit` characters; None is no limit."""
+    text = msgspec.json.encode(thing, enc_hook=str).decode()
+    if limit is None or len(text) <= limit:
+        return text
+    size = f"… ({len(text):,} characters)" if limit >= 40 else "…"
+    return text[: max(limit - len(size), 20)] + size
+
+
+def fitting(most: int, room: int | None, used: int) -> int:
+    """How many characters of a line of `room` columns are left for a text, `most` at most; a few in
+    any case.
+    """
+    return most if room is None else min(most, max(room - used, 20))
+
+
+def arguments(args: Any, limit: int | None = 80) -> str:
+    """The inside of a call's parentheses; where it is too long, the arguments share the room."""
+    if not args:
+        return ""
+    if not isinstance(args, dict):
+        return value(args, limit)
+    whole = ", ".join(f"{name}={value(item, None)}" for name, item in args.items())
+    if limit is None or len(whole) <= limit:
+        return whole
+    room = limit // len(args) - 3
+    text = ", ".join(
+        f"{name}={value(item, max(room - len(name), 24))}" for name, item in args.items()
+    )
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut(text: str, limit: int) -> str:
+    """Text that needs `limit` columns at most."""
+    if width(text) <= limit:
+        return text
+    text = text[: 2 * limit]
+    while width(text) >= limit:
+        text = text[:-1]
+    return text + "…"
+
+
+def status(word: str) -> str:
+    return style(word, COLOURS.get(word))
+
+
+def error_line(error: Any) -> str:
+    """A recorded error as `Type: message`, its first line."""
+    if not isinstance(error, dict):
+        return str(error)
+    message = str(error.get("message") or "").partition("\n")[0]
+    if message and str(error.get("module")).partition(".")[0] == "perdure":
+        return message  # our own errors are sentences
+    return (
+        f"{error.get('type', 'Error')}: {message}" if message else str(error.get("type", "Error"))
+    )
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table with aligned columns."""
+    table = [[style(cell, "bold") if cell else "" for cell in head], *rows]
+    widths = [max(width(line[i]) for line in table) for i in range(len(head))]
+    return [
+        "  ".join(pad(cell, room) for cell, room in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+
+
+def pad(cell: str, room: int) -> str:
+    return cell + " " * (room - width(cell))

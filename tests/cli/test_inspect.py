@@ -1,0 +1,249 @@
+"""`ls`, `show`, `tail` and `doctor` on a store that has a bit of everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perdure import Engine, continue_as, receive, workflow
+from perdure.cli import inspect
+from tests.cli.conftest import Said
+
+Typed = Callable[..., Said]
+
+
+def ids(said: Said) -> list[str]:
+    return [run["id"] for run in said.json]
+
+
+# --- ls -------------------------------------------------------------------------------------------
+
+
+def test_ls_is_newest_first(typed: Typed) -> None:
+    assert ids(typed("ls", "--json")) == [
+        "asks-2",
+        "asks-1",
+        "fragile-1",
+        "wide",
+        "hello-2",
+        "hello-1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--status", "waiting"], ["asks-1"]),
+        (["--status", "completed"], ["wide", "hello-2", "hello-1"]),
+        (["--workflow", "hello"], ["hello-2", "hello-1"]),
+        (["--tag", "team=red"], ["hello-1"]),
+        (["--tag", "question=what"], ["asks-2"]),
+        (["--workflow", "hello", "--tag", "team=blue", "--status", "completed"], ["hello-2"]),
+        (["--status", "paused"], []),
+        (["--limit", "2"], ["asks-2", "asks-1"]),
+        (["--limit", "2", "--after", "asks-1"], ["fragile-1", "wide"]),
+        (["--after", "hello-2"], ["hello-1"]),
+    ],
+)
+def test_ls_filters(typed: Typed, words: list[str], found: list[str]) -> None:
+    assert ids(typed("ls", "--json", *words)) == found
+
+
+def test_ls_for_people(typed: Typed) -> None:
+    lines = typed("ls").out.splitlines()
+    assert lines[0].split() == ["ID", "WORKFLOW", "STATUS", "CREATED", "ROWS"]
+    by_id = {line.split()[0]: line for line in lines[1:]}
+    assert "waits for a message on answer (str)" in by_id["asks-1"]
+    assert "Step break_unless failed after 1 attempt" in by_id["fragile-1"]
+    assert "cancelled" in by_id["asks-2"]
+
+
+def test_ls_on_narrow_lines(typed: Typed) -> None:
+    wide = typed("ls", COLUMNS="200").out
+    assert wide == typed("ls").out
+    for columns, first in (("80", "asks-2 "), ("60", "asks-2 "), ("40", "asks-2  cancelled")):
+        lines = typed("ls", COLUMNS=columns).out.splitlines()
+        assert max(map(len, lines)) <= int(columns)
+        assert any(line.startswith(first) for line in lines)
+        assert (
+            any(line.startswith("  waits for a message on answer") for line in lines)
+            or columns == "80"
+        )
+
+
+def test_a_full_page_says_how_to_go_on(typed: Typed) -> None:
+    assert (
+        typed("ls", "--limit", "2").err
+        == "There may be more: perdure ls --limit 2 --after asks-1\n"
+    )
+
+
+def test_the_next_page_is_the_same_list(typed: Typed) -> None:
+    said = typed(
+        "ls",
+        "--status",
+        "completed",
+        "--tag",
+        "team=blue",
+        "--limit",
+        "1",
+        "--store",
+        "./perdure.db",
+    )
+    assert said.err.split(": ")[1] == (
+        "perdure ls --status completed --tag 'team=\"blue\"' --limit 1 --after hello-2 "
+        "--store ./perdure.db\n"
+    )
+
+
+def test_nothing_found_is_said(typed: Typed) -> None:
+    said = typed("ls", "--workflow", "nope")
+    assert (said.code, said.out, said.err) == (0, "", "No run fits.\n")
+
+
+# --- show -----------------------------------------------------------------------------------------
+
+
+def test_show_is_a_tree_with_results_beneath(typed: Typed) -> None:
+    out = typed("show", "hello-2").out
+    assert 'hello(name="Bob", times=2)' in out
+    assert "tags: " in out
+    assert '✓ note(text="Bob 0")' in out
+    assert '└ "noted Bob 0"' in out
+    assert out.rstrip().endswith('completed → "hello Bob"')
+
+
+def test_show_of_a_failed_run_names_step_and_error(typed: Typed) -> None:
+    out = typed("show", "fragile-1").out
+    assert '✗ break_unless(path="mended.txt")' in out
+    assert "└ ValueError: mended.txt is missing" in out
+
+
+def test_show_of_a_waiting_run_says_for_what(typed: Typed) -> None:
+    out = typed("show", "asks-1").out
+    assert out.rstrip().endswith("waiting: waits for a message on answer (str)")
+    assert 'tagged question="why"' in out
+
+
+def test_show_of_a_cancelled_run(typed: Typed) -> None:
+    out = typed("show", "asks-2").out
+    assert "← cancel" in out
+    assert out.rstrip().endswith("cancelled")
+
+
+def test_show_folds_a_fan_out_and_full_does_not(typed: Typed) -> None:
+    folded, full = typed("show", "wide").out, typed("show", "wide", "--full").out
+    assert "36 more of note: 36 completed" in folded
+    assert folded.count("note(text=") == 4
+    assert full.count("note(text=") == 40
+
+
+def test_show_takes_the_beginning_of_an_id(typed: Typed) -> None:
+    assert typed("show", "frag", "--json").json["run"]["id"] == "fragile-1"
+
+
+def test_show_on_narrow_lines(typed: Typed) -> None:
+    for run_id, columns in (("hello-2", 40), ("wide", 60), ("asks-1", 40)):
+        lines = typed("show", run_id, COLUMNS=str(columns)).out.splitlines()
+        tree = [line for line in lines if line.startswith("   ") and "more of" not in line]
+        assert max(map(len, tree)) <= columns
+    assert '     2  ✓ note(text="Bob 0")' in typed("show", "hello-2", COLUMNS="40").out
+
+
+def test_show_json_has_run_and_history(typed: Typed) -> None:
+    shown = typed("show", "hello-1", "--json").json
+    assert shown["run"]["result"] == "hello Ada"
+    assert [event["kind"] for event in shown["history"]] == ["start", "step", "completed", "finish"]
+    assert shown["history"][1]["args"] == {"text": "Ada 0"}
+
+
+def test_one_row_in_full_with_its_answer(typed: Typed) -> None:
+    rows = typed("show", "fragile-1", "--json").json["history"]
+    broken = next(row["seq"] for row in rows if row["name"] == "break_unless")
+    out = typed("show", "fragile-1", "--seq", str(broken)).out
+    assert f"row {broken}: step break_unless" in out
+    assert '"path": "mended.txt"' in out
+    assert f"answers row {broken}" in out
+    assert 'raise ValueError(f"{path} is missing")' in out
+    assert typed("show", "fragile-1", "--seq", str(broken), "--json").json["kind"] == "step"
+
+
+def test_a_row_that_is_not_there(typed: Typed) -> None:
+    said = typed("show", "hello-1", "--seq", "99")
+    assert said.code == 2
+    assert "there is no row 99" in said.err
+
+
+# --- tail -----------------------------------------------------------------------------------------
+
+
+def test_tail_of_an_ended_run_tells_it_all(typed: Typed) -> None:
+    said = typed("tail", "hello-1")
+    assert said.code == 0
+    assert '✓ note (row 2): "noted Ada 0"' in said.out
+    assert said.out.rstrip().endswith('completed → "hello Ada"')
+
+
+def test_tail_says_by_its_exit_code_how_it_ended(typed: Typed) -> None:
+    assert typed("tail", "fragile-1").code == 1
+    assert typed("tail", "asks-2").code == 1
+
+
+def test_tail_json_is_one_object_a_line(typed: Typed) -> None:
+    lines = typed("tail", "hello-1", "--json").out.splitlines()
+    assert [msgspec.json.decode(line)["seq"] for line in lines] == [1, 2, 3, 4]
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def test_doctor_has_the_facts(typed: Typed) -> None:
+    facts = typed("doctor", "--json").json
+    assert facts["integrity"] == "ok"
+    assert facts["runs"] == {"completed": 3, "failed": 1, "waiting": 1, "cancelled": 1}
+    assert facts["workers"] == []
+    assert facts["stuck"] == []
+    assert facts["file_bytes"] > 0
+
+
+def test_doctor_for_people(typed: Typed) -> None:
+    out = typed("doctor").out
+    assert out.startswith("path ")
+    for word in ("sqlite", "schema version", "wal bytes", "integrity", "stuck", "workers"):
+        assert word in out
+
+
+def test_tail_follows_a_run_through_all_that_it_goes_on_as(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the next history is already longer than what was shown of the one before."""
+
+    @workflow
+    async def chats(left: int) -> None:
+        for _ in range(4 - left):
+            await receive("word", str)
+        if left:
+            continue_as(chats(left - 1))
+
+    async def main() -> None:
+        async with (
+            Engine(tmp_path / "p.db", workflows=[chats]) as engine,
+            Engine(tmp_path / "p.db", execute=False) as client,
+        ):
+            run = await engine.start(chats(3), id="c")
+            following = asyncio.ensure_future(inspect._follow_history(client, "c", False))
+            for number in range(10):
+                await run.send(f"word {number}", channel="word")
+                if number == 2:
+                    await asyncio.sleep(3 * inspect.POLL_SECONDS)
+            await run.result()
+            await following
+
+    asyncio.run(main())
+    shown = capsys.readouterr().out
+    assert [number for number in range(10) if f"word {number}" not in shown] == []
+    assert shown.count("word 1") == 1

@@ -1,0 +1,699 @@
+"""A client, in a process that executes nothing, is told only what the engine that holds the replica
+has had confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+
+import perdure
+from campaigns.faulty_proxy import Proxy
+from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
+from perdure.errors_replica import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
+from perdure.replica import confirm_server
+from perdure.replica.supervisor import Litestream, Position
+from perdure.store.sqlite.checksum import Seal
+from tests.replica.support import (
+    LEASE_S,
+    address,
+    engine_of,
+    looks_often,
+    lookups,
+    nothing_seen,
+    proxy,
+    two_effects,
+)
+from tests.runtime.support import awaited, environment, until
+
+__all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
+
+
+@workflow
+async def echo() -> str:
+    return await receive("word", str)
+
+
+def client_of(store: Path, **options: object) -> Engine:
+    return Engine(
+        store,
+        **{  # type: ignore[arg-type]
+            "execute": False,
+            "workflows": [echo, two_effects, lookups],
+            "replica_timeout": 20,
+            **options,
+        },
+    )
+
+
+@awaited
+async def test_a_word_comes_back_when_the_bucket_has_it(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]) as engine, client_of(store) as client:
+        run = await client.start(echo(), id="a")
+        proxy.set("503")
+        word = asyncio.create_task(client.send("a", "hello", channel="word"))
+        await until(lambda: engine.replica is not None and not engine.replica.lease.held())
+        assert not word.done()
+        proxy.set()
+        await word
+        assert await run.result() == "hello"
+
+
+@awaited
+async def test_a_result_that_is_on_the_disk_alone_is_not_told(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, replica_timeout=0.1) as engine, client_of(store) as client:
+        proxy.set("refuse")
+        with pytest.raises(ReplicaUnavailable):
+            await engine.start(lookups("a", 3), id="a")
+        run = await client.get("a")
+        while await run.status() != "completed":  # noqa: ASYNC110
+            await asyncio.sleep(0.003)
+        with pytest.raises(TimeoutError):
+            await run.result(timeout=0.3)
+        proxy.set()
+        assert await run.result() == 3
+
+
+@awaited
+async def test_a_client_hears_why_it_waits(tmp_path: Path, address: str, proxy: Proxy) -> None:
+    store = tmp_path / "a.db"
+    async with (
+        engine_of(store, address, workflows=[echo]),
+        client_of(store, replica_timeout=0.5) as client,
+    ):
+        proxy.set("refuse")
+        with pytest.raises(ReplicaUnavailable, match=r"does not answer: .*is on this disk"):
+            await client.start(echo(), id="a")
+        proxy.set()
+        await client.start(echo(), id="a")  # the same start finds it
+
+
+@awaited
+async def test_after_an_engine_has_ended_what_it_confirmed_may_be_told_and_more_waits_for_the_next(
+    tmp_path: Path, address: str
+) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo, two_effects]) as engine:
+        await engine.start(echo(), id="open")
+        await engine.run(two_effects("a"), id="a")
+    async with client_of(store, replica_timeout=0.2) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+        with pytest.raises(
+            ReplicaUnavailable, match=r"No engine that copies this store.*is on this disk, once"
+        ):
+            await client.send("open", "hello", channel="word")
+    async with client_of(store) as client:
+        result = asyncio.create_task((await client.get("open")).result())
+        async with engine_of(store, address, workflows=[echo]):
+            assert await result == "hello"
+
+
+@awaited
+async def test_a_deploy_between_two_engines_is_waited_for(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]):
+        pass
+    async with client_of(store) as client:
+        start = asyncio.create_task(client.start(echo(), id="a"))
+        async with engine_of(store, address, workflows=[echo]):
+            await start
+
+
+ENGINE = """
+import asyncio, sys
+from tests.replica.support import engine_of
+from tests.replica.test_confirm_server import echo, two_effects
+
+async def main():
+    async with engine_of(sys.argv[1], sys.argv[2], workflows=[echo, two_effects]) as engine:
+        await engine.run(two_effects("a"), id="a")
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@awaited
+async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("perdure.replica.confirm_server.FROZEN_S", 0.1)
+    monkeypatch.setattr("perdure.replica.confirm_server.SAY_AFTER_S", 0.2)
+    store = tmp_path / "a.db"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+    async with client_of(store, replica_timeout=0.3) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(ReplicaUnavailable, match="gives no answer; is it frozen"):
+            await client.start(echo(), id="b")
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert "waiting for one" not in caplog.text
+        with pytest.raises(
+            TimeoutError
+        ):  # "b" is on this disk alone, and so may be what came before it
+            await (await client.get("a")).result(timeout=0.5)
+        assert "runs here; waiting for one" in caplog.text
+        async with engine_of(store, address, workflows=[echo, two_effects], lease_ttl=LEASE_S):
+            assert await (await client.get("a")).result() == "a-1a-2"
+            await client.start(echo(), id="b")
+
+
+@awaited
+async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_it(
+    tmp_path: Path, address: str
+) -> None:
+    store = tmp_path / "a.db"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+    async with client_of(store) as client:
+
+        def known() -> bool:
+            sign, seal = confirm_server._read(tmp_path / "a.db-replica"), client._store.sealed()
+            return sign is not None and seal is not None and sign.commits == seal.commits
+
+        await until(known)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert await (await client.get("a")).result() == "a-1a-2"
+
+
+@awaited
+async def test_a_client_of_a_file_that_was_set_aside_is_not_told_that_all_is_well(
+    tmp_path: Path, address: str
+) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]) as engine:
+        await engine.start(echo(), id="a")
+    async with client_of(
+        store, replica_timeout=0.3, lease_ttl=3_600
+    ) as client:  # whose beat does not come in time to notice
+        with pytest.raises(ReplicaUnavailable, match="No engine that copies this store"):
+            await client.send("a", "hello", channel="word")
+        os.rename(store, tmp_path / "old.db")
+        for end in ("-wal", "-shm"):
+            os.rename(f"{store}{end}", f"{tmp_path}/old.db{end}")
+        async with engine_of(store, address, workflows=[echo]):
+            with pytest.raises(
+                ReplicaUnavailable, match="this one was moved, replaced or set aside"
+            ):
+                await client.send("a", "hello", channel="word")
+
+
+@awaited
+async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_says_more(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
+    store = tmp_path / "a.db"
+    async with (
+        engine_of(store, address, workflows=[echo], durability="disk"),
+        client_of(store, replica_timeout=0.2) as client,
+        client_of(store, durability="replica") as strict,
+    ):
+        await strict.start(echo(), id="a")
+        proxy.set("refuse")
+        await client.start(echo(), id="b")
+        await strict.start(echo(), id="c", durability="disk")
+        with pytest.raises(ReplicaUnavailable):
+            await client.start(echo(), id="d", durability="replica")
+        start = asyncio.create_task(strict.start(echo(), id="e"))
+        proxy.set()
+        await start
+
+
+@awaited
+async def test_a_store_without_a_replica_confirms_nothing_and_says_so(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with Engine(store, workflows=[echo]) as engine:
+        with pytest.raises(DefinitionError, match="needs a replica"):
+            await engine.start(echo(), durability="replica")
+        async with client_of(store) as client:
+            await client.start(echo(), id="a")
+        async with client_of(store, durability="replica", replica_timeout=0.2) as strict:
+            with pytest.raises(ReplicaUnavailable, match="no engine has begun to copy it"):
+                await strict.start(echo(), id="b")
+
+
+@awaited
+async def test_what_a_client_wrote_counts_in_the_lag(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
+    store = tmp_path / "a.db"
+    async with (
+        engine_of(store, address, workflows=[], durability="disk") as engine,
+        client_of(store) as client,
+    ):
+        replica = engine.replica
+        assert replica is not None
+        proxy.set("refuse")
+        await client.start(echo(), id="a")  # of a workflow that nobody executes here
+        await until(lambda: replica.status().lag_s > 0.2)
+        proxy.set()
+        await until(lambda: replica.status().lag_s == 0)
+
+
+@awaited
+async def test_rubbish_at_the_door(tmp_path: Path, address: str) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, address, workflows=[echo]), client_of(store) as client:
+        where = msgspec.json.decode(
+            (tmp_path / "a.db-replica" / "door").read_bytes(), type=confirm_server.Sign
+        ).socket
+        assert os.stat(os.path.dirname(where)).st_mode & 0o777 == 0o700
+        for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b'{"file": 3}\n', b""):
+            guest = socket.socket(socket.AF_UNIX)
+            guest.connect(where)
+            guest.sendall(words)
+            guest.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):  # where not all of it was read
+                assert await asyncio.to_thread(guest.recv, 1) == b""
+            guest.close()
+        await client.start(echo(), id="a")
+        (tmp_path / "a.db-replica" / "door").write_bytes(b"rubbish")
+        await client.start(echo(), id="b")  # as if there were none
+    assert not os.path.exists(os.path.dirname(where))
+
+
+@awaited
+async def test_a_client_begins_nothing_where_the_disk_fills(
+    tmp_path: Path, address: str, proxy: Proxy, looks_often: None
+) -> None:
+    store, limits = tmp_path / "a.db", perdure.Limits(replica_bytes_max=1_000_000)
+    async with (
+        engine_of(store, address, workflows=[echo], limits=limits, durability="disk") as engine,
+        client_of(store) as client,
+    ):
+        proxy.set("refuse")
+        replica, number = engine.replica, 0
+        assert replica is not None
+        while replica.full is None:
+            await client.send(
+                (await engine.start(echo(), id=f"{number}")).id, "x" * 300_000, channel="word"
+            )
+            number += 1
+        with pytest.raises(ReplicaFull, match="nothing new is begun"):
+            await client.start(echo(), id="late")
+        proxy.set()
+        await until(lambda: replica.full is None)
+        await client.start(echo(), id="late")
+
+
+@awaited
+async def test_an_engine_that_ends_with_everything_copied_leaves_no_word_of_a_full_disk(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "a.db"
+    async with engine_of(store, f"file://{tmp_path}/bucket", workflows=[echo]) as engine:
+        assert engine.replica is not None
+        await engine.replica._say_full(ReplicaFull("there", 5, 4))
+    async with client_of(store) as client:
+        await client.start(echo(), id="a", durability="disk")
+
+
+PRESENT, OLDER = Seal("id", "there", 7, 0, 0, 5), Seal("id", "there", 6, 0, 0, 5)
+DISK, SOME, ALL = (
+    confirm_server.Sign("disk", 7),
+    confirm_server.Sign("replica", 7, commits=4),
+    confirm_server.Sign("replica", 7, commits=5),
+)
+RUBBISH = b'{"durability":"fsync","epoch":7}'
+
+
+@pytest.mark.parametrize(
+    ("seal", "sign", "of_client", "asked", "passes"),
+    [
+        # not replicated, or not yet: there is nothing but the disk
+        (None, None, "disk", None, True),
+        (None, None, "disk", "replica", False),
+        (None, None, "replica", None, False),
+        (None, None, "replica", "disk", True),
+        (None, DISK, "disk", None, True),
+        (None, ALL, "replica", None, False),
+        # replicated: the level of the engine counts where it can be known, and else "replica"
+        (PRESENT, None, "disk", None, False),
+        (PRESENT, RUBBISH, "disk", None, False),
+        (PRESENT, DISK, "disk", None, True),
+        (PRESENT, DISK, "replica", None, False),
+        (PRESENT, DISK, "disk", "replica", False),
+        (PRESENT, SOME, "disk", None, False),
+        (PRESENT, ALL, "disk", None, True),
+        (PRESENT, ALL, "replica", None, True),
+        # what another epoch has left says nothing
+        (OLDER, DISK, "disk", None, False),
+        (OLDER, ALL, "disk", None, False),
+        # the run's own level is nearest
+        (PRESENT, None, "disk", "disk", True),
+        (PRESENT, SOME, "replica", "disk", True),
+    ],
+)
+def test_what_a_client_may_tell_where_no_engine_answers(
+    tmp_path: Path,
+    seal: Seal | None,
+    sign: confirm_server.Sign | bytes | None,
+    of_client: str,
+    asked: str | None,
+    passes: bool,
+) -> None:
+    @awaited
+    async def main() -> None:
+        if sign is not None:
+            (tmp_path / "a.db-replica").mkdir()
+            (tmp_path / "a.db-replica" / "door").write_bytes(
+                sign if isinstance(sign, bytes) else msgspec.json.encode(sign)
+            )
+        gate = confirm_server.ClientGate(str(tmp_path / "a.db"), of_client, lambda: seal, (1, 2))
+        if passes:
+            await gate.answer(asked, 0)
+        else:
+            with pytest.raises(ReplicaUnavailable):
+                await gate.answer(asked, 0)
+
+    main()
+
+
+@pytest.mark.parametrize("level", ["replica", "disk"])
+def test_before_the_first_copy_a_client_waits_for_what_the_engine_promises(
+    tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @awaited
+    async def main() -> None:
+        store, replica, copied, over = (
+            tmp_path / "a.db",
+            f"file://{tmp_path}/bucket",
+            asyncio.Event(),
+            asyncio.Event(),
+        )
+        async with engine_of(store, replica, workflows=[echo], durability=level) as engine:
+            await engine.start(echo(), id="a")
+        shutil.rmtree(f"{store}-replica")
+        asked, sync = asyncio.Event(), Litestream.sync
+
+        async def late(self: Litestream) -> Position:
+            asked.set()
+            await copied.wait()
+            return await sync(self)
+
+        monkeypatch.setattr(Litestream, "sync", late)
+
+        async def engine_lives() -> None:
+            async with engine_of(store, replica, workflows=[echo], durability=level):
+                await over.wait()
+
+        async with client_of(store, replica_timeout=0.3) as client:
+            run = await client.get("a")
+            with pytest.raises(ReplicaUnattended):  # there is no advertisement at all
+                await client.send("a", "hello", channel="other")
+            life = asyncio.create_task(engine_lives())
+            await asked.wait()
+            if level == "disk":
+                await client.send("a", "hello", channel="word", key="k")
+            else:
+                with pytest.raises(ReplicaUnavailable, match="has not confirmed yet"):
+                    await client.send("a", "hello", channel="word", key="k")
+            copied.set()
+            await client.send("a", "hello", channel="word", key="k")
+            assert await run.result() == "hello"
+            over.set()
+            await life
+
+    main()
+
+
+@awaited
+async def test_a_client_that_asks_for_a_copy_waits_for_an_engine_that_begins_one(
+    tmp_path: Path, address: str
+) -> None:
+    store = tmp_path / "a.db"
+    async with client_of(store, durability="replica") as client:
+        start = asyncio.create_task(client.start(echo(), id="a"))
+        await until(lambda: client._store.has_run("a"))
+        async with engine_of(store, address, workflows=[echo]):
+            await start
+
+
+@awaited
+async def test_clients_get_confirmations_although_a_claimed_epoch_did_not_begin(
+    tmp_path: Path,
+) -> None:
+    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
+    async with engine_of(store, replica) as engine:
+        assert engine.replica is not None
+        await engine.replica.lease.advance()
+        await engine.run(two_effects("a"), id="a")
+    async with client_of(store, durability="replica", replica_timeout=0.1) as client:
+        assert await (await client.get("a")).result() == "a-1a-2"
+
+
+@awaited
+async def test_what_is_said_to_clients_at_the_same_moment_is_all_said(tmp_path: Path) -> None:
+    async def confirm() -> None: ...
+
+    one = confirm_server.Door(
+        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("there", "slow")
+    )
+    await one.open(7)
+    for n in range(20):
+        await asyncio.gather(one.advertise(full=(n, 9)), one.advertise(epoch=8, commits=n))
+        sign = confirm_server._read(tmp_path)
+        assert sign is not None
+        assert (sign.full, sign.epoch, sign.commits) == ((n, 9), 8, n)
+    await one.close()
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"rubbish", b'{"durability":"disk","epoch":0}'])
+def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(
+    tmp_path: Path, damage: bytes | None, looks_often: None
+) -> None:
+    @awaited
+    async def main() -> None:
+        store = tmp_path / "a.db"
+        async with (
+            engine_of(store, f"file://{tmp_path}/bucket", workflows=[echo]) as engine,
+            client_of(store) as client,
+        ):
+            await client.start(echo(), id="a")
+            sign = tmp_path / "a.db-replica" / "door"
+            sign.unlink() if damage is None else sign.write_bytes(damage)
+            await client.send("a", "hello", channel="word")
+            assert await (await client.get("a")).result() == "hello"
+            assert engine.replica is not None
+            await until(
+                lambda: (
+                    (found := confirm_server._read(sign.parent)) is not None and found.epoch == 1
+                )
+            )
+
+    main()
+
+
+async def with_a_guest(
+    side: Path,
+) -> tuple[confirm_server.Door, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A door that never confirms, and a client that has asked there."""
+    asked = asyncio.Event()
+
+    async def confirm() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    one = confirm_server.Door(
+        side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+    )
+    await one.open(1)
+    sign = confirm_server._read(side)
+    assert sign is not None
+    reader, writer = await asyncio.open_unix_connection(sign.socket)
+    writer.write(msgspec.json.encode(confirm_server.Question((1, 2), None)) + b"\n")
+    await asked.wait()
+    return one, reader, writer
+
+
+def test_a_guest_whose_door_closes_is_left_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @awaited
+    async def main() -> None:
+        one, reader, writer = await with_a_guest(tmp_path)
+        await one.close()
+        assert await reader.readline() == b""
+        writer.close()
+
+    main()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("turns", range(16))
+def test_whenever_an_engine_ends_a_client_is_answered_by_the_next_one(
+    tmp_path: Path, turns: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that had accepted its connection, but not read it, said that it had closed, or left
+    it without an answer.
+    """
+    monkeypatch.setattr(confirm_server, "KNOCK_EVERY_S", 0)
+    side, answered = tmp_path / "a.db-replica", asyncio.Event()
+    side.mkdir()
+
+    @awaited
+    async def main() -> None:
+        ended = False
+
+        async def confirm() -> None:
+            if ended:
+                raise ReplicaLeaseLost("there", "the engine has closed")
+            await asyncio.Event().wait()
+
+        async def confirm_at_once() -> None:
+            answered.set()
+
+        first = confirm_server.Door(
+            side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+        )
+        await first.open(7)
+        asking = asyncio.create_task(
+            confirm_server.ClientGate(
+                str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)
+            ).answer()
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await first.close()
+        ended = True
+        second = confirm_server.Door(
+            side, "replica", (1, 2), confirm_at_once, lambda: ReplicaUnavailable("x", "y")
+        )
+        await second.open(8)
+        await asking
+        await second.close()
+
+    main()
+    assert answered.is_set()
+    assert caplog.text == ""
+
+
+@awaited
+async def test_clients_that_come_while_an_engine_loses_its_lease_get_no_answer(
+    tmp_path: Path,
+) -> None:
+    """Its barrier refuses before its door closes."""
+
+    async def confirm() -> None:
+        raise ReplicaLeaseLost("there", "another machine has taken it")
+
+    one = confirm_server.Door(
+        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+    )
+    await one.open(7)
+    gate = confirm_server.ClientGate(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2))
+    (tmp_path / "a.db-replica").symlink_to(tmp_path)
+    with pytest.raises(ReplicaUnattended):
+        await gate.answer(None, 0.05)
+    await one.close()
+
+
+@awaited
+async def test_a_door_waits_for_a_descriptor_and_serves_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def confirm() -> None: ...
+
+    one = confirm_server.Door(
+        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+    )
+    await one.open(7)
+    listening, refused = cast("socket.socket", one._listening), asyncio.Event()
+
+    class Short:
+        """A listening socket in a process that has no descriptor left, once."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listening, name)
+
+        def accept(self) -> object:
+            if refused.is_set():
+                return listening.accept()
+            refused.set()
+            raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(one, "_listening", Short())
+    (tmp_path / "a.db-replica").symlink_to(tmp_path)
+    await confirm_server.ClientGate(
+        str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)
+    ).answer()
+    assert refused.is_set()
+    await one.close()
+
+
+def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
+    @awaited
+    async def main() -> None:
+        async def confirm() -> None: ...
+
+        first = confirm_server.Door(
+            tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+        )
+        await first.open(1)
+        folder = os.path.dirname(
+            msgspec.json.decode((tmp_path / "door").read_bytes(), type=confirm_server.Sign).socket
+        )
+        second = confirm_server.Door(
+            tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
+        )
+        await second.open(2)
+        assert not os.path.exists(folder)
+        await first.close()
+        await second.close()
+
+    main()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_holds_no_socket_of_the_door(tmp_path: Path) -> None:
+    """It kept the door of a killed engine open: nobody accepted a client's connection, and nobody
+    refused it.
+    """
+
+    @awaited
+    async def main() -> None:
+        one, reader, writer = await with_a_guest(tmp_path)
+        assert one._listening is not None
+        numbers = [one._listening.fileno(), *(other.fileno() for other in one._guests.values())]
+        assert len(numbers) == 2
+        pid = os.fork()
+        if pid == 0:
+            os._exit(sum(stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers))
+        assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222
+        assert all(stat.S_ISSOCK(os.fstat(number).st_mode) for number in numbers)
+        await one.close()
+        assert await reader.readline() == b""
+        writer.close()
+
+    main()

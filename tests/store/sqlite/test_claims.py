@@ -1,0 +1,176 @@
+"""Claims: in order of priority, in shares, and as cheap with many due runs as with few."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.core.limits import Limits
+from perdure.store import base as b
+from perdure.store.sqlite import claims
+from perdure.store.sqlite.driver import SqliteStore
+from tests.store.support import instructions_of
+
+NOW_MS = 1_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(str(tmp_path / "p.db"), limits=Limits())
+    yield opened
+    opened.close()
+
+
+def one(store: SqliteStore, write: b.Write) -> Any:
+    (result,) = store.write([write], True)
+    return result
+
+
+def workers(store: SqliteStore, number: int) -> list[int]:
+    return [one(store, b.JoinWorker(f"w{n}", "here", n, "then", 0, 10_000)) for n in range(number)]
+
+
+def fill(store: SqliteStore, runs: list[tuple[str, int, int]]) -> None:
+    """Runs that nobody owns: (workflow, priority, due_ms)."""
+    first = store._db.execute("SELECT count(*) FROM run").get
+    starts = [
+        b.StartRun(f"r-{first + n}", workflow, b"{}", 1, 0, due_ms, priority=priority)
+        for n, (workflow, priority, due_ms) in enumerate(runs)
+    ]
+    store.write(starts, True)
+
+
+def claim(
+    store: SqliteStore,
+    worker: int,
+    limit: int = 200,
+    *,
+    insists: bool = False,
+    names: tuple[str, ...] = ("a", "b"),
+) -> list[int]:
+    found: list[int] = one(store, b.Claim(worker, names, limit, NOW_MS, insists))
+    return found
+
+
+@pytest.mark.parametrize("sorted_rows_max", [0, 1_000], ids=["by the index", "sorted"])
+@pytest.mark.parametrize("seed", range(5))
+def test_higher_priority_first_then_what_is_due_for_longer(
+    store: SqliteStore, sorted_rows_max: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "SORTED_ROWS_MAX", sorted_rows_max)
+    rng = random.Random(seed)
+    runs = [
+        (rng.choice("abc"), rng.randrange(-2, 3), rng.randrange(0, 2 * NOW_MS)) for _ in range(300)
+    ]
+    fill(store, runs)
+    (worker,) = workers(store, 1)
+    wanted = sorted(
+        (-priority, due_ms)
+        for workflow, priority, due_ms in runs
+        if workflow != "c" and due_ms <= NOW_MS
+    )
+    got = [
+        (-runs[run - 1][1], runs[run - 1][2])
+        for run in claim(store, worker, 50) + claim(store, worker)
+    ]
+    assert got == wanted
+
+
+def test_workers_share_what_is_due(store: SqliteStore) -> None:
+    fill(store, [("a", 0, 1)] * 100)
+    living = workers(store, 4)
+    assert [len(claim(store, worker)) for worker in living] == [25, 25, 25, 25]
+
+
+def test_a_worker_that_has_more_to_do_takes_less(store: SqliteStore) -> None:
+    busy, idle = workers(store, 2)
+    fill(store, [("b", 0, 1)] * 40)
+    assert len(claim(store, busy, names=("b",), insists=True)) == 20
+    fill(store, [("a", 0, 1)] * 20)
+    assert len(claim(store, idle, names=("a", "b"))) == 30
+    assert len(claim(store, busy, names=("a", "b"))) == 10
+
+
+def test_what_others_leave_is_taken_by_a_worker_that_insists(store: SqliteStore) -> None:
+    """The other one does not know these workflows, or is full."""
+    one_of_two, _ = workers(store, 2)
+    fill(store, [("a", 0, 1)] * 10)
+    taken = [len(claim(store, one_of_two, insists=n % 2 == 1)) for n in range(8)]
+    assert taken[0] == 5
+    assert sum(taken) == 10
+
+
+def test_a_worker_alone_takes_what_it_has_room_for(store: SqliteStore) -> None:
+    fill(store, [("a", 0, 1)] * 300)
+    (worker,) = workers(store, 1)
+    assert [len(claim(store, worker)) for _ in range(3)] == [200, 100, 0]
+
+
+def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(
+    store: SqliteStore,
+) -> None:
+    """Others share the rest as if it was not there."""
+    worker = workers(store, 1)[0]
+    asked = one(store, b.JoinWorker("asked", "here", 9, "then", 0, 10_000, asked=True))
+    fill(store, [("a", 5, 1)] * 40)
+    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, 3))
+    family = store.family(first.run)
+    below = [
+        one(store, b.StartRun(f"x-{n}", "ab"[n % 2], b"{}", 1, 0, n, root=family.root)).run
+        for n in range(4)
+    ]
+    assert store.next_due_ms(("a", "b"), [family]) == 0
+    mine = b.Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
+    assert one(store, mine) == [*below[:3], first.run]
+    assert one(store, mine) == [below[3]]
+    assert one(store, mine) == []
+    assert store.next_due_ms(("a", "b"), [family]) is None
+    assert len(claim(store, worker)) == 40
+
+
+def work_of(store: SqliteStore, wanted: b.Claim) -> int:
+    """What a claim costs that finds as much as it may."""
+
+    def claim_all() -> None:
+        assert len(claims.due_runs(store._db, wanted)) == wanted.limit
+
+    return instructions_of(store, claim_all)
+
+
+def test_a_claim_of_a_family_takes_the_same_work_however_many_are_due(store: SqliteStore) -> None:
+    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, None))
+    wanted = b.Claim(1, ("a",), 50, NOW_MS, families=(store.family(first.run),))
+
+    def more(runs: int) -> int:
+        begin = store._db.execute("SELECT count(*) FROM run").get
+        store.write(
+            [
+                b.StartRun(f"y-{begin + n}", "a", b"{}", 1, 0, n % NOW_MS, root=first.run)
+                for n in range(runs)
+            ],
+            True,
+        )
+        fill(store, [("a", 0, 1)] * runs)
+        return work_of(store, wanted)
+
+    assert more(1_000) * 1.5 > more(10_000)
+
+
+@pytest.mark.parametrize("priorities", [1, 50, 10**6], ids=lambda n: f"{n} priorities")
+def test_a_claim_takes_the_same_work_however_many_runs_are_due(
+    store: SqliteStore, priorities: int
+) -> None:
+    (worker,) = workers(store, 1)
+    rng = random.Random(priorities)
+
+    def work() -> int:
+        return work_of(store, b.Claim(worker, ("a",), 50, NOW_MS))
+
+    fill(store, [("a", rng.randrange(priorities), rng.randrange(NOW_MS)) for _ in range(1_500)])
+    few = work()
+    fill(store, [("a", rng.randrange(priorities), rng.randrange(NOW_MS)) for _ in range(15_000)])
+    assert work() <= 2 * few
