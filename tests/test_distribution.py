@@ -1,12 +1,15 @@
-"""What a package index and `pip install` make of Perdure: metadata as it is built, links that lead
-somewhere from there, extras that
-exist. And links between the pages."""
+"""What a package index and `pip install` make of Perdure: the wheel, its metadata, links that lead
+somewhere from there, extras that exist. And links between the pages.
+"""
 
 from __future__ import annotations
 
 import email
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from email.message import Message
 from pathlib import Path
 
@@ -49,14 +52,60 @@ def dead(link: str, page: Path) -> str | None:
     return None
 
 
+BACKEND = (
+    "made with hatchling and hatch-fancy-pypi-readme, which `pip install -e '.[dev]'` installs"
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built."""
+    build = pytest.importorskip("hatchling.build", reason=BACKEND)
+    pytest.importorskip("hatch_fancy_pypi_readme", reason=BACKEND)
+    folder = tmp_path_factory.mktemp("wheel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return folder / build.build_wheel(str(folder))
+
+
+def test_the_wheel_brings_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    brought = {name for name in names if ".dist-info/" not in name}
+    source = ROOT / "src"
+    here = {
+        str(path.relative_to(source))
+        for path in (source / "perdure").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert brought == here
+    assert {"perdure/py.typed", "perdure/store/sqlite/sqlite.sql"} <= brought
+
+
+def test_nothing_in_the_wheel_needs_what_only_a_clone_has(wheel: Path) -> None:
+    """Campaigns and the S3 servers that they start are for people who change Perdure."""
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    modules = {name: text for name, text in texts.items() if name.endswith(".py")}
+    for name, text in modules.items():
+        assert not re.search(r"\bcampaigns\b|seaweedfs|rclone", text), name
+    code = "import perdure, perdure.testing, perdure.cli; print(perdure.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(wheel)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=wheel.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(wheel) in done.stdout
+
+
 @pytest.fixture(scope="module")
 def metadata(tmp_path_factory: pytest.TempPathFactory) -> Message:
     """What is built for a wheel, by the backend that builds it."""
-    reason = (
-        "made with hatchling and hatch-fancy-pypi-readme, which `pip install -e '.[dev]'` installs"
-    )
-    build = pytest.importorskip("hatchling.build", reason=reason)
-    pytest.importorskip("hatch_fancy_pypi_readme", reason=reason)
+    build = pytest.importorskip("hatchling.build", reason=BACKEND)
+    pytest.importorskip("hatch_fancy_pypi_readme", reason=BACKEND)
     folder = tmp_path_factory.mktemp("metadata")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
