@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from perdure import step, workflow
 from perdure.store.sqlite.driver import SqliteStore
@@ -36,3 +36,19 @@ def instructions_of(store: SqliteStore, act: Callable[[], object]) -> int:
     finally:
         store._db.set_progress_handler(None)
     return steps
+
+
+async def queries_of(store: SqliteStore, act: Awaitable[object]) -> list[str]:
+    """The queries that reading connection executes meanwhile."""
+    found: list[str] = []
+
+    def note(cursor: object, query: str, bindings: object) -> bool:
+        found.append(query)
+        return True
+
+    store._read.exec_trace = note
+    try:
+        await act
+    finally:
+        store._read.exec_trace = None
+    return found

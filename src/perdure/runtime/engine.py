@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
-import msgspec
-
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions, changed, to_ms
 from perdure.codec.signature import JsonCodec, signature_of
@@ -34,7 +32,8 @@ from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.runtime import facts, recovery, retry, validation
 from perdure.runtime.durability import Answers, Gate, stricter
-from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, history_events, run_info
+from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
+from perdure.runtime.queries import Filter, Queries
 from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
@@ -561,27 +560,57 @@ class Engine:
     def _key(self, run_id: str) -> int:
         return self._store.run_key(validation.findable(run_id))
 
+    @property
+    def _queries(self) -> Queries:
+        return Queries(self._store)
+
     async def info(self, id: str) -> RunInfo:
         """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take
         an id.
         """
-        return run_info(self._row(id))
+        return self._queries.info(id)
 
-    async def history(self, id: str, *, after: int = 0) -> list[HistoryEvent]:
-        """The rows of a run in order, with times and decoded arguments and results; `after` is a
-        row to read on from.
+    async def summary(self, id: str) -> RunSummary:
+        """A run without its arguments and its result, which are not read."""
+        return self._queries.summary(id)
+
+    async def history(
+        self, id: str, *, after: int | None = None, limit: int | None = None
+    ) -> list[HistoryEvent]:
+        """The rows of a run in order, with times and decoded arguments and results.
+
+        `after` is the row to read on from, `limit` how many rows to read; the default is all of
+        them. A page costs what it returns, however long the history is.
+
+        >>> from perdure import step, workflow
+        >>> @step
+        ... async def double(n: int) -> int:
+        ...     return n * 2
+        >>> @workflow
+        ... async def doubles(times: int) -> None:
+        ...     for n in range(times):
+        ...         await double(n)
+        >>> async def main():
+        ...     async with Engine(":memory:", workflows=[doubles]) as engine:
+        ...         await engine.run(doubles(100), id="d")
+        ...         page = await engine.history("d", after=100, limit=2)
+        ...         return [(row.seq, row.kind, row.args, row.result) for row in page]
+        >>> asyncio.run(main())
+        [(101, 'completed', None, 98), (102, 'step', {'n': 50}, None)]
         """
-        row, after = self._row(id), numbers.count(after, "after", low=0)
-        return history_events(self._store.history(row.run, after), row)
+        begin = 0 if after is None else numbers.count(after, "after", low=0)
+        most = None if limit is None else numbers.count(limit, "limit", low=1)
+        return self._queries.history(id, begin, most)
+
+    async def entry(self, id: str, seq: int) -> list[HistoryEvent]:
+        """Row `seq` of a run, and the rows that answer it: a step with its attempts and its result,
+        for instance. An empty list where the run has no such row.
+        """
+        return self._queries.entry(id, numbers.count(seq, "seq", low=1))
 
     async def progress(self, id: str) -> Progress:
-        """How far a run is; cheap enough to ask many times a second."""
-        row = self._row(id)
-        total, done = self._store.step_counts(row.run)
-        waiting = (
-            msgspec.json.decode(row.waiting) if row.waiting and row.status == "waiting" else []
-        )
-        return Progress(done, total, self._store.open_steps(row.run, 8), row.status, waiting)
+        """How far a run is; cheap enough to ask many times a second, whatever its payloads are."""
+        return self._queries.progress(id)
 
     async def runs(
         self,
@@ -596,18 +625,33 @@ class Engine:
         before.
 
         `tags` are those that a run has at least. Raises `DefinitionError` for a status that there
-        is not.
+        is not. `summaries` returns the same without arguments and results.
         """
-        validation.check_filters(status, workflow, tags, limit)
+        return self._queries.runs(self._filter(status, workflow, tags, limit, after))
+
+    async def summaries(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        tags: dict[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[RunSummary]:
+        """Runs as `runs` lists them, without their arguments and results, which are not read."""
+        return self._queries.summaries(self._filter(status, workflow, tags, limit, after))
+
+    def _filter(
+        self,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        after: str | None,
+    ) -> Filter:
         if tags:
             self._codec.encode(tags, "the tags")
-        before = None if after is None else self._key(after)
-        return [
-            run_info(row)
-            for row in self._store.run_rows(
-                status=status, workflow=workflow, tags=tags, limit=limit, before=before
-            )
-        ]
+        return Filter(status, workflow, tags, limit, after)
 
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store and its workers, as `perdure doctor` prints them."""
@@ -618,9 +662,7 @@ class Engine:
         """The runs that can't go on by themselves, of `id` and all that it has started: with what
         blocks them and why.
         """
-        return [
-            Blocked(*row) for row in self._store.blocked_in(self._store.family(self._key(id)), 100)
-        ]
+        return self._queries.blocked(id)
 
     async def left_to_workers(self) -> int:
         """How many runs of its workflows are due that neither this engine executes, with

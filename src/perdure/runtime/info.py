@@ -1,20 +1,22 @@
-"""Runs and events as people see them: decoded, with aware datetimes.
+"""Runs and events as decoded values with aware datetimes: what an engine's reads return.
 
-Rules: nothing here touches a store; payloads are plain JSON values, because a viewer may not have
-the classes.
+Rules: nothing here reads a store; payloads are plain JSON values, because the process that reads
+may not have the classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.core.limits import NEVER_MS
-from perdure.store.base import RunRow
+from perdure.store.base import OutcomeRow, ProgressRow, RunHead, RunRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
@@ -23,6 +25,10 @@ _decode = msgspec.json.Decoder().decode
 def moment(ms: int | None) -> datetime | None:
     """Milliseconds UTC as an aware datetime; None for what is never."""
     return None if ms is None or ms >= NEVER_MS else _EPOCH + timedelta(milliseconds=ms)
+
+
+def _at(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=min(ms, NEVER_MS - 1))
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -55,8 +61,52 @@ class RunInfo(msgspec.Struct, frozen=True):
     """
 
 
+class ErrorHead(msgspec.Struct, frozen=True):
+    """A recorded error without its frames, causes and arguments; `module` is that of its type.
+
+    `step`, `attempt` and `at` say where in a run it happened, where that is asked for.
+    """
+
+    type: str = "Error"
+    message: str = ""
+    module: str = ""
+    step: str | None = None
+    attempt: int | None = None
+    at: datetime | None = None
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """A run as lists show it: `RunInfo` without arguments and result, with the head of its error.
+
+    `last` names its newest row, a step or its answer for instance, and `last_at` says when that was
+    recorded: since then the run has been as it is.
+    """
+
+    id: str
+    workflow: str
+    status: str
+    reason: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    due_at: datetime | None
+    queue: str | None
+    priority: int
+    tags: dict[str, Any]
+    parent: str | None
+    error: ErrorHead | None
+    history_rows: int
+    owner: str | None
+    forked_from: str | None
+    waiting_for: list[dict[str, Any]]
+    python: str | None
+    last: str | None
+    last_at: datetime
+
+
 class HistoryEvent(msgspec.Struct, frozen=True):
-    """One row of a history. `ref` is the row that it answers; what a kind does not have is None.
+    """One row of a history. `ref` is the row that it answers, `of` the name of that row; what a
+    kind does not have is None.
 
     `began_at` is when a failed attempt began; `at` is when the row was recorded.
     """
@@ -73,11 +123,13 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     took_ms: int | None = None
     data: Any = None
     began_at: datetime | None = None
+    of: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a run is: steps that have ended, steps scheduled so far, names of some under way, and
-    its status.
+    its status. `steps_failed` of those that have ended failed; `reason` says why it is blocked;
+    `last_error` is the newest failure or failed attempt.
     """
 
     steps_done: int
@@ -85,6 +137,9 @@ class Progress(msgspec.Struct, frozen=True):
     running: list[str]
     status: str
     waiting_for: list[dict[str, Any]]
+    steps_failed: int = 0
+    reason: str | None = None
+    last_error: ErrorHead | None = None
 
 
 class Blocked(msgspec.Struct, frozen=True):
@@ -98,16 +153,14 @@ class Blocked(msgspec.Struct, frozen=True):
 
 
 def run_info(row: RunRow) -> RunInfo:
-    """A run's row for people."""
+    """A run's row with its payloads decoded."""
     waiting = _decode(row.waiting) if row.waiting else []
-    created = moment(row.created_ms)
-    assert created is not None
     return RunInfo(
         row.id,
         row.workflow,
         row.status,
-        row.reason or waiting_text(waiting, row),
-        created,
+        row.reason or _waiting_text(waiting, row.status),
+        _at(row.created_ms),
         moment(row.started_ms),
         moment(row.ended_ms),
         moment(row.due_ms),
@@ -126,9 +179,68 @@ def run_info(row: RunRow) -> RunInfo:
     )
 
 
-def waiting_text(waiting: list[dict[str, Any]], row: RunRow) -> str | None:
+def run_summary(row: RunHead) -> RunSummary:
+    """A run's row as a line of a list."""
+    waiting = _decode(row.waiting) if row.waiting else []
+    return RunSummary(
+        row.id,
+        row.workflow,
+        row.status,
+        row.reason or _waiting_text(waiting, row.status),
+        _at(row.created_ms),
+        moment(row.started_ms),
+        moment(row.ended_ms),
+        moment(row.due_ms),
+        row.queue,
+        row.priority,
+        _decode(row.tags) if row.tags else {},
+        row.parent_id,
+        None if row.error is None else _error_head(row.error),
+        row.history_rows,
+        None if row.owner is None else f"worker {row.owner}",
+        row.forked_from,
+        waiting if row.status in ("waiting", "paused") else [],
+        row.python,
+        row.last_name or row.last_kind,
+        _at(row.created_ms if row.last_ms is None else row.last_ms),
+    )
+
+
+def progress(row: ProgressRow) -> Progress:
+    """A run's counts as a value."""
+    waiting = _decode(row.waiting) if row.waiting and row.status == "waiting" else []
+    error = None if row.error is None else _step_error(row.error, row.error_of)
+    done = row.completed + row.failed
+    return Progress(
+        done, row.scheduled, row.open, row.status, waiting, row.failed, row.reason, error
+    )
+
+
+_error_head = msgspec.json.Decoder(ErrorHead).decode
+
+
+class _Failure(msgspec.Struct):
+    """The data of a row that tells an error: the error itself, or an object that holds it."""
+
+    error: msgspec.Raw = msgspec.Raw(b"null")
+    attempt: int | None = None
+    attempts: int | None = None
+
+
+_failure = msgspec.json.Decoder(_Failure).decode
+
+
+def _step_error(row: Event, step: str | None) -> ErrorHead:
+    raw = row.data if isinstance(row.data, bytes) else b"{}"
+    found = _failure(raw)
+    head = _error_head(raw if bytes(found.error) == b"null" else found.error)
+    attempt = found.attempts if found.attempt is None else found.attempt
+    return replace(head, step=step, attempt=attempt, at=moment(row.at_ms))
+
+
+def _waiting_text(waiting: list[dict[str, Any]], status: str) -> str | None:
     """What a waiting run waits for, in words."""
-    if row.status != "waiting" or not waiting:
+    if status != "waiting" or not waiting:
         return None
     return ", ".join(_one_wait(item) for item in waiting)
 
@@ -152,18 +264,29 @@ def _one_wait(item: dict[str, Any]) -> str:
             return f"step {item.get('step', '?')}"
 
 
-def history_events(rows: list[Event], run: RunRow) -> list[HistoryEvent]:
-    """A history for people: arguments with their step, results with what they answer."""
-    return [_event(row, run) for row in rows]
+class Ends(msgspec.Struct, frozen=True):
+    """What the first and the last row of a history tell, and the run's own row stores: arguments,
+    and how it ended; None where that row is not asked for.
+    """
+
+    args: bytes | None = None
+    outcome: OutcomeRow | None = None
 
 
-def _event(row: Event, run: RunRow) -> HistoryEvent:
+def history_events(
+    rows: Sequence[Event], ends: Ends, names: Mapping[int, str]
+) -> list[HistoryEvent]:
+    """Rows with decoded arguments and results; `names` are those of rows that others answer."""
+    return [_event(row, ends, names.get(row.ref or 0)) for row in rows]
+
+
+def _event(row: Event, ends: Ends, of: str | None) -> HistoryEvent:
     raw = row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
     data: Any = None if raw is None else _decode(raw)
     fields: dict[str, Any] = {}
     match row.kind:
         case ev.START:
-            fields["args"] = _decode(run.args)
+            fields["args"] = _decode(ends.args or b"{}")
         case ev.STEP:
             fields["args"] = data
         case ev.CHILD | ev.SPAWN:
@@ -187,14 +310,21 @@ def _event(row: Event, run: RunRow) -> HistoryEvent:
                 "began_at": moment(data.get("began_ms")),
             }
         case ev.FINISH:
-            done = run.status == "completed" and row.name == "completed"
-            fields = {
-                "result": _decode(run.result) if done and run.result else None,
-                "error": _decode(run.error) if run.error else None,
-            }
-            fields["data"] = data
+            fields = {"data": data, **_ending(row, ends.outcome)}
         case _:
             fields["data"] = data
-    at = moment(row.at_ms)
-    assert at is not None
-    return HistoryEvent(row.seq, row.kind, row.name, row.ref, at, took_ms=row.took_ms, **fields)
+    at = _at(row.at_ms)
+    return HistoryEvent(
+        row.seq, row.kind, row.name, row.ref, at, took_ms=row.took_ms, of=of, **fields
+    )
+
+
+def _ending(row: Event, outcome: OutcomeRow | None) -> dict[str, Any]:
+    """Result and error of a run, with the row that ends it."""
+    if outcome is None:
+        return {}
+    done = outcome.status == "completed" and row.name == "completed"
+    return {
+        "result": _decode(outcome.result) if done and outcome.result else None,
+        "error": _decode(outcome.error) if outcome.error else None,
+    }

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from perdure.core import numbers
-from perdure.runtime.info import HistoryEvent, RunInfo
+from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 
 if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
@@ -59,7 +59,7 @@ class Run(Generic[T]):
         """One of the statuses: pending, running, waiting, paused, blocked, completed, failed,
         cancelled.
         """
-        return (await self.info()).status
+        return self._engine._queries.status(self.id)
 
     async def info(self) -> RunInfo:
         """Everything about the run but its history: see `Engine.info`."""
@@ -73,9 +73,15 @@ class Run(Generic[T]):
         """Ask the run to end: see `Engine.cancel`."""
         await self._engine.cancel(self.id)
 
-    async def history(self) -> list[HistoryEvent]:
-        """The rows of the run in order: see `Engine.history`."""
-        return await self._engine.history(self.id)
+    async def summary(self) -> RunSummary:
+        """The run without its arguments and its result: see `Engine.summary`."""
+        return await self._engine.summary(self.id)
+
+    async def history(
+        self, *, after: int | None = None, limit: int | None = None
+    ) -> list[HistoryEvent]:
+        """The rows of the run in order, or a page of them: see `Engine.history`."""
+        return await self._engine.history(self.id, after=after, limit=limit)
 
     def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
         """The items of a stream behind position `after`, by default from the first, and on until

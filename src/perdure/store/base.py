@@ -393,6 +393,55 @@ class RunRow(msgspec.Struct, gc=False):
     root: int | None
 
 
+class RunHead(msgspec.Struct, gc=False):
+    """A run without its arguments and its result, as lists show it. `error` is whole JSON, the
+    `last_` fields are of its newest row: for an answer the name is that of the row it answers.
+    """
+
+    run: int
+    id: str
+    workflow: str
+    status: str
+    error: bytes | None
+    waiting: str | None
+    blocked_by: str | None
+    reason: str | None
+    owner: int | None
+    due_ms: int | None
+    priority: int
+    queue: str | None
+    tags: str | None
+    parent_id: str | None
+    forked_from: str | None
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    python: str | None
+    history_rows: int
+    last_kind: str | None
+    last_name: str | None
+    last_ms: int | None
+
+
+class ProgressRow(msgspec.Struct, gc=False):
+    """How far a run is: its status, its steps counted by state, and its newest recorded error.
+
+    `open` names some of the steps and children that have not ended; `error` is the row of the
+    newest failure or failed attempt, and `error_of` the name of the step that it is of.
+    """
+
+    status: str
+    waiting: str | None
+    reason: str | None
+    scheduled: int
+    completed: int
+    failed: int
+    abandoned: int
+    open: list[str]
+    error: Event | None
+    error_of: str | None
+
+
 class OutcomeRow(msgspec.Struct, gc=False):
     """How a run stands or ended; `result` and `error` are whole JSON."""
 
@@ -537,7 +586,42 @@ class Store(Protocol):
         tags: dict[str, Any] | None,
         limit: int,
         before: int | None,
-    ) -> list[RunRow]: ...
+    ) -> list[RunRow]:
+        """Runs older than the key `before`, newest first, in a fixed number of queries."""
+
+    def run_heads(
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[RunHead]:
+        """The same runs without reading their arguments and results."""
+
+    def run_head(self, run_id: str) -> RunHead:
+        """A run without its arguments and its result. Raises `RunNotFound`."""
+
+    def status(self, run_id: str) -> str:
+        """The status of a run, without reading anything else. Raises `RunNotFound`."""
+
+    def arguments(self, run: int) -> bytes:
+        """The arguments of a run as whole JSON."""
+
+    def progress(self, run_id: str, open_max: int) -> ProgressRow:
+        """How far a run is, with up to `open_max` names of open steps; reads no payload but its
+        newest error. Raises `RunNotFound`.
+        """
+
+    def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """Up to `limit` rows behind one, in order, with whole `data`; the others cost nothing."""
+
+    def rows_about(self, run: int, seq: int) -> list[Event]:
+        """A row and those that answer it, in order, with whole `data`; [] where there is none."""
+
+    def row_names(self, run: int, seqs: Sequence[int]) -> dict[int, str]:
+        """The names of rows by number: that of a step, say; the kind where a row has no name."""
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]: ...
 
@@ -572,10 +656,6 @@ class Store(Protocol):
     def is_executed(self, workflow: str) -> bool: ...
 
     def workers(self) -> list[WorkerRow]: ...
-
-    def step_counts(self, run: int) -> tuple[int, int]: ...
-
-    def open_steps(self, run: int, limit: int) -> list[str]: ...
 
     def facts(self, now_ms: int) -> dict[str, Any]: ...
 

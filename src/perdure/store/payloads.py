@@ -11,7 +11,7 @@ that can't be put together from its pieces exactly is one piece.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -238,10 +238,13 @@ def recorded_digest(text: str) -> bytes:
 
 def needs(text: str) -> list[tuple[int, int]]:
     """The ranges of chunk numbers that `join` will ask for, in order and without overlaps."""
+    return merged((item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str))
+
+
+def merged(found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, without overlaps and gaps of nothing."""
     ranges: list[tuple[int, int]] = []
-    for first, last in sorted(
-        (item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str)
-    ):
+    for first, last in sorted(found):
         if ranges and first <= ranges[-1][1] + 1:
             ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import msgspec
@@ -90,16 +90,29 @@ class Reader:
         """A payload column as JSON, with its chunks joined."""
         if not payloads.is_chunked(text):
             return text.encode()
-        bodies: dict[int, str] = {}
+        return self.all_whole([(run, text)])[0] or b""
+
+    def all_whole(self, columns: Sequence[tuple[int, str | None]]) -> list[bytes | None]:
+        """Payload columns of runs as JSON; the chunks of all of them are read in one query."""
         try:
-            for first, last in payloads.needs(text):
-                bodies.update(self._all("chunk_bodies", run, first, last))
-            return payloads.join(text, bodies)
+            bodies = self._bodies(
+                [(run, text) for run, text in columns if text and payloads.is_chunked(text)]
+            )
+            return [_joined(text, bodies.get(run, {})) for run, text in columns]
         except (LookupError, TypeError, ValueError) as error:
             raise self._failed(error) from error
 
-    def _maybe(self, run: int, text: str | None) -> bytes | None:
-        return None if text is None else self.whole(run, text)
+    def _bodies(self, columns: Sequence[tuple[int, str]]) -> dict[int, dict[int, str]]:
+        """The chunks that payloads are made of, by run and number."""
+        needs: dict[int, list[tuple[int, int]]] = {}
+        for run, text in columns:
+            needs.setdefault(run, []).extend(payloads.needs(text))
+        ranges = [(run, *one) for run, found in needs.items() for one in payloads.merged(found)]
+        bodies: dict[int, dict[int, str]] = {run: {} for run in needs}
+        if ranges:
+            for run, n, body in self._all("chunks_of_runs", _json(ranges)):
+                bodies[run][n] = body
+        return bodies
 
     # --- runs -------------------------------------------------------------------------------------
 
@@ -130,28 +143,60 @@ class Reader:
         return [run_id for (run_id,) in next(filter(None, levels), [])]
 
     @cached_property
-    def _run_row(self) -> str:
+    def _run_rows(self) -> str:
         """Eight times as fast without a look at which columns there are."""
         return (
-            "run_row"
+            "run_rows"
             if self.pragma("user_version") == connection.SCHEMA_VERSION
-            else "run_row_of_earlier"
+            else "run_rows_of_earlier"
         )
 
     def run_row(self, run: int) -> b.RunRow:
-        (row,) = self._all(self._run_row, run)
-        record = b.RunRow(*row)
-        record.args = self.whole(run, row[4])
-        record.result = self._maybe(run, row[5])
-        record.error = self._maybe(run, row[6])
-        return record
+        (row,) = self._rows_of([run])
+        return row
+
+    def _rows_of(self, runs: Sequence[int]) -> list[b.RunRow]:
+        rows = [b.RunRow(*row) for row in self._all(self._run_rows, _json(runs))]
+        columns = [(one.run, text) for one in rows for text in (one.args, one.result, one.error)]
+        whole = iter(self.all_whole(cast("list[tuple[int, str | None]]", columns)))
+        for one in rows:
+            one.args, one.result, one.error = next(whole) or b"", next(whole), next(whole)
+        return rows
+
+    def status(self, run_id: str) -> str:
+        """The status of a run; raises `RunNotFound`."""
+        return str(self._standing(run_id)[1])
+
+    def _standing(self, run_id: str) -> tuple[int, str, str | None, str | None]:
+        """The key of a run, its status, what it waits for and why it is blocked."""
+        found = self._all("status_of_id", run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return cast("tuple[int, str, str | None, str | None]", found[0])
+
+    def run_head(self, run_id: str) -> b.RunHead:
+        """A run without its arguments and its result; raises `RunNotFound`."""
+        (head,) = self._heads_of([self.run_key(run_id)])
+        return head
+
+    def _heads_of(self, runs: Sequence[int]) -> list[b.RunHead]:
+        heads = [b.RunHead(*row) for row in self._all("run_heads", _json(runs))]
+        errors = [(one.run, cast("str | None", one.error)) for one in heads]
+        for head, error in zip(heads, self.all_whole(errors), strict=True):
+            head.error = error
+        return heads
+
+    def arguments(self, run: int) -> bytes:
+        """The arguments of a run as whole JSON."""
+        ((text,),) = self._all("arguments_of", run)
+        return self.whole(run, text)
 
     def outcome(self, run: int) -> b.OutcomeRow:
         """How a run stands, in one small read."""
         ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
             self._all("outcome", run)
         )
-        result, error = self._maybe(run, result), self._maybe(run, error)
+        result, error = self.all_whole([(run, result), (run, error)])
         return b.OutcomeRow(
             status, successor, run_id, workflow, result, error, blocked_by, reason, durability
         )
@@ -165,9 +210,32 @@ class Reader:
         limit: int,
         before: int | None,
     ) -> list[b.RunRow]:
-        """Runs, newest first."""
+        """Runs, newest first: three queries at most, however many runs."""
+        return self._rows_of(self._listed(status, workflow, tags, limit, before))
+
+    def run_heads(
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[b.RunHead]:
+        """Runs without arguments and results, newest first: three queries at most."""
+        return self._heads_of(self._listed(status, workflow, tags, limit, before))
+
+    def _listed(
+        self,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[int]:
+        """The keys of runs, newest first."""
         if tags:
-            pairs = [[key, msgspec.json.encode(value).decode()] for key, value in tags.items()]
+            pairs = [[key, _json(value)] for key, value in tags.items()]
             (key, value), *more = pairs
             found = self._all(
                 "list_tagged_runs",
@@ -177,18 +245,18 @@ class Reader:
                 limit,
                 key,
                 value,
-                msgspec.json.encode(more).decode(),
+                _json(more),
             )
         else:
             query = "list_open_runs" if status in _OPEN_STATUSES else "list_runs"
             found = self._all(query, status, workflow, before, limit)
-        return [self.run_row(run) for (run,) in found]
+        return [run for (run,) in found]
 
     def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:
         """Keys of runs that have not ended, newest first; an empty `workflows` is every one, no
         `limit` is all of them.
         """
-        names = msgspec.json.encode(workflows).decode() if workflows else None
+        names = _json(workflows) if workflows else None
         return [
             run for (run,) in self._all("unfinished_runs", names, -1 if limit is None else limit)
         ]
@@ -215,6 +283,29 @@ class Reader:
                 )
             events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
         return events
+
+    def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """Up to `limit` rows of a run behind one, with all that they hold: two queries at most."""
+        found = self._all("history_page", run, after_seq, -1 if limit is None else limit)
+        return self._events(run, found)
+
+    def rows_about(self, run: int, seq: int) -> list[Event]:
+        """A row and those that answer it, in order; empty where there is no such row."""
+        return self._events(run, self._all("rows_about", run, seq))
+
+    def _events(self, run: int, found: Sequence[tuple[Any, ...]]) -> list[Event]:
+        whole = self.all_whole([(run, row[5]) for row in found])
+        return [
+            Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited))
+            for (seq, kind, at_ms, ref, name, _, took_ms, edited), data in zip(
+                found, whole, strict=True
+            )
+        ]
+
+    def row_names(self, run: int, seqs: Sequence[int]) -> dict[int, str]:
+        """What rows of a run are called: a step's name, say, or the kind where it has none."""
+        found = self._all("row_names", run, _json(seqs)) if seqs else []
+        return {seq: name or kind for seq, kind, name in found}
 
     def inbox(self, run: int, after: int) -> list[b.InboxRow]:
         """What has arrived for a run after row `after`, in order, up to a thousand at a time."""
@@ -283,9 +374,7 @@ class Reader:
 
     def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
         """How many runs are due and nobody's, up to `limit`."""
-        return int(
-            self._all("due_count", msgspec.json.encode(workflows).decode(), now_ms, limit)[0][0]
-        )
+        return int(self._all("due_count", _json(workflows), now_ms, limit)[0][0])
 
     def blocked_in(self, family: b.Family, limit: int) -> list[tuple[str, str, str]]:
         """The runs of a family that are blocked: id, by what, and why."""
@@ -302,13 +391,27 @@ class Reader:
     def workers(self) -> list[b.WorkerRow]:
         return [b.WorkerRow(*row) for row in self._all("workers")]
 
-    def step_counts(self, run: int) -> tuple[int, int]:
-        """Steps scheduled and steps ended."""
-        ((scheduled, ended),) = self._all("step_counts", run)
-        return scheduled, ended
-
-    def open_steps(self, run: int, limit: int) -> list[str]:
-        return [name for (name,) in self._all("open_steps", run, limit)]
+    def progress(self, run_id: str, open_max: int) -> b.ProgressRow:
+        """How far a run is, in six queries at most and without a payload but its newest error;
+        raises `RunNotFound`.
+        """
+        run, status, waiting, reason = self._standing(run_id)
+        ((scheduled, completed, failed, abandoned, error_seq),) = self._all("step_counts", run)
+        still_open = [name for (name,) in self._all("open_steps", run, open_max)]
+        error = self.history_page(run, error_seq - 1, 1)[0] if error_seq else None
+        name = self.row_names(run, [error.ref]).get(error.ref) if error and error.ref else None
+        return b.ProgressRow(
+            status,
+            waiting,
+            reason,
+            scheduled,
+            completed,
+            failed,
+            abandoned,
+            still_open,
+            error,
+            name,
+        )
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
@@ -327,3 +430,13 @@ class Reader:
                 for row in self._all("stuck", now_ms - 5000)
             ],
         }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _joined(text: str | None, bodies: dict[int, str]) -> bytes | None:
+    if text is None or not payloads.is_chunked(text):
+        return None if text is None else text.encode()
+    return payloads.join(text, bodies)

@@ -37,8 +37,10 @@ INSERT INTO chunk (run, n, digest, body) VALUES (?, ?, ?, ?);
 -- name: chunk_digests
 SELECT digest, n FROM chunk WHERE run = ? ORDER BY n;
 
--- name: chunk_bodies
-SELECT n, body FROM chunk WHERE run = ? AND n BETWEEN ? AND ?;
+-- name: chunks_of_runs
+-- What many payloads need, as [run, first, last]: one query, however many they are.
+SELECT c.run, c.n, c.body FROM json_each(?1) AS need
+CROSS JOIN chunk AS c ON c.run = need.value ->> 0 AND c.n BETWEEN need.value ->> 1 AND need.value ->> 2;
 
 -- name: copy_chunks
 INSERT INTO chunk (run, n, digest, body) SELECT ?, n, digest, body FROM chunk WHERE run = ? ORDER BY n;
@@ -326,22 +328,30 @@ DELETE FROM tag WHERE run = ?;
 -- name: insert_tag
 INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 
--- name: run_row
+-- name: run_rows
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
        r.python, r.root
-FROM run AS r WHERE r.run = ?;
+FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value ORDER BY asked.key;
 
--- name: run_row_of_earlier
+-- name: run_rows_of_earlier
 -- The same; a file of an earlier schema that is only read lacks columns: their names are those of `missing` then.
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
        (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root
-FROM run AS r, (SELECT NULL AS python, NULL AS root) AS missing WHERE r.run = ?;
+FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value, (SELECT NULL AS python, NULL AS root) AS missing ORDER BY asked.key;
+
+-- name: run_heads
+SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
+       (SELECT p.id FROM run AS p WHERE p.run = r.parent), r.forked_from, r.created_ms, r.started_ms, r.ended_ms, r.python,
+       coalesce(e.key & 16777215, 0), e.kind, coalesce(e.name, (SELECT c.name FROM event AS c WHERE c.key = r.run << 24 | e.ref)), e.at_ms
+FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
+LEFT JOIN event AS e ON e.key = (SELECT max(key) FROM event WHERE key BETWEEN r.run << 24 AND r.run << 24 | 16777215)
+ORDER BY asked.key;
 
 -- name: list_runs
 SELECT run FROM run
@@ -370,6 +380,17 @@ ORDER BY t.run DESC LIMIT ?4;
 -- name: history
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key;
 
+-- name: history_page
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
+
+-- name: rows_about
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key BETWEEN ?1 << 24 | ?2 AND ?1 << 24 | 16777215 AND (key = ?1 << 24 | ?2 OR ref = ?2) ORDER BY key;
+
+-- name: row_names
+SELECT e.seq, e.kind, e.name FROM json_each(?2) AS asked CROSS JOIN event AS e ON e.key = ?1 << 24 | asked.value;
+
 -- name: inbox
 SELECT id, run, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL AND id > ? ORDER BY id LIMIT 1000;
 
@@ -381,6 +402,12 @@ SELECT run FROM run WHERE owner = ? AND status = 'paused';
 
 -- name: status_of
 SELECT status, successor, owner FROM run WHERE run = ?;
+
+-- name: arguments_of
+SELECT args FROM run WHERE run = ?;
+
+-- name: status_of_id
+SELECT run, status, waiting, reason FROM run WHERE id = ?;
 
 -- name: outcome
 SELECT status, successor, id, workflow, result, error, blocked_by, reason, durability FROM run WHERE run = ?;
@@ -407,9 +434,14 @@ FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT
 SELECT r.run, r.id, s.name FROM stream AS s JOIN run AS r ON r.run = s.run WHERE s.id = ?;
 
 -- name: step_counts
-SELECT count(*) FILTER (WHERE kind = 'step'),
-       count(*) FILTER (WHERE kind IN ('completed', 'failed') AND (SELECT s.kind FROM event AS s WHERE s.key = ?1 << 24 | event.ref) = 'step')
-FROM event WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215;
+-- Steps by what has become of them, and the newest row that tells an error. An attempt's note in chunks always does.
+SELECT count(*) FILTER (WHERE kind = 'step'), count(*) FILTER (WHERE kind = 'completed' AND asked = 'step'),
+       count(*) FILTER (WHERE kind = 'failed' AND asked = 'step'), count(*) FILTER (WHERE kind = 'abandon' AND asked = 'step'),
+       max(seq) FILTER (WHERE kind = 'failed' OR (kind = 'attempt' AND ref IS NOT NULL
+                                                  AND CASE WHEN data LIKE '@%' THEN 1 ELSE (data ->> 'error') IS NOT NULL END))
+FROM (SELECT seq, kind, ref, CASE WHEN kind = 'attempt' THEN data END AS data,
+             CASE WHEN kind IN ('completed', 'failed', 'abandon') THEN (SELECT s.kind FROM event AS s WHERE s.key = ?1 << 24 | e.ref) END AS asked
+      FROM event AS e WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215);
 
 -- name: open_steps
 SELECT s.name FROM event AS s
