@@ -1,84 +1,50 @@
-"""What holds back effects and answers until the history that led to them is in the replica.
+"""The durability gate: holds back effects and answers until the replica has their history.
 
-Rules: without a replica there is no gate and nothing is asked; a readonly step and a transactional
-one never wait, because nothing of them leaves the process; what is nearest decides: the step's
-durability, then its run's, then the engine's.
+Rules: an engine without a replica has no gate, and nothing is asked; a readonly step and a
+transactional one never wait, because nothing of them leaves the process; the nearest setting
+decides: the step's durability, then its run's, then the engine's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from perdure.api.options import Options
-from perdure.errors import PerdureError
+
+if TYPE_CHECKING:
+    from perdure.replica.confirm_server import ClientGate
+    from perdure.replica.replica import Replica
 
 
-class Confirms(Protocol):
-    """What knows when the replica has what is committed: `replica.Replica`."""
+class DurabilityGate:
+    """The gate of an engine that executes runs and copies its store. `durability` is the engine's.
 
-    def passed(self) -> bool: ...
-
-    def after(self, action: Callable[[], None]) -> None: ...
-
-    async def wait(self) -> None: ...
-
-    @property
-    def trouble(self) -> PerdureError:
-        """Why it takes so long."""
-        ...
-
-    @property
-    def full(self) -> PerdureError | None:
-        """Why nothing new should be begun: the disk fills because the replica takes nothing."""
-        ...
-
-
-class Answers(Protocol):
-    """What holds back the answers of an engine: `Gate` where it executes, `replica.door.ClientGate`
-    where another process does.
+    Made over what confirms: all that is committed is confirmed when the replica has it.
     """
 
-    async def answer(self, durability: str | None = None, s_max: float | None = None) -> None: ...
-
-    def check_room(self) -> None: ...
-
-
-def stricter(asked: str | None, own: str | None) -> str | None:
-    """The level of an answer for which a caller asks for one level, and the run has one of its own;
-    None: the engine's decides.
-
-    >>> stricter("disk", "replica"), stricter(None, "disk"), stricter(None, None)
-    ('replica', 'disk', None)
-    """
-    return "replica" if "replica" in (asked, own) else asked or own
-
-
-class Gate:
-    """See the module's text. `durability` is the engine's."""
-
-    def __init__(self, replica: Confirms, durability: str) -> None:
+    def __init__(self, replica: Replica, durability: str) -> None:
         self._replica, self.durability = replica, durability
-        self.after = replica.after
 
     def holds(self, options: Options, durability: str | None) -> bool:
         """Whether a step with these options, in a run of this durability, must wait now."""
         if options.readonly and self._replica.full is None:
             return False
-        return (
-            options.durability or durability or self.durability
-        ) == "replica" and not self._replica.passed()
+        level = options.durability or durability or self.durability
+        return level == "replica" and not self._replica.passed()
 
-    async def confirmed(self) -> None:
-        """Come back when all that is committed is in the replica; never, if the lease is lost."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.after(lambda: None if future.done() else future.set_result(None))
-        await future
+    def after(self, action: Callable[[], None]) -> None:
+        """Call `action` when all that is committed by now is confirmed.
+
+        It is never called if the lease is lost.
+        """
+        self._replica.after(action)
 
     async def answer(self, durability: str | None = None, s_max: float | None = None) -> None:
-        """Come back when what is committed may be told. Raises what ended the engine, and
-        `ReplicaUnavailable` after `s_max`.
+        """Wait until what is committed may be answered.
+
+        Raises `ReplicaUnavailable` after `s_max` seconds, and the error that ended the engine.
         """
         if (durability or self.durability) == "replica" and not self._replica.passed():
             try:
@@ -88,10 +54,24 @@ class Gate:
                 raise self._replica.trouble from None
 
     def check_room(self) -> None:
-        """Raise why nothing new can be begun, if so."""
+        """Raise `ReplicaFull` while nothing new may begin."""
         if self._replica.full is not None:
             raise self._replica.full
 
     @property
     def full(self) -> bool:
+        """Whether nothing new may begin: the disk fills because the replica takes nothing."""
         return self._replica.full is not None
+
+
+AnswerGate: TypeAlias = "DurabilityGate | ClientGate"
+"""The gate of an engine: over its own replica, or over that of the process that copies."""
+
+
+def stricter(asked: str | None, own: str | None) -> str | None:
+    """The level of an answer: `asked` by the caller, `own` of the run; None: the engine's decides.
+
+    >>> stricter("disk", "replica"), stricter(None, "disk"), stricter(None, None)
+    ('replica', 'disk', None)
+    """
+    return "replica" if "replica" in (asked, own) else asked or own

@@ -31,7 +31,7 @@ from perdure.errors import (
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.runtime import facts, recovery, retry, validation
-from perdure.runtime.durability import Answers, Gate, stricter
+from perdure.runtime.durability import AnswerGate, DurabilityGate, stricter
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.queries import Filter, Queries
 from perdure.runtime.registry import add_workflow, know_workflow
@@ -126,7 +126,7 @@ class Engine:
         self._parent: int | None = (
             None  # the process that has it open, where this is a child that was forked from it
         )
-        self._gate: Answers | None = None
+        self._gate: AnswerGate | None = None
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replica | None = None
         if replica is not None:
@@ -176,7 +176,7 @@ class Engine:
         if self.replica is not None:
             await self.replica.begin(store, self.durability, writer.ask)
             stack.push_async_callback(self.replica.end)
-            self._gate = gate = Gate(self.replica, self.durability)
+            self._gate = gate = DurabilityGate(self.replica, self.durability)
         elif not self._execute:
             self._gate = validation.client_gate(store, self.durability)
         stack.callback(writer.close)

@@ -25,7 +25,7 @@ from perdure.errors import (
     RunCancelled,
     RunFailed,
 )
-from perdure.runtime.durability import Answers, stricter
+from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Runner
 from perdure.store import base as b
 
@@ -45,7 +45,7 @@ class Results:
         self,
         store: b.Store,
         runner: Runner,
-        gate: Answers | None,
+        gate: AnswerGate | None,
         workflows: Mapping[str, Workflow[..., Any]],
     ) -> None:
         self._store, self._runner, self._gate, self._workflows = store, runner, gate, workflows

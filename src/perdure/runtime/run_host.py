@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.runtime.durability import Gate
+from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store import base as b
@@ -26,7 +26,7 @@ class RunHost(Protocol):
     steps: Steps
     store: b.Store
     history_rows_max: int
-    gate: Gate | None
+    gate: DurabilityGate | None
 
     def register(self, definition: Any) -> None: ...
 

@@ -34,7 +34,7 @@ from perdure.process.interpreter import PYTHON
 from perdure.process.periodic import Loop, to_its_end
 from perdure.process.slices import Slices
 from perdure.runtime.claiming import IDLE_S_WHEN_LOST, Claims
-from perdure.runtime.durability import Gate
+from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.existing_run import found_again
 from perdure.runtime.first_turn import Fresh
 from perdure.runtime.log import run_failed
@@ -73,7 +73,7 @@ class Runner:
         execute: bool | Literal["asked"],
         lease_ms: int,
         name: str,
-        gate: Gate | None = None,
+        gate: DurabilityGate | None = None,
         moves: bool = False,
     ) -> None:
         self.store, self.writer, self.codec, self.clock, self.limits = (

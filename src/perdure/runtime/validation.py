@@ -16,7 +16,7 @@ from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import BadName, DefinitionError, RunNotFound
 from perdure.errors_replica import ReplicaNeeded
-from perdure.runtime.durability import Answers
+from perdure.runtime.durability import AnswerGate
 from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -207,7 +207,7 @@ def make_replica(path: str, address: str, **options: Any) -> Replica:
     return Replica(path, parse(address), **options)
 
 
-def check_level(durability: str | None, gate: Answers | None) -> None:
+def check_level(durability: str | None, gate: AnswerGate | None) -> None:
     """Raise that nobody could confirm what is asked for."""
     if durability == "replica" and gate is None:
         raise DefinitionError(
@@ -215,7 +215,7 @@ def check_level(durability: str | None, gate: Answers | None) -> None:
         )
 
 
-def client_gate(store: SqliteStore, durability: str) -> Answers:
+def client_gate(store: SqliteStore, durability: str) -> AnswerGate:
     """What an engine that executes nothing waits for before it tells anything."""
     from perdure.replica.confirm_server import ClientGate
 
