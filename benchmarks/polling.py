@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from perdure import Limits
-from perdure.store.base import Claim, JoinWorker
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, JoinWorker
 
 NAMES = ("alpha", "beta")
 _FILL = """

@@ -28,7 +28,7 @@ from campaigns.main import Count
 from perdure.errors import RunCancelled, RunFinished, StoreLocked
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import RunInfo
-from perdure.store.base import FINAL
+from perdure.store.rows import FINAL
 from perdure.store.sqlite.connection import connect
 
 LEASE_S = 1.0

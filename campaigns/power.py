@@ -30,7 +30,7 @@ from perdure.api.definitions import Workflow
 from perdure.core import events as ev
 from perdure.errors import PerdureError, RunCancelled, RunFailed, StoreError
 from perdure.store import sql
-from perdure.store.base import FINAL
+from perdure.store.rows import FINAL
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants

@@ -19,8 +19,8 @@ import pytest
 from perdure import Call, Engine, Limits
 from perdure.cli import run
 from perdure.cli.progress import Snapshot
-from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, EndWorker, JoinWorker
 from tests.cli import flows
 from tests.cli.conftest import COMMAND, Said, Terminal
 
@@ -261,11 +261,9 @@ def die(workflow: str, deaths: int) -> None:
     """Workers die over the due runs of a workflow."""
     store = SqliteStore("perdure.db", limits=Limits())
     for number in range(deaths):
-        (worker,) = store.write([b.JoinWorker("w", "here", 1, "", 0, 1)], True)
+        (worker,) = store.write([JoinWorker("w", "here", 1, "", 0, 1)], True)
         assert isinstance(worker, int)
-        store.write(
-            [b.Claim(worker, (workflow,), 10, 2**60), b.EndWorker(worker, number, True)], True
-        )
+        store.write([Claim(worker, (workflow,), 10, 2**60), EndWorker(worker, number, True)], True)
     store.close()
 
 

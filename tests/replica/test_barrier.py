@@ -14,7 +14,7 @@ import pytest
 from perdure.errors_replica import ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica.barrier import CHECKS_MAX, Barrier
 from perdure.replica.supervisor import Position
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 from tests.runtime.support import awaited, until
 
 
@@ -58,7 +58,7 @@ class Case:
         self.barrier = Barrier(
             "there",
             self.syncs,
-            lambda: Seal("id", "there", 1, 0, 0, self.commits),
+            lambda: HistoryChecksum("id", "there", 1, 0, 0, self.commits),
             lambda: self.held,
             still_ours,
         )

@@ -26,7 +26,7 @@ from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workfl
 from perdure.errors_replica import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
 from perdure.replica import confirm_server
 from perdure.replica.supervisor import Litestream, Position
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 from tests.replica.support import (
     LEASE_S,
     address,
@@ -197,7 +197,7 @@ async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_
     async with client_of(store) as client:
 
         def known() -> bool:
-            sign, seal = confirm_server._read(tmp_path / "a.db-replica"), client._store.sealed()
+            sign, seal = confirm_server._read(tmp_path / "a.db-replica"), client._store.checksum()
             return sign is not None and seal is not None and sign.commits == seal.commits
 
         await until(known)
@@ -339,7 +339,10 @@ async def test_an_engine_that_ends_with_everything_copied_leaves_no_word_of_a_fu
         await client.start(echo(), id="a", durability="disk")
 
 
-PRESENT, OLDER = Seal("id", "there", 7, 0, 0, 5), Seal("id", "there", 6, 0, 0, 5)
+PRESENT, OLDER = (
+    HistoryChecksum("id", "there", 7, 0, 0, 5),
+    HistoryChecksum("id", "there", 6, 0, 0, 5),
+)
 DISK, SOME, ALL = (
     confirm_server.Sign("disk", 7),
     confirm_server.Sign("replica", 7, commits=4),
@@ -377,7 +380,7 @@ RUBBISH = b'{"durability":"fsync","epoch":7}'
 )
 def test_what_a_client_may_tell_where_no_engine_answers(
     tmp_path: Path,
-    seal: Seal | None,
+    seal: HistoryChecksum | None,
     sign: confirm_server.Sign | bytes | None,
     of_client: str,
     asked: str | None,

@@ -317,7 +317,7 @@ async def test_what_a_client_writes_is_copied_within_a_second_or_two(
         await client.start(two_effects("a"), id="a")  # of a workflow that nobody executes here
         replica = engine.replica
         assert replica is not None
-        seal = client._store.sealed()
+        seal = client._store.checksum()
         assert seal is not None
         await until(
             lambda: (

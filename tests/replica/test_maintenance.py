@@ -328,7 +328,7 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
         await anew
         assert await work == 1
         assert await engine.run(two_effects("a"), id="a") == "a-1a-2"
-        seal = engine._store.sealed()
+        seal = engine._store.checksum()
         assert seal is not None
         assert seal.epoch == 2
     gone(store)

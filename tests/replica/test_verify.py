@@ -24,7 +24,7 @@ def made(path: Path, runs: int = 3) -> Path:
 
     async def main() -> None:
         async with Engine(path, workflows=[count_up]) as engine:
-            engine._store.seal("an id", "file:///there", 1)
+            engine._store.begin_epoch("an id", "file:///there", 1)
             for number in range(runs):
                 await engine.run(count_up(40), id=f"r{number}")
 

@@ -35,7 +35,7 @@ from perdure import (
     tag,
     workflow,
 )  # fmt: skip
-from perdure.store import base as b
+from perdure.store.writes import ClockMovedBack, Deliver
 from tests.runtime.support import awaited, reached
 
 SEED = int(os.environ.get("PERDURE_SEED", "0")) or random.SystemRandom().randrange(10**9)
@@ -373,9 +373,9 @@ async def test_tags_together_have_a_limit_and_block_their_run_alone() -> None:
 # --- the writer -----------------------------------------------------------------------------------
 
 
-def bad_write(run_id: str = "r") -> b.Deliver:
+def bad_write(run_id: str = "r") -> Deliver:
     """A message whose channel no check has seen."""
-    return b.Deliver(run_id, "message", 0, "\ud800", None, None, b"1")
+    return Deliver(run_id, "message", 0, "\ud800", None, None, b"1")
 
 
 @awaited
@@ -389,7 +389,7 @@ async def test_a_write_that_spoils_its_batch_is_refused_alone(db: str) -> None:
             writer.ask(
                 bad_write("later")
                 if i in (3, 17)
-                else b.Deliver("later", "message", 0, f"c{i}", None, None, b"1")
+                else Deliver("later", "message", 0, f"c{i}", None, None, b"1")
             )
             for i in range(20)
         ]
@@ -447,7 +447,7 @@ async def test_what_cant_be_collected_stops_nobody_else(error: BaseException) ->
 async def test_an_error_in_what_follows_from_a_write_stops_nobody_else() -> None:
     async with Engine(":memory:", workflows=[healthy]) as engine:
         writer = engine._parts()[1]
-        writer.put(b.MendDue(0), lambda _: [].pop(), keep=True)
+        writer.put(ClockMovedBack(0), lambda _: [].pop(), keep=True)
         assert await engine.run(healthy(2)) == 1
 
 

@@ -28,8 +28,8 @@ from perdure import (
     step,
     workflow,
 )  # fmt: skip
-from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import EndWorker
 from tests.runtime.support import awaited, environment, reached
 
 
@@ -85,7 +85,7 @@ async def test_a_run_that_is_started_after_the_lease_is_lost_is_executed(db: str
     async with Engine(db, workflows=[main], lease_ttl=1) as engine:
         (old,) = await workers(engine)
         other = SqliteStore(db, limits=Limits())
-        other.write([b.EndWorker(old, 0, True)], True)
+        other.write([EndWorker(old, 0, True)], True)
         run = await engine.start(main(), id="m")
         while (await workers(engine)) in ([], [old]):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -116,7 +116,7 @@ async def test_a_lost_lease_drops_runs_and_the_work_goes_on(db: str) -> None:
         run = await engine.start(main(), id="m")
         await began.wait()
         other = SqliteStore(db, limits=Limits())
-        other.write([b.EndWorker(1, 0, True)], True)
+        other.write([EndWorker(1, 0, True)], True)
         go.set()
         assert await run.result() == 2
         ended = [event.result for event in await run.history() if event.kind == "completed"]

@@ -16,8 +16,8 @@ import pytest
 
 from perdure import Engine, Limits, Retry, RunBlocked, StepFailed, receive, step, workflow
 from perdure.errors import StoreUnavailable
-from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, EndWorker, JoinWorker
 from tests.runtime.support import awaited, outside
 
 HANGS: asyncio.Event  # set when a life has come to where it dies
@@ -140,7 +140,7 @@ async def lives(
             worker = engine._runner.owner
             engine._runner.give_up(StoreUnavailable(db, "the process dies"))
         store = SqliteStore(db, limits=Limits())
-        store.write([b.EndWorker(worker, 1, True, crashes_max=1_000)], True)
+        store.write([EndWorker(worker, 1, True, crashes_max=1_000)], True)
         store.close()
         counts += [row["crashes"] for row in outside(db, "SELECT crashes FROM run WHERE id = 'r'")]
     deadly = False
@@ -180,9 +180,9 @@ async def test_messages_come_from_outside_and_are_no_progress(db: str) -> None:
 async def test_a_blocked_run_says_which_command_lets_it_go_on(db: str) -> None:
     await lives(db, stands_still, 2)
     store = SqliteStore(db, limits=Limits())
-    store.write([b.JoinWorker("third", "here", 1, "", 0, 10_000)], True)
+    store.write([JoinWorker("third", "here", 1, "", 0, 10_000)], True)
     worker = store._db.execute("SELECT max(worker) FROM worker").get
-    store.write([b.Claim(worker, ("stands_still",), 1, 2**60), b.EndWorker(worker, 1, True)], True)
+    store.write([Claim(worker, ("stands_still",), 1, 2**60), EndWorker(worker, 1, True)], True)
     store.close()
     async with Engine(db, workflows=ALL) as engine:
         run = await engine.get("r")

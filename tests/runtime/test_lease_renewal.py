@@ -18,9 +18,9 @@ from perdure import Engine
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, StoreLocked
 from perdure.runtime.membership import BEATS_PER_LEASE
-from perdure.store import base as b
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import JoinWorker
 from tests.runtime import blocker
 from tests.runtime.support import Victim, awaited, until
 
@@ -84,7 +84,7 @@ async def test_a_thread_that_has_died_is_replaced(db: str) -> None:
         def breaks(worker: int, lease_ms: int) -> bool:
             raise RuntimeError("a fault of ours")
 
-        first._connection.beat = breaks  # type: ignore[method-assign]
+        first._connection.renew = breaks  # type: ignore[method-assign]
         await until(lambda: crew._beats is not first)
         beats = workers(db)[0][1]
         await until(lambda: workers(db)[0][1] > beats)
@@ -110,15 +110,15 @@ def test_beats_alone_do_not_let_a_wal_grow_and_leave_that_of_a_replicated_file_t
     tmp_path: Path, sealed: bool
 ) -> None:
     store = SqliteStore(str(tmp_path / "a.db"), limits=Limits())
-    beat = store.worker_beat(1_000)
+    beat = store.lease_connection(1_000)
     assert beat is not None
-    (worker,) = store.write([b.JoinWorker("one", "here", 1, "", 0, 1_000)], True)
+    (worker,) = store.write([JoinWorker("one", "here", 1, "", 0, 1_000)], True)
     assert isinstance(worker, int)
     if sealed:
-        store.seal("s", "file:///somewhere", 1)
+        store.begin_epoch("s", "file:///somewhere", 1)
     for _ in range(3_000):
-        assert beat.beat(worker, 1)
-    assert beat.beat(worker + 1, 1) is False
+        assert beat.renew(worker, 1)
+    assert beat.renew(worker + 1, 1) is False
     wal = tmp_path / "a.db-wal"
     assert (wal.stat().st_size > 3_000 * connection.PAGE_BYTES) is sealed
     size = wal.stat().st_size
@@ -129,7 +129,7 @@ def test_beats_alone_do_not_let_a_wal_grow_and_leave_that_of_a_replicated_file_t
 
 def test_in_memory_there_is_nobody_to_beat_for() -> None:
     store = SqliteStore(":memory:", limits=Limits())
-    assert store.worker_beat(1_000) is None
+    assert store.lease_connection(1_000) is None
     store.close()
 
 

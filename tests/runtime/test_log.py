@@ -15,8 +15,8 @@ import pytest
 from perdure import Engine, Limits, Retry, RunContextFilter, RunFailed, receive, step, workflow
 from perdure.runtime.log import FIELDS
 from perdure.runtime.unserved import Unserved
-from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, EndWorker, JoinWorker, Suspend, Turn
 from tests.runtime.support import AT_ONCE, awaited, reached, until
 
 log = logging.getLogger("tests.of_a_user")
@@ -219,7 +219,7 @@ async def test_a_worker_that_was_taken_for_dead_says_so_and_what_goes_on(
         run = await engine.start(main(), id="m")
         await begun.wait()
         store = SqliteStore(db, limits=Limits())
-        store.write([b.EndWorker(1, 0, True)], True)
+        store.write([EndWorker(1, 0, True)], True)
         store.close()
         assert await run.result() == 1
     assert ("perdure.worker", "ERROR", 1) in [
@@ -247,11 +247,11 @@ async def test_the_death_of_a_worker_is_logged_and_so_are_runs_over_which_too_ma
         await client.start(pay(1), id="kills")
         await client.start(pay(2), id="innocent")
     ghost: Any = None
-    (ghost,) = other.write([b.JoinWorker("ghost", "elsewhere", 999_999, "", 0, 0)], True)
-    other.write([b.Claim(ghost, ("pay",), 10, 2**60)], True)
+    (ghost,) = other.write([JoinWorker("ghost", "elsewhere", 999_999, "", 0, 0)], True)
+    other.write([Claim(ghost, ("pay",), 10, 2**60)], True)
     for run in (1, 2):
         other.write(
-            [b.Turn(run, ghost, [], 1, park=b.Park("running" if run == 1 else "waiting"))], True
+            [Turn(run, ghost, [], 1, suspend=Suspend("running" if run == 1 else "waiting"))], True
         )
     async with Engine(db, workflows=[pay], limits=Limits(crashes_max=1), lease_ttl=1):
         (dead,) = await until(
@@ -303,8 +303,8 @@ async def test_a_workflow_that_becomes_known_in_time_or_is_known_to_another_work
     unserved.look(7, 2**42, 2)
     known.clear()
     worker: Any = None
-    (worker,) = other.write([b.JoinWorker("w", "here", 1, "", 0, 0)], True)
-    other.write([b.Claim(worker, ("pay",), 1, 2**42)], True)
+    (worker,) = other.write([JoinWorker("w", "here", 1, "", 0, 0)], True)
+    other.write([Claim(worker, ("pay",), 1, 2**42)], True)
     for _ in range(10):
         unserved.look(7, 2**42, 2)
     assert of(caplog, "perdure.worker") == []

@@ -158,7 +158,7 @@ async def test_what_is_no_replacement_is_not_taken_for_one(db: str, tmp_path: Pa
         os.link(db, tmp_path / "another name.db")
         outside(db, "VACUUM")
         connect(db).close()
-        engine._store.look_at_file()
+        engine._store.check_identity()
         assert await engine.run(plain(2), id="two") == 2
 
 

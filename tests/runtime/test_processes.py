@@ -21,9 +21,10 @@ from perdure import Engine, Limits, RunCancelled, current_step, step, workflow
 from perdure.errors import StoreTooNew
 from perdure.process import identity
 from perdure.runtime.membership import BEATS_PER_LEASE, Crew
-from perdure.store import base as b
+from perdure.store.rows import WorkerRow
 from perdure.store.sqlite.connection import SCHEMA_VERSION, open_reader
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, JoinWorker, Turn
 from tests.runtime import victim
 from tests.runtime.support import Victim, awaited, freeze, outside, reached, until
 
@@ -201,13 +202,13 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         store, runner = engine._store, engine._runner
         write = store.write
 
-        def watched(batch: Any, patient: bool) -> Any:
+        def watched(batch: Any, wait_for_lock: bool) -> Any:
             kept.extend(
                 turn.run in runner.active
                 for turn in batch
-                if isinstance(turn, b.Turn) and turn.finish
+                if isinstance(turn, Turn) and turn.finish
             )
-            return write(batch, patient)
+            return write(batch, wait_for_lock)
 
         store.write = watched  # type: ignore[method-assign]
         run = await engine.start(short(), id="short")
@@ -231,9 +232,9 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
 def strange_worker(db: str, ttl_ms: int, workflow: str) -> int:
     """A worker of another machine that claims what is due and is never heard of again."""
     store = SqliteStore(db, limits=Limits())
-    [worker] = store.write([b.JoinWorker("strange", "elsewhere", 1, "", 0, ttl_ms)], True)
+    [worker] = store.write([JoinWorker("strange", "elsewhere", 1, "", 0, ttl_ms)], True)
     assert isinstance(worker, int)
-    store.write([b.Claim(worker, (workflow,), 10, 2**60)], True)
+    store.write([Claim(worker, (workflow,), 10, 2**60)], True)
     store.close()
     return worker
 
@@ -247,7 +248,7 @@ async def test_a_silent_worker_of_another_machine_is_buried_within_one_lease(
     """
     silent_for, looks = Crew._silent_for, []
 
-    def look(crew: Crew, row: b.WorkerRow, counts: bool) -> int:
+    def look(crew: Crew, row: WorkerRow, counts: bool) -> int:
         looks.append(silent_for(crew, row, counts))
         return looks[-1]
 

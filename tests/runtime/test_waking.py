@@ -12,8 +12,8 @@ import apsw
 import pytest
 
 from perdure import Engine, Limits, Nondeterminism, receive, step, workflow
-from perdure.store import base as b
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import EndWorker, JoinWorker
 from tests.runtime.support import awaited, reached, until
 
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
@@ -75,7 +75,7 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
         await reached(await engine.start(order(), id="o"), "waiting")
     async with Engine(db, workflows=[order], lease_ttl=1) as engine:
         other = SqliteStore(db, limits=Limits())
-        (worker,) = other.write([b.JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
+        (worker,) = other.write([JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
         assert isinstance(worker, int)
         await until(lambda: worker in engine._runner._crew._silent)
         apsw.Connection(db).execute(
@@ -84,7 +84,7 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
         )
         await engine.send("o", True, channel="go")
         assert await (await engine.get("o")).status() == "blocked"
-        other.write([b.EndWorker(worker, 0, False)], True)
+        other.write([EndWorker(worker, 0, False)], True)
         while await (await engine.get("o")).status() == "blocked":  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         assert await (await engine.get("o")).result() == "charged"

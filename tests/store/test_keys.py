@@ -10,10 +10,11 @@ from typing import Any
 import apsw
 
 from perdure import Limits
-from perdure.store import base as b
 from perdure.store import sql
+from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Deliver, Family, Finish, JoinWorker, StartRun, Turn, WakeBlocked
 
 
 def old_file(path: str, version: int) -> apsw.Connection:
@@ -31,16 +32,16 @@ def old_file(path: str, version: int) -> apsw.Connection:
 
 def go_on(store: SqliteStore, run: int, owner: int, at_ms: int) -> int:
     """End a run in a successor under its id."""
-    start = b.StartRun("r", "main", b"{}", 1, at_ms, None, owner=owner)
+    start = StartRun("r", "main", b"{}", 1, at_ms, None, owner=owner)
     (done,) = store.write(
-        [b.Turn(run, owner, [], at_ms, finish=b.Finish("completed", successor=start))], True
+        [Turn(run, owner, [], at_ms, finish=Finish("completed", successor=start))], True
     )
-    assert isinstance(done, b.Written)
+    assert isinstance(done, Written)
     return int(done.woken[-1])
 
 
 def send(store: SqliteStore, key: str) -> Any:
-    return store.write([b.Deliver("r", "message", 5, "x", None, key, b"1")], True)[0]
+    return store.write([Deliver("r", "message", 5, "x", None, key, b"1")], True)[0]
 
 
 def keys(store: SqliteStore) -> list[tuple[Any, ...]]:
@@ -70,10 +71,10 @@ def test_a_file_of_the_schema_before_keeps_its_keys_and_its_generations(tmp_path
     )  # moved along
     old.close()
     store = SqliteStore(path, limits=Limits())
-    (worker,) = store.write([b.JoinWorker("w", "h", 1, "", 0, 60_000)], True)
+    (worker,) = store.write([JoinWorker("w", "h", 1, "", 0, 60_000)], True)
     assert isinstance(worker, int)
-    store.write([b.WakeBlocked((), 1)], True)
-    assert isinstance(send(store, "first"), b.Woken)
+    store.write([WakeBlocked((), 1)], True)
+    assert isinstance(send(store, "first"), Woken)
     send(store, "second")
     assert keys(store) == [(3, "first"), (3, "second")]
     store._db.execute("UPDATE run SET owner = ?, status = 'running' WHERE run = 3", (worker,))
@@ -113,5 +114,5 @@ def test_children_in_an_older_file_get_the_family_of_the_run_above_them(tmp_path
     assert store._db.execute(
         "SELECT run, root FROM run WHERE root IS NOT NULL ORDER BY run"
     ).fetchall() == [(2, 1), (3, 1)]
-    assert store.family(3) == b.Family(3, 1)
+    assert store.family(3) == Family(3, 1)
     store.close()

@@ -13,10 +13,21 @@ import pytest
 from perdure.core.events import COMPLETED, START, Event
 from perdure.core.limits import Limits
 from perdure.errors import LeaseLost
-from perdure.store import base as b
 from perdure.store.sqlite.driver import Q, SqliteStore
+from perdure.store.writes import (
+    Append,
+    BatchRolledBack,
+    Claim,
+    EndWorker,
+    Finish,
+    JoinWorker,
+    StartRun,
+    Suspend,
+    Turn,
+    Write,
+)
 
-JOIN = b.JoinWorker("me", "here", 1, "then", 0, 10_000)
+JOIN = JoinWorker("me", "here", 1, "then", 0, 10_000)
 
 
 @pytest.fixture
@@ -39,7 +50,7 @@ def other(store: SqliteStore, path: str) -> Iterator[SqliteStore]:
     other.close()
 
 
-def one(store: SqliteStore, write: b.Write) -> Any:
+def one(store: SqliteStore, write: Write) -> Any:
     (result,) = store.write([write], True)
     return result
 
@@ -49,13 +60,13 @@ def owned(store: SqliteStore) -> tuple[int, int]:
     worker = one(store, JOIN)
     started = one(
         store,
-        b.StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)]),
+        StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)]),
     )
     return started.run, worker
 
 
-def grow(run: int, worker: int, seq: int) -> b.Grow:
-    return b.Grow(run, worker, [Event(seq, COMPLETED, 0, ref=1, data=b"null")])
+def grow(run: int, worker: int, seq: int) -> Append:
+    return Append(run, worker, [Event(seq, COMPLETED, 0, ref=1, data=b"null")])
 
 
 def test_it_is_looked_up_again_only_after_another_connection_has_committed(
@@ -83,7 +94,7 @@ def test_a_worker_that_another_process_has_buried_writes_nothing(
 ) -> None:
     run, worker = owned(store)
     assert one(store, grow(run, worker, 2)) is None
-    assert one(other, b.EndWorker(worker, 1, crashed=False))
+    assert one(other, EndWorker(worker, 1, crashed=False))
     assert isinstance(one(store, grow(run, worker, 3)), LeaseLost)
     assert [row.seq for row in other.history(run)] == [1, 2]
 
@@ -91,9 +102,9 @@ def test_a_worker_that_another_process_has_buried_writes_nothing(
 @pytest.mark.parametrize(
     "leave",
     [
-        lambda run, worker: b.EndWorker(worker, 1, crashed=False),
-        lambda run, worker: b.Turn(run, worker, [], 1, park=b.Park("waiting", release=True)),
-        lambda run, worker: b.Turn(run, worker, [], 1, finish=b.Finish("completed", b"1")),
+        lambda run, worker: EndWorker(worker, 1, crashed=False),
+        lambda run, worker: Turn(run, worker, [], 1, suspend=Suspend("waiting", release=True)),
+        lambda run, worker: Turn(run, worker, [], 1, finish=Finish("completed", b"1")),
     ],
     ids=["the worker ends", "the run is let go", "the run ends"],
 )
@@ -115,8 +126,8 @@ def test_who_has_let_go_of_a_run_writes_nothing(
 
 def test_what_a_failed_transaction_has_made_known_is_forgotten(store: SqliteStore) -> None:
     worker = one(store, JOIN)
-    start = b.StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)])
-    with pytest.raises(b.Spoiled):
+    start = StartRun("r-1", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)])
+    with pytest.raises(BatchRolledBack):
         store.write([start, grow(1, worker, 1)], True)
     assert isinstance(one(store, grow(1, worker, 2)), LeaseLost)
 
@@ -132,12 +143,12 @@ def test_a_run_that_a_buried_worker_starts_is_anybodys(
     store: SqliteStore, other: SqliteStore
 ) -> None:
     _, worker = owned(store)
-    assert one(other, b.EndWorker(worker, 1, crashed=False))
+    assert one(other, EndWorker(worker, 1, crashed=False))
     started = one(
         store,
-        b.StartRun("r-2", "flow", b"{}", 1, 5, None, owner=worker, first=[Event(1, START, 0)]),
+        StartRun("r-2", "flow", b"{}", 1, 5, None, owner=worker, first=[Event(1, START, 0)]),
     )
     assert started.created and not started.owned
     row = store.run_row(started.run)
     assert (row.owner, row.status, row.due_ms, row.history_rows) == (None, "pending", 5, 0)
-    assert one(other, b.Claim(worker, ("flow",), 10, 10)) == []
+    assert one(other, Claim(worker, ("flow",), 10, 10)) == []

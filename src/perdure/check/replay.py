@@ -21,7 +21,7 @@ from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import Nondeterminism, NotSerializable, PerdureError, RunBlocked, StoreError
 from perdure.process import interpreter
-from perdure.store import base as b
+from perdure.store.rows import FINAL, RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 
@@ -60,14 +60,12 @@ class Checked(msgspec.Struct, frozen=True):
         return self.verdict in ("ok", "stays_blocked")
 
 
-def kernel_of(row: b.RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
+def kernel_of(row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
     """The kernel of a run, with the code that its workflow has here."""
     return make_kernel(Kernel, row, definition, codec)
 
 
-def make_kernel(
-    kind: type[K], row: b.RunRow, definition: Workflow[..., Any], codec: JsonCodec
-) -> K:
+def make_kernel(kind: type[K], row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> K:
     """As `kernel_of`, of a kind of its own."""
 
     def main() -> Any:
@@ -119,7 +117,7 @@ class Checker:
     def check(self, run: int) -> Checked | None:
         """Replay one run; None if it has ended meanwhile."""
         row = self._reader.run_row(run)
-        if row.status in b.FINAL:
+        if row.status in FINAL:
             return None
         verdict, reason = self._judge(row)
         blocked = row.status == "blocked" and row.blocked_by in CODE_REASONS
@@ -137,7 +135,7 @@ class Checker:
             python,
         )
 
-    def _judge(self, row: b.RunRow) -> tuple[Verdict, str | None]:
+    def _judge(self, row: RunRow) -> tuple[Verdict, str | None]:
         definition = self.workflows.get(row.workflow)
         if definition is None:
             return (
@@ -152,7 +150,7 @@ class Checker:
             return "would_block", _in_words(error)
         return self._replay(row, definition)
 
-    def _replay(self, row: b.RunRow, definition: Workflow[..., Any]) -> tuple[Verdict, str | None]:
+    def _replay(self, row: RunRow, definition: Workflow[..., Any]) -> tuple[Verdict, str | None]:
         kernel = kernel_of(row, definition, self._codec)
         try:
             return _at_the_end(kernel.replay(self._reader.history(row.run)))

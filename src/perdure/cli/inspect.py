@@ -23,7 +23,7 @@ from perdure.cli.replica_options import seen_from_outside
 from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import HistoryEvent, RunInfo
-from perdure.store import base as b
+from perdure.store.rows import STATUSES
 from perdure.views import format, timeline
 from perdure.views.waiting import needs
 
@@ -46,7 +46,7 @@ def _tags(
 
 
 @click.command(short_help="List runs, newest first.")
-@click.option("--status", type=click.Choice(b.STATUSES), help="Only runs with this status.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option(
     "--tag",

@@ -23,7 +23,7 @@ from perdure.errors import PerdureError, StoreError
 from perdure.errors_replica import ReplicaUnavailable
 from perdure.process.slices import Slices
 from perdure.replica.supervisor import Position
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
 CHECKS_MAX = 4  # reads of the lease at once; syncs wait for the oldest one beyond that
@@ -46,7 +46,7 @@ class _Round(msgspec.Struct, eq=False):
     """Everything that was committed when it began, and who waits for that."""
 
     waiting: list[_Tell]
-    seal: Seal | None
+    seal: HistoryChecksum | None
     begin_s: float
 
 
@@ -61,7 +61,7 @@ class Barrier:
         self,
         where: str,
         syncs: Syncs,
-        committed: Callable[[], Seal | None],
+        committed: Callable[[], HistoryChecksum | None],
         held: Callable[[], bool],
         still_ours: Callable[[], Awaitable[None]] | None,
     ) -> None:
@@ -83,7 +83,7 @@ class Barrier:
         self._task = self._loop.create_task(self._run(), name="perdure-barrier")
         self.position = Position(0, 0)
         self.rounds = 0
-        self.confirmed: Seal | None = None
+        self.confirmed: HistoryChecksum | None = None
         """The file's seal as of the beginning of the last round that was confirmed: all that it
         counts is in the replica.
         """

@@ -28,7 +28,7 @@ from perdure.errors_replica import ReplicaFull, ReplicaUnattended, ReplicaUnavai
 from perdure.process.threads import in_thread
 from perdure.replica import sockets
 from perdure.store.sqlite import forked
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.connection import Identity
 
 log = logging.getLogger("perdure")
@@ -226,7 +226,7 @@ class ClientGate:
     """
 
     def __init__(
-        self, path: str, durability: str, seal: Callable[[], Seal | None], file: Identity
+        self, path: str, durability: str, seal: Callable[[], HistoryChecksum | None], file: Identity
     ) -> None:
         self._side, self._strict, self._seal, self._file = (
             Path(os.path.abspath(path) + "-replica"),
@@ -278,7 +278,7 @@ class ClientGate:
             await asyncio.sleep(KNOCK_EVERY_S)
 
     def _may_pass(
-        self, sign: Sign | None, durability: str | None, seal: Seal | None, commits: int
+        self, sign: Sign | None, durability: str | None, seal: HistoryChecksum | None, commits: int
     ) -> bool:
         if seal is None:  # not replicated, or not yet
             return durability != "replica" and (durability == "disk" or not self._strict)

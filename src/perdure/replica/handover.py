@@ -19,7 +19,7 @@ import msgspec
 
 from perdure.process import identity
 from perdure.replica.transaction_files import head_of
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 
 _WAL_HEAD_BYTES = 32
 
@@ -41,7 +41,7 @@ class Left(msgspec.Struct, frozen=True):
     wal: bytes
 
 
-def leave(side: Path, path: str, seal: Seal, folder: int, txid: int) -> str | None:
+def leave(side: Path, path: str, seal: HistoryChecksum, folder: int, txid: int) -> str | None:
     """Write down what this engine has left, after its last write; returns the token for the lease,
     or None where it can't be written.
     """
@@ -65,7 +65,7 @@ def leave(side: Path, path: str, seal: Seal, folder: int, txid: int) -> str | No
     return left.token
 
 
-def found(side: Path, path: str, seal: Seal | None, token: str | None) -> Left | None:
+def found(side: Path, path: str, seal: HistoryChecksum | None, token: str | None) -> Left | None:
     """What the last holder of the lease has left here, if it was an engine of this disk, and the
     file has all that it had then.
 

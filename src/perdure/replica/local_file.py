@@ -34,7 +34,7 @@ class LocalFile:
     ) -> None:
         self._path, self._address, self._side, self._tell = path, address, side, tell
 
-    def seal(self) -> checksum.Seal | None:
+    def seal(self) -> checksum.HistoryChecksum | None:
         """Its seal as of now; a file that can't be read is as none, and is set aside later."""
         if not self._exists():
             return None
@@ -50,7 +50,7 @@ class LocalFile:
     def _exists(self) -> bool:
         return os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
-    def check_same(self, row: LeaseRow | None, local: checksum.Seal | None) -> None:
+    def check_same(self, row: LeaseRow | None, local: checksum.HistoryChecksum | None) -> None:
         """Two databases must not meet below one address: raises `ReplicaOfAnother`."""
         if row is None or row.base is None:
             return
@@ -115,7 +115,9 @@ class LocalFile:
         )
         return seal.store_id
 
-    def _check_store_id(self, row: LeaseRow, seal: checksum.Seal, place: Address) -> None:
+    def _check_store_id(
+        self, row: LeaseRow, seal: checksum.HistoryChecksum, place: Address
+    ) -> None:
         local = self.seal()
         known = row.store_id or (
             local.store_id if local else None
@@ -124,7 +126,7 @@ class LocalFile:
             detail = f"the copy in {place} is of store {seal.store_id}, and the lease is of {known}"
             raise ReplicaOfAnother(str(self._address), detail)
 
-    def _set_aside(self, local: checksum.Seal | None, why: str) -> None:
+    def _set_aside(self, local: checksum.HistoryChecksum | None, why: str) -> None:
         """Give other names to what stands at our path: SQLite would take a `-wal` that is left
         there for the restored file's.
         """

@@ -27,8 +27,8 @@ from perdure.replica.disk_space import Room
 from perdure.replica.epoch_policy import ANEW_SHARE, Anew, Facts, Fold, Mender
 from perdure.replica.lease import Lease, folder_of
 from perdure.replica.supervisor import Litestream, clear, tells_of_a_full_disk
-from perdure.store import base
 from perdure.store.sqlite import connection
+from perdure.store.writes import BeginEpoch
 
 log = logging.getLogger("perdure")
 
@@ -175,7 +175,7 @@ class Tended:
                 )  # nobody else knows of it now
             await in_thread(connection.fold_wal, self.path)
             await self._ask(
-                base.MoveSeal(self.store_id or "", str(self.address), self.lease.row.epoch)
+                BeginEpoch(self.store_id or "", str(self.address), self.lease.row.epoch)
             )
             if self._door is not None:
                 await self._door.advertise(epoch=self.lease.row.epoch, commits=-1)

@@ -43,10 +43,10 @@ from perdure.replica.supervisor import (
     Position,
     tells_of_a_full_disk,
 )
-from perdure.store import base
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.sqlite.first_checksum import FirstSeal
+from perdure.store.sqlite.first_checksum import FirstChecksum
+from perdure.store.writes import Write
 
 log = logging.getLogger("perdure")
 
@@ -105,7 +105,7 @@ class Replica(Tended):
         self._folder = 0  # the epoch that our copy lies below
         self._left, self._last_seal = (
             cast("handover.Left | None", None),
-            cast("checksum.Seal | None", None),
+            cast("checksum.HistoryChecksum | None", None),
         )
         self._drill_due = False  # the start has just restored or compared
         self._moving = asyncio.Lock()  # a drill and a new epoch must not meet
@@ -183,7 +183,7 @@ class Replica(Tended):
     # --- with the store ---------------------------------------------------------------------------
 
     async def begin(
-        self, store: SqliteStore, durability: str, ask: Callable[[base.Write], Awaitable[Any]]
+        self, store: SqliteStore, durability: str, ask: Callable[[Write], Awaitable[Any]]
     ) -> None:
         """Copy the whole file below our epoch, or continue a copy that has it; from then on others
         may ask what is confirmed.
@@ -194,9 +194,9 @@ class Replica(Tended):
         self.store_id = self.store_id or uuid.uuid4().hex
         left, self._left = self._left, None
         continues = left is not None and handover.can_continue(left, self._side, self.path)
-        if store.sealed() is None:
+        if store.checksum() is None:
             await self._seal_first(self.store_id)
-        store.seal(self.store_id, str(self.address), self.lease.row.epoch)
+        store.begin_epoch(self.store_id, str(self.address), self.lease.row.epoch)
         still_ours = self.lease.still_ours if self._reads_lease else None
         self._barrier = Barrier(
             str(self.address), self, self._committed, self.lease.held, still_ours
@@ -236,7 +236,7 @@ class Replica(Tended):
 
     async def _seal_first(self, store_id: str) -> None:
         """Add up the whole history, in a thread, because that takes a second for 400,000 rows."""
-        first = FirstSeal(self.path)
+        first = FirstChecksum(self.path)
 
         async def tell() -> float:
             if first.rows:
@@ -253,12 +253,12 @@ class Replica(Tended):
             first.stopped = True
             await telling.stop()
 
-    def _committed(self) -> checksum.Seal | None:
+    def _committed(self) -> checksum.HistoryChecksum | None:
         """The seal of the file as everybody may read it now, which each commit of each process
         moves; None: it can't be read.
         """
         try:
-            return self._store.sealed()
+            return self._store.checksum()
         except PerdureError:
             return None
 
@@ -502,7 +502,7 @@ class Replica(Tended):
                 await self._door.advertise(epoch=seal.epoch, commits=seal.commits)
 
     def _rows_now(self) -> int:
-        seal = self._store.sealed()
+        seal = self._store.checksum()
         return seal.rows if seal else 0
 
     # --- trust, but verify ------------------------------------------------------------------------

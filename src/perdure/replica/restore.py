@@ -24,7 +24,7 @@ from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket, open_bucket
 from perdure.replica.lease import NAME, Lease, LeaseRow, epochs_in, folder_of
 from perdure.replica.temporary_folders import TempFolder, sweep
-from perdure.store.sqlite.checksum import Seal
+from perdure.store.sqlite.checksum import HistoryChecksum
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -88,7 +88,7 @@ async def restore(
     txid: int | None = None,
     epoch: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
-) -> Seal:
+) -> HistoryChecksum:
     """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is,
     verify it, and make it a plain store. `on_bytes` hears every second how much there is so far.
 
@@ -133,7 +133,7 @@ async def fetch(
     txid: int | None = None,
     epoch: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
-) -> Seal:
+) -> HistoryChecksum:
     """Restore a copy to a new file in a `TempFolder`, and verify it. Raises `ReplicaEmpty`,
     `ReplicaDamaged`, `ReplicaUnavailable`.
     """

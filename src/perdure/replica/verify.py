@@ -28,7 +28,7 @@ whatever file they were made for.
 """
 
 
-def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.Seal:
+def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryChecksum:
     """The seal of a whole copy. Raises `ReplicaDamaged` for one that has holes, is damaged or lacks
     what was confirmed.
     """

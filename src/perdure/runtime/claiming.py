@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from perdure.core import discard
 from perdure.process.periodic import Loop
-from perdure.store import base as b
+from perdure.store.writes import Claim, Family, WakeBlocked
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
@@ -36,7 +36,7 @@ class Claims:
 
     def __init__(self, runner: Runner, asked_only: bool) -> None:
         self._runner, self._event_loop = runner, asyncio.get_running_loop()
-        self.families: dict[int, b.Family] | None = {} if asked_only else None
+        self.families: dict[int, Family] | None = {} if asked_only else None
         self._loop = Loop("schedule", self._claim_due)
         self.start, self.stop, self.wake = self._loop.start, self._loop.stop, self._loop.wake
         self._parked: OrderedDict[int, ActiveRun] = OrderedDict()
@@ -56,7 +56,7 @@ class Claims:
             runner = self._runner
             self.families[run] = family = runner.store.family(run)
             if not runner.executes(run):
-                await runner.writer.ask(b.WakeBlocked(runner.names, runner.clock.now_ms(), family))
+                await runner.writer.ask(WakeBlocked(runner.names, runner.clock.now_ms(), family))
             self.wake()
 
     def not_any_more(self, run: int) -> None:
@@ -83,7 +83,7 @@ class Claims:
                 EVICT_RUNS_MAX
             )  # a run that waits must not keep out the one that it waits for
             return runner.clock.idle_s_max
-        claim = b.Claim(
+        claim = Claim(
             runner.owner, runner.names, room, now_ms, insists=not self._claimed, families=families
         )
         runs: list[int] = await runner.writer.ask(claim)

@@ -39,10 +39,11 @@ from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
 from perdure.runtime.scheduler import Runner
 from perdure.runtime.writer import Writer
-from perdure.store import base as b
+from perdure.store.rows import RunRow
 from perdure.store.sqlite import forked
 from perdure.store.sqlite.connection import path_of
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import ControlRun, Deliver, ForkRun, StartRun, Write
 
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
@@ -223,7 +224,7 @@ class Engine:
             raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
         return self._open
 
-    async def _ask(self, write: b.Write, then: Callable[[Any], None]) -> None:
+    async def _ask(self, write: Write, then: Callable[[Any], None]) -> None:
         await self._parts()[1].ask(write, then)
 
     @contextlib.asynccontextmanager
@@ -333,7 +334,7 @@ class Engine:
             self._gate.check_room()
         given = call.options.id if id is None else id
         run_id = new_id(definition.name) if given is None else given
-        start = b.StartRun(
+        start = StartRun(
             names.checked_id(run_id),
             definition.name,
             raw,
@@ -408,7 +409,7 @@ class Engine:
         data = self._codec.encode(value, f"the message on channel {channel!r}")
         async with self._answering(id):
             await self._deliver(
-                b.Deliver(id, "message", self._clock.now_ms(), channel, None, key, data)
+                Deliver(id, "message", self._clock.now_ms(), channel, None, key, data)
             )
 
     async def cancel(self, id: str) -> None:
@@ -417,7 +418,7 @@ class Engine:
         Raises `RunNotFound` and `RunFinished`, as `pause` and `resume` do.
         """
         async with self._answering(id):
-            await self._deliver(b.Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
+            await self._deliver(Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
 
     async def pause(self, id: str) -> None:
         """Start nothing more for this run until it is resumed; steps under way end and are
@@ -488,7 +489,7 @@ class Engine:
             if checked is not None:
                 await self._runner.check_result(row, ref, checked)
             await self._deliver(
-                b.Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
+                Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
             )
 
     async def fork(
@@ -540,21 +541,21 @@ class Engine:
             )
         return Run(self, name)
 
-    async def _deliver(self, message: b.Deliver) -> None:
+    async def _deliver(self, message: Deliver) -> None:
         await self._ask(message, lambda woken: self._runner.woken([woken.run, *woken.others]))
 
     async def _steer(self, run_id: str, verb: str) -> None:
         await self._ask(
-            b.Steer(run_id, verb, self._clock.now_ms()),
+            ControlRun(run_id, verb, self._clock.now_ms()),
             lambda woken: self._runner.steered_soon(woken.run),
         )
 
-    async def _fork(self, fork: b.ForkRun) -> None:
+    async def _fork(self, fork: ForkRun) -> None:
         await self._ask(fork, lambda started: self._runner.woken([started.run]))
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def _row(self, run_id: str) -> b.RunRow:
+    def _row(self, run_id: str) -> RunRow:
         return self._store.run_row(self._key(run_id))
 
     def _key(self, run_id: str) -> int:

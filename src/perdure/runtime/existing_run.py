@@ -12,17 +12,18 @@ from typing import Any
 from perdure.api.definitions import Definition
 from perdure.codec.equality import same_arguments
 from perdure.errors import RunExists
-from perdure.store import base as b
+from perdure.store.base import Store
+from perdure.store.rows import Started
 
 
 def found_again(
-    store: b.Store, definition: Definition[..., Any], args: bytes, refused: RunExists
-) -> b.Started | RunExists:
+    store: Store, definition: Definition[..., Any], args: bytes, refused: RunExists
+) -> Started | RunExists:
     """The run whose id was taken, if its arguments, or those that it began with, are equal to
     these; else the refusal.
 
     Raises what the store can't be read for.
     """
     if any(same_arguments(definition, store.run_row(run).args, args) for run in refused.compare):
-        return b.Started(refused.run, refused.run_id, False)
+        return Started(refused.run, refused.run_id, False)
     return refused

@@ -21,7 +21,7 @@ def of_store(store: SqliteStore, runner: Runner, path: str, now_ms: int) -> dict
     facts["path"] = path
     facts["file_bytes"] = _size(path)
     facts["wal_bytes"] = _size(path + "-wal")
-    if (seal := store.sealed()) is not None:
+    if (seal := store.checksum()) is not None:
         facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
     facts["hung_threads"] = runner.steps.threads.hung  # of this process
     facts["workers"] = [

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import WriteRefused
-from perdure.store import base as b
+from perdure.store.rows import Started, new_run_row
+from perdure.store.writes import StartRun
 
 if TYPE_CHECKING:
     from perdure.runtime.scheduler import Runner
@@ -22,9 +23,9 @@ class Fresh:
     enough for both.
     """
 
-    def __init__(self, runner: Runner, start: b.StartRun, told: Callable[[Any], None]) -> None:
+    def __init__(self, runner: Runner, start: StartRun, told: Callable[[Any], None]) -> None:
         self._runner, self._start, self._told = runner, start, told
-        self._active = runner.new_active(b.fresh_row(start, 0))
+        self._active = runner.new_active(new_run_row(start, 0))
         runner.unwritten.add(self._active)
 
     def collect(self) -> None:
@@ -39,7 +40,7 @@ class Fresh:
     def _done(self, result: Any) -> None:
         runner, active = self._runner, self._active
         runner.unwritten.discard(active)
-        if isinstance(result, b.Started) and result.owned:
+        if isinstance(result, Started) and result.owned:
             runner.active[result.run] = active
             active.stopping = runner.closing
             active.written(result.run, self._start.first)

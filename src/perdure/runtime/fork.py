@@ -17,7 +17,8 @@ from perdure.core.events import Event
 from perdure.errors import DefinitionError
 from perdure.runtime.end_cause import TracingKernel, followed
 from perdure.runtime.naming import NAMED, TAKEN_BACK, Cut, Names, message_key, run_id
-from perdure.store.base import ForkRun, RunRow
+from perdure.store.rows import RunRow
+from perdure.store.writes import ForkRun
 
 _ANSWERS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})
 _ENDS = _ANSWERS | {ev.ABANDON}

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.core.limits import NEVER_MS
-from perdure.store.base import OutcomeRow, ProgressRow, RunHead, RunRow
+from perdure.store.rows import OutcomeRow, ProgressRow, RunHead, RunRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode

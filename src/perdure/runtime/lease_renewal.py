@@ -14,7 +14,7 @@ from time import monotonic
 
 from perdure.errors import StoreCorrupt, StoreError, StoreLocked, StoreReplaced
 from perdure.process.threads import Liveness
-from perdure.store.sqlite.lease_connection import WorkerBeat
+from perdure.store.base import LeaseConnection
 
 log = logging.getLogger("perdure")
 
@@ -26,7 +26,7 @@ class Beats:
 
     def __init__(
         self,
-        connection: WorkerBeat,
+        connection: LeaseConnection,
         worker: int,
         lease_ms: int,
         beat_s: float,
@@ -82,7 +82,7 @@ class Beats:
             )
             return self._beat_s
         try:
-            self._connection.beat(self.worker, self._now_ms() + self._lease_ms)
+            self._connection.renew(self.worker, self._now_ms() + self._lease_ms)
         except StoreError as error:
             if (
                 isinstance(error, StoreCorrupt | StoreReplaced)

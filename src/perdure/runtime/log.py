@@ -22,7 +22,7 @@ from perdure.core.events import Command
 from perdure.core.guard import inside
 from perdure.errors import LeaseLost, PerdureError, brief
 from perdure.runtime.steps import Again
-from perdure.store import base as b
+from perdure.store.rows import WorkerEnded, WorkerRow
 
 FIELDS = ("run_id", "workflow", "step", "seq", "attempt", "worker")
 """Attributes of a record: the run and its workflow, the step's name, its row and the attempt, and
@@ -158,7 +158,7 @@ def step_failed(run: Subject, command: Command, attempt: int, failure_raw: bytes
 # --- workers --------------------------------------------------------------------------------------
 
 
-def worker_dead(worker: b.WorkerRow, ended: b.WorkerEnded) -> None:
+def worker_dead(worker: WorkerRow, ended: WorkerEnded) -> None:
     """A worker was found dead: its runs go on, but for those over which too many processes have
     died.
     """

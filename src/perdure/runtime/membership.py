@@ -23,7 +23,9 @@ from perdure.runtime import log
 from perdure.runtime.lease_renewal import Beats
 from perdure.runtime.unserved import Unserved
 from perdure.runtime.writer import Writer
-from perdure.store.base import EndWorker, JoinWorker, KeepLease, Store, WorkerRow
+from perdure.store.base import Store
+from perdure.store.rows import WorkerRow
+from perdure.store.writes import EndWorker, JoinWorker, RenewLease
 
 BEATS_PER_LEASE = 4
 
@@ -80,7 +82,7 @@ class Crew:
 
     def _start_beats(self) -> None:
         connection = (
-            self._store.worker_beat(round(self.beat_s * 1000)) if self._clock.passes else None
+            self._store.lease_connection(round(self.beat_s * 1000)) if self._clock.passes else None
         )
         if connection is not None:
             self._beats = Beats(
@@ -108,7 +110,7 @@ class Crew:
         if self._beats is None:
             return bool(
                 await self._writer.ask(
-                    KeepLease(self.worker, self._clock.now_ms() + self._lease_ms)
+                    RenewLease(self.worker, self._clock.now_ms() + self._lease_ms)
                 )
             )
         if not self._beats.alive:

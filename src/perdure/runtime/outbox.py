@@ -20,7 +20,8 @@ from perdure.errors import PerdureError, RunExists
 from perdure.runtime import retry
 from perdure.runtime.existing_run import found_again
 from perdure.runtime.naming import message_key, run_id
-from perdure.store import base as b
+from perdure.store.rows import FINAL, RunRow, Started
+from perdure.store.writes import Deliver, Emit, Finish, StartRun, Turn
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
@@ -30,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 _words = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def add_effect(active: ActiveRun, command: Command, turn: b.Turn) -> bool:
+def add_effect(active: ActiveRun, command: Command, turn: Turn) -> bool:
     """Add the write that a command is to the turn; False where it is none."""
     match command.kind:
         case ev.SEND:
@@ -39,7 +40,7 @@ def add_effect(active: ActiveRun, command: Command, turn: b.Turn) -> bool:
             turn.effects.append(_start(active, command, turn.at_ms))
         case ev.EMIT:
             turn.effects.append(
-                b.Emit(
+                Emit(
                     active.run,
                     active.owner,
                     command.seq,
@@ -53,7 +54,7 @@ def add_effect(active: ActiveRun, command: Command, turn: b.Turn) -> bool:
             return False
         case ev.ABANDON if command.call is not None and command.call.kind == ev.CHILD:
             child = _id_of(active, command.call, _words(command.call.data or b"{}"))
-            turn.effects.append(b.Deliver(child, "cancel", turn.at_ms, verb="cancel"))
+            turn.effects.append(Deliver(child, "cancel", turn.at_ms, verb="cancel"))
         case _:
             return False
     return True
@@ -72,10 +73,10 @@ def check_names(active: ActiveRun, commands: list[Command]) -> None:
             active.host.register(outcome.call.definition)
 
 
-def _message(active: ActiveRun, command: Command, at_ms: int) -> b.Deliver:
+def _message(active: ActiveRun, command: Command, at_ms: int) -> Deliver:
     word = _words(command.data or b"{}")
     key = command.key or active.sent(command.seq) or message_key(active.name_of(command.seq))
-    return b.Deliver(
+    return Deliver(
         command.name or "",
         "message",
         at_ms,
@@ -86,10 +87,10 @@ def _message(active: ActiveRun, command: Command, at_ms: int) -> b.Deliver:
     )
 
 
-def _start(active: ActiveRun, command: Command, at_ms: int) -> b.StartRun:
+def _start(active: ActiveRun, command: Command, at_ms: int) -> StartRun:
     word = _words(command.data or b"{}")
     options = command.call.options
-    start = b.StartRun(
+    start = StartRun(
         _id_of(active, command, word), command.name or "", bytes(word["args"]), 0, at_ms, at_ms
     )
     start.root, start.tags = (
@@ -112,20 +113,20 @@ def _id_of(active: ActiveRun, command: Command, word: dict[str, msgspec.Raw]) ->
     return active.sent(command.seq) or run_id(active.run_id, active.name_of(command.seq))
 
 
-def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
+def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> Finish:
     """The end of a run as a write; a continued one hands on its id, its parent, its tags and its
     unread messages.
     """
     match outcome:
         case ev.Completed(result):
-            return b.Finish("completed", result)
+            return Finish("completed", result)
         case ev.Failed(error):
-            return b.Finish("failed", error=error)
+            return Finish("failed", error=error)
         case ev.Cancelled():
-            return b.Finish("cancelled")
+            return Finish("cancelled")
         case ev.Continued(call, workflow, args):
             row = active.host.store.run_row(active.run)
-            start = b.StartRun(
+            start = StartRun(
                 active.run_id, workflow, args, 0, at_ms, at_ms, None, row.parent, row.parent_seq
             )
             start.root, start.tags = row.root or row.run, _decode(row.tags) if row.tags else None
@@ -133,7 +134,7 @@ def finish_of(active: ActiveRun, outcome: ev.Outcome, at_ms: int) -> b.Finish:
             start.durability = (
                 row.durability or call.options.durability
             )  # who waits for this id was promised the first one's level
-            return b.Finish(
+            return Finish(
                 "completed",
                 None,
                 None,
@@ -155,15 +156,15 @@ def answer(active: ActiveRun, command: Command, result: Any) -> None:
             active.input(ev.FAILED, ref=command.seq, data=failure_of_verb(result))
         case ev.SEND, _:
             active.input(ev.COMPLETED, ref=command.seq, data=b"null")
-        case ev.SPAWN, b.Started():
+        case ev.SPAWN, Started():
             active.input(ev.COMPLETED, ref=command.seq, data=_encode(result.id))
-        case ev.CHILD, b.Started(created=False):
+        case ev.CHILD, Started(created=False):
             adopt(active, command, result)
         case ev.CHILD, _:
             active.adopted(command.seq)
 
 
-def adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
+def adopt(active: ActiveRun, command: Command, found: Started) -> None:
     """The child's id was taken: its outcome is borrowed if it has one, unless it is of an earlier
     generation of ours.
 
@@ -180,11 +181,11 @@ def adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
     ours = active.names is not None and _of_an_earlier_generation(active, command, row)
     if row.status == "completed":
         active.input(ev.COMPLETED, ref=command.seq, data=row.result or b"null")
-    elif ours and row.status in b.FINAL:
+    elif ours and row.status in FINAL:
         retry.retry_child(active, command, row, partial(_look_again, active, command, row.id))
     elif ours:
         retry.await_child(active, command, row.run, partial(_look_again, active, command, row.id))
-    elif row.status in b.FINAL:
+    elif row.status in FINAL:
         active.input(ev.FAILED, ref=command.seq, data=failure_of_run(row.id, row.status, row.error))
     else:
         error = RunExists(row.id, "it is not a child of this run")
@@ -194,10 +195,10 @@ def adopt(active: ActiveRun, command: Command, found: b.Started) -> None:
 
 
 def _look_again(active: ActiveRun, command: Command, child: str) -> None:
-    adopt(active, command, b.Started(active.host.store.run_key(child), child, False))
+    adopt(active, command, Started(active.host.store.run_key(child), child, False))
 
 
-def _of_an_earlier_generation(active: ActiveRun, command: Command, row: b.RunRow) -> bool:
+def _of_an_earlier_generation(active: ActiveRun, command: Command, row: RunRow) -> bool:
     if "id" not in _words(command.data or b"{}"):
         return True  # the id is made from our key
     parent = None if row.parent is None else active.host.store.run_row(row.parent)

@@ -20,7 +20,7 @@ from perdure.errors import DefinitionError, NotSerializable
 from perdure.runtime import log, outbox
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
 from perdure.runtime.steps import ProcessDied
-from perdure.store import base as b
+from perdure.store.rows import InboxRow
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
@@ -213,7 +213,7 @@ def _ask(active: ActiveRun, command: Command, more: str) -> None:
     )
 
 
-def resolve(active: ActiveRun, row: b.InboxRow) -> None:
+def resolve(active: ActiveRun, row: InboxRow) -> None:
     """A person's word on a step whose outcome is unknown."""
     word = msgspec.json.decode(row.data or b"{}")
     if row.ref not in active.kernel.open:
@@ -227,7 +227,7 @@ def resolve(active: ActiveRun, row: b.InboxRow) -> None:
         active.note_event(row.ref or 0, {"resolved": "retry"}, row.id)
 
 
-def _given_result(active: ActiveRun, row: b.InboxRow, data: bytes) -> None:
+def _given_result(active: ActiveRun, row: InboxRow, data: bytes) -> None:
     """A result that is not of the step's type would block the run for good, so it is refused."""
     command = active.kernel.open[row.ref or 0]
     try:

@@ -27,7 +27,8 @@ from perdure.errors import (
 )
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Runner
-from perdure.store import base as b
+from perdure.store.base import Store
+from perdure.store.rows import FINAL, OutcomeRow
 
 ITEMS_AT_ONCE = 500
 _BLOCKED: dict[str, type[RunBlocked]] = {
@@ -43,7 +44,7 @@ class Results:
 
     def __init__(
         self,
-        store: b.Store,
+        store: Store,
         runner: Runner,
         gate: AnswerGate | None,
         workflows: Mapping[str, Workflow[..., Any]],
@@ -67,7 +68,7 @@ class Results:
                 )  # a retried run goes on under its id with another key
             elif row.successor is not None:
                 run = row.successor
-            elif row.status in b.FINAL or row.status == "blocked":
+            elif row.status in FINAL or row.status == "blocked":
                 if self._gate is not None:
                     await self._gate.answer(stricter(asked, row.durability))
                 self._runner.claims.not_any_more(asked_for)
@@ -75,7 +76,7 @@ class Results:
             else:
                 await self._runner.wait_for_news(run)
 
-    def _outcome(self, row: b.OutcomeRow) -> Any:
+    def _outcome(self, row: OutcomeRow) -> Any:
         match row.status:
             case "completed":
                 definition = self._workflows.get(row.workflow)
@@ -115,7 +116,7 @@ class Results:
             while True:
                 event.clear()
                 status = self._store.statuses([run])[run][0]
-                over = status in b.FINAL
+                over = status in FINAL
                 later = self._store.generation_after(run) if over and "~" not in run_id else None
                 taken_back = (
                     later is not None and status != "completed"

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from perdure.check.replay import make_kernel
 from perdure.core.events import Command
 from perdure.errors import PerdureError
-from perdure.store import base as b
+from perdure.store.rows import RunRow
+from perdure.store.writes import AdoptChild, ForkRun
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
     from perdure.runtime.scheduler import Runner
 
 
-def plan(runner: Runner, row: b.RunRow) -> b.ForkRun:
+def plan(runner: Runner, row: RunRow) -> ForkRun:
     """How a failed or cancelled run is retried. Call it from a plain callback."""
     from perdure.runtime import fork
     from perdure.runtime.end_cause import TracingKernel
@@ -37,10 +38,10 @@ def plan(runner: Runner, row: b.RunRow) -> b.ForkRun:
     return fork.retry(row, runner.store.history(row.run), runner.clock.now_ms(), make)
 
 
-async def planned(runner: Runner, row: b.RunRow) -> b.ForkRun:
+async def planned(runner: Runner, row: RunRow) -> ForkRun:
     """As `plan`, from a task."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[b.ForkRun] = loop.create_future()
+    future: asyncio.Future[ForkRun] = loop.create_future()
 
     def make() -> None:
         try:
@@ -53,7 +54,7 @@ async def planned(runner: Runner, row: b.RunRow) -> b.ForkRun:
 
 
 def retry_child(
-    active: ActiveRun, command: Command, row: b.RunRow, look_again: Callable[[], None]
+    active: ActiveRun, command: Command, row: RunRow, look_again: Callable[[], None]
 ) -> None:
     """Retry a child that failed or was cancelled for an earlier generation of this run."""
     runner: Any = active.host
@@ -85,7 +86,7 @@ def await_child(
         else:
             look_again_if_open(active, command, look_again)
 
-    runner.writer.put(b.AdoptChild(run, active.run), adopted, keep=True)
+    runner.writer.put(AdoptChild(run, active.run), adopted, keep=True)
 
 
 def look_again_if_open(active: ActiveRun, command: Command, look_again: Callable[[], None]) -> None:

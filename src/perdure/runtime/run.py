@@ -32,7 +32,8 @@ from perdure.runtime.naming import Names
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.run_steps import StepsOfRun
 from perdure.runtime.steps import Running
-from perdure.store import base as b
+from perdure.store.rows import InboxRow, RunRow, Started
+from perdure.store.writes import Append, Finish, Suspend, Turn
 
 TEXT_CHARS_MAX = 2_000
 _encode = msgspec.json.Encoder().encode
@@ -75,7 +76,7 @@ class ActiveRun(StepsOfRun):
         "todo",
     )  # not a dict: with more than 30 attributes it would be a slow one
 
-    def __init__(self, host: RunHost, row: b.RunRow, kernel: Kernel) -> None:
+    def __init__(self, host: RunHost, row: RunRow, kernel: Kernel) -> None:
         self.host, self.kernel = host, kernel
         self.run, self.run_id, self.origin, self.root = (
             row.run,
@@ -282,7 +283,7 @@ class ActiveRun(StepsOfRun):
                     self.host.woken([self.run])
                     return
 
-    def _take(self, row: b.InboxRow) -> None:
+    def _take(self, row: InboxRow) -> None:
         match row.kind:
             case "message":
                 self.input(ev.MESSAGE, name=row.name, data=row.data, taken=row.id)
@@ -308,14 +309,14 @@ class ActiveRun(StepsOfRun):
         if self.gone:
             return
         if self.rows and not self._more and self._goes_on_as_it_was():
-            grow = b.Grow(self.run, self.host.owner, self.rows)
+            grow = Append(self.run, self.host.owner, self.rows)
             todo, self.rows, self.todo = self.todo, [], []
             self.host.writer.put(grow, partial(self._grown, todo), keep=True)
         else:
             self._collect_all()
 
     def _collect_all(self) -> None:
-        turn = b.Turn(
+        turn = Turn(
             self.run,
             self.host.owner,
             self.rows,
@@ -339,7 +340,7 @@ class ActiveRun(StepsOfRun):
         last = turn.finish or self._releasing
         if (
             turn.rows
-            or turn.park
+            or turn.suspend
             or turn.finish
             or turn.effects
             or turn.taken
@@ -368,7 +369,7 @@ class ActiveRun(StepsOfRun):
             and not self._resting
         )
 
-    def _stand(self, turn: b.Turn) -> None:
+    def _stand(self, turn: Turn) -> None:
         """Where the run stands now: at its end, blocked, at work, or waiting for something from
         outside.
         """
@@ -378,19 +379,21 @@ class ActiveRun(StepsOfRun):
         ):  # an end that the history does not know is none
             turn.finish = outbox.finish_of(self, outcome, turn.at_ms)
         elif self._blocked is not None and not self.inflight and self.held is None:
-            turn.park = b.Park(
+            turn.suspend = Suspend(
                 "blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True
             )
             self._releasing = True
             if self._blocked[0] != "unknown_outcome":  # a step that is asked about may have begun
                 self._let_go(turn)
         elif self.paused and not self.inflight and self.held is None:
-            turn.park = b.Park(None, release=True)  # the row says paused, or resumed again by now
+            turn.suspend = Suspend(
+                None, release=True
+            )  # the row says paused, or resumed again by now
             self._let_go(turn)
         else:
             self._stand_open(turn)
 
-    def _stand_open(self, turn: b.Turn) -> None:
+    def _stand_open(self, turn: Turn) -> None:
         if self._timer is not None or self.kernel.timers or self.backoff.steps:
             self.set_timer()
         if (
@@ -400,15 +403,15 @@ class ActiveRun(StepsOfRun):
             or self._blocked is not None
         ):
             if self.status != "running":
-                turn.park = b.Park("running")
+                turn.suspend = Suspend("running")
                 self.host.unparked(self)
             self.status = "running"
         else:
-            turn.park = b.Park("waiting", self._waiting(), self._due_ms())
+            turn.suspend = Suspend("waiting", self._waiting(), self._due_ms())
             self.status = "waiting"
             self.host.parked(self)
 
-    def _let_go(self, turn: b.Turn) -> None:
+    def _let_go(self, turn: Turn) -> None:
         """Say what has not begun, so that after a restart nobody has to ask what became of it."""
         self._releasing = True
         if self.kernel.broken:
@@ -453,9 +456,9 @@ class ActiveRun(StepsOfRun):
         if self._touched:
             self.collect()
         if not self.gone:
-            turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms())
+            turn = Turn(self.run, self.host.owner, [], self.clock.now_ms())
             idle = self.status == "waiting"
-            turn.park = b.Park(
+            turn.suspend = Suspend(
                 "waiting" if idle else "pending",
                 self._waiting(),
                 self._due_ms() if idle else turn.at_ms,
@@ -495,7 +498,7 @@ class ActiveRun(StepsOfRun):
             self.failed(error)
 
     def _committed(
-        self, origins: list[Command], todo: list[Command], last: b.Finish | bool, result: Any
+        self, origins: list[Command], todo: list[Command], last: Finish | bool, result: Any
     ) -> None:  # fmt: skip
         if isinstance(result, PerdureError):
             self.refused(result)
@@ -508,7 +511,7 @@ class ActiveRun(StepsOfRun):
                 result.woken += [
                     answer.run
                     for answer in result.effects
-                    if isinstance(answer, b.Started) and answer.created
+                    if isinstance(answer, Started) and answer.created
                 ]
             self._start_all(todo)
         except Exception as error:
@@ -543,8 +546,8 @@ class ActiveRun(StepsOfRun):
                 self._block_in_file(f"Perdure failed in the middle of a turn: {as_text(error)}")
 
     def _block_in_file(self, reason: str) -> None:
-        park = b.Park("blocked", blocked_by="store", reason=reason, release=True)
-        turn = b.Turn(self.run, self.host.owner, [], self.clock.now_ms(), park=park)
+        park = Suspend("blocked", blocked_by="store", reason=reason, release=True)
+        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms(), suspend=park)
         self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
 
     def _start_all(self, commands: list[Command]) -> None:

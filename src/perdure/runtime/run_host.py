@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
-from perdure.store import base as b
+from perdure.store.base import Store
+from perdure.store.writes import Finish, StartRun
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
@@ -24,13 +25,13 @@ class RunHost(Protocol):
 
     writer: Writer
     steps: Steps
-    store: b.Store
+    store: Store
     history_rows_max: int
     gate: DurabilityGate | None
 
     def register(self, definition: Any) -> None: ...
 
-    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun: ...
+    def new_run(self, start: StartRun, at_ms: int) -> StartRun: ...
 
     def woken(self, runs: list[int]) -> None: ...
 
@@ -40,6 +41,6 @@ class RunHost(Protocol):
 
     def unparked(self, active: ActiveRun) -> None: ...
 
-    def ended(self, active: ActiveRun, how: b.Finish | bool = False) -> None: ...
+    def ended(self, active: ActiveRun, how: Finish | bool = False) -> None: ...
 
     def lease_lost(self, active: ActiveRun) -> None: ...

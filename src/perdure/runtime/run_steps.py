@@ -22,7 +22,7 @@ from perdure.runtime.backoff import Backoff
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended, Running
 from perdure.runtime.transactional import Transaction
-from perdure.store import base as b
+from perdure.store.writes import Emit, RecordHeartbeat
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
@@ -201,7 +201,7 @@ class StepsOfRun:
             self.block_by_length(self.kernel.seq)
         self.touch()
 
-    def write(self, write: b.Emit | b.Beat) -> None:
+    def write(self, write: Emit | RecordHeartbeat) -> None:
         if not self.gone:
             self.host.writer.put(write, lambda _: self.host.emitted(), keep=True)
 

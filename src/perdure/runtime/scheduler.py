@@ -45,7 +45,9 @@ from perdure.runtime.run import ActiveRun
 from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Callers
 from perdure.runtime.writer import Writer
-from perdure.store import base as b
+from perdure.store.base import Store
+from perdure.store.rows import FINAL, RunRow, Started
+from perdure.store.writes import ClockMovedBack, Finish, StartRun, Suspend, Turn, WakeBlocked
 
 log = logging.getLogger("perdure")
 
@@ -63,7 +65,7 @@ class Runner:
 
     def __init__(
         self,
-        store: b.Store,
+        store: Store,
         writer: Writer,
         codec: JsonCodec,
         clock: SystemClock,
@@ -131,7 +133,7 @@ class Runner:
                 await self._crew.join()
                 await self._crew.bury_the_dead(elsewhere=self._moves)
                 self._try_blocked(self.names)
-                await self.writer.ask(b.MendDue(self.clock.now_ms()))
+                await self.writer.ask(ClockMovedBack(self.clock.now_ms()))
             except BaseException:
                 await to_its_end(self._crew.stopped(), lambda: None)
                 raise
@@ -218,7 +220,7 @@ class Runner:
         families = (None,) if self.claims.families is None else tuple(self.claims.families.values())
         for family in () if self.closing else families:
             self.writer.put(
-                b.WakeBlocked(names, self.clock.now_ms(), family),
+                WakeBlocked(names, self.clock.now_ms(), family),
                 lambda _: self.claims.wake(),
                 keep=True,
             )
@@ -226,7 +228,7 @@ class Runner:
     async def _beat(self) -> float:
         self._see_to_the_clock()
         try:
-            self.store.look_at_file()
+            self.store.check_identity()
         except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
             self.give_up(error)
         return (
@@ -271,7 +273,7 @@ class Runner:
                 active.set_timer()
             if jump_ms < 0:
                 self.writer.put(
-                    b.MendDue(self.clock.now_ms()), lambda _: self.claims.wake(), keep=True
+                    ClockMovedBack(self.clock.now_ms()), lambda _: self.claims.wake(), keep=True
                 )
             self.claims.wake()
 
@@ -282,9 +284,7 @@ class Runner:
         active = self.active.get(run)
         return active is not None and not active.gone
 
-    async def start(
-        self, start: b.StartRun, definition: Workflow[..., Any], now_ms: int
-    ) -> b.Started:
+    async def start(self, start: StartRun, definition: Workflow[..., Any], now_ms: int) -> Started:
         """Write a new run; if it is ours to execute, its first turn is written with it and its
         steps begin after that commit.
         """
@@ -294,7 +294,7 @@ class Runner:
         def told(result: Any) -> None:
             if not future.done():  # else the caller has given up waiting
                 future.set_result(result)
-            if isinstance(result, b.Started) and result.created and not result.owned:
+            if isinstance(result, Started) and result.created and not result.owned:
                 self.claims.wake()
 
         if start.owner is None or self.store.has_run(start.id):
@@ -302,7 +302,7 @@ class Runner:
         else:
             self.claims.kept()
             self.writer.touch(Fresh(self, start, told))
-        result: b.Started | PerdureError = await future
+        result: Started | PerdureError = await future
         if isinstance(result, RunExists):
             result = found_again(self.store, definition, start.args, result)
         if isinstance(result, PerdureError):
@@ -331,7 +331,7 @@ class Runner:
             # happened
             return
         row = self.store.run_row(run)
-        if row.owner != self.owner or row.status in b.FINAL:
+        if row.owner != self.owner or row.status in FINAL:
             return
         if len(self.active) + len(self.unwritten) >= self.limits.runs_loaded_max:
             self._put_off(run, 0)  # it waits in the file
@@ -352,12 +352,12 @@ class Runner:
 
     def _put_off(self, run: int, wait_ms: int) -> None:
         now_ms = self.clock.now_ms()
-        park = b.Park("pending", due_ms=now_ms + wait_ms, release=True)
+        park = Suspend("pending", due_ms=now_ms + wait_ms, release=True)
         self.writer.put(
-            b.Turn(run, self.owner, [], now_ms, park=park), lambda _: self.claims.wake(), keep=True
+            Turn(run, self.owner, [], now_ms, suspend=park), lambda _: self.claims.wake(), keep=True
         )
 
-    def _begin(self, row: b.RunRow) -> None:
+    def _begin(self, row: RunRow) -> None:
         active = self.new_active(row)
         self.active[row.run] = active
         try:
@@ -377,14 +377,14 @@ class Runner:
         except Exception as error:
             active.block_by(error)
 
-    def new_active(self, row: b.RunRow) -> ActiveRun:
+    def new_active(self, row: RunRow) -> ActiveRun:
         """The run in memory, at its very beginning."""
         return ActiveRun(self, row, self._kernel(row))
 
-    def _kernel(self, row: b.RunRow) -> Kernel:
+    def _kernel(self, row: RunRow) -> Kernel:
         return kernel_of(row, self.workflows[row.workflow], self.codec)
 
-    async def check_result(self, row: b.RunRow, seq: int, data: bytes) -> None:
+    async def check_result(self, row: RunRow, seq: int, data: bytes) -> None:
         """Raise what is wrong with a result that a person gives for a step, where its code is
         known.
         """
@@ -404,7 +404,7 @@ class Runner:
             self._loop.call_soon(check, context=Context())
             await future
 
-    def new_run(self, start: b.StartRun, at_ms: int) -> b.StartRun:
+    def new_run(self, start: StartRun, at_ms: int) -> StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
         now = here and (start.due_ms or 0) <= at_ms and self.claims.room() > 0
@@ -462,8 +462,8 @@ class Runner:
     def unparked(self, active: ActiveRun) -> None:
         self.claims.unparked(active.run)
 
-    def ended(self, active: ActiveRun, how: b.Finish | bool = False) -> None:
-        if isinstance(how, b.Finish) and how.error is not None:
+    def ended(self, active: ActiveRun, how: Finish | bool = False) -> None:
+        if isinstance(how, Finish) and how.error is not None:
             run_failed(
                 active, how.error, child=active.child, told=self.callers.wait_for(active.run)
             )
@@ -543,5 +543,5 @@ class Runner:
 
     def _look_at_waited(self, runs: list[int]) -> None:
         for run, status in self.store.statuses(runs).items():
-            if status[0] in b.FINAL or status[0] == "blocked":
+            if status[0] in FINAL or status[0] == "blocked":
                 self._notify(run)

@@ -30,7 +30,7 @@ from perdure.process import eager
 from perdure.process.clock import SystemClock
 from perdure.process.slices import SLICE_S
 from perdure.process.thread_pool import Threads
-from perdure.store.base import Beat, Emit
+from perdure.store.writes import Emit, RecordHeartbeat
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -116,7 +116,7 @@ class StepHost(Protocol):
 
     def name_of(self, seq: int) -> str: ...
 
-    def write(self, write: Emit | Beat) -> None: ...
+    def write(self, write: Emit | RecordHeartbeat) -> None: ...
 
     def last_heartbeat(self, seq: int) -> bytes | None: ...
 
@@ -150,7 +150,7 @@ class StepAttempt(msgspec.Struct, eq=False):
     def heartbeat(self, value: Any = None) -> verbs.Ordered[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
         self._write(
-            Beat(
+            RecordHeartbeat(
                 self._host.run,
                 self._host.owner,
                 self.seq,
@@ -175,7 +175,7 @@ class StepAttempt(msgspec.Struct, eq=False):
             )
         )
 
-    def _write(self, write: Emit | Beat) -> None:
+    def _write(self, write: Emit | RecordHeartbeat) -> None:
         self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
 
 

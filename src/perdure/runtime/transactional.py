@@ -15,7 +15,7 @@ from perdure.core.events import Command, Event
 from perdure.errors import PerdureError
 from perdure.runtime import log
 from perdure.runtime.steps import Again, Ended, StepAttempt, context_of
-from perdure.store.base import Transact
+from perdure.store.writes import Transact
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun

@@ -17,7 +17,7 @@ from perdure.core.limits import Limits
 from perdure.errors import BadName, DefinitionError, RunNotFound
 from perdure.errors_replica import ReplicaNeeded
 from perdure.runtime.durability import AnswerGate
-from perdure.store import base as b
+from perdure.store.rows import STATUSES
 from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def findable(run_id: str) -> str:
 
 def check_filters(status: Any, workflow: Any, tags: Any, limit: Any) -> None:
     """Raise what is wrong with a question for runs."""
-    if status is not None and status not in b.STATUSES:
+    if status is not None and status not in STATUSES:
         raise DefinitionError(
-            f"status is one of {', '.join(b.STATUSES)}, not {numbers.shown(status)}."
+            f"status is one of {', '.join(STATUSES)}, not {numbers.shown(status)}."
         )
     if workflow is not None:
         names.checked("name of a workflow", workflow)
@@ -219,13 +219,13 @@ def client_gate(store: SqliteStore, durability: str) -> AnswerGate:
     """What an engine that executes nothing waits for before it tells anything."""
     from perdure.replica.confirm_server import ClientGate
 
-    return ClientGate(store.path, durability, store.sealed, store.file)
+    return ClientGate(store.path, durability, store.checksum, store.file)
 
 
 def check_replica(store: SqliteStore, replica: Replica | None, execute: bool | str) -> None:
     """A file that is replicated somewhere must not go on without its replica, where nobody would
     know.
     """
-    seal = store.sealed()
+    seal = store.checksum()
     if seal is not None and replica is None and execute:
         raise ReplicaNeeded(store.path, seal.address)

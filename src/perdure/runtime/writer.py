@@ -24,7 +24,8 @@ from typing import Any, Protocol
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.process import eager
 from perdure.process.slices import SLICE_S
-from perdure.store.base import Grow, Park, Spoiled, Store, Transact, Turn, Write
+from perdure.store.base import Store
+from perdure.store.writes import Append, BatchRolledBack, Suspend, Transact, Turn, Write
 
 log = logging.getLogger("perdure")
 
@@ -213,18 +214,20 @@ class Writer:
             lambda done: self._thread_done(writes, answers, done), context=Context()
         )
 
-    def _attempt(self, writes: list[Write], patient: bool) -> tuple[list[Any], StoreError | None]:
+    def _attempt(
+        self, writes: list[Write], wait_for_lock: bool
+    ) -> tuple[list[Any], StoreError | None]:
         """Results for the writes from the first on, and for the rest, if there is one, the error
         for which the store took none of it.
         """
         if self._shut:
             return [], self.trouble
         try:
-            results = self._store.write(writes, patient)
+            results = self._store.write(writes, wait_for_lock)
         except StoreError as error:
             return [], error
-        except Spoiled as error:
-            return self._attempt_apart(writes, patient, error)
+        except BatchRolledBack as error:
+            return self._attempt_apart(writes, wait_for_lock, error)
         except Exception as error:  # the store promises that there is none
             log.exception("the store failed in a way of its own")
             return [], StoreUnavailable(self._store.path, f"{type(error).__name__}: {error}")
@@ -235,7 +238,7 @@ class Writer:
         return results, None
 
     def _attempt_apart(
-        self, writes: list[Write], patient: bool, spoiled: Spoiled
+        self, writes: list[Write], wait_for_lock: bool, spoiled: BatchRolledBack
     ) -> tuple[list[Any], StoreError | None]:
         """Apply a batch without the one write that spoils it, in as few transactions as that takes;
         that one is refused.
@@ -244,32 +247,34 @@ class Writer:
             cause = spoiled.__cause__
             log.error("a write could not be applied: %r", cause, exc_info=cause)
             refused = WriteRefused(f"{type(cause).__name__}: {cause}")
-            if isinstance(writes[0], Grow | Turn):
-                self._fence(writes[0], refused, patient)
+            if isinstance(writes[0], Append | Turn):
+                self._fence(writes[0], refused, wait_for_lock)
             return [refused], None
         place, results = spoiled.index, []
         parts = (writes[: len(writes) // 2], writes[len(writes) // 2 :]) if place is None else (
             writes[:place], writes[place : place + 1], writes[place + 1 :])  # fmt: skip
         for part in parts:
-            more, refusal = self._attempt(part, patient) if part else ([], None)
+            more, refusal = self._attempt(part, wait_for_lock) if part else ([], None)
             results += more
             if refusal is not None:
                 return results, refusal
         return results, None
 
-    def _fence(self, write: Grow | Turn, refused: WriteRefused, patient: bool) -> None:
+    def _fence(self, write: Append | Turn, refused: WriteRefused, wait_for_lock: bool) -> None:
         """Take the run away from its owner: rows that are queued behind those that are refused
         would leave a hole.
         """
-        park = Park(
+        park = Suspend(
             "blocked",
             blocked_by="store",
             reason=f"its history could not be written: {refused}",
             release=True,
         )
         at_ms = write.at_ms if isinstance(write, Turn) else write.rows[-1].at_ms
-        with contextlib.suppress(StoreError, Spoiled):  # the run tries it again
-            self._store.write([Turn(write.run, write.owner, [], at_ms, park=park)], patient)
+        with contextlib.suppress(StoreError, BatchRolledBack):  # the run tries it again
+            self._store.write(
+                [Turn(write.run, write.owner, [], at_ms, suspend=park)], wait_for_lock
+            )
 
     def _thread_done(
         self, writes: list[Write], answers: list[_Answer], done: asyncio.Future[Any]

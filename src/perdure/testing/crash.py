@@ -26,8 +26,9 @@ from perdure.runtime.engine import Engine
 from perdure.runtime.scheduler import Runner
 from perdure.runtime.steps import Running
 from perdure.runtime.writer import Writer
-from perdure.store import base as b
+from perdure.store.rows import Started, Written
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Append, EndWorker, StartRun, Transact, Turn, Write
 from perdure.testing.virtual_time import BEGIN_MS, VirtualClock, VirtualLoop, anyio_threads
 
 When = Literal["before", "after"]
@@ -213,7 +214,7 @@ class LivingEngine(Engine):
         store = _MortalStore(self.path, self._lives, limits=self.limits, create=self._create)
         for worker in self._lives.dead:  # a process would be known to be gone by its pid
             store.write(
-                [b.EndWorker(worker, self._clock.now_ms(), True, self.limits.crashes_max)], True
+                [EndWorker(worker, self._clock.now_ms(), True, self.limits.crashes_max)], True
             )
         self._lives.dead.clear()
         return store
@@ -284,11 +285,11 @@ class _MortalStore(SqliteStore):
                 self._db.pragma("synchronous", lives.synchronous)
             self._db.set_wal_hook(_checkpoint)
 
-    def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any]:
+    def write(self, batch: Sequence[Write], wait_for_lock: bool) -> list[Any]:
         if self.mortal:
             self._lives.committing("before")
         try:
-            results = super().write(batch, patient)
+            results = super().write(batch, wait_for_lock)
         except StoreError:
             self._lives.refused += self.mortal
             raise
@@ -321,16 +322,16 @@ class _MortalStore(SqliteStore):
             connection.close()
 
 
-def _rows(write: b.Write, result: Any) -> list[tuple[tuple[int, int], Event | Command]]:
+def _rows(write: Write, result: Any) -> list[tuple[tuple[int, int], Event | Command]]:
     """The rows of histories that a write has brought."""
     match write, result:
-        case b.Turn(run=run, rows=rows), b.Written():
+        case Turn(run=run, rows=rows), Written():
             return [((run, row.seq), row) for row in rows]
-        case b.Grow(run=run, rows=rows), None:
+        case Append(run=run, rows=rows), None:
             return [((run, row.seq), row) for row in rows]
-        case b.StartRun(first=rows), b.Started(run=run, owned=True):
+        case StartRun(first=rows), Started(run=run, owned=True):
             return [((run, row.seq), row) for row in rows or ()]
-        case b.Transact(run=run), Event():
+        case Transact(run=run), Event():
             return [((run, result.seq), result)]
         case _:
             return []
@@ -339,8 +340,8 @@ def _rows(write: b.Write, result: Any) -> list[tuple[tuple[int, int], Event | Co
 def _seeded(new_run: Any, lives: Lives) -> Any:
     """New runs with numbers that the seed decides."""
 
-    def seeded(start: b.StartRun, at_ms: int) -> b.StartRun:
-        found: b.StartRun = new_run(start, at_ms)
+    def seeded(start: StartRun, at_ms: int) -> StartRun:
+        found: StartRun = new_run(start, at_ms)
         found.seed = random.Random(f"{lives.seed}/{found.id}").getrandbits(62)
         return found
 

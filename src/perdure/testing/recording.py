@@ -28,7 +28,7 @@ from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.errors import RunNotFound, UnknownWorkflow
 from perdure.runtime.registry import add_workflow
-from perdure.store.base import RunRow
+from perdure.store.rows import RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants

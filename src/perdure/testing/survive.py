@@ -34,7 +34,7 @@ from perdure.errors import (
 )
 from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
-from perdure.store.base import FINAL
+from perdure.store.rows import FINAL
 from perdure.testing import invariants, recording
 from perdure.testing.crash import IN_A_LOOP, Lives, NotReached, When
 from perdure.testing.invariants import LawBroken

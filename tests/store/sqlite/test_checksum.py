@@ -20,7 +20,7 @@ from perdure.store.sqlite.driver import Q
 from tests.store.support import count_up
 
 
-def seal_of(path: Path) -> tuple[checksum.Seal, tuple[int, int]]:
+def seal_of(path: Path) -> tuple[checksum.HistoryChecksum, tuple[int, int]]:
     """What the file says of itself, and what its history gives."""
     db = perdure.connect(path)
     seal = checksum.read(db)
@@ -34,7 +34,7 @@ def test_rows_from_before_the_seal_and_from_all_that_writes_later_are_in_it(tmp_
     async def main() -> None:
         async with Engine(path, workflows=[count_up]) as engine:
             await engine.run(count_up(3), id="before")
-            engine._store.seal("an id", "file:///there", 1)
+            engine._store.begin_epoch("an id", "file:///there", 1)
             await asyncio.gather(*(engine.run(count_up(4), id=f"after-{i}") for i in range(20)))
             await (await engine.fork("after-0", at=4)).result()
             await engine.fork("after-1", at=2, args={"n": 7}, new_id="edited")
@@ -54,7 +54,7 @@ def test_a_process_that_had_the_file_open_before_adds_to_the_seal_too(tmp_path: 
             Engine(path, workflows=[count_up]) as second,
         ):
             await first.run(count_up(2))
-            first._store.seal("an id", "file:///there", 1)
+            first._store.begin_epoch("an id", "file:///there", 1)
             await second.run(count_up(2))
             assert second._store._db.pragma("wal_autocheckpoint") == 0
             assert second._store._read.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1)
@@ -69,7 +69,7 @@ def test_a_row_that_is_missing_or_another_one_breaks_the_seal(tmp_path: Path) ->
 
     async def main() -> None:
         async with Engine(path, workflows=[count_up]) as engine:
-            engine._store.seal("an id", "file:///there", 1)
+            engine._store.begin_epoch("an id", "file:///there", 1)
             await engine.run(count_up(5), id="a")
 
     asyncio.run(main())
@@ -92,7 +92,7 @@ def test_nothing_of_ours_checkpoints_a_sealed_file(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with Engine(path, workflows=[count_up]) as engine:
-            engine._store.seal("an id", "file:///there", 1)
+            engine._store.begin_epoch("an id", "file:///there", 1)
             await asyncio.gather(*(engine.run(count_up(40)) for _ in range(100)))
 
     asyncio.run(main())
@@ -144,13 +144,13 @@ def test_what_changes_the_file_is_counted_and_a_refusal_is_not(tmp_path: Path) -
 
     async def main() -> None:
         async with Engine(path, execute=False) as client:
-            client._store.seal("an id", "file:///there", 1)
+            client._store.begin_epoch("an id", "file:///there", 1)
 
             async def counts(verb: Awaitable[object]) -> int:
-                before, after = client._store.sealed(), None
+                before, after = client._store.checksum(), None
                 with contextlib.suppress(RunExists, RunFinished):
                     await verb
-                after = client._store.sealed()
+                after = client._store.checksum()
                 assert before is not None
                 assert after is not None
                 return after.commits - before.commits

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from perdure.core.limits import Limits
-from perdure.store import base as b
+from perdure.store.rows import Started
 from perdure.store.sqlite import claims
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Claim, JoinWorker, StartRun, Write
 from tests.store.support import instructions_of
 
 NOW_MS = 1_000
@@ -25,20 +26,20 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     opened.close()
 
 
-def one(store: SqliteStore, write: b.Write) -> Any:
+def one(store: SqliteStore, write: Write) -> Any:
     (result,) = store.write([write], True)
     return result
 
 
 def workers(store: SqliteStore, number: int) -> list[int]:
-    return [one(store, b.JoinWorker(f"w{n}", "here", n, "then", 0, 10_000)) for n in range(number)]
+    return [one(store, JoinWorker(f"w{n}", "here", n, "then", 0, 10_000)) for n in range(number)]
 
 
 def fill(store: SqliteStore, runs: list[tuple[str, int, int]]) -> None:
     """Runs that nobody owns: (workflow, priority, due_ms)."""
     first = store._db.execute("SELECT count(*) FROM run").get
     starts = [
-        b.StartRun(f"r-{first + n}", workflow, b"{}", 1, 0, due_ms, priority=priority)
+        StartRun(f"r-{first + n}", workflow, b"{}", 1, 0, due_ms, priority=priority)
         for n, (workflow, priority, due_ms) in enumerate(runs)
     ]
     store.write(starts, True)
@@ -52,7 +53,7 @@ def claim(
     insists: bool = False,
     names: tuple[str, ...] = ("a", "b"),
 ) -> list[int]:
-    found: list[int] = one(store, b.Claim(worker, names, limit, NOW_MS, insists))
+    found: list[int] = one(store, Claim(worker, names, limit, NOW_MS, insists))
     return found
 
 
@@ -115,16 +116,16 @@ def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(
 ) -> None:
     """Others share the rest as if it was not there."""
     worker = workers(store, 1)[0]
-    asked = one(store, b.JoinWorker("asked", "here", 9, "then", 0, 10_000, asked=True))
+    asked = one(store, JoinWorker("asked", "here", 9, "then", 0, 10_000, asked=True))
     fill(store, [("a", 5, 1)] * 40)
-    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, 3))
+    first: Started = one(store, StartRun("x", "a", b"{}", 1, 0, 3))
     family = store.family(first.run)
     below = [
-        one(store, b.StartRun(f"x-{n}", "ab"[n % 2], b"{}", 1, 0, n, root=family.root)).run
+        one(store, StartRun(f"x-{n}", "ab"[n % 2], b"{}", 1, 0, n, root=family.root)).run
         for n in range(4)
     ]
     assert store.next_due_ms(("a", "b"), [family]) == 0
-    mine = b.Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
+    mine = Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
     assert one(store, mine) == [*below[:3], first.run]
     assert one(store, mine) == [below[3]]
     assert one(store, mine) == []
@@ -132,7 +133,7 @@ def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(
     assert len(claim(store, worker)) == 40
 
 
-def work_of(store: SqliteStore, wanted: b.Claim) -> int:
+def work_of(store: SqliteStore, wanted: Claim) -> int:
     """What a claim costs that finds as much as it may."""
 
     def claim_all() -> None:
@@ -142,14 +143,14 @@ def work_of(store: SqliteStore, wanted: b.Claim) -> int:
 
 
 def test_a_claim_of_a_family_takes_the_same_work_however_many_are_due(store: SqliteStore) -> None:
-    first: b.Started = one(store, b.StartRun("x", "a", b"{}", 1, 0, None))
-    wanted = b.Claim(1, ("a",), 50, NOW_MS, families=(store.family(first.run),))
+    first: Started = one(store, StartRun("x", "a", b"{}", 1, 0, None))
+    wanted = Claim(1, ("a",), 50, NOW_MS, families=(store.family(first.run),))
 
     def more(runs: int) -> int:
         begin = store._db.execute("SELECT count(*) FROM run").get
         store.write(
             [
-                b.StartRun(f"y-{begin + n}", "a", b"{}", 1, 0, n % NOW_MS, root=first.run)
+                StartRun(f"y-{begin + n}", "a", b"{}", 1, 0, n % NOW_MS, root=first.run)
                 for n in range(runs)
             ],
             True,
@@ -168,7 +169,7 @@ def test_a_claim_takes_the_same_work_however_many_runs_are_due(
     rng = random.Random(priorities)
 
     def work() -> int:
-        return work_of(store, b.Claim(worker, ("a",), 50, NOW_MS))
+        return work_of(store, Claim(worker, ("a",), 50, NOW_MS))
 
     fill(store, [("a", rng.randrange(priorities), rng.randrange(NOW_MS)) for _ in range(1_500)])
     few = work()

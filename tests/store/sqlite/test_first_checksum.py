@@ -19,7 +19,7 @@ from perdure import Engine, RunFailed, receive, workflow
 from perdure.errors import StoreUnavailable
 from perdure.store import sql
 from perdure.store.sqlite import checksum, connection
-from perdure.store.sqlite.first_checksum import FirstSeal
+from perdure.store.sqlite.first_checksum import FirstChecksum
 from tests.store.support import add_one, count_up
 
 Q = sql.load("sqlite.sql")
@@ -110,7 +110,7 @@ def test_others_write_while_it_is_computed_and_nothing_is_missed(
         "perdure.store.sqlite.first_checksum.LOOKS_MAX", 1_000
     )  # the last one would keep the writers out
     monkeypatch.setattr(checksum, "digest", Held(9, write))
-    FirstSeal(str(path)).put("an id", "file:///there", 1)
+    FirstChecksum(str(path)).put("an id", "file:///there", 1)
     monkeypatch.undo()
     assert made > 5
     sealed, counted = sealed_and_counted(path)
@@ -124,17 +124,17 @@ def test_where_others_never_stop_writing_it_ends_all_the_same(
     written(path, lambda engine: engine.run(count_up(30)))
     monkeypatch.setattr("perdure.store.sqlite.first_checksum.LOOKS_MAX", 2)
     looks = 0
-    catch_up = FirstSeal._catch_up
+    catch_up = FirstChecksum._catch_up
 
-    def looked(self: FirstSeal, db: apsw.Connection) -> int:
+    def looked(self: FirstChecksum, db: apsw.Connection) -> int:
         nonlocal looks
         version, looks = catch_up(self, db), looks + 1
         if looks <= 2:
             written(path, lambda engine: engine.run(count_up(3)))
         return version
 
-    monkeypatch.setattr(FirstSeal, "_catch_up", looked)
-    FirstSeal(str(path)).put("an id", "file:///there", 1)
+    monkeypatch.setattr(FirstChecksum, "_catch_up", looked)
+    FirstChecksum(str(path)).put("an id", "file:///there", 1)
     assert looks == 3
     sealed, counted = sealed_and_counted(path)
     assert sealed == counted
@@ -143,7 +143,7 @@ def test_where_others_never_stop_writing_it_ends_all_the_same(
 def test_one_that_is_stopped_seals_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     written(path, lambda engine: engine.run(count_up(30)))
-    first = FirstSeal(str(path))
+    first = FirstChecksum(str(path))
     first.stopped = True
     with pytest.raises(StoreUnavailable, match="ended while it read the history"):
         first.put("an id", "file:///there", 1)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from perdure import Limits
-from perdure.store import base as b
 from perdure.store import sql
+from perdure.store.rows import Started, Written
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import Finish, JoinWorker, StartRun, Turn
 from tests.store.support import instructions_of
 
 Q = sql.load("sqlite.sql")
@@ -82,14 +83,12 @@ def test_a_poll_goes_by_an_index(store: SqliteStore, name: str, bindings: tuple[
 
 def _finish(store: SqliteStore, first: int, last: int) -> None:
     for n in range(first, last):
-        (started,) = store.write(
-            [b.StartRun(f"main-{n}", "main", b"{}", n, n, None, owner=1)], True
-        )
-        assert isinstance(started, b.Started)
+        (started,) = store.write([StartRun(f"main-{n}", "main", b"{}", n, n, None, owner=1)], True)
+        assert isinstance(started, Started)
         (ended,) = store.write(
-            [b.Turn(started.run, 1, [], n, finish=b.Finish("completed", b"1"))], True
+            [Turn(started.run, 1, [], n, finish=Finish("completed", b"1"))], True
         )
-        assert isinstance(ended, b.Written)
+        assert isinstance(ended, Written)
 
 
 def _work_of(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> int:
@@ -102,7 +101,7 @@ def _work_of(store: SqliteStore, name: str, bindings: tuple[Any, ...]) -> int:
 def test_a_poll_takes_the_same_work_however_many_runs_have_finished(
     store: SqliteStore, name: str, bindings: tuple[Any, ...]
 ) -> None:
-    store.write([b.JoinWorker("test", "here", 1, "", 0, 10_000)], True)
+    store.write([JoinWorker("test", "here", 1, "", 0, 10_000)], True)
     _finish(store, 0, 10)
     few = _work_of(store, name, bindings)
     _finish(store, 10, 400)

@@ -15,11 +15,11 @@ import pytest
 from perdure.core.events import COMPLETED, FAILED, START, Event
 from perdure.core.limits import Limits
 from perdure.errors import NotAllowedInStep, TransactionEnded
-from perdure.store import base as b
 from perdure.store.sqlite.authorizer import is_ours
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import BatchRolledBack, Deliver, JoinWorker, StartRun, Transact, Write
 
-JOIN = b.JoinWorker("me", "here", 1, "then", 0, 10_000)
+JOIN = JoinWorker("me", "here", 1, "then", 0, 10_000)
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -37,12 +37,12 @@ class Place:
     def __init__(self, store: SqliteStore) -> None:
         self.store, self.seq = store, 1
         worker: Any = store.write([JOIN], True)[0]
-        start = b.StartRun("r", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)])
+        start = StartRun("r", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)])
         started: Any = store.write([start], True)[0]
         self.worker, self.run = worker, started.run
         self.errors: list[BaseException | None] = []
 
-    def step(self, work: Callable[[Any], Any]) -> b.Transact:
+    def step(self, work: Callable[[Any], Any]) -> Transact:
         """The function as a write; its error ends up in `errors`."""
         self.seq += 1
         seq = self.seq
@@ -51,7 +51,7 @@ class Place:
             self.errors.append(error)
             return Event(seq, FAILED if error else COMPLETED, 0, ref=1)
 
-        return b.Transact(self.run, self.worker, work, conclude)
+        return Transact(self.run, self.worker, work, conclude)
 
     def done(self, work: Callable[[Any], Any]) -> BaseException | None:
         """Execute one function; its error, if it had one."""
@@ -422,8 +422,8 @@ def test_a_whole_rollback_costs_the_step_alone(place: Place, work: Callable[[Any
     before = place.step(lambda db: db.execute("INSERT INTO mine VALUES (10)"))
     bad = place.step(work)
     after = place.step(lambda db: db.execute("INSERT INTO mine VALUES (20)"))
-    batch: list[b.Write] = [before, b.Deliver("r", "message", 0, "c", None, None, b"1"), bad, after]
-    with pytest.raises(b.Spoiled) as spoiled:
+    batch: list[Write] = [before, Deliver("r", "message", 0, "c", None, None, b"1"), bad, after]
+    with pytest.raises(BatchRolledBack) as spoiled:
         store.write(batch, True)
     assert spoiled.value.index == 2
     assert mine(store) == []

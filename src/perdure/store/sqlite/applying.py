@@ -26,11 +26,32 @@ from perdure.errors import (
     RunFinished,
     RunNotFound,
 )
-from perdure.store import base as b
 from perdure.store import payloads, sql
+from perdure.store.rows import FINAL, Started, Woken, WorkerEnded, Written
 from perdure.store.sqlite import checksum, claims
 from perdure.store.sqlite.authorizer import Guard
 from perdure.store.sqlite.reader import Reader
+from perdure.store.writes import (
+    AdoptChild,
+    Append,
+    BeginEpoch,
+    Claim,
+    ClockMovedBack,
+    ControlRun,
+    Deliver,
+    Emit,
+    EndWorker,
+    Finish,
+    ForkRun,
+    JoinWorker,
+    RecordHeartbeat,
+    RenewLease,
+    StartRun,
+    Suspend,
+    Transact,
+    Turn,
+    WakeBlocked,
+)
 
 Q = sql.load("sqlite.sql")
 _json = msgspec.json.Encoder()
@@ -87,16 +108,16 @@ class Applier(Reader):
             self._added.add(self._rows)
         self._rows.clear()
 
-    def _grow(self, grow: b.Grow) -> LeaseLost | None:
+    def _append_rows(self, append: Append) -> LeaseLost | None:
         if (
-            self._owners.get(grow.run) != grow.owner
-            and (lost := self._not_owner(grow.run, grow.owner)) is not None
+            self._owners.get(append.run) != append.owner
+            and (lost := self._not_owner(append.run, append.owner)) is not None
         ):
             return lost
-        self._append(grow.run, grow.rows)
+        self._append(append.run, append.rows)
         return None
 
-    def _turn(self, turn: b.Turn) -> b.Written | PerdureError:
+    def _turn(self, turn: Turn) -> Written | PerdureError:
         if (
             self._owners.get(turn.run) != turn.owner
             and (lost := self._not_owner(turn.run, turn.owner)) is not None
@@ -111,19 +132,19 @@ class Applier(Reader):
                     row.data = None  # stands in the run's own row
         self._append(turn.run, turn.rows)
         self._note(turn, tags)
-        written = b.Written([], [])
+        written = Written([], [])
         for effect in turn.effects:
             result = self._apply[type(effect)](effect)
             written.effects.append(result)
-            if isinstance(result, b.Woken):
+            if isinstance(result, Woken):
                 written.woken += [result.run, *result.others]
         if turn.finish is not None:
             self._finish(turn, turn.finish, written)
-        elif turn.park is not None:
-            written.woken += self._park(turn.run, turn.park, turn.at_ms)
+        elif turn.suspend is not None:
+            written.woken += self._suspend(turn.run, turn.suspend, turn.at_ms)
         return written
 
-    def _note(self, turn: b.Turn, tags: dict[str, Any] | None) -> None:
+    def _note(self, turn: Turn, tags: dict[str, Any] | None) -> None:
         """What a turn changes of its run besides the history."""
         for inbox_id, seq in turn.taken:
             self._db.execute(Q["take"], (seq, inbox_id))
@@ -136,20 +157,21 @@ class Applier(Reader):
         if turn.settled:
             self._db.execute(Q["settle"], (turn.run,))
 
-    def _park(self, run: int, park: b.Park, at_ms: int) -> list[int]:
+    def _suspend(self, run: int, suspend: Suspend, at_ms: int) -> list[int]:
         """Note where a run stands; gives the runs that are to be woken by that."""
-        if park.status is not None:
-            waiting = park.waiting.decode() if park.waiting is not None else None
+        if suspend.status is not None:
+            waiting = suspend.waiting.decode() if suspend.waiting is not None else None
             self._db.execute(
-                Q["park"], (park.status, waiting, park.due_ms, park.blocked_by, park.reason, run)
+                Q["suspend"],
+                (suspend.status, waiting, suspend.due_ms, suspend.blocked_by, suspend.reason, run),
             )
-        if park.release:
+        if suspend.release:
             self._owners.pop(run, None)
             self._db.execute(Q["release"], (run,))
             self._db.execute(Q["release_with_mail"], (at_ms, run))
-        return self._cancelled_at_last(run, at_ms) if park.status == "blocked" else []
+        return self._cancelled_at_last(run, at_ms) if suspend.status == "blocked" else []
 
-    def _finish(self, turn: b.Turn, finish: b.Finish, written: b.Written) -> None:
+    def _finish(self, turn: Turn, finish: Finish, written: Written) -> None:
         self._owners.pop(turn.run, None)
         successor = self._succeed(turn.run, finish) if finish.successor is not None else None
         result = self._payload(turn.run, finish.result)
@@ -165,7 +187,7 @@ class Applier(Reader):
             written.woken.append(parent)
 
     def _tell_parent(
-        self, parent: int, seq: int | None, run_id: str, finish: b.Finish, at_ms: int
+        self, parent: int, seq: int | None, run_id: str, finish: Finish, at_ms: int
     ) -> None:
         if seq is None:  # of an earlier generation: the parent looks at it again
             self._db.execute(Q["wake_waiting"], (at_ms, parent, at_ms))
@@ -185,13 +207,13 @@ class Applier(Reader):
         self._db.execute(Q["insert_inbox"], (parent, kind, None, seq, data.decode(), at_ms))
         self._db.execute(Q["wake_waiting"], (at_ms, parent, at_ms))
 
-    def _succeed(self, run: int, finish: b.Finish) -> int:
+    def _succeed(self, run: int, finish: Finish) -> int:
         """The old run gets a suffix, the new one its id, its parent and what is in its inbox."""
         start = finish.successor
         assert start is not None
         self._rename(run, start.id)
         started = self._start(start)
-        assert isinstance(started, b.Started)
+        assert isinstance(started, Started)
         for channel, data in finish.leftovers:
             self._db.execute(
                 Q["insert_inbox"],
@@ -233,7 +255,7 @@ class Applier(Reader):
 
     # --- starting ---------------------------------------------------------------------------------
 
-    def _start(self, start: b.StartRun) -> b.Started | PerdureError:
+    def _start(self, start: StartRun) -> Started | PerdureError:
         if start.owner is not None and not self._is_alive(start.owner):
             start.owner, start.due_ms = (
                 None,
@@ -274,16 +296,16 @@ class Applier(Reader):
         if start.owner is not None:
             self._owners[run] = start.owner
             self._append(run, start.first or ())
-        return b.Started(run, start.id, True, owned)
+        return Started(run, start.id, True, owned)
 
     def _same_run(
-        self, start: b.StartRun, run: int, workflow: str, args: str
-    ) -> b.Started | PerdureError:
+        self, start: StartRun, run: int, workflow: str, args: str
+    ) -> Started | PerdureError:
         if _is_start_of(start, workflow, args):
-            return b.Started(run, start.id, False)
+            return Started(run, start.id, False)
         first = self._one(Q["first_generation"], (f"{start.id}~1",))
         if first is not None and _is_start_of(start, *first[:2]):
-            return b.Started(
+            return Started(
                 run, start.id, False
             )  # it has gone on as another call since; who starts again can't know
         runs = [run] if workflow == start.workflow else []
@@ -297,7 +319,7 @@ class Applier(Reader):
             )
         return RunExists(start.id, "it has other arguments", run, tuple(runs))
 
-    def _fork(self, fork: b.ForkRun) -> b.Started | PerdureError:
+    def _fork(self, fork: ForkRun) -> Started | PerdureError:
         found = self._one(Q["existing_run"], (fork.id,))
         if not fork.replace and found is not None:
             return RunExists(fork.id, "a fork needs an id of its own")
@@ -329,12 +351,12 @@ class Applier(Reader):
         (tags,) = self._one(Q["run_tags"], (run,))
         if tags:
             self._store_tags(run, msgspec.json.decode(tags))
-        return b.Started(run, fork.id, True)
+        return Started(run, fork.id, True)
 
-    def _adopt_child(self, adopt: b.AdoptChild) -> bool:
+    def _adopt_child(self, adopt: AdoptChild) -> bool:
         return self._one(Q["adopt_child"], (adopt.parent, adopt.child)) is not None
 
-    def _hand_on_retried(self, fork: b.ForkRun, run: int) -> None:
+    def _hand_on_retried(self, fork: ForkRun, run: int) -> None:
         """What the run had received behind the cut comes first, then what nobody has read."""
         self._db.execute(Q["fork_heartbeats"], (run, fork.source, fork.before_seq))
         for row in fork.returned:
@@ -345,18 +367,18 @@ class Applier(Reader):
 
     # --- messages and people's words --------------------------------------------------------------
 
-    def _deliver(self, message: b.Deliver) -> b.Woken | PerdureError:
+    def _deliver(self, message: Deliver) -> Woken | PerdureError:
         found = self._one(Q["receiver"], (message.run_id,))
         if found is None:
             return RunNotFound(message.run_id)
         run, status, chain = found
         if message.key is not None and self._one(Q["key_used"], (chain, message.key)) is not None:
-            return b.Woken(
+            return Woken(
                 run
             )  # it has arrived before; who sends again need not know when the run ended
         if status == "cancelled" and message.kind == "cancel":
-            return b.Woken(run)  # it is what was asked for
-        if status in b.FINAL:
+            return Woken(run)  # it is what was asked for
+        if status in FINAL:
             return RunFinished(message.run_id, status, message.verb)
         if (
             message.kind == "cancel"
@@ -390,21 +412,21 @@ class Applier(Reader):
             self._db.execute(Q["wake_if_idle"], (message.at_ms, run, message.at_ms))
         else:
             self._db.execute(Q["wake_waiting"], (message.at_ms, run, message.at_ms))
-        return b.Woken(run)
+        return Woken(run)
 
-    def _ended_at_once(self, run: int, ended: Any, at_ms: int) -> b.Woken:
+    def _ended_at_once(self, run: int, ended: Any, at_ms: int) -> Woken:
         """A run that has not started, or that is blocked, has no code to unwind: it is cancelled as
         it stands.
         """
         self._db.execute(Q["close_inbox"], (run,))
-        woken = b.Woken(run)
+        woken = Woken(run)
         for (child,) in self._db.execute(Q["open_children"], (run,)).fetchall():
-            below = self._deliver(b.Deliver(str(child), "cancel", at_ms, verb="cancel"))
-            if isinstance(below, b.Woken):
+            below = self._deliver(Deliver(str(child), "cancel", at_ms, verb="cancel"))
+            if isinstance(below, Woken):
                 woken.others += [below.run, *below.others]
         parent, seq, run_id = ended
         if parent is not None:
-            self._tell_parent(parent, seq, run_id, b.Finish("cancelled"), at_ms)
+            self._tell_parent(parent, seq, run_id, Finish("cancelled"), at_ms)
             woken.others.append(parent)
         return woken
 
@@ -417,37 +439,37 @@ class Applier(Reader):
         ended = self._one(Q["end_unstarted"], (at_ms, run))
         return [] if ended is None else self._ended_at_once(run, ended, at_ms).others
 
-    def _steer(self, steer: b.Steer) -> b.Woken | PerdureError:
-        found = self._one(Q["run_of_id"], (steer.run_id,))
+    def _control(self, control: ControlRun) -> Woken | PerdureError:
+        found = self._one(Q["run_of_id"], (control.run_id,))
         if found is None:
-            return RunNotFound(steer.run_id)
+            return RunNotFound(control.run_id)
         run, status, reason = found
-        if status in b.FINAL:
-            return RunFinished(steer.run_id, status, steer.verb)
-        match steer.verb, status:
+        if status in FINAL:
+            return RunFinished(control.run_id, status, control.verb)
+        match control.verb, status:
             case (
                 "pause",
                 _,
             ):  # also where it is blocked: new code would let it go on; its reason stays
                 self._db.execute(Q["pause"], (run,))
             case ("resume", "paused") | ("retry", "blocked" | "paused"):
-                self._db.execute(Q["go_on"], (steer.at_ms, run))
+                self._db.execute(Q["go_on"], (control.at_ms, run))
             case "resume", "blocked":
-                return RunBlocked(steer.run_id, reason or "")
+                return RunBlocked(control.run_id, reason or "")
             case _:
                 pass  # it runs already
-        return b.Woken(run)
+        return Woken(run)
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def _claim(self, claim: b.Claim) -> list[int]:
+    def _claim(self, claim: Claim) -> list[int]:
         if not self._is_alive(claim.owner):
             return []
         runs = claims.due_runs(self._db, claim)
         self._db.executemany(Q["claim_run"], [(claim.owner, claim.now_ms, run) for run in runs])
         return runs
 
-    def _join(self, join: b.JoinWorker) -> int:
+    def _join(self, join: JoinWorker) -> int:
         fields = (
             join.name,
             join.host,
@@ -460,7 +482,7 @@ class Applier(Reader):
         )
         return int(self._one(Q["join_worker"], fields)[0])
 
-    def _keep_lease(self, keep: b.KeepLease) -> bool:
+    def _keep_lease(self, keep: RenewLease) -> bool:
         return self._one(Q["keep_lease"], (keep.lease_ms, keep.worker)) is not None
 
     def _forget_owners(self) -> None:
@@ -472,7 +494,7 @@ class Applier(Reader):
             self._alive.add(worker)
         return worker in self._alive
 
-    def _end_worker(self, end: b.EndWorker) -> b.WorkerEnded | None:
+    def _end_worker(self, end: EndWorker) -> WorkerEnded | None:
         self._forget_owners()
         if self._one(Q["end_worker"], (end.now_ms, end.worker, end.beats)) is None:
             return None  # somebody was faster, or it lives after all
@@ -485,20 +507,20 @@ class Applier(Reader):
             for run, *_ in blocked:
                 self._cancelled_at_last(run, end.now_ms)
         self._db.execute(Q["free_runs"], (end.now_ms, end.worker))
-        return b.WorkerEnded(self._db.changes(), [row[1:] for row in blocked])
+        return WorkerEnded(self._db.changes(), [row[1:] for row in blocked])
 
-    def _wake_blocked(self, wake: b.WakeBlocked) -> None:
+    def _wake_blocked(self, wake: WakeBlocked) -> None:
         family = (None, None) if wake.family is None else (wake.family.run, wake.family.root)
         bindings = (wake.now_ms, _json.encode(wake.workflows).decode(), *family)
         self._db.execute(Q["wake_blocked"], bindings)
         self._db.execute(Q["wake_unread"], bindings)
 
-    def _mend_due(self, mend: b.MendDue) -> None:
-        self._db.execute(Q["due_at_once"], (mend.now_ms,))
-        self._db.execute(Q["due_with_mail"], (mend.now_ms,))
+    def _clock_moved_back(self, moved: ClockMovedBack) -> None:
+        self._db.execute(Q["due_at_once"], (moved.now_ms,))
+        self._db.execute(Q["due_with_mail"], (moved.now_ms,))
 
-    def _move_seal(self, seal: b.MoveSeal) -> None:
-        self._db.execute(Q["move_seal"], (seal.store_id, seal.address, seal.epoch))
+    def _begin_epoch(self, begin: BeginEpoch) -> None:
+        self._db.execute(Q["begin_epoch"], (begin.store_id, begin.address, begin.epoch))
 
     # --- steps ------------------------------------------------------------------------------------
 
@@ -511,7 +533,7 @@ class Applier(Reader):
         self._owners[run] = owner
         return None
 
-    def _emit(self, emit: b.Emit) -> LeaseLost | None:
+    def _emit(self, emit: Emit) -> LeaseLost | None:
         if (lost := self._not_owner(emit.run, emit.owner)) is not None:
             return lost
         attempt = emit.attempt or None
@@ -522,16 +544,22 @@ class Applier(Reader):
         self._db.executemany(Q["insert_stream"], rows)
         return None
 
-    def _beat(self, beat: b.Beat) -> LeaseLost | None:
-        if (lost := self._not_owner(beat.run, beat.owner)) is not None:
+    def _record_heartbeat(self, heartbeat: RecordHeartbeat) -> LeaseLost | None:
+        if (lost := self._not_owner(heartbeat.run, heartbeat.owner)) is not None:
             return lost
         self._db.execute(
             Q["insert_heartbeat"],
-            (beat.run, beat.seq, beat.attempt, beat.data.decode(), beat.at_ms),
+            (
+                heartbeat.run,
+                heartbeat.seq,
+                heartbeat.attempt,
+                heartbeat.data.decode(),
+                heartbeat.at_ms,
+            ),
         )
         return None
 
-    def _transact(self, transact: b.Transact) -> Event | PerdureError | None:
+    def _transact(self, transact: Transact) -> Event | PerdureError | None:
         """The user's writes and the step's row, together or not at all."""
         if (lost := self._not_owner(transact.run, transact.owner)) is not None:
             return lost
@@ -544,7 +572,7 @@ class Applier(Reader):
         return row
 
 
-def _is_start_of(start: b.StartRun, workflow: str, args: str) -> bool:
+def _is_start_of(start: StartRun, workflow: str, args: str) -> bool:
     if workflow != start.workflow:
         return False
     return (

@@ -21,7 +21,7 @@ Q = sql.load("sqlite.sql")
 _MASK = (1 << 62) - 1  # two of them still fit SQLite's integers
 
 
-class Seal(msgspec.Struct, frozen=True):
+class HistoryChecksum(msgspec.Struct, frozen=True):
     """What a file says of itself: whose copy it is, the last epoch it was written under, and its
     history in two numbers.
     """
@@ -63,12 +63,12 @@ def added(digest: int, more: int) -> int:
     return (digest + more) & _MASK
 
 
-def read(db: apsw.Connection) -> Seal | None:
+def read(db: apsw.Connection) -> HistoryChecksum | None:
     """The seal of a file, if it is replicated; files before schema version 2 are not."""
-    if not db.execute(Q["has_seal"]).fetchone():
+    if not db.execute(Q["has_checksum"]).fetchone():
         return None
-    row = db.execute(Q["read_seal"]).fetchone()
-    return None if row is None else Seal(*row)
+    row = db.execute(Q["read_checksum"]).fetchone()
+    return None if row is None else HistoryChecksum(*row)
 
 
 class Additions:
@@ -90,7 +90,7 @@ class Additions:
 
     def write(self, db: apsw.Connection) -> None:
         """At the end of the transaction; what comes is another one's."""
-        db.execute(Q["add_to_seal"], (self._rows, self._digest, _MASK))
+        db.execute(Q["add_to_checksum"], (self._rows, self._digest, _MASK))
         self.forget()
 
     def forget(self) -> None:
@@ -98,17 +98,18 @@ class Additions:
 
 
 def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:
-    """Seal a small file, or say under which epoch and where a sealed one goes on. A large one gets
-    its `FirstSeal` before.
+    """Give a small file its checksum, or set the epoch and address of a replicated one.
+
+    A large file gets its checksum from `FirstChecksum` before.
     """
     db.execute("BEGIN IMMEDIATE")
     try:
         known = read(db)
         if known is None:
-            db.execute(Q["insert_seal"], (store_id, address, epoch))
-            db.execute(Q["set_seal"], total(db.execute(Q["history_of_all"])))
+            db.execute(Q["insert_checksum"], (store_id, address, epoch))
+            db.execute(Q["set_checksum"], total(db.execute(Q["history_of_all"])))
         else:
-            db.execute(Q["move_seal"], (store_id, address, epoch))
+            db.execute(Q["begin_epoch"], (store_id, address, epoch))
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

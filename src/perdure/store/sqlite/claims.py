@@ -13,7 +13,7 @@ import apsw
 import msgspec
 
 from perdure.store import sql
-from perdure.store.base import Claim
+from perdure.store.writes import Claim
 
 Q = sql.load("sqlite.sql")
 _encode = msgspec.json.Encoder().encode

@@ -111,7 +111,7 @@ def fold_wal(path: str) -> None:
 def detach(path: str) -> None:
     """Make a replicated file a plain one. Nobody may be copying it."""
     with contextlib.closing(open_writer(path, create=False)) as db:
-        db.execute(sql.load("sqlite.sql")["drop_seal"])
+        db.execute(sql.load("sqlite.sql")["drop_checksum"])
     fold_wal(path)
 
 

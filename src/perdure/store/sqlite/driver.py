@@ -2,8 +2,7 @@
 
 Rules: a batch is one `BEGIN IMMEDIATE … COMMIT`; rows of history are inserted together at its end;
 a refused write is an error value among the results; any other error rolls the whole batch back:
-`Spoiled` where it is about one write, a `StoreError` where the store takes none. Queries stand in
-`sqlite.sql`.
+`BatchRolledBack` where it is about one write, a `StoreError` where the store takes none.
 """
 
 from __future__ import annotations
@@ -22,12 +21,34 @@ from perdure.errors import (
     StoreTooNew,
     StoreUnavailable,
 )  # fmt: skip
-from perdure.store import base as b
 from perdure.store import sql
 from perdure.store.sqlite import checksum, connection, forked
 from perdure.store.sqlite.applying import Applier
 from perdure.store.sqlite.authorizer import Guard, RolledBack
-from perdure.store.sqlite.lease_connection import WorkerBeat
+from perdure.store.sqlite.checksum import HistoryChecksum
+from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
+from perdure.store.writes import (
+    AdoptChild,
+    Append,
+    BatchRolledBack,
+    BeginEpoch,
+    Claim,
+    ClockMovedBack,
+    ControlRun,
+    Deliver,
+    Emit,
+    EndWorker,
+    ForkRun,
+    JoinWorker,
+    RecordHeartbeat,
+    RenewLease,
+    StartRun,
+    Transact,
+    Turn,
+    WakeBlocked,
+    Write,
+    counts_for_replica,
+)
 
 Q = sql.load("sqlite.sql")
 _json = msgspec.json.Encoder()
@@ -51,7 +72,7 @@ class SqliteStore(Applier):
             self._db.close()
             raise
         super().__init__(reader, path)
-        self._patient = True
+        self._waits_for_lock = True
         self.commit_ms = 0.0
         self._version = self._data_version()
         self._own_version = -1
@@ -66,43 +87,41 @@ class SqliteStore(Applier):
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         self._apply: dict[type, Callable[[Any], Any]] = {
-            b.Grow: self._grow,
-            b.Turn: self._turn,
-            b.StartRun: self._start,
-            b.Deliver: self._deliver,
-            b.Steer: self._steer,
-            b.ForkRun: self._fork,
-            b.Claim: self._claim,
-            b.JoinWorker: self._join,
-            b.KeepLease: self._keep_lease,
-            b.AdoptChild: self._adopt_child,
-            b.EndWorker: self._end_worker,
-            b.WakeBlocked: self._wake_blocked,
-            b.Emit: self._emit,
-            b.Beat: self._beat,
-            b.Transact: self._transact,
-            b.MendDue: self._mend_due,
-            b.MoveSeal: self._move_seal,
+            Append: self._append_rows,
+            Turn: self._turn,
+            StartRun: self._start,
+            Deliver: self._deliver,
+            ControlRun: self._control,
+            ForkRun: self._fork,
+            Claim: self._claim,
+            JoinWorker: self._join,
+            RenewLease: self._keep_lease,
+            AdoptChild: self._adopt_child,
+            EndWorker: self._end_worker,
+            WakeBlocked: self._wake_blocked,
+            Emit: self._emit,
+            RecordHeartbeat: self._record_heartbeat,
+            Transact: self._transact,
+            ClockMovedBack: self._clock_moved_back,
+            BeginEpoch: self._begin_epoch,
         }
 
     # --- the one door in --------------------------------------------------------------------------
 
-    def write(self, batch: Sequence[b.Write], patient: bool) -> list[Any | PerdureError]:
-        """Apply a batch in one transaction. With `patient` False a locked file raises `StoreLocked`
-        at once.
-        """
+    def write(self, batch: Sequence[Write], wait_for_lock: bool) -> list[Any | PerdureError]:
+        """See `base.Store`."""
         if self.damaged is not None:
             raise self.damaged
-        if patient is not self._patient:
-            self._db.set_busy_timeout(connection.BUSY_MS if patient else 0)
-            self._patient = patient
+        if wait_for_lock is not self._waits_for_lock:
+            self._db.set_busy_timeout(connection.BUSY_MS if wait_for_lock else 0)
+            self._waits_for_lock = wait_for_lock
         done: list[Any] = []
         try:
             self._write(batch, done)
         except apsw.Error as error:
             if not isinstance(error, _OF_ONE_WRITE):
                 raise self._failed(error, self._db.system_errno) from error
-            raise _spoiled(batch, done) from error
+            raise _rolled_back(batch, done) from error
         except MemoryError as error:
             raise StoreUnavailable(
                 self.path, "there was not enough memory for a transaction"
@@ -113,13 +132,13 @@ class SqliteStore(Applier):
             raise
         except RolledBack as error:
             if len(batch) > 1:
-                raise _spoiled(batch, done) from error
-            return self.write([_failing(batch[0], error)], patient)
+                raise _rolled_back(batch, done) from error
+            return self.write([_failing(batch[0], error)], wait_for_lock)
         except Exception as error:
-            raise _spoiled(batch, done) from error
+            raise _rolled_back(batch, done) from error
         return done
 
-    def _write(self, batch: Sequence[b.Write], results: list[Any]) -> None:
+    def _write(self, batch: Sequence[Write], results: list[Any]) -> None:
         db, execute, apply = self._db, self._cursor.execute, self._apply
         if db.in_transaction:
             self._undo()  # what could not be undone at once, as when memory ran out
@@ -132,7 +151,7 @@ class SqliteStore(Applier):
                 results.append(apply[type(write)](write))  # noqa: PERF401
             if self._rows:
                 self._flush()
-            if self._sealed and b.worth_copying(batch) and self._changed_since(changes):
+            if self._sealed and counts_for_replica(batch) and self._changed_since(changes):
                 self._added.write(db)
             begin = perf_counter()
             execute("COMMIT")
@@ -147,18 +166,18 @@ class SqliteStore(Applier):
         migrated the file we leave it alone.
         """
         self._forget_owners()
-        self._see_seal()
+        self._look_for_checksum()
         (version,) = self._one("PRAGMA user_version")
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
-    def _see_seal(self) -> None:
-        if not self._sealed and self._one(Q["read_seal"]) is not None:
+    def _look_for_checksum(self) -> None:
+        if not self._sealed and self._one(Q["read_checksum"]) is not None:
             self._sealed = True
             checksum.leave_checkpoints(self._db)
             checksum.leave_checkpoints(self._read)
 
-    def seal(self, store_id: str, address: str, epoch: int) -> None:
+    def begin_epoch(self, store_id: str, address: str, epoch: int) -> None:
         """Make this a replicated file; from here on Litestream alone checkpoints it. Raises what
         the store fails with.
         """
@@ -167,10 +186,10 @@ class SqliteStore(Applier):
         except apsw.Error as error:
             raise self._failed(error, self._db.system_errno) from error
 
-    def sealed(self) -> checksum.Seal | None:
+    def checksum(self) -> HistoryChecksum | None:
         """The seal as of the last commit."""
-        found = self._all("read_seal")
-        return checksum.Seal(*found[0]) if found else None
+        found = self._all("read_checksum")
+        return HistoryChecksum(*found[0]) if found else None
 
     def _changed_since(self, changes: int) -> bool:
         """Whether this transaction has changed anything: a refusal, or an empty claim, has not."""
@@ -201,15 +220,17 @@ class SqliteStore(Applier):
         """The file that we have open, whatever its path names by now."""
         return next(iter(self._files.values()), None) or (0, 0)
 
-    def worker_beat(self, busy_ms: int) -> WorkerBeat | None:
+    def lease_connection(self, busy_ms: int) -> SqliteLeaseConnection | None:
         """A connection for a worker's beats; None where no other process can see them. Raises what
         the store fails with.
         """
         return (
-            None if self.path == ":memory:" else WorkerBeat(self, self._files, self._vfs, busy_ms)
+            None
+            if self.path == ":memory:"
+            else SqliteLeaseConnection(self, self._files, self._vfs, busy_ms)
         )
 
-    def look_at_file(self) -> None:
+    def check_identity(self) -> None:
         """Raise `StoreReplaced` if our paths name other files by now, `StoreTooNew` if a newer
         Perdure has migrated ours.
         """
@@ -249,20 +270,20 @@ class SqliteStore(Applier):
         self._db.close()
 
 
-def _spoiled(batch: Sequence[b.Write], done: list[Any]) -> b.Spoiled:
+def _rolled_back(batch: Sequence[Write], done: list[Any]) -> BatchRolledBack:
     """The first write without a result is the one that failed; with all of them applied, it was one
     of the rows at the end.
     """
-    return b.Spoiled(len(done) if len(done) < len(batch) else None)
+    return BatchRolledBack(len(done) if len(done) < len(batch) else None)
 
 
-def _failing(write: b.Write, ended: RolledBack) -> b.Transact:
+def _failing(write: Write, ended: RolledBack) -> Transact:
     """The transactional step that made SQLite roll back, as one that fails with that: its failure
     needs a transaction of its own.
     """
-    assert isinstance(write, b.Transact)
+    assert isinstance(write, Transact)
 
     def work(db: Any) -> Any:
         raise ended.error from ended.__cause__
 
-    return b.Transact(write.run, write.owner, work, write.conclude)
+    return Transact(write.run, write.owner, work, write.conclude)

@@ -26,7 +26,7 @@ LOOKS_MAX = 5
 KEY_MAX = (1 << 63) - 1
 
 
-class FirstSeal:
+class FirstChecksum:
     """Count and sum of a file's history. `rows` is how far it is; `stopped` may be set by another
     thread to end it.
     """
@@ -40,8 +40,9 @@ class FirstSeal:
         )  # the last keys of the runs that may still grow; the run is the upper part of a key
 
     def put(self, store_id: str, address: str, epoch: int) -> None:
-        """Seal the file, unless it is sealed by then; blocks. Raises what a store fails with, and
-        `StoreUnavailable` if stopped.
+        """Give the file its checksum, unless it has one by then; blocks.
+
+        Raises a `StoreError`; `StoreUnavailable` if stopped.
         """
         with (
             connection.translated(self._path),
@@ -57,8 +58,8 @@ class FirstSeal:
                             continue  # more was committed: read it while others may write
                         self._catch_up(reader)
                     if checksum.read(writer) is None:
-                        writer.execute(Q["insert_seal"], (store_id, address, epoch))
-                        writer.execute(Q["set_seal"], (self.rows, self._digest))
+                        writer.execute(Q["insert_checksum"], (store_id, address, epoch))
+                        writer.execute(Q["set_checksum"], (self.rows, self._digest))
                         checksum.leave_checkpoints(writer)
                         writer.execute("COMMIT")
                     return

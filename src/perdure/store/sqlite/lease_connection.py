@@ -21,7 +21,7 @@ Q = sql.load("sqlite.sql")
 LOOK_AGAIN_S = 0.002
 
 
-class WorkerBeat:
+class SqliteLeaseConnection:
     """`files` is what the store has open by path; `busy_ms` how long a beat waits for another
     writer.
 
@@ -47,7 +47,7 @@ class WorkerBeat:
                 self._db.close()
                 raise
 
-    def beat(self, worker: int, lease_ms: int) -> bool:
+    def renew(self, worker: int, lease_ms: int) -> bool:
         """Extend a worker's lease to `lease_ms`; False if others have ended it."""
         with self._store.beating, connection.translated(self._path):
             if (lost := self._store.damaged or self._store.replaced) is not None:

@@ -17,9 +17,18 @@ import msgspec
 
 from perdure.core.events import INPUTS, Event
 from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
-from perdure.store import base as b
 from perdure.store import payloads, sql
+from perdure.store.rows import (
+    InboxRow,
+    OutcomeRow,
+    ProgressRow,
+    RunHead,
+    RunRow,
+    StreamItem,
+    WorkerRow,
+)
 from perdure.store.sqlite import connection
+from perdure.store.writes import Family
 
 Q = sql.load("sqlite.sql")
 _OPEN_STATUSES = frozenset(
@@ -27,7 +36,7 @@ _OPEN_STATUSES = frozenset(
 )
 
 
-class Pieces:
+class LazyPayload:
     """Recorded data in chunks: compared by digest, joined when somebody reads it."""
 
     __slots__ = ("_reader", "_run", "_text")
@@ -151,12 +160,12 @@ class Reader:
             else "run_rows_of_earlier"
         )
 
-    def run_row(self, run: int) -> b.RunRow:
+    def run_row(self, run: int) -> RunRow:
         (row,) = self._rows_of([run])
         return row
 
-    def _rows_of(self, runs: Sequence[int]) -> list[b.RunRow]:
-        rows = [b.RunRow(*row) for row in self._all(self._run_rows, _json(runs))]
+    def _rows_of(self, runs: Sequence[int]) -> list[RunRow]:
+        rows = [RunRow(*row) for row in self._all(self._run_rows, _json(runs))]
         columns = [(one.run, text) for one in rows for text in (one.args, one.result, one.error)]
         whole = iter(self.all_whole(cast("list[tuple[int, str | None]]", columns)))
         for one in rows:
@@ -174,13 +183,13 @@ class Reader:
             raise RunNotFound(run_id)
         return cast("tuple[int, str, str | None, str | None]", found[0])
 
-    def run_head(self, run_id: str) -> b.RunHead:
+    def run_head(self, run_id: str) -> RunHead:
         """A run without its arguments and its result; raises `RunNotFound`."""
         (head,) = self._heads_of([self.run_key(run_id)])
         return head
 
-    def _heads_of(self, runs: Sequence[int]) -> list[b.RunHead]:
-        heads = [b.RunHead(*row) for row in self._all("run_heads", _json(runs))]
+    def _heads_of(self, runs: Sequence[int]) -> list[RunHead]:
+        heads = [RunHead(*row) for row in self._all("run_heads", _json(runs))]
         errors = [(one.run, cast("str | None", one.error)) for one in heads]
         for head, error in zip(heads, self.all_whole(errors), strict=True):
             head.error = error
@@ -191,13 +200,13 @@ class Reader:
         ((text,),) = self._all("arguments_of", run)
         return self.whole(run, text)
 
-    def outcome(self, run: int) -> b.OutcomeRow:
+    def outcome(self, run: int) -> OutcomeRow:
         """How a run stands, in one small read."""
         ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
             self._all("outcome", run)
         )
         result, error = self.all_whole([(run, result), (run, error)])
-        return b.OutcomeRow(
+        return OutcomeRow(
             status, successor, run_id, workflow, result, error, blocked_by, reason, durability
         )
 
@@ -209,7 +218,7 @@ class Reader:
         tags: dict[str, Any] | None,
         limit: int,
         before: int | None,
-    ) -> list[b.RunRow]:
+    ) -> list[RunRow]:
         """Runs, newest first: three queries at most, however many runs."""
         return self._rows_of(self._listed(status, workflow, tags, limit, before))
 
@@ -221,7 +230,7 @@ class Reader:
         tags: dict[str, Any] | None,
         limit: int,
         before: int | None,
-    ) -> list[b.RunHead]:
+    ) -> list[RunHead]:
         """Runs without arguments and results, newest first: three queries at most."""
         return self._heads_of(self._listed(status, workflow, tags, limit, before))
 
@@ -269,7 +278,7 @@ class Reader:
     # --- history ----------------------------------------------------------------------------------
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
-        """Rows of a run in order; large arguments as `Pieces`."""
+        """Rows of a run in order; large arguments as `LazyPayload`."""
         events = []
         for seq, kind, at_ms, ref, name, text, took_ms, edited in self._all(
             "history", run, after_seq
@@ -277,7 +286,7 @@ class Reader:
             data: Any = None
             if text is not None:
                 data = (
-                    Pieces(self, run, text)
+                    LazyPayload(self, run, text)
                     if payloads.is_chunked(text) and kind not in INPUTS
                     else self.whole(run, text)
                 )
@@ -307,11 +316,11 @@ class Reader:
         found = self._all("row_names", run, _json(seqs)) if seqs else []
         return {seq: name or kind for seq, kind, name in found}
 
-    def inbox(self, run: int, after: int) -> list[b.InboxRow]:
+    def inbox(self, run: int, after: int) -> list[InboxRow]:
         """What has arrived for a run after row `after`, in order, up to a thousand at a time."""
         found = self._all("inbox", run, after)
         return [
-            b.InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
+            InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
             for id_, to, kind, name, ref, data, at_ms in found
         ]
 
@@ -323,10 +332,10 @@ class Reader:
         """Runs of a worker that somebody has paused."""
         return [run for (run,) in self._all("paused_of", owner)]
 
-    def stream(self, run: int, name: str, after: int, limit: int) -> list[b.StreamItem]:
+    def stream(self, run: int, name: str, after: int, limit: int) -> list[StreamItem]:
         found = self._all("stream", run, name, after, limit)
         return [
-            b.StreamItem(position, self.whole(run, text), bool(recorded))
+            StreamItem(position, self.whole(run, text), bool(recorded))
             for position, text, recorded in found
         ]
 
@@ -355,7 +364,7 @@ class Reader:
     # --- polling and looking ----------------------------------------------------------------------
 
     def next_due_ms(
-        self, workflows: tuple[str, ...], families: Sequence[b.Family] | None = None
+        self, workflows: tuple[str, ...], families: Sequence[Family] | None = None
     ) -> int | None:
         """When the next run that nobody owns is due; of these families only, if they are given."""
         if families is None:
@@ -367,16 +376,16 @@ class Reader:
             ]
         return min((ms for ms in found if ms is not None), default=None)
 
-    def family(self, run: int) -> b.Family:
+    def family(self, run: int) -> Family:
         """A run and what belongs to it."""
         ((root,),) = self._all("family_of", run)
-        return b.Family(run, root)
+        return Family(run, root)
 
     def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
         """How many runs are due and nobody's, up to `limit`."""
         return int(self._all("due_count", _json(workflows), now_ms, limit)[0][0])
 
-    def blocked_in(self, family: b.Family, limit: int) -> list[tuple[str, str, str]]:
+    def blocked_in(self, family: Family, limit: int) -> list[tuple[str, str, str]]:
         """The runs of a family that are blocked: id, by what, and why."""
         return self._all("blocked_in_family", family.run, family.root, limit)
 
@@ -388,10 +397,10 @@ class Reader:
         """Whether a worker has a run of this workflow."""
         return bool(self._all("is_executed", workflow))
 
-    def workers(self) -> list[b.WorkerRow]:
-        return [b.WorkerRow(*row) for row in self._all("workers")]
+    def workers(self) -> list[WorkerRow]:
+        return [WorkerRow(*row) for row in self._all("workers")]
 
-    def progress(self, run_id: str, open_max: int) -> b.ProgressRow:
+    def progress(self, run_id: str, open_max: int) -> ProgressRow:
         """How far a run is, in six queries at most and without a payload but its newest error;
         raises `RunNotFound`.
         """
@@ -400,7 +409,7 @@ class Reader:
         still_open = [name for (name,) in self._all("open_steps", run, open_max)]
         error = self.history_page(run, error_seq - 1, 1)[0] if error_seq else None
         name = self.row_names(run, [error.ref]).get(error.ref) if error and error.ref else None
-        return b.ProgressRow(
+        return ProgressRow(
             status,
             waiting,
             reason,

@@ -63,7 +63,7 @@ UPDATE run SET args = ? WHERE run = ?;
 -- name: set_origin
 UPDATE run SET origin = ? WHERE run = ?;
 
--- name: park
+-- name: suspend
 UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiting = ?2,
     due_ms = ?3, blocked_by = ?4, reason = ?5
 WHERE run = ?6;
@@ -461,25 +461,25 @@ FROM run INDEXED BY run_open
 WHERE status <> 'completed' AND (status IN ('blocked', 'paused') OR (status = 'pending' AND owner IS NULL AND due_ms < ?))
 ORDER BY run LIMIT 100;
 
--- name: has_seal
+-- name: has_checksum
 SELECT 1 FROM sqlite_schema WHERE name = 'replica';
 
--- name: read_seal
+-- name: read_checksum
 SELECT store_id, address, epoch, rows, digest, commits FROM replica;
 
--- name: insert_seal
+-- name: insert_checksum
 INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?, ?, ?, 0, 0);
 
--- name: move_seal
+-- name: begin_epoch
 UPDATE replica SET store_id = ?, address = ?, epoch = ?;
 
--- name: add_to_seal
+-- name: add_to_checksum
 UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, commits = commits + 1;
 
--- name: set_seal
+-- name: set_checksum
 UPDATE replica SET rows = ?, digest = ?;
 
--- name: drop_seal
+-- name: drop_checksum
 DELETE FROM replica;
 
 -- name: history_of_all

@@ -1,0 +1,324 @@
+"""Write types: what the runtime asks a store to change, as values.
+
+Rules: a write names everything that it needs, times included; `Store.write` applies a batch of them
+in order in one transaction and gives one result each. `transitions` says what each one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.core.events import Command, Event
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+class StartRun(msgspec.Struct, gc=False):
+    """A new run. Gives `Started`, or `RunExists`.
+
+    With `owner` that worker executes it at once, and `first` are the rows of its first turn.
+    Without, any worker may claim it from `due_ms` on. `parent` is the run that waits for it, at row
+    `parent_seq`; `root` is the first run of the family that it belongs to.
+    """
+
+    id: str
+    workflow: str
+    args: bytes
+    seed: int
+    at_ms: int
+    due_ms: int | None
+    owner: int | None = None
+    parent: int | None = None
+    parent_seq: int | None = None
+    tags: dict[str, Any] | None = None
+    queue: str | None = None
+    priority: int = 0
+    timeout_ms: int | None = None
+    durability: str | None = None
+    python: str | None = None
+    root: int | None = None
+    first: list[Event | Command] | None = None
+
+
+class Finish(msgspec.Struct, gc=False):
+    """The end of a run: its status, and its result or error as JSON.
+
+    `successor` is the run that continues under the same id, `leftovers` are the messages (channel,
+    JSON) that it receives again.
+    """
+
+    status: str
+    result: bytes | None = None
+    error: bytes | None = None
+    successor: StartRun | None = None
+    leftovers: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
+
+
+class Suspend(msgspec.Struct, gc=False):
+    """The state of a run after a turn: its status and what it waits for.
+
+    A `status` of None leaves status, `waiting` and `due_ms` as they are. With `release` the run has
+    no owner afterwards.
+    """
+
+    status: str | None
+    waiting: bytes | None = None
+    due_ms: int | None = None
+    release: bool = False
+    blocked_by: str | None = None
+    reason: str | None = None
+
+
+class Append(msgspec.Struct, gc=False):
+    """Rows for the history of a run that stays as it is: the write of most turns.
+
+    Gives None, or `LeaseLost` where `owner` does not own the run.
+    """
+
+    run: int
+    owner: int
+    rows: list[Event | Command]
+
+
+class Turn(msgspec.Struct, gc=False):
+    """Rows for a run's history, and what follows from them.
+
+    Gives `Written`; `LeaseLost` where `owner` does not own the run; `PayloadTooLarge` for tags.
+    `taken` are inbox rows with the row of history that each became. `effects` are writes to other
+    runs, applied in the same transaction.
+    """
+
+    run: int
+    owner: int
+    rows: list[Event | Command]
+    at_ms: int
+    taken: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    effects: list[Write] = msgspec.field(default_factory=list)
+    suspend: Suspend | None = None
+    finish: Finish | None = None
+    tags: dict[str, Any] | None = None
+    settled: bool = False
+    """True when the run has made progress since its last crash: its crash count starts anew."""
+    unread: int | None = None
+    """Messages in its history that it has not received, where that number has changed."""
+    python: str | None = None
+    """The Python that executes it, where that has changed."""
+
+
+class ForkRun(msgspec.Struct, gc=False):
+    """A new run from the rows of `source` before `before_seq`. Gives `Started`, or `RunExists`.
+
+    The rows `left_out` are not copied; `extra` rows are added; `edits` replaces the data of rows.
+    With `replace` the new run takes over the id of its source, whose own id gets a suffix: a retry
+    leaves the failed history as it was. `returned` are inputs behind the cut that go back to the
+    inbox. `parent` is the run and the row that wait for it.
+    """
+
+    source: int
+    id: str
+    before_seq: int
+    at_ms: int
+    extra: list[Event] = msgspec.field(default_factory=list)
+    args: bytes | None = None
+    left_out: list[int] = msgspec.field(default_factory=list)
+    edits: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
+    returned: list[Event] = msgspec.field(default_factory=list)
+    replace: bool = False
+    parent: tuple[int, int] | None = None
+
+
+class AdoptChild(msgspec.Struct, gc=False):
+    """`parent`, a later generation of the parent of `child`, is woken at the child's end.
+
+    Gives True, or False where the child has ended.
+    """
+
+    child: int
+    parent: int
+
+
+# --- messages and control -------------------------------------------------------------------------
+
+
+class Deliver(msgspec.Struct, gc=False):
+    """A row for a run's inbox: a message, a cancel or a resolve.
+
+    Gives `Woken`, `RunNotFound`, `RunFinished` or `InboxFull`. A message with a `key` arrives once.
+    `verb` is the word of the error message for a run that has ended.
+    """
+
+    run_id: str
+    kind: str
+    at_ms: int
+    name: str | None = None
+    ref: int | None = None
+    key: str | None = None
+    data: bytes | None = None
+    verb: str = "send to"
+
+
+class ControlRun(msgspec.Struct, gc=False):
+    """A verb for a run: pause, resume or retry.
+
+    Gives `Woken`, `RunNotFound`, `RunFinished` or `RunBlocked`.
+    """
+
+    run_id: str
+    verb: str
+    at_ms: int
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+class Family(msgspec.Struct, frozen=True):
+    """A run and the runs that it started, directly or through others: those with its `root`."""
+
+    run: int
+    root: int
+
+
+class Claim(msgspec.Struct, gc=False):
+    """Make `owner` the owner of runs that are due. Gives their keys, in the order to begin them.
+
+    At most `limit` runs, and no more than the worker's share while other workers are alive. With
+    `insists` it takes a part beyond its share: the others have left these runs long enough. With
+    `families` it takes runs of these only, whatever its share.
+    """
+
+    owner: int
+    workflows: tuple[str, ...]
+    limit: int
+    now_ms: int
+    insists: bool = False
+    families: tuple[Family, ...] | None = None
+
+
+class JoinWorker(msgspec.Struct, gc=False):
+    """Register a process that executes runs. Gives its number, which is never used again.
+
+    With `asked` it executes only what it is asked for, so that it counts for no share.
+    """
+
+    name: str
+    host: str
+    pid: int
+    born: str
+    now_ms: int
+    ttl_ms: int
+    asked: bool = False
+
+
+class RenewLease(msgspec.Struct, gc=False):
+    """Extend a worker's lease. Gives True, or False where the worker has been ended."""
+
+    worker: int
+    lease_ms: int
+
+
+class EndWorker(msgspec.Struct, gc=False):
+    """A worker leaves, or its lease has expired; its runs are due at once.
+
+    Gives `WorkerEnded`, or None where the worker has ended before. `crashed` counts a crash against
+    each run that it was executing; `crashes_max` of them block the run. With `beats` the worker is
+    ended only if it has not renewed its lease since.
+    """
+
+    worker: int
+    now_ms: int
+    crashed: bool
+    crashes_max: int = 3
+    beats: int | None = None
+
+
+class WakeBlocked(msgspec.Struct, gc=False):
+    """Make runs due that other code may continue: the code may have been deployed since.
+
+    These are runs that their code blocked, and waiting runs with messages in their history that the
+    code did not receive. With `family` only those of it.
+    """
+
+    workflows: tuple[str, ...]
+    now_ms: int
+    family: Family | None = None
+
+
+class ClockMovedBack(msgspec.Struct, gc=False):
+    """The clock may have been set back: what was due at once by the old time is due now.
+
+    Timers and runs with a start time keep theirs.
+    """
+
+    now_ms: int
+
+
+class BeginEpoch(msgspec.Struct, gc=False):
+    """A replicated store continues in another epoch, or at another address. Gives None."""
+
+    store_id: str
+    address: str
+    epoch: int
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class Emit(msgspec.Struct, gc=False):
+    """Items (stream, JSON) that an attempt of a step emits. Gives None, or `LeaseLost`."""
+
+    run: int
+    owner: int
+    seq: int
+    attempt: int
+    items: list[tuple[str, bytes]]
+    at_ms: int
+
+
+class RecordHeartbeat(msgspec.Struct, gc=False):
+    """The last heartbeat of an attempt of a step. Gives None, or `LeaseLost`."""
+
+    run: int
+    owner: int
+    seq: int
+    attempt: int
+    data: bytes
+    at_ms: int
+
+
+class Transact(msgspec.Struct, gc=False):
+    """A transactional step. Gives the row that `conclude` made, None, or `LeaseLost`.
+
+    `work` gets the store's own connection; `conclude` makes the step's row from its value or error.
+    """
+
+    run: int
+    owner: int
+    work: Callable[[Any], Any]
+    conclude: Callable[[Any, BaseException | None], Event | None]
+
+
+Write = (
+    StartRun | Append | Turn | Deliver | ControlRun | ForkRun | AdoptChild | Claim | JoinWorker
+    | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
+    | Transact
+)  # fmt: skip
+
+
+class BatchRolledBack(Exception):
+    """A batch was rolled back because one of its writes can't be applied; its error is the cause.
+
+    `index` is the place of that write, or None where that is not known. The other writes of the
+    batch can be applied without it.
+    """
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        super().__init__()
+
+
+def counts_for_replica(batch: Sequence[Write]) -> bool:
+    """Whether a replica must have a transaction of these writes: a renewed lease is no history."""
+    return len(batch) > 1 or type(batch[0]) is not RenewLease
