@@ -23,8 +23,14 @@ from itertools import count, cycle
 from typing import Any
 
 from perdure import Engine, current_step, step, workflow
-from perdure.errors import RunBlocked, RunCancelled, RunFinished, StoreLocked, StoreReplaced
-from perdure.errors_replica import ReplicaUnavailable
+from perdure.errors import (
+    ReplicaUnavailable,
+    RunBlocked,
+    RunCancelled,
+    RunFinished,
+    StoreLocked,
+    StoreReplaced,
+)
 from perdure.runtime.run_handle import Run
 
 OPEN_RUNS, CLIENT_RUNS = 24, 4

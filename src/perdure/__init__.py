@@ -35,6 +35,7 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     RecordedError,
+    ReplicaUnavailable,
     RunBlocked,
     RunCancelled,
     RunExists,
@@ -58,7 +59,6 @@ from perdure.errors import (
     UsedAfterFork,
     WriteRefused,
 )
-from perdure.errors_replica import ReplicaUnavailable
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import HistoryEvent, Progress, RunInfo
 from perdure.runtime.log import RunContextFilter

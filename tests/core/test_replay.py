@@ -12,7 +12,7 @@ from perdure import Nondeterminism, patched, receive, step, workflow
 from perdure.api.definitions import Call
 from perdure.core import events as ev
 from perdure.core.events import Event
-from perdure.core.loop import EndlessTurn
+from perdure.errors import EndlessTurn
 from tests.core.support import Hand
 
 

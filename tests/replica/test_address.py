@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.errors_replica import BadReplicaAddress
+from perdure.errors import BadReplicaAddress
 from perdure.replica.address import Address, parse
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=3, max_size=20)

@@ -26,8 +26,7 @@ from perdure import (
     workflow,
 )
 from perdure.api.options import Durability
-from perdure.errors import RunCancelled, RunExists, RunFinished
-from perdure.errors_replica import ReplicaUnavailable
+from perdure.errors import ReplicaUnavailable, RunCancelled, RunExists, RunFinished
 from perdure.runtime.run_handle import Run
 from tests.runtime.support import awaited, until
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perdure.errors_replica import ReplicaLeaseLost, ReplicaUnavailable
+from perdure.errors import ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica.barrier import CHECKS_MAX, Barrier
 from perdure.replica.supervisor import Position
 from perdure.store.sqlite.checksum import HistoryChecksum

@@ -14,7 +14,7 @@ import pytest
 
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
-from perdure.errors_replica import (
+from perdure.errors import (
     BucketDenied,
     BucketMissing,
     FencingUnsupported,

@@ -23,7 +23,7 @@ import pytest
 import perdure
 from campaigns.faulty_proxy import Proxy
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors_replica import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
+from perdure.errors import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
 from perdure.replica import confirm_server
 from perdure.replica.supervisor import Litestream, Position
 from perdure.store.sqlite.checksum import HistoryChecksum

@@ -17,8 +17,7 @@ import perdure
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
-from perdure.errors import StoreReplaced
-from perdure.errors_replica import LeaseHeld, ReplicaNeeded
+from perdure.errors import LeaseHeld, ReplicaNeeded, StoreReplaced
 from perdure.replica import verify
 from perdure.store.sqlite import checksum
 from tests.replica.support import (

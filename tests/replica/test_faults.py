@@ -19,7 +19,7 @@ import pytest
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure import PerdureError, ReplicaUnavailable
-from perdure.errors_replica import (
+from perdure.errors import (
     BucketDenied,
     BucketMissing,
     FencingUnsupported,

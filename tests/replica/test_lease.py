@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from campaigns.faulty_proxy import Proxy
-from perdure.errors_replica import (
+from perdure.errors import (
     LeaseHeld,
     ReplicaCorrupt,
     ReplicaLeaseLost,

@@ -24,7 +24,7 @@ import pytest
 import perdure
 from campaigns.faulty_proxy import Proxy
 from perdure import Engine, RunCancelled, step, workflow
-from perdure.errors_replica import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
+from perdure.errors import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica import epoch_policy
 from perdure.replica.disk_space import Room
 from perdure.replica.epoch_policy import Anew, Facts, Fold, Mender

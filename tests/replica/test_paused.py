@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from perdure import DefinitionError, Engine
-from perdure.errors import LeaseLost
-from perdure.errors_replica import ReplicaLeaseLost
+from perdure.errors import LeaseLost, ReplicaLeaseLost
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket
 from perdure.replica.lease import NAME, Lease

@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 import perdure
-from perdure.errors import StoreUnavailable
-from perdure.errors_replica import ReplicaDamaged
+from perdure.errors import ReplicaDamaged, StoreUnavailable
 from perdure.replica import litestream_binary, restore
 from perdure.replica.address import parse
 from perdure.replica.bucket import open_bucket

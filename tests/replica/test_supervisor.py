@@ -17,7 +17,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.errors_replica import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
 from perdure.replica import litestream_binary, sockets
 from perdure.replica.address import parse
 from perdure.replica.supervisor import Litestream

@@ -13,7 +13,7 @@ import pytest
 
 import perdure
 from perdure import Engine
-from perdure.errors_replica import ReplicaDamaged
+from perdure.errors import ReplicaDamaged
 from perdure.replica import verify
 from perdure.store.sqlite import checksum
 from tests.store.support import count_up

@@ -19,7 +19,7 @@ import click
 from perdure.cli.common import Commands, Exit, json_option, misuse, run_async, store_option
 from perdure.cli.output import as_lines, confirmed, echo, echo_json, say
 from perdure.cli.replica_options import address_option, restoring
-from perdure.errors_replica import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
+from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.process import identity
 from perdure.replica import restore as archive
 from perdure.replica import verify as copies

@@ -30,6 +30,7 @@ from perdure.errors import (
     RunFailed,
     StepFailed,
     StepTimeout,
+    former,
 )
 
 ERROR_BYTES_MAX = 64 * 1024
@@ -397,7 +398,10 @@ def _text(data: dict[str, Any], key: str) -> str:
 
 
 def _class_of(data: dict[str, Any]) -> Any:
-    return operator.attrgetter(_text(data, "type"))(sys.modules[_text(data, "module")])
+    module, name = _text(data, "module"), _text(data, "type")
+    if (today := former.name_today(module, name)) is not None:
+        return getattr(errors, today)
+    return operator.attrgetter(name)(sys.modules[module])
 
 
 def _same_error(data: dict[str, Any]) -> Exception | None:
@@ -510,7 +514,7 @@ def decode_failure(step: str, raw: bytes) -> Exception:
 
 
 def _verb_error(name: str, message: str, attributes: Any) -> Exception:
-    cls = getattr(errors, name, None)
+    cls = getattr(errors, former.name_today(errors.__name__, name) or name, None)
     if not (isinstance(cls, type) and issubclass(cls, PerdureError)):
         return RecordedError(name, message)
     error = cls.__new__(cls, message)

@@ -24,20 +24,9 @@ from perdure.core import guard
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS, TURN_CALLBACKS_MAX, TURN_CALLBACKS_QUICK
 from perdure.core.refusals import Refusal, remember
-from perdure.errors import PerdureError, TouchedFromOutside
+from perdure.errors import EndlessTurn, TouchedFromOutside
 
 log = logging.getLogger("perdure")
-
-
-class EndlessTurn(PerdureError, RuntimeError):
-    """Workflow code kept itself busy without ever waiting for an event."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"The workflow ran {TURN_CALLBACKS_MAX:,} callbacks without waiting for anything "
-            f"durable. "
-            "A loop over asyncio.sleep(0)? Await a step, a timer or a message in it."
-        )
 
 
 class Handle(msgspec.Struct, eq=False):
@@ -188,7 +177,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 return
             left -= len(these)
             if left < 0:
-                raise EndlessTurn
+                raise EndlessTurn(TURN_CALLBACKS_MAX)
             for _ in these:
                 handle = ready.popleft()
                 if not handle._cancelled:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
-from perdure.errors_replica import BadReplicaAddress
+from perdure.errors import BadReplicaAddress
 
 _OPTIONS = ("endpoint", "region")
 

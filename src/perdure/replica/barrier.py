@@ -19,8 +19,7 @@ from typing import Protocol
 
 import msgspec
 
-from perdure.errors import PerdureError, StoreError
-from perdure.errors_replica import ReplicaUnavailable
+from perdure.errors import PerdureError, ReplicaUnavailable, StoreError
 from perdure.process.slices import Slices
 from perdure.replica.supervisor import Position
 from perdure.store.sqlite.checksum import HistoryChecksum

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors_replica import (
+from perdure.errors import (
     BucketDenied,
     BucketMissing,
     FencingUnsupported,

@@ -23,8 +23,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from perdure.errors import PerdureError
-from perdure.errors_replica import ReplicaFull, ReplicaUnattended, ReplicaUnavailable
+from perdure.errors import PerdureError, ReplicaFull, ReplicaUnattended, ReplicaUnavailable
 from perdure.process.threads import in_thread
 from perdure.replica import sockets
 from perdure.store.sqlite import forked

@@ -22,13 +22,13 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from perdure.errors import StoreError
-from perdure.errors_replica import (
+from perdure.errors import (
     LeaseHeld,
     ReplicaCorrupt,
     ReplicaLeaseLost,
     ReplicaOfAnother,
     ReplicaUnavailable,
+    StoreError,
 )
 from perdure.process import identity
 from perdure.process.periodic import Loop

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors_replica import (
+from perdure.errors import (
     LitestreamMissing,
     LitestreamTooOld,
     ReplicaDamaged,

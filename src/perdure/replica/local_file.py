@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure.errors import PerdureError, StoreCorrupt
-from perdure.errors_replica import ReplicaOfAnother
+from perdure.errors import PerdureError, ReplicaOfAnother, StoreCorrupt
 from perdure.process.threads import in_thread
 from perdure.replica import litestream_binary, temporary_folders, verify
 from perdure.replica.address import Address

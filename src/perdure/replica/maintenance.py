@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import PerdureError, brief
-from perdure.errors_replica import ReplicaFull
+from perdure.errors import PerdureError, ReplicaFull, brief
 from perdure.process.periodic import Loop, to_its_end
 from perdure.process.threads import in_thread
 from perdure.replica import bucket, transaction_files

@@ -22,8 +22,7 @@ from typing import Any, cast
 
 import msgspec
 
-from perdure.errors import PerdureError, StoreError
-from perdure.errors_replica import ReplicaLeaseLost, ReplicaUnavailable
+from perdure.errors import PerdureError, ReplicaLeaseLost, ReplicaUnavailable, StoreError
 from perdure.process.periodic import Loop, to_its_end
 from perdure.process.threads import in_thread
 from perdure.replica import bucket, handover, litestream_binary, sockets, temporary_folders, verify

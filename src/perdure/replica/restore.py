@@ -16,8 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from perdure.errors import StoreReadOnly, StoreUnavailable
-from perdure.errors_replica import ReplicaEmpty
+from perdure.errors import ReplicaEmpty, StoreReadOnly, StoreUnavailable
 from perdure.process.threads import in_thread
 from perdure.replica import litestream_binary, verify
 from perdure.replica.address import Address

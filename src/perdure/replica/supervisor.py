@@ -26,8 +26,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import brief
-from perdure.errors_replica import ReplicaUnavailable
+from perdure.errors import ReplicaUnavailable, brief
 from perdure.process.periodic import Loop
 from perdure.process.threads import in_thread
 from perdure.replica import litestream_binary, sockets

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from perdure.errors import PerdureError, StoreUnavailable
-from perdure.errors_replica import ReplicaDamaged
+from perdure.errors import PerdureError, ReplicaDamaged, StoreUnavailable
 from perdure.store import sql
 from perdure.store.sqlite import checksum, connection
 

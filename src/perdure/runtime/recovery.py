@@ -16,10 +16,9 @@ import msgspec
 from perdure.codec.errors import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
-from perdure.errors import DefinitionError, NotSerializable
+from perdure.errors import DefinitionError, NotSerializable, ProcessDied
 from perdure.runtime import log, outbox
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
-from perdure.runtime.steps import ProcessDied
 from perdure.store.rows import InboxRow
 
 if TYPE_CHECKING:

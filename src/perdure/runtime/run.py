@@ -268,7 +268,9 @@ class ActiveRun(StepsOfRun):
 
     def block_by_length(self, rows: int) -> None:
         """Stop because the history has this many rows, more than it may have."""
-        self.block("history", HistoryTooLong.words(rows, self.host.history_rows_max, self.run_id))
+        self.block(
+            "history", HistoryTooLong.describe(rows, self.host.history_rows_max, self.run_id)
+        )
 
     def take_inbox(self) -> None:
         """Feed what has arrived since the last look."""

@@ -25,7 +25,15 @@ from perdure.core import names, numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
-from perdure.errors import DefinitionError, NotSerializable, PayloadTooLarge, PerdureError
+from perdure.errors import (
+    AttemptTimeout,
+    CancelledByItself,
+    DefinitionError,
+    LeftTheProcess,
+    NotSerializable,
+    PayloadTooLarge,
+    RetryFailed,
+)
 from perdure.process import eager
 from perdure.process.clock import SystemClock
 from perdure.process.slices import SLICE_S
@@ -56,47 +64,6 @@ class Again(msgspec.Struct, frozen=True, gc=False):
     again_ms: int
     note: bytes
     took_ms: int
-
-
-class AttemptTimeout(PerdureError, TimeoutError):
-    """One attempt took longer than its timeout."""
-
-    def __init__(self, timeout_ms: int, in_thread: bool = False) -> None:
-        goes_on = "; its thread can't be stopped and goes on" if in_thread else ""
-        super().__init__(
-            f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}"
-        )
-
-
-class ProcessDied(PerdureError):
-    """Stands in the history for an attempt of which only the beginning is known."""
-
-    def __init__(self) -> None:
-        super().__init__("the process ended during this attempt")
-
-
-class CancelledByItself(PerdureError):
-    """A step raised CancelledError though nobody had cancelled it."""
-
-    def __init__(self, step: str) -> None:
-        super().__init__(f"step {step} raised CancelledError by itself")
-
-
-class LeftTheProcess(PerdureError):
-    """A step called sys.exit(); it must not take the engine with it."""
-
-    def __init__(self, code: object) -> None:
-        super().__init__(f"the step called sys.exit({code!r})")
-
-
-class RetryFailed(DefinitionError):
-    """A step failed, and so did the policy that was to say whether it is tried again."""
-
-    def __init__(self, step: str, error: BaseException, problem: BaseException) -> None:
-        super().__init__(
-            f"step {step} failed ({type(error).__name__}), and its retry policy could not "
-            f"be applied: {type(problem).__name__}: {problem}"
-        )
 
 
 Done = Callable[[Command, "Ended | Again | None"], None]

@@ -14,8 +14,7 @@ from perdure.api.definitions import Definition
 from perdure.api.options import to_ms
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
-from perdure.errors import BadName, DefinitionError, RunNotFound
-from perdure.errors_replica import ReplicaNeeded
+from perdure.errors import BadName, DefinitionError, ReplicaNeeded, RunNotFound
 from perdure.runtime.durability import AnswerGate
 from perdure.store.rows import STATUSES
 from perdure.store.sqlite.driver import SqliteStore

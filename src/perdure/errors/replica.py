@@ -1,12 +1,12 @@
-"""The errors of replicas: of their lease, their bucket, their copies and Litestream.
+"""Errors of replicas: lease, bucket, copies, Litestream.
 
-Rules: those of `errors`; an error says whether time may put it right (`ReplicaUnavailable`) or only
-a person can (`ReplicaRefused`).
+Rules: `ReplicaUnavailable` may pass with time, `ReplicaRefused` needs a person.
 """
 
 from __future__ import annotations
 
-from perdure.errors import DefinitionError, LeaseLost, StoreError, brief
+from perdure.errors.base import DefinitionError, brief
+from perdure.errors.store import LeaseLost, StoreError
 
 
 class ReplicaUnavailable(StoreError):

@@ -1,0 +1,78 @@
+"""The error tree. Each class owns its message, and each message says what to do next.
+
+Rules: import errors from here, not from the modules below. Errors carry their facts as attributes.
+Histories record an error by module and name, so every class says `perdure.errors` as its module,
+whatever file it is in. A class that is renamed or merged gets a row in `former.py`: histories that
+name the old one still decode. Nothing here imports anything else of Perdure.
+"""
+
+from __future__ import annotations
+
+from perdure.errors.base import DefinitionError as DefinitionError
+from perdure.errors.base import PerdureError as PerdureError
+from perdure.errors.base import brief as brief
+from perdure.errors.base import chain as chain
+from perdure.errors.code import BadName as BadName
+from perdure.errors.code import BadPosition as BadPosition
+from perdure.errors.code import DoesNotFit as DoesNotFit
+from perdure.errors.code import NotDeterministic as NotDeterministic
+from perdure.errors.code import NotInWorkflow as NotInWorkflow
+from perdure.errors.code import NotSerializable as NotSerializable
+from perdure.errors.code import PayloadTooLarge as PayloadTooLarge
+from perdure.errors.code import TouchedFromOutside as TouchedFromOutside
+from perdure.errors.replica import BadReplicaAddress as BadReplicaAddress
+from perdure.errors.replica import BucketDenied as BucketDenied
+from perdure.errors.replica import BucketMissing as BucketMissing
+from perdure.errors.replica import FencingUnsupported as FencingUnsupported
+from perdure.errors.replica import LeaseHeld as LeaseHeld
+from perdure.errors.replica import LitestreamMissing as LitestreamMissing
+from perdure.errors.replica import LitestreamTooOld as LitestreamTooOld
+from perdure.errors.replica import ReplicaCorrupt as ReplicaCorrupt
+from perdure.errors.replica import ReplicaDamaged as ReplicaDamaged
+from perdure.errors.replica import ReplicaEmpty as ReplicaEmpty
+from perdure.errors.replica import ReplicaFull as ReplicaFull
+from perdure.errors.replica import ReplicaLeaseLost as ReplicaLeaseLost
+from perdure.errors.replica import ReplicaNeeded as ReplicaNeeded
+from perdure.errors.replica import ReplicaOfAnother as ReplicaOfAnother
+from perdure.errors.replica import ReplicaRefused as ReplicaRefused
+from perdure.errors.replica import ReplicaUnattended as ReplicaUnattended
+from perdure.errors.replica import ReplicaUnavailable as ReplicaUnavailable
+from perdure.errors.runs import EndlessTurn as EndlessTurn
+from perdure.errors.runs import EngineClosed as EngineClosed
+from perdure.errors.runs import HistoryTooLong as HistoryTooLong
+from perdure.errors.runs import InboxFull as InboxFull
+from perdure.errors.runs import Nondeterminism as Nondeterminism
+from perdure.errors.runs import RefusalIgnored as RefusalIgnored
+from perdure.errors.runs import RunBlocked as RunBlocked
+from perdure.errors.runs import RunCancelled as RunCancelled
+from perdure.errors.runs import RunExists as RunExists
+from perdure.errors.runs import RunFailed as RunFailed
+from perdure.errors.runs import RunFinished as RunFinished
+from perdure.errors.runs import RunNotFound as RunNotFound
+from perdure.errors.runs import UnknownWorkflow as UnknownWorkflow
+from perdure.errors.steps import AttemptTimeout as AttemptTimeout
+from perdure.errors.steps import CancelledByItself as CancelledByItself
+from perdure.errors.steps import LeftTheProcess as LeftTheProcess
+from perdure.errors.steps import NotAllowedInStep as NotAllowedInStep
+from perdure.errors.steps import ProcessDied as ProcessDied
+from perdure.errors.steps import RecordedError as RecordedError
+from perdure.errors.steps import RetryFailed as RetryFailed
+from perdure.errors.steps import StepFailed as StepFailed
+from perdure.errors.steps import StepTimeout as StepTimeout
+from perdure.errors.steps import TransactionEnded as TransactionEnded
+from perdure.errors.store import LeaseLost as LeaseLost
+from perdure.errors.store import StoreCorrupt as StoreCorrupt
+from perdure.errors.store import StoreError as StoreError
+from perdure.errors.store import StoreFull as StoreFull
+from perdure.errors.store import StoreLocked as StoreLocked
+from perdure.errors.store import StoreNotFound as StoreNotFound
+from perdure.errors.store import StoreReadOnly as StoreReadOnly
+from perdure.errors.store import StoreReplaced as StoreReplaced
+from perdure.errors.store import StoreTooNew as StoreTooNew
+from perdure.errors.store import StoreUnavailable as StoreUnavailable
+from perdure.errors.store import UsedAfterFork as UsedAfterFork
+from perdure.errors.store import WriteRefused as WriteRefused
+
+for _error in [*globals().values()]:
+    if isinstance(_error, type) and issubclass(_error, PerdureError):
+        _error.__module__ = __name__

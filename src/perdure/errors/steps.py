@@ -1,0 +1,93 @@
+"""Errors of steps, and of one attempt of a step. Histories hold most of them."""
+
+from __future__ import annotations
+
+from perdure.errors.base import DefinitionError, PerdureError
+
+
+class StepFailed(PerdureError):
+    """A step gave up; `__cause__` is the last attempt's error, rebuilt from the record."""
+
+    def __init__(self, step: str, attempts: int, error: str) -> None:
+        self.step, self.attempts, self.error = step, attempts, error
+        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        super().__init__(f"Step {step} failed after {times}: {error}")
+
+
+class StepTimeout(StepFailed, TimeoutError):
+    """The last attempt of a step took longer than its timeout."""
+
+
+class AttemptTimeout(PerdureError, TimeoutError):
+    """One attempt took longer than its timeout."""
+
+    def __init__(self, timeout_ms: int, in_thread: bool = False) -> None:
+        goes_on = "; its thread can't be stopped and goes on" if in_thread else ""
+        super().__init__(
+            f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}"
+        )
+
+
+class ProcessDied(PerdureError):
+    """The process died during an attempt: its beginning is recorded, its outcome is not."""
+
+    def __init__(self) -> None:
+        super().__init__("the process ended during this attempt")
+
+
+class CancelledByItself(PerdureError):
+    """A step raised CancelledError without having been cancelled."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(f"step {step} raised CancelledError by itself")
+
+
+class LeftTheProcess(PerdureError):
+    """A step called sys.exit(), which fails the attempt and not the process."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(f"the step called sys.exit({code!r})")
+
+
+class RetryFailed(DefinitionError):
+    """A step failed, and then its retry policy raised an error."""
+
+    def __init__(self, step: str, error: BaseException, problem: BaseException) -> None:
+        super().__init__(
+            f"step {step} failed ({type(error).__name__}), and its retry policy could not "
+            f"be applied: {type(problem).__name__}: {problem}"
+        )
+
+
+class NotAllowedInStep(DefinitionError, AttributeError):
+    """A transactional step used its connection for what it does not allow."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            f"A transactional step can't do this: {detail}. All that it wrote is undone if "
+            f"it does not go on without it."
+        )
+
+
+class TransactionEnded(PerdureError):
+    """SQL of a transactional step rolled the whole transaction back."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            f"SQLite rolled the step's transaction back "
+            f"({detail or 'without an error that the step let through'}), so nothing that the "
+            "step wrote is kept. OR ROLLBACK, RAISE(ROLLBACK, ...) and a full disk do that; OR "
+            "ABORT and `with db:` undo "
+            "one statement, or one block."
+        )
+
+
+class RecordedError(PerdureError):
+    """An error whose class can't be rebuilt here: `fields` has its recorded attributes."""
+
+    def __init__(self, type_name: str, message: str, fields: object = None) -> None:
+        self.type_name, self.message = type_name, message
+        self.fields: dict[str, object] = fields if isinstance(fields, dict) else {}
+        super().__init__(f"{type_name}: {message}" if message else type_name)
