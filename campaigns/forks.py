@@ -39,9 +39,9 @@ from perdure import (
     tag,
     workflow,
 )
-from perdure.check import replay as replays
 from perdure.core import events as ev
 from perdure.core.events import Event
+from perdure.runtime.kernels import kernel_of
 from perdure.runtime.naming import cut_of
 from perdure.testing import invariants
 from perdure.testing.crash import Crashed, Lives
@@ -397,7 +397,7 @@ def sound(engine: Engine, run_id: str) -> list[Event]:
 
     def replay() -> None:
         try:
-            invariants.replay(lambda: replays.kernel_of(row, definition, engine._codec), rows)
+            invariants.replay(lambda: kernel_of(row, definition, engine._codec), rows)
         except BaseException as error:
             found.append(error)
 

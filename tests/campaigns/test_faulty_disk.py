@@ -222,7 +222,7 @@ def test_an_engine_closes_also_when_its_disk_fails(
             result: int = await engine.run(flows.patient(4), id="one")
             if busy:
                 await engine.start(flows.approval(), id="two")
-            lives.dead.append(engine._runner.owner)
+            lives.dead.append(engine._scheduler.owner)
             disk.fault = Fault("full", "write", disk.writes + 1, 1000)
         return result
 

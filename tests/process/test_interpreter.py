@@ -125,7 +125,7 @@ async def test_a_file_from_before_is_read_as_it_is_and_its_runs_keep_their_order
     async with Engine(db, workflows=[order]) as engine:
         run = await engine.get("o")
         await reached(run, "waiting")
-        active = engine._runner.new_active(engine._store.run_row(engine._store.run_key("o")))
+        active = engine._scheduler.new_active(engine._store.run_row(engine._store.run_key("o")))
         assert active.kernel.facts.old
         await run.send(True, channel="go")
         assert await run.result() == 1

@@ -75,7 +75,7 @@ async def test_a_thread_that_hangs_is_replaced_and_named(
             "step hangs"
         ] * 2
         release.set()
-        await until(lambda: not engine._runner.steps.threads.hung)
+        await until(lambda: not engine._scheduler.steps.threads.hung)
 
 
 @awaited
@@ -95,7 +95,7 @@ async def test_beyond_the_bound_steps_wait_unbegun_until_a_thread_comes_back(
         assert begun == [1]
         release.set()
         assert await asyncio.gather(*waiting) == [2, 3]
-        assert len(engine._runner.steps.threads._threads) <= 3
+        assert len(engine._scheduler.steps.threads._threads) <= 3
 
 
 @awaited
@@ -121,9 +121,9 @@ async def test_threads_are_made_when_they_are_needed_and_kept(db: str) -> None:
     async with Engine(db, workflows=[fine], limits=Limits(threads_max=4)) as engine:
         for n in range(20):
             await engine.run(fine(n))
-        assert len(engine._runner.steps.threads._threads) <= 2
+        assert len(engine._scheduler.steps.threads._threads) <= 2
         await asyncio.gather(*(engine.run(fine(n)) for n in range(50)))
-        assert len(engine._runner.steps.threads._threads) <= 4
+        assert len(engine._scheduler.steps.threads._threads) <= 4
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")

@@ -166,7 +166,7 @@ async def test_what_is_waited_for_is_asked_for_and_what_was_told_is_not_any_more
         assert statuses(db)["one"] == "pending"
         await run.send("hello", channel="news")
         assert await waiting == "hello"
-        assert engine._runner.claims.families == {}
+        assert engine._scheduler.claims.families == {}
         assert await (await engine.get("one")).result() == 1
 
 

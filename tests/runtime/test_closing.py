@@ -48,7 +48,7 @@ async def closed(db: str, engine: Engine) -> None:
     ]
     assert left == []
     async with Engine(db, workflows=[waits], close_grace=0) as again:
-        assert [row.worker for row in again._store.workers()] == [again._runner.owner]
+        assert [row.worker for row in again._store.workers()] == [again._scheduler.owner]
 
 
 @awaited
@@ -198,7 +198,7 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
         await engine.start(wide(20), id="r")
         while not calls:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        runs = engine._runner.active.values()
+        runs = engine._scheduler.active.values()
 
         async def let_go() -> None:
             while not all(active.stopping for active in runs):  # noqa: ASYNC110

@@ -385,7 +385,7 @@ async def test_an_engine_closes_while_its_loops_are_being_woken(db: str) -> None
     """
     for _ in range(5):
         async with Engine(db, workflows=[listen]) as engine:
-            engine._runner.claims.wake()
+            engine._scheduler.claims.wake()
 
 
 @awaited

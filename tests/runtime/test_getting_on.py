@@ -136,9 +136,9 @@ async def lives(
             if before is not None:
                 await before(engine)
             await HANGS.wait()
-            await engine._runner.writer.drain()
-            worker = engine._runner.owner
-            engine._runner.give_up(StoreUnavailable(db, "the process dies"))
+            await engine._scheduler.writer.drain()
+            worker = engine._scheduler.owner
+            engine._scheduler.give_up(StoreUnavailable(db, "the process dies"))
         store = SqliteStore(db, limits=Limits())
         store.write([EndWorker(worker, 1, True, crashes_max=1_000)], True)
         store.close()

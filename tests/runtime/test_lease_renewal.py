@@ -51,7 +51,7 @@ async def test_a_loop_that_stands_still_for_several_leases_keeps_its_runs(db: st
             ((ours, begun, _), *_) = sorted(workers(db))
             await until(lambda: min(workers(db))[1] >= begun + 5 * BEATS_PER_LEASE)
             assert min(workers(db))[2] is False
-            assert ours != other._runner.owner
+            assert ours != other._scheduler.owner
             holder.tell("go")
             holder.says("RESULT")
             run = await other.get("b")
@@ -77,7 +77,7 @@ async def test_a_loop_that_never_comes_back_loses_its_runs_and_can_tell_nothing_
 @awaited
 async def test_a_thread_that_has_died_is_replaced(db: str) -> None:
     async with Engine(db, lease_ttl=LEASE_S) as engine:
-        crew = engine._runner._crew
+        crew = engine._scheduler._crew
         first = crew._beats
         assert first is not None
 
@@ -94,7 +94,7 @@ async def test_a_thread_that_has_died_is_replaced(db: str) -> None:
 @awaited
 async def test_beats_wait_for_a_lock_and_go_on_after_it(db: str) -> None:
     async with Engine(db, lease_ttl=LEASE_S) as engine:
-        beats = engine._runner._crew._beats
+        beats = engine._scheduler._crew._beats
         assert beats is not None
         locks = apsw.Connection(db)
         locks.set_busy_timeout(10_000)

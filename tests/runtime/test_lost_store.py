@@ -188,7 +188,7 @@ async def test_a_process_that_goes_to_another_folder_has_its_file_still(
         run = await engine.start(listen(), id="one")
         (tmp_path / "elsewhere").mkdir()
         os.chdir(tmp_path / "elsewhere")
-        await engine._runner._beat()  # what the lease's loop does four times in a lease
+        await engine._scheduler._beat()  # what the lease's loop does four times in a lease
         await run.send(3, channel="x")
         assert await run.result() == 3
     assert not caplog.records

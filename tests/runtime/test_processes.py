@@ -118,7 +118,7 @@ async def hear_one() -> int:
 @awaited
 async def test_two_engines_in_one_process_share_a_file(db: str) -> None:
     async with Engine(db, workflows=[hear_one]) as one, Engine(db, workflows=[hear_one]) as two:
-        assert one._runner.owner != two._runner.owner
+        assert one._scheduler.owner != two._scheduler.owner
         mine = [await one.start(hear_one(), id=f"a{i}") for i in range(5)]
         yours = [await two.start(hear_one(), id=f"b{i}") for i in range(5)]
         for i in range(5):
@@ -161,7 +161,7 @@ async def test_a_run_whose_last_turn_is_being_written_is_not_begun_anew(db: str)
         other.execute("BEGIN IMMEDIATE")
         go.set()
         await until(lambda: engine._parts()[1].busy)
-        engine._runner.woken(
+        engine._scheduler.woken(
             [engine._store.run_key("short")]
         )  # as after a message that was committed a moment ago
         for _ in range(5):
@@ -199,12 +199,12 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
 
     kept: list[bool] = []
     async with Engine(db, workflows=[short]) as engine:
-        store, runner = engine._store, engine._runner
+        store, scheduler = engine._store, engine._scheduler
         write = store.write
 
         def watched(batch: Any, wait_for_lock: bool) -> Any:
             kept.extend(
-                turn.run in runner.active
+                turn.run in scheduler.active
                 for turn in batch
                 if isinstance(turn, Turn) and turn.finish
             )
@@ -217,7 +217,7 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         )  # waits for the lock, and all writes behind it
         await until(lambda: engine._parts()[1].busy)
         go.set()
-        await until(lambda: all(active.gone for active in runner.active.values()))
+        await until(lambda: all(active.gone for active in scheduler.active.values()))
         other[0].execute("COMMIT")
         other[0].close()
         assert await run.result() == 1
@@ -271,7 +271,7 @@ async def test_beats_that_come_early_bury_nobody(db: str) -> None:
     async with Engine(db, workflows=[victim.waiting], lease_ttl=60) as engine:
         worker = strange_worker(db, 60_000, "waiting")
         for _ in range(3 * BEATS_PER_LEASE):
-            await engine._runner._crew.beat()
+            await engine._scheduler._crew.beat()
         assert rows(db, f"SELECT ended_ms FROM worker WHERE worker = {worker}") == [(None,)]
 
 

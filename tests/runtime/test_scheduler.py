@@ -138,12 +138,12 @@ async def test_no_more_runs_are_loaded_than_may_be(db: str) -> None:
     async with Engine(
         db, workflows=[waits, family], limits=Limits(runs_loaded_max=20, runs_parked_max=10)
     ) as engine:
-        runner = engine._runner
+        scheduler = engine._scheduler
         loop = asyncio.get_running_loop()
 
         def look() -> None:
             nonlocal most
-            most = max(most, len(runner.active) + len(runner.unwritten))
+            most = max(most, len(scheduler.active) + len(scheduler.unwritten))
             if not ended.done():
                 loop.call_soon(look)
 

@@ -9,23 +9,22 @@ another).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
 from perdure.api.definitions import Workflow
 from perdure.codec.signature import JsonCodec, signature_of
 from perdure.core import events as ev
-from perdure.core.events import Command, RunFacts
+from perdure.core.events import Command
 from perdure.core.limits import Limits
-from perdure.core.replay import Kernel
 from perdure.errors import Nondeterminism, NotSerializable, PerdureError, RunBlocked, StoreError
 from perdure.process import interpreter
+from perdure.runtime.kernels import kernel_of
 from perdure.store.rows import FINAL, RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 
-K = TypeVar("K", bound=Kernel)
 Verdict = Literal[
     "ok", "would_block", "stays_blocked", "would_fail", "does_not_fit", "unknown_workflow"
 ]
@@ -58,27 +57,6 @@ class Checked(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Whether a deploy of this code leaves the run no worse than it is."""
         return self.verdict in ("ok", "stays_blocked")
-
-
-def kernel_of(row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
-    """The kernel of a run, with the code that its workflow has here."""
-    return make_kernel(Kernel, row, definition, codec)
-
-
-def make_kernel(kind: type[K], row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> K:
-    """As `kernel_of`, of a kind of its own."""
-
-    def main() -> Any:
-        args, kwargs = signature_of(definition).decode_args(row.args)
-        return definition.fn(*args, **kwargs)
-
-    old = row.python is None and row.history_rows > 0
-    return kind(
-        main,
-        definition,
-        RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None, old),
-        codec,
-    )
 
 
 class OutOfTime(KeyboardInterrupt):

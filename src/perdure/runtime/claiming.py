@@ -18,7 +18,7 @@ from perdure.store.writes import Claim, Family, WakeBlocked
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
-    from perdure.runtime.scheduler import Runner
+    from perdure.runtime.scheduler import Scheduler
 
 CLAIM_RUNS_MAX = 200
 EVICT_RUNS_MAX = (
@@ -30,12 +30,12 @@ FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
 class Claims:
-    """Those of one runner. `families` are the runs that it was asked for, by key; None where it
+    """Those of one scheduler. `families` are the runs that it was asked for, by key; None where it
     takes whatever is due.
     """
 
-    def __init__(self, runner: Runner, asked_only: bool) -> None:
-        self._runner, self._event_loop = runner, asyncio.get_running_loop()
+    def __init__(self, scheduler: Scheduler, asked_only: bool) -> None:
+        self._scheduler, self._event_loop = scheduler, asyncio.get_running_loop()
         self.families: dict[int, Family] | None = {} if asked_only else None
         self._loop = Loop("schedule", self._claim_due)
         self.start, self.stop, self.wake = self._loop.start, self._loop.stop, self._loop.wake
@@ -53,10 +53,12 @@ class Claims:
         got another try when this comes back.
         """
         if self.families is not None and run not in self.families:
-            runner = self._runner
-            self.families[run] = family = runner.store.family(run)
-            if not runner.executes(run):
-                await runner.writer.ask(WakeBlocked(runner.names, runner.clock.now_ms(), family))
+            scheduler = self._scheduler
+            self.families[run] = family = scheduler.store.family(run)
+            if not scheduler.executes(run):
+                await scheduler.writer.ask(
+                    WakeBlocked(scheduler.names, scheduler.clock.now_ms(), family)
+                )
             self.wake()
 
     def not_any_more(self, run: int) -> None:
@@ -65,30 +67,35 @@ class Claims:
             self.families.pop(run, None)
 
     async def _claim_due(self) -> float:
-        runner = self._runner
-        if runner.lost.done():
+        scheduler = self._scheduler
+        if scheduler.lost.done():
             return IDLE_S_WHEN_LOST
-        if runner.gate is not None and runner.gate.full:
+        if scheduler.gate is not None and scheduler.gate.full:
             return FULL_S
-        room, now_ms = min(CLAIM_RUNS_MAX, self.room()), runner.clock.now_ms()
+        room, now_ms = min(CLAIM_RUNS_MAX, self.room()), scheduler.clock.now_ms()
         families = None if self.families is None else tuple(self.families.values())
-        due_ms = runner.store.next_due_ms(runner.names, families)
+        due_ms = scheduler.store.next_due_ms(scheduler.names, families)
         if due_ms is None:
-            return runner.clock.idle_s_max
+            return scheduler.clock.idle_s_max
         if due_ms > now_ms:
-            return min((due_ms - now_ms) / 1000, runner.clock.idle_s_max)
+            return min((due_ms - now_ms) / 1000, scheduler.clock.idle_s_max)
         if room <= 0:
             self._crowded = True
             self._evict(
                 EVICT_RUNS_MAX
             )  # a run that waits must not keep out the one that it waits for
-            return runner.clock.idle_s_max
+            return scheduler.clock.idle_s_max
         claim = Claim(
-            runner.owner, runner.names, room, now_ms, insists=not self._claimed, families=families
+            scheduler.owner,
+            scheduler.names,
+            room,
+            now_ms,
+            insists=not self._claimed,
+            families=families,
         )
-        runs: list[int] = await runner.writer.ask(claim)
+        runs: list[int] = await scheduler.writer.ask(claim)
         for run in runs:
-            runner.load_soon(run)
+            scheduler.load_soon(run)
         self._claimed = bool(
             runs
         )  # what our share left is for others to take; what they leave we take next time
@@ -98,11 +105,11 @@ class Claims:
 
     def room(self) -> int:
         """How many more runs may be loaded."""
-        runner = self._runner
+        scheduler = self._scheduler
         return (
-            runner.limits.runs_loaded_max
-            - len(runner.active)
-            - len(runner.unwritten)
+            scheduler.limits.runs_loaded_max
+            - len(scheduler.active)
+            - len(scheduler.unwritten)
             - self._promised
         )
 
@@ -118,7 +125,7 @@ class Claims:
 
     def _keep_promises(self) -> None:
         """The runs of the last turn are loaded from here on; where there is no room after all, the
-        runner puts them off.
+        scheduler puts them off.
         """
         self._promised = 0
         self.room_again()
@@ -132,7 +139,7 @@ class Claims:
     def parked(self, active: ActiveRun) -> None:
         """A run waits: it may leave memory, those first that have waited longest."""
         self._parked[active.run] = active
-        self._evict(len(self._parked) - self._runner.limits.runs_parked_max)
+        self._evict(len(self._parked) - self._scheduler.limits.runs_parked_max)
         self.room_again()  # or there may be, if it is evicted
 
     def unparked(self, run: int) -> None:

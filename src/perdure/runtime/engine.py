@@ -37,7 +37,7 @@ from perdure.runtime.queries import Filter, Queries
 from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
-from perdure.runtime.scheduler import Runner
+from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.writer import Writer
 from perdure.store.rows import RunRow
 from perdure.store.sqlite import forked
@@ -123,7 +123,7 @@ class Engine:
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
-        self._open: tuple[SqliteStore, Writer, Runner] | None = None
+        self._open: tuple[SqliteStore, Writer, Scheduler] | None = None
         self._parent: int | None = (
             None  # the process that has it open, where this is a child that was forked from it
         )
@@ -162,7 +162,9 @@ class Engine:
         forked.watch(self)
         return self
 
-    async def _opened(self, stack: contextlib.AsyncExitStack) -> tuple[SqliteStore, Writer, Runner]:
+    async def _opened(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[SqliteStore, Writer, Scheduler]:
         """What an open engine works with; `stack` gets the way back from each thing as soon as it
         is there.
         """
@@ -181,7 +183,7 @@ class Engine:
         elif not self._execute:
             self._gate = validation.client_gate(store, self.durability)
         stack.callback(writer.close)
-        runner = Runner(
+        scheduler = Scheduler(
             store,
             writer,
             self._codec,
@@ -194,11 +196,11 @@ class Engine:
             name=self._name,
             moves=self.replica is not None,
         )
-        await runner.open()
+        await scheduler.open()
         if self.replica is not None:
-            self.replica.on_lost(runner.give_up)
-        stack.push_async_callback(runner.close, self._grace)
-        return store, writer, runner
+            self.replica.on_lost(scheduler.give_up)
+        stack.push_async_callback(scheduler.close, self._grace)
+        return store, writer, scheduler
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""
@@ -207,19 +209,19 @@ class Engine:
     async def __aexit__(self, *error: object) -> None:
         if self._open is None:
             return  # it is closed already
-        (_, _, runner), self._open = self._open, None
+        (_, _, scheduler), self._open = self._open, None
         forked.unwatch(self)
-        await to_its_end(self._closing.aclose(), runner.hurry)
+        await to_its_end(self._closing.aclose(), scheduler.hurry)
 
     @property
     def _store(self) -> SqliteStore:
         return self._parts()[0]
 
     @property
-    def _runner(self) -> Runner:
+    def _scheduler(self) -> Scheduler:
         return self._parts()[2]
 
-    def _parts(self) -> tuple[SqliteStore, Writer, Runner]:
+    def _parts(self) -> tuple[SqliteStore, Writer, Scheduler]:
         if self._open is None:
             raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
         return self._open
@@ -319,9 +321,9 @@ class Engine:
         """A run that is on disk, and the durability that it asks for."""
         definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
         validation.check_level(durability, self._gate)
-        runner = self._runner
-        if runner.execute:
-            runner.register(definition)
+        scheduler = self._scheduler
+        if scheduler.execute:
+            scheduler.register(definition)
         else:
             know_workflow(
                 self.workflows, definition
@@ -352,11 +354,11 @@ class Engine:
         if tags is not None:
             self._codec.encode(names.checked_tags(tags), "the tags")
         try:
-            started = await runner.start(start, definition, now_ms)
+            started = await scheduler.start(start, definition, now_ms)
         except RunExists:
             await self._confirmed(run_id, start.durability)
             raise
-        await runner.claims.ask_for(started.run)
+        await scheduler.claims.ask_for(started.run)
         return Run(self, run_id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
@@ -393,7 +395,7 @@ class Engine:
         """Come back when the store is lost for good (its file was deleted or replaced, or a newer
         Perdure has taken it over).
         """
-        return await asyncio.shield(self._runner.lost)
+        return await asyncio.shield(self._scheduler.lost)
 
     # --- words to a run ---------------------------------------------------------------------------
 
@@ -448,7 +450,7 @@ class Engine:
                     f"{id.partition('~')[0]!r}: retry that, or fork this."
                 )
             else:
-                await self._fork(await retry.planned(self._runner, row))
+                await self._fork(await retry.planned(self._scheduler, row))
 
     async def resolve(
         self,
@@ -487,7 +489,7 @@ class Engine:
                 return
             ref = recovery.asked_step(self._store.history(row.run), seq, id)
             if checked is not None:
-                await self._runner.check_result(row, ref, checked)
+                await self._scheduler.check_result(row, ref, checked)
             await self._deliver(
                 Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
             )
@@ -542,16 +544,16 @@ class Engine:
         return Run(self, name)
 
     async def _deliver(self, message: Deliver) -> None:
-        await self._ask(message, lambda woken: self._runner.woken([woken.run, *woken.others]))
+        await self._ask(message, lambda woken: self._scheduler.woken([woken.run, *woken.others]))
 
     async def _steer(self, run_id: str, verb: str) -> None:
         await self._ask(
             ControlRun(run_id, verb, self._clock.now_ms()),
-            lambda woken: self._runner.steered_soon(woken.run),
+            lambda woken: self._scheduler.steered_soon(woken.run),
         )
 
     async def _fork(self, fork: ForkRun) -> None:
-        await self._ask(fork, lambda started: self._runner.woken([started.run]))
+        await self._ask(fork, lambda started: self._scheduler.woken([started.run]))
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -657,7 +659,7 @@ class Engine:
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store and its workers, as `perdure doctor` prints them."""
         now_ms = self._clock.now_ms()
-        return facts.of_store(self._store, self._runner, self.path, now_ms)
+        return facts.of_store(self._store, self._scheduler, self.path, now_ms)
 
     async def blocked(self, id: str) -> list[Blocked]:
         """The runs that can't go on by themselves, of `id` and all that it has started: with what
@@ -669,7 +671,7 @@ class Engine:
         """How many runs of its workflows are due that neither this engine executes, with
         execute="asked", nor another one, up to 1,001.
         """
-        return facts.left_to_workers(self._runner, self._clock.now_ms())
+        return facts.left_to_workers(self._scheduler, self._clock.now_ms())
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -688,7 +690,7 @@ class Engine:
 
     @property
     def _results(self) -> Results:
-        return Results(self._store, self._runner, self._gate, self.workflows)
+        return Results(self._store, self._scheduler, self._gate, self.workflows)
 
 
 def new_id(workflow: str) -> str:

@@ -15,38 +15,38 @@ from perdure.store.rows import Started, new_run_row
 from perdure.store.writes import StartRun
 
 if TYPE_CHECKING:
-    from perdure.runtime.scheduler import Runner
+    from perdure.runtime.scheduler import Scheduler
 
 
-class Fresh:
+class FirstTurn:
     """A run that is about to be written: it is executed up to its first wait, so that one commit is
     enough for both.
     """
 
-    def __init__(self, runner: Runner, start: StartRun, told: Callable[[Any], None]) -> None:
-        self._runner, self._start, self._told = runner, start, told
-        self._active = runner.new_active(new_run_row(start, 0))
-        runner.unwritten.add(self._active)
+    def __init__(self, scheduler: Scheduler, start: StartRun, told: Callable[[Any], None]) -> None:
+        self._scheduler, self._start, self._told = scheduler, start, told
+        self._active = scheduler.new_active(new_run_row(start, 0))
+        scheduler.unwritten.add(self._active)
 
     def collect(self) -> None:
         """Execute it up to its first wait, and queue it."""
         self._start.first = self._active.first_rows()
-        self._runner.writer.put(self._start, self._done, keep=False)
+        self._scheduler.writer.put(self._start, self._done, keep=False)
 
     def failed(self, error: BaseException) -> None:
         """Its first turn could not be made."""
         self._done(WriteRefused(f"{type(error).__name__} in the run's first turn"))
 
     def _done(self, result: Any) -> None:
-        runner, active = self._runner, self._active
-        runner.unwritten.discard(active)
+        scheduler, active = self._scheduler, self._active
+        scheduler.unwritten.discard(active)
         if isinstance(result, Started) and result.owned:
-            runner.active[result.run] = active
-            active.stopping = runner.closing
+            scheduler.active[result.run] = active
+            active.stopping = scheduler.closing
             active.written(result.run, self._start.first)
-            if runner.closing:
+            if scheduler.closing:
                 active.release()
         else:
             active.drop()
-            runner.claims.room_again()
+            scheduler.claims.room_again()
         self._told(result)

@@ -26,7 +26,7 @@ from perdure.errors import (
     RunFailed,
 )
 from perdure.runtime.durability import AnswerGate, stricter
-from perdure.runtime.scheduler import Runner
+from perdure.runtime.scheduler import Scheduler
 from perdure.store.base import Store
 from perdure.store.rows import FINAL, OutcomeRow
 
@@ -45,20 +45,25 @@ class Results:
     def __init__(
         self,
         store: Store,
-        runner: Runner,
+        scheduler: Scheduler,
         gate: AnswerGate | None,
         workflows: Mapping[str, Workflow[..., Any]],
     ) -> None:
-        self._store, self._runner, self._gate, self._workflows = store, runner, gate, workflows
+        self._store, self._scheduler, self._gate, self._workflows = (
+            store,
+            scheduler,
+            gate,
+            workflows,
+        )
 
     async def result(self, run_id: str, key: int | None, asked: str | None) -> Any:
         """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the
         durability that the caller wants.
         """
-        if key is not None and self._runner.executes(key):
-            await self._runner.wait_for_news(key)
+        if key is not None and self._scheduler.executes(key):
+            await self._scheduler.wait_for_news(key)
         run = asked_for = self._store.run_key(run_id) if key is None else key
-        await self._runner.claims.ask_for(asked_for)
+        await self._scheduler.claims.ask_for(asked_for)
         while True:
             row = self._store.outcome(run)
             if run == key and row.id != run_id:
@@ -71,10 +76,10 @@ class Results:
             elif row.status in FINAL or row.status == "blocked":
                 if self._gate is not None:
                     await self._gate.answer(stricter(asked, row.durability))
-                self._runner.claims.not_any_more(asked_for)
+                self._scheduler.claims.not_any_more(asked_for)
                 return self._outcome(row)
             else:
-                await self._runner.wait_for_news(run)
+                await self._scheduler.wait_for_news(run)
 
     def _outcome(self, row: OutcomeRow) -> Any:
         match row.status:
@@ -111,7 +116,7 @@ class Results:
         left out. The id of an earlier generation stands for its own items. Raises `BadPosition`.
         """
         run = self._begin(run_id, name, after)
-        event, unsubscribe = self._runner.callers.subscribe()
+        event, unsubscribe = self._scheduler.waiters.subscribe()
         try:
             while True:
                 event.clear()
@@ -135,7 +140,7 @@ class Results:
                     run = later
                     await asyncio.sleep(0)  # there may be thousands of generations
                 elif not items:
-                    self._runner.check_lost()
+                    self._scheduler.check_lost()
                     await event.wait()
         finally:
             unsubscribe()

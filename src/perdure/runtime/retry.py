@@ -13,39 +13,39 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from perdure.check.replay import make_kernel
 from perdure.core.events import Command
 from perdure.errors import PerdureError
+from perdure.runtime.kernels import make_kernel
 from perdure.store.rows import RunRow
 from perdure.store.writes import AdoptChild, ForkRun
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
-    from perdure.runtime.scheduler import Runner
+    from perdure.runtime.scheduler import Scheduler
 
 
-def plan(runner: Runner, row: RunRow) -> ForkRun:
+def plan(scheduler: Scheduler, row: RunRow) -> ForkRun:
     """How a failed or cancelled run is retried. Call it from a plain callback."""
     from perdure.runtime import fork
     from perdure.runtime.end_cause import TracingKernel
 
-    definition = runner.workflows.get(row.workflow)
+    definition = scheduler.workflows.get(row.workflow)
     make = (
         None
         if definition is None
-        else lambda: make_kernel(TracingKernel, row, definition, runner.codec)
+        else lambda: make_kernel(TracingKernel, row, definition, scheduler.codec)
     )
-    return fork.retry(row, runner.store.history(row.run), runner.clock.now_ms(), make)
+    return fork.retry(row, scheduler.store.history(row.run), scheduler.clock.now_ms(), make)
 
 
-async def planned(runner: Runner, row: RunRow) -> ForkRun:
+async def planned(scheduler: Scheduler, row: RunRow) -> ForkRun:
     """As `plan`, from a task."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[ForkRun] = loop.create_future()
 
     def make() -> None:
         try:
-            future.set_result(plan(runner, row))
+            future.set_result(plan(scheduler, row))
         except Exception as error:
             future.set_exception(error)
 
@@ -57,8 +57,8 @@ def retry_child(
     active: ActiveRun, command: Command, row: RunRow, look_again: Callable[[], None]
 ) -> None:
     """Retry a child that failed or was cancelled for an earlier generation of this run."""
-    runner: Any = active.host
-    made = plan(runner, row)
+    scheduler: Any = active.host
+    made = plan(scheduler, row)
     made.parent = active.run, command.seq
 
     def done(result: Any) -> None:
@@ -66,9 +66,9 @@ def retry_child(
             look_again_if_open(active, command, look_again)
         else:
             active.adopted(command.seq)
-            runner.woken([result.run])
+            scheduler.woken([result.run])
 
-    runner.writer.put(made, done, keep=True)
+    scheduler.writer.put(made, done, keep=True)
 
 
 def await_child(
@@ -77,16 +77,16 @@ def await_child(
     """Look at a child again when it has come to its end: an earlier generation of this run had it
     cancelled.
     """
-    runner: Any = active.host
+    scheduler: Any = active.host
 
     def adopted(found: Any) -> None:
         if found is True:
             active.adopted(command.seq)
-            runner.when_news(run, lambda: look_again_if_open(active, command, look_again))
+            scheduler.when_news(run, lambda: look_again_if_open(active, command, look_again))
         else:
             look_again_if_open(active, command, look_again)
 
-    runner.writer.put(AdoptChild(run, active.run), adopted, keep=True)
+    scheduler.writer.put(AdoptChild(run, active.run), adopted, keep=True)
 
 
 def look_again_if_open(active: ActiveRun, command: Command, look_again: Callable[[], None]) -> None:

@@ -40,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ActiveRun(StepsOfRun):
-    """See the module's text. Made by the runner from a row and its history."""
+    """See the module's text. Made by the scheduler from a row and its history."""
 
     __slots__ = (
         "_attempts",

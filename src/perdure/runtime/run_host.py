@@ -1,6 +1,6 @@
-"""The host of runs in memory, as they see it: what an active run needs of its runner.
+"""The host of runs in memory, as they see it: what an active run needs of its scheduler.
 
-Rules: a run knows its runner by this alone, so that the kit for tests can stand in for it.
+Rules: a run knows its scheduler by this alone, so that the kit for tests can stand in for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RunHost(Protocol):
-    """What an active run needs of its runner."""
+    """What an active run needs of its scheduler."""
 
     @property
     def owner(self) -> int: ...

@@ -16,7 +16,6 @@ from contextvars import Context
 from typing import Any, Literal
 
 from perdure.api.definitions import Workflow
-from perdure.check.replay import kernel_of
 from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
 from perdure.core.limits import Limits
@@ -36,14 +35,15 @@ from perdure.process.slices import Slices
 from perdure.runtime.claiming import IDLE_S_WHEN_LOST, Claims
 from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.existing_run import found_again
-from perdure.runtime.first_turn import Fresh
+from perdure.runtime.first_turn import FirstTurn
+from perdure.runtime.kernels import kernel_of
 from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Crew
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.steps import Steps
-from perdure.runtime.waiters import Callers
+from perdure.runtime.waiters import Waiters
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
 from perdure.store.rows import FINAL, RunRow, Started
@@ -57,7 +57,7 @@ STATUSES_AT_ONCE, RELEASES_AT_ONCE = 500, 100
 CLOCK_JUMP_MS = 1_000
 
 
-class Runner:
+class Scheduler:
     """See the module's text. With `execute` False it only watches, for callers that wait; with
     "asked" it claims only what its engine is asked for; with `moves` the store goes from machine to
     machine under a lease that we hold, so that no process of another one executes it.
@@ -90,7 +90,7 @@ class Runner:
         self.workflows, self.execute, self._moves = workflows, bool(execute), moves
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
-        self.callers = Callers()
+        self.waiters = Waiters()
         self._loop = asyncio.get_running_loop()
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
@@ -187,7 +187,7 @@ class Runner:
         for active in self.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
-        for run in self.callers.waited():
+        for run in self.waiters.waited():
             self._notify(run)
         self.emitted()
 
@@ -249,7 +249,7 @@ class Runner:
             self._crew.stop()
             self._lost()
             self.writer.shut(error)
-            self.callers.fail(error)
+            self.waiters.fail(error)
 
     def check_lost(self) -> None:
         """Raise what the store was lost for, if it was."""
@@ -301,7 +301,7 @@ class Runner:
             self.writer.put(start, told, keep=False)
         else:
             self.claims.kept()
-            self.writer.touch(Fresh(self, start, told))
+            self.writer.touch(FirstTurn(self, start, told))
         result: Started | PerdureError = await future
         if isinstance(result, RunExists):
             result = found_again(self.store, definition, start.args, result)
@@ -465,7 +465,7 @@ class Runner:
     def ended(self, active: ActiveRun, how: Finish | bool = False) -> None:
         if isinstance(how, Finish) and how.error is not None:
             run_failed(
-                active, how.error, child=active.child, told=self.callers.wait_for(active.run)
+                active, how.error, child=active.child, told=self.waiters.wait_for(active.run)
             )
         if self.active.get(active.run) is active:
             del self.active[active.run]
@@ -482,20 +482,20 @@ class Runner:
     # --- callers that wait ------------------------------------------------------------------------
 
     def _notify(self, run: int) -> None:
-        self.callers.notify(run)
+        self.waiters.notify(run)
 
     def emitted(self) -> None:
         """Something was committed that a reader of a stream may wait for."""
-        self.callers.emitted()
+        self.waiters.emitted()
 
     def when_news(self, run: int, act: Callable[[], None]) -> None:
         """Call back, once, when there is news of a run, as `wait_for_news` would come back."""
-        self.callers.when(run, act)
+        self.waiters.when(run, act)
 
     async def wait_for_news(self, run: int) -> None:
         """Until the run has ended, is blocked, or something else worth a look happened."""
         self.check_lost()
-        await self.callers.wait(run)
+        await self.waiters.wait(run)
 
     # --- commits of other processes ---------------------------------------------------------------
 
@@ -530,7 +530,7 @@ class Runner:
             for active in list(self.active.values()):
                 if active.paused != (active.run in paused):
                     self._news.add(self._safely, self._steered, active.run)
-        waited = self.callers.waited()
+        waited = self.waiters.waited()
         for first in range(0, len(waited), STATUSES_AT_ONCE):
             self._news.add(
                 self._safely, self._look_at_waited, waited[first : first + STATUSES_AT_ONCE]

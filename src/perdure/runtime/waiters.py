@@ -1,4 +1,4 @@
-"""Callers that wait for news of runs, and readers that wait for anything that was committed.
+"""Waiters that wait for news of runs, and readers that wait for anything that was committed.
 
 Rules: news is told after the commit; a caller that gives up leaves nothing behind.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Callers:
+class Waiters:
     """Those of one engine, by the key of the run that they wait for."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from perdure.core import discard
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
-from perdure.runtime.scheduler import Runner
+from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.steps import Running
 from perdure.runtime.writer import Writer
 from perdure.store.rows import Started, Written
@@ -205,7 +205,7 @@ class LivingEngine(Engine):
 
     def __init__(self, lives: Lives, options: dict[str, Any]) -> None:
         self._lives = lives
-        self._living: tuple[SqliteStore, Writer, Runner] | None = (
+        self._living: tuple[SqliteStore, Writer, Scheduler] | None = (
             None  # what a crash finds, also in the middle of closing
         )
         super().__init__(lives.path, **{"lease_ttl": LEASE_S} | options)
@@ -226,15 +226,15 @@ class LivingEngine(Engine):
         elif self._lives.crash:
             raise DefinitionError(f"An engine can die in virtual time only. {IN_A_LOOP}")
         await super().__aenter__()
-        store, _, runner = self._parts()
+        store, _, scheduler = self._parts()
         if isinstance(loop, VirtualLoop):
             assert isinstance(store, _MortalStore)
             store.mortal = True
-            assert runner._watching is not None
-            runner._watching.cancel()  # other engines are looked after when nothing else is to do
+            assert scheduler._watching is not None
+            scheduler._watching.cancel()  # other engines are watched when nothing else is to do
             loop.before_jump.append(self._look)
-            runner.steps.start = _shuffled(runner.steps.start, loop, self._lives)  # type: ignore[method-assign]
-            runner.new_run = _seeded(runner.new_run, self._lives)  # type: ignore[method-assign]
+            scheduler.steps.start = _shuffled(scheduler.steps.start, loop, self._lives)  # type: ignore[method-assign]
+            scheduler.new_run = _seeded(scheduler.new_run, self._lives)  # type: ignore[method-assign]
             self._living = self._open
             self._lives.opened(self)
         return self
@@ -253,19 +253,19 @@ class LivingEngine(Engine):
     def _look(self) -> bool:
         found = self._store.changed_by_others()
         if found:
-            self._runner._changed_by_others()
+            self._scheduler._changed_by_others()
         return found
 
     def abandon(self) -> None:
         """Let the threads end, because nothing can kill them; nobody hears what they say."""
         if self._living is None:
             return
-        store, writer, runner = self._living
+        store, writer, scheduler = self._living
         self._open = self._living = None
-        self._lives.dead.append(runner.owner)
+        self._lives.dead.append(scheduler.owner)
         writer.close()
-        runner.steps.threads.shutdown(wait=True)
-        for active in [*runner.active.values(), *runner.unwritten]:
+        scheduler.steps.threads.shutdown(wait=True)
+        for active in [*scheduler.active.values(), *scheduler.unwritten]:
             active.kernel.discard()
         assert isinstance(store, _MortalStore)
         store.abandon()

@@ -304,7 +304,7 @@ class _Trial:
         """Send a message to each run that it is for, as soon as there is one."""
         channel, value, after_s, to = self.messages[number]
         key = f"message {number}"
-        committed, unsubscribe = engine._runner.callers.subscribe()
+        committed, unsubscribe = engine._scheduler.waiters.subscribe()
         try:
             await _until(after_s)
             while True:
