@@ -32,8 +32,8 @@ from perdure.api.definitions import workflow
 from perdure.core import loop as core_loop
 from perdure.errors import PerdureError
 from perdure.testing import recording
-from perdure.testing.crash import Lives
-from perdure.testing.invariants import LawBroken
+from perdure.testing.crash import CrashHarness
+from perdure.testing.invariants import InvariantViolated
 
 PACKAGE = "test.test_asyncio"
 PATIENCE_S = 1_000.0
@@ -142,7 +142,7 @@ def conform(module: str) -> Report:
     """Run a module of CPython's tests, such as "test_locks". Raises `NoTests`."""
     names = names_of(module)
     with tempfile.TemporaryDirectory(prefix="perdure-") as folder, _in_place():
-        lives = Lives(Path(folder) / "tests.db")
+        lives = CrashHarness(Path(folder) / "tests.db")
         outcomes = lives.run(
             _execute(lives, [name for name in names if (row := _row_of(name)) is None or row.run])
         )
@@ -205,7 +205,7 @@ def _add_our_classes(module: Any) -> None:
             setattr(module, ours, type(ours, (base,), members))
 
 
-async def _execute(lives: Lives, names: Iterable[str]) -> dict[str, str]:
+async def _execute(lives: CrashHarness, names: Iterable[str]) -> dict[str, str]:
     """Each test as a run, one after the other."""
     found = {}
     async with lives.engine(workflows=[asyncio_test]) as engine:
@@ -226,7 +226,7 @@ def _again(record: recording.Recording, name: str, outcome: str) -> str:
     trace = _traces[name]
     try:
         recording.replay_recorded(record, [asyncio_test])
-    except LawBroken as error:
+    except InvariantViolated as error:
         Driver.drop_all()
         outcome, trace = "replays otherwise", f"{error}\n{trace}\nand on replay\n{_traces[name]}"
     _traces[name] = trace

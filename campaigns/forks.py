@@ -44,8 +44,8 @@ from perdure.core.events import Event
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.naming import cut_of
 from perdure.testing import invariants
-from perdure.testing.crash import Crashed, Lives
-from perdure.testing.invariants import LawBroken
+from perdure.testing.crash import Crashed, CrashHarness
+from perdure.testing.invariants import InvariantViolated
 
 DEPTH_MAX = 3
 CHILD = 1_000  # what a child adds to its number for its second step
@@ -234,7 +234,7 @@ class _Stage:
     """One store on which programs are run; a new one for each law."""
 
     def __init__(self, folder: str, seed: int) -> None:
-        self.lives = Lives(f"{folder}/{seed}.db", seed=seed)
+        self.lives = CrashHarness(f"{folder}/{seed}.db", seed=seed)
         self.retries = self.messages = 0
         self.wait_s = 0.0
         self.crashed = False
@@ -256,11 +256,11 @@ class _Stage:
 
 
 async def outcome(engine: Engine, run_id: str) -> Any:
-    """What a run has given, or its status; raises `LawBroken` where it is blocked."""
+    """What a run has given, or its status; raises `InvariantViolated` where it is blocked."""
     try:
         return await (await engine.get(run_id)).result()
     except RunBlocked as error:
-        raise LawBroken(f"{run_id} is blocked: {error.reason}") from error
+        raise InvariantViolated(f"{run_id} is blocked: {error.reason}") from error
     except PerdureError:
         return await (await engine.get(run_id)).status()
 
@@ -286,14 +286,14 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
         while found in ("failed", "cancelled"):
             stage.retries += 1
             if stage.retries > RETRIES_MAX:
-                raise LawBroken(
+                raise InvariantViolated(
                     f"after {RETRIES_MAX} retries it is still {found}, and {_world.broken} is wrong"
                 )
             if found == "failed" and not _world.broken and not client and not stage.crashed:
                 # Python forgets the context of an error that is caught in a handler which awaits
                 hidden -= 1
                 if hidden < 0:
-                    raise LawBroken("all is right, and a retry gave the failure again")
+                    raise InvariantViolated("all is right, and a retry gave the failure again")
             if found == "failed" and dice.random() < 0.5:
                 _world.broken.clear()
             elif found == "failed" and _world.broken:
@@ -305,7 +305,7 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
             )
             found = _retried(stage, crash_after, client, cancel_after)
         if found != expected:
-            raise LawBroken(
+            raise InvariantViolated(
                 f"after {stage.retries} retries it gave {found}, undisturbed {expected}"
             )
         stage.lives.run(_nothing_twice(stage))
@@ -383,7 +383,7 @@ async def _nothing_twice(stage: _Stage) -> None:
 
 def _once(found: Counter[Any], what: str) -> None:
     if twice := {one: times for one, times in found.items() if times > 1}:
-        raise LawBroken(f"{what} that are there more than once: {twice}")
+        raise InvariantViolated(f"{what} that are there more than once: {twice}")
 
 
 def sound(engine: Engine, run_id: str) -> list[Event]:
@@ -451,7 +451,7 @@ async def _fork_all(stage: _Stage, node: list[Any], messages: int) -> int:
                 if strangers := {key for _, key in _world.attempts[attempts:]} & {
                     key for _, key in _world.attempts[:attempts]
                 }:
-                    raise LawBroken(
+                    raise InvariantViolated(
                         f"The fork at row {at} of {source} has used keys of others again: "
                         f"{strangers}"
                     )
@@ -475,7 +475,7 @@ def _forked_well(rows: list[Event], kept: list[Event], now: list[Event], at: int
         invariants.facts(rows[: len(kept)]), invariants.facts(now[: len(kept)]), now, strict=False
     ):
         if one != two and not row.edited:
-            raise LawBroken(
+            raise InvariantViolated(
                 f"A fork at row {at} was given row {row.seq} as\n  {two}\nwhich is\n  {one}"
             )
 
@@ -485,7 +485,7 @@ def _sent_once(rows: list[Event], kept: list[Event], at: int, arrived: Counter[A
     before = [row for row in rows if row.kind == ev.SEND and row.seq <= len(kept) and row.seq != at]
     sent = {msgspec.json.decode(invariants._payload(row))["value"] for row in before}
     if again := {value for value in arrived if value in sent}:
-        raise LawBroken(f"A fork at row {at} has sent again what was sent before: {again}")
+        raise InvariantViolated(f"A fork at row {at} has sent again what was sent before: {again}")
 
 
 def forks_of_case(case: Case, seed: int) -> int:
@@ -494,13 +494,13 @@ def forks_of_case(case: Case, seed: int) -> int:
     """
     with tempfile.TemporaryDirectory() as folder:
         return int(
-            Lives(f"{folder}/f.db", seed=seed).run(
-                _fork_case(Lives(f"{folder}/g.db", seed=seed), case)
+            CrashHarness(f"{folder}/f.db", seed=seed).run(
+                _fork_case(CrashHarness(f"{folder}/g.db", seed=seed), case)
             )
         )
 
 
-async def _fork_case(lives: Lives, case: Case) -> int:
+async def _fork_case(lives: CrashHarness, case: Case) -> int:
     async with lives.engine() as engine:
         timeout = None if case.timeout_ms is None else case.timeout_ms / 1000
         run = await engine.start(case.call, id="r", timeout=timeout)

@@ -21,7 +21,7 @@ from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.testing import invariants
-from perdure.testing.invariants import LawBroken
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.virtual_time import BEGIN_MS
 
 CODEC = JsonCodec()
@@ -238,7 +238,9 @@ def _goes_on(case: Case, seed: int, rows: list[Event], crashes: list[int]) -> No
     crashed = World(case, seed, noise=bool(seed % 2))
     crashed.run(crashes)
     if invariants.facts(crashed.rows) != invariants.facts(rows):
-        raise LawBroken(f"After crashes behind rows {sorted(crashes)} the history is another one")
+        raise InvariantViolated(
+            f"After crashes behind rows {sorted(crashes)} the history is another one"
+        )
 
 
 def replay_sees_the_same(case: Case, seed: int) -> int:
@@ -247,7 +249,7 @@ def replay_sees_the_same(case: Case, seed: int) -> int:
     world = _calm(case, seed, codec=live)
     kernel_of(case, again).replay(world.rows)
     if again.seen != live.seen:
-        raise LawBroken(f"Live the workflow saw {live.seen}, on replay {again.seen}")
+        raise InvariantViolated(f"Live the workflow saw {live.seen}, on replay {again.seen}")
     return len(live.seen)
 
 
@@ -267,9 +269,11 @@ def more_is_asked_behind_notes(case: Case, seed: int) -> int:
         invariants.in_order(world.rows)
         invariants.recorded_once(world.rows)
         if invariants.facts(world.rows[: end + len(notes)]) != invariants.facts(rows[:end] + notes):
-            raise LawBroken(f"Rows before {end} have changed")
+            raise InvariantViolated(f"Rows before {end} have changed")
         if invariants.replay(lambda: kernel_of(case), world.rows):
-            raise LawBroken(f"With notes behind row {end}, replay asks for more than was recorded")
+            raise InvariantViolated(
+                f"With notes behind row {end}, replay asks for more than was recorded"
+            )
     return len(cuts)
 
 
@@ -280,4 +284,4 @@ LAWS: dict[str, Callable[[Case, int], int]] = {
     "values": replay_sees_the_same,
     "notes": more_is_asked_behind_notes,
 }
-"""Each takes a case and a seed, raises `LawBroken`, and gives how much it has looked at."""
+"""Each takes a case and a seed, raises `InvariantViolated`, and gives how much it has looked at."""

@@ -197,10 +197,10 @@ class Log:
 
 def check_run(run: Recording, track: Track, log: Log) -> None:
     """One run of the file against every law of a history, and beside the log. Raises
-    `LawBroken`.
+    `InvariantViolated`.
     """
     if run.status not in ("completed", "cancelled"):
-        raise invariants.LawBroken(f"it is {run.status}")
+        raise invariants.InvariantViolated(f"it is {run.status}")
     invariants.in_order(run.rows)
     invariants.recorded_once(run.rows)
     replay_recorded(run, kill_worker.WORKFLOWS)
@@ -217,11 +217,11 @@ def _on_disk_before(run: Recording, track: Track) -> None:
     for line in track.begun:
         row = asked.get(line.seq)
         if row is None:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"worker {line.worker} has begun the step of row {line.seq}, which is not there"
             )
         if row.at_ms > line.at_ms:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"worker {line.worker} has begun row {line.seq} at {line.at_ms} ms, which "
                 f"was made at {row.at_ms} ms"
             )
@@ -234,23 +234,23 @@ def _outcomes(run: Recording, track: Track, log: Log) -> None:
     owner = 0  # a place in the list of owners
     for seq, worker in _computed(run.rows):
         if (run.key, seq, worker) not in log.ended:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"row {seq} has an outcome of worker {worker}, whose attempt did not end"
             )
         if worker not in track.owners:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"row {seq} has an outcome of worker {worker}, which had lost the run before"
             )
         place = track.owners.index(worker)
         if place < owner:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"row {seq} has an outcome of worker {worker}, after worker "
                 f"{track.owners[owner]} had the run"
             )
         owner = place
         for later in track.owners[place + 1 :]:
             if (seq, later) in track.attempts:
-                raise invariants.LawBroken(
+                raise invariants.InvariantViolated(
                     f"row {seq} was recorded by worker {worker}, and worker {later} did it again"
                 )
 
@@ -284,7 +284,7 @@ def _cleaned_up(rows: list[Event]) -> None:
     if steps := [row for row in rows if row.kind == ev.STEP]:
         done = [row.ref for row in rows if row.kind == ev.COMPLETED and row.ref in last]
         if len(last) != 1 or done != last:
-            raise invariants.LawBroken(
+            raise invariants.InvariantViolated(
                 f"it was cancelled after {len(steps)} steps, and its clean-up is rows "
                 f"{last}, recorded {done}"
             )

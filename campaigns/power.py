@@ -34,8 +34,8 @@ from perdure.store.rows import FINAL
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants
-from perdure.testing.crash import Lives, PowerLost
-from perdure.testing.invariants import LawBroken
+from perdure.testing.crash import CrashHarness, PowerLost
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import Recording, recordings
 from perdure.testing.survive import RUN_ID, Outcome, _Trial
 
@@ -137,7 +137,7 @@ class PowerTrial(_Trial):
         return found
 
     def holds(self, fault: Fault) -> bool:
-        """Whether the fault happened; raises `LawBroken` where a law did not hold."""
+        """Whether the fault happened; raises `InvariantViolated` where a law did not hold."""
         with self._lives_on_disk() as (lives, disk):
             disk.fault = fault
             with _listening() as heard:
@@ -158,17 +158,17 @@ class PowerTrial(_Trial):
             _intact(lives.path)
         return True
 
-    def _goes_on(self, lives: Lives) -> None:
+    def _goes_on(self, lives: CrashHarness) -> None:
         """On a healthy disk, after a power cut."""
         lives.disk = None
         held = self._survived(lives, list(self.acknowledged))
         self._compare(lives.run(self._drive(lives)), held, recordings(lives.path))
         invariants.not_begun_again(lives.begun, {one.key: one.rows for one in held})
 
-    def _has_gone_on(self, lives: Lives, outcome: Outcome, heard: _Heard) -> None:
+    def _has_gone_on(self, lives: CrashHarness, outcome: Outcome, heard: _Heard) -> None:
         """By itself, after errors of the disk; and it has ended for ever."""
         if lives.refused and not heard.said("does not take writes"):
-            raise LawBroken(
+            raise InvariantViolated(
                 f"The store refused {lives.refused} transactions, and the engine did not say so"
             )
         held = recordings(lives.path)
@@ -177,9 +177,9 @@ class PowerTrial(_Trial):
         again = lives.run(self._drive(lives))
         self._compare(again, held, recordings(lives.path))
         if str(again) != str(outcome):
-            raise LawBroken(f"It was {outcome} and has become {again}")
+            raise InvariantViolated(f"It was {outcome} and has become {again}")
 
-    def _live(self, lives: Lives, disk: Disk) -> Outcome | None:
+    def _live(self, lives: CrashHarness, disk: Disk) -> Outcome | None:
         """Until the run has ended or the power has; a disk that fails may also keep an engine from
         opening.
         """
@@ -192,10 +192,10 @@ class PowerTrial(_Trial):
                     return None
                 if not isinstance(error, StoreError):
                     raise
-        raise LawBroken("No engine can be opened, although the disk works again")
+        raise InvariantViolated("No engine can be opened, although the disk works again")
 
     @contextlib.contextmanager
-    def _lives_on_disk(self) -> Iterator[tuple[Lives, Disk]]:
+    def _lives_on_disk(self) -> Iterator[tuple[CrashHarness, Disk]]:
         self.acknowledged.clear()
         with self._lives() as lives, contextlib.closing(Disk()) as disk:
             lives.disk, lives.synchronous = disk, self.synchronous
@@ -219,7 +219,7 @@ class PowerTrial(_Trial):
 
     # --- the laws ---------------------------------------------------------------------------------
 
-    def _survived(self, lives: Lives, acknowledged: list[str]) -> list[Recording]:
+    def _survived(self, lives: CrashHarness, acknowledged: list[str]) -> list[Recording]:
         """What is in the file after a power cut, looked at in a copy, so that the engine finds it
         untouched.
         """
@@ -232,7 +232,7 @@ class PowerTrial(_Trial):
             copy = os.path.join(folder, os.path.basename(path))
             if not _intact(copy):
                 if acknowledged or begun:
-                    raise LawBroken(
+                    raise InvariantViolated(
                         f"Nothing is in the file, and {acknowledged or begun} was "
                         f"acknowledged or begun"
                     )
@@ -278,7 +278,7 @@ def _intact(path: str) -> bool:
     with contextlib.closing(apsw.Connection(path)) as db:
         found = db.pragma("integrity_check")
         if found != "ok":
-            raise LawBroken(f"PRAGMA integrity_check says {found}")
+            raise InvariantViolated(f"PRAGMA integrity_check says {found}")
         return bool(db.pragma("user_version"))
 
 
@@ -287,7 +287,7 @@ def _nothing_lost(db: apsw.Connection, held: dict[str, Recording], acknowledged:
         return
     run = held.get(RUN_ID)
     if run is None:
-        raise LawBroken(f"The run is not in the file, and {acknowledged} was acknowledged")
+        raise InvariantViolated(f"The run is not in the file, and {acknowledged} was acknowledged")
     for what in acknowledged:
         if what == "result":
             kept = run.status in FINAL
@@ -299,7 +299,7 @@ def _nothing_lost(db: apsw.Connection, held: dict[str, Recording], acknowledged:
         else:
             kept = what == "start" or bool(db.execute(Q["key_used"], (run.key, what)).fetchall())
         if not kept:
-            raise LawBroken(
+            raise InvariantViolated(
                 f"{what!r} was acknowledged and is not in the file; the run is "
                 f"{run.status} with {len(run.rows)} rows"
             )

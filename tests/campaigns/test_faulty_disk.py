@@ -17,8 +17,8 @@ from campaigns import corpus, power
 from campaigns.corpus import Case
 from campaigns.faulty_disk import SECTOR_BYTES, At, Disk, Fault, Kind
 from perdure.errors import StoreFull, StoreUnavailable
-from perdure.testing import Lives
-from perdure.testing.invariants import LawBroken
+from perdure.testing import CrashHarness
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import recordings
 from tests.testing import flows
 
@@ -180,7 +180,7 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
 
 def test_what_the_disk_has_taken_is_known_row_by_row(disk: Disk, db: str) -> None:
     """Else the law about it would hold for nothing."""
-    lives = Lives(db, disk=disk)
+    lives = CrashHarness(db, disk=disk)
     assert lives.run(flows.booking_places(3), id="one")
     [one] = recordings(db)
     assert sorted(lives.recorded) == [(one.key, row.seq) for row in one.rows]
@@ -215,7 +215,7 @@ def test_an_engine_closes_also_when_its_disk_fails(
     *, busy: bool, disk: Disk, db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What it can't say to the store, others see: its process is gone, or its lease runs out."""
-    lives = Lives(db, disk=disk)
+    lives = CrashHarness(db, disk=disk)
 
     async def main() -> int:
         async with lives.engine() as engine:
@@ -251,7 +251,7 @@ def test_without_syncs_the_same_laws_find_what_is_lost(
     for fault in cuts[-45::2]:
         try:
             trial.holds(fault)
-        except (LawBroken, apsw.CorruptError) as error:
+        except (InvariantViolated, apsw.CorruptError) as error:
             said.append(str(error))
     assert any(finding in one for one in said), said
 
@@ -264,7 +264,7 @@ def test_the_engine_says_that_the_disk_fails_and_goes_on_by_itself(
     kind: Kind, error: type[Exception], disk: Disk, db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "perdure")
-    lives = Lives(db, disk=disk)
+    lives = CrashHarness(db, disk=disk)
     troubles: list[Any] = []
 
     async def main() -> int:

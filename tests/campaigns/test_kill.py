@@ -18,7 +18,7 @@ from campaigns.main import CAMPAIGNS, load
 from perdure import Engine
 from perdure.core import events as ev
 from perdure.core.events import Event
-from perdure.testing.invariants import LawBroken
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import Recording
 from tests.runtime.support import awaited
 
@@ -143,7 +143,7 @@ def test_who_was_frozen_before_its_first_step_of_a_run_began_is_late_and_no_owne
     assert (seen.broken, seen.late, seen.take_overs) == ([], 1, 0)
     assert "was never frozen" in walk(line("B", 2), late).broken[0]
     with pytest.raises(
-        LawBroken, match="has an outcome of worker 1, which had lost the run before"
+        InvariantViolated, match="has an outcome of worker 1, which had lost the run before"
     ):
         beside(
             outcomes(1),
@@ -184,14 +184,14 @@ def beside(run: Recording, *lines: Line) -> None:
 def test_outcomes_beside_the_log() -> None:
     ended = [line(mark, 1, seq=1) for mark in "BE"], [line(mark, 2, seq=3) for mark in "BE"]
     beside(outcomes(1, 2), *ended[0], hit("K", 11), *ended[1])
-    with pytest.raises(LawBroken, match="whose attempt did not end"):
+    with pytest.raises(InvariantViolated, match="whose attempt did not end"):
         beside(outcomes(1, 2), *ended[0], hit("K", 11), ended[1][0])
     with pytest.raises(
-        LawBroken, match="row 3 has an outcome of worker 1, after worker 2 had the run"
+        InvariantViolated, match="row 3 has an outcome of worker 1, after worker 2 had the run"
     ):
         beside(outcomes(2, 1), line("B", 1, 3), line("B", 2, 1), line("E", 2, 1), line("E", 1, 3))
     with pytest.raises(
-        LawBroken, match="row 1 was recorded by worker 1, and worker 2 did it again"
+        InvariantViolated, match="row 1 was recorded by worker 1, and worker 2 did it again"
     ):
         beside(outcomes(1, 2), *ended[0], line("B", 2, 1), *ended[1])
 
@@ -212,7 +212,7 @@ def test_a_step_that_began_before_its_row_was_on_disk_is_told() -> None:
         if (made_ms, place) == (50, 1):
             kill_checks._on_disk_before(run, Track(begun=[begun]))
         else:
-            with pytest.raises(LawBroken, match="worker 1 has begun"):
+            with pytest.raises(InvariantViolated, match="worker 1 has begun"):
                 kill_checks._on_disk_before(run, Track(begun=[begun]))
 
 
@@ -227,5 +227,5 @@ def test_who_is_cancelled_cleans_up_once() -> None:
     ]
     kill_checks._cleaned_up(rows)
     for wrong in (rows[:4], [*rows, Event(6, ev.STEP, 0, None, "square", b'{"n":99,"ms":1}')]):
-        with pytest.raises(LawBroken, match="its clean-up is rows"):
+        with pytest.raises(InvariantViolated, match="its clean-up is rows"):
             kill_checks._cleaned_up(wrong)

@@ -97,7 +97,7 @@ def test_a_run_that_goes_on_after_a_refusal_stops_there(act: Callable[[], Awaita
     hand = Hand(main())
     with pytest.raises(RefusalIgnored, match=WHERE):
         hand.answer()
-    assert hand.kernel.broken
+    assert hand.kernel.diverged
     with pytest.raises(
         RefusalIgnored, match=WHERE
     ):  # so it does after a restart: the input is in the file, what it led to is not

@@ -14,7 +14,7 @@ import pytest
 
 import perdure
 from perdure import DefinitionError, RunBlocked, random, step, workflow
-from perdure.testing import Crashed, Lives
+from perdure.testing import Crashed, CrashHarness
 from perdure.testing.crash import NotReached, When
 from perdure.testing.recording import recordings
 from tests.testing.flows import approval, booking, counting, doubles, patient
@@ -29,7 +29,7 @@ def statuses(path: str) -> dict[str, str]:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_run_goes_on_in_the_next_life(when: When, number: int, db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with lives.crash_after(number, when):
         lives.run(patient(4), id="one")
     assert statuses(db).get("one") in (
@@ -44,7 +44,7 @@ def test_a_run_goes_on_in_the_next_life(when: When, number: int, db: str) -> Non
 
 def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(db: str) -> None:
     def rows(when: When, number: int) -> int:
-        lives = Lives(f"{db}-{when}-{number}")
+        lives = CrashHarness(f"{db}-{when}-{number}")
         with lives.crash_after(number, when):
             lives.run(doubles(2), id="one")
         return sum(len(one.rows) for one in recordings(lives.path))
@@ -55,7 +55,7 @@ def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(db: str) 
 
 
 def test_a_crash_that_does_not_come_is_told(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with pytest.raises(NotReached, match=r"only \d commits"), lives.crash_after(50):
         lives.run(doubles(2), id="one")
     assert lives.run(doubles(2), id="one") == [0, 2]
@@ -102,7 +102,7 @@ async def careful() -> int:
 
 def test_no_finally_runs_at_the_end_of_a_life(db: str) -> None:
     NOTES.clear()
-    lives = Lives(db)
+    lives = CrashHarness(db)
 
     async def main() -> None:
         try:
@@ -137,7 +137,7 @@ def test_what_a_thread_was_doing_is_not_heard(db: str) -> None:
         await short_step(1)
         return await work
 
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with lives.crash_after(3, "before"):
         lives.run(both(), id="one")
     assert len(entered) == 1
@@ -147,7 +147,7 @@ def test_what_a_thread_was_doing_is_not_heard(db: str) -> None:
 
 def test_a_transactional_step_happens_once_wherever_the_engine_dies(db: str) -> None:
     for number in range(1, 20):
-        lives = Lives(f"{db}{number}")
+        lives = CrashHarness(f"{db}{number}")
         try:
             with lives.crash_after(number, "before"):
                 lives.run(booking(7), id="one")
@@ -162,7 +162,7 @@ def test_a_transactional_step_happens_once_wherever_the_engine_dies(db: str) -> 
 
 
 def test_three_crashes_of_one_run_block_it_as_in_real_life(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
 
     @step
     async def deadly() -> None:
@@ -187,7 +187,7 @@ async def draws() -> list[int]:
 
 def test_a_seed_gives_the_same_numbers_and_the_same_order_again(tmp_path: Path) -> None:
     def run(call: Any, seed: int, name: str) -> Any:
-        return Lives(tmp_path / f"{name}{seed}", seed=seed).run(call, id="one")
+        return CrashHarness(tmp_path / f"{name}{seed}", seed=seed).run(call, id="one")
 
     assert run(draws(), 1, "a") == run(draws(), 1, "b") != run(draws(), 2, "a")
     orders = {seed: run(completed(), seed, "c") for seed in range(6)}
@@ -202,29 +202,29 @@ async def completed() -> list[int]:
 
 
 def test_a_successor_is_a_run_like_others(db: str) -> None:
-    lives = Lives(db, seed=3)
+    lives = CrashHarness(db, seed=3)
     assert lives.run(counting(2), id="one") == 0
     assert sorted(statuses(db)) == ["one", "one~1", "one~2"]
 
 
 def test_on_a_foreign_loop_no_engine_can_die(db: str) -> None:
     async def main() -> None:
-        async with Lives(db).engine():
+        async with CrashHarness(db).engine():
             pass
 
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with pytest.raises(DefinitionError, match="virtual time only"), lives.crash_after(1):
         asyncio.run(_enter(lives))
     asyncio.run(main())
 
 
-async def _enter(lives: Lives) -> None:
+async def _enter(lives: CrashHarness) -> None:
     async with lives.engine():
         pass
 
 
 def test_approval_over_a_crash_keeps_its_deadline(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with lives.crash_after(3):
         lives.run(approval(), id="a")
     assert lives.run(approval(), id="a") == "too late"
@@ -243,7 +243,7 @@ async def anyio_twice(n: int) -> int:
 
 def test_a_crash_leaves_no_thread_of_anyio_that_keeps_the_interpreter(db: str) -> None:
     before = set(threading.enumerate())
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with lives.crash_after(4):
         lives.run(anyio_twice(1), id="one")
     for thread in set(threading.enumerate()) - before:
@@ -254,7 +254,7 @@ def test_a_crash_leaves_no_thread_of_anyio_that_keeps_the_interpreter(db: str) -
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_in_the_middle_of_closing(when: When, db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
 
     async def closes() -> None:
         async with lives.engine(workflows=[patient]) as engine:

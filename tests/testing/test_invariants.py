@@ -13,7 +13,7 @@ from campaigns.kernel_sim import World, kernel_of
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.testing import invariants
-from perdure.testing.invariants import LawBroken
+from perdure.testing.invariants import InvariantViolated
 
 SEQUENTIAL = CASES[0]
 
@@ -71,14 +71,14 @@ def test_a_good_history_passes() -> None:
 def test_a_bad_history_is_found(law: Any, change: Any, says: str) -> None:
     changed = rows()
     change(changed)
-    with pytest.raises(LawBroken, match=says):
+    with pytest.raises(InvariantViolated, match=says):
         law(changed)
 
 
 def test_a_step_that_began_before_its_row_was_on_disk_is_found() -> None:
     invariants.commit_before_effect({(1, 2)}, {1: rows()})
     for begun, on_disk in [((1, 2), {1: rows()[:1]}), ((1, 3), {1: rows()}), ((7, 2), {1: rows()})]:
-        with pytest.raises(LawBroken, match="was not on disk"):
+        with pytest.raises(InvariantViolated, match="was not on disk"):
             invariants.commit_before_effect({begun}, on_disk)
 
 
@@ -86,9 +86,9 @@ def test_a_recorded_row_that_is_not_on_disk_is_found() -> None:
     recorded = {(1, row.seq): row for row in rows()}
     invariants.recorded_stays(recorded, {1: rows()})
     for on_disk in ({}, {2: rows()}, {1: rows()[:-1]}, {1: rows()[1:]}):
-        with pytest.raises(LawBroken, match="was recorded and is lost"):
+        with pytest.raises(InvariantViolated, match="was recorded and is lost"):
             invariants.recorded_stays(recorded, on_disk)
-    with pytest.raises(LawBroken, match="was recorded as step double and is step triple"):
+    with pytest.raises(InvariantViolated, match="was recorded as step double and is step triple"):
         invariants.recorded_stays(
             recorded,
             {1: [replace(row, name="triple") if row.kind == ev.STEP else row for row in rows()]},
@@ -97,7 +97,7 @@ def test_a_recorded_row_that_is_not_on_disk_is_found() -> None:
 
 def test_a_step_that_begins_again_after_its_outcome_was_recorded_is_found() -> None:
     invariants.not_begun_again({(1, 2)}, {1: rows()[:2], 2: rows()})
-    with pytest.raises(LawBroken, match="begun again"):
+    with pytest.raises(InvariantViolated, match="begun again"):
         invariants.not_begun_again({(1, 2)}, {1: rows()[:3]})
 
 
@@ -117,7 +117,7 @@ def test_a_step_that_begins_again_after_its_outcome_was_recorded_is_found() -> N
 def test_a_history_that_the_code_does_not_ask_for_is_found(change: Any, says: str) -> None:
     changed = rows()
     change(changed)
-    with pytest.raises(LawBroken, match=says):
+    with pytest.raises(InvariantViolated, match=says):
         invariants.replay_every_prefix(lambda: kernel_of(SEQUENTIAL), changed)
 
 

@@ -32,7 +32,7 @@ PLAIN = """
 import asyncio
 import pytest
 from flow import order
-from perdure.testing import LawBroken, assert_survives_every_crash, export_run
+from perdure.testing import InvariantViolated, assert_survives_every_crash, export_run
 
 def test_three_days(perdure_time):
     assert perdure_time.run(order(4)) == 16
@@ -70,7 +70,7 @@ def test_recorded(perdure_time, perdure_recorded, request):
     perdure_recorded(perdure_time.path, [order])
     text = (request.path.parent / "four.json").read_text()
     (request.path.parent / "other.json").write_text(text.replace('"n": 8', '"n": 9'))
-    with pytest.raises(LawBroken):
+    with pytest.raises(InvariantViolated):
         perdure_recorded("other.json", [order])
 
 def test_each_test_has_a_store_of_its_own(perdure_time):

@@ -22,8 +22,8 @@ from perdure import (
     workflow,
 )
 from perdure.testing import (
-    LawBroken,
-    Lives,
+    CrashHarness,
+    InvariantViolated,
     assert_survives_every_crash,
     export_run,
     replay_file,
@@ -34,7 +34,7 @@ from tests.testing import flows
 
 
 def a_run(path: object, call: Any = None, **options: Any) -> bytes:
-    lives = Lives(str(path), seed=2)
+    lives = CrashHarness(str(path), seed=2)
     with contextlib.suppress(RunFailed):  # such a run is recorded as well
         lives.run(call or flows.patient(4), id="one", **options)
     return export_run(lives.path, "one")
@@ -69,7 +69,7 @@ def test_a_recorded_run_replays_against_the_same_code(db: str, tmp_path: Path) -
 )
 def test_changed_code_is_told_with_both_sides(changed: Any, db: str) -> None:
     data = a_run(db, flows.patient(4) if changed is impatient else flows.doubles(2))
-    with pytest.raises(LawBroken, match=r"history, row \d+: [^\n]+\n +code now asks for: "):
+    with pytest.raises(InvariantViolated, match=r"history, row \d+: [^\n]+\n +code now asks for: "):
         replay_recorded(data, [changed])
 
 
@@ -89,7 +89,7 @@ def test_a_failed_a_continued_and_an_unfinished_run(db: str) -> None:
     replay_recorded(a_run(db + "1", flows.failing("because")), [flows.failing])
     a_run(db + "2", flows.counting(2))
     assert replay_file(db + "2", [flows.counting]) == ["one~1", "one~2", "one"]
-    lives = Lives(db + "3")
+    lives = CrashHarness(db + "3")
     with lives.crash_after(2):
         lives.run(flows.approval(), id="one")
     data = export_run(lives.path, "one")
@@ -123,12 +123,12 @@ def test_a_formatter_may_touch_the_file(db: str) -> None:
 def test_an_edited_file_is_told(db: str) -> None:
     found = json.loads(a_run(db, flows.doubles(2)))
     found["rows"][1]["data"]["n"] = 77
-    with pytest.raises(LawBroken, match=r'\{"n":77\}'):
+    with pytest.raises(InvariantViolated, match=r'\{"n":77\}'):
         replay_recorded(json.dumps(found).encode(), [flows.doubles])
 
 
 def test_looking_changes_nothing(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with lives.crash_after(3):
         lives.run(flows.doubles(2), id="one")
     before = {path.name: path.read_bytes() for path in Path(db).parent.iterdir()}
@@ -167,7 +167,7 @@ def test_an_import_that_fails_in_the_other_process_is_told(
     assert_survives_every_crash(call, only=("after", 1))
     monkeypatch.delenv("ONCE_ONLY")
     with pytest.raises(
-        LawBroken,
+        InvariantViolated,
         match=(
             r"could not be loaded there; hash_seeds=\(\) leaves this part "
             r"out.\n(.*\n)*OSError: not here"

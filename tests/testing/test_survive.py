@@ -12,7 +12,7 @@ import pytest
 from campaigns.corpus import CASES, Case
 from campaigns.main import survives
 from perdure import DefinitionError, NotSerializable, step, workflow
-from perdure.testing import LawBroken, NothingLeftToWaitFor, assert_survives_every_crash
+from perdure.testing import InvariantViolated, NothingLeftToWaitFor, assert_survives_every_crash
 from tests.testing import flows
 from tests.testing.flows import DONE
 
@@ -158,7 +158,7 @@ def test_keys_and_ids_of_children_count_as_what_they_stand_for() -> None:
 
 def broken(call: Any, **options: Any) -> str:
     options = {"hash_seeds": HERE_ONLY, **options}
-    with pytest.raises(LawBroken) as found:
+    with pytest.raises(InvariantViolated) as found:
         assert_survives_every_crash(call, **options)
     return str(found.value)
 
@@ -193,7 +193,7 @@ def test_the_order_of_a_set_of_strings_is_found_in_another_process() -> None:
                 hash_seeds=[hash_seed],
                 only=("after", 1),
             )
-        except LawBroken as error:
+        except InvariantViolated as error:
             broken_there.append(str(error))
     assert broken_there
     assert "can't be replayed in another process" in broken_there[0]

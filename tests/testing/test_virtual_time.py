@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from perdure import DefinitionError, Engine, now, step, workflow
-from perdure.testing import Lives, NothingLeftToWaitFor, VirtualLoop
+from perdure.testing import CrashHarness, NothingLeftToWaitFor, VirtualLoop
 from perdure.testing.virtual_time import BEGIN_MS
 from tests.testing.flows import approval, never_hears, patient
 
@@ -127,7 +127,7 @@ def test_who_waits_for_nothing_is_told() -> None:
 
 
 def test_days_of_waiting_take_no_time_and_are_in_the_history(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
 
     async def main() -> list[tuple[str, datetime]]:
         async with lives.engine() as engine:
@@ -146,7 +146,7 @@ def test_days_of_waiting_take_no_time_and_are_in_the_history(db: str) -> None:
 
 def test_a_message_in_time_and_one_too_late(db: str) -> None:
     def asked(after_s: float) -> str:
-        lives = Lives(f"{db}{after_s}")
+        lives = CrashHarness(f"{db}{after_s}")
 
         async def main() -> str:
             async with lives.engine() as engine:
@@ -177,13 +177,13 @@ async def hangs_three_times() -> str:
 
 
 def test_the_timeout_of_a_step_is_virtual_too(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     assert lives.run(hangs_three_times()) == "True"
     assert lives.elapsed_s < 3600
 
 
 def test_a_run_that_waits_for_nothing_is_told_and_its_file_is_fine(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
     with pytest.raises(NothingLeftToWaitFor):
         lives.run(never_hears(), id="deaf")
 
@@ -197,7 +197,7 @@ def test_a_run_that_waits_for_nothing_is_told_and_its_file_is_fine(db: str) -> N
 
 
 def test_two_engines_on_one_file_hear_of_each_other(db: str) -> None:
-    lives = Lives(db)
+    lives = CrashHarness(db)
 
     async def main() -> tuple[str, str]:
         async with (
@@ -216,7 +216,7 @@ def test_two_engines_on_one_file_hear_of_each_other(db: str) -> None:
 
 def test_the_same_engine_has_the_clock_of_the_machine_on_another_loop(db: str) -> None:
     async def main() -> datetime:
-        async with Lives(db).engine() as engine:
+        async with CrashHarness(db).engine() as engine:
             assert isinstance(engine, Engine)
             run = await engine.start(approval(), id="a")
             await run.send(True, channel="approval")
@@ -229,7 +229,7 @@ def test_the_same_engine_has_the_clock_of_the_machine_on_another_loop(db: str) -
 
 def test_inside_a_running_loop_it_says_what_to_do(tmp_path: Path) -> None:
     async def main() -> str:
-        lives = Lives(tmp_path / "a.db")
+        lives = CrashHarness(tmp_path / "a.db")
         with pytest.raises(DefinitionError, match=r"await asyncio.to_thread"):
             lives.run(approval())
         return str(await asyncio.to_thread(lives.run, approval()))

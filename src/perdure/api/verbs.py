@@ -31,7 +31,7 @@ T_co = TypeVar("T_co", covariant=True)
 # --- in workflows ---------------------------------------------------------------------------------
 
 
-class Ordered(Awaitable[T_co]):
+class Issued(Awaitable[T_co]):
     """What an eager verb returns: it is under way already, and awaiting it gives its outcome."""
 
     __slots__ = ("_future",)
@@ -88,7 +88,7 @@ async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
     return cast("T", await _kernel("receive()").receive(channel, type))
 
 
-def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Ordered[None]:
+def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Issued[None]:
     """Send a message to another run. Awaiting it waits for delivery, and raises `RunNotFound`,
     `RunFinished` or `InboxFull`.
 
@@ -96,12 +96,12 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Or
     `key` it arrives once for that key, whoever else sends it. Raises `NotSerializable` and
     `BadName` at once.
     """
-    return Ordered(_kernel("send()").send(run_id, value, channel, key))
+    return Issued(_kernel("send()").send(run_id, value, channel, key))
 
 
 def start(
     call: Call[T], *, id: str | None = None, tags: dict[str, Any] | None = None
-) -> Ordered[str]:
+) -> Issued[str]:
     """Start an independent run, which is not cancelled with this one. Awaiting it gives its id.
 
     Without an `id` it gets one that is the same on every replay. Awaiting it raises `RunExists`
@@ -120,10 +120,10 @@ def start(
     'sent to ada'
     """
     kernel, call = _kernel("start()"), workflow_call(call, "start()")
-    return Ordered(kernel.spawn(call, id, None if tags is None else names.checked_tags(tags)))
+    return Issued(kernel.spawn(call, id, None if tags is None else names.checked_tags(tags)))
 
 
-def emit(stream: str, item: Any) -> Ordered[None]:
+def emit(stream: str, item: Any) -> Issued[None]:
     """Add an item to a stream of this run, from a workflow or from a step; `Run.stream` reads it.
     docs/howto/streams.md has more.
 
@@ -142,10 +142,10 @@ def emit(stream: str, item: Any) -> Ordered[None]:
         attempt.emit(stream, item)
     else:
         _kernel("emit()", "workflow or step").emit(stream, item)
-    return Ordered()
+    return Issued()
 
 
-def tag(**tags: Any) -> Ordered[None]:
+def tag(**tags: Any) -> Issued[None]:
     """Set tags of this run, by which `engine.runs(tags=...)` finds it; a value of None removes one.
 
     >>> from perdure import SyncEngine, workflow
@@ -158,7 +158,7 @@ def tag(**tags: Any) -> Ordered[None]:
     ['refund-1']
     """
     _kernel("tag()").tag(tags)
-    return Ordered()
+    return Issued()
 
 
 def now() -> datetime:
@@ -246,7 +246,7 @@ class Attempt(Protocol):
     def idempotency_key(self) -> str: ...
     @property
     def last_heartbeat(self) -> Any: ...
-    def heartbeat(self, value: Any = None) -> Ordered[None]: ...
+    def heartbeat(self, value: Any = None) -> Issued[None]: ...
     def emit(self, stream: str, item: Any) -> None: ...
 
 

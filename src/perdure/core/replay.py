@@ -60,7 +60,9 @@ class Kernel:
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
         self.replaying = False
-        self.broken = False  # code and history have parted: row numbers mean nothing from there on
+        self.diverged = (
+            False  # code and history have parted: row numbers mean nothing from there on
+        )
         self._main, self._definition = main, definition
         self._task: Task | None = None
         self._futures: dict[int, Future] = {}
@@ -152,7 +154,7 @@ class Kernel:
             ):  # other turns are history, whatever they did
                 self._judge_refusal()
         except BaseException:
-            self.broken = True
+            self.diverged = True
             raise
         finally:
             _inside.muted = False
@@ -168,7 +170,7 @@ class Kernel:
         """
         refused, self.loop.refused = self.loop.refused, None
         if refused is not None and not refused.ended(self._task):
-            self.broken = True
+            self.diverged = True
             raise RefusalIgnored(self.facts.run_id, refused.what, refused.line)
 
     def _ahead(self) -> Event | None:
@@ -253,7 +255,7 @@ class Kernel:
                 None if command.kind == ev.SPAWN else command.call, data
             )
         except NotSerializable as error:
-            self.broken = True
+            self.diverged = True
             raise Nondeterminism(
                 self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}"
             ) from error

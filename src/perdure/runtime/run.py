@@ -149,7 +149,7 @@ class ActiveRun(StepsOfRun):
         taken: int | None = None,
     ) -> None:
         """Record an input and let the workflow react. Call it from a plain callback."""
-        if self.gone or self.kernel.outcome is not None or self.kernel.broken:
+        if self.gone or self.kernel.outcome is not None or self.kernel.diverged:
             self.touch()
             # nothing stands behind the end of a history, nor behind the place where code and
             # history part
@@ -247,7 +247,7 @@ class ActiveRun(StepsOfRun):
         What the code asked for and no row records is lost, and the numbers that it got mean
         nothing.
         """
-        self.kernel.broken = True
+        self.kernel.diverged = True
         if isinstance(error, Nondeterminism):
             self.block("nondeterminism", with_python(error.reason, self.python))
         elif isinstance(error, RunBlocked):
@@ -333,9 +333,9 @@ class ActiveRun(StepsOfRun):
             for command in todo
             if command.kind != ev.STEP and outbox.add_effect(self, command, turn)
         ]
-        if self.kernel.unread != self._unread and not self.kernel.broken:
+        if self.kernel.unread != self._unread and not self.kernel.diverged:
             turn.unread = self._unread = self.kernel.unread
-        if self.python != PYTHON and not self.kernel.broken and not self.kernel.facts.old:
+        if self.python != PYTHON and not self.kernel.diverged and not self.kernel.facts.old:
             turn.python = self.python = PYTHON
         if not self._goes_on_as_it_was():
             self._stand(turn)
@@ -377,7 +377,7 @@ class ActiveRun(StepsOfRun):
         """
         outcome = self.kernel.outcome
         if (
-            outcome is not None and not self.kernel.broken and not self._too_long
+            outcome is not None and not self.kernel.diverged and not self._too_long
         ):  # an end that the history does not know is none
             turn.finish = outbox.finish_of(self, outcome, turn.at_ms)
         elif self._blocked is not None and not self.inflight and self.held is None:
@@ -416,7 +416,7 @@ class ActiveRun(StepsOfRun):
     def _let_go(self, turn: Turn) -> None:
         """Say what has not begun, so that after a restart nobody has to ask what became of it."""
         self._releasing = True
-        if self.kernel.broken:
+        if self.kernel.diverged:
             return
         steps = [command for command in self.kernel.open.values() if command.kind == ev.STEP]
         held = [
@@ -586,7 +586,7 @@ class ActiveRun(StepsOfRun):
             self._timer.cancel()
             self._timer = None
         due_ms = self._due_ms()
-        if due_ms is not None and not self.paused and not self.kernel.broken:
+        if due_ms is not None and not self.paused and not self.kernel.diverged:
             wait_ms = max(0, due_ms - self.clock.now_ms())
             self._timer = self.host.steps.loop.call_later(
                 min(wait_ms / 1000, 86_400), self._timer_due, context=Context()
@@ -597,7 +597,7 @@ class ActiveRun(StepsOfRun):
             self.gone
             or self.paused
             or self.held is not None
-            or self.kernel.broken
+            or self.kernel.diverged
             or self._too_long
         ):
             return  # the next turn sets it anew

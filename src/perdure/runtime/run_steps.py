@@ -159,7 +159,7 @@ class StepsOfRun:
         """Note a failed attempt; the next one starts after the commit of that, or waits for its
         time.
         """
-        if self.gone or self.kernel.broken:
+        if self.gone or self.kernel.diverged:
             self.touch()
             return
         if self.held is not None:

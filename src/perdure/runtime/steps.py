@@ -114,7 +114,7 @@ class StepAttempt(msgspec.Struct, eq=False):
         found = self._host.last_heartbeat(self.seq)
         return None if found is None else msgspec.json.decode(found)
 
-    def heartbeat(self, value: Any = None) -> verbs.Ordered[None]:
+    def heartbeat(self, value: Any = None) -> verbs.Issued[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
         self._write(
             RecordHeartbeat(
@@ -126,7 +126,7 @@ class StepAttempt(msgspec.Struct, eq=False):
                 self._steps.clock.now_ms(),
             )
         )
-        return verbs.Ordered()
+        return verbs.Issued()
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")

@@ -2,16 +2,16 @@
 they are.
 """
 
-from perdure.testing.crash import Crashed, Lives
-from perdure.testing.invariants import LawBroken
+from perdure.testing.crash import Crashed, CrashHarness
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import export_run, replay_file, replay_recorded
 from perdure.testing.survive import Survived, assert_survives_every_crash
 from perdure.testing.virtual_time import NothingLeftToWaitFor, VirtualLoop
 
 __all__ = [
+    "CrashHarness",
     "Crashed",
-    "LawBroken",
-    "Lives",
+    "InvariantViolated",
     "NothingLeftToWaitFor",
     "Survived",
     "VirtualLoop",

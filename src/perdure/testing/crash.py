@@ -64,7 +64,7 @@ class NotReached(AssertionError):
     """There were too few commits for the crash that a test asked for."""
 
 
-class Lives:
+class CrashHarness:
     """A file, and what happens to the engines on it. `seed` chooses the order in which steps end,
     and `random()`.
 
@@ -79,7 +79,7 @@ class Lives:
     ... async def later(n: int) -> int:
     ...     await asyncio.sleep(3 * 24 * 3600)
     ...     return await double(n)
-    >>> lives = Lives("lives.db")
+    >>> lives = CrashHarness("lives.db")
     >>> with lives.crash_after(3):
     ...     lives.run(later(4), id="four")
     >>> lives.run(later(4), id="four"), lives.elapsed_s
@@ -201,9 +201,9 @@ IN_A_LOOP = (
 
 
 class LivingEngine(Engine):
-    """The engine, with a clock and a store that do what a test says. Made by `Lives.engine`."""
+    """An engine whose clock and store a test controls. Made by `CrashHarness.engine`."""
 
-    def __init__(self, lives: Lives, options: dict[str, Any]) -> None:
+    def __init__(self, lives: CrashHarness, options: dict[str, Any]) -> None:
         self._lives = lives
         self._living: tuple[SqliteStore, Writer, Scheduler] | None = (
             None  # what a crash finds, also in the middle of closing
@@ -274,7 +274,7 @@ class LivingEngine(Engine):
 class _MortalStore(SqliteStore):
     """The store, which tells of each commit."""
 
-    def __init__(self, path: str, lives: Lives, **options: Any) -> None:
+    def __init__(self, path: str, lives: CrashHarness, **options: Any) -> None:
         self._lives, self._disk, self.mortal = lives, lives.disk, False
         super().__init__(path, vfs=None if self._disk is None else self._disk.name, **options)
         lives.stores.append(self)
@@ -337,7 +337,7 @@ def _rows(write: Write, result: Any) -> list[tuple[tuple[int, int], Event | Comm
             return []
 
 
-def _seeded(new_run: Any, lives: Lives) -> Any:
+def _seeded(new_run: Any, lives: CrashHarness) -> Any:
     """New runs with numbers that the seed decides."""
 
     def seeded(start: StartRun, at_ms: int) -> StartRun:
@@ -358,7 +358,7 @@ def _checkpoint(connection: apsw.Connection, _: str, pages: int) -> int:
     return apsw.SQLITE_OK
 
 
-def _shuffled(start: Any, loop: VirtualLoop, lives: Lives) -> Any:
+def _shuffled(start: Any, loop: VirtualLoop, lives: CrashHarness) -> Any:
     """Steps that begin later, each by a time of its own; with seed 0 all begin at once.
 
     The time counts from when the step was asked for, so one that a crash made begin anew takes its

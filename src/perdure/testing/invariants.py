@@ -1,5 +1,4 @@
-"""The laws of a history, each a function over its rows that raises `LawBroken` where it does not
-hold.
+"""The invariants of a history, each a function over its rows that raises `InvariantViolated`.
 
 Rules: nothing here executes a step or opens a file; a kernel is made by the caller, who knows the
 workflow.
@@ -23,7 +22,7 @@ from perdure.errors import PerdureError
 MakeKernel = Callable[[], Kernel]
 
 
-class LawBroken(AssertionError):
+class InvariantViolated(AssertionError):
     """A history is not what it has to be; the text says where."""
 
 
@@ -55,7 +54,7 @@ def replay(make: MakeKernel, rows: Sequence[Event]) -> list[Command]:
     try:
         return kernel.replay(rows)
     except PerdureError as error:
-        raise LawBroken(f"The history is not what this code asks for. {error}") from error
+        raise InvariantViolated(f"The history is not what this code asks for. {error}") from error
     finally:
         kernel.discard()
 
@@ -67,7 +66,9 @@ def replay_every_prefix(make: MakeKernel, rows: Sequence[Event]) -> None:
     for end in range(1, len(rows) + 1):
         asked, recorded = replay(make, rows[:end]), asked_next(rows, end)
         if facts(asked) != facts(recorded) and (parting := _parting(recorded, asked)):
-            raise LawBroken(f"Replay of its first {end} rows does not go on as it did: {parting}")
+            raise InvariantViolated(
+                f"Replay of its first {end} rows does not go on as it did: {parting}"
+            )
 
 
 def _parting(recorded: Sequence[Event], asked: Sequence[Command]) -> str:
@@ -94,15 +95,15 @@ def _is_recorded(row: Event, command: Command) -> bool:
 def in_order(rows: Sequence[Event]) -> None:
     """Rows are numbered without gaps, time never runs backwards, and nothing follows the end."""
     if [row.seq for row in rows] != list(range(1, len(rows) + 1)):
-        raise LawBroken(f"The rows are numbered {[row.seq for row in rows]}")
+        raise InvariantViolated(f"The rows are numbered {[row.seq for row in rows]}")
     for one, two in pairwise(rows):
         if two.at_ms < one.at_ms:
-            raise LawBroken(
+            raise InvariantViolated(
                 f"Row {two.seq} was recorded at {two.at_ms} ms, before row {one.seq} at "
                 f"{one.at_ms} ms"
             )
         if one.kind == ev.FINISH:
-            raise LawBroken(f"Row {two.seq}, {two.kind}, stands behind the end of the run")
+            raise InvariantViolated(f"Row {two.seq}, {two.kind}, stands behind the end of the run")
 
 
 def recorded_once(rows: Sequence[Event]) -> None:
@@ -113,9 +114,9 @@ def recorded_once(rows: Sequence[Event]) -> None:
         if row.kind not in (ev.COMPLETED, ev.FAILED, ev.FIRED):
             continue
         if row.ref in answered:
-            raise LawBroken(f"Row {row.seq} is a second answer to row {row.ref}")
+            raise InvariantViolated(f"Row {row.seq} is a second answer to row {row.ref}")
         if row.ref not in asked or (row.ref or 0) > row.seq:
-            raise LawBroken(f"Row {row.seq} answers row {row.ref}, which asks for nothing")
+            raise InvariantViolated(f"Row {row.seq} answers row {row.ref}, which asks for nothing")
         answered.add(row.ref)
 
 
@@ -125,9 +126,9 @@ def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
     """
     for one, two in zip(facts(before), facts(after), strict=False):
         if one != two:
-            raise LawBroken(f"Row {one[0]} was\n  {one}\nand has become\n  {two}")
+            raise InvariantViolated(f"Row {one[0]} was\n  {one}\nand has become\n  {two}")
     if len(after) < len(before):
-        raise LawBroken(f"There were {len(before)} rows, and {len(after)} are left")
+        raise InvariantViolated(f"There were {len(before)} rows, and {len(after)} are left")
 
 
 def recorded_stays(
@@ -137,7 +138,7 @@ def recorded_stays(
     for (run, seq), row in recorded.items():
         found = next((one for one in on_disk.get(run, ()) if one.seq == seq), None)
         if found is None:
-            raise LawBroken(
+            raise InvariantViolated(
                 f"Row {seq} of run number {run}, {row.kind} {row.name or ''}, was recorded "
                 f"and is lost"
             )
@@ -147,7 +148,7 @@ def recorded_stays(
             row.ref,
             row.name,
         ):
-            raise LawBroken(
+            raise InvariantViolated(
                 f"Row {seq} of run number {run} was recorded as {row.kind} {row.name} and "
                 f"is {found.kind} {found.name}"
             )
@@ -164,7 +165,7 @@ def not_begun_again(
         if row.kind in (ev.COMPLETED, ev.FAILED)
     }
     if again := answered & set(begun):
-        raise LawBroken(
+        raise InvariantViolated(
             f"Steps had begun again, by run number and row, although their outcome was "
             f"recorded: {sorted(again, key=str)}"
         )
@@ -178,6 +179,6 @@ def commit_before_effect(
     """
     for run, seq in begun:
         if not any(row.seq == seq and row.kind == ev.STEP for row in on_disk.get(run, ())):
-            raise LawBroken(
+            raise InvariantViolated(
                 f"The step in row {seq} of run number {run} had begun, and that row was not on disk"
             )

@@ -17,20 +17,20 @@ import pytest
 
 from perdure.api.definitions import Workflow
 from perdure.testing import recording
-from perdure.testing.crash import Lives, LivingEngine, When
+from perdure.testing.crash import CrashHarness, LivingEngine, When
 
 
 @pytest.fixture
-def perdure_time(tmp_path: Path) -> Lives:
+def perdure_time(tmp_path: Path) -> CrashHarness:
     """Virtual time, and the test's store: `perdure_time.run(order("a"))` gives the result of a
     workflow, and `perdure_time.run(main())` carries out a coroutine that uses `perdure_engine`.
     Waiting takes no time.
     """
-    return Lives(tmp_path / "perdure.db")
+    return CrashHarness(tmp_path / "perdure.db")
 
 
 @pytest.fixture
-def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
+def perdure_engine(perdure_time: CrashHarness) -> Callable[..., LivingEngine]:
     """Engines on the test's store, made as `Engine` is but without a path: `async with` one of them
     and use it. Time is virtual in `perdure_time.run(...)`, and the machine's in an async test of
     pytest-asyncio or anyio.
@@ -39,7 +39,9 @@ def perdure_engine(perdure_time: Lives) -> Callable[..., LivingEngine]:
 
 
 @pytest.fixture
-def perdure_crash_after(perdure_time: Lives) -> Callable[[int, When], AbstractContextManager[None]]:
+def perdure_crash_after(
+    perdure_time: CrashHarness,
+) -> Callable[[int, When], AbstractContextManager[None]]:
     """The end of a process, as kill -9 brings it. The engine dies behind its third commit in
     `with perdure_crash_after(3): perdure_time.run(...)`; the next `perdure_time.run` goes on with
     the file. `perdure_crash_after(3, "before")` loses the third commit.

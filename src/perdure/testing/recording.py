@@ -32,7 +32,7 @@ from perdure.store.rows import RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants
-from perdure.testing.invariants import LawBroken
+from perdure.testing.invariants import InvariantViolated
 
 FORMAT = 1
 
@@ -209,9 +209,9 @@ def replay_recorded(
 ) -> None:
     """Replay one exported run (its JSON, or the path of a file with it) against today's code.
 
-    Raises `LawBroken`, an AssertionError that shows both sides, where the code asks for something
-    else than was recorded: this run would block if the code were deployed. Raises `UnknownWorkflow`
-    if its workflow is not among `workflows`.
+    Raises `InvariantViolated`, an AssertionError that shows both sides, if the code asks for
+    something other than what was recorded: this run would block if the code were deployed. Raises
+    `UnknownWorkflow` if its workflow is not among `workflows`.
     """
     if not isinstance(recording, Recording):
         recording = from_json(
@@ -272,7 +272,7 @@ def replay_elsewhere(
     found: Sequence[Recording], workflows: Sequence[Workflow[..., Any]], hash_seed: int
 ) -> None:
     """Replay in a process in which strings hash otherwise, so that sets of them have another order.
-    Raises `LawBroken`.
+    Raises `InvariantViolated`.
     """
     task = {
         "path": sys.path,
@@ -290,11 +290,13 @@ def replay_elsewhere(
         | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     if done.returncode:
-        _, law, text = done.stderr.decode(errors="replace").strip().rpartition("LawBroken: ")
+        _, law, text = (
+            done.stderr.decode(errors="replace").strip().rpartition("InvariantViolated: ")
+        )
         if law:
-            raise LawBroken(f"{text}\nDoes it walk a set of strings?")
+            raise InvariantViolated(f"{text}\nDoes it walk a set of strings?")
         last = "\n".join(text.splitlines()[-3:])
-        raise LawBroken(
+        raise InvariantViolated(
             f"The workflow could not be loaded there; hash_seeds=() leaves this part out.\n{last}"
         )
 

@@ -36,8 +36,8 @@ from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
 from perdure.store.rows import FINAL
 from perdure.testing import invariants, recording
-from perdure.testing.crash import IN_A_LOOP, Lives, NotReached, When
-from perdure.testing.invariants import LawBroken
+from perdure.testing.crash import IN_A_LOOP, CrashHarness, NotReached, When
+from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import Recording
 from perdure.testing.virtual_time import NothingLeftToWaitFor
 
@@ -87,8 +87,8 @@ def assert_survives_every_crash(
     processes with each of `hash_seeds`, if they can import the workflow. `only` repeats one place:
     ("before", 3) is the third commit.
 
-    Raises `LawBroken`, an AssertionError, and `DefinitionError` inside a running event loop: in an
-    async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
+    Raises `InvariantViolated`, an AssertionError. Raises `DefinitionError` inside a running event
+    loop: in an async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
 
     >>> from perdure import step, workflow
     >>> @step
@@ -179,7 +179,7 @@ class _Trial:
             self.effects = self._effects(self.recordings)
         with self._blaming(None):
             if self.calm[0] == "blocked":
-                raise LawBroken(f"It is {_told(self.calm)}")
+                raise InvariantViolated(f"It is {_told(self.calm)}")
             for one in self.recordings:
                 _obeys(one)
                 recording.replay_recorded(one, self.known, every_prefix=True)
@@ -211,12 +211,14 @@ class _Trial:
 
     def _compare(self, outcome: Outcome, held: list[Recording], found: list[Recording]) -> None:
         if outcome[0] != self.calm[0] or not self.same(outcome[1], self.calm[1]):
-            raise LawBroken(f"  It is {_told(outcome)}\n  undisturbed it is {_told(self.calm)}")
+            raise InvariantViolated(
+                f"  It is {_told(outcome)}\n  undisturbed it is {_told(self.calm)}"
+            )
         after = {one.key: one for one in found}
         for one in held:
             invariants.only_grown(one.rows, after[one.key].rows)
             if one.status in FINAL and after[one.key].status != one.status:
-                raise LawBroken(
+                raise InvariantViolated(
                     f"run {one.id} had ended as {one.status} and is now {after[one.key].status}"
                 )
         for one in found:
@@ -229,7 +231,7 @@ class _Trial:
                 ", ".join(f"{effect} ({times} ×)" for effect, times in change.items())
                 for change in changes
             )
-            raise LawBroken(
+            raise InvariantViolated(
                 f"What it does outside is not done once: {more or 'nothing'} too often, "
                 f"{less or 'nothing'} too rarely"
             )
@@ -238,8 +240,8 @@ class _Trial:
         """The same history in a process that walks sets in another order."""
         try:
             recording.replay_elsewhere(self.recordings, self.known, hash_seed)
-        except LawBroken as error:
-            raise LawBroken(
+        except InvariantViolated as error:
+            raise InvariantViolated(
                 f"{self._name()} can't be replayed in another process, with "
                 f"PYTHONHASHSEED={hash_seed}.\n{error}"
             ) from error
@@ -247,16 +249,16 @@ class _Trial:
     # --- one trial --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _lives(self) -> Iterator[Lives]:
+    def _lives(self) -> Iterator[CrashHarness]:
         """A new file, and a world outside in which nothing has happened."""
         if isinstance(self.once, list):
             self.once.clear()
         if self.before_each is not None:
             self.before_each()
         with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
-            yield Lives(os.path.join(folder, "perdure.db"), seed=self.seed)
+            yield CrashHarness(os.path.join(folder, "perdure.db"), seed=self.seed)
 
-    async def _drive(self, lives: Lives) -> Outcome:
+    async def _drive(self, lives: CrashHarness) -> Outcome:
         """What the world does to the run. After a crash it does all of it again, as one has to;
         keys make it happen once.
         """
@@ -374,9 +376,9 @@ class _Trial:
         """Errors in the block are told with the place of the crash, and how to repeat it."""
         try:
             yield
-        except (LawBroken, NothingLeftToWaitFor) as error:
+        except (InvariantViolated, NothingLeftToWaitFor) as error:
             if place is None:
-                raise LawBroken(
+                raise InvariantViolated(
                     f"{self._name()} can't be replayed, even without any crash.\n{error}"
                 ) from error
             rows = (
@@ -385,7 +387,7 @@ class _Trial:
                 )
                 or "    nothing"
             )
-            raise LawBroken(
+            raise InvariantViolated(
                 f"{self._name()} does not survive a crash {place[0]} commit {place[1]} (seed "
                 f"{self.seed}).\n{error}\n"
                 f"  The last rows of its history on disk were then\n{rows}\n"
