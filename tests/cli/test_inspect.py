@@ -172,6 +172,36 @@ def test_one_row_in_full_with_its_answer(typed: Typed) -> None:
     assert typed("show", "fragile-1", "--seq", str(broken), "--json").json["kind"] == "step"
 
 
+def test_show_prints_a_page_of_the_history_and_how_to_go_on(typed: Typed) -> None:
+    said = typed("show", "wide", "--limit", "10")
+    assert "note(text=" in said.out
+    assert said.out.rstrip().splitlines()[-1].startswith("completed → ")
+    assert said.err == (
+        "Rows 1 to 10 of 82. The next ones, and the last ones:\n"
+        "  perdure show wide --after 10 --limit 10\n"
+        "  perdure show wide --after 72 --limit 10\n"
+    )
+    last = typed("show", "wide", "--after", "72", "--limit", "10")
+    assert last.err == ""
+    assert "✓ note (row " in last.out
+
+
+def test_a_long_history_is_shown_in_pages_by_default(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "ROWS", 50)
+    said = typed("show", "wide")
+    assert said.err == "Rows 1 to 50 of 82. The others:\n  perdure show wide --after 50\n"
+    assert len(typed("show", "wide", "--json").json["history"]) == 82
+    assert typed("show", "wide", "--full").out.count("note(text=") == 40
+
+
+def test_pages_of_json(typed: Typed) -> None:
+    rows = typed("show", "wide", "--json", "--after", "80", "--limit", "5").json["history"]
+    assert [row["seq"] for row in rows] == [81, 82]
+    assert typed("show", "wide", "--after", "82").code == 0
+
+
 def test_a_row_that_is_not_there(typed: Typed) -> None:
     said = typed("show", "hello-1", "--seq", "99")
     assert said.code == 2

@@ -1,4 +1,4 @@
-"""How things are worded."""
+"""Values, times and errors as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from perdure.cli.output import plain
+from perdure.runtime.info import ErrorHead
 from perdure.views import format
 
 
@@ -73,23 +73,14 @@ def test_our_own_errors_are_sentences_already() -> None:
     )
 
 
-def test_columns_line_up_with_and_without_colour() -> None:
-    table = format.columns(("ID", "STATUS"), [("a-long-id", format.status("failed")), ("b", "x")])
-    assert [plain(line) for line in table] == [
-        "ID         STATUS",
-        "a-long-id  failed",
-        "b          x",
-    ]
-
-
-def test_text_is_cut_by_the_columns_that_it_needs() -> None:
-    assert format.cut("日本語", 6) == "日本語"
-    assert format.cut("日本語", 5) == "日本…"
-    assert format.cut("x" * 10**6, 5) == "xxxx…"
-    assert format.fitting(90, None, 36) == 90
-    assert (format.fitting(90, 80, 36), format.fitting(90, 30, 36)) == (44, 20)
-
-
 def test_counts() -> None:
     assert format.count(1, "row") == "1 row"
     assert format.count(1_234, "row") == "1,234 rows"
+    assert format.bounded(100_000, 100_000) == "100,000"
+    assert format.bounded(100_001, 100_000) == "100,000+"
+
+
+def test_the_head_of_an_error_is_worded_as_the_error() -> None:
+    assert (
+        format.error_line(ErrorHead("ValueError", "no\nand more", "builtins")) == "ValueError: no"
+    )

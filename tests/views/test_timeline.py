@@ -1,4 +1,4 @@
-"""Histories as trees, without a store."""
+"""Timelines of histories, without a store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from perdure.cli import format as shown_by_cli
 from perdure.cli.output import plain
 from perdure.runtime.info import HistoryEvent, RunInfo
-from perdure.views import format, timeline
+from perdure.views import format, rows, timeline
+from perdure.views.waterfall import waterfall
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,8 +48,14 @@ def info(status: str = "running", **fields: Any) -> RunInfo:
     return replace(empty, **fields)
 
 
-def lines(*rows: HistoryEvent, full: bool = False, run: RunInfo | None = None) -> list[str]:
-    return [plain(line) for line in timeline.body(run or info(), list(rows), full)]
+def lines(
+    *rows: HistoryEvent, full: bool = False, run: RunInfo | None = None, more: bool = False
+) -> list[str]:
+    """A timeline and the end of it as the command line prints them."""
+    run = run or info()
+    begun = rows[0].at if rows else BEGUN
+    shown = shown_by_cli.timeline(timeline.lines(rows, begun, full=full, more=more))
+    return [plain(line) for line in [*shown, *shown_by_cli.ending(run)]]
 
 
 @pytest.mark.parametrize(
@@ -66,17 +74,17 @@ def lines(*rows: HistoryEvent, full: bool = False, run: RunInfo | None = None) -
         (row(2, "cancel"), "← cancel"),
         (
             row(2, "attempt", data={"taken_back": True}),
-            "what ended the run stood here; a retry has taken it back",
+            "what ended the run was here; a retry has taken it back",
         ),
         (
             row(2, "attempt", data={"released": True, "upto": 2, "retry": 1}),
-            "retry 1: what stands above was kept",
+            "retry 1: the rows above were kept",
         ),
         (
             row(2, "attempt", "r", data={"released": True, "upto": 2}),
-            "forked: what stands above is of r",
+            "forked: the rows above are of r",
         ),
-        (row(2, "attempt", data={"released": True}), "let go before a step began"),
+        (row(2, "attempt", data={"released": True}), "released before a step began"),
         (row(2, "attempt", data={"crash": True}), "the process died"),
         (row(2, "news", "x"), "news x"),
     ],
@@ -196,13 +204,12 @@ def test_the_end_of_it() -> None:
     assert text.endswith(", child x")
 
 
-def test_the_header_says_who_it_is() -> None:
-    text = plain(
-        "\n".join(
-            timeline.header(info(args={"n": 1}, tags={"a": "b"}, parent="p", forked_from="f"), 100)
-        )
-    )
-    for part in ("r  running", "w(n=1)", "started ", 'tags: a="b"', "child of p", "forked from f"):
+def test_the_facts_of_a_run() -> None:
+    run = info(args={"n": 1}, tags={"a": "b"}, parent="p", forked_from="f", python="2.7")
+    text = "\n".join(rows.facts(run, BEGUN + timedelta(seconds=90), 100))
+    for part in ("w(n=1)", "started ", ", for 1 min 30 s", 'tags: a="b"', "child of p"):
+        assert part in text
+    for part in ("forked from f", "executed by Python 2.7, this is "):
         assert part in text
 
 
@@ -223,7 +230,59 @@ def test_a_row_in_full_shows_a_traceback_as_one() -> None:
 
 
 def test_a_live_line_names_what_is_answered() -> None:
-    names = {2: row(2, "step", "pay")}
-    text = plain(timeline.live_line(row(3, "completed", ref=2, result=1, took_ms=8), names))
-    assert text.endswith("    3  ✓ pay (row 2): 1  8 ms")
-    assert plain(timeline.live_line(row(9, "finish", "failed"), names)).endswith("failed")
+    completed = row(3, "completed", ref=2, result=1, took_ms=8, of="pay")
+    line = plain(shown_by_cli.log_line(timeline.log_line(completed), "12:00:00.000"))
+    assert line == "12:00:00.000     3  ✓ pay (row 2): 1  8 ms"
+    finish = timeline.log_line(row(9, "finish", "failed"))
+    assert plain(shown_by_cli.log_line(finish, "12:00:00.000")).endswith("     9  failed")
+
+
+def test_on_a_page_answers_may_be_behind_it_and_commands_before_it() -> None:
+    rows = fan_out(3)
+    first, second = lines(*rows[:5], more=True), lines(*rows[5:], more=False)
+    marks = [next(mark for mark in "✓⋮…" if mark in line) for line in first if "parse(" in line]
+    assert marks == ["✓", "⋮", "⋮"]
+    assert any("✓ row 3: 1  4 ms" in line for line in second)
+    named = row(101, "completed", ref=3, result=1, took_ms=4, of="parse")
+    assert any("✓ parse (row 3): 1  4 ms" in line for line in lines(named))
+
+
+# --- waterfalls -----------------------------------------------------------------------------------
+
+
+def test_a_waterfall_is_columns_of_bars() -> None:
+    found = waterfall(
+        [
+            row(1, "start"),
+            row(2, "step", "a"),
+            row(3, "attempt", ref=2, attempt=1, error={"type": "ValueError"}),
+            row(4, "completed", ref=2),
+            row(5, "message", "c"),
+            row(6, "step", "a"),
+            row(7, "step", "b"),
+            row(8, "failed", ref=7),
+        ],
+        BEGUN,
+    )
+    assert found.names == ["a", "c", "b"]
+    assert (found.seq, found.name) == ([2, 5, 6, 7], [0, 1, 0, 2])
+    assert found.status == ["completed", "", "open", "failed"]
+    assert found.start_ms == [2_000, 5_000, 6_000, 7_000]
+    assert found.took_ms == [2_000, 0, None, 1_000]
+    assert found.attempts == [2, 1, 1, 1]
+
+
+def test_a_waterfall_knows_where_nothing_was_at_work() -> None:
+    found = waterfall(
+        [
+            row(1, "start"),
+            row(2, "step", "a"),
+            row(3, "completed", ref=2),
+            row(4, "timer"),
+            row(500, "fired", ref=4),
+            row(501, "step", "a"),
+            row(502, "completed", ref=501),
+        ],
+        BEGUN,
+    )
+    assert found.idle == [(3_000, 501_000)]

@@ -25,6 +25,7 @@ from perdure.check import lint
 from perdure.check.replay import Checked, Checker, OutOfTime
 from perdure.cli import targets
 from perdure.cli.common import Exit, json_option, misuse, store_option
+from perdure.cli.format import status
 from perdure.cli.output import console, echo, echo_json, live, say, style
 from perdure.process.interpreter import PYTHON
 from perdure.runtime.registry import add_workflow
@@ -315,7 +316,7 @@ def _replay(
                 echo_json({"kind": "run", **msgspec.structs.asdict(checked)}, indent=0)
             elif verbose and checked.verdict == "ok":
                 echo(
-                    f"{checked.id}  {checked.workflow}  {format.status(checked.status)}  "
+                    f"{checked.id}  {checked.workflow}  {status(checked.status)}  "
                     f"{format.count(checked.rows, 'row')}  fits"
                 )
     if not as_json:

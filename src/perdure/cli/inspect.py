@@ -1,9 +1,14 @@
-"""`ls`, `show`, `tail` and `doctor`: the commands that only look."""
+"""`ls`, `show`, `tail` and `doctor`: read-only views of runs and of the store.
+
+Rules: nothing is written or executed; a page of a list or of a history costs the page; with --json
+nothing is cut.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -18,17 +23,26 @@ from perdure.cli.common import (
     with_engine,
     with_run,
 )
+from perdure.cli.format import columns, cut, ending, fitting, log_line, pad, status
+from perdure.cli.format import timeline as timeline_lines
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replica_options import seen_from_outside
 from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
-from perdure.runtime.info import HistoryEvent, RunInfo
+from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 from perdure.store.rows import STATUSES
-from perdure.views import format, timeline
+from perdure.views import format, rows, timeline
+from perdure.views.rows import RunLine
 from perdure.views.waiting import needs
 
 POLL_SECONDS = 0.2
 LIMIT = 20
+ROWS = 1_000
+"""Rows of a history that `show` prints where it is not told how many."""
+
+ROWS_AT_ONCE = 500
+NARROW = 72
+"""Columns; narrower lines have no room for times since the start of the run."""
 
 
 # --- ls -------------------------------------------------------------------------------------------
@@ -86,25 +100,28 @@ def ls(
       perdure ls --workflow refund --tag customer=42 --json
     """
 
-    async def fetch(engine: Engine) -> list[RunInfo]:
+    async def fetch(engine: Engine) -> list[RunInfo] | list[RunSummary]:
         behind = None if after is None else await engine.find(after)
-        return await engine.runs(
-            status=status, workflow=workflow, tags=tags, limit=limit, after=behind
-        )
+        runs = engine.runs if as_json else engine.summaries
+        return await runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind)
 
     found = with_engine(store, fetch)
     if as_json:
         echo_json(found)
-    elif not found:
+        return
+    now = datetime.now(UTC)
+    lines = [rows.run_line(run, now) for run in found if isinstance(run, RunSummary)]
+    if not lines:
         say("No run." if not (status or workflow or tags or after) else "No run fits.")
     else:
-        echo(*_table(found, room()))
-        if len(found) == limit:
-            say(f"There may be more: {_next_page(ctx, found[-1].id, store)}")
+        created = [format.clock(run.created_at) for run in found]
+        echo(*_table(lines, created, room()))
+        if len(lines) == limit:
+            say(f"There may be more: {_next_page(ctx, lines[-1].id, store)}")
 
 
 def _next_page(ctx: click.Context, last: str, store: str) -> str:
-    """The command as it was typed, but for the runs behind this one."""
+    """The command as it was typed, for the runs behind this one."""
     given = [("--status", ctx.params["status"]), ("--workflow", ctx.params["workflow"])]
     given += [
         ("--tag", f"{key}={format.value(item, None)}")
@@ -115,45 +132,36 @@ def _next_page(ctx: click.Context, last: str, store: str) -> str:
     return command(store, "ls", *typed, "--after", last)
 
 
-def _table(found: list[RunInfo], room: int | None) -> list[str]:
-    """The runs as a table; on narrow lines with what is to say of a run beneath it, and at last as
-    paragraphs.
+def _table(found: list[RunLine], created: list[str], room: int | None) -> list[str]:
+    """The runs as a table; where it is too wide, notes are below their runs, or each run is a
+    paragraph.
     """
     cells = [
-        (
-            one.id,
-            one.workflow,
-            format.status(one.status),
-            format.clock(one.created_at),
-            f"{one.history_rows:,}",
-        )
-        for one in found
+        (run.id, run.workflow, status(run.status), at, f"{run.history_rows:,}")
+        for run, at in zip(found, created, strict=True)
     ]
-    rows = format.columns(("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS"), cells)
-    used = max(map(width, rows)) + 2
+    table = columns(("ID", "WORKFLOW", "STATUS", "CREATED", "ROWS"), cells)
+    used = max(map(width, table)) + 2
     if room is None or used + 20 <= room:
-        limit = format.fitting(70, room, used)
+        limit = fitting(70, room, used)
+        noted = zip(table[1:], found, strict=True)
         return [
-            rows[0],
-            *(
-                f"{format.pad(row, used)}{_note(info, limit)}".rstrip()
-                for row, info in zip(rows[1:], found, strict=True)
-            ),
+            table[0],
+            *(f"{pad(row, used)}{_note(run, limit)}".rstrip() for row, run in noted),
         ]
-    lines = rows[:1] if (fits := used - 2 <= room) else []
-    for row, info in zip(rows[1:], found, strict=True):
+    lines = table[:1] if (fits := used - 2 <= room) else []
+    for row, run, at in zip(table[1:], found, created, strict=True):
         named = [
-            f"{style(info.id, 'bold')}  {format.status(info.status)}",
-            f"  {info.workflow}, {format.clock(info.created_at)}",
+            f"{style(run.id, 'bold')}  {status(run.status)}",
+            f"  {run.workflow}, {at}",
         ]
-        note = _note(info, room - 2)
+        note = _note(run, room - 2)
         lines += [*([row] if fits else named), *([f"  {note}"] if note else [])]
     return lines
 
 
-def _note(info: RunInfo, limit: int) -> str:
-    note = format.error_line(info.error) if info.error else needs(info) or ""
-    return format.cut(visible(note.partition("\n")[0]), limit)
+def _note(run: RunLine, limit: int) -> str:
+    return cut(visible(run.note), limit)
 
 
 # --- show -----------------------------------------------------------------------------------------
@@ -163,48 +171,97 @@ def _note(info: RunInfo, limit: int) -> str:
 @run_argument
 @click.option("--full", is_flag=True, help="Every row, and every value in full.")
 @click.option("--seq", type=click.IntRange(1), metavar="N", help="One row of the history in full.")
+@click.option("--after", type=click.IntRange(0), metavar="N", help="Only rows behind row N.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help=f"How many rows at most. Default: {ROWS:,}; with --full and --json all of them.",
+)
 @store_option
 @json_option
-def show(run_id: str, full: bool, seq: int | None, store: str, as_json: bool) -> None:
-    """Show a run: what it was asked, what it did and when, what came of it, what it waits for.
+def show(
+    run_id: str,
+    full: bool,
+    seq: int | None,
+    after: int | None,
+    limit: int | None,
+    store: str,
+    as_json: bool,
+) -> None:
+    """Show a run: its arguments, what it did and when, how it ended or what it waits for.
 
-    The number in front of each line is the row of the history; `fork --at` and `show --seq` take
-    it. ID may be the beginning of an id.
+    The number at the beginning of each line is the row of the history; `fork --at`, `show --seq`
+    and `show --after` take it. ID may be the beginning of an id.
 
     \b
     Examples:
       perdure show refund
       perdure show refund-91ac --full
       perdure show refund-91ac --seq 4
+      perdure show import-7 --after 9000 --limit 100
     """
+    if seq is not None:
+        _show_row(store, run_id, seq, as_json)
+        return
+    most = limit or (None if full or as_json else ROWS)
 
     async def fetch(engine: Engine, found: str) -> tuple[RunInfo, list[HistoryEvent]]:
-        return await engine.info(found), await engine.history(found)
+        return await engine.info(found), await engine.history(found, after=after, limit=most)
 
     info, history = with_run(store, run_id, fetch)
-    if seq is not None:
-        _show_row(info, history, seq, as_json)
-    elif as_json:
+    if as_json:
         echo_json({"run": info, "history": history})
-    else:
-        echo(
-            *timeline.header(info, None if full else format.fitting(100, room(), 10)),
-            *timeline.body(info, history, full, room()),
-        )
+        return
+    last = history[-1].seq if history else info.history_rows
+    echo(*_page(info, history, full, room(), more=last < info.history_rows))
+    if last < info.history_rows:
+        _say_more(store, info, history, limit)
 
 
-def _show_row(info: RunInfo, history: list[HistoryEvent], seq: int, as_json: bool) -> None:
-    row = next((event for event in history if event.seq == seq), None)
-    if row is None:
+def _page(
+    info: RunInfo, history: list[HistoryEvent], full: bool, room: int | None, *, more: bool
+) -> list[str]:
+    """A run and rows of its history on lines of so many columns."""
+    narrow = room is not None and room < NARROW
+    limit = None if full else fitting(90, room, 20 if narrow else 36)
+    begun = info.started_at or info.created_at
+    lines = timeline.lines(history, begun, full=full, limit=limit, more=more)
+    facts = rows.facts(info, datetime.now(UTC), None if full else fitting(100, room, 10))
+    return [
+        f"{style(info.id, 'bold')}  {status(info.status)}",
+        *(f"  {line}" for line in facts),
+        *timeline_lines(lines, narrow=narrow),
+        *ending(info, None if full else 200),
+    ]
+
+
+def _say_more(store: str, info: RunInfo, history: list[HistoryEvent], limit: int | None) -> None:
+    """Which rows these are, and the commands for the next and the last ones."""
+    first, last, total = history[0].seq, history[-1].seq, info.history_rows
+    given = [] if limit is None else ["--limit", str(limit)]
+    ends = sorted({last, max(last, total - (limit or ROWS))})
+    which = "The next ones, and the last ones:" if len(ends) > 1 else "The others:"
+    say(f"Rows {first:,} to {last:,} of {total:,}. {which}")
+    for after in ends:
+        say(f"  {command(store, 'show', info.id, '--after', str(after), *given)}")
+
+
+def _show_row(store: str, run_id: str, seq: int, as_json: bool) -> None:
+    async def fetch(engine: Engine, found: str) -> tuple[RunSummary, list[HistoryEvent]]:
+        return await engine.summary(found), await engine.entry(found, seq)
+
+    run, found = with_run(store, run_id, fetch)
+    if not found:
         raise click.UsageError(
-            f"Run {info.id} has rows 1 to {len(history)}; there is no row {seq}."
+            f"Run {run.id} has rows 1 to {run.history_rows:,}; there is no row {seq:,}."
         )
     if as_json:
-        echo_json(row)
+        echo_json(found[0])
         return
-    echo(*timeline.row_in_full(row))
-    for answer in (event for event in history if event.ref == seq):
-        echo("", *timeline.row_in_full(answer))
+    for number, row in enumerate(found):
+        first, *rest = timeline.row_in_full(row)
+        echo(*([""] if number else []), style(first, "bold"), *rest)
 
 
 # --- tail -----------------------------------------------------------------------------------------
@@ -236,39 +293,48 @@ def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
 
     info = with_run(store, run_id, follow)
     if not as_json and stream is None:
-        echo(*timeline.ending(info))
+        echo(*ending(info))
     raise click.exceptions.Exit(Exit.DONE if info.status == "completed" else Exit.FAILED)
 
 
 async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
-    """Each history under the id from where we have come to; the next one is called `id~N` when the
-    run has gone on by then.
+    """Print each history under the id from its first row on; the next one has the name `id~N` when
+    the run has gone on by then.
     """
-    seen, told, number = 0, "", 1
+    seen, said, number = 0, "", 1
     while await _exists(engine, f"{run_id}~{number}"):
         number += 1
     while True:
-        info = await engine.info(
-            run_id
-        )  # first, so that a run that has ended has its last rows in the history
-        history = await engine.history(run_id) if info.history_rows > seen else []
+        # First, so that a run that has ended has its last rows in the history.
+        run = await engine.summary(run_id)
+        page = []
+        if run.history_rows > seen:
+            page = await engine.history(run_id, after=seen, limit=ROWS_AT_ONCE)
         if gone_on := await _exists(engine, earlier := f"{run_id}~{number}"):
-            history, number = await engine.history(earlier), number + 1
-        names = {event.seq: event for event in history}
-        for event in history[seen:]:
-            if as_json:
-                echo_json(event, indent=0)
-            else:
-                echo(timeline.live_line(event, names))
-        seen = 0 if gone_on else max(seen, len(history))
-        if gone_on:
+            page = await engine.history(earlier, after=seen, limit=ROWS_AT_ONCE)
+        _print_rows(page, as_json)
+        seen = page[-1].seq if page else seen
+        if len(page) == ROWS_AT_ONCE:
             continue
-        if info.ended_at is not None:
+        if gone_on:
+            seen, number = 0, number + 1
+            continue
+        if run.ended_at is not None:
             return
-        if not as_json and (note := needs(info)) and note != told:
+        note = needs(run) or ""
+        if not as_json and note and note != said:
             say(*as_lines(f"({note})"))
-        told = needs(info) or ""
+        said = note
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _print_rows(page: list[HistoryEvent], as_json: bool) -> None:
+    for row in page:
+        if as_json:
+            echo_json(row, indent=0)
+        else:
+            time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+            echo(log_line(timeline.log_line(row), time))
 
 
 async def _exists(engine: Engine, run_id: str) -> bool:
@@ -291,12 +357,12 @@ async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) 
 # --- doctor ---------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Look at the store itself, and at runs that are stuck.")
+@click.command(short_help="Check the store itself, and list runs that are stuck.")
 @store_option
 @json_option
 def doctor(store: str, as_json: bool) -> None:
-    """Look at the store itself: file, versions, integrity, workers, and runs that are stuck, with
-    the reason.
+    """Check the store itself: file, versions, integrity, workers, and runs that are stuck, with the
+    reason.
 
     \b
     Examples:
@@ -342,5 +408,5 @@ def _entry(entry: Any) -> str:
     if not isinstance(entry, dict):
         return str(entry)
     with contextlib.suppress(KeyError):
-        return f"{entry['id']}  {format.status(entry['status'])}  {entry['reason']}"
+        return f"{entry['id']}  {status(entry['status'])}  {entry['reason']}"
     return ", ".join(f"{key} {_fact(key, item)}" for key, item in entry.items())

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perdure.cli.format import COLOURS
 from perdure.cli.output import console, is_terminal, live, rich_text, say
-from perdure.views import format
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,7 +166,7 @@ class Screen:
             *([bar] if self._console.width >= 90 else []),
             rich_text(_steps(snapshot)),
             rich_text(_elapsed(time.monotonic() - self._begun)),
-            rich_text(snapshot.status, format.COLOURS.get(snapshot.status, "")),
+            rich_text(snapshot.status, COLOURS.get(snapshot.status, "")),
         )
         rows: list[Any] = [line]
         if snapshot.waiting:

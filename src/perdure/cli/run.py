@@ -23,9 +23,10 @@ from typing import Any, NoReturn
 import click
 
 from perdure.api.definitions import Call
-from perdure.cli import log_lines, targets, traces
+from perdure.cli import log_lines, targets
 from perdure.cli.closing import CLOSE_S_MAX, Closing, end_now, keeps_the_process
 from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
+from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replica_options import (
@@ -41,7 +42,7 @@ from perdure.runtime.engine import Engine
 from perdure.runtime.facts import DUE_RUNS_MAX
 from perdure.runtime.info import RunInfo
 from perdure.runtime.run_handle import Run
-from perdure.views import format
+from perdure.views import format, traces
 from perdure.views.waiting import send_hint, waiting_text
 
 # looking at a long history costs; this many times its own time is slept before the next look
@@ -448,13 +449,13 @@ def _what_went_wrong(info: RunInfo) -> list[str]:
     match info.status:
         case "failed":
             return [
-                f"{info.id} {format.status('failed')}: {format.error_line(info.error)}",
+                f"{info.id} {status('failed')}: {format.error_line(info.error)}",
                 *traces.trace(info.error),
             ]
         case "blocked":
-            return as_lines(f"{info.id} is {format.status('blocked')}: {info.reason}")
+            return as_lines(f"{info.id} is {status('blocked')}: {info.reason}")
         case _:
-            return [f"{info.id} was {format.status(info.status)}."]
+            return [f"{info.id} was {status(info.status)}."]
 
 
 def _what_next(info: RunInfo, request: Request, crash_loop: bool) -> list[str]:

@@ -1,28 +1,17 @@
-"""How times, durations, values and statuses are worded for people.
+"""Times, durations, values and errors as human-readable text.
 
-Rules: pure functions; one line unless asked for more; ids are never cut.
+Rules: pure functions; one line each; no colours, and no terminal: lengths are characters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from perdure.cli.output import style, width
+from perdure.runtime.info import ErrorHead
 
-COLOURS = {
-    "completed": "green",
-    "running": "cyan",
-    "pending": "cyan",
-    "waiting": "yellow",
-    "paused": "yellow",
-    "blocked": "red",
-    "failed": "red",
-    "cancelled": "magenta",
-}
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -67,13 +56,6 @@ def value(thing: Any, limit: int | None = 60) -> str:
     return text[: max(limit - len(size), 20)] + size
 
 
-def fitting(most: int, room: int | None, used: int) -> int:
-    """How many characters of a line of `room` columns are left for a text, `most` at most; a few in
-    any case.
-    """
-    return most if room is None else min(most, max(room - used, 20))
-
-
 def arguments(args: Any, limit: int | None = 80) -> str:
     """The inside of a call's parentheses; where it is too long, the arguments share the room."""
     if not args:
@@ -90,22 +72,10 @@ def arguments(args: Any, limit: int | None = 80) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def cut(text: str, limit: int) -> str:
-    """Text that needs `limit` columns at most."""
-    if width(text) <= limit:
-        return text
-    text = text[: 2 * limit]
-    while width(text) >= limit:
-        text = text[:-1]
-    return text + "…"
-
-
-def status(word: str) -> str:
-    return style(word, COLOURS.get(word))
-
-
 def error_line(error: Any) -> str:
-    """A recorded error as `Type: message`, its first line."""
+    """A recorded error, or the head of one, as `Type: message`: the first line of its message."""
+    if isinstance(error, ErrorHead):
+        error = {"type": error.type, "message": error.message, "module": error.module}
     if not isinstance(error, dict):
         return str(error)
     message = str(error.get("message") or "").partition("\n")[0]
@@ -117,18 +87,14 @@ def error_line(error: Any) -> str:
 
 
 def count(number: int, noun: str) -> str:
+    """A number of things: `1 row`, `2,000 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table with aligned columns."""
-    table = [[style(cell, "bold") if cell else "" for cell in head], *rows]
-    widths = [max(width(line[i]) for line in table) for i in range(len(head))]
-    return [
-        "  ".join(pad(cell, room) for cell, room in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
+def bounded(number: int, limit: int) -> str:
+    """A count that stops at `limit`: `100,000+` where there are more.
 
-
-def pad(cell: str, room: int) -> str:
-    return cell + " " * (room - width(cell))
+    >>> bounded(100_001, 100_000), bounded(7, 100_000)
+    ('100,000+', '7')
+    """
+    return f"{number:,}" if number <= limit else f"{limit:,}+"

@@ -1,141 +1,96 @@
-"""A history as people read it: one entry for each thing that was asked for, with what came of it
-beneath.
+"""Timelines of runs: an entry for each row that stands for itself, with the rows that answer it.
 
-Rules: rows are shown in their order, answers under the command that they answer; long stretches of
-the same step are folded unless everything is asked for; nothing that failed is ever folded away.
+Rules: entries are in the order of their rows, answers below the row that they answer; a long
+stretch of equal steps is folded unless everything is asked for, and a failure is never folded; a
+page knows that answers may be behind it. Texts are lines without colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from perdure.cli import traces
-from perdure.cli.output import as_lines, style
 from perdure.codec.frames import place
-from perdure.process.interpreter import PYTHON, is_other
-from perdure.runtime.info import HistoryEvent, RunInfo, moment
-from perdure.views import format
-from perdure.views.waiting import needs
+from perdure.runtime.info import HistoryEvent, moment
+from perdure.views import format, traces
 
 FOLD_OVER = 12
 FOLD_HEAD = 3
-NARROW = 72
-"""Columns; with fewer a line has no room to say how long after the start of the run it was."""
-_ANSWERS = frozenset({"completed", "failed", "fired", "abandon", "attempt"})
+_ENDS = frozenset({"completed", "failed", "fired", "abandon"})
+_ANSWERS = _ENDS | {"attempt"}
+_OPEN = frozenset({"step", "child", "spawn", "send"})
 
 
-@dataclass
-class Entry:
+class Entry(msgspec.Struct):
     """A row that stands for itself, with the rows that answer it."""
 
     row: HistoryEvent
-    answers: list[HistoryEvent] = field(default_factory=list)
+    answers: list[HistoryEvent] = msgspec.field(default_factory=list)
 
     @property
     def end(self) -> HistoryEvent | None:
-        return next(
-            (
-                row
-                for row in self.answers
-                if row.kind in ("completed", "failed", "fired", "abandon")
-            ),
-            None,
-        )
+        """The answer that ends it; None while it is open."""
+        return next((row for row in self.answers if row.kind in _ENDS), None)
 
     @property
     def foldable(self) -> bool:
+        """Whether it ended as expected, or is still open without a failure."""
         plain = all(
             row.kind == "completed" or (row.kind == "attempt" and _no_failure(row))
             for row in self.answers
         )
         return self.row.kind in ("step", "child", "emit") and plain
 
-    @property
-    def mark(self) -> str:
-        end = self.end
-        if end is not None:
-            return _MARKS[end.kind]
-        return _MARKS.get(self.row.kind, " ")
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of an entry; `place` is the line of the user's code that raised an error."""
+
+    kind: str
+    text: str
+    place: str = ""
+    took_ms: int | None = None
 
 
-_MARKS = {
-    "completed": style("✓", "green"),
-    "failed": style("✗", "red"),
-    "fired": style("✓", "green"),
-    "abandon": style("-", "magenta"),
-} | dict.fromkeys(("step", "child", "spawn", "send"), style("…", "yellow"))
-"""How it ended, or what is still open; a timer that has not fired may as well have been dropped, so
-it gets none.
-"""
+class Line(msgspec.Struct, frozen=True):
+    """An entry as text; or, where `folded` is not 0, so many equal ones.
+
+    `state` is the kind of what ended it (completed, failed, fired, abandon), `open`, `later` where
+    its answer may be behind the page, or empty where nothing answers it.
+    """
+
+    seq: int
+    state: str
+    text: str
+    after_ms: int
+    took_ms: int | None = None
+    answers: list[Answer] = []
+    folded: int = 0
 
 
-# --- a run ----------------------------------------------------------------------------------------
-
-
-def header(info: RunInfo, limit: int | None) -> list[str]:
-    """Who the run is: id, call, status, times, tags, where it comes from."""
-    begun = info.started_at or info.created_at
-    until = info.ended_at or datetime.now(UTC)
-    found = [
-        style(info.id, "bold") + "  " + format.status(info.status),
-        f"  {info.workflow}({format.arguments(info.args, limit)})",
-        (
-            f"  started {format.clock(begun)}, {'took' if info.ended_at else 'for'} "
-            f"{format.between(begun, until)}"
-        ),
+def lines(
+    history: Sequence[HistoryEvent],
+    begun: datetime,
+    *,
+    full: bool = False,
+    limit: int | None = 90,
+    more: bool = False,
+) -> list[Line]:
+    """The entries of a history, or of a page of it behind which there is `more`; texts are cut to
+    `limit` characters.
+    """
+    found = entries(history)
+    groups = ([entry] for entry in found) if full else folded(found)
+    return [
+        _line(group[0], begun, limit, more=more) if len(group) == 1 else _fold_line(group, begun)
+        for group in groups
     ]
-    if info.tags:
-        found.append(
-            "  tags: " + ", ".join(f"{key}={format.value(item)}" for key, item in info.tags.items())
-        )
-    if info.parent:
-        found.append(f"  child of {info.parent}")
-    if is_other(info.python) and info.ended_at is None:
-        found.append(f"  executed by Python {info.python}, this is {PYTHON}")
-    if info.forked_from:
-        found.append(f"  forked from {info.forked_from}")
-    return found
-
-
-def body(
-    info: RunInfo, history: list[HistoryEvent], full: bool, room: int | None = None
-) -> list[str]:
-    """The entries in order, and how it stands or ended, on lines of so many columns."""
-    begun = history[0].at if history else info.created_at
-    groups = [[entry] for entry in entries(history)] if full else folded(entries(history))
-    narrow = room is not None and room < NARROW
-    limit = None if full else format.fitting(90, room, 20 if narrow else 36)
-    found: list[str] = []
-    for group in groups:
-        if len(group) == 1:
-            found += entry_lines(group[0], begun, limit, narrow=narrow)
-        else:
-            found.append(
-                style(f"{'⋮':>6}  {'' if narrow else '            '}{_folded_text(group)}", "dim")
-            )
-    return [*found, *ending(info, None if full else 200)]
-
-
-def ending(info: RunInfo, limit: int | None = 200) -> list[str]:
-    """The last lines: the result, the error, or what it waits for."""
-    label = format.status(info.status)
-    match info.status:
-        case "completed":
-            return [f"{label} → {format.value(info.result, limit)}"]
-        case "failed":
-            return [f"{label}: {format.error_line(info.error)}", *traces.trace(info.error)]
-        case _:
-            note = needs(info)
-            return as_lines(f"{label}: {note}") if note else [label]
 
 
 def entries(history: Iterable[HistoryEvent]) -> list[Entry]:
-    """Rows grouped by what they answer; the end of the run is told by `ending`."""
+    """Rows grouped by what they answer; the end of the run is none of them."""
     found: dict[int, Entry] = {}
     for row in history:
         if row.kind in _ANSWERS and row.ref in found:
@@ -143,6 +98,9 @@ def entries(history: Iterable[HistoryEvent]) -> list[Entry]:
         elif row.kind != "finish":
             found[row.seq] = Entry(row)
     return list(found.values())
+
+
+# --- folding --------------------------------------------------------------------------------------
 
 
 def folded(all_entries: list[Entry]) -> Iterator[list[Entry]]:
@@ -171,37 +129,42 @@ def _fold(stretch: list[Entry]) -> Iterator[list[Entry]]:
     yield [stretch[-1]]
 
 
-def _folded_text(group: list[Entry]) -> str:
+def _fold_line(group: list[Entry], begun: datetime) -> Line:
+    first = group[0].row
     ended = [entry.end for entry in group if entry.end is not None]
     times = [row.took_ms for row in ended if row.took_ms is not None]
-    text = f"{len(group):,} more of {group[0].row.name}"
-    if group[0].row.kind != "emit":
+    text = f"{len(group):,} more of {first.name}"
+    if first.kind != "emit":
         text += f": {len(ended):,} completed"
         text += f", {len(group) - len(ended):,} open" if len(ended) < len(group) else ""
     text += f", {format.duration(sum(times) / len(times))} on average" if times else ""
-    return f"{text} (rows {group[0].row.seq} to {group[-1].row.seq}; --full shows them)"
+    text += f" (rows {first.seq} to {group[-1].row.seq}; --full shows them)"
+    return Line(first.seq, "", text, _after_ms(begun, first), folded=len(group))
 
 
 # --- an entry -------------------------------------------------------------------------------------
 
 
-def entry_lines(
-    entry: Entry, begun: datetime, limit: int | None, *, narrow: bool = False
-) -> list[str]:
+def _line(entry: Entry, begun: datetime, limit: int | None, *, more: bool) -> Line:
     row, end = entry.row, entry.end
-    offset = "" if narrow else style(f"+{format.between(begun, row.at)}".rjust(10) + "  ", "dim")
-    first = f"{row.seq:>6}  {offset}{entry.mark} {title(row, limit)}"
-    if end is not None and end.took_ms is not None:
-        first += style(f"  {format.duration(end.took_ms)}", "dim")
-    beneath = [text for answer in entry.answers if (text := _answer(answer, limit))]
-    indent = " " * (10 if narrow else 22)
-    return [
-        first,
-        *(
-            f"{indent}{'└' if i == len(beneath) else '├'} {text}"
-            for i, text in enumerate(beneath, 1)
-        ),
-    ]
+    answers = [one for answer in entry.answers if (one := answer_of(answer, limit)).text]
+    state = _state(row, end, more=more)
+    took_ms = None if end is None else end.took_ms
+    if row.kind in _ANSWERS and row.ref is not None:  # what it answers is on an earlier page
+        took_ms, answers = row.took_ms, []
+    return Line(row.seq, state, title(row, limit), _after_ms(begun, row), took_ms, answers)
+
+
+def _state(row: HistoryEvent, end: HistoryEvent | None, *, more: bool) -> str:
+    if end is not None:
+        return end.kind
+    if row.kind in _OPEN:
+        return "later" if more and row.kind in ("step", "child") else "open"
+    return row.kind if row.kind in _ENDS else ""
+
+
+def _after_ms(begun: datetime, row: HistoryEvent) -> int:
+    return round((row.at - begun).total_seconds() * 1_000)
 
 
 def title(row: HistoryEvent, limit: int | None = 90) -> str:
@@ -213,21 +176,16 @@ def title(row: HistoryEvent, limit: int | None = 90) -> str:
         case "child" | "spawn":
             verb = "child" if row.kind == "child" else "started"
             run_id = f" as {data['id']}" if data.get("id") else ""
-            return (
-                f"{verb} "
-                f"{row.name}({format.arguments(row.args or data.get('args'), limit)}){run_id}"
-            )
+            args = format.arguments(row.args or data.get("args"), limit)
+            return f"{verb} {row.name}({args}){run_id}"
         case "timer":
             return f"timer until {_when(data.get('until_ms'))}"
         case "send":
-            return (
-                f"sent to {row.name}, channel {data.get('channel')}: "
-                f"{format.value(data.get('value'), limit)}"
-            )
-        case "message":
-            return f"← message on {row.name}: {format.value(_payload(row), limit)}"
-        case "emit":
-            return f"emitted to {row.name}: {format.value(_payload(row), limit)}"
+            value = format.value(data.get("value"), limit)
+            return f"sent to {row.name}, channel {data.get('channel')}: {value}"
+        case "message" | "emit":
+            verb = "← message on" if row.kind == "message" else "emitted to"
+            return f"{verb} {row.name}: {format.value(_payload(row), limit)}"
         case "tag":
             return f"tagged {format.arguments(_payload(row), limit)}"
         case "patch":
@@ -236,54 +194,61 @@ def title(row: HistoryEvent, limit: int | None = 90) -> str:
             return f"refused the message on {row.name}: {_payload(row)}"
         case "cancel":
             return "← cancel"
+        case _ if row.kind in _ANSWERS and row.ref is not None:
+            return _answer_title(row, limit)
         case "attempt":
             return _note(row.name, data)
         case _:
             return " ".join(part for part in (row.kind, row.name) if part)
 
 
+def _answer_title(row: HistoryEvent, limit: int | None) -> str:
+    """An answer with the name of what it answers."""
+    what = f"row {row.ref}" if row.of is None else f"{row.of} (row {row.ref})"
+    text = answer_of(row, limit).text
+    return f"{what}{': ' if text else ''}{text}"
+
+
 def _note(name: str | None, data: dict[str, Any]) -> str:
     """What a note about the whole run says."""
     if data.get("taken_back"):
-        return "what ended the run stood here; a retry has taken it back"
+        return "what ended the run was here; a retry has taken it back"
     if data.get("retry"):
-        return f"retry {data['retry']}: what stands above was kept"
+        return f"retry {data['retry']}: the rows above were kept"
     if name:
-        return f"forked: what stands above is of {name}"
-    return (
-        "the process died"
-        if data.get("crash")
-        else "let go before a step began"
-        if data.get("released")
-        else "note"
-    )
+        return f"forked: the rows above are of {name}"
+    if data.get("crash"):
+        return "the process died"
+    return "released before a step began" if data.get("released") else "note"
 
 
-def _answer(row: HistoryEvent, limit: int | None) -> str:
+# --- an answer ------------------------------------------------------------------------------------
+
+
+def answer_of(row: HistoryEvent, limit: int | None) -> Answer:
+    """What a row says about the one that it answers; the text may be empty."""
     match row.kind:
         case "completed":
-            return "" if row.result is None else format.value(row.result, limit)
+            return Answer(row.kind, "" if row.result is None else format.value(row.result, limit))
         case "failed":
-            return style(format.error_line(row.error), "red") + _place(row)
+            return Answer(row.kind, format.error_line(row.error), place(row.error))
         case "attempt":
-            if (word := _resolution(row)) is not None:
-                return word
-            if isinstance(row.data, dict) and row.data.get("began") is True:
-                return f"attempt {row.attempt} began"
-            at = f" at {format.clock(row.began_at)}" if row.began_at is not None else ""
-            which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
-            took = f"  {format.duration(row.took_ms)}" if row.took_ms is not None else ""
-            error = format.error_line(row.error or _payload(row))
-            return f"{which}{error}{_place(row)}{style(took, 'dim')}"
+            return _attempt(row)
         case "abandon":
-            return "cancelled"
+            return Answer(row.kind, "cancelled")
         case _:
-            return ""
+            return Answer(row.kind, "")
 
 
-def _place(row: HistoryEvent) -> str:
-    """The line of the user's code that an error came from."""
-    return style(f"  ({found})", "dim") if (found := place(row.error)) else ""
+def _attempt(row: HistoryEvent) -> Answer:
+    if (text := _resolution(row)) is not None:
+        return Answer(row.kind, text)
+    if isinstance(row.data, dict) and row.data.get("began") is True:
+        return Answer(row.kind, f"attempt {row.attempt} began")
+    at = f" at {format.clock(row.began_at)}" if row.began_at is not None else ""
+    which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
+    error = format.error_line(row.error or _payload(row))
+    return Answer(row.kind, f"{which}{error}", place(row.error), row.took_ms)
 
 
 def _resolution(row: HistoryEvent) -> str | None:
@@ -291,8 +256,8 @@ def _resolution(row: HistoryEvent) -> str | None:
     word = row.data.get("resolved") if isinstance(row.data, dict) else None
     return {
         "held": "",
-        "retry": "a person said: try again",
-        "too late": "a person's answer came too late",
+        "retry": "resolved: try again",
+        "too late": "a resolution came too late",
     }.get(str(word))
 
 
@@ -302,7 +267,7 @@ def _no_failure(row: HistoryEvent) -> bool:
 
 
 def _payload(row: HistoryEvent) -> Any:
-    """What a row carries, wherever its kind keeps it."""
+    """What a row holds, wherever its kind stores it."""
     return next((thing for thing in (row.data, row.result, row.args) if thing is not None), None)
 
 
@@ -315,33 +280,23 @@ def _when(ms: Any) -> str:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def live_line(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
-    """One row of a history as it comes in."""
-    time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    return f"{style(time, 'dim')} {row.seq:>5}  {_live_text(row, names)}"
-
-
-def _live_text(row: HistoryEvent, names: dict[int, HistoryEvent]) -> str:
+def log_line(row: HistoryEvent, limit: int | None = 70) -> Line:
+    """One row by itself, as a log shows it when it comes in: an answer names what it answers."""
     if row.kind == "finish":
-        return format.status(row.name or "finished")
-    if row.kind not in _ANSWERS:
-        return f"  {title(row)}"
-    asked = names.get(row.ref or 0)
-    what = f"{asked.name or asked.kind} (row {row.ref})" if asked is not None else f"row {row.ref}"
-    took = (
-        f"  {format.duration(row.took_ms)}"
-        if row.took_ms is not None and row.kind != "attempt"
-        else ""
-    )
-    answer = _answer(row, 70)
-    return f"{_MARKS.get(row.kind, '↻')} {what}{': ' if answer else ''}{answer}{style(took, 'dim')}"
+        return Line(row.seq, "finish", row.name or "finished", 0)
+    if row.kind not in _ANSWERS or row.ref is None:
+        return Line(row.seq, "", title(row), 0)
+    found = answer_of(row, limit)
+    took_ms = row.took_ms if row.kind != "attempt" else found.took_ms
+    text = _answer_title(row, limit) + (f"  ({found.place})" if found.place else "")
+    return Line(row.seq, row.kind, text, 0, took_ms)
 
 
 def row_in_full(row: HistoryEvent) -> list[str]:
-    """One row with everything that it holds."""
+    """One row with everything that it holds; the first line says which it is."""
     answers = f", answers row {row.ref}" if row.ref is not None else ""
     found = [
-        style(f"row {row.seq}: {row.kind} {row.name or ''}".rstrip(), "bold") + answers,
+        f"row {row.seq}: {row.kind} {row.name or ''}".rstrip() + answers,
         f"at {format.clock(row.at)}",
     ]
     if row.attempt is not None:
@@ -361,6 +316,5 @@ def _error_in_full(error: Any) -> list[str]:
 
 
 def _pretty(thing: Any) -> list[str]:
-    return as_lines(
-        msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2).decode()
-    )
+    raw = msgspec.json.format(msgspec.json.encode(thing, enc_hook=str), indent=2)
+    return raw.decode().split("\n")

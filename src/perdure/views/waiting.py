@@ -1,4 +1,7 @@
-"""What a run waits for, in words, and the command that a person could type."""
+"""What a run waits for as text, and the command that answers it.
+
+Rules: one line; no colours; a command is shell-quoted.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import shlex
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.runtime.info import RunInfo
+from perdure.runtime.info import RunInfo, RunSummary
 from perdure.views import format
 
 _EXAMPLES = {"bool": "true", "int": "1", "float": "1.5", "str": "TEXT"}
 _SHOWN_MAX = 5
 
 
-def needs(info: RunInfo) -> str | None:
+def needs(info: RunInfo | RunSummary) -> str | None:
     """Why a run does not go on by itself right now; None while it runs or when it has ended."""
     if info.ended_at is not None:
         return None
@@ -29,8 +32,13 @@ def waiting_text(waiting_for: list[dict[str, Any]]) -> str:
     return "waits for " + ", ".join(parts) + (f" and {more:,} more" if more else "")
 
 
+def attempt_awaited(waiting_for: list[dict[str, Any]]) -> int | None:
+    """The attempt of a failed step that the run waits for; None where it waits for none."""
+    return next((item["attempt"] for item in waiting_for if "again_ms" in item), None)
+
+
 def send_hint(run_id: str, waiting_for: list[dict[str, Any]], store_option: str) -> str | None:
-    """How to send the message that the run waits for, if it waits for one."""
+    """The command that sends the message that the run waits for; None where it waits for none."""
     for item in waiting_for:
         if channel := item.get("message"):
             example = _EXAMPLES.get(str(item.get("type")), "JSON")

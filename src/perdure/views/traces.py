@@ -1,5 +1,4 @@
-"""Recorded errors with their frames, as text: where in the user's code it happened, then what the
-error grew out of.
+"""Tracebacks of recorded errors as lines: frames in the user's code, then causes and members.
 
 Rules: the outermost error comes first, because its line stands above; a frame reads as Python
 writes it, so editors find it; errors recorded by earlier versions, which hold a traceback as text,
@@ -11,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from perdure.cli.output import as_lines
-
 MEMBERS_SHOWN_MAX = 5
 
 
@@ -21,7 +18,7 @@ def trace(error: Any) -> list[str]:
     if not isinstance(error, dict):
         return []
     if isinstance(text := error.get("traceback"), str):
-        return as_lines(text.rstrip()) if text else []
+        return text.rstrip().split("\n") if text else []
     return list(_lines(error, 0))
 
 

@@ -7,11 +7,10 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.cli import traces
 from perdure.codec.errors import encode_error
 from perdure.codec.frames import place
 from perdure.runtime.info import HistoryEvent
-from perdure.views import timeline
+from perdure.views import timeline, traces
 
 
 def frame(file: str, line: int, function: str, source: str = "") -> dict[str, Any]:

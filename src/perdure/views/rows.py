@@ -1,0 +1,88 @@
+"""Lines of lists: runs with what there is to say of each, and the facts that head a run.
+
+Rules: values and texts without colours, one line each; the time is given.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from perdure.process.interpreter import PYTHON, is_other
+from perdure.runtime.info import RunInfo, RunSummary
+from perdure.views import format, traces
+from perdure.views.waiting import attempt_awaited, needs
+
+
+class RunLine(msgspec.Struct, frozen=True):
+    """A run in a list. `label` is its status, or `retrying 3` while it waits for attempt 3 of a
+    step; `note` is its error, what it waits for, why it is blocked, or its newest row while it
+    runs; `since` is when it last got on, `took_ms` how long it took or has taken so far.
+    """
+
+    id: str
+    workflow: str
+    status: str
+    label: str
+    note: str
+    since: datetime
+    took_ms: int
+    history_rows: int
+
+
+def run_line(run: RunSummary, now: datetime) -> RunLine:
+    """A run as a line of a list."""
+    attempt = attempt_awaited(run.waiting_for) if run.status == "waiting" else None
+    took = (run.ended_at or now) - (run.started_at or run.created_at)
+    return RunLine(
+        run.id,
+        run.workflow,
+        run.status,
+        run.status if attempt is None else f"retrying {attempt}",
+        note(run),
+        run.last_at,
+        max(round(took.total_seconds() * 1_000), 0),
+        run.history_rows,
+    )
+
+
+def note(run: RunSummary) -> str:
+    """What there is to say of a run on one line; empty where its status says it all."""
+    if run.error is not None:
+        return format.error_line(run.error)
+    if (text := needs(run)) is not None:
+        return text.partition("\n")[0]
+    return f"last: {run.last}" if run.status == "running" and run.last else ""
+
+
+def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
+    """Call, times, tags and origin of a run; the arguments are cut to `limit` characters."""
+    begun = run.started_at or run.created_at
+    took = f"{'took' if run.ended_at else 'for'} {format.between(begun, run.ended_at or now)}"
+    found = [
+        f"{run.workflow}({format.arguments(run.args, limit)})",
+        f"started {format.clock(begun)}, {took}",
+    ]
+    if run.tags:
+        tags = (f"{key}={format.value(item)}" for key, item in run.tags.items())
+        found.append(f"tags: {', '.join(tags)}")
+    if run.parent:
+        found.append(f"child of {run.parent}")
+    if is_other(run.python) and run.ended_at is None:
+        found.append(f"executed by Python {run.python}, this is {PYTHON}")
+    if run.forked_from:
+        found.append(f"forked from {run.forked_from}")
+    return found
+
+
+def ending(run: RunInfo, limit: int | None = 200) -> list[str]:
+    """What follows a run's status: its result, its error with the frames, or what it waits for."""
+    match run.status:
+        case "completed":
+            return [f" → {format.value(run.result, limit)}"]
+        case "failed":
+            return [f": {format.error_line(run.error)}", *traces.trace(run.error)]
+        case _:
+            text = needs(run)
+            return f": {text}".split("\n") if text else [""]
