@@ -98,7 +98,6 @@ STILL_IN_CIRCLES: set[str] = {
 }
 STILL_LONG: set[str] = {
     "perdure.check.lint",
-    "perdure.cli.run",
     "perdure.codec.errors",
     "perdure.codec.signature",
     "perdure.codec.types",

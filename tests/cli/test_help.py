@@ -39,7 +39,7 @@ def help_of(*words: str) -> str:
 def test_every_command_is_listed_in_a_section() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
     text = help_of()
-    sections = ["Start", "Look", "Steer", "Mend", "Copy"]
+    sections = ["Start", "Inspect", "Control", "Repair", "Replica"]
     assert [line[:-1] for line in text.splitlines() if line[:-1] in sections] == sections
     for name in COMMANDS:
         assert f"\n  {name} " in text

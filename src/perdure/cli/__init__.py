@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from perdure import __version__
-from perdure.cli import check, control, init, inspect, repair, replica, run
+from perdure.cli import check, control, init, inspect, repair, replica, run, worker
 from perdure.cli.common import Commands
 
 __all__ = ["main"]
@@ -37,11 +37,11 @@ def main() -> None:
 
 
 _SECTIONS: dict[str, list[click.Command]] = {
-    "Start": [init.init, run.run, run.worker],
-    "Look": [inspect.ls, inspect.show, inspect.tail, inspect.doctor, check.check],
-    "Steer": [control.send, control.pause, control.resume, control.cancel],
-    "Mend": [repair.retry, repair.resolve, repair.fork],
-    "Copy": [replica.replica],
+    "Start": [init.init, run.run, worker.worker],
+    "Inspect": [inspect.ls, inspect.show, inspect.tail, inspect.doctor, check.check],
+    "Control": [control.send, control.pause, control.resume, control.cancel],
+    "Repair": [repair.retry, repair.resolve, repair.fork],
+    "Replica": [replica.replica],
 }
 for section, commands in _SECTIONS.items():
     main.add_section(section, commands)

@@ -1,42 +1,37 @@
-"""`run` and `worker`: the commands that execute runs.
+"""`run`: executes one run with its children, shows its progress and prints its result.
 
 Rules: the same command means the same run, unless --again says otherwise; however it ends, the
-person reads what is recorded and which command goes on.
+command says what is recorded and which command goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from perdure.api.definitions import Call
 from perdure.cli import log_lines, targets
-from perdure.cli.closing import CLOSE_S_MAX, Closing, end_now, keeps_the_process
-from perdure.cli.common import Exit, Misuse, json_option, misuse, run_async, store_option
+from perdure.cli.common import Exit, Misuse, json_option, misuse, store_option
+from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
 from perdure.cli.progress import Display, Silence, Snapshot, display_for
 from perdure.cli.replica_options import (
-    end_line,
     engine_options,
     replica_options,
     tell_beginning,
     watch,
 )
-from perdure.core.limits import Limits
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.facts import DUE_RUNS_MAX
@@ -45,9 +40,8 @@ from perdure.runtime.run_handle import Run
 from perdure.views import format, traces
 from perdure.views.waiting import send_hint, waiting_text
 
-# looking at a long history costs; this many times its own time is slept before the next look
 POLL_SHARE = 20
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Counting a long history costs; so many times its own time passes before the next count."""
 
 
 @dataclass(frozen=True)
@@ -136,66 +130,7 @@ def run(**given: Any) -> None:
       perdure run app.py A-17 120 --again
       perdure run app.py A-17 120 --json --quiet | jq .result
     """
-    _execute(_run(Request(**given)))
-
-
-@click.command(short_help="Execute runs until stopped.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@store_option
-@replica_options
-@click.option(
-    "--standby",
-    is_flag=True,
-    help="Follow the replica while another engine holds it, and take over when that is gone.",
-)
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), metavar="N",
-    help=(
-        "How many runs this worker has at work at once; the others wait in the file, also for "
-        "other workers. Default: 2,000."
-    ),
-)  # fmt: skip
-@click.option(
-    "--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
-    help="How long running steps get to end after a stop.",
-)  # fmt: skip
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
-def worker(
-    files: tuple[str, ...],
-    store: str,
-    concurrency: int | None,
-    grace: float,
-    quiet: bool,
-    standby: bool,
-    **replica: Any,
-) -> None:
-    """Execute the runs of a store, with the workflows of these files, until stopped.
-
-    Ctrl-C or SIGTERM drains: nothing new begins, running steps get the grace to end and be
-    recorded. What is left goes on with the next worker. A second signal stops at once; nothing is
-    lost then either.
-
-    \b
-    Examples:
-      perdure worker app.py
-      perdure worker flows/*.py --store /var/lib/app/perdure.db
-      perdure worker app.py --concurrency 4
-      perdure worker app.py --replica s3://agents/prod
-      perdure worker app.py --replica s3://agents/prod --standby
-    """
-    log_lines.show_all(quiet=quiet)
-    if standby and replica["replica"] is None:
-        raise misuse(
-            "--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA."
-        )
-    options = engine_options(**replica, quiet=quiet)
-    if standby:
-        options["standby"] = True
-    if concurrency is not None:  # those that wait for something leave memory when there is no room
-        options["limits"] = Limits(
-            runs_loaded_max=concurrency, runs_parked_max=min(concurrency, Limits().runs_parked_max)
-        )
-    _execute(_work(files, store, grace, quiet, options))
+    execute(_run(Request(**given)))
 
 
 # --- run ------------------------------------------------------------------------------------------
@@ -211,7 +146,7 @@ async def _run(request: Request) -> int:
 
     call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)
-    with _stop_signals() as stopped, log_lines.while_running(quiet=request.quiet) as log:
+    with stop_signals() as stopped, log_lines.while_running(quiet=request.quiet) as log:
         options = engine_options(
             request.replica, request.durability, request.fencing, request.no_fencing, request.quiet
         )
@@ -219,7 +154,7 @@ async def _run(request: Request) -> int:
             request.store, workflows=list(workflows.values()), execute="asked", **options
         )
         watch(engine, request.quiet)
-        if not await _opened(engine, stopped):
+        if not await opened(engine, stopped):
             say("Stopped before anything had begun.")
             return Exit.INTERRUPTED
         async with contextlib.AsyncExitStack() as stack:
@@ -232,24 +167,22 @@ async def _run(request: Request) -> int:
             else:
                 note = await _progress_note(engine, run)
             log.run_id = run.id
-            info = await run.info()
-            if info.ended_at is not None and note != "started":
-                if not await _watch(
-                    engine, run, request, Silence(run.id), stopped
-                ):  # until a copy has it, where one is asked for
+            if note != "started" and (await run.summary()).ended_at is not None:
+                # Until a replica has it, where that is asked for.
+                if not await _watch(engine, run, request, Silence(run.id), stopped):
                     return await _interrupted(engine, run, request)
-                return _report(info, request, recorded=True)
+                return _report(await run.info(), request, recorded=True)
             shown = make_display(run.id)
             shown.note(note)
             await _let_go_on(engine, run, shown)
             code = await _follow(engine, run, request, shown, stopped)
-            await _tell_what_is_left(engine, request)
+            await _say_what_is_due(engine, request)
             return code
 
 
 async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
-    """A person who gives the command again after a crash loop wants the run to go on; a script is
-    told how it does.
+    """Retry what a crash loop has blocked, where the command is typed on a terminal; a script is
+    told the command.
     """
     if is_terminal(sys.stdin) and is_terminal(sys.stderr):
         for one in await engine.blocked(run.id):
@@ -261,8 +194,8 @@ async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
                 )
 
 
-async def _tell_what_is_left(engine: Engine, request: Request) -> None:
-    """This command executes its own run only: who relies on it for others has to know."""
+async def _say_what_is_due(engine: Engine, request: Request) -> None:
+    """Say how many other runs are due: this command executes its own run only."""
     due = 0 if request.quiet else await engine.left_to_workers()
     if due:
         number = f"{due:,}" if due <= DUE_RUNS_MAX else f"More than {DUE_RUNS_MAX:,}"
@@ -274,7 +207,7 @@ async def _tell_what_is_left(engine: Engine, request: Request) -> None:
 
 
 def _first_call(request: Request, asked_for: Callable[[], Call[Any]]) -> Call[Any]:
-    """The call of a run that was thought to be there, where no arguments are needed."""
+    """The call of a run that does not exist, although no arguments were given."""
     try:
         return asked_for()
     except Misuse as error:
@@ -290,7 +223,7 @@ async def _known(engine: Engine, request: Request) -> Run[Any] | None:
         run = await engine.get(request.run_id or "")
     except RunNotFound:
         return None
-    workflow = (await run.info()).workflow
+    workflow = (await run.summary()).workflow
     if workflow not in engine.workflows:
         raise misuse(
             f"Run {run.id} is one of workflow {workflow!r}, which {request.target} does not have."
@@ -311,9 +244,7 @@ async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run
 
 async def _progress_note(engine: Engine, run: Run[Any]) -> str:
     progress = await engine.progress(run.id)
-    if (
-        not progress.steps_total
-    ):  # such as a run of children only: no count of steps says how far it is
+    if not progress.steps_total:  # a run of children only: no count of steps says how far it is
         return "resumed"
     return f"resumed: {progress.steps_done:,} of {progress.steps_total:,} steps were recorded"
 
@@ -335,11 +266,11 @@ async def _follow(
 ) -> int:
     """Show progress until there is something to report, and report it."""
     try:
-        told = await _watch(engine, run, request, shown, stopped)
+        done = await _watch(engine, run, request, shown, stopped)
     finally:
         shown.close()
     info = await run.info()
-    if not told or (info.ended_at is None and info.status != "blocked"):
+    if not done or (info.ended_at is None and info.status != "blocked"):
         return await _interrupted(engine, run, request)
     blocked = [one for one in await engine.blocked(run.id) if one.id == run.id]
     return _report(
@@ -351,7 +282,7 @@ async def _watch(
     engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event
 ) -> bool:
     """Show progress until the run has ended or is blocked, and that is confirmed: then True; False
-    where we are stopped first.
+    where a stop comes first.
     """
     ended = asyncio.ensure_future(_ended(run))
     stop = asyncio.ensure_future(stopped.wait())
@@ -368,13 +299,12 @@ async def _watch(
     finally:
         stop.cancel()
         if not ended.cancel():
-            ended.result()  # the store failed: that is what the person has to hear
+            ended.result()  # raises what the store failed with
 
 
 async def _ended(run: Run[Any]) -> None:
-    with contextlib.suppress(
-        RunFailed, RunCancelled, RunBlocked
-    ):  # how it ended is read from the record afterwards
+    # How it ended is read from the record afterwards.
+    with contextlib.suppress(RunFailed, RunCancelled, RunBlocked):
         await run.result()
 
 
@@ -433,11 +363,9 @@ def _report(info: RunInfo, request: Request, recorded: bool, crash_loop: bool = 
                 f"recorded result. --again starts another run."
             )
         elif not request.quiet:
-            begun_at, ended_at = (
-                info.started_at or info.created_at,
-                info.ended_at or info.created_at,
-            )
-            say(f"{info.id}: completed in {format.between(begun_at, ended_at)}")
+            begun_at = info.started_at or info.created_at
+            took = format.between(begun_at, info.ended_at or info.created_at)
+            say(f"{info.id}: completed in {took}")
         if not request.as_json:
             echo_result(info.result)
         return Exit.DONE
@@ -469,135 +397,3 @@ def _what_next(info: RunInfo, request: Request, crash_loop: bool) -> list[str]:
         found.append((request.command("--again"), "start another run"))
     width = max(len(command) for command, _ in found)
     return [f"  {command.ljust(width)}   {what}" for command, what in found]
-
-
-# --- worker ---------------------------------------------------------------------------------------
-
-
-async def _work(
-    files: Sequence[str], store: str, grace: float, quiet: bool, options: dict[str, Any]
-) -> int:
-    workflows = targets.workflows_in(files)
-
-    def tell(text: str) -> None:
-        if not quiet:
-            say(text)
-
-    with _stop_signals() as stopped:
-        engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
-        watch(engine, quiet)
-        if not await _opened(engine, stopped):
-            tell("Stopped while another engine held the replica.")
-            return Exit.DONE
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_exit(engine.__aexit__)
-            tell_beginning(engine, quiet, logged=True)
-            tell(
-                f"Executing {', '.join(sorted(workflows))} from {store}. Ctrl-C stops and "
-                f"loses nothing."
-            )
-            stop, lost = (
-                asyncio.ensure_future(stopped.wait()),
-                asyncio.ensure_future(engine.store_lost()),
-            )
-            await asyncio.wait((stop, lost), return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            if lost.done():
-                raise lost.result()
-            lost.cancel()
-            more = " The last sync may take 5 s more." if engine.replica is not None else ""
-            tell(
-                f"Stopping: running steps get {grace:g} s to end.{more} Ctrl-C again stops at once."
-            )
-    tell("Stopped. What is left goes on with the next worker.")
-    if engine.replica is not None and engine.replica.ended:
-        tell(format.sentence(engine.replica.ended))
-    return Exit.DONE
-
-
-async def _opened(engine: Engine, stopped: asyncio.Event) -> bool:
-    """Open the engine, which may have to wait for its replica for long; False if we are asked to
-    stop meanwhile.
-    """
-    opening, stop = (
-        asyncio.ensure_future(engine.__aenter__()),
-        asyncio.ensure_future(stopped.wait()),
-    )
-    await asyncio.wait((opening, stop), return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    end_line()
-    if not opening.done():
-        opening.cancel()
-        await asyncio.wait([opening])
-        return False
-    opening.result()
-    return True
-
-
-# --- both -----------------------------------------------------------------------------------------
-
-
-def _execute(main: Coroutine[Any, Any, int]) -> NoReturn:
-    """Run it and end the process, without waiting for steps in threads beyond their grace: they are
-    tried again.
-    """
-    # what was imported stays, so the collector need not look through it again and again
-    gc.freeze()
-    gc.set_threshold(
-        20_000, 20, 20
-    )  # with 1,000 runs in memory the default takes a sixth of the time
-    before, closing = threading.enumerate(), Closing()
-    try:
-        code = run_async(closing.watched(main))
-    except click.exceptions.Exit as leaving:
-        code = leaving.exit_code
-    finally:
-        closing.done()
-    deadline = (
-        time.monotonic() + 0.2
-    )  # idle threads need a moment to notice that they are not needed
-    threads = [
-        thread
-        for thread in threading.enumerate()
-        if thread not in before and keeps_the_process(thread)
-    ]
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in threads):
-        end_now(code)
-    raise click.exceptions.Exit(code)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one ends the process as kill -9
-    would.
-
-    The handlers are Python's, not the loop's, so that they are called in the middle of workflow
-    code that never ends; where it is that which the loop is held up by, one signal is enough.
-    """
-    loop, stopped, asked = asyncio.get_running_loop(), asyncio.Event(), False
-
-    def heard(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(
-                Exit.INTERRUPTED
-            )  # what is recorded is safe, and the person does not want to wait
-        asked = True
-        if hasattr(signal, "alarm"):
-            signal.alarm(int(CLOSE_S_MAX))
-        loop.call_soon_threadsafe(stop)
-
-    def stop() -> None:
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
-        stopped.set()
-
-    alarm = (signal.SIGALRM,) if hasattr(signal, "alarm") else ()
-    before = {number: signal.signal(number, heard) for number in (*_SIGNALS, *alarm)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
