@@ -18,6 +18,8 @@ DUE_RUNS_MAX = 1_000
 def of_store(store: SqliteStore, scheduler: Scheduler, path: str, now_ms: int) -> dict[str, Any]:
     """What `doctor` tells of a store that is open."""
     facts = store.facts(now_ms)
+    for run in facts["stuck"]:
+        run["reason"] = _stuck_reason(run)
     facts["path"] = path
     facts["file_bytes"] = _size(path)
     facts["wal_bytes"] = _size(path + "-wal")
@@ -29,6 +31,20 @@ def of_store(store: SqliteStore, scheduler: Scheduler, path: str, now_ms: int) -
         for w in store.workers()
     ]
     return facts
+
+
+def _stuck_reason(run: dict[str, Any]) -> str:
+    """Why a run does not go on, and what to do about it."""
+    match run["status"]:
+        case "pending":
+            return (
+                "it is due, but no worker has taken it: is there one that runs, and knows "
+                f"workflow {run['workflow']}?"
+            )
+        case "paused":
+            return f"it was paused: perdure resume {run['id']}"
+        case _:
+            return run["reason"] or ""
 
 
 def left_to_workers(scheduler: Scheduler, now_ms: int) -> int:

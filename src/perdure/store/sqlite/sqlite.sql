@@ -454,9 +454,7 @@ ORDER BY s.key LIMIT ?2;
 SELECT status, count(*) FROM run GROUP BY status;
 
 -- name: stuck
-SELECT id, workflow, status,
-       CASE status WHEN 'pending' THEN 'it is due, but no worker has taken it: is there one that runs, and knows workflow ' || workflow || '?'
-                   WHEN 'paused' THEN 'somebody paused it: perdure resume ' || id ELSE coalesce(reason, '') END, due_ms
+SELECT id, workflow, status, reason, due_ms
 FROM run INDEXED BY run_open
 WHERE status <> 'completed' AND (status IN ('blocked', 'paused') OR (status = 'pending' AND owner IS NULL AND due_ms < ?))
 ORDER BY run LIMIT 100;
