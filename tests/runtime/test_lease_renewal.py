@@ -77,32 +77,32 @@ async def test_a_loop_that_never_comes_back_loses_its_runs_and_can_tell_nothing_
 @awaited
 async def test_a_thread_that_has_died_is_replaced(db: str) -> None:
     async with Engine(db, lease_ttl=LEASE_S) as engine:
-        crew = engine._scheduler._crew
-        first = crew._beats
+        membership = engine._scheduler._membership
+        first = membership._beats
         assert first is not None
 
         def breaks(worker: int, lease_ms: int) -> bool:
             raise RuntimeError("a fault of ours")
 
         first._connection.renew = breaks  # type: ignore[method-assign]
-        await until(lambda: crew._beats is not first)
+        await until(lambda: membership._beats is not first)
         beats = workers(db)[0][1]
         await until(lambda: workers(db)[0][1] > beats)
-    assert not any(one is not None and one.alive for one in (first, crew._beats))
+    assert not any(one is not None and one.alive for one in (first, membership._beats))
 
 
 @awaited
 async def test_beats_wait_for_a_lock_and_go_on_after_it(db: str) -> None:
     async with Engine(db, lease_ttl=LEASE_S) as engine:
-        beats = engine._scheduler._crew._beats
+        beats = engine._scheduler._membership._beats
         assert beats is not None
         locks = apsw.Connection(db)
         locks.set_busy_timeout(10_000)
         locks.execute("BEGIN IMMEDIATE")
-        await until(lambda: isinstance(beats.trouble, StoreLocked))
+        await until(lambda: isinstance(beats.last_error, StoreLocked))
         locks.execute("COMMIT")
         locks.close()
-        await until(lambda: beats.trouble is None)
+        await until(lambda: beats.last_error is None)
 
 
 @pytest.mark.parametrize("sealed", [False, True])

@@ -20,7 +20,7 @@ import pytest
 from perdure import Engine, Limits, RunCancelled, current_step, step, workflow
 from perdure.errors import StoreTooNew
 from perdure.process import identity
-from perdure.runtime.membership import BEATS_PER_LEASE, Crew
+from perdure.runtime.membership import BEATS_PER_LEASE, Membership
 from perdure.store.rows import WorkerRow
 from perdure.store.sqlite.connection import SCHEMA_VERSION, open_reader
 from perdure.store.sqlite.driver import SqliteStore
@@ -246,13 +246,13 @@ async def test_a_silent_worker_of_another_machine_is_buried_within_one_lease(
     """A lease is four beats of the worker that watches, with one that may have come just before; no
     clock is asked.
     """
-    silent_for, looks = Crew._silent_for, []
+    silent_for, looks = Membership._silent_for, []
 
-    def look(crew: Crew, row: WorkerRow, counts: bool) -> int:
-        looks.append(silent_for(crew, row, counts))
+    def look(membership: Membership, row: WorkerRow, counts: bool) -> int:
+        looks.append(silent_for(membership, row, counts))
         return looks[-1]
 
-    monkeypatch.setattr(Crew, "_silent_for", look)
+    monkeypatch.setattr(Membership, "_silent_for", look)
     async with Engine(db, execute=False) as client:
         run = await client.start(victim.waiting(0), id="w")
         worker = strange_worker(db, round(LEASE_S * 1000), "waiting")
@@ -271,7 +271,7 @@ async def test_beats_that_come_early_bury_nobody(db: str) -> None:
     async with Engine(db, workflows=[victim.waiting], lease_ttl=60) as engine:
         worker = strange_worker(db, 60_000, "waiting")
         for _ in range(3 * BEATS_PER_LEASE):
-            await engine._scheduler._crew.beat()
+            await engine._scheduler._membership.beat()
         assert rows(db, f"SELECT ended_ms FROM worker WHERE worker = {worker}") == [(None,)]
 
 
@@ -440,7 +440,7 @@ async def test_an_engine_stops_writing_when_a_newer_one_brings_the_file_up_to_da
                 StoreTooNew, match=f"has schema version {SCHEMA_VERSION + 1}.*Upgrade perdure"
             ):
                 await engine.send("both", 1, channel="numbers")
-            await until(lambda: engine._parts()[1].trouble)
+            await until(lambda: engine._parts()[1].last_error)
     assert begun == [1]
     assert newer.execute("SELECT key, kind, data FROM event").fetchall() == before
     newer.close()

@@ -77,7 +77,7 @@ async def test_a_worker_that_leaves_wakes_the_runs_that_its_code_has_blocked(db:
         other = SqliteStore(db, limits=Limits())
         (worker,) = other.write([JoinWorker("old", "elsewhere", 1, "", 0, 60_000)], True)
         assert isinstance(worker, int)
-        await until(lambda: worker in engine._scheduler._crew._silent)
+        await until(lambda: worker in engine._scheduler._membership._silent)
         apsw.Connection(db).execute(
             "UPDATE run SET status = 'blocked', blocked_by = 'nondeterminism', reason = 'by "
             "the old worker'"

@@ -26,7 +26,7 @@ NAME = "perdure-step"
 class Job(Future[Any]):
     """One attempt in a thread. Cancelled while its function runs, it is given up."""
 
-    def __init__(self, pool: Threads, work: Callable[..., Any], what: str) -> None:
+    def __init__(self, pool: ThreadPool, work: Callable[..., Any], what: str) -> None:
         super().__init__()
         self._pool, self.work, self.what = pool, work, what
         self.given_up = False
@@ -41,7 +41,7 @@ class Job(Future[Any]):
         return cancelled
 
 
-class Threads(Executor):
+class ThreadPool(Executor):
     """See the module's text. `on_lost` and `on_back` are called on the event loop: a place at the
     gate is lost, is there again.
     """

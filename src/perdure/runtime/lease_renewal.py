@@ -1,5 +1,4 @@
-"""Beats: a thread that renews a worker's lease, so that the lease does not depend on a free event
-loop.
+"""Lease renewal: a thread renews a worker's lease, so that it does not depend on a free event loop.
 
 Rules: a beat that fails is tried again sooner; nothing is renewed for an event loop that has stood
 still for too long; the thread alone uses its connection, and closes it.
@@ -19,7 +18,7 @@ from perdure.store.base import LeaseConnection
 log = logging.getLogger("perdure")
 
 
-class Beats:
+class LeaseRenewal:
     """Renews the lease of `worker` every `beat_s` seconds from the start until `stop`. `now_ms`
     reads the clock.
     """
@@ -39,7 +38,7 @@ class Beats:
             now_ms,
         )
         self.worker = worker
-        self.trouble: StoreError | None = None
+        self.last_error: StoreError | None = None
         """Why no beat has succeeded for a whole lease, until one does."""
         self._beaten_s = monotonic()
         self._liveness = Liveness(lease_ms / 1000)
@@ -88,9 +87,9 @@ class Beats:
                 isinstance(error, StoreCorrupt | StoreReplaced)
                 or monotonic() - self._beaten_s > self._lease_ms / 1000
             ):
-                self.trouble = error
+                self.last_error = error
             # After a long transaction others want the lock to end our lease: we ask for it all the
             # time, they do a few times a second.
             return 0.0 if isinstance(error, StoreLocked) else self._beat_s / 4
-        self.trouble, self._beaten_s = None, monotonic()
+        self.last_error, self._beaten_s = None, monotonic()
         return self._beat_s

@@ -20,7 +20,7 @@ from perdure.process import identity
 from perdure.process.clock import SystemClock
 from perdure.process.threads import in_thread
 from perdure.runtime import log
-from perdure.runtime.lease_renewal import Beats
+from perdure.runtime.lease_renewal import LeaseRenewal
 from perdure.runtime.unserved import Unserved
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
@@ -30,7 +30,7 @@ from perdure.store.writes import EndWorker, JoinWorker, RenewLease
 BEATS_PER_LEASE = 4
 
 
-class Crew:
+class Membership:
     """Membership of one engine. `worker` is its number; `on_lost` is called when others took over
     from it, `on_left` when another worker has left, or was dead and its runs are free; `known` are
     the workflows that it knows; `asked` says that it executes only what its engine is asked for.
@@ -59,7 +59,7 @@ class Crew:
         ] = {}  # of each other: its beats, and for how many of ours they have not moved
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
         self._next_count_s = -math.inf
-        self._beats: Beats | None = None
+        self._beats: LeaseRenewal | None = None
         self._unserved = Unserved(store, known)
 
     async def join(self) -> None:
@@ -85,7 +85,7 @@ class Crew:
             self._store.lease_connection(round(self.beat_s * 1000)) if self._clock.passes else None
         )
         if connection is not None:
-            self._beats = Beats(
+            self._beats = LeaseRenewal(
                 connection, self.worker, self._lease_ms, self.beat_s, self._clock.now_ms
             )
 
@@ -97,7 +97,7 @@ class Crew:
             log.lease_lost(self.worker)
             self._on_lost()
             await self.join()
-        if await self.bury_the_dead():
+        if await self.reap_dead_workers():
             self._on_left()
         if not self._asked:
             self._unserved.look(
@@ -116,11 +116,11 @@ class Crew:
         if not self._beats.alive:
             self._beats.stop()
             self._start_beats()
-        if self._beats.trouble is not None:
-            raise self._beats.trouble
+        if self._beats.last_error is not None:
+            raise self._beats.last_error
         return any(row.worker == self.worker for row in self._store.workers())
 
-    async def bury_the_dead(self, *, elsewhere: bool = False) -> bool:
+    async def reap_dead_workers(self, *, elsewhere: bool = False) -> bool:
         """Take the runs of dead workers away from them; True if there were any, or if some have
         left since the last time.
 

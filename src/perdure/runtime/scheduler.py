@@ -38,7 +38,7 @@ from perdure.runtime.existing_run import found_again
 from perdure.runtime.first_turn import FirstTurn
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.log import run_failed
-from perdure.runtime.membership import Crew
+from perdure.runtime.membership import Membership
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
@@ -95,7 +95,7 @@ class Scheduler:
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
         self._watching: asyncio.TimerHandle | None = None
         self.claims, asked = Claims(self, execute == "asked"), execute == "asked"
-        self._crew = Crew(
+        self._membership = Membership(
             store,
             writer,
             clock,
@@ -118,7 +118,7 @@ class Scheduler:
     @property
     def owner(self) -> int:
         """Our number as a worker: what our runs belong to."""
-        return self._crew.worker
+        return self._membership.worker
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -130,12 +130,12 @@ class Scheduler:
         """Join, take over from the dead, give blocked runs another try, begin."""
         if self.execute:
             try:
-                await self._crew.join()
-                await self._crew.bury_the_dead(elsewhere=self._moves)
+                await self._membership.join()
+                await self._membership.reap_dead_workers(elsewhere=self._moves)
                 self._try_blocked(self.names)
                 await self.writer.ask(ClockMovedBack(self.clock.now_ms()))
             except BaseException:
-                await to_its_end(self._crew.stopped(), lambda: None)
+                await to_its_end(self._membership.stopped(), lambda: None)
                 raise
             self.claims.start()
         self._heart.start()
@@ -164,7 +164,8 @@ class Scheduler:
             # their outcomes are fed by callbacks of this turn, or, if they are many, of the next
             # ones
             await asyncio.sleep(0)
-            while self.steps.unreported and self.writer.trouble is None:  # each turn brings it on  # noqa: ASYNC110
+            # each turn reports more of them
+            while self.steps.unreported and self.writer.last_error is None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         for number, active in enumerate(list(self.active.values())):
             active.release()
@@ -172,10 +173,10 @@ class Scheduler:
                 await asyncio.sleep(0)
         await self.writer.drain()
         await self._heart.stop()
-        await self._crew.stopped()
-        if self.execute and self.writer.trouble is None:
+        await self._membership.stopped()
+        if self.execute and self.writer.last_error is None:
             try:
-                await self._crew.leave()
+                await self._membership.leave()
             except StoreError as error:  # closing has to let go of everything else all the same
                 log.warning(
                     (
@@ -234,9 +235,9 @@ class Scheduler:
         return (
             IDLE_S_WHEN_LOST
             if self.lost.done()
-            else await self._crew.beat()
+            else await self._membership.beat()
             if self.execute
-            else self._crew.beat_s
+            else self._membership.beat_s
         )
 
     def give_up(self, error: StoreError) -> None:
@@ -246,7 +247,7 @@ class Scheduler:
         if not self.lost.done():
             log.critical("%s", error)
             self.lost.set_result(error)
-            self._crew.stop()
+            self._membership.stop()
             self._lost()
             self.writer.shut(error)
             self.waiters.fail(error)

@@ -37,7 +37,7 @@ from perdure.errors import (
 from perdure.process import eager
 from perdure.process.clock import SystemClock
 from perdure.process.slices import SLICE_S
-from perdure.process.thread_pool import Threads
+from perdure.process.thread_pool import ThreadPool
 from perdure.store.writes import Emit, RecordHeartbeat
 
 
@@ -146,7 +146,7 @@ class StepAttempt(msgspec.Struct, eq=False):
         self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
 
 
-class Gate:
+class CapacityLimiter:
     """Lets so many in at a time; the others wait in line."""
 
     def __init__(self, places: int) -> None:
@@ -206,14 +206,17 @@ class Steps:
     ) -> None:
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
-        self._async_gate, self._thread_gate = Gate(limits.steps_max), Gate(limits.threads_max)
-        self.threads = Threads(
+        self._async_limiter, self._thread_limiter = (
+            CapacityLimiter(limits.steps_max),
+            CapacityLimiter(limits.threads_max),
+        )
+        self.threads = ThreadPool(
             limits.threads_max,
             limits.threads_hung_max,
-            self._thread_gate.shrink,
-            self._thread_gate.leave,
+            self._thread_limiter.shrink,
+            self._thread_limiter.leave,
         )
-        self._ended: list[tuple[Gate, Done, Command, Ended | Again | None]] = []
+        self._ended: list[tuple[CapacityLimiter, Done, Command, Ended | Again | None]] = []
         self._on_ended = on_ended
 
     def start(
@@ -229,7 +232,7 @@ class Steps:
         cancel.
         """
         running = running or Running()
-        gate = self._async_gate if command.call.definition.is_async else self._thread_gate
+        gate = self._async_limiter if command.call.definition.is_async else self._thread_limiter
         if gate.free > 0:
             gate.free -= 1
             work = self._carry_out(running, gate, host, command, attempt, failures, done)
@@ -241,7 +244,7 @@ class Steps:
         return running
 
     def _begin(
-        self, running: Running, gate: Gate, host: StepHost, command: Command, *rest: Any
+        self, running: Running, gate: CapacityLimiter, host: StepHost, command: Command, *rest: Any
     ) -> None:
         running.task = eager.start(
             self._carry_out(running, gate, host, command, *rest), self.loop, context_of(command)
@@ -250,7 +253,7 @@ class Steps:
     async def _carry_out(
         self,
         running: Running,
-        gate: Gate,
+        gate: CapacityLimiter,
         host: StepHost,
         command: Command,
         attempt: int,
@@ -338,8 +341,8 @@ class Steps:
 
     def begin_no_more(self) -> None:
         """The engine closes: what waits at a gate begins where its run goes on."""
-        self._async_gate.send_away()
-        self._thread_gate.send_away()
+        self._async_limiter.send_away()
+        self._thread_limiter.send_away()
 
     def failed(self, error: BaseException) -> None:
         """Nothing is left to do: each run sees to its own errors."""

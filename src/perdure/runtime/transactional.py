@@ -47,7 +47,7 @@ class Transaction:
                     self._work,
                     lambda value, error: self._conclude(event, value, error),
                 )
-                active.host.writer.hand_over(work, self._done)
+                active.host.writer.put_transact(work, self._done)
 
     def _work(self, db: Any) -> bytes:
         signature = signature_of(self._command.call.definition)

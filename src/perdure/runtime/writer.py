@@ -74,7 +74,7 @@ class Writer:
         self._transacts = (
             0  # waiting ones: their functions are the user's, so they never run inline
         )
-        self.trouble: StoreError | None = None
+        self.last_error: StoreError | None = None
         self._shut = False
 
     # --- what others call -------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Writer:
         if not self._scheduled:
             self._schedule()
 
-    def hand_over(self, transact: Transact, done: Callable[[Any], None]) -> None:
+    def put_transact(self, transact: Transact, done: Callable[[Any], None]) -> None:
         """Queue a transactional step."""
         self._transacts += 1
         self.put(transact, done, keep=True)
@@ -123,13 +123,13 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
-        while (self._writes or self._dirty or self._busy) and self.trouble is None:
+        while (self._writes or self._dirty or self._busy) and self.last_error is None:
             self._news = asyncio.Event()
             await self._news.wait()
 
     def shut(self, error: StoreError) -> None:
         """Write nothing more: whoever asks is told, and what was to be kept is dropped."""
-        self._shut, self.trouble = True, error
+        self._shut, self.last_error = True, error
 
     def close(self) -> None:
         if self._retry is not None:
@@ -221,7 +221,7 @@ class Writer:
         for which the store took none of it.
         """
         if self._shut:
-            return [], self.trouble
+            return [], self.last_error
         try:
             results = self._store.write(writes, wait_for_lock)
         except StoreError as error:
@@ -296,9 +296,9 @@ class Writer:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
-        if results and self.trouble is not None and not self._shut:
+        if results and self.last_error is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
-            self.trouble, self._retry_s = None, RETRY_S_MIN
+            self.last_error, self._retry_s = None, RETRY_S_MIN
         for (done, _), result in zip(answers, results, strict=False):
             try:
                 done(result)
@@ -318,9 +318,9 @@ class Writer:
                 (write, answer) for write, answer in zip(writes, answers, strict=True) if answer[1]
             ]
         )
-        if not self._shut and type(self.trouble) is not type(error):
+        if not self._shut and type(self.last_error) is not type(error):
             log.error("the store does not take writes, trying again until it does: %s", error)
-        self.trouble = error
+        self.last_error = error
         for done, keep in answers:
             if not keep:
                 done(error)
