@@ -49,5 +49,9 @@ docs-check:
 api:
     {{bin}}/python -m tests.api_reference
 
+# Diagram and table of docs/explain/life-cycle.md, from core/lifecycle.py
+life-cycle:
+    {{bin}}/python -m tests.life_cycle_page
+
 # What a change must pass
 all: lint types test

@@ -25,10 +25,10 @@ from typing import Any
 from campaigns import environment, kill_checks, kill_worker
 from campaigns.kill_worker import Job
 from campaigns.main import Count
+from perdure.core.lifecycle import FINAL
 from perdure.errors import RunCancelled, RunFinished, StoreLocked
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import RunInfo
-from perdure.store.rows import FINAL
 from perdure.store.sqlite.connection import connect
 
 LEASE_S = 1.0

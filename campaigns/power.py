@@ -28,9 +28,9 @@ from campaigns.faulty_disk import Disk, Fault
 from campaigns.main import Count
 from perdure.api.definitions import Workflow
 from perdure.core import events as ev
+from perdure.core.lifecycle import FINAL
 from perdure.errors import PerdureError, RunCancelled, RunFailed, StoreError
 from perdure.store import sql
-from perdure.store.rows import FINAL
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants

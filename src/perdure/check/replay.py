@@ -17,11 +17,12 @@ from perdure.api.definitions import Workflow
 from perdure.codec.signature import JsonCodec, signature_of
 from perdure.core import events as ev
 from perdure.core.events import Command
+from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
 from perdure.errors import Nondeterminism, NotSerializable, PerdureError, RunBlocked, StoreError
 from perdure.process import interpreter
 from perdure.runtime.kernels import kernel_of
-from perdure.store.rows import FINAL, RunRow
+from perdure.store.rows import RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 

@@ -34,7 +34,6 @@ from perdure.errors import (
 from perdure.runtime.engine import Engine
 
 STORE = "perdure.db"
-MOVING = ("pending", "running", "waiting")  # statuses of runs that go on by themselves
 CONFIRM_S_MAX = 10.0  # for what is on the disk already, a person does not wait longer
 
 T = TypeVar("T")

@@ -27,10 +27,10 @@ from perdure.cli.format import columns, cut, ending, fitting, log_line, pad, sta
 from perdure.cli.format import timeline as timeline_lines
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replica_options import seen_from_outside
+from perdure.core.lifecycle import STATUSES
 from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
-from perdure.store.rows import STATUSES
 from perdure.views import format, rows, timeline
 from perdure.views.rows import RunLine
 from perdure.views.waiting import needs

@@ -16,11 +16,12 @@ import msgspec
 from perdure.codec.errors import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command
+from perdure.core.lifecycle import FINAL
 from perdure.errors import PerdureError, RunExists
 from perdure.runtime import retry
 from perdure.runtime.existing_run import found_again
 from perdure.runtime.naming import message_key, run_id
-from perdure.store.rows import FINAL, RunRow, Started
+from perdure.store.rows import RunRow, Started
 from perdure.store.writes import Deliver, Emit, Finish, StartRun, Turn
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ import msgspec
 from perdure.api.definitions import Workflow
 from perdure.codec.errors import decode_error
 from perdure.codec.signature import signature_of
+from perdure.core.lifecycle import FINAL
 from perdure.errors import (
     BadPosition,
     HistoryTooLong,
@@ -28,7 +29,7 @@ from perdure.errors import (
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Scheduler
 from perdure.store.base import Store
-from perdure.store.rows import FINAL, OutcomeRow
+from perdure.store.rows import OutcomeRow
 
 ITEMS_AT_ONCE = 500
 _BLOCKED: dict[str, type[RunBlocked]] = {

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from perdure.api.definitions import Workflow
 from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
+from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
@@ -46,7 +47,7 @@ from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Waiters
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.rows import FINAL, RunRow, Started
+from perdure.store.rows import RunRow, Started
 from perdure.store.writes import ClockMovedBack, Finish, StartRun, Suspend, Turn, WakeBlocked
 
 log = logging.getLogger("perdure")

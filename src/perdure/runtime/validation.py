@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from perdure.api.definitions import Definition
 from perdure.api.options import to_ms
 from perdure.core import names, numbers
+from perdure.core.lifecycle import STATUSES
 from perdure.core.limits import Limits
 from perdure.errors import BadName, DefinitionError, ReplicaNeeded, RunNotFound
 from perdure.runtime.durability import AnswerGate
-from perdure.store.rows import STATUSES
 from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:

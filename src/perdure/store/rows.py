@@ -10,12 +10,8 @@ from typing import Any
 import msgspec
 
 from perdure.core.events import Event
+from perdure.core.lifecycle import RUNNING
 from perdure.store.writes import StartRun
-
-STATUSES = (
-    "pending", "running", "waiting", "paused", "blocked", "completed", "failed", "cancelled",
-)  # fmt: skip
-FINAL = frozenset({"completed", "failed", "cancelled"})
 
 # --- results of writes ----------------------------------------------------------------------------
 
@@ -99,7 +95,7 @@ class RunRow(msgspec.Struct, gc=False):
 def new_run_row(start: StartRun, run: int) -> RunRow:
     """The row of a run that its owner has just started, without reading it."""
     return RunRow(
-        run, start.id, start.workflow, "running", start.args, None, None, None, None, None,
+        run, start.id, start.workflow, RUNNING, start.args, None, None, None, None, None,
         start.owner, None, 0, start.priority, start.queue, None, start.parent, start.parent_seq,
         None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms, None,
         start.durability, None, 0, start.python, start.root,

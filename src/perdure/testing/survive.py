@@ -24,6 +24,7 @@ from typing import Any
 from perdure.api.definitions import Call, Workflow
 from perdure.core import events as ev
 from perdure.core.events import Event
+from perdure.core.lifecycle import FINAL
 from perdure.errors import (
     DefinitionError,
     RunBlocked,
@@ -34,7 +35,6 @@ from perdure.errors import (
 )
 from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
-from perdure.store.rows import FINAL
 from perdure.testing import invariants, recording
 from perdure.testing.crash import IN_A_LOOP, CrashHarness, NotReached, When
 from perdure.testing.invariants import InvariantViolated

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from perdure.core.events import FINISH, Command, Event
+from perdure.core.lifecycle import FINAL
 from perdure.core.limits import INLINE_BYTES_MAX, Limits
 from perdure.errors import (
     InboxFull,
@@ -27,7 +28,7 @@ from perdure.errors import (
     RunNotFound,
 )
 from perdure.store import payloads, sql
-from perdure.store.rows import FINAL, Started, Woken, WorkerEnded, Written
+from perdure.store.rows import Started, Woken, WorkerEnded, Written
 from perdure.store.sqlite import checksum, claims
 from perdure.store.sqlite.authorizer import Guard
 from perdure.store.sqlite.reader import Reader

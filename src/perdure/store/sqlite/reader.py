@@ -16,6 +16,7 @@ import apsw
 import msgspec
 
 from perdure.core.events import INPUTS, Event
+from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
 from perdure.store import payloads, sql
 from perdure.store.rows import (
@@ -31,9 +32,8 @@ from perdure.store.sqlite import connection
 from perdure.store.writes import Family
 
 Q = sql.load("sqlite.sql")
-_OPEN_STATUSES = frozenset(
-    {"pending", "running", "waiting", "paused", "blocked", "failed", "cancelled"}
-)
+_INDEXED = frozenset(STATUSES) - {COMPLETED}
+"""Statuses that the index run_open has."""
 
 
 class LazyPayload:
@@ -257,7 +257,7 @@ class Reader:
                 _json(more),
             )
         else:
-            query = "list_open_runs" if status in _OPEN_STATUSES else "list_runs"
+            query = "list_open_runs" if status in _INDEXED else "list_runs"
             found = self._all(query, status, workflow, before, limit)
         return [run for (run,) in found]
 

@@ -1,0 +1,49 @@
+"""Recording stores: what the tests of the suite really call, write and get."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from perdure.errors import PerdureError
+from perdure.store.writes import Turn, Write
+
+CALLS: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+"""By backend: the `methods` that were called, the types of `writes`, and the `refusals`."""
+
+
+class Recording:
+    """A store that notes each call. Attributes are noted as methods are."""
+
+    def __init__(self, store: Any, backend: str) -> None:
+        self.store, self._seen = store, CALLS[backend]
+
+    def __getattr__(self, name: str) -> Any:
+        self._seen["methods"].add(name)
+        found = getattr(self.store, name)
+        return self._noting(found) if callable(found) else found
+
+    def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **named: Any) -> Any:
+            try:
+                got = method(*args, **named)
+            except PerdureError as error:
+                self._seen["refusals"].add(type(error).__name__)
+                raise
+            if method.__name__ == "write":
+                self._seen["writes"] |= {type(write).__name__ for write in _all(args[0])}
+                self._seen["refusals"] |= {
+                    type(one).__name__ for one in got if isinstance(one, PerdureError)
+                }
+            return got
+
+        return call
+
+
+def _all(batch: list[Write]) -> Iterator[Write]:
+    """The writes of a batch, effects of turns included."""
+    for write in batch:
+        yield write
+        if isinstance(write, Turn):
+            yield from _all(write.effects)
