@@ -4,13 +4,15 @@ full; files stay small.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from perdure import Engine, RunFailed, emit, receive, step, workflow
+from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
 from tests.runtime.support import awaited, outside, reached
 
 LARGE = {"text": "x" * 20_000, "list": [{"n": n, "words": "abc" * 50} for n in range(60)]}
@@ -91,6 +93,42 @@ async def test_a_large_error_is_shown_in_full(db: str) -> None:
         info = await engine.info("b")
     (row,) = outside(db, "SELECT error FROM perdure_runs")
     assert json.loads(row["error"]) == info.error
+
+
+@step(retry=Retry(attempts=3, delay=0))
+async def refuse() -> None:
+    raise ValueError("y" * 5000)
+
+
+@workflow
+async def refused() -> None:
+    await refuse()
+
+
+@awaited
+async def test_attempts_with_large_errors_are_counted(db: str) -> None:
+    async with Engine(db, workflows=[refused]) as engine:
+        with pytest.raises(RunFailed):
+            await engine.run(refused(), id="r")
+    (row,) = outside(db, "SELECT step, status, attempts FROM perdure_steps")
+    assert (row["step"], row["status"], row["attempts"]) == ("refuse", "failed", 3)
+
+
+@awaited
+async def test_a_file_of_version_5_gets_the_view_that_counts_them(db: str) -> None:
+    async with Engine(db, workflows=[refused]) as engine:
+        with pytest.raises(RunFailed):
+            await engine.run(refused(), id="r")
+    before = (
+        "DROP VIEW perdure_steps; CREATE VIEW perdure_steps AS SELECT 'old' AS step;"
+        "PRAGMA user_version = 5"
+    )
+    with contextlib.closing(apsw.Connection(db)) as old:
+        old.execute(before)
+    async with Engine(db, execute=False):
+        pass
+    (row,) = outside(db, "SELECT step, attempts FROM perdure_steps")
+    assert (row["step"], row["attempts"]) == ("refuse", 3)
 
 
 TURNS, TURN_BYTES = 300, 5_000

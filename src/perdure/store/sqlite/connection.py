@@ -32,7 +32,7 @@ from perdure.store import sql
 from perdure.store.sqlite import checksum, forked
 
 APPLICATION_ID = 0x50657264  # "Perd"
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 BUSY_MS = 10_000

@@ -343,7 +343,8 @@ SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, 
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
        (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root
-FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value, (SELECT NULL AS python, NULL AS root) AS missing ORDER BY asked.key;
+FROM (SELECT key AS place, value AS run FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.run,
+     (SELECT NULL AS python, NULL AS root) AS missing ORDER BY asked.place;
 
 -- name: run_heads
 SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
