@@ -41,7 +41,7 @@ _VERDICTS = {
     "would_fail": (
         "would fail",
         "would fail",
-        "It would end as failed as soon as it goes on. Put the code right.",
+        "It would end as failed as soon as it goes on. Fix the code.",
     ),
     "does_not_fit": (
         "has values that no longer fit",

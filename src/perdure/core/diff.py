@@ -1,6 +1,6 @@
-"""A recorded row beside what the code asks for now: whether they fit, and in words where they part.
+"""Comparison of a recorded row with the command of today's code, and a readable difference.
 
-Rules: what was recorded in other words stands as it was; both sides are shown as rows, long
+Rules: recorded data that means the same in other bytes stays; a difference shows both rows, long
 arguments only around the place where they differ.
 """
 
@@ -13,20 +13,12 @@ _AROUND = 60
 
 
 def fits(row: Event, command: Command, codec: Codec) -> bool:
-    """Whether a row records what the code asks for, byte for byte or by its meaning; what differs
-    in bytes then stands as recorded.
-    """
-    if (row.seq, row.kind, row.name, row.ref) != (
-        command.seq,
-        command.kind,
-        command.name,
-        command.ref,
-    ):
+    """Whether a row records this command, by bytes or by meaning; then the recorded data stays."""
+    asked = (command.seq, command.kind, command.name, command.ref)
+    if (row.seq, row.kind, row.name, row.ref) != asked:
         return False
     if row.edited or row.kind == ev.REJECT or (row.kind == ev.FINISH and row.name == "failed"):
-        # a recorded error has a traceback that moves with every line, and a reason may be in the
-        # words of a library
-        return True
+        return True  # tracebacks move with every line, and reasons may be texts of libraries
     if row.data is None or command.data is None:
         return row.data is command.data
     if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
@@ -36,32 +28,29 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
         same = codec.same_call(command.call, recorded, command.data)
     elif row.kind == ev.SEND:
         same = codec.same_message(command.cls, recorded, command.data)
+    elif row.kind in (ev.EMIT, ev.FINISH):
+        same = codec.same_value(command.cls, recorded, command.data)
     else:
-        same = row.kind in (ev.EMIT, ev.FINISH) and codec.same_value(
-            command.cls, recorded, command.data
-        )
+        same = False
     if same:
         command.data, command.edited = recorded, True
     return same
 
 
 def difference(row: Event, command: Command | None) -> str:
-    """Lines for people: what the history has, what the code asks for, and what to do."""
+    """Human-readable lines: what the history has, what the code asks for, and what to do."""
     recorded = _text(row.data)
     asked = _text(command.data) if command is not None else ""
     if command is not None and (row.kind, row.name) == (command.kind, command.name):
         recorded, asked = _focus(recorded, asked)
     have = f"  history, row {row.seq}: {_label(row.kind, row.name)} {_short(recorded)}".rstrip()
-    want = (
-        "nothing"
-        if command is None
-        else f"{_label(command.kind, command.name)} {_short(asked)}".rstrip()
-    )
+    want = "nothing"
+    if command is not None:
+        want = f"{_label(command.kind, command.name)} {_short(asked)}".rstrip()
     return (
         "the code does not fit the history.\n"
         f"{have}\n  code now asks for: {want}\n"
-        "Nothing was changed. Put the code right and start it again, guard the change with "
-        "patched(), "
+        "Nothing was changed. Fix the code and start it again, guard the change with patched(), "
         "or fork the run before this row."
     )
 
@@ -83,10 +72,8 @@ def _short(text: str) -> str:
 
 def _focus(one: str, other: str) -> tuple[str, str]:
     """Both texts cut to the place where they start to differ."""
-    same = next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
-        min(len(one), len(other)),
-    )
+    pairs = enumerate(zip(one, other, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
     begin = max(0, same - _AROUND)
     lead = "… " if begin else ""
     return lead + one[begin:], lead + other[begin:]

@@ -32,32 +32,25 @@ _COMPLETED = 1  # FRAME_COMPLETED: the same number in CPython 3.11 to 3.14
 _FRAMES = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 OBJECTS_MAX = 10_000
-"""So many objects are looked at below the frames of a run; where there are more, those that are
-farthest away are left as they are.
-"""
+"""Objects that are visited below the frames of a run; farther ones are left as they are."""
 
 
 def discard(suspended: Iterable[Any], loop: Any, owner: Any = None) -> None:
     """Mark every frame that ends with the given coroutines of `loop`, so that freeing them runs
-    nothing. Needs `supported`.
+    nothing. Needs `supported`. `owner` stays alive, and what it holds is not visited.
 
-    `owner` is an object that does not end with them, and what it holds is not looked at.
-
-    A frame may be held by anything: a list, a cell, an attribute, an exit stack, `enumerate`, an
-    object with `__await__`. Which of them end with the run is found by counting references, as the
-    garbage collector does: what has more of them than the objects of the run account for is held by
-    somebody else, and so is all that it holds.
+    Anything may hold a frame: a list, a cell, an attribute, an exit stack, an object with
+    `__await__`. Counting references, as the garbage collector does, finds which frames end with the
+    run: an object with more references than the objects of the run account for is held elsewhere,
+    with all that it holds.
     """
     roots = list(suspended)
     found, counts = _reachable(roots, loop, {id(owner)})
     kept = {id(item) for item in roots} | {id(owner)}
-    kept |= {
-        id(item) for item in found if issubclass(type(item), _OURS)
-    }  # our own lists hold those, and they end all the same
-    holders = zip(found, _refcounts(found), strict=True)
+    kept |= {id(item) for item in found if issubclass(type(item), _OURS)}  # lists of ours hold them
     outside = [
         item
-        for item, held in holders
+        for item, held in zip(found, _refcounts(found), strict=True)
         if held - _refcount_alone > counts.get(id(item), 0) and id(item) not in kept
     ]
     stays = {id(item) for item in _reachable(outside, loop, kept)[0]}
@@ -69,9 +62,7 @@ def discard(suspended: Iterable[Any], loop: Any, owner: Any = None) -> None:
 def _reachable(
     roots: list[Any], loop: Any, without: Collection[int]
 ) -> tuple[list[Any], dict[int, int]]:
-    """What is held below some objects, and how often within it; the process's own things (modules,
-    classes, loops) are no part of it.
-    """
+    """Objects below `roots`, but for modules, classes and loops, and how often each is held."""
     found: list[Any] = []
     counts: dict[int, int] = {}
     seen = {id(item) for item in roots} | {*without}
@@ -85,15 +76,12 @@ def _reachable(
             key = id(below)
             if key in counts:
                 counts[key] += 1
-            else:
-                counts[key] = 1
-                if (
-                    key not in seen
-                    and not issubclass(kind, _SHARED)
-                    and not _is_without_state(below, kind, loop)
-                ):
-                    seen.add(key)
-                    todo.append(below)
+                continue
+            counts[key] = 1
+            if key in seen or issubclass(kind, _SHARED) or _is_without_state(below, kind, loop):
+                continue
+            seen.add(key)
+            todo.append(below)
     return found, counts
 
 
@@ -116,15 +104,11 @@ def _refcounts(items: list[Any]) -> list[int]:
 
 
 _refcount_alone = _refcounts([object()])[0]
-"""What `_refcounts` says of an object that nothing holds but the list; it differs from interpreter
-to interpreter.
-"""
+"""What `_refcounts` returns for an object that only the list holds; interpreters differ."""
 
 
 def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
-    """Break the circles of tasks and timeouts with what they wait for, so that all are freed at
-    once and not by the garbage collector.
-    """
+    """Break the circles of tasks and timeouts: they are freed without the garbage collector."""
     for task in tasks:
         task._log_destroy_pending = False  # it is dropped on purpose
         waiter = task._fut_waiter
@@ -137,9 +121,8 @@ def untie(tasks: Iterable[Any], timers: Iterable[Any]) -> None:
         timer._callback = timer._args = None
 
 
-_not_awaited_by: Any = getattr(
-    asyncio, "future_discard_from_awaited_by", lambda *_: None
-)  # new in 3.14
+# new in 3.14
+_not_awaited_by: Any = getattr(asyncio, "future_discard_from_awaited_by", lambda *_: None)
 _SHARED = (type, types.ModuleType, types.CodeType, asyncio.AbstractEventLoop)
 _UNSEEN = frozenset({contextvars.Context, types.CodeType, types.ModuleType, type})
 _OURS = (asyncio.Future, asyncio.Timeout, Handle)
@@ -157,7 +140,7 @@ class _Pause:
 
 
 class _Witness:
-    """Weakly referable, so that a freed frame can be told from a leaked one."""
+    """Weakly referable, so that a freed frame differs from a leaked one."""
 
 
 async def _sleeper(ran: list[str], witness: _Witness | None) -> None:
@@ -168,43 +151,31 @@ async def _sleeper(ran: list[str], witness: _Witness | None) -> None:
 
 
 def _bytes_of(item: Any) -> list[int]:
-    return [
-        byte - 256 if byte > 127 else byte
-        for byte in ctypes.string_at(id(item), types.CoroutineType.__basicsize__)
-    ]
+    raw = ctypes.string_at(id(item), types.CoroutineType.__basicsize__)
+    return [byte - 256 if byte > 127 else byte for byte in raw]
 
 
 def _candidates(code: types.CodeType) -> set[int]:
-    """Offsets whose byte is below zero and rises from created to suspended, and is
-    small when done.
-    """
+    """Offsets whose byte is negative, rises from created to suspended, and is small when done."""
     coro = types.FunctionType(code, globals())([], None)
     created = _bytes_of(coro)
     coro.send(None)
     suspended = _bytes_of(coro)
     with contextlib.suppress(StopIteration):
         coro.send(None)
-    states = zip(created, suspended, _bytes_of(coro), strict=True)
-    return {
-        offset
-        for offset, (first, second, third) in enumerate(states)
-        if first < second < 0 < third <= 4
-    }
+    states = enumerate(zip(created, suspended, _bytes_of(coro), strict=True))
+    return {offset for offset, (one, two, three) in states if one < two < 0 < three <= 4}
 
 
 def _find_offset() -> int:
-    """The offset of the state byte, or 0. A byte of an address can look like it, but not for nine
-    codes at once.
-    """
+    """The offset of the state byte, or 0. A byte of an address may look like it, not nine times."""
     codes = [_sleeper.__code__.replace(co_name=f"sleeper_{n}") for n in range(9)]
     found = set.intersection(*map(_candidates, codes))
     return found.pop() if len(found) == 1 else 0
 
 
 def _proven() -> bool:
-    """Whether a marked coroutine is freed, with all that it holds, and without running its
-    `finally`.
-    """
+    """Whether a marked coroutine is freed, with what it holds, without running its `finally`."""
     ran: list[str] = []
     witness = _Witness()
     gone = weakref.ref(witness)

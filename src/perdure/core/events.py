@@ -2,10 +2,10 @@
 
 A history is one sequence of rows, numbered from 1 without gaps. Three families of kinds:
 
-- **inputs** tell workflow code what happened; each one is fed alone and the loop runs until quiet;
-- **commands** are what that code then asked for; they follow the input that led to them, or, where
-  new code asked for more in the last turn of a history, the notes that were there already;
-- **notes** are for people and for recovery (an attempt failed); workflow code never sees them.
+- **inputs** are what happened; each one is fed alone and the loop runs until quiet;
+- **commands** are what workflow code then asked for; they follow their input, or the notes behind
+  it where new code asked for more in the last turn of a history;
+- **notes** are for readers and for recovery (an attempt failed); workflow code never sees them.
 
 So the order of rows is the order of execution, and replay needs nothing else.
 """
@@ -46,7 +46,7 @@ ATTEMPT = "attempt"
 
 
 class Chunked(Protocol):
-    """Recorded data that is stored in pieces: comparable by digest, readable on demand."""
+    """Recorded data that is stored in chunks: comparable by digest, read on demand."""
 
     def same_as(self, raw: bytes) -> bool: ...
 
@@ -56,11 +56,10 @@ class Chunked(Protocol):
 class Event(msgspec.Struct, gc=False):
     """One row of a history.
 
-    `ref` is the `seq` of the command that an input or a note answers; `name` is a step, workflow,
-    channel, stream or change id; `data` is JSON; `at_ms` is milliseconds UTC; `took_ms` is how long
-    the last attempt of a step ran. `edited` marks a step whose arguments a person changed in a
-    fork: replay then compares kind and name only, and the step runs with the recorded arguments. On
-    a timer it marks a deadline that a retry or a fork has moved.
+    `ref` is the `seq` of the command that an input or a note answers. `name` is a step, workflow,
+    channel, stream or change id. `data` is JSON, `at_ms` milliseconds UTC, `took_ms` the length of
+    a step's last attempt. `edited` marks a step whose arguments a fork has changed, which then runs
+    with the recorded ones, and a timer whose deadline a retry or a fork has moved.
     """
 
     seq: int
@@ -74,12 +73,11 @@ class Event(msgspec.Struct, gc=False):
 
 
 class Command(msgspec.Struct, gc=False):
-    """What workflow code asked for; becomes a row as it is. `call` is the live call of a step,
-    child or spawn, or of the successor.
+    """What workflow code asked for; its first fields are those of an event.
 
-    `edited` says that `data` is what the history has for it and the call's own arguments do not
-    count. `context` has the context variables of the code that asked for a step, `cls` the class of
-    what is sent or emitted. The first fields are those of an event, in the same order.
+    `call` is the live call of a step, child, spawn or successor. `edited`: `data` is from the
+    history and the call's own arguments do not count. `context` has the context variables of the
+    code that asked for a step, `cls` the class of what is sent or emitted.
     """
 
     seq: int
@@ -109,7 +107,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False):
-    """The workflow was cancelled and let it happen."""
+    """The workflow was cancelled and did not catch it."""
 
 
 class Continued(msgspec.Struct, frozen=True, gc=False):
@@ -124,42 +122,27 @@ Outcome = Completed | Failed | Cancelled | Continued
 
 
 class Codec(Protocol):
-    """How the kernel turns calls and values into JSON and back; given to it, so that it
-    stays pure.
-    """
+    """How the kernel encodes and decodes calls, values and errors."""
 
     def encode_call(self, call: Any) -> bytes: ...
-
     def same_call(self, call: Any, recorded: bytes, asked: bytes) -> bool: ...
-
     def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
-
     def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
-
     def decode_result(self, call: Any, raw: bytes) -> Any: ...
-
     def encode_output(self, definition: Any, value: Any) -> bytes: ...
-
     def encode(self, value: Any, where: str) -> bytes: ...
-
     def encode_item(self, value: Any, where: str) -> bytes: ...
-
     def decode(self, raw: bytes, type_: Any, where: str) -> Any: ...
-
     def check_type(self, type_: Any, where: str) -> None: ...
-
     def encode_error(self, error: BaseException) -> bytes: ...
-
     def decode_failure(self, call: Any, raw: bytes) -> Exception: ...
 
 
 class RunFacts(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel knows of its run: the public id, the seed of `random()`, the run's own time
-    limit.
+    """What the kernel knows of its run: public id, seed of `random()`, the run's own time limit.
 
-    `forked` says that it is a fork: a note with a name ends the rows that were recorded under that
-    id. `old` says that its history is from before the Python was recorded: under 3.11,
-    `asyncio.wait_for` asked in another order then.
+    `forked`: a note with a name ends the rows that were recorded under that id. `old`: its history
+    is from before the Python was recorded, so asyncio keeps the order that 3.11 had.
     """
 
     run_id: str

@@ -1,4 +1,4 @@
-"""Stops workflow code that reaches outside, at the guilty line, and mutes its logging on replay.
+"""The guard: refuses I/O in workflow code, at that line, and mutes its logging on replay.
 
 Rules: one audit hook for the process, installed with the first turn, which looks at one
 thread-local and returns; imports, tracebacks, debuggers, reading installed files, and what takes
@@ -21,100 +21,36 @@ from perdure.core.refusals import is_installed, remember
 from perdure.errors import NotDeterministic
 
 _EVENTS = {
-    "Opening a file": ("open", "mmap.__new__"),
-    "Reading a folder": ("os.listdir", "os.scandir", "os.walk", "os.fwalk"),
-    "Changing the file system": (
-        "os.mkdir",
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-        "os.chown",
-        "os.chflags",
-        "os.utime",
-        "os.setxattr",
-        "os.removexattr",
-        "os.lockf",
-        "shutil.rmtree",
-        "shutil.move",
-        "shutil.copyfile",
-        "shutil.copytree",
-    ),
-    "Changing the process": (
-        "os.chdir",
-        "os.putenv",
-        "os.unsetenv",
-        "resource.setrlimit",
-        "syslog.syslog",
-    ),
-    "Sending a signal": ("os.kill", "os.killpg", "signal.pthread_kill"),
-    "Network I/O": (
-        "socket.connect",
-        "socket.bind",
-        "socket.sendto",
-        "socket.sendmsg",
-        "socket.getaddrinfo",
-        "socket.gethostbyname",
-        "imaplib.open",
-        "socket.gethostbyaddr",
-        "socket.getnameinfo",
-        "urllib.Request",
-        "http.client.connect",
-        "http.client.send",
-        "smtplib.connect",
-        "ftplib.connect",
-        "poplib.connect",
-        "webbrowser.open",
-    ),
-    "Starting a subprocess": (
-        "subprocess.Popen",
-        "os.system",
-        "os.fork",
-        "os.forkpty",
-        "os.exec",
-        "os.posix_spawn",
-        "os.spawn",
-    ),
-    "Running a function in a pool of threads or processes": ("a pool",),
-    "Starting a thread": ("_thread.start_new_thread", "_thread.start_joinable_thread"),
-    "Blocking with time.sleep": ("time.sleep",),
-    "Asking at the terminal": ("builtins.input", "pty.spawn"),
-    "Opening a database": ("sqlite3.connect",),
+    "Opening a file": "open mmap.__new__",
+    "Reading a folder": "os.listdir os.scandir os.walk os.fwalk",
+    "Changing the file system": """
+        os.mkdir os.remove os.rename os.rmdir os.link os.symlink os.truncate os.chmod os.chown
+        os.chflags os.utime os.setxattr os.removexattr os.lockf shutil.rmtree shutil.move
+        shutil.copyfile shutil.copytree""",
+    "Changing the process": "os.chdir os.putenv os.unsetenv resource.setrlimit syslog.syslog",
+    "Sending a signal": "os.kill os.killpg signal.pthread_kill",
+    "Network I/O": """
+        socket.connect socket.bind socket.sendto socket.sendmsg socket.getaddrinfo
+        socket.gethostbyname socket.gethostbyaddr socket.getnameinfo imaplib.open urllib.Request
+        http.client.connect http.client.send smtplib.connect ftplib.connect poplib.connect
+        webbrowser.open""",
+    "Starting a subprocess": """
+        subprocess.Popen os.system os.fork os.forkpty os.exec os.posix_spawn os.spawn""",
+    "Running a function in a pool of threads or processes": "perdure.pool",
+    "Starting a thread": "_thread.start_new_thread _thread.start_joinable_thread",
+    "Blocking with time.sleep": "time.sleep",
+    "Asking at the terminal": "builtins.input pty.spawn",
+    "Opening a database": "sqlite3.connect",
 }
-_REFUSED = {event: what for what, events in _EVENTS.items() for event in events}
+_REFUSED = {event: what for what, events in _EVENTS.items() for event in events.split()}
 
-_ALLOWED_CALLERS = tuple(
-    f"{module}."
-    for module in (
-        "importlib",
-        "_frozen_importlib",
-        "linecache",
-        "tokenize",
-        "traceback",
-        "logging",
-        "warnings",
-        "inspect",
-        "zipimport",
-        "coverage",
-        "bdb",
-        "pdb",
-        "pydevd",
-        "debugpy",
-        "_pydev_bundle",
-        "_pydevd_bundle",
-        "_pydevd_frame_eval",
-        "mimetypes",
-        "platform",
-        # not what wraps functions of users
-        "loguru._handler",
-        "opentelemetry.sdk",
-        "sentry_sdk.transport",
-        "sentry_sdk.worker",
-    )
-)
+# Of loguru, OpenTelemetry and Sentry only what sends logs and traces, not what wraps functions.
+_ALLOWED = """
+    importlib _frozen_importlib linecache tokenize traceback logging warnings inspect zipimport
+    coverage bdb pdb pydevd debugpy _pydev_bundle _pydevd_bundle _pydevd_frame_eval mimetypes
+    platform loguru._handler opentelemetry.sdk sentry_sdk.transport sentry_sdk.worker
+"""
+_ALLOWED_CALLERS = tuple(f"{module}." for module in _ALLOWED.split())
 
 
 class _Inside(threading.local):
@@ -124,18 +60,13 @@ class _Inside(threading.local):
 
 
 inside = _Inside()
-"""Of each thread: its workflow loop, whether that run's logging is muted (on replay), the outer
-loop's hook for async generators.
-"""
+"""Of each thread: its workflow loop, whether logging is muted, the outer loop's asyncgen hook."""
 
 
 def _hook(event: str, args: Any) -> None:
-    if (
-        event in _REFUSED
-        and inside.loop is not None
-        and not _called_by_machinery()
-        and not _is_of_the_machine(event, args)
-    ):
+    if event not in _REFUSED or inside.loop is None:
+        return
+    if not _called_by_machinery() and not _reads_installed_data(event, args):
         raise refused(inside.loop, _REFUSED[event])
 
 
@@ -158,13 +89,10 @@ def _called_by_machinery() -> bool:
     return False
 
 
-def _is_of_the_machine(event: str, args: Any) -> bool:
-    """Whether it reads what a package is installed with, or the rules of a zone: data that are as
-    its modules are. C code does, too.
-    """
-    reads = event in ("os.listdir", "os.scandir", "os.walk") or (
-        event == "open" and not args[2] & 3
-    )  # else it is to be written
+def _reads_installed_data(event: str, args: Any) -> bool:
+    """Whether it reads data of an installed package, or the rules of a time zone."""
+    reads = event in ("os.listdir", "os.scandir", "os.walk")
+    reads = reads or (event == "open" and not args[2] & 3)  # else it writes
     path, zones = str(args[0]) if reads else "", sys.modules.get("zoneinfo")
     return is_installed(path) or (zones is not None and path.startswith(zones.TZPATH))
 
@@ -185,26 +113,25 @@ def _checked(function: Callable[..., Any], event: str) -> Callable[..., Any]:
 
 @functools.cache
 def install() -> None:
-    """Have this process look at what workflow code does, once."""
+    """Install the hooks in this process, once."""
     sys.addaudithook(_hook)
     sys.unraisablehook = functools.partial(_show, sys.unraisablehook)
     if sys.version_info < (3, 13):  # these raise no audit event there
         time.sleep = _checked(time.sleep, "time.sleep")
     if sys.version_info < (3, 12):
         threading.Thread.start = _checked(threading.Thread.start, "_thread.start_new_thread")  # type: ignore[method-assign]
-    # What a pool gives for its work, also one whose threads are there already; and what brings it
-    # into an event loop.
+    # What a pool returns for its work, and what brings that into an event loop.
     made = concurrent.futures.Future.__init__
 
     def make(self: Any) -> None:
-        if (
-            type(self) is concurrent.futures.Future
-        ):  # libraries have classes of their own that no pool knows
-            _hook("a pool", ())
+        if type(self) is concurrent.futures.Future:  # libraries derive their own, without a pool
+            _hook("perdure.pool", ())
         made(self)
 
     concurrent.futures.Future.__init__ = make  # type: ignore[method-assign]
-    asyncio.futures.wrap_future = asyncio.wrap_future = _checked(asyncio.wrap_future, "a pool")
+    asyncio.futures.wrap_future = asyncio.wrap_future = _checked(
+        asyncio.wrap_future, "perdure.pool"
+    )
     handle = logging.Logger.handle
 
     def handle_unless_muted(self: logging.Logger, record: logging.LogRecord) -> None:

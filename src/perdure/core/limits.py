@@ -1,7 +1,4 @@
-"""Every limit of the engine in one place, each with a default that an Engine argument can change.
-
-Rules: units end the names; a limit that is reached gives an error that names it.
-"""
+"""Limits of the engine and their defaults; an error names the limit that was reached."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from dataclasses import dataclass, fields
 from perdure.core import numbers
 
 TURN_CALLBACKS_MAX = 1_000_000
-"""Callbacks in one turn: workflow code that never waits for anything would otherwise hang the
-engine.
-"""
+"""Callbacks in one turn: code that never waits would otherwise hang the engine."""
 
 TURN_CALLBACKS_QUICK = 10_000
 """Callbacks until a turn is looked at more closely."""
@@ -21,26 +16,24 @@ NAME_CHARS_MAX = 1_000
 """Characters of a channel, a stream, a queue, a tag, a message key: an index holds them."""
 
 INLINE_BYTES_MAX = 1024
-"""Payloads up to this size stand in their row; larger ones are stored in shared pieces."""
+"""Payloads up to this size are stored in their row; larger ones in shared chunks."""
 
 CHUNK_BYTES_MIN = 256
-"""Pieces smaller than this are not worth a row of their own."""
+"""Smaller chunks are not worth a row of their own."""
 
 WHOLE_BYTES_MAX = 8192
-"""Objects up to this size are one piece; larger ones are taken apart."""
+"""Objects up to this size are one chunk; larger ones are divided."""
 
 HISTORY_ROWS_MAX = 16_000_000
 """A row's key holds 24 bits of its number, so no engine may allow more."""
 
 NEVER_MS = 253_402_300_800_000
-"""The year 10000. A timer from then on is never due: that is what `math.inf` and absurdly long
-delays mean.
-"""
+"""The year 10000. A timer from then on is never due, as with a delay of `math.inf`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one engine allows; see the field names for the units.
+    """What one engine allows; the names end in the units.
 
     Each is a whole number of at least 1; `runs_parked_max` and `threads_hung_max` may be 0. Raises
     `DefinitionError` for others.

@@ -1,9 +1,8 @@
-"""The deterministic asyncio loop that workflow code runs on: one door in (`turn`), one door out
-(commands).
+"""The deterministic asyncio loop of workflow code: inputs in by `turn`, commands out.
 
 Rules: callbacks run in the order in which they were scheduled; time is what the last input said;
 tasks, futures and calls hash by their number, not by their address, so that sets of them keep one
-order; anything that would reach outside raises at that line.
+order; what would reach outside raises at that line.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ log = logging.getLogger("perdure")
 
 
 class Handle(msgspec.Struct, eq=False):
-    """A callback in the queue; as much of `asyncio.Handle` as asyncio itself uses."""
+    """A callback in the queue: as much of `asyncio.Handle` as asyncio itself uses."""
 
     _callback: Callable[..., Any]
     _args: tuple[Any, ...]
@@ -48,9 +47,7 @@ class Handle(msgspec.Struct, eq=False):
 
 
 class TimerHandle(Handle, kw_only=True):
-    """A durable timer: `seq` is its command's number, `when_ms` its deadline; from `NEVER_MS` on it
-    is never due.
-    """
+    """A durable timer: the number of its command, and its deadline; `NEVER_MS` is never due."""
 
     loop: Any
     when_ms: int
@@ -66,11 +63,7 @@ class TimerHandle(Handle, kw_only=True):
 
 
 class Future(asyncio.Future[Any]):
-    """A future with a stable hash, which tells its owner when workflow code cancels it.
-
-    `number` is given out when somebody asks for the hash; `kernel` and `seq` are set only where a
-    command waits for the answer.
-    """
+    """A future with a stable hash. With `kernel` and `seq`, a cancel abandons its command."""
 
     number: int = 0
     kernel: Any = None
@@ -102,7 +95,7 @@ class Task(asyncio.Task[Any]):
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """See the module's text; `owner` is told about timers, `now_ms` is set by each input."""
+    """See the module's text. `owner` is notified of timers; each input sets `now_ms`."""
 
     def __init__(self, owner: Any, first_number: int = 0) -> None:
         self.owner = owner
@@ -116,15 +109,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._agens: list[Any] = []
         self._task_factory: Any = None
         self._exception_handler: Any = None
-        self.refused: Refusal | None = (
-            None  # the first of this turn, or since the last one what code outside did to this run
-        )
+        # The first refusal of this turn, or what code outside has done since the last one.
+        self.refused: Refusal | None = None
         guard.install()
 
     def turn(self) -> None:
-        """Run callbacks until none is left. The kernel calls it, from a plain callback, with
-        `guard.inside.loop` set to this loop.
-        """
+        """Run callbacks until none is left. The kernel has set `guard.inside.loop` to this loop."""
         if sys.get_asyncgen_hooks().firstiter is not _first_iteration:
             _take_asyncgen_hook()
         outer = _get_running_loop()
@@ -145,27 +135,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             _set_running_loop(outer)
 
     def _failed(self, handle: Handle, error: BaseException) -> None:
-        """As in asyncio, the loop goes on after an error in a callback, also after a
-        CancelledError.
-        """
+        """As in asyncio, the loop goes on after an error in a callback."""
         if isinstance(error, KeyboardInterrupt):
             raise error
-        if not isinstance(
-            error, SystemExit
-        ):  # the task holds that as its error; a workflow must not end the process
-            self.call_exception_handler(
-                {
-                    "message": f"Exception in callback {handle._callback!r}",
-                    "exception": error,
-                    "handle": handle,
-                }
-            )
+        if not isinstance(error, SystemExit):  # the task has it; the process does not end
+            message = f"Exception in callback {handle._callback!r}"
+            self.call_exception_handler({"message": message, "exception": error, "handle": handle})
 
     def _turn_on(self) -> None:
         """The rest of a long turn, in iterations as asyncio's loop has them.
 
-        Callbacks that do nothing but schedule themselves again, and cancel a task again, are a busy
-        wait (that of anyio's cancel scopes): they go on with the next input, if there can be one.
+        Callbacks that only schedule themselves again, and cancel a task again, are a busy wait
+        (anyio's cancel scopes): they go on with the next input, if there can be one.
         """
         ready, before = self._ready, None
         same = left = TURN_CALLBACKS_MAX - TURN_CALLBACKS_QUICK
@@ -195,9 +176,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.now_ms / 1000
 
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> Any:
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         if _inside.loop is not self:
             raise self._touched()
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
@@ -207,57 +186,29 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def _touched(self) -> TouchedFromOutside:
-        """The error of code outside; this run does not go on, because what it has in memory is half
-        done, nor does another that did it.
-        """
+        """The error for code outside. This run stops half changed; so does a run that did it."""
         error = TouchedFromOutside(self.owner.facts.run_id if self.owner is not None else "")
         for loop in (self, _inside.loop):
             remember(loop, error.what, error)
         return error
 
     def _adopt_task(self, task: Any) -> None:
-        """A task that code or a factory has made without our class ends with the run
-        all the same.
-        """
-        if (
-            type(task) is not Task
-            and isinstance(task, asyncio.Task)
-            and not task.done()
-            and task not in self._tasks
-        ):
+        """A task of another class, from code or a factory, ends with the run, too."""
+        foreign = type(task) is not Task and isinstance(task, asyncio.Task)
+        if foreign and not task.done() and task not in self._tasks:
             if task.get_name().startswith("Task-"):
                 task.set_name(self._next_name())
                 self._number += 1
             self._know(task)
 
-    def call_later(  # type: ignore[override]
-        self,
-        delay: float,
-        callback: Callable[..., Any],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> Any:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         return self._set_timer(self.now_ms + delay * 1000, callback, args, context)
 
-    def call_at(  # type: ignore[override]
-        self,
-        when: float,
-        callback: Callable[..., Any],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> Any:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         return self._set_timer(when * 1000, callback, args, context)
 
-    def _set_timer(
-        self,
-        at_ms: float,
-        callback: Callable[..., Any],
-        args: tuple[Any, ...],
-        context: contextvars.Context | None,
-    ) -> TimerHandle:
-        """A timer that is never early: its time is rounded up, but for what adding floats has put
-        on top.
-        """
+    def _set_timer(self, at_ms: float, callback: Any, args: Any, context: Any) -> TimerHandle:
+        """A timer that is never early: its time is rounded up, save for the error of floats."""
         if math.isnan(at_ms):
             raise ValueError("A delay can't be NaN.")
         when_ms = NEVER_MS if at_ms >= NEVER_MS else math.ceil(at_ms - 0.001)
@@ -289,9 +240,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return f"Task-{self._number - self._first_number + 1}"
 
     def _ask_factory(self, coro: Any, options: dict[str, Any]) -> Any:
-        """A factory need not know of names and contexts: only those that are given are handed on,
-        the name afterwards.
-        """
+        """A factory may take no name and no context: it gets what is given, without the name."""
         given = {key: value for key, value in options.items() if value is not None}
         name = given.pop("name", None)
         task = self._task_factory(self, coro, **given)
@@ -325,9 +274,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._agens.append(agen)
 
     def open_generators(self) -> list[Any]:
-        """Async generators that have begun and have not ended, oldest first; from here on it is up
-        to the caller to close them.
-        """
+        """Async generators that are open, oldest first; the caller closes them."""
         agens, self._agens = self._agens, []
         return [agen for agen in agens if agen.ag_frame is not None]
 
@@ -339,20 +286,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """There is none."""
 
     def clear(self) -> None:
-        """Let go of what has ended, so that it is freed at once and not by the garbage
-        collector.
-        """
+        """Release what has ended, so that it is freed without the garbage collector."""
         for task in self._tasks:
-            if (
-                task.done() and task._log_traceback
-            ):  # said now, because when it is freed differs from interpreter to interpreter
-                error = task.exception()
+            if task.done() and task._log_traceback:  # now: interpreters free it at other times
+                message, error = "Task exception was never retrieved", task.exception()
                 self.call_exception_handler(
-                    {
-                        "message": "Task exception was never retrieved",
-                        "exception": error,
-                        "future": task,
-                    }
+                    {"message": message, "exception": error, "future": task}
                 )
         self._tasks.clear()
         self.owner = None
@@ -384,22 +323,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._exception_handler = handler
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Errors that nothing in the workflow waits for: in callbacks, and of tasks that are
-        forgotten. Handled in their context.
-        """
+        """Handle an error that nothing in the workflow waits for, in the context of its source."""
         handler = self._exception_handler
         try:
             if handler is None:
                 self.default_exception_handler(context)
                 return
-            source: Any = next(
-                (
-                    context[key]
-                    for key in ("task", "future", "handle")
-                    if context.get(key) is not None
-                ),
-                None,
-            )
+            sources = (context.get(key) for key in ("task", "future", "handle"))
+            source: Any = next((one for one in sources if one is not None), None)
             if hasattr(source, "get_context"):
                 source.get_context().run(handler, self, context)
             else:
@@ -408,36 +339,20 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise
         except BaseException as error:
             run_id, message = self.owner and self.owner.facts.run_id, context.get("message")
-            log.error(
-                "run %s: Unhandled error in exception handler, for: %s",
-                run_id,
-                message,
-                exc_info=error,
-                extra={"run_id": run_id},
-            )
+            text = f"Unhandled error in exception handler, for: {message}"
+            log.error("run %s: %s", run_id, text, exc_info=error, extra={"run_id": run_id})
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log it, unless history is run again: then it was logged before."""
+        """Log it, unless this is a replay: then it was logged before."""
         if not guard.inside.muted and self.owner is not None:
-            rest = "".join(
-                f"\n{key}: {context[key]!r}"
-                for key in sorted(context)
-                if key not in ("message", "exception")
-            )
+            others = sorted(context.keys() - {"message", "exception"})
+            rest = "".join(f"\n{key}: {context[key]!r}" for key in others)
             of = {"run_id": self.owner.facts.run_id, "workflow": self.owner.facts.workflow}
-            log.error(
-                "run %s: %s%s",
-                of["run_id"],
-                context.get("message", "an error"),
-                rest,
-                exc_info=context.get("exception"),
-                extra=of,
-            )
+            text, error = f"{context.get('message', 'an error')}{rest}", context.get("exception")
+            log.error("run %s: %s", of["run_id"], text, exc_info=error, extra=of)
 
     def forgive(self) -> None:
-        """Log no errors of tasks that have ended by now, and keep no refusal in mind: that was done
-        the first time.
-        """
+        """Forget errors of ended tasks and the refusal: they were dealt with before the replay."""
         self.refused = None
         for task in self._tasks:
             if task.done():
@@ -445,7 +360,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
 
 def _repeated(handle: Handle) -> Any:
-    """What is equal for a callback that comes again; None for one by which a task gets on."""
+    """A key that is equal for a callback that comes again; None for one that advances a task."""
     waited_for = handle._args[0] if handle._args else None
     task = getattr(handle._callback, "__self__", None)
     if not isinstance(task, asyncio.Task):
@@ -454,13 +369,11 @@ def _repeated(handle: Handle) -> Any:
 
 
 def _take_asyncgen_hook() -> None:
-    """Async generators of workflow code belong to their run, not to the loop around it. Set once
-    per outer loop, because setting it raises an audit event each time; asyncio puts back what was
-    there when that loop ends.
+    """Async generators of workflow code belong to their run, not to the loop around it.
+
+    Once per outer loop: it raises an audit event, and asyncio restores the hook at the loop's end.
     """
-    _inside.asyncgen_hook = (
-        sys.get_asyncgen_hooks().firstiter
-    )  # of this thread: each has hooks of its own
+    _inside.asyncgen_hook = sys.get_asyncgen_hooks().firstiter  # of this thread
     sys.set_asyncgen_hooks(firstiter=_first_iteration)
 
 
@@ -481,47 +394,21 @@ def _refuse(name: str, what: str) -> Callable[..., Any]:
 
 
 _OUTSIDE = {
-    "Running a function in a thread": (
-        "run_in_executor",
-        "call_soon_threadsafe",
-        "set_default_executor",
-    ),
-    "Starting a subprocess": ("subprocess_exec", "subprocess_shell"),
-    "Network I/O": (
-        "getaddrinfo",
-        "getnameinfo",
-        "create_connection",
-        "create_server",
-        "create_unix_connection",
-        "create_unix_server",
-        "create_datagram_endpoint",
-        "connect_accepted_socket",
-        "start_tls",
-        "sendfile",
-        "sock_recv",
-        "sock_recv_into",
-        "sock_recvfrom",
-        "sock_recvfrom_into",
-        "sock_sendall",
-        "sock_sendto",
-        "sock_connect",
-        "sock_accept",
-        "sock_sendfile",
-    ),
-    "Reading or writing a file descriptor": (
-        "add_reader",
-        "remove_reader",
-        "add_writer",
-        "remove_writer",
-        "connect_read_pipe",
-        "connect_write_pipe",
-    ),
-    "Handling a signal": ("add_signal_handler", "remove_signal_handler"),
-    "Running or stopping the event loop": ("run_forever", "run_until_complete", "stop", "close"),
+    "Running a function in a thread": "run_in_executor call_soon_threadsafe set_default_executor",
+    "Starting a subprocess": "subprocess_exec subprocess_shell",
+    "Network I/O": """
+        getaddrinfo getnameinfo create_connection create_server create_unix_connection
+        create_unix_server create_datagram_endpoint connect_accepted_socket start_tls sendfile
+        sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto
+        sock_connect sock_accept sock_sendfile""",
+    "Reading or writing a file descriptor": """
+        add_reader remove_reader add_writer remove_writer connect_read_pipe connect_write_pipe""",
+    "Handling a signal": "add_signal_handler remove_signal_handler",
+    "Running or stopping the event loop": "run_forever run_until_complete stop close",
 }
 
 for _what, _names in _OUTSIDE.items():
-    for _name in _names:
+    for _name in _names.split():
         setattr(WorkflowLoop, _name, _refuse(_name, _what))
 
 
@@ -534,7 +421,7 @@ def running() -> WorkflowLoop | None:
 
 
 class _Probe(asyncio.AbstractEventLoop):
-    """Shows what asyncio calls to begin a task."""
+    """A loop that keeps the callback by which asyncio begins a task."""
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         self.callback = callback
@@ -544,7 +431,7 @@ class _Probe(asyncio.AbstractEventLoop):
 
 
 def _first_step() -> type:
-    """The class of the callback by which a task begins, in this interpreter."""
+    """The class of the callback by which this interpreter begins a task."""
 
     async def nothing() -> None: ...
 

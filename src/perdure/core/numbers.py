@@ -1,7 +1,7 @@
-"""Checks of the numbers that users give: seconds and counts.
+"""Checks of numbers that a caller gives: seconds, counts, flags.
 
-Rules: a value that can't be right is a `DefinitionError` where it is given, which names the value
-and says what is right; a bool is no number, and NaN and infinity are none either.
+Rules: a wrong value is a `DefinitionError` at the line that gives it; a bool is no number, and
+neither are NaN and infinity.
 """
 
 from __future__ import annotations
@@ -11,31 +11,23 @@ from typing import Any
 from perdure.errors import DefinitionError
 
 SECONDS_MAX = 10 * 366 * 86_400
-"""Ten years: no wait that anybody means is longer, and every date that follows from it can be
-shown.
-"""
+"""Ten years: longer than any wait, and every date that follows can be shown."""
 
 
 def seconds(value: Any, what: str, *, low: float = 0.0, above: bool = False) -> float:
-    """The value, if it is a number of seconds from `low` (or, with `above`, more than that) to ten
-    years.
-    """
+    """The value, if it is seconds from `low` (with `above`, more than that) to ten years."""
     usable = is_number(value) and low <= value <= SECONDS_MAX and not (above and value == low)
     if not usable:
-        least = f"more than {low:g}" if above else f"{low:g}"
-        raise DefinitionError(
-            f"{what} is a number of seconds, {least} to {SECONDS_MAX:,} (ten years), not "
-            f"{shown(value)}."
-        )
+        span = f"{'more than ' if above else ''}{low:g} to {SECONDS_MAX:,} (ten years)"
+        raise DefinitionError(f"{what} is a number of seconds, {span}, not {shown(value)}.")
     return float(value)
 
 
 def count(value: Any, what: str, *, low: int = 1, high: int = 2**53) -> int:
     """The value, if it is a whole number from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise DefinitionError(
-            f"{what} is a whole number from {low:,} to {high:,}, not {shown(value)}."
-        )
+        text = f"{what} is a whole number from {low:,} to {high:,}, not {shown(value)}."
+        raise DefinitionError(text)
     return value
 
 

@@ -1,8 +1,6 @@
-"""What asyncio does in an order that is the same in every process and Python, put in the place of
-its own when this is imported.
+"""Parts of asyncio whose order is the same in every process and Python; installed on import.
 
-Rules: outside of workflow code everything is as it was; here a set is walked in the order in which
-it was filled, in every operation.
+Rules: outside of workflow code nothing changes; inside, sets keep the order of insertion.
 """
 
 from __future__ import annotations
@@ -19,9 +17,7 @@ from perdure.core.loop import WorkflowLoop, running
 
 
 class _OrderedSet(builtins.set[Any]):
-    """A set that is walked in the order in which it was filled; outside workflow code a plain set
-    is made.
-    """
+    """A set in the order of insertion; outside workflow code a plain set is made."""
 
     def __new__(cls, items: Iterable[Any] = ()) -> Any:
         return builtins.set(items) if running() is None else super().__new__(cls)
@@ -72,7 +68,7 @@ class _OrderedSet(builtins.set[Any]):
 
 
 def _ordered(items: Iterable[Any]) -> Any:
-    """An ordered set wherever this is called: what is made of a workflow's set stays one."""
+    """An ordered set, also outside workflow code: what is made of a workflow's set stays one."""
     made = builtins.set.__new__(_OrderedSet)
     _OrderedSet.__init__(made, items)
     return made
@@ -118,31 +114,25 @@ _all_tasks = asyncio.all_tasks
 
 
 def _own_tasks(loop: Any = None) -> set[Any]:
-    """Tasks of a run, oldest first, then those that the loop does not know: in their eager first
-    step; elsewhere what asyncio says.
-    """
+    """Tasks of a run, oldest first, then those in an eager first step; elsewhere asyncio's."""
     found = running() if loop is None else loop
     if not isinstance(found, WorkflowLoop):
         return _all_tasks(loop)
     known = _OrderedSet(found.live_tasks())
-    known.update(
-        sorted(_all_tasks(found) - known, key=lambda task: (len(task.get_name()), task.get_name()))
-    )
+    eager = _all_tasks(found) - known
+    known.update(sorted(eager, key=lambda task: (len(task.get_name()), task.get_name())))
     return known
 
 
-# `asyncio.wait` and `asyncio.as_completed` put what they are given into a set and walk it; plain
-# coroutines in it hash by address, so the walk would differ from process to process. Outside
-# workflows nothing changes.
+# `asyncio.wait` and `asyncio.as_completed` walk a set of what they get. Plain coroutines hash by
+# address, so the walk would differ from process to process.
 _asyncio_tasks.set = _OrderedSet  # type: ignore[attr-defined]
 _asyncio_tasks._GatheringFuture = _Gathering  # type: ignore[attr-defined]
 _asyncio_tasks.all_tasks = asyncio.all_tasks = _own_tasks
 
 
 async def _wait_for(awaitable: Any, seconds: float | None) -> Any:
-    """`asyncio.wait_for` in workflows, as it is from Python 3.12 on: what it waits for runs in the
-    task that waits.
-    """
+    """`asyncio.wait_for` as it is from Python 3.12 on: it awaits in the task that waits."""
     if seconds is None or seconds > 0:
         async with asyncio.timeout(seconds):
             return await awaitable
@@ -156,18 +146,13 @@ async def _wait_for(awaitable: Any, seconds: float | None) -> Any:
 
 
 def _gather(*awaitables: Any, return_exceptions: bool = False) -> Any:
-    """`asyncio.gather` in workflows, as it is from Python 3.12 on: what is done by now counts at
-    once.
-    """
+    """`asyncio.gather` as it is from Python 3.12 on: what is done already counts at once."""
     ready = running()._ready  # type: ignore[union-attr]
     before = len(ready)
     gathering = _plain["gather"](*awaitables, return_exceptions=return_exceptions)
     fresh = [ready.pop() for _ in range(len(ready) - before)][::-1]
-    done = [
-        handle
-        for handle in fresh
-        if getattr(handle._callback, "__qualname__", "") == "gather.<locals>._done_callback"
-    ]
+    names = {handle: getattr(handle._callback, "__qualname__", "") for handle in fresh}
+    done = [one for one in fresh if names[one] == "gather.<locals>._done_callback"]
     ready.extend(handle for handle in fresh if handle not in done)
     for handle in done:
         handle._callback(*handle._args)
@@ -178,9 +163,7 @@ _plain: dict[str, Any] = {}
 
 
 def _put(name: str, ours: Any, dispatch: Any) -> None:
-    """Give a function of asyncio other code, so that it does not matter when its name
-    was imported.
-    """
+    """Replace the code of a function of asyncio, so that imported names have it, too."""
     function = getattr(_asyncio_tasks, name)
     plain = _plain[name] = FunctionType(
         function.__code__, vars(_asyncio_tasks), name, function.__defaults__, function.__closure__

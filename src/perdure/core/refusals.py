@@ -1,9 +1,7 @@
-"""Refusals: what workflow code was kept from doing, remembered until it is known whether the code
-went on all the same.
+"""Refusals: what workflow code was refused, kept until it is known whether it swallowed that.
 
-Rules: the first one of a turn counts; it is kept as text and a weak reference, because an error
-keeps the frames that it went through; a run that ends with the error, or with one that grew out of
-it, was not kept from failing; any other run stops there.
+Rules: the first one of a turn counts; it is text and a weak reference, because an error keeps its
+frames alive; a run may end with that error, or with one caused by it; any other run is blocked.
 """
 
 from __future__ import annotations
@@ -19,12 +17,11 @@ import msgspec
 from perdure.errors import chain
 
 _LIBRARY = asyncio.__file__[: -len("asyncio/__init__.py")], "<frozen "
+_PREFIXES = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """`what` was refused, `line` is the file and line of the user's code, `error` refers to what
-    was raised there.
-    """
+    """What was refused, at which line of the user's code, and the error raised there."""
 
     what: str
     line: str
@@ -39,17 +36,13 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def remember(loop: Any, what: str, error: BaseException) -> None:
-    """Keep in mind, at a workflow's loop, that this error is going to be raised."""
+    """Keep the refusal at the workflow's loop."""
     if loop is not None and loop.refused is None and loop.owner is not None:
         loop.refused = Refusal(what, _guilty_line(loop), weakref.ref(error))
 
 
 def _guilty_line(loop: Any) -> str:
-    """The innermost line that belongs neither to Python nor to a package that is installed.
-
-    In a task that a package has made there is none: then the line that waits for the package is
-    added, if a task of the run has one.
-    """
+    """The innermost line of the user's code; in a task of a package, the line that waits for it."""
     frame: FrameType | None = sys._getframe(2)
     frames: list[FrameType] = []
     while frame is not None and not (frames and _is_core(frame)):
@@ -58,15 +51,10 @@ def _guilty_line(loop: Any) -> str:
         frame = frame.f_back
     if own := next(filter(_is_own, frames), None):
         return _place(own)
-    waiting = (
-        next(filter(_is_own, reversed(_awaited(task.get_coro()))), None)
-        for task in loop.live_tasks()
-    )
-    places = [
-        _place(frame)
-        for frame in [next(filter(None, waiting), None), *frames[:1]]
-        if frame is not None
-    ]
+    coros = (task.get_coro() for task in loop.live_tasks())
+    waiting = (next(filter(_is_own, reversed(_awaited(coro))), None) for coro in coros)
+    shown = [next(filter(None, waiting), None), *frames[:1]]
+    places = [_place(frame) for frame in shown if frame is not None]
     return ", through ".join(places) or "an unknown line"
 
 
@@ -74,9 +62,7 @@ def _awaited(coro: Any) -> list[FrameType]:
     """The frames of a coroutine and of what it waits for, outermost first."""
     frames: list[FrameType] = []
     while coro is not None:
-        kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(
-            type(coro).__name__, ""
-        )
+        kind = _PREFIXES.get(type(coro).__name__, "")
         frame = getattr(coro, f"{kind}_frame", None)
         if frame is not None and not _is_core(frame):
             frames.append(frame)

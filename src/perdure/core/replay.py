@@ -1,10 +1,9 @@
 """The kernel of one run: histories and events in, commands and an outcome out.
 
 Rules: an input is fed alone and the loop runs until it is quiet, so the order of rows is the order
-of execution, live and on replay; a command gets its row number the moment it is asked for: the next
-one, and on replay that of the row that records it, or, where none does, one behind all recorded
-rows; replay compares every command's kind, name and arguments with its row, before anything is
-changed.
+of execution, live and on replay. A command gets its row number when it is asked for: the next one,
+on replay that of the row that records it, or else one behind all recorded rows. Replay compares
+kind, name and arguments of every command with its row before anything is changed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class _Continue(BaseException):
-    """Unwinds a workflow that goes on as another call; no `except Exception` stops it."""
+    """Unwinds a workflow that continues as another call; no `except Exception` stops it."""
 
     def __init__(self, call: Any, args: bytes) -> None:
         self.call, self.args_json = call, args
@@ -42,27 +41,23 @@ class _Continue(BaseException):
 class Kernel:
     """One run in memory. `main` makes the workflow's coroutine; everything else is data.
 
-    Live: `stamp` an input, `feed` it, write what comes back. After a crash: `replay` the rows, and
-    go on with the commands that it returns, which no row records yet. `open` holds the commands
-    that wait for an answer.
+    Live: `stamp` an input, `feed` it, write what comes back. After a crash: `replay` the rows and
+    continue with the commands that it returns. `open` holds the commands without an answer.
     """
 
     def __init__(self, main: ev.Main, definition: Any, facts: RunFacts, codec: Codec) -> None:
         self.facts, self.codec = facts, codec
-        self.loop = WorkflowLoop(self, facts.seed)  # type: ignore[abstract]  # what it refuses is added after the class
+        self.loop = WorkflowLoop(self, facts.seed)  # type: ignore[abstract]
         self._random: _rng.Random | None = None
         self.seq = 0
         self.open: dict[int, Command] = {}
-        self.local = 0  # how many of these are answered by this process
-        # messages in the history that were not received, or did not fit what the code asked for
-        self.unread = 0
+        self.local = 0  # of these, how many this process answers
+        self.unread = 0  # messages in the history that were not received, or did not fit
         self.timers: dict[int, TimerHandle] = {}
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
         self.replaying = False
-        self.diverged = (
-            False  # code and history have parted: row numbers mean nothing from there on
-        )
+        self.diverged = False  # code and history differ: row numbers mean nothing any more
         self._main, self._definition = main, definition
         self._task: Task | None = None
         self._futures: dict[int, Future] = {}
@@ -72,7 +67,7 @@ class Kernel:
         self._patches: dict[str, bool] = {}
         self._ending = False
         self._rows: Sequence[Event] = ()
-        self._next = 0  # on replay: where the row of what the code asks for next should be
+        self._next = 0  # on replay: the place of the next command's row
 
     @property
     def random(self) -> _rng.Random:
@@ -83,29 +78,25 @@ class Kernel:
             self._random = _rng.Random(self.facts.seed)
         return self._random
 
-    # --- the door in ------------------------------------------------------------------------------
+    # --- inputs ------------------------------------------------------------------------------
 
     def stamp(
         self, kind: str, at_ms: int, *, ref: int | None = None, name: str | None = None,
         data: bytes | None = None, took_ms: int | None = None,
     ) -> Event:  # fmt: skip
-        """A new row for the history, with the next number; time never goes backwards
-        within a run.
-        """
+        """A new row with the next number; time never goes backwards within a run."""
         self.seq += 1
         now_ms = self.loop.now_ms
         return Event(self.seq, kind, max(now_ms, at_ms), ref, name, data, took_ms)
 
     def feed(self, event: Event) -> list[Command]:
-        """Tell workflow code about one input and give back the commands that it asks for."""
+        """Feed one input to workflow code. Returns the commands that it asks for."""
         loop = self.loop
         if loop.refused is not None and not self.replaying:
             self._judge_refusal()
         loop.now_ms = event.at_ms
         if collects := isenabled():
-            # the collector would run finalizers of the application here, as if they were workflow
-            # code
-            disable()
+            disable()  # finalizers of the application would run here, as workflow code
         _inside.loop = loop
         try:
             self._deliver(event)
@@ -122,9 +113,7 @@ class Kernel:
         return commands
 
     def replay(self, rows: Sequence[Event]) -> list[Command]:
-        """Run recorded history again; gives the commands behind its end. Raises
-        `Nondeterminism`.
-        """
+        """Run recorded history again. Returns commands behind its end. Raises `Nondeterminism`."""
         self._rows, self.replaying = rows, True
         asked: deque[Command] = deque()
         recorded = False
@@ -149,10 +138,8 @@ class Kernel:
                     if ids and _recorded_under((row,)):
                         del ids[0]
                         self._go_by(ids[0] if ids else own)
-            if self.loop.refused is not None and (
-                asked or not recorded
-            ):  # other turns are history, whatever they did
-                self._judge_refusal()
+            if self.loop.refused is not None and (asked or not recorded):
+                self._judge_refusal()  # of the last turn: earlier ones are history
         except BaseException:
             self.diverged = True
             raise
@@ -165,18 +152,14 @@ class Kernel:
         return list(asked)
 
     def _judge_refusal(self) -> None:
-        """Raise `RefusalIgnored`, unless the workflow has ended with what was raised where it was
-        refused something.
-        """
+        """Raise `RefusalIgnored`, unless the workflow has ended with the error of the refusal."""
         refused, self.loop.refused = self.loop.refused, None
         if refused is not None and not refused.ended(self._task):
             self.diverged = True
             raise RefusalIgnored(self.facts.run_id, refused.what, refused.line)
 
     def _ahead(self) -> Event | None:
-        """On replay, the row that records what the code asks for next in this turn, if there is
-        one.
-        """
+        """On replay, the row of the next command in this turn, if there is one."""
         rows = self._rows
         while self._next < len(rows):
             row = rows[self._next]
@@ -184,7 +167,7 @@ class Kernel:
                 return row
             if row.kind in ev.INPUTS:
                 return None
-            self.seq = row.seq  # what has no row yet comes behind the notes, too
+            self.seq = row.seq  # a command without a row comes behind the notes, too
             self._next += 1
         return None
 
@@ -193,16 +176,12 @@ class Kernel:
             raise Nondeterminism(self.facts.run_id, difference(row, command))
         if row.edited:
             command.edited = True
-            command.data = (
-                row.data if isinstance(row.data, bytes) or row.data is None else row.data.read()
-            )
+            command.data = _read(row.data)
             if row.kind == ev.TIMER:
                 self.move_timer(row.seq, msgspec.json.decode(command.data or b"{}")["until_ms"])
 
     def _go_by(self, run_id: str) -> None:
-        """What `current_run().id` is from here on: the rows that a fork was given were recorded
-        under the id of its source.
-        """
+        """Set `current_run().id`: a fork's copied rows were recorded under the id of its source."""
         if run_id != self.facts.run_id:
             self.facts = msgspec.structs.replace(self.facts, run_id=run_id)
 
@@ -215,16 +194,13 @@ class Kernel:
         heapify(self._deadlines)
 
     def _deliver(self, event: Event) -> None:
-        data = (
-            event.data if isinstance(event.data, bytes) or event.data is None else event.data.read()
-        )
+        data = _read(event.data)
         ref = event.ref or 0
         match event.kind:
             case ev.COMPLETED:
                 self._resolve(ref, data or b"null")
             case ev.START:
-                # here, so that arguments which the code does not take block the run, and are no
-                # failure of it
+                # Called here, so that arguments which the code does not take block the run.
                 main = self._main()
                 # A context of its own: variables that the caller has set would differ on replay.
                 self._task = self.loop.create_task(self._run(main), context=contextvars.Context())
@@ -242,23 +218,19 @@ class Kernel:
             case ev.CANCEL if self._task is not None:
                 self._task.cancel()
             case _:
-                pass  # an answer to something that the code has abandoned since
+                pass  # an answer to an abandoned command
 
     def _resolve(self, seq: int, data: bytes) -> None:
-        command = self.open.pop(seq, None)
-        if command is None:
-            return  # the code has abandoned it since
+        if (command := self.open.pop(seq, None)) is None:
+            return  # abandoned
         self.local -= command.kind != ev.CHILD
+        call = None if command.kind == ev.SPAWN else command.call  # a spawn is answered with an id
         try:
-            # A spawn is answered with an id, not with what its workflow will return.
-            value = self.codec.decode_result(
-                None if command.kind == ev.SPAWN else command.call, data
-            )
+            value = self.codec.decode_result(call, data)
         except NotSerializable as error:
             self.diverged = True
-            raise Nondeterminism(
-                self.facts.run_id, f"row {command.seq}, {command.kind} {command.name}: {error}"
-            ) from error
+            reason = f"row {command.seq}, {command.kind} {command.name}: {error}"
+            raise Nondeterminism(self.facts.run_id, reason) from error
         self._futures.pop(seq).set_result(value)
 
     # --- the end ----------------------------------------------------------------------------------
@@ -270,9 +242,7 @@ class Kernel:
             return await main
 
     def _settle(self, task: Task) -> None:
-        """When the workflow has returned: cancel what it left behind, as `asyncio.run` does, then
-        finish.
-        """
+        """The workflow has returned: cancel what it left, as `asyncio.run` does, then finish."""
         if self.outcome is not None:
             return
         if not self._ending:
@@ -301,12 +271,8 @@ class Kernel:
             case ev.Cancelled():
                 self._command(ev.FINISH, "cancelled")
             case ev.Continued(call, workflow, args):
-                self._command(
-                    ev.FINISH,
-                    "continued",
-                    b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args),
-                    call=call,
-                )
+                data = b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args)
+                self._command(ev.FINISH, "continued", data, call=call)
 
     def _outcome(self, task: Task) -> ev.Outcome:
         if task.cancelled():
@@ -322,14 +288,13 @@ class Kernel:
         return ev.Failed(self.codec.encode_error(error))
 
     def leftovers(self) -> list[tuple[str, bytes]]:
-        """Messages that were recorded but never received, for the successor of a run."""
+        """Messages that were recorded and never received, for the successor of a run."""
         return [(channel, data) for channel, mail in self._mail.items() for data in mail]
 
     def discard(self) -> None:
-        """Forget everything without resuming user code; see `core/discard.py`."""
+        """Drop everything without resuming user code; see `core/discard.py`."""
         for command in self.open.values():
-            # a command is not seen by the garbage collector, and variables may hold the run
-            command.context = None
+            command.context = None  # untracked by the garbage collector, and may hold the run
         if self.outcome is not None and not self.loop.suspended():
             self.loop.clear()
             return
@@ -355,28 +320,18 @@ class Kernel:
         return self.seq
 
     def _command(
-        self,
-        kind: str,
-        name: str | None = None,
-        data: bytes | None = None,
-        ref: int | None = None,
-        call: Any = None,
-    ) -> Command:
-        command = Command(
-            self._number(), kind, self.loop.now_ms, ref, name, data, None, False, call
-        )
+        self, kind: str, name: str | None = None, data: bytes | None = None,
+        ref: int | None = None, call: Any = None,
+    ) -> Command:  # fmt: skip
+        at_ms, seq = self.loop.now_ms, self._number()
+        command = Command(seq, kind, at_ms, ref, name, data, None, False, call)
         self._commands.append(command)
         return command
 
     def _ask(
-        self,
-        kind: str,
-        name: str,
-        data: bytes,
-        call: Any = None,
-        key: str | None = None,
+        self, kind: str, name: str, data: bytes, call: Any = None, key: str | None = None,
         context: contextvars.Context | None = None,
-    ) -> Future:
+    ) -> Future:  # fmt: skip
         """A command that will be answered; workflow code awaits the future."""
         if self._rows:
             seq = self._number()
@@ -392,32 +347,22 @@ class Kernel:
         return future
 
     def _close(self, seq: int) -> Command | None:
-        command = self.open.pop(seq, None)
-        if command is not None:
+        if (command := self.open.pop(seq, None)) is not None:
             self.local -= command.kind != ev.CHILD
         return command
 
     def abandon(self, seq: int) -> None:
-        command = self._close(seq)
-        if command is not None:
+        if (command := self._close(seq)) is not None:
             self._futures.pop(seq, None)
             self._command(ev.ABANDON, command.name, None, seq, command)
 
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""
-        definition = call.definition
-        if definition.kind == "step":
-            return self._ask(
-                ev.STEP,
-                definition.name,
-                self.codec.encode_call(call),
-                call,
-                None,
-                contextvars.copy_context(),
-            )
-        return self._ask(
-            ev.CHILD, definition.name, self._start_data(call, call.options.id, None), call
-        )
+        name = call.definition.name
+        if call.definition.kind == "step":
+            data, context = self.codec.encode_call(call), contextvars.copy_context()
+            return self._ask(ev.STEP, name, data, call, None, context)
+        return self._ask(ev.CHILD, name, self._start_data(call, call.options.id, None), call)
 
     def spawn(self, call: Any, run_id: str | None, tags: dict[str, Any] | None) -> Future:
         data = self._start_data(call, call.options.id if run_id is None else run_id, tags)
@@ -436,10 +381,8 @@ class Kernel:
         if key is not None:
             names.checked("message key", key)
         text = self.codec.encode(names.checked("channel", channel), "the channel name")
-        data = b'{"channel":%s,"value":%s}' % (
-            text,
-            self.codec.encode(value, f"the message on channel {channel!r}"),
-        )
+        raw = self.codec.encode(value, f"the message on channel {channel!r}")
+        data = b'{"channel":%s,"value":%s}' % (text, raw)
         future = self._ask(ev.SEND, run_id, data, key=key)
         self._commands[-1].cls = type(value)
         return future
@@ -458,15 +401,12 @@ class Kernel:
         raise _Continue(call, self.codec.encode_call(call))
 
     def patched(self, change_id: str) -> bool:
-        """True where the marker is recorded, or where history ends; False where history goes on
-        without it.
-        """
+        """True if the marker is recorded or history ends here; False if it goes on without it."""
         if change_id not in self._patches:
             row = self._ahead()
+            recorded = row is not None and (row.kind, row.name) == (ev.PATCH, change_id)
             at_the_end = row is None and self._next == len(self._rows)
-            self._patches[change_id] = at_the_end or (
-                row is not None and (row.kind, row.name) == (ev.PATCH, change_id)
-            )
+            self._patches[change_id] = recorded or at_the_end
             if self._patches[change_id]:
                 self._command(ev.PATCH, change_id)
         return self._patches[change_id]
@@ -475,7 +415,7 @@ class Kernel:
         """The next message of a channel that fits `type_`; the others are noted as rejected."""
         mail = self._mail.setdefault(names.checked("channel", channel), deque())
         what = f"the message on channel {channel!r}"
-        self.codec.check_type(type_, what)  # which may come in a week
+        self.codec.check_type(type_, what)  # now: the message may come in a week
         while True:
             while mail:
                 data = mail.popleft()
@@ -497,7 +437,7 @@ class Kernel:
             if entry in receivers:
                 receivers.remove(entry)
             if entry[0].done() and not entry[0].cancelled():
-                self._wake_receiver(channel)  # it was this one's turn; pass it on
+                self._wake_receiver(channel)  # pass the turn on
             raise
 
     def _wake_receiver(self, channel: str) -> None:
@@ -508,7 +448,7 @@ class Kernel:
                 future.set_result(None)
                 return
 
-    # --- timers, as the loop reports them ---------------------------------------------------------
+    # --- timers ---------------------------------------------------------
 
     def timer_set(self, handle: TimerHandle) -> None:
         command = self._command(ev.TIMER, None, b'{"until_ms":%d}' % handle.when_ms)
@@ -532,29 +472,28 @@ class Kernel:
         return bool(self.open or self.due() or any(self._receivers.values()))
 
     def waiting_for(self) -> list[dict[str, Any]]:
-        """What the run waits for, for people: messages, children, steps, timers."""
+        """What the run waits for, human-readable: messages, children, steps, timers."""
         found: list[dict[str, Any]] = []
         for channel, receivers in self._receivers.items():
-            found += [
-                {"message": channel, "type": type_name}
-                for future, type_name in receivers
-                if not future.done()
-            ]
-        found += [
-            {command.kind: command.name, "seq": command.seq} for command in self.open.values()
-        ][:20]
+            types = [type_name for future, type_name in receivers if not future.done()]
+            found += [{"message": channel, "type": type_name} for type_name in types]
+        found += [{one.kind: one.name, "seq": one.seq} for one in [*self.open.values()][:20]]
         due = self.due()
         never = [] if found else [{"timer": None, "seq": seq} for seq in list(self.timers)[:1]]
         return found + ([{"timer": due[0], "seq": due[1]}] if due else never)
 
 
+def _read(data: bytes | ev.Chunked | None) -> bytes | None:
+    return data if isinstance(data, bytes) or data is None else data.read()
+
+
 def _recorded_under(rows: Sequence[Event]) -> list[str]:
-    """The names in the notes of forks: each is the id that the run had up to there."""
+    """The names in the notes of forks: the id that the run had up to each."""
     return [row.name for row in rows if row.kind == ev.ATTEMPT and row.name]
 
 
 def _continuation(error: BaseException) -> _Continue | None:
-    """The continuation in an error, also where a TaskGroup has wrapped it."""
+    """The continuation in an error, also inside the group of a TaskGroup."""
     if isinstance(error, _Continue):
         return error
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()

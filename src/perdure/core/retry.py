@@ -1,7 +1,7 @@
-"""When a failed attempt is tried again, as a pure policy.
+"""Retry policy: whether and when a failed attempt is tried again.
 
-Rules: no clock and no global randomness; the jitter comes from the caller's key, so that the same
-attempt of the same step always waits equally long.
+Rules: no clock and no global randomness; jitter comes from the caller's key, so that one attempt of
+one step always waits equally long.
 """
 
 from __future__ import annotations
@@ -50,31 +50,22 @@ class Retry:
         numbers.seconds(self.delay, "Retry: delay")
         numbers.seconds(self.max_delay, "Retry: max_delay")
         if self.delay > self.max_delay:  # cut in silence, an hour would be a minute
-            raise DefinitionError(
-                f"Retry: delay is {self.delay:,} s, more than max_delay, "
-                f"{self.max_delay:,} s: pass a larger max_delay, too."
-            )
+            text = f"delay is {self.delay:,} s, more than max_delay, {self.max_delay:,} s"
+            raise DefinitionError(f"Retry: {text}: pass a larger max_delay, too.")
         if not numbers.is_number(self.factor) or not 1 <= self.factor <= FACTOR_MAX:
-            raise DefinitionError(
-                f"Retry: factor is a number from 1 to {FACTOR_MAX:,.0f}, not "
-                f"{numbers.shown(self.factor)}."
-            )
+            right = f"factor is a number from 1 to {FACTOR_MAX:,.0f}"
+            raise DefinitionError(f"Retry: {right}, not {numbers.shown(self.factor)}.")
         numbers.flag(self.jitter, "Retry: jitter")
         object.__setattr__(self, "on", _classes(self.on, "on"))
         object.__setattr__(self, "never_on", _classes(self.never_on, "never_on"))
 
     def again(self, attempt: int, error: BaseException) -> bool:
         """Whether a next attempt follows after attempt number `attempt` ended with `error`."""
-        on, never_on = (
-            cast("tuple[type[BaseException], ...]", self.on),
-            cast("tuple[type[BaseException], ...]", self.never_on),
-        )
+        on, never_on = cast("tuple[tuple[type, ...], tuple[type, ...]]", (self.on, self.never_on))
         return attempt < self.attempts and isinstance(error, on) and not isinstance(error, never_on)
 
     def wait_ms(self, attempt: int, key: str) -> int:
-        """Milliseconds between the end of attempt number `attempt` and the start of the
-        next one.
-        """
+        """Milliseconds from the end of attempt number `attempt` to the start of the next one."""
         wait = min(self.delay * self.factor ** min(attempt - 1, 64), self.max_delay)
         if self.jitter:
             digest = hashlib.blake2b(f"{key}#{attempt}".encode(), digest_size=8).digest()
@@ -85,13 +76,10 @@ class Retry:
 def _classes(given: Any, field: str) -> tuple[type[BaseException], ...]:
     """Exception classes as `isinstance` takes them."""
     found = tuple(given) if isinstance(given, tuple | list | set | frozenset) else (given,)
-    if wrong := [
-        item for item in found if not (isinstance(item, type) and issubclass(item, BaseException))
-    ]:
-        raise DefinitionError(
-            f"Retry: {field} is exception classes, such as {field}=(ConnectionError, "
-            f"TimeoutError), not {numbers.shown(wrong[0])}."
-        )
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            right = f"{field} is exception classes, such as {field}=(ConnectionError, TimeoutError)"
+            raise DefinitionError(f"Retry: {right}, not {numbers.shown(item)}.")
     return found
 
 

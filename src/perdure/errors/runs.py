@@ -107,7 +107,7 @@ class RefusalIgnored(RunBlocked):
         super().__init__(
             run_id,
             f"a refusal was swallowed.\n  refused: {what}\n  at:      {line}\n"
-            "Nothing that the run asked for since then was done or written. Put the code right "
+            "Nothing that the run asked for since then was done or written. Fix the code "
             "and start it again: await a @step or "
             "receive a message in place of that, or let the error through. "
             f"`perdure retry {run_id}` has it go on from its history.",
