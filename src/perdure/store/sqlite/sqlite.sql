@@ -276,7 +276,7 @@ UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
 UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
     reason = 'the process died ' || crashes || ' times while it executed this run, and the run recorded nothing in between. If nobody killed '
         || 'it on purpose, find out why; it goes on with: perdure retry ' || id
-WHERE owner = ? AND crashes >= ?
+WHERE owner = ? AND crashes >= ? AND status = 'running'
 RETURNING run, id, workflow, reason;
 
 -- name: free_runs
