@@ -388,7 +388,7 @@ def _once(found: Counter[Any], what: str) -> None:
 
 def sound(engine: Engine, run_id: str) -> list[Event]:
     """The history of a run, which is in order, has one answer to each command, and replays."""
-    row = engine._row(run_id)
+    row = engine._store.run_row(engine._store.run_key(run_id))
     rows = engine._store.history(row.run)
     invariants.in_order(rows)
     invariants.recorded_once(rows)
@@ -460,7 +460,7 @@ async def _fork_all(stage: _Stage, node: list[Any], messages: int) -> int:
 
 
 def _kept(engine: Engine, fork_id: str) -> list[Event]:
-    rows = engine._store.history(engine._row(fork_id).run)
+    rows = engine._store.history(engine._store.run_key(fork_id))
     note = next((row.seq for row in rows if row.name and cut_of(row) is not None), 1)
     return [row for row in rows if row.seq < note]
 

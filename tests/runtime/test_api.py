@@ -580,10 +580,10 @@ async def test_many_parked_runs_are_not_loaded_until_they_have_something_to_do(d
         await asyncio.gather(*(engine.start(listen(1), id=f"l{n}") for n in range(2_000)))
         await reached(await engine.get("l1999"), "waiting")
     async with Engine(db, workflows=WORKFLOWS) as engine:
-        assert len(engine._scheduler.active) == 0
+        assert len(engine._scheduler.memory.active) == 0
         await engine.send("l700", 7, channel="x")
         assert await (await engine.get("l700")).result() == [7]
-        assert len(engine._scheduler.active) == 0
+        assert len(engine._scheduler.memory.active) == 0
 
 
 # --- engines --------------------------------------------------------------------------------------

@@ -457,7 +457,7 @@ async def test_a_run_that_fails_in_the_middle_of_a_turn_is_blocked_and_goes_on_w
 ) -> None:
     async with Engine(db, workflows=[healthy]) as engine:
         run = await engine.start(healthy(3), id="r")
-        active = next(iter(engine._scheduler.active.values()))
+        active = next(iter(engine._scheduler.memory.active.values()))
         active.__class__ = type(
             "Failing", (type(active),), {"__slots__": (), "_goes_on_as_it_was": lambda _: 1 / 0}
         )

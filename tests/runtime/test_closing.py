@@ -198,7 +198,7 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
         await engine.start(wide(20), id="r")
         while not calls:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        runs = engine._scheduler.active.values()
+        runs = engine._scheduler.memory.active.values()
 
         async def let_go() -> None:
             while not all(active.stopping for active in runs):  # noqa: ASYNC110

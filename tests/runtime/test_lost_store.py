@@ -14,7 +14,7 @@ import pytest
 
 from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, connect, receive, workflow
 from perdure.core.events import Event
-from perdure.runtime import scheduler
+from perdure.runtime import read_executor
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.connection import SCHEMA_VERSION
 from perdure.store.sqlite.driver import SqliteStore
@@ -211,7 +211,7 @@ async def test_reading_goes_on_by_itself_after_an_error_that_passes(
     db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run whose history could not be read is not blocked for it: it is not the run's fault."""
-    monkeypatch.setattr(scheduler, "WATCH_S_AFTER_ERROR", 0.01)
+    monkeypatch.setattr(read_executor, "AGAIN_S", 0.01)
     async with Engine(db, workflows=[listen]) as engine:
         await reached(await engine.start(listen(), id="one"), "waiting")
     history, failures = SqliteStore.history, iter([apsw.IOError("disk I/O error")] * 3)

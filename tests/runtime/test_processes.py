@@ -204,7 +204,7 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
 
         def watched(batch: Any, wait_for_lock: bool) -> Any:
             kept.extend(
-                turn.run in scheduler.active
+                turn.run in scheduler.memory.active
                 for turn in batch
                 if isinstance(turn, Turn) and turn.finish
             )
@@ -217,7 +217,7 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         )  # waits for the lock, and all writes behind it
         await until(lambda: engine._parts()[1].busy)
         go.set()
-        await until(lambda: all(active.gone for active in scheduler.active.values()))
+        await until(lambda: all(active.gone for active in scheduler.memory.active.values()))
         other[0].execute("COMMIT")
         other[0].close()
         assert await run.result() == 1

@@ -143,7 +143,7 @@ async def test_no_more_runs_are_loaded_than_may_be(db: str) -> None:
 
         def look() -> None:
             nonlocal most
-            most = max(most, len(scheduler.active) + len(scheduler.unwritten))
+            most = max(most, len(scheduler.memory.active) + len(scheduler.memory.unwritten))
             if not ended.done():
                 loop.call_soon(look)
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions, changed, to_ms
@@ -34,10 +34,11 @@ from perdure.runtime import facts, recovery, retry, validation
 from perdure.runtime.durability import AnswerGate, DurabilityGate, stricter
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.queries import Filter, Queries
+from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow, know_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
-from perdure.runtime.scheduler import Scheduler
+from perdure.runtime.scheduler import Scheduler, SchedulerConfig
 from perdure.runtime.writer import Writer
 from perdure.store.rows import RunRow
 from perdure.store.sqlite import forked
@@ -48,6 +49,7 @@ from perdure.store.writes import ControlRun, Deliver, ForkRun, StartRun, Write
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
 
+P = ParamSpec("P")
 T = TypeVar("T")
 UNSET: Any = object()
 
@@ -174,6 +176,8 @@ class Engine:
         store = self._open_store()
         stack.callback(store.close)
         validation.check_replica(store, self.replica, self._execute)
+        reads = ReadExecutor(store)
+        stack.callback(reads.close)
         writer = Writer(store, self.limits.batch_writes_max)
         gate = None
         if self.replica is not None:
@@ -183,19 +187,17 @@ class Engine:
         elif not self._execute:
             self._gate = validation.client_gate(store, self.durability)
         stack.callback(writer.close)
-        scheduler = Scheduler(
-            store,
-            writer,
-            self._codec,
-            self._clock,
-            self.limits,
-            workflows=self.workflows,
-            gate=gate,
-            execute=self._execute,
+        config = SchedulerConfig(
+            codec=self._codec,
+            clock=self._clock,
+            limits=self.limits,
             lease_ms=self._lease_ms,
             name=self._name,
+            execute=self._execute,
+            gate=gate,
             moves=self.replica is not None,
         )
+        scheduler = Scheduler(store, reads, writer, self.workflows, config)
         await scheduler.open()
         if self.replica is not None:
             self.replica.on_lost(scheduler.give_up)
@@ -249,7 +251,12 @@ class Engine:
         caller asks for.
         """
         if self._gate is not None:
-            await self._gate.answer(stricter(asked, self._store.durability(run_id)), self._answer_s)
+            own = await self._read(self._store.durability, run_id)
+            await self._gate.answer(stricter(asked, own), self._answer_s)
+
+    async def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a read of the store, inline or from a thread as the store is."""
+        return await self._scheduler.reads.get(read, *args, **kwargs)
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -372,7 +379,7 @@ class Engine:
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
-        self._key(id)
+        await self._key(id)
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
@@ -382,11 +389,12 @@ class Engine:
         A run stands for its children and its earlier generations: `rep` is `report`, also where
         there are `report.2` and `report~1`.
         """
-        if self._store.has_run(validation.findable(prefix)):
+        if await self._read(self._store.has_run, validation.findable(prefix)):
             return prefix
-        found = (
-            self._store.find_ids(prefix, RunNotFound.CANDIDATES_MAX + 1) if prefix else []
-        )  # nothing is the beginning of all
+        found: list[str] = []
+        if prefix:  # an empty one is the beginning of every id
+            most = RunNotFound.CANDIDATES_MAX + 1
+            found = await self._read(self._store.find_ids, prefix, most)
         if len(found) != 1:
             raise RunNotFound(prefix, tuple(found))
         return found[0]
@@ -441,7 +449,7 @@ class Engine:
         `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
         """
         async with self._answering(id):
-            row = self._row(id)
+            row = await self._row(id)
             if row.status not in ("failed", "cancelled"):
                 await self._steer(id, "retry")
             elif "~" in id:
@@ -450,7 +458,14 @@ class Engine:
                     f"{id.partition('~')[0]!r}: retry that, or fork this."
                 )
             else:
-                await self._fork(await retry.planned(self._scheduler, row))
+                await self._fork(await self._planned_retry(row))
+
+    async def _planned_retry(self, row: RunRow) -> ForkRun:
+        history = await self._read(self._store.history, row.run)
+        definition, now_ms = self.workflows.get(row.workflow), self._clock.now_ms()
+        return await self._scheduler.in_callback(
+            lambda: retry.plan_retry(row, history, definition, self._codec, now_ms)
+        )
 
     async def resolve(
         self,
@@ -478,7 +493,7 @@ class Engine:
         data = self._codec.encode(word, "the resolution")
         checked = self._codec.encode(word["result"], "the result") if "result" in word else None
         async with self._answering(id):
-            row = self._row(id)
+            row = await self._row(id)
             if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
                 raise DefinitionError(
                     f"Run {id!r} does not ask what became of a step: it is {row.status}. "
@@ -487,9 +502,10 @@ class Engine:
             if row.blocked_by != "unknown_outcome":
                 await self._steer(id, "retry")
                 return
-            ref = recovery.asked_step(self._store.history(row.run), seq, id)
+            rows = await self._read(self._store.history, row.run)
+            ref = recovery.asked_step(rows, seq, id)
             if checked is not None:
-                await self._scheduler.check_result(row, ref, checked)
+                await self._scheduler.check_result(row, rows, ref, checked)
             await self._deliver(
                 Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
             )
@@ -527,20 +543,12 @@ class Engine:
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
         async with self._answering(id):
-            row = self._row(id)
             from perdure.runtime import fork
 
-            await self._fork(
-                fork.fork(
-                    row,
-                    self._store.history(row.run),
-                    at,
-                    name,
-                    self._clock.now_ms(),
-                    encoded,
-                    edited,
-                )
-            )
+            row = await self._row(id)
+            rows = await self._read(self._store.history, row.run)
+            now_ms = self._clock.now_ms()
+            await self._fork(fork.fork(row, rows, at, name, now_ms, encoded, edited))
         return Run(self, name)
 
     async def _deliver(self, message: Deliver) -> None:
@@ -549,7 +557,7 @@ class Engine:
     async def _steer(self, run_id: str, verb: str) -> None:
         await self._ask(
             ControlRun(run_id, verb, self._clock.now_ms()),
-            lambda woken: self._scheduler.steered_soon(woken.run),
+            lambda woken: self._scheduler.controlled(woken.run),
         )
 
     async def _fork(self, fork: ForkRun) -> None:
@@ -557,11 +565,11 @@ class Engine:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def _row(self, run_id: str) -> RunRow:
-        return self._store.run_row(self._key(run_id))
+    async def _row(self, run_id: str) -> RunRow:
+        return await self._read(self._store.run_row, await self._key(run_id))
 
-    def _key(self, run_id: str) -> int:
-        return self._store.run_key(validation.findable(run_id))
+    async def _key(self, run_id: str) -> int:
+        return await self._read(self._store.run_key, validation.findable(run_id))
 
     @property
     def _queries(self) -> Queries:
@@ -571,11 +579,11 @@ class Engine:
         """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take
         an id.
         """
-        return self._queries.info(id)
+        return await self._read(self._queries.info, id)
 
     async def summary(self, id: str) -> RunSummary:
         """A run without its arguments and its result, which are not read."""
-        return self._queries.summary(id)
+        return await self._read(self._queries.summary, id)
 
     async def history(
         self, id: str, *, after: int | None = None, limit: int | None = None
@@ -603,17 +611,17 @@ class Engine:
         """
         begin = 0 if after is None else numbers.count(after, "after", low=0)
         most = None if limit is None else numbers.count(limit, "limit", low=1)
-        return self._queries.history(id, begin, most)
+        return await self._read(self._queries.history, id, begin, most)
 
     async def entry(self, id: str, seq: int) -> list[HistoryEvent]:
         """Row `seq` of a run, and the rows that answer it: a step with its attempts and its result,
         for instance. An empty list where the run has no such row.
         """
-        return self._queries.entry(id, numbers.count(seq, "seq", low=1))
+        return await self._read(self._queries.entry, id, numbers.count(seq, "seq", low=1))
 
     async def progress(self, id: str) -> Progress:
         """How far a run is; cheap enough to ask many times a second, whatever its payloads are."""
-        return self._queries.progress(id)
+        return await self._read(self._queries.progress, id)
 
     async def runs(
         self,
@@ -630,7 +638,8 @@ class Engine:
         `tags` are those that a run has at least. Raises `DefinitionError` for a status that there
         is not. `summaries` returns the same without arguments and results.
         """
-        return self._queries.runs(self._filter(status, workflow, tags, limit, after))
+        asked = self._filter(status, workflow, tags, limit, after)
+        return await self._read(self._queries.runs, asked)
 
     async def summaries(
         self,
@@ -642,7 +651,8 @@ class Engine:
         after: str | None = None,
     ) -> list[RunSummary]:
         """Runs as `runs` lists them, without their arguments and results, which are not read."""
-        return self._queries.summaries(self._filter(status, workflow, tags, limit, after))
+        asked = self._filter(status, workflow, tags, limit, after)
+        return await self._read(self._queries.summaries, asked)
 
     def _filter(
         self,
@@ -659,19 +669,28 @@ class Engine:
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store and its workers, as `perdure doctor` prints them."""
         now_ms = self._clock.now_ms()
-        return facts.of_store(self._store, self._scheduler, self.path, now_ms)
+        found = await self._read(facts.of_store, self._store, self.path, now_ms)
+        return {**found, "hung_threads": self._scheduler.steps.threads.hung}
 
     async def blocked(self, id: str) -> list[Blocked]:
         """The runs that can't go on by themselves, of `id` and all that it has started: with what
         blocks them and why.
         """
-        return self._queries.blocked(id)
+        return await self._read(self._queries.blocked, id)
 
     async def left_to_workers(self) -> int:
         """How many runs of its workflows are due that neither this engine executes, with
         execute="asked", nor another one, up to 1,001.
         """
-        return facts.left_to_workers(self._scheduler, self._clock.now_ms())
+        scheduler = self._scheduler
+        return await self._read(
+            facts.left_to_workers,
+            self._store,
+            scheduler.owner,
+            scheduler.memory.at_work(),
+            scheduler.names,
+            self._clock.now_ms(),
+        )
 
     # --- waiting ----------------------------------------------------------------------------------
 

@@ -7,23 +7,22 @@ that code gets.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from perdure.api.definitions import Definition
 from perdure.codec.equality import same_arguments
 from perdure.errors import RunExists
-from perdure.store.base import Store
 from perdure.store.rows import Started
 
 
 def found_again(
-    store: Store, definition: Definition[..., Any], args: bytes, refused: RunExists
+    definition: Definition[..., Any], args: bytes, recorded: Iterable[bytes], refused: RunExists
 ) -> Started | RunExists:
-    """The run whose id was taken, if its arguments, or those that it began with, are equal to
-    these; else the refusal.
+    """The run whose id was taken, if `args` equals one of the recorded arguments; else the refusal.
 
-    Raises what the store can't be read for.
+    `recorded` are the arguments of the runs in `refused.compare`.
     """
-    if any(same_arguments(definition, store.run_row(run).args, args) for run in refused.compare):
+    if any(same_arguments(definition, known, args) for known in recorded):
         return Started(refused.run, refused.run_id, False)
     return refused

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from perdure.runtime.scheduler import Scheduler
+from perdure.store.base import Store
 from perdure.store.sqlite.driver import SqliteStore
 
 DUE_RUNS_MAX = 1_000
 
 
-def of_store(store: SqliteStore, scheduler: Scheduler, path: str, now_ms: int) -> dict[str, Any]:
+def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     """What `doctor` tells of a store that is open."""
     facts = store.facts(now_ms)
     for run in facts["stuck"]:
@@ -25,7 +25,6 @@ def of_store(store: SqliteStore, scheduler: Scheduler, path: str, now_ms: int) -
     facts["wal_bytes"] = _size(path + "-wal")
     if (seal := store.checksum()) is not None:
         facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
-    facts["hung_threads"] = scheduler.steps.threads.hung  # of this process
     facts["workers"] = [
         {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
         for w in store.workers()
@@ -47,21 +46,19 @@ def _stuck_reason(run: dict[str, Any]) -> str:
             return run["reason"] or ""
 
 
-def left_to_workers(scheduler: Scheduler, now_ms: int) -> int:
-    """How many runs of these workflows are due and not executed by any other engine, up to
-    `DUE_RUNS_MAX` + 1.
+def left_to_workers(
+    store: Store, owner: int, at_work: int, workflows: tuple[str, ...], now_ms: int
+) -> int:
+    """How many runs of these workflows are due and not executed by any other worker than `owner`,
+    up to `DUE_RUNS_MAX` + 1.
 
-    What is at work here counts as well: it is due when this engine has closed.
+    The `at_work` runs that are executed here count as well: they are due when this engine has
+    closed.
     """
-    if any(not row.asked and row.worker != scheduler.owner for row in scheduler.store.workers()):
+    if any(not row.asked and row.worker != owner for row in store.workers()):
         return 0  # it takes them, or other workflows; `doctor` tells what stays
-    here = sum(
-        active.status == "running" and not active.gone for active in scheduler.active.values()
-    )
-    return min(
-        here + scheduler.store.due_count(scheduler.names, now_ms, DUE_RUNS_MAX + 1),
-        DUE_RUNS_MAX + 1,
-    )
+    due = store.due_count(workflows, now_ms, DUE_RUNS_MAX + 1)
+    return min(at_work + due, DUE_RUNS_MAX + 1)
 
 
 def _size(path: str) -> int:

@@ -21,6 +21,7 @@ from perdure.process.clock import SystemClock
 from perdure.process.threads import in_thread
 from perdure.runtime import log
 from perdure.runtime.lease_renewal import LeaseRenewal
+from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.unserved import Unserved
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
@@ -48,9 +49,10 @@ class Membership:
         on_left: Callable[[], None],
         known: Collection[str],
         *,
+        reads: ReadExecutor,
         asked: bool = False,
     ) -> None:
-        self._store, self._writer, self._clock = store, writer, clock
+        self._store, self._reads, self._writer, self._clock = store, reads, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
         self._on_lost, self._on_left, self._asked = on_lost, on_left, asked
         self.worker = 0
@@ -100,9 +102,8 @@ class Membership:
         if await self.reap_dead_workers():
             self._on_left()
         if not self._asked:
-            self._unserved.look(
-                self.worker, self._clock.now_ms(), 1 + BEATS_PER_LEASE if self._silent else 1
-            )
+            looks = 1 + BEATS_PER_LEASE if self._silent else 1
+            await self._reads.get(self._unserved.look, self.worker, self._clock.now_ms(), looks)
         return self.beat_s
 
     async def _holds(self) -> bool:
@@ -118,7 +119,8 @@ class Membership:
             self._start_beats()
         if self._beats.last_error is not None:
             raise self._beats.last_error
-        return any(row.worker == self.worker for row in self._store.workers())
+        workers = await self._reads.get(self._store.workers)
+        return any(row.worker == self.worker for row in workers)
 
     async def reap_dead_workers(self, *, elsewhere: bool = False) -> bool:
         """Take the runs of dead workers away from them; True if there were any, or if some have
@@ -126,7 +128,8 @@ class Membership:
 
         With `elsewhere` all workers of other machines are dead.
         """
-        others = [row for row in self._store.workers() if row.worker != self.worker]
+        workers = await self._reads.get(self._store.workers)
+        others = [row for row in workers if row.worker != self.worker]
         now_s = asyncio.get_running_loop().time()
         counts = (
             now_s >= self._next_count_s

@@ -148,7 +148,8 @@ def answer(active: ActiveRun, command: Command, result: Any) -> None:
     """Tell the workflow what became of its send, its spawn or its child's start."""
     if isinstance(result, RunExists) and command.call is not None:
         args = bytes(_words(command.data or b"{}")["args"])
-        result = found_again(active.host.store, command.call.definition, args, result)
+        recorded = [active.host.store.arguments(run) for run in result.compare]
+        result = found_again(command.call.definition, args, recorded, result)
     match command.kind, result:
         case ((ev.ABANDON | ev.EMIT), _):
             pass  # a child that ended first needs no cancelling

@@ -32,7 +32,9 @@ HELD = b'{"resolved":"held"}'
 """A note about one step: it had not begun when its run was let go."""
 
 
-def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
+def recover(
+    active: ActiveRun, rows: list[Event], fresh: list[Command], inbox: list[InboxRow]
+) -> None:
     """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may
     have begun.
     """
@@ -46,7 +48,7 @@ def recover(active: ActiveRun, rows: list[Event], fresh: list[Command]) -> None:
     active.new_commands(fresh)
     last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
     active.released_seq = last_seq if released else 0
-    active.take_inbox()
+    active.take(inbox)
     notes = _notes([*rows, *active.rows])
     deaths = [row.seq for row in rows if is_crash(row)]
     steps = [

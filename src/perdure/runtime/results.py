@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,13 +29,21 @@ from perdure.errors import (
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Scheduler
 from perdure.store.base import Store
-from perdure.store.rows import OutcomeRow
+from perdure.store.rows import OutcomeRow, StreamItem
 
 ITEMS_AT_ONCE = 500
 _BLOCKED: dict[str, type[RunBlocked]] = {
     "nondeterminism": Nondeterminism,
     "history": HistoryTooLong,
 }
+
+
+class _Page(NamedTuple):
+    """Items of a stream. `over`: their run has ended; `later` is the run that goes on after it."""
+
+    over: bool
+    later: int | None
+    items: list[StreamItem]
 
 
 class Results:
@@ -50,6 +58,7 @@ class Results:
         gate: AnswerGate | None,
         workflows: Mapping[str, Workflow[..., Any]],
     ) -> None:
+        self._reads = scheduler.reads
         self._store, self._scheduler, self._gate, self._workflows = (
             store,
             scheduler,
@@ -61,26 +70,41 @@ class Results:
         """What a run returned. Raises `RunFailed`, `RunCancelled`, or `RunBlocked`; `asked` is the
         durability that the caller wants.
         """
-        if key is not None and self._scheduler.executes(key):
+        if key is not None and self._scheduler.memory.executes(key):
             await self._scheduler.wait_for_news(key)
-        run = asked_for = self._store.run_key(run_id) if key is None else key
+        run = asked_for = await self._key(run_id) if key is None else key
         await self._scheduler.claims.ask_for(asked_for)
         while True:
-            row = self._store.outcome(run)
+            row = await self._outcome_or_news(run)
             if run == key and row.id != run_id:
-                run, key = (
-                    self._store.run_key(run_id),
-                    None,
-                )  # a retried run goes on under its id with another key
+                # A retried run goes on under its id with another key.
+                run, key = await self._key(run_id), None
             elif row.successor is not None:
                 run = row.successor
             elif row.status in FINAL or row.status == "blocked":
                 if self._gate is not None:
                     await self._gate.answer(stricter(asked, row.durability))
-                self._scheduler.claims.not_any_more(asked_for)
+                self._scheduler.claims.forget(asked_for)
                 return self._outcome(row)
-            else:
+
+    async def _key(self, run_id: str) -> int:
+        return await self._reads.get(self._store.run_key, run_id)
+
+    async def _outcome_or_news(self, run: int) -> OutcomeRow:
+        """How a run ended or stands. Where it is still under way, returns when there is news."""
+        if self._reads.inline:
+            row = self._store.outcome(run)
+            if _under_way(row):
                 await self._scheduler.wait_for_news(run)
+            return row
+        news = self._scheduler.expect_news(run)
+        try:
+            row = await self._reads.get(self._store.outcome, run)
+            if _under_way(row):
+                await self._scheduler.wait_for_news(run, news)
+        finally:
+            self._scheduler.waiters.leave(run, news)
+        return row
 
     def _outcome(self, row: OutcomeRow) -> Any:
         match row.status:
@@ -116,39 +140,44 @@ class Results:
         Those of all runs that went on under the id by `continue_as`; what a retry has taken back is
         left out. The id of an earlier generation stands for its own items. Raises `BadPosition`.
         """
-        run = self._begin(run_id, name, after)
+        run = await self._reads.get(self._first_run, run_id, name, after)
         event, unsubscribe = self._scheduler.waiters.subscribe()
         try:
             while True:
                 event.clear()
-                status = self._store.statuses([run])[run][0]
-                over = status in FINAL
-                later = self._store.generation_after(run) if over and "~" not in run_id else None
-                taken_back = (
-                    later is not None and status != "completed"
-                )  # it was retried, and what is kept of it went on with that
-                items = [] if taken_back else self._store.stream(run, name, after, ITEMS_AT_ONCE)
-                told_end = over and not items and later is None
-                if self._gate is not None and (told_end or any(item.recorded for item in items)):
-                    await self._gate.answer(self._store.durability(run_id))
-                for item in items:
+                page = await self._reads.get(self._page, run, run_id, name, after)
+                last = page.over and not page.items and page.later is None
+                if self._gate is not None and (last or any(item.recorded for item in page.items)):
+                    await self._gate.answer(await self._reads.get(self._store.durability, run_id))
+                for item in page.items:
                     after = item.position
                     decoded = msgspec.json.decode(item.data)
                     yield (after, decoded) if positions else decoded
-                if over and not items:
-                    if later is None:
-                        return
-                    run = later
+                if page.items:
+                    continue
+                if last:
+                    return
+                if page.over and page.later is not None:
+                    run = page.later
                     await asyncio.sleep(0)  # there may be thousands of generations
-                elif not items:
+                else:
                     self._scheduler.check_lost()
                     await event.wait()
         finally:
             unsubscribe()
 
-    def _begin(self, run_id: str, name: str, after: int) -> int:
-        """The run whose items come first behind a position: it has given that item, or is the first
-        under this id.
+    def _page(self, run: int, run_id: str, name: str, after: int) -> _Page:
+        """The next items of a stream, of one run of those that went on under its id."""
+        status = self._store.statuses([run])[run][0]
+        over = status in FINAL
+        later = self._store.generation_after(run) if over and "~" not in run_id else None
+        if later is not None and status != "completed":
+            return _Page(over, later, [])  # it was retried: what is kept of it went on with that
+        return _Page(over, later, self._store.stream(run, name, after, ITEMS_AT_ONCE))
+
+    def _first_run(self, run_id: str, name: str, after: int) -> int:
+        """The run whose items come first behind a position: the run of the item at that position,
+        or the first one under this id. Raises `BadPosition`.
         """
         run, chain = self._store.run_key(run_id), run_id.partition("~")[0]
         if not after:
@@ -167,6 +196,10 @@ class Results:
                 run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}"
             )
         return run if "~" in run_id else holder
+
+
+def _under_way(row: OutcomeRow) -> bool:
+    return row.successor is None and row.status not in FINAL and row.status != "blocked"
 
 
 def _error_text(raw: bytes) -> str:

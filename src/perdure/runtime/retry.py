@@ -8,12 +8,12 @@ its end is waited for first.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.events import Command
+from perdure.api.definitions import Workflow
+from perdure.codec.signature import JsonCodec
+from perdure.core.events import Command, Event
 from perdure.errors import PerdureError
 from perdure.runtime.kernels import make_kernel
 from perdure.store.rows import RunRow
@@ -21,54 +21,46 @@ from perdure.store.writes import AdoptChild, ForkRun
 
 if TYPE_CHECKING:
     from perdure.runtime.run import ActiveRun
-    from perdure.runtime.scheduler import Scheduler
 
 
-def plan(scheduler: Scheduler, row: RunRow) -> ForkRun:
+def plan_retry(
+    row: RunRow,
+    history: list[Event],
+    definition: Workflow[..., Any] | None,
+    codec: JsonCodec,
+    now_ms: int,
+) -> ForkRun:
     """How a failed or cancelled run is retried. Call it from a plain callback."""
     from perdure.runtime import fork
     from perdure.runtime.end_cause import TracingKernel
 
-    definition = scheduler.workflows.get(row.workflow)
     make = (
-        None
-        if definition is None
-        else lambda: make_kernel(TracingKernel, row, definition, scheduler.codec)
+        None if definition is None else lambda: make_kernel(TracingKernel, row, definition, codec)
     )
-    return fork.retry(row, scheduler.store.history(row.run), scheduler.clock.now_ms(), make)
-
-
-async def planned(scheduler: Scheduler, row: RunRow) -> ForkRun:
-    """As `plan`, from a task."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[ForkRun] = loop.create_future()
-
-    def make() -> None:
-        try:
-            future.set_result(plan(scheduler, row))
-        except Exception as error:
-            future.set_exception(error)
-
-    loop.call_soon(make, context=Context())
-    return await future
+    return fork.retry(row, history, now_ms, make)
 
 
 def retry_child(
     active: ActiveRun, command: Command, row: RunRow, look_again: Callable[[], None]
 ) -> None:
     """Retry a child that failed or was cancelled for an earlier generation of this run."""
-    scheduler: Any = active.host
-    made = plan(scheduler, row)
-    made.parent = active.run, command.seq
+    host = active.host
+
+    def planned(history: list[Event]) -> None:
+        made = plan_retry(
+            row, history, host.workflows.get(row.workflow), host.codec, active.clock.now_ms()
+        )
+        made.parent = active.run, command.seq
+        host.writer.put(made, done, keep=True)
 
     def done(result: Any) -> None:
         if isinstance(result, PerdureError):  # it has been retried meanwhile
             look_again_if_open(active, command, look_again)
         else:
             active.adopted(command.seq)
-            scheduler.woken([result.run])
+            host.woken([result.run])
 
-    scheduler.writer.put(made, done, keep=True)
+    host.reads.then(planned, host.store.history, row.run)
 
 
 def await_child(

@@ -32,7 +32,7 @@ from perdure.runtime.naming import Names
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.run_steps import StepsOfRun
 from perdure.runtime.steps import Running
-from perdure.store.rows import InboxRow, RunRow, Started
+from perdure.store.rows import INBOX_ROWS_MAX, InboxRow, RunRow, Started
 from perdure.store.writes import Append, Finish, Suspend, Turn
 
 TEXT_CHARS_MAX = 2_000
@@ -45,6 +45,8 @@ class ActiveRun(StepsOfRun):
     __slots__ = (
         "_attempts",
         "_blocked",
+        "_read_again",
+        "_reading",
         "_releasing",
         "_resting",
         "_taken",
@@ -96,6 +98,7 @@ class ActiveRun(StepsOfRun):
         self.paused = row.status == "paused"
         self.gone = False
         self.last_inbox_id = 0
+        self._reading = self._read_again = False  # of the inbox
         self._unread = (
             -1 if row.history_rows else 0
         )  # as the file has it; what it says of a loaded run is written anew
@@ -276,14 +279,31 @@ class ActiveRun(StepsOfRun):
         """Feed what has arrived since the last look."""
         if self.gone or self.paused or self._blocked:
             return
+        if self._reading:
+            self._read_again = True
+            return
+        self._reading, self._read_again = True, False
+        self.host.reads.then(self._inbox_read, self.host.store.inbox, self.run, self.last_inbox_id)
+
+    def _inbox_read(self, rows: list[InboxRow]) -> None:
+        self._reading = False
+        self.take(rows)
+        if self._read_again:
+            self.take_inbox()
+
+    def take(self, rows: list[InboxRow]) -> None:
+        """Feed what was read from the inbox. What does not fit into a slice is read again later."""
+        if self.gone or self.paused or self._blocked:
+            return  # read again when it is resumed or retried
         until_s = perf_counter() + SLICE_S
-        while rows := self.host.store.inbox(self.run, self.last_inbox_id):
-            for row in rows:
-                self.last_inbox_id = row.id
-                self._take(row)
-                if perf_counter() > until_s:  # the event loop gets its turn
-                    self.host.woken([self.run])
-                    return
+        for row in rows:
+            self.last_inbox_id = row.id
+            self._take(row)
+            if perf_counter() > until_s:  # the event loop gets its turn
+                self.host.woken([self.run])
+                return
+        if len(rows) >= INBOX_ROWS_MAX:
+            self.host.woken([self.run])
 
     def _take(self, row: InboxRow) -> None:
         match row.kind:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from perdure.codec.signature import JsonCodec
 from perdure.runtime.durability import DurabilityGate
+from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
@@ -26,6 +28,9 @@ class RunHost(Protocol):
     writer: Writer
     steps: Steps
     store: Store
+    reads: ReadExecutor
+    codec: JsonCodec
+    workflows: dict[str, Any]
     history_rows_max: int
     gate: DurabilityGate | None
 

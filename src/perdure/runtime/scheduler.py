@@ -13,11 +13,14 @@ import logging
 import os
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from perdure.api.definitions import Workflow
 from perdure.codec.signature import JsonCodec
 from perdure.core import events as ev
+from perdure.core.events import Command, Event
 from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
@@ -40,81 +43,92 @@ from perdure.runtime.first_turn import FirstTurn
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
+from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
+from perdure.runtime.runs_in_memory import Loading, RunsInMemory
 from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Waiters
+from perdure.runtime.watcher import Watcher
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.rows import RunRow, Started
+from perdure.store.rows import LoadedRun, RunRow, Started, new_run_row
 from perdure.store.writes import ClockMovedBack, Finish, StartRun, Suspend, Turn, WakeBlocked
 
 log = logging.getLogger("perdure")
 
-WATCH_S, WATCH_S_AFTER_ERROR = 0.02, 1.0
+T = TypeVar("T")
+
 SUSPECT_WAIT_MS = 500
+LOAD_AGAIN_S = 1.0
 STATUSES_AT_ONCE, RELEASES_AT_ONCE = 500, 100
 CLOCK_JUMP_MS = 1_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """What a scheduler goes by.
+
+    With `execute` False it only watches, for callers that wait; with "asked" it claims only the
+    runs that its engine is asked for. With `moves` the store goes from machine to machine under a
+    lease that this process holds, so that no process of another machine executes it.
+    """
+
+    codec: JsonCodec
+    clock: SystemClock
+    limits: Limits
+    lease_ms: int
+    name: str
+    execute: bool | Literal["asked"] = True
+    gate: DurabilityGate | None = None
+    moves: bool = False
+
+
 class Scheduler:
-    """See the module's text. With `execute` False it only watches, for callers that wait; with
-    "asked" it claims only what its engine is asked for; with `moves` the store goes from machine to
-    machine under a lease that we hold, so that no process of another one executes it.
+    """Claims, loads, parks and ends the runs of one engine. `workflows` grows as workflows become
+    known.
     """
 
     def __init__(
         self,
         store: Store,
+        reads: ReadExecutor,
         writer: Writer,
-        codec: JsonCodec,
-        clock: SystemClock,
-        limits: Limits,
-        *,
         workflows: dict[str, Workflow[..., Any]],
-        execute: bool | Literal["asked"],
-        lease_ms: int,
-        name: str,
-        gate: DurabilityGate | None = None,
-        moves: bool = False,
+        config: SchedulerConfig,
     ) -> None:
-        self.store, self.writer, self.codec, self.clock, self.limits = (
-            store,
-            writer,
-            codec,
-            clock,
-            limits,
-        )
-        self.steps = Steps(codec, clock, limits, writer.touch)
-        self.history_rows_max, self.gate = limits.history_rows_max, gate
-        self.workflows, self.execute, self._moves = workflows, bool(execute), moves
-        self.active: dict[int, ActiveRun] = {}
-        self.unwritten: set[ActiveRun] = set()
+        self.store, self.reads, self.writer, self.workflows = store, reads, writer, workflows
+        self.codec, self.clock, self.limits = config.codec, config.clock, config.limits
+        self.history_rows_max, self.gate = config.limits.history_rows_max, config.gate
+        self.execute, self._moves = bool(config.execute), config.moves
+        self.steps = Steps(config.codec, config.clock, config.limits, writer.touch)
         self.waiters = Waiters()
         self._loop = asyncio.get_running_loop()
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
-        self._watching: asyncio.TimerHandle | None = None
-        self.claims, asked = Claims(self, execute == "asked"), execute == "asked"
+        asked = config.execute == "asked"
+        self.claims = Claims(self, asked_only=asked)
+        self.memory = RunsInMemory(config.limits, self.claims.wake)
+        self.watcher = Watcher(store, reads, self._busy, self.changed_by_others, self.give_up)
         self._membership = Membership(
             store,
             writer,
-            clock,
-            lease_ms,
-            limits.crashes_max,
-            name,
+            config.clock,
+            config.lease_ms,
+            config.limits.crashes_max,
+            config.name,
             self._lost,
             self._others_left,
             workflows,
+            reads=reads,
             asked=asked,
         )
         self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
         self.lost: asyncio.Future[StoreError] = self._loop.create_future()
-        self.hurried: asyncio.Future[None] = (
-            self._loop.create_future()
-        )  # done when closing must not wait for attempts any more
+        # Done when closing must not wait for attempts any more.
+        self._in_a_hurry: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def owner(self) -> int:
@@ -140,26 +154,26 @@ class Scheduler:
                 raise
             self.claims.start()
         self._heart.start()
-        self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
+        self.watcher.start()
 
     async def close(self, grace_s: float) -> None:
         """Let attempts end within the grace, let go of every run, leave."""
         self.closing = True
-        if self._watching is not None:
-            self._watching.cancel()
+        self.watcher.stop()
+        self.reads.stop_trying()
         await self.claims.stop()
-        for active in self.active.values():
+        for active in self.memory.active.values():
             active.stopping = True
         self.steps.begin_no_more()
         under_way = [
             running.task
-            for active in self.active.values()
+            for active in self.memory.active.values()
             for running in active.inflight.values()
             if running.task
         ]
         if under_way and grace_s > 0:
             ended = asyncio.ensure_future(asyncio.wait(under_way, timeout=grace_s))
-            both: tuple[asyncio.Future[Any], ...] = (ended, self.hurried)
+            both: tuple[asyncio.Future[Any], ...] = (ended, self._in_a_hurry)
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             # their outcomes are fed by callbacks of this turn, or, if they are many, of the next
@@ -168,25 +182,21 @@ class Scheduler:
             # each turn reports more of them
             while self.steps.unreported and self.writer.last_error is None:  # noqa: ASYNC110
                 await asyncio.sleep(0)
-        for number, active in enumerate(list(self.active.values())):
+        await self.reads.idle()
+        for number, active in enumerate(list(self.memory.active.values())):
             active.release()
             if number % RELEASES_AT_ONCE == RELEASES_AT_ONCE - 1:
                 await asyncio.sleep(0)
         await self.writer.drain()
+        await self.reads.idle()
         await self._heart.stop()
         await self._membership.stopped()
         if self.execute and self.writer.last_error is None:
             try:
                 await self._membership.leave()
             except StoreError as error:  # closing has to let go of everything else all the same
-                log.warning(
-                    (
-                        "the store could not be told that this engine closes; its lease will "
-                        "run out: %s"
-                    ),
-                    error,
-                )
-        for active in self.unwritten:
+                log.warning("the lease could not be given back, it will expire: %s", error)
+        for active in self.memory.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
         for run in self.waiters.waited():
@@ -194,19 +204,17 @@ class Scheduler:
         self.emitted()
 
     def hurry(self) -> None:
-        """Whoever closes is cancelled: wait for no attempts any more."""
-        if not self.hurried.done():
-            self.hurried.set_result(None)
+        """Closing was cancelled: wait for no more attempts."""
+        if not self._in_a_hurry.done():
+            self._in_a_hurry.set_result(None)
 
     def _others_left(self) -> None:
         self._try_blocked(self.names)
         self.claims.wake()
 
     def _lost(self) -> None:
-        for active in list(self.active.values()):
+        for active in self.memory.clear():
             active.drop()
-        self.active.clear()
-        self.claims.clear()
 
     def register(self, definition: Workflow[..., Any]) -> None:
         """Make a workflow known here; runs of it that other code has blocked get another try.
@@ -230,7 +238,7 @@ class Scheduler:
     async def _beat(self) -> float:
         self._see_to_the_clock()
         try:
-            self.store.check_identity()
+            await self.reads.get(self.store.check_identity)
         except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
             self.give_up(error)
         return (
@@ -242,9 +250,7 @@ class Scheduler:
         )
 
     def give_up(self, error: StoreError) -> None:
-        """The store is lost for good: execute and write nothing more, and tell
-        everybody who waits.
-        """
+        """The store is lost for good: execute and write nothing more; waiters get the error."""
         if not self.lost.done():
             log.critical("%s", error)
             self.lost.set_result(error)
@@ -271,7 +277,7 @@ class Scheduler:
         )
         if abs(jump_ms) >= CLOCK_JUMP_MS:
             log.warning("the clock jumped by %+.1f s; timers are set anew by it", jump_ms / 1000)
-            for active in list(self.active.values()):
+            for active in list(self.memory.active.values()):
                 active.set_timer()
             if jump_ms < 0:
                 self.writer.put(
@@ -281,66 +287,86 @@ class Scheduler:
 
     # --- claiming and loading ---------------------------------------------------------------------
 
-    def executes(self, run: int) -> bool:
-        """Whether a run is in memory here, so that its end will be told."""
-        active = self.active.get(run)
-        return active is not None and not active.gone
-
     async def start(self, start: StartRun, definition: Workflow[..., Any], now_ms: int) -> Started:
-        """Write a new run; if it is ours to execute, its first turn is written with it and its
+        """Write a new run. If it is ours to execute, its first turn is written with it, and its
         steps begin after that commit.
         """
+        exists = self.execute and await self.reads.get(self.store.has_run, start.id)
         start = self.new_run(start, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
 
-        def told(result: Any) -> None:
+        def written(result: Any) -> None:
             if not future.done():  # else the caller has given up waiting
                 future.set_result(result)
             if isinstance(result, Started) and result.created and not result.owned:
                 self.claims.wake()
 
-        if start.owner is None or self.store.has_run(start.id):
-            self.writer.put(start, told, keep=False)
+        if start.owner is None or exists:
+            self.writer.put(start, written, keep=False)
         else:
-            self.claims.kept()
-            self.writer.touch(FirstTurn(self, start, told))
+            self._begin_unwritten(start, written)
         result: Started | PerdureError = await future
         if isinstance(result, RunExists):
-            result = found_again(self.store, definition, start.args, result)
+            args = [await self.reads.get(self.store.arguments, run) for run in result.compare]
+            result = found_again(definition, start.args, args, result)
         if isinstance(result, PerdureError):
             raise result
         return result
 
+    def _begin_unwritten(self, start: StartRun, written: Callable[[Any], None]) -> None:
+        """Execute the first turn of a run before the run is in the store."""
+        active = self.new_active(new_run_row(start, 0))
+        self.memory.keep_promise()
+        self.memory.unwritten.add(active)
+
+        def done(active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
+            self._begun(active, first, result)
+            written(result)
+
+        self.writer.touch(FirstTurn(active, start, self.writer, done))
+
+    def _begun(self, active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
+        self.memory.unwritten.discard(active)
+        if isinstance(result, Started) and result.owned:
+            self.memory.active[result.run] = active
+            active.stopping = self.closing
+            active.written(result.run, first)
+            if self.closing:
+                active.release()
+        else:
+            active.drop()
+            self.memory.room_again()
+
     def load_soon(self, run: int) -> None:
         """Load a run that is ours in a callback of its own."""
-        self._call(self._load, run)
-
-    def _call(self, act: Callable[[Any], None], run: int) -> None:
-        self._slices.add(self._safely, act, run)
-
-    def _safely(self, act: Callable[[Any], None], run: Any) -> None:
-        """Do something with a run that needs the store; if that can't be read, do it later."""
-        try:
-            act(run)
-        except StoreError as error:
-            if self.store.damaged is None and not self.closing:
-                log.warning("can't read the store, trying again: %s", error)
-                self._loop.call_later(WATCH_S_AFTER_ERROR, self._safely, act, run)
+        self._slices.add(self._load, run)
 
     def _load(self, run: int) -> None:
-        if self.closing or self.lost.done() or run in self.active:
-            # also while its last turn is being written: the file does not know yet what has
-            # happened
+        memory = self.memory
+        if self.closing or self.lost.done() or run in memory.active or run in memory.loading:
+            return  # also while its last turn is being written: the store does not know of that yet
+        if memory.room() <= 0:
+            self._put_off(run, 0)  # it waits in the store
             return
-        row = self.store.run_row(run)
-        if row.owner != self.owner or row.status in FINAL:
+        memory.loading[run] = loading = Loading()
+        self.reads.then(
+            partial(self._loaded, run, loading),
+            self.store.load, run, self.owner, self.history_rows_max,
+        )  # fmt: skip
+
+    def _loaded(self, run: int, loading: Loading, loaded: LoadedRun | None) -> None:
+        if self.memory.loading.get(run) is not loading:
+            return  # the lease was lost meanwhile
+        del self.memory.loading[run]
+        if loaded is None or self.closing or self.lost.done():
             return
-        if len(self.active) + len(self.unwritten) >= self.limits.runs_loaded_max:
-            self._put_off(run, 0)  # it waits in the file
-        elif row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
+        row = loaded.row
+        if row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
             self._put_off(run, SUSPECT_WAIT_MS)
-        else:
-            self._begin(row)
+            return
+        self._begin(loaded)
+        if loading.news:
+            self._look_at(run)
 
     def _another_suspect(self) -> bool:
         """Whether a run that may kill the process is being tried: one at a time, so that the
@@ -349,7 +375,7 @@ class Scheduler:
         last = self.limits.crashes_max - 1
         return any(
             active.crashes >= last and active.status == "running" and not active.gone
-            for active in self.active.values()
+            for active in self.memory.active.values()
         )
 
     def _put_off(self, run: int, wait_ms: int) -> None:
@@ -359,23 +385,23 @@ class Scheduler:
             Turn(run, self.owner, [], now_ms, suspend=park), lambda _: self.claims.wake(), keep=True
         )
 
-    def _begin(self, row: RunRow) -> None:
-        active = self.new_active(row)
-        self.active[row.run] = active
+    def _begin(self, loaded: LoadedRun) -> None:
+        run, row = loaded.row.run, loaded.row
+        self.memory.active[run] = active = self.new_active(row)
         try:
             if row.history_rows > self.history_rows_max:
                 active.block_by_length(row.history_rows)
-                return
-            history = self.store.history(row.run) if row.history_rows else []
-            if history:
-                recover(active, history, active.kernel.replay(history))
+            elif history := loaded.history:
+                recover(active, history, active.kernel.replay(history), loaded.inbox)
             else:
                 active.input(ev.START)
-                active.take_inbox()
-        except StoreError:  # not the run's fault: nothing is to be written about it
+                active.take(loaded.inbox)
+        except StoreError as error:  # of a payload that is read on use: the run is not to blame
+            log.warning("can't read the store, trying again: %s", error)
             active.drop()
-            del self.active[row.run]
-            raise
+            del self.memory.active[run]
+            if self.store.damaged is None:
+                self._loop.call_later(LOAD_AGAIN_S, self._load, run, context=Context())
         except Exception as error:
             active.block_by(error)
 
@@ -386,34 +412,47 @@ class Scheduler:
     def _kernel(self, row: RunRow) -> Kernel:
         return kernel_of(row, self.workflows[row.workflow], self.codec)
 
-    async def check_result(self, row: RunRow, seq: int, data: bytes) -> None:
-        """Raise what is wrong with a result that a person gives for a step, where its code is
-        known.
+    async def check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:
+        """Check a result that was given for the step in row `seq`, where the code is known.
+
+        Raises what decoding it raises.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
+        if row.workflow not in self.workflows:
+            return
 
         def check() -> None:
             kernel = self._kernel(row)
             try:
-                kernel.replay(self.store.history(row.run))
+                kernel.replay(rows)
                 kernel.codec.decode_result(kernel.open[seq].call, data)
-                future.set_result(None)
+            finally:
+                kernel.discard()
+
+        await self.in_callback(check)
+
+    async def in_callback(self, act: Callable[[], T]) -> T:
+        """The result of a call made from a plain callback, where kernels may be entered."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def call() -> None:
+            try:
+                result = act()
             except Exception as error:
                 future.set_exception(error)
-            kernel.discard()
+            else:
+                future.set_result(result)
 
-        if row.workflow in self.workflows:
-            self._loop.call_soon(check, context=Context())
-            await future
+        self._loop.call_soon(call, context=Context())
+        return await future
 
     def new_run(self, start: StartRun, at_ms: int) -> StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
         here = self.execute and not self.closing and start.workflow in self.workflows
-        now = here and (start.due_ms or 0) <= at_ms and self.claims.room() > 0
+        now = here and (start.due_ms or 0) <= at_ms and self.memory.room() > 0
         start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
             start.owner, start.due_ms, start.python = self.owner, None, PYTHON
-            self.claims.promise()
+            self.memory.promise()
         return start
 
     # --- what active runs report ------------------------------------------------------------------
@@ -421,36 +460,50 @@ class Scheduler:
     def woken(self, runs: list[int]) -> None:
         """These runs have news; they are looked at in callbacks of their own."""
         for run in runs:
-            self._call(self._look_at, run)
+            self._slices.add(self._look_at, run)
 
     def _look_at(self, run: int) -> None:
         if self.closing or self.lost.done():
             return
         self._notify(run)
-        active = self.active.get(run)
+        active = self.memory.active.get(run)
         if active is not None and not active.gone:
             if active.paused:
-                self._steered(run)
+                self._pause_or_resume(run)
             else:
                 active.take_inbox()
-            return
-        status = self.store.statuses([run]).get(run)
+        elif (loading := self.memory.loading.get(run)) is not None:
+            loading.news = True
+        else:
+            self.reads.then(partial(self._owner_known, run), self.store.statuses, [run])
+
+    def _owner_known(self, run: int, found: dict[int, tuple[str, int | None, int | None]]) -> None:
+        status = found.get(run)
         if self.execute and status is not None and status[2] == self.owner:
             self._load(run)
         else:
             self.claims.wake()
 
-    def steered_soon(self, run: int) -> None:
-        """Let a run that is in memory here go by what the file says of it: paused, or not; before
-        whatever is scheduled after this call.
+    def controlled(self, run: int) -> None:
+        """A run was paused, resumed or retried; it is looked at before whatever is scheduled after
+        this call.
         """
-        self._call(self._steered, run)
+        self._slices.add(self._pause_or_resume, run)
 
-    def _steered(self, run: int) -> None:
-        """Somebody paused or resumed a run, here or elsewhere."""
-        active = self.active.get(run)
+    def _pause_or_resume(self, run: int) -> None:
+        """Let a run that is in memory do what its row says: pause, or go on."""
+        if self.memory.executes(run):
+            self.reads.then(partial(self._status_known, run), self.store.statuses, [run])
+            return
+        if (loading := self.memory.loading.get(run)) is not None:
+            loading.news = True
+        self._notify(run)
+        self.claims.wake()
+
+    def _status_known(self, run: int, found: dict[int, tuple[str, int | None, int | None]]) -> None:
+        active = self.memory.active.get(run)
         if active is not None and not active.gone:
-            paused = self.store.statuses([run])[run][0] == "paused"
+            paused = found[run][0] == "paused"
             if paused and not active.paused:
                 active.pause()
             elif active.paused and not paused:
@@ -459,20 +512,20 @@ class Scheduler:
         self.claims.wake()
 
     def parked(self, active: ActiveRun) -> None:
-        self.claims.parked(active)
+        self.memory.parked(active)
 
     def unparked(self, active: ActiveRun) -> None:
-        self.claims.unparked(active.run)
+        self.memory.unparked(active.run)
 
     def ended(self, active: ActiveRun, how: Finish | bool = False) -> None:
         if isinstance(how, Finish) and how.error is not None:
             run_failed(
                 active, how.error, child=active.child, told=self.waiters.wait_for(active.run)
             )
-        if self.active.get(active.run) is active:
-            del self.active[active.run]
-            self.claims.unparked(active.run)
-            self.claims.room_again()
+        if self.memory.active.get(active.run) is active:
+            del self.memory.active[active.run]
+            self.memory.unparked(active.run)
+            self.memory.room_again()
             if active.kernel.outcome is None:  # it may be due
                 self.claims.wake()
         self._notify(active.run)
@@ -494,56 +547,57 @@ class Scheduler:
         """Call back, once, when there is news of a run, as `wait_for_news` would come back."""
         self.waiters.when(run, act)
 
-    async def wait_for_news(self, run: int) -> None:
-        """Until the run has ended, is blocked, or something else worth a look happened."""
+    def expect_news(self, run: int) -> asyncio.Future[None]:
+        """A future for the next news of a run; see `Waiters.expect`. Raises what the store was lost
+        for.
+        """
         self.check_lost()
-        await self.waiters.wait(run)
+        return self.waiters.expect(run)
+
+    async def wait_for_news(self, run: int, news: asyncio.Future[None] | None = None) -> None:
+        """Return when the run has ended, is blocked, or something else worth a look happened."""
+        await self.waiters.wait(run, self.expect_news(run) if news is None else news)
 
     # --- commits of other processes ---------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Look for commits of other processes, and whether damage was found; a plain callback that
-        calls itself again.
-        """
-        if self.store.damaged is not None:
-            self.give_up(self.store.damaged)
-            return
-        self._watching = self._loop.call_later(WATCH_S, self._watch, context=Context())
-        if self.writer.busy or self._news.busy:
-            return
-        try:
-            if self.store.changed_by_others():
-                self._changed_by_others()
-        except PerdureError as error:
-            if self.store.damaged is None:
-                log.warning("can't read the store: %s", error)
-                self._watching.cancel()
-                self._watching = self._loop.call_later(
-                    WATCH_S_AFTER_ERROR, self._watch, context=Context()
-                )
+    def _busy(self) -> bool:
+        """Whether the store is being written in a thread, or earlier news is still being read."""
+        return self.writer.busy or self._news.busy
 
-    def _changed_by_others(self) -> None:
+    def changed_by_others(self) -> None:
+        """Another process has committed: look at what concerns our runs and our waiters."""
         if self.execute:
             self.claims.wake()
-            for run in self.store.inboxes_of(self.owner):
-                if run in self.active:
-                    self._news.add(self._safely, self._take_inbox, run)
-            paused = set(self.store.paused_of(self.owner))
-            for active in list(self.active.values()):
-                if active.paused != (active.run in paused):
-                    self._news.add(self._safely, self._steered, active.run)
+            self.reads.then(self._take_news, self._news_of, self.owner)
         waited = self.waiters.waited()
         for first in range(0, len(waited), STATUSES_AT_ONCE):
-            self._news.add(
-                self._safely, self._look_at_waited, waited[first : first + STATUSES_AT_ONCE]
-            )
+            self._news.add(self._look_at_waited, waited[first : first + STATUSES_AT_ONCE])
         self.emitted()
 
+    def _news_of(self, owner: int) -> tuple[list[int], set[int]]:
+        """Runs of a worker with something in their inbox, and those that are paused."""
+        return self.store.inboxes_of(owner), set(self.store.paused_of(owner))
+
+    def _take_news(self, news: tuple[list[int], set[int]]) -> None:
+        inboxes, paused = news
+        for run in inboxes:
+            self._news.add(self._take_inbox, run)
+        for active in list(self.memory.active.values()):
+            if active.paused != (active.run in paused):
+                self._news.add(self._pause_or_resume, active.run)
+        for run, loading in self.memory.loading.items():
+            loading.news |= run in paused
+
     def _take_inbox(self, run: int) -> None:
-        if run in self.active:
-            self.active[run].take_inbox()
+        if (active := self.memory.active.get(run)) is not None:
+            active.take_inbox()
+        elif (loading := self.memory.loading.get(run)) is not None:
+            loading.news = True
 
     def _look_at_waited(self, runs: list[int]) -> None:
-        for run, status in self.store.statuses(runs).items():
-            if status[0] in FINAL or status[0] == "blocked":
+        self.reads.then(self._notify_ended, self.store.statuses, runs)
+
+    def _notify_ended(self, found: dict[int, tuple[str, int | None, int | None]]) -> None:
+        for run, (status, _, _) in found.items():
+            if status in FINAL or status == "blocked":
                 self._notify(run)

@@ -54,20 +54,30 @@ class Waiters:
         )
         self._waiting.setdefault(run, []).append(future)
 
-    async def wait(self, run: int) -> None:
-        """Come back when there is news of a run."""
+    def expect(self, run: int) -> asyncio.Future[None]:
+        """A future for the next news of a run: made before the run is read, so that news which
+        comes during the read is not missed. Give it to `wait` or to `leave`.
+        """
         future: asyncio.Future[None] = self._loop.create_future()
-        waiting = self._waiting.setdefault(run, [])
-        waiting.append(future)
+        self._waiting.setdefault(run, []).append(future)
+        return future
+
+    def leave(self, run: int, future: asyncio.Future[None]) -> None:
+        """Expect no news any more."""
+        waiting = self._waiting.get(run, [])
+        if future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[run]
+        elif future.done() and not future.cancelled():
+            future.exception()  # what the store was lost for, if so, is raised by the next read
+
+    async def wait(self, run: int, future: asyncio.Future[None]) -> None:
+        """Return when an expected future has news. Raises what the store was lost for."""
         try:
             await future
-        except (
-            asyncio.CancelledError
-        ):  # the caller has given up, and may come back any number of times
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting and self._waiting.get(run) is waiting:
-                del self._waiting[run]
+        except asyncio.CancelledError:  # the caller may give up and come back any number of times
+            self.leave(run, future)
             raise
 
     def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:

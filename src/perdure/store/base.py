@@ -14,6 +14,7 @@ from perdure.core.events import Event
 from perdure.errors import PerdureError, StoreCorrupt
 from perdure.store.rows import (
     InboxRow,
+    LoadedRun,
     OutcomeRow,
     ProgressRow,
     RunHead,
@@ -45,6 +46,10 @@ class Store(Protocol):
     """The name of the database, for messages."""
     commit_ms: float
     """How long the last commit took, until the database said that it is durable."""
+    inline: bool
+    """Whether reads and short writes take microseconds, so that an event loop may make them itself.
+    Where it is False they are made in threads, one read at a time.
+    """
     damaged: StoreCorrupt | None
     """Set for good when damage was found: the store then refuses reads and writes."""
 
@@ -108,8 +113,18 @@ class Store(Protocol):
     def durability(self, run_id: str) -> str | None:
         """The durability level that the run was started with; None: the engine's own."""
 
+    def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
+        """What `owner` needs to go on with a run; None where it has ended or is not this worker's.
+
+        A history of more than `rows_max` rows is not read.
+        """
+
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
-        """The rows of a run behind row `after_seq`, in order; large arguments are read on use."""
+        """The rows of a run behind row `after_seq`, in order.
+
+        Large arguments are read on use where the store is `inline`; else they come with the chunks
+        that they are made of, so that nothing is read later.
+        """
 
     def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
         """Up to `limit` rows behind `after_seq`, in order, with whole `data`."""

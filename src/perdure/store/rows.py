@@ -102,6 +102,10 @@ def new_run_row(start: StartRun, run: int) -> RunRow:
     )  # fmt: skip
 
 
+INBOX_ROWS_MAX = 1_000
+"""How many rows of an inbox are read at once."""
+
+
 class InboxRow(msgspec.Struct, gc=False):
     """A row of a run's inbox that is not in its history yet."""
 
@@ -112,6 +116,16 @@ class InboxRow(msgspec.Struct, gc=False):
     ref: int | None
     data: bytes | None
     at_ms: int
+
+
+class LoadedRun(msgspec.Struct, gc=False):
+    """What is needed to go on with a run: its row, its history, and its untaken inbox rows, up to
+    `INBOX_ROWS_MAX`.
+    """
+
+    row: RunRow
+    history: list[Event]
+    inbox: list[InboxRow]
 
 
 class RunHead(msgspec.Struct, gc=False):

@@ -230,8 +230,7 @@ class LivingEngine(Engine):
         if isinstance(loop, VirtualLoop):
             assert isinstance(store, _MortalStore)
             store.mortal = True
-            assert scheduler._watching is not None
-            scheduler._watching.cancel()  # other engines are watched when nothing else is to do
+            scheduler.watcher.stop()  # other engines are watched when nothing else is to do
             loop.before_jump.append(self._look)
             scheduler.steps.start = _shuffled(scheduler.steps.start, loop, self._lives)  # type: ignore[method-assign]
             scheduler.new_run = _seeded(scheduler.new_run, self._lives)  # type: ignore[method-assign]
@@ -253,7 +252,7 @@ class LivingEngine(Engine):
     def _look(self) -> bool:
         found = self._store.changed_by_others()
         if found:
-            self._scheduler._changed_by_others()
+            self._scheduler.changed_by_others()
         return found
 
     def abandon(self) -> None:
@@ -265,7 +264,7 @@ class LivingEngine(Engine):
         self._lives.dead.append(scheduler.owner)
         writer.close()
         scheduler.steps.threads.shutdown(wait=True)
-        for active in [*scheduler.active.values(), *scheduler.unwritten]:
+        for active in [*scheduler.memory.active.values(), *scheduler.memory.unwritten]:
             active.kernel.discard()
         assert isinstance(store, _MortalStore)
         store.abandon()

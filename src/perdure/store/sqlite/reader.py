@@ -16,11 +16,12 @@ import apsw
 import msgspec
 
 from perdure.core.events import INPUTS, Event
-from perdure.core.lifecycle import COMPLETED, STATUSES
+from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
 from perdure.store import payloads, sql
 from perdure.store.rows import (
     InboxRow,
+    LoadedRun,
     OutcomeRow,
     ProgressRow,
     RunHead,
@@ -39,20 +40,26 @@ _INDEXED = frozenset(STATUSES) - {COMPLETED}
 class LazyPayload:
     """Recorded data in chunks: compared by digest, joined when somebody reads it."""
 
-    __slots__ = ("_reader", "_run", "_text")
+    __slots__ = ("_bodies", "_reader", "_run", "_text")
 
-    def __init__(self, reader: Reader, run: int, text: str) -> None:
-        self._reader, self._run, self._text = reader, run, text
+    def __init__(
+        self, reader: Reader, run: int, text: str, bodies: dict[int, str] | None = None
+    ) -> None:
+        self._reader, self._run, self._text, self._bodies = reader, run, text, bodies
 
     def same_as(self, raw: bytes) -> bool:
         return payloads.recorded_digest(self._text) == payloads.digest_of(raw)
 
     def read(self) -> bytes:
+        if self._bodies is not None:
+            return payloads.join(self._text, self._bodies)
         return self._reader.whole(self._run, self._text)
 
 
 class Reader:
     """Queries of the store; see `base.Store` for what each is for."""
+
+    inline = True
 
     def __init__(self, read: apsw.Connection, path: str) -> None:
         self._read, self.path = read, path
@@ -277,21 +284,34 @@ class Reader:
 
     # --- history ----------------------------------------------------------------------------------
 
+    def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
+        """A run's row, history and inbox; None where it has ended or is not this worker's."""
+        row = self.run_row(run)
+        if row.owner != owner or row.status in FINAL:
+            return None
+        history = self.history(run) if 0 < row.history_rows <= rows_max else []
+        return LoadedRun(row, history, self.inbox(run, 0))
+
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
         """Rows of a run in order; large arguments as `LazyPayload`."""
+        found = self._all("history", run, after_seq)
+        bodies = None if self.inline else self._chunks_of(run, found)
         events = []
-        for seq, kind, at_ms, ref, name, text, took_ms, edited in self._all(
-            "history", run, after_seq
-        ):
+        for seq, kind, at_ms, ref, name, text, took_ms, edited in found:
             data: Any = None
             if text is not None:
                 data = (
-                    LazyPayload(self, run, text)
+                    LazyPayload(self, run, text, bodies)
                     if payloads.is_chunked(text) and kind not in INPUTS
                     else self.whole(run, text)
                 )
             events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
         return events
+
+    def _chunks_of(self, run: int, rows: Sequence[tuple[Any, ...]]) -> dict[int, str]:
+        """The chunks of all payloads in rows of a history: each once, however often it is used."""
+        texts = [(run, row[5]) for row in rows if row[5] and payloads.is_chunked(row[5])]
+        return self._bodies(texts).get(run, {})
 
     def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
         """Up to `limit` rows of a run behind one, with all that they hold: two queries at most."""
