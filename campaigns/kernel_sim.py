@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from campaigns.corpus import Case
-from perdure.codec.errors import failure_of_run, failure_of_step
-from perdure.codec.signature import JsonCodec
+from perdure.codec.error_encoder import failure_of_run, failure_of_step
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.api.definitions import step, workflow
-from perdure.codec.errors import (
-    decode_error,
+from perdure.codec.error_encoder import (
     encode_error,
     failure_of_run,
     failure_of_step,
     failure_of_verb,
 )
-from perdure.codec.signature import JsonCodec
+from perdure.codec.errors import decode_error
+from perdure.codec.json_codec import JsonCodec
 from perdure.errors import (
     PerdureError,
     RecordedError,

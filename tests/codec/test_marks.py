@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from perdure import Engine, emit, receive, step, workflow
 from perdure.codec import marks, types
-from perdure.codec import signature as codec
+from perdure.codec import values as codec
 from perdure.codec.equality import same_arguments, same_values
+from perdure.codec.json_codec import JsonCodec
 from perdure.codec.marks import Member
-from perdure.codec.signature import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.errors import DefinitionError, DoesNotFit, NotSerializable
 from tests.runtime.support import awaited, reached
 
@@ -154,7 +155,7 @@ def test_a_zone_survives(type_: Any, value: Any) -> None:
     fn.signature = fn.signature.replace(
         parameters=[one.replace(annotation=type_) for one in fn.signature.parameters.values()]
     )
-    signature = codec.signature_of(fn)
+    signature = signature_of(fn)
     args, kwargs = signature.decode_args(signature.encode_args((value,), {"two": value}))
     assert list(marks.zones([args, kwargs])) == list(marks.zones([value, value]))
 

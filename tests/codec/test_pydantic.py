@@ -22,8 +22,9 @@ import pytest
 
 from perdure import Engine, RunFailed, receive, step, workflow
 from perdure.codec import records, types
-from perdure.codec import signature as codec
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec import values as codec
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.errors import DefinitionError, DoesNotFit, NotSerializable
 from tests.runtime.support import awaited
 
@@ -241,7 +242,7 @@ def test_a_union_that_can_not_be_told_apart_is_refused_with_the_value() -> None:
 
 ALONE = """
 import sys, dataclasses, datetime, ipaddress
-from perdure.codec import signature as codec
+from perdure.codec import values as codec
 {imported}
 @dataclasses.dataclass
 class A:

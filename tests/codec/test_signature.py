@@ -42,9 +42,10 @@ from hypothesis import strategies as st
 
 from perdure.api import definitions
 from perdure.api.definitions import step, workflow
-from perdure.codec import signature as codec
 from perdure.codec import types
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec import values as codec
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.errors import DefinitionError, DoesNotFit, NotSerializable, PayloadTooLarge
 
 T = TypeVar("T")

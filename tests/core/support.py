@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 from perdure.api.definitions import Call
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event, RunFacts
 from perdure.core.replay import Kernel

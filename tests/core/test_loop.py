@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from perdure import Nondeterminism, continue_as, now, receive, step, workflow
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel

@@ -14,7 +14,8 @@ import perdure
 import perdure.cli
 import perdure.testing
 from perdure import Engine, RunFailed, errors
-from perdure.codec.errors import decode_error, encode_error
+from perdure.codec.error_encoder import encode_error
+from perdure.codec.errors import decode_error
 from perdure.errors import former
 from tests.errors.former import failing_app
 from tests.runtime.support import awaited, reached

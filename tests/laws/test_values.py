@@ -25,8 +25,9 @@ import pytest
 from perdure.api.definitions import Step, step
 from perdure.codec import marks
 from perdure.codec.equality import same_arguments
+from perdure.codec.json_codec import JsonCodec
 from perdure.codec.records import children
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.signature import signature_of
 from perdure.codec.types import difference
 from perdure.errors import DefinitionError, NotSerializable
 

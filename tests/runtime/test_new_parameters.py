@@ -24,7 +24,7 @@ from perdure import (
     workflow,
 )
 from perdure.check.replay import Checker
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.replay import Kernel
 from tests.runtime.support import awaited, executed_again, reached

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from perdure.codec.errors import encode_error
+from perdure.codec.error_encoder import encode_error
 from perdure.codec.frames import place
 from perdure.runtime.info import HistoryEvent
 from perdure.views import timeline, traces

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import msgspec
 
 from perdure.api.definitions import Workflow
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.core.lifecycle import FINAL

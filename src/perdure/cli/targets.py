@@ -21,7 +21,7 @@ from typing import Any
 
 from perdure.api.definitions import Call, Workflow
 from perdure.cli.common import misuse
-from perdure.codec import signature
+from perdure.codec import signature, values
 from perdure.errors import NotSerializable
 
 AnyWorkflow = Workflow[..., Any]
@@ -254,7 +254,7 @@ def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], word: st
     detail = ""
     for raw in (word.encode(errors="surrogatepass"), json.dumps(word).encode()):
         try:
-            return signature.decode(raw, hint, name)
+            return values.decode(raw, hint, name)
         except (
             NotSerializable
         ) as error:  # of a word that is no JSON, the second says what is wrong with it

@@ -18,6 +18,7 @@ import msgspec
 from perdure.api.definitions import Definition
 from perdure.codec import marks
 from perdure.codec.records import fields_of
+from perdure.codec.signature import signature_of
 from perdure.codec.types import slot_of
 from perdure.errors import NotSerializable
 
@@ -28,10 +29,6 @@ def same_arguments(definition: Definition[..., Any], one: bytes, other: bytes) -
     """Whether two recorded arguments, JSON by parameter name, are equal; not if one of them no
     longer fits the signature.
     """
-    from perdure.codec.signature import (
-        signature_of,  # which compares calls by this module
-    )
-
     signature = signature_of(definition)
     try:
         passed = marks.given(one) | marks.given(other)

@@ -1,9 +1,7 @@
-"""Typed JSON: arguments by parameter name, results by return annotation, messages by the type a
-receiver asks for.
+"""Signatures: the parameters and the result of a function, compiled to typed JSON.
 
-Rules: what is encoded is decoded again and compared before it counts as stored, so a value either
-comes back the same or is an error that names it; a signature is compiled at its first use and then
-costs a few microseconds; raw exceptions of the libraries below never come out of here.
+Rules: arguments are recorded by parameter name; a signature is compiled at its first use and then
+costs a few microseconds.
 """
 
 from __future__ import annotations
@@ -19,24 +17,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from perdure.api.definitions import Call, Definition
-from perdure.codec import errors, marks
-from perdure.codec.equality import same_arguments, same_values
-from perdure.codec.marks import with_offset
+from perdure.api.definitions import Definition
+from perdure.codec import marks
 from perdure.codec.pydantic import Unsupported
-from perdure.codec.types import (
-    ENCODER,
-    Slot,
-    dec_hook,
-    difference,
-    explain_difference,
-    explain_failure,
-    ordered,
-    same_plain,
-    slot_of,
-    tidy,
-)
-from perdure.errors import DefinitionError, DoesNotFit, NotSerializable, PayloadTooLarge
+from perdure.codec.types import ENCODER, Slot, dec_hook, difference, same_plain, slot_of
+from perdure.codec.values import dump, load, no_form, within
+from perdure.errors import DefinitionError, DoesNotFit, NotSerializable
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -45,79 +31,6 @@ _WRAPPED: dict[Any, Callable[[Any], Any]] = {
     _STAR: lambda type_: list[type_],  # type: ignore[valid-type]
     _STARSTAR: lambda type_: dict[str, type_],  # type: ignore[valid-type]
 }
-
-
-# --- single values --------------------------------------------------------------------------------
-
-
-def encode(
-    value: Any, type_: Any = Any, where: str = "the value", *, limit_bytes: int | None = None
-) -> bytes:
-    """A value as JSON. Raises `NotSerializable` if it would not come back the same as `type_`."""
-    return _dump(_slot_for(type_, where), value, where, "", limit_bytes)
-
-
-def decode(raw: bytes, type_: Any = Any, where: str = "the value") -> Any:
-    """JSON as a value of `type_`. Raises `DoesNotFit`, a `NotSerializable`, if it is something
-    else.
-    """
-    return _load(_slot_for(type_, where), raw, where)
-
-
-def _slot_for(type_: Any, where: str) -> Slot:
-    try:
-        return slot_of(type_)
-    except Unsupported as error:
-        raise DefinitionError(_no_form(where, type_, str(error))) from None
-
-
-def _no_form(what: str, type_: Any, reason: str) -> str:
-    return (
-        f"{what} is annotated as {type_!r}, which can't be stored: {reason.rstrip('.')}. Use "
-        f"plain types, a dataclass, a msgspec "
-        "Struct (tagged, in unions) or a pydantic model; files, locks and clients are made "
-        "inside steps."
-    )
-
-
-def _dump(slot: Slot, value: Any, where: str, place: str, limit_bytes: int | None) -> bytes:
-    try:
-        raw = slot.encode(value)
-        if slot.surely_same(value):
-            return (
-                raw
-                if limit_bytes is None or len(raw) <= limit_bytes
-                else _within(raw, where, limit_bytes)
-            )
-        found = slot.compare(value, slot.decode(raw))
-        if found is not None and slot.times and marks.zones(value):
-            raw = slot.encode(ordered(value))
-            found = slot.compare(value, slot.decode(raw))
-    except (DefinitionError, PayloadTooLarge):
-        raise
-    except Exception as error:
-        raise NotSerializable(where, explain_failure(slot, value, error, place)) from None
-    if found is not None:
-        raise NotSerializable(where, explain_difference(slot, found, place))
-    return _within(raw, where, limit_bytes)
-
-
-def _load(slot: Slot, raw: bytes, where: str) -> Any:
-    try:
-        return slot.decode(raw)
-    except DefinitionError:
-        raise
-    except Exception as error:
-        raise DoesNotFit(where, f"{tidy(error)} (wanted: {slot.label})") from None
-
-
-def _within(raw: bytes, where: str, limit_bytes: int | None) -> bytes:
-    if limit_bytes is not None and len(raw) > limit_bytes:
-        raise PayloadTooLarge(where, len(raw), limit_bytes)
-    return raw
-
-
-# --- signatures -----------------------------------------------------------------------------------
 
 
 _MEMBERS = slot_of(dict[str, Raw])
@@ -195,7 +108,7 @@ class Signature:
         return (
             raw
             if limit_bytes is None or len(raw) <= limit_bytes
-            else _within(raw, f"the arguments of {self.what}", limit_bytes)
+            else within(raw, f"the arguments of {self.what}", limit_bytes)
         )
 
     def encode_passed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
@@ -223,10 +136,10 @@ class Signature:
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
         """What the function returned."""
-        return _dump(self.result, value, self.of_result, "the return type", limit_bytes)
+        return dump(self.result, value, self.of_result, "the return type", limit_bytes)
 
     def decode_result(self, raw: bytes) -> Any:
-        return _load(self.result, raw, self.of_result)
+        return load(self.result, raw, self.of_result)
 
     def _box_type(self) -> Any:
         """All arguments as one struct, so that they are written, read and compared by three calls
@@ -266,7 +179,7 @@ class Signature:
         try:
             return b", %s:%s" % (
                 ENCODER.encode(parameter.name),
-                _dump(slot, parameter.default, "the default", "the parameter", None),
+                dump(slot, parameter.default, "the default", "the parameter", None),
             )
         except (NotSerializable, DefinitionError):
             return None  # a client or a marker: whatever it is when the call is carried out
@@ -288,7 +201,7 @@ class Signature:
         parts: list[bytes] = []
         for name, slot, value in zip(self._names, self._slots, values, strict=False):
             if value is not UNSET:
-                raw = _dump(slot, value, f"argument {name!r} of {self.what}", "the parameter", None)
+                raw = dump(slot, value, f"argument {name!r} of {self.what}", "the parameter", None)
                 parts.append(b"%s:%s" % (ENCODER.encode(name), raw))
         return b"{%s}" % b",".join(parts)
 
@@ -300,7 +213,7 @@ class Signature:
             return self._decode_each(raw)  # names the argument that does not fit
 
     def _decode_each(self, raw: bytes) -> tuple[Any, ...]:
-        given = _load(_MEMBERS, raw, f"the arguments of {self.what}")
+        given = load(_MEMBERS, raw, f"the arguments of {self.what}")
         if not self._known.issuperset(given) and (unknown := marks.given(raw) - self._known):
             names = ", ".join(sorted(unknown))
             raise DoesNotFit(
@@ -318,7 +231,7 @@ class Signature:
         pairs = zip(self._names, self._slots, strict=True)
         return tuple(
             [
-                _load(slot, bytes(given[name]), f"argument {name!r} of {self.what}")
+                load(slot, bytes(given[name]), f"argument {name!r} of {self.what}")
                 if name in given
                 else UNSET
                 for name, slot in pairs
@@ -383,7 +296,7 @@ class _Names:
         try:
             return slot_of(type_ if wrap is None else wrap(type_))
         except Unsupported as error:
-            raise DefinitionError(_no_form(what, type_, str(error))) from None
+            raise DefinitionError(no_form(what, type_, str(error))) from None
 
     def _resolved(self, annotation: Any, what: str) -> Any:
         if annotation is inspect.Parameter.empty:
@@ -438,90 +351,3 @@ def signature_of(definition: Definition[..., Any]) -> Signature:
             found = of_function[key] = Signature(definition)
         definition.compiled = found
     return found  # type: ignore[no-any-return]
-
-
-# --- for the kernel -------------------------------------------------------------------------------
-
-
-class JsonCodec:
-    """`core.events.Codec`: what the kernel and the runtime use, with the limit for one payload."""
-
-    def __init__(self, payload_bytes_max: int | None = None) -> None:
-        self.payload_bytes_max = payload_bytes_max
-
-    def encode_call(self, call: Call[Any]) -> bytes:
-        signature = call.definition.compiled or signature_of(call.definition)
-        return signature.encode_args(call.args, call.kwargs, limit_bytes=self.payload_bytes_max)
-
-    def same_call(self, call: Call[Any], recorded: bytes, asked: bytes) -> bool:
-        """Whether recorded data of a step, or of a start with its arguments under `args`, means the
-        same as what is asked for now.
-        """
-        if call.definition.kind == "step":
-            return same_arguments(call.definition, recorded, asked)
-        one, other = (decode(data, dict[str, Raw], "the start") for data in (recorded, asked))
-        return _but(one, "args") == _but(other, "args") and same_arguments(
-            call.definition, bytes(one["args"]), bytes(other["args"])
-        )
-
-    def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool:
-        """As `same_call`, for a send of a value of this class."""
-        one, other = (decode(data, dict[str, Raw], "the message") for data in (recorded, asked))
-        return _but(one, "value") == _but(other, "value") and self.same_value(
-            cls, bytes(one["value"]), bytes(other["value"])
-        )
-
-    def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool:
-        """Whether recorded JSON of a value of this class means the same as what is given now."""
-        return same_values(_readable(cls), recorded, asked)
-
-    def decode_result(self, call: Call[Any] | None, raw: bytes) -> Any:
-        if call is None:
-            return decode(raw, Any, "the answer")
-        signature = call.definition.compiled or signature_of(call.definition)
-        return _load(signature.result, raw, signature.of_result)
-
-    def encode_output(self, definition: Definition[..., Any], value: Any) -> bytes:
-        signature = definition.compiled or signature_of(definition)
-        return _dump(
-            signature.result, value, signature.of_result, "the return type", self.payload_bytes_max
-        )
-
-    def encode(self, value: Any, where: str) -> bytes:
-        """A message: its reader says what type it wants, so the value's own class may be one."""
-        return encode(value, _readable(type(value)), where, limit_bytes=self.payload_bytes_max)
-
-    def encode_item(self, value: Any, where: str) -> bytes:
-        """What is read as plain JSON: an item of a stream. Times have their offset there, which
-        every reader of times knows.
-        """
-        raw = self.encode(value, where)
-        return ENCODER.encode(ordered(value, with_offset)) if marks.zones(value) else raw
-
-    def decode(self, raw: bytes, type_: Any, where: str) -> Any:
-        return decode(raw, type_, where)
-
-    def check_type(self, type_: Any, where: str) -> None:
-        """Raise `DefinitionError` for a type that no value can be read as."""
-        _slot_for(type_, where)
-
-    def encode_error(self, error: BaseException) -> bytes:
-        return errors.encode_error(error, self.payload_bytes_max)
-
-    def decode_failure(self, call: Call[Any] | None, raw: bytes) -> Exception:
-        return errors.decode_failure("?" if call is None else call.definition.name, raw)
-
-
-def _but(members: Mapping[str, Raw], left_out: str) -> dict[str, bytes]:
-    return {name: bytes(value) for name, value in members.items() if name != left_out}
-
-
-def _readable(cls: Any) -> Any:
-    """The class of a value, if JSON does not have it and it can be asked for by a reader."""
-    if cls in (str, int, bool, dict, list, float, type(None)):
-        return Any
-    try:
-        slot_of(cls)
-    except Unsupported:
-        return Any
-    return cls

@@ -307,12 +307,7 @@ class Kernel:
     # --- what workflow code asks for --------------------------------------------------------------
 
     def _number(self) -> int:
-        rows, place = self._rows, self._next
-        if place < len(rows) and rows[place].kind in ev.COMMANDS:
-            row: Event | None = rows[place]
-        else:
-            row = self._ahead() if rows else None
-        if row is None:
+        if (row := self._ahead() if self._rows else None) is None:
             self.seq += 1
         else:
             self._next += 1

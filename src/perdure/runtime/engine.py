@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions, changed, to_ms
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (

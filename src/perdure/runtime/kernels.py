@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from perdure.api.definitions import Workflow
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.core.events import RunFacts
 from perdure.core.replay import Kernel
 from perdure.store.rows import RunRow

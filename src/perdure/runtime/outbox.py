@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.codec.errors import failure_of_run, failure_of_verb
+from perdure.codec.error_encoder import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.core.lifecycle import FINAL

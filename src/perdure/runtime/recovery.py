@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.codec.errors import encode_error, failure_of_step
+from perdure.codec.error_encoder import encode_error, failure_of_step
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, NotSerializable, ProcessDied

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from perdure.api.definitions import Workflow
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.lifecycle import FINAL

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure.api import verbs
-from perdure.codec.errors import failure_of_step
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.error_encoder import failure_of_step
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.core import names, numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits

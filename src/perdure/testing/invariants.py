@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core import events as ev
 from perdure.core.diff import difference, fits
 from perdure.core.events import Command, Event

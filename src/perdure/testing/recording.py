@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from perdure.api.definitions import Workflow
-from perdure.codec.signature import JsonCodec, signature_of
+from perdure.codec.json_codec import JsonCodec
+from perdure.codec.signature import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
