@@ -301,7 +301,10 @@ def test_nothing_around_the_package_pickles(folder: str) -> None:
         ("perdure.core.loop", "import perdure.codec.signature"),
         ("perdure.core.loop", "if TYPE_CHECKING:\n    from perdure.api.definitions import Call"),
         ("perdure.core.loop", "def late():\n    from perdure.runtime.engine import Engine"),
-        ("import importlib\nimportlib.import_module('perdure.api.definitions')",),
+        (
+            "perdure.core.loop",
+            "import importlib\nimportlib.import_module('perdure.api.definitions')",
+        ),
         ("perdure.errors", "from perdure.core.events import Event"),
         ("perdure.api.definitions", "from perdure.codec.types import ENCODER"),
         ("perdure.codec.types", "from perdure.store.base import Store"),
