@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from perdure.api.definitions import Workflow
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.core.events import Command, Event
 from perdure.errors import PerdureError
 from perdure.runtime.kernels import make_kernel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.codec.signature import JsonCodec
+from perdure.codec.json_codec import JsonCodec
 from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.steps import Steps
