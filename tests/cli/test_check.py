@@ -185,7 +185,7 @@ def test_many_differences_are_told_up_to_a_limit(
     parting = '    if question == "what":\n        await tag(a=1)\n    raise ValueError(question)\n'
     Path("flows.py").write_text(APP.replace("    await note(question)\n", parting))
     said = waiting("check", "--app", "flows.py")
-    assert (said.code, said.err) == (1, "1 run more with other troubles; --json lists them all.\n")
+    assert (said.code, said.err) == (1, "1 run more with other problems; --json lists them all.\n")
     assert said.out.startswith("2 runs of asks would block: asks-how, asks-why\n")
     assert said.out.splitlines()[-1] == "3 runs replayed, 3 would block."
 
@@ -342,7 +342,7 @@ def test_files_that_the_workflows_come_from_are_read_too(waiting: Typed) -> None
         (["--app", "broken.py"], 2, "broken.py can't be imported"),
         (["--app", "empty.py"], 2, "empty.py has no workflow"),
         (["--app", "flows.py", "--limit", "0"], 2, "0 is not in the range"),
-        (["--lint-only", "a.db", "--app", "flows.py"], 2, "--lint-only looks at no store"),
+        (["--lint-only", "a.db", "--app", "flows.py"], 2, "--lint-only reads no store"),
         (["--lint-only", "--app", "none"], 2, "There is no file or folder none."),
         (["--lint-only", "--app", "bare"], 2, "There is no Python file in bare."),
     ],

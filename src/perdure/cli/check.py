@@ -1,6 +1,6 @@
 """`check`: whether the code that is about to be deployed fits the runs that are under way.
 
-Rules: it only looks: nothing is executed, claimed or written; results go to stdout, progress to
+Rules: read-only: nothing is executed, claimed or written; results go to stdout, progress to
 stderr; what is alike is shown once, however many runs it concerns.
 """
 
@@ -35,7 +35,7 @@ REPLAY_SECONDS_MAX = 60.0
 GROUPS_MAX = 20  # differences that are shown in full
 IDS_SHOWN_MAX = 5
 
-# verdict: in words for one run, for several, and what to do where the reason does not say it
+# Verdict: its text for one run, for several, and what to do where the reason does not say it.
 _VERDICTS = {
     "would_block": ("would block", "would block", ""),
     "would_fail": (
@@ -69,7 +69,7 @@ _VERDICTS = {
 
 @dataclass
 class Alike:
-    """Runs with the same trouble: the first one in full, of the others a few ids."""
+    """Runs with the same problem: the first one in full, a few ids of the others."""
 
     first: Checked
     ids: list[str] = field(default_factory=list)
@@ -81,12 +81,12 @@ class Tally:
     """What is kept of all runs, however many there are."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
-    mended: int = 0
+    unblocked: int = 0
     alike: dict[Any, Alike] = field(default_factory=dict)
-    untold: int = 0
+    not_shown: int = 0
     pythons: Counter[str] = field(default_factory=Counter)
     """How many runs were executed by which other Python."""
-    strangers: int = 0
+    not_going_on: int = 0
     """How many of these would not go on under this one."""
     failed: bool = False
 
@@ -94,12 +94,12 @@ class Tally:
         self.verdicts[checked.verdict] += 1
         if checked.python is not None:
             self.pythons[checked.python] += 1
-            self.strangers += not checked.ok
+            self.not_going_on += not checked.ok
         self.failed |= not checked.ok
         if checked.verdict == "ok":
-            self.mended += checked.unblocked
+            self.unblocked += checked.unblocked
             return
-        # Arguments differ from run to run; what tells one trouble from another is the row and the
+        # Arguments differ from run to run; one problem differs from another by the row and the
         # names.
         key = (
             checked.workflow,
@@ -107,7 +107,7 @@ class Tally:
             *(line.partition("{")[0] for line in (checked.reason or "").splitlines()),
         )
         if key not in self.alike and len(self.alike) >= GROUPS_MAX:
-            self.untold += 1
+            self.not_shown += 1
             return
         group = self.alike.setdefault(key, Alike(checked))
         group.count += 1
@@ -186,7 +186,7 @@ def check(
     if lint_only:
         if place is not None:
             raise misuse(
-                f"--lint-only looks at no store, so {place} means nothing here. Code is "
+                f"--lint-only reads no store, so {place} means nothing here. Code is "
                 f"named with --app."
             )
         code = _lint(lint.files_in(apps), {}, as_json)
@@ -237,26 +237,26 @@ def _sum_up(code: dict[str, int], tally: Tally | None, as_json: bool) -> None:
     echo(f"{format.count(code['files'], 'file')} read, {' and '.join(found) or 'nothing found'}.")
     if tally is None:
         return
-    told = [
+    others = [
         f"{count:,} {_VERDICTS[verdict][count > 1]}"
         for verdict, count in tally.verdicts.items()
         if verdict != "ok"
     ]
     echo(
         f"{format.count(tally.verdicts.total(), 'run')} replayed, "
-        f"{', '.join(told) or 'none would block'}."
+        f"{', '.join(others) or 'none would block'}."
     )
     if tally.pythons:
         by = ", ".join(f"{count:,} by {python}" for python, count in sorted(tally.pythons.items()))
         go_on = (
-            f"{tally.strangers:,} of them would not go on"
-            if tally.strangers
+            f"{tally.not_going_on:,} of them would not go on"
+            if tally.not_going_on
             else "all of them would go on"
         )
         echo(f"This is Python {PYTHON}. Runs that another one has executed: {by}; {go_on}.")
-    if tally.mended:
-        which = "run that is blocked now" if tally.mended == 1 else "runs that are blocked now"
-        say(f"{tally.mended:,} {which} would go on with this code.")
+    if tally.unblocked:
+        which = "run that is blocked now" if tally.unblocked == 1 else "runs that are blocked now"
+        say(f"{tally.unblocked:,} {which} would go on with this code.")
 
 
 # --- code -----------------------------------------------------------------------------------------
@@ -321,17 +321,17 @@ def _replay(
                 )
     if not as_json:
         for group in tally.alike.values():
-            echo(*_told(group), "")
-        if tally.untold:
+            echo(*_described(group), "")
+        if tally.not_shown:
             say(
-                f"{format.count(tally.untold, 'run')} more with other troubles; --json "
+                f"{format.count(tally.not_shown, 'run')} more with other problems; --json "
                 f"lists them all."
             )
     return tally
 
 
-def _told(group: Alike) -> list[str]:
-    """A trouble and whose it is."""
+def _described(group: Alike) -> list[str]:
+    """A problem and the runs that have it."""
     first = group.first
     one, several, advice = _VERDICTS[first.verdict]
     reason = [*(first.reason or "").splitlines(), *filter(None, [advice])]

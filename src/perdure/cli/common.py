@@ -1,7 +1,7 @@
-"""What the commands share: options, exit codes, the engine that they open, and errors made
-friendly.
+"""Options, exit codes, clients and error messages that the commands share.
 
-Rules: a command that only looks or steers never executes runs and never makes a store.
+Rules: a command that inspects, controls or repairs never executes runs and never makes a store; an
+error is a message and an exit code, never a traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from perdure.errors import (
 from perdure.runtime.engine import Engine
 
 STORE = "perdure.db"
-CONFIRM_S_MAX = 10.0  # for what is on the disk already, a person does not wait longer
+CONFIRM_S_MAX = 10.0  # what is on the disk already is not waited for longer
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     STORE = 4
     INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-    UNREAD = 141  # 128 + SIGPIPE: nobody reads the results any more, as with `| head`
+    UNREAD = 141  # 128 + SIGPIPE: the reader of the results has gone, as with `| head`
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -139,11 +139,11 @@ class Commands(click.Group):
         except SystemExit:
             if sys.stdout is stdout:
                 raise
-            return Exit.UNREAD  # click has replaced it: nobody reads its help any more
+            return Exit.UNREAD  # click has replaced it: the reader of its help has gone
 
 
 def _unwritten(error: OSError) -> int:
-    """The results can't be written, or nobody reads them any more."""
+    """The exit code for results that can't be written, or whose reader has gone."""
     return (
         Exit.UNREAD
         if error.errno == errno.EPIPE
@@ -201,10 +201,10 @@ def with_run(store: str, prefix: str, act: Callable[[Engine, str], Awaitable[T]]
 def with_run_as_it_was(
     store: str, prefix: str, act: Callable[[Engine, str], Awaitable[object]]
 ) -> tuple[str, str]:
-    """The same for a verb that may find nothing to change; the run's id, and its status before."""
+    """The same for a verb that may change nothing. Returns the run's id and its status before."""
 
     async def main(engine: Engine, run_id: str) -> tuple[str, str]:
-        status = (await engine.info(run_id)).status
+        status = await (await engine.get(run_id)).status()
         await act(engine, run_id)
         return run_id, status
 
@@ -212,17 +212,17 @@ def with_run_as_it_was(
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; a Ctrl-C that nobody handles ends the command without a word."""
+    """Run a command's coroutine; a Ctrl-C that is not handled ends the command silently."""
     try:
         return asyncio.run(main)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
 
-def command(store: str, *words: str) -> str:
-    """A command for this store as a person would type it."""
+def command(store: str, *arguments: str) -> str:
+    """A command for this store, as it would be typed."""
     named = [] if store in (STORE, os.environ.get("PERDURE_STORE")) else ["--store", store]
-    return shlex.join(["perdure", *words, *named])
+    return shlex.join(["perdure", *arguments, *named])
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""`send`, `pause`, `resume` and `cancel`: a person's word to a run.
+"""`send`, `pause`, `resume` and `cancel`: control of runs.
 
-Rules: what a command has done is said once it is committed; whoever executes the run acts on it.
+Rules: what a command has done is said once it is committed; the process that executes the run
+acts on it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def pause(run_id: str, store: str) -> None:
     Example:
       perdure pause refund-91ac
     """
-    found = _steer(store, run_id, lambda engine, one: engine.pause(one))
+    found = _control(store, run_id, lambda engine, one: engine.pause(one))
     say(f"Paused {found}. It goes on with: {command(store, 'resume', found)}")
 
 
@@ -92,11 +93,11 @@ def cancel(run_id: str, store: str) -> None:
     Example:
       perdure cancel refund-91ac
     """
-    found = _steer(store, run_id, lambda engine, one: engine.cancel(one))
+    found = _control(store, run_id, lambda engine, one: engine.cancel(one))
     say(f"Asked {found} to cancel. `{command(store, 'tail', found)}` follows it to its end.")
 
 
-def _steer(store: str, prefix: str, verb: Callable[[Engine, str], Awaitable[object]]) -> str:
+def _control(store: str, prefix: str, verb: Callable[[Engine, str], Awaitable[object]]) -> str:
     async def act(engine: Engine, found: str) -> str:
         await verb(engine, found)
         return found

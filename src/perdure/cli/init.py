@@ -57,8 +57,8 @@ def shown(folder: Path) -> str:
 def _next_steps(folder: Path) -> list[str]:
     commands = [] if folder == Path() else [(f"cd {shlex.quote(str(folder))}", "")]
     commands += [
-        ("perdure run app.py A-17 120", "runs until it needs a person"),
-        ("perdure send refund approval true", "you are that person; type it in another terminal"),
+        ("perdure run app.py A-17 120", "runs until it waits for an approval"),
+        ("perdure send refund approval true", "approves it; type it in another terminal"),
         ("perdure show refund", "what happened, step by step"),
     ]
     width = max(len(command) for command, _ in commands)

@@ -16,17 +16,17 @@ from perdure.runtime.log import RunContextFilter
 
 
 class _Where(RunContextFilter):
-    """Says in words where a line of user code was logged; Perdure's own lines say it themselves."""
+    """Adds to a line of user code its run, step and attempt, which our own lines have already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         passes = super().filter(record)
         run_id, step, attempt = (
             getattr(record, name, None) for name in ("run_id", "step", "attempt")
         )
-        words = (run_id, step if attempt in (None, 1) else f"{step}#{attempt}")
+        names = (run_id, step if attempt in (None, 1) else f"{step}#{attempt}")
         own = record.name == "perdure" or record.name.startswith("perdure.")
         record.where = (
-            "" if own or run_id is None else f" [{' '.join(str(word) for word in words if word)}]"
+            "" if own or run_id is None else f" [{' '.join(str(name) for name in names if name)}]"
         )
         return passes
 
@@ -40,8 +40,8 @@ def show_all(*, quiet: bool) -> None:
 
 
 class WhileRunning(logging.Handler):
-    """Warnings about runs and steps as messages for a person; `run_id` is the run whose end is told
-    elsewhere, and before that is known no end is told.
+    """Warnings about runs and steps as messages on stderr; `run_id` is the run whose end the
+    command reports itself, and before that is known no end is shown.
     """
 
     run_id: str | None = None
@@ -57,9 +57,7 @@ class WhileRunning(logging.Handler):
 @contextlib.contextmanager
 def while_running(*, quiet: bool) -> Iterator[WhileRunning]:
     """Show what happens to runs and steps until the context ends; nothing if `quiet`."""
-    logging.getLogger("perdure").addHandler(
-        logging.NullHandler()
-    )  # what else it would warn of is told in the report
+    logging.getLogger("perdure").addHandler(logging.NullHandler())  # the report has the rest
     handler, loggers = (
         WhileRunning(logging.WARNING),
         [] if quiet else [logging.getLogger(f"perdure.{name}") for name in ("run", "step")],

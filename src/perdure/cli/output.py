@@ -1,10 +1,10 @@
-"""The output of the commands: the only module of the command line that writes to stdout, stderr or
-the terminal.
+"""Output of the commands: the only module of the command line that writes to stdout, stderr or the
+terminal.
 
 Rules: text is shown, never obeyed: control characters in it are escaped, and only `style` makes
 escape sequences, where the terminal wants them; one argument is one line, `as_lines` says where
-text is meant to be several; what an encoding lacks is shown in ASCII; when nobody reads the results
-any more the command ends, when nobody reads its messages it goes on.
+text is meant to be several; what an encoding lacks is shown in ASCII; a command whose results have
+no reader ends, one whose messages have none goes on.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def room() -> int | None:
 
 
 def _encoding(stream: TextIO) -> str:
-    # Python takes the C locale for UTF-8; a person who asked for it may have a terminal that knows
+    # Python takes the C locale for UTF-8; a user who asked for it may have a terminal that knows
     # ASCII only.
     c_locale = (os.environ.get("LC_ALL") or os.environ.get("LANG")) in (
         "C",
@@ -200,7 +200,7 @@ def echo_json(value: Any, *, indent: int = 2) -> None:
 
 
 def echo_result(value: Any) -> None:
-    """Write a result for people and pipes: strings as they are, everything else as JSON. Raises
+    """Write a human-readable result: strings as they are, everything else as JSON. Raises
     `OutputLost`.
     """
     if isinstance(value, str):
@@ -210,24 +210,24 @@ def echo_result(value: Any) -> None:
 
 
 def say(*messages: str) -> None:
-    """Write lines for the person at the terminal, which are never part of the results,
+    """Write messages, which are never part of the results,
     to stderr.
     """
-    _tell("".join(f"{visible(line)}\n" for line in messages))
+    _write_message("".join(f"{visible(line)}\n" for line in messages))
 
 
 def say_anew(text: str) -> None:
     """Write one line that the next one overwrites, on a terminal for which `live` is true."""
-    _tell(f"{visible(text)[: shutil.get_terminal_size().columns - 1]}\033[K\r")
+    _write_message(f"{visible(text)[: shutil.get_terminal_size().columns - 1]}\033[K\r")
 
 
 def confirmed(question: str) -> bool:
-    """Whether the person says yes; where nobody answers, that is no."""
-    _tell(f"{visible(question)} [y/N] ")
+    """Whether the answer is yes; no answer is no."""
+    _write_message(f"{visible(question)} [y/N] ")
     return sys.stdin is not None and sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _tell(text: str) -> None:
+def _write_message(text: str) -> None:
     with contextlib.suppress(OutputLost):
         _write(sys.stderr, text, "perdure-text")
 

@@ -1,4 +1,4 @@
-"""`retry`, `resolve` and `fork`: what a person does about a run that went wrong.
+"""`retry`, `resolve` and `fork`: repair of runs that failed or are blocked.
 
 Rules: history is never edited; what was recorded stays, and a new path begins behind it.
 """
@@ -45,7 +45,7 @@ def retry(run_id: str, store: str) -> None:
     )
 
 
-@click.command(short_help="Say how a step ended whose outcome nobody knows.")
+@click.command(short_help="Say how a step ended whose outcome is unknown.")
 @run_argument
 @click.option(
     "--result", metavar="JSON", callback=strict_json, help="It worked, and this is its result."
@@ -66,7 +66,7 @@ def resolve(
 ) -> None:
     """Say how a step ended, for a blocked run: the process died during a step with on_crash="ask".
 
-    `perdure show ID` tells which step it is. Give one of --result, --error and --retry.
+    `perdure show ID` says which step it is. Give one of --result, --error and --retry.
 
     \b
     Examples:

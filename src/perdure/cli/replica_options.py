@@ -1,8 +1,7 @@
-"""What commands that execute with a replica share: its options, the countdown while somebody else
-holds it, what happened at the start.
+"""Options of commands that execute with a replica, and the messages while they wait for it.
 
-Rules: an address stands in the environment or on the command line, a key never on the command line;
-who waits is told for whom and how long at most.
+Rules: an address is given in the environment or on the command line, a key never on the command
+line; a wait says for which engine it waits, and how long at most.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ def restoring(address: object) -> Iterator[Callable[[int], None]]:
 
 
 def end_line() -> None:
-    """Clear it, if there was one: what comes next is not to stand behind it."""
+    """Clear the line that is written anew, if there is one, before other output."""
     if live():
         say_anew("")
 

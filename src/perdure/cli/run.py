@@ -49,7 +49,7 @@ class Request:
     """What the command line of `run` asks for."""
 
     target: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     run_id: str | None
     store: str
     again: bool
@@ -63,13 +63,21 @@ class Request:
     @property
     def may_go_on(self) -> bool:
         """With an id and no arguments, an existing run is meant, if there is one."""
-        return self.run_id is not None and not self.words and not self.again
+        return self.run_id is not None and not self.arguments and not self.again
 
     def command(self, *options: str) -> str:
         """This command with other options, as it would be typed."""
-        dashes = ["--"] if any(word.startswith("-") for word in self.words) else []
+        dashes = ["--"] if any(text.startswith("-") for text in self.arguments) else []
         return shlex.join(
-            ["perdure", "run", *options, *self.store_words, self.target, *dashes, *self.words]
+            [
+                "perdure",
+                "run",
+                *options,
+                *self.store_arguments,
+                self.target,
+                *dashes,
+                *self.arguments,
+            ]
         )
 
     def same_command(self, run_id: str) -> str:
@@ -80,11 +88,11 @@ class Request:
     def worker_command(self) -> str:
         """What executes the other runs of the store."""
         return shlex.join(
-            ["perdure", "worker", *self.store_words, str(targets.split_target(self.target)[0])]
+            ["perdure", "worker", *self.store_arguments, str(targets.split_target(self.target)[0])]
         )
 
     @property
-    def store_words(self) -> list[str]:
+    def store_arguments(self) -> list[str]:
         store = [] if self.store == "perdure.db" else ["--store", self.store]
         return (
             store
@@ -99,7 +107,7 @@ class Request:
 
 @click.command(short_help="Run a workflow, or go on with it, showing progress.")
 @click.argument("target", metavar="FILE[:WORKFLOW]")
-@click.argument("words", metavar="[ARGS]...", nargs=-1)
+@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
 @click.option(
     "--id",
     "run_id",
@@ -142,7 +150,7 @@ async def _run(request: Request) -> int:
     workflows = targets.workflows_of(module)
 
     def asked_for() -> Call[Any]:
-        return targets.make_call(targets.pick(module, workflows, name), request.words)
+        return targets.make_call(targets.pick(module, workflows, name), request.arguments)
 
     call = None if request.may_go_on else asked_for()
     make_display = display_for(request.quiet)

@@ -1,4 +1,4 @@
-"""From `FILE[:WORKFLOW]` and words on the command line to workflows and a call.
+"""Workflows and calls from the command line's `FILE[:WORKFLOW]` and arguments.
 
 Rules: a file is imported once, as a module named by its stem, so that its classes have the same
 names every time; what is wrong with the file or the arguments is a usage error that shows what
@@ -186,11 +186,11 @@ def _annotation_text(parameter: inspect.Parameter) -> Any:
 # --- calls ----------------------------------------------------------------------------------------
 
 
-def make_call(definition: AnyWorkflow, words: Iterable[str]) -> Call[Any]:
-    """A call from words: positional, or `name=value` where the workflow has a parameter of that
+def make_call(definition: AnyWorkflow, arguments: Iterable[str]) -> Call[Any]:
+    """A call from arguments: positional, or `name=value` where the workflow has a parameter of that
     name.
     """
-    positional, named = _sorted_words(definition.signature, words)
+    positional, named = _by_position_and_name(definition.signature, arguments)
     try:
         bound = definition.signature.bind(*positional, **named)
     except TypeError as error:
@@ -200,11 +200,11 @@ def make_call(definition: AnyWorkflow, words: Iterable[str]) -> Call[Any]:
         match definition.signature.parameters[name].kind:
             case inspect.Parameter.VAR_POSITIONAL:
                 bound.arguments[name] = tuple(
-                    _convert(definition, name, hints, word) for word in given
+                    _convert(definition, name, hints, text) for text in given
                 )
             case inspect.Parameter.VAR_KEYWORD:
                 bound.arguments[name] = {
-                    key: _convert(definition, name, hints, word) for key, word in given.items()
+                    key: _convert(definition, name, hints, text) for key, text in given.items()
                 }
             case _:
                 bound.arguments[name] = _convert(definition, name, hints, given)
@@ -219,8 +219,8 @@ def default_id(call: Call[Any]) -> str:
     return f"{call.definition.name}-{digest}"
 
 
-def _sorted_words(
-    signature: inspect.Signature, words: Iterable[str]
+def _by_position_and_name(
+    signature: inspect.Signature, arguments: Iterable[str]
 ) -> tuple[list[str], dict[str, str]]:
     by_name = {
         one.name
@@ -230,12 +230,12 @@ def _sorted_words(
     anything = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
     positional: list[str] = []
     named: dict[str, str] = {}
-    for word in words:
-        name, equals, rest = word.partition("=")
+    for text in arguments:
+        name, equals, rest = text.partition("=")
         if equals and (name in by_name or (anything and name.isidentifier())):
             named[name] = rest
         else:
-            positional.append(word)
+            positional.append(text)
     return positional, named
 
 
@@ -246,19 +246,19 @@ def _hints(definition: AnyWorkflow) -> dict[str, Any]:
         raise misuse(f"{shown(definition)}: its annotations can't be read: {error}.") from error
 
 
-def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], word: str) -> Any:
-    """A word as the parameter's type: JSON that fits it, else the word as a string that fits it."""
+def _convert(definition: AnyWorkflow, name: str, hints: dict[str, Any], text: str) -> Any:
+    """An argument as the parameter's type: JSON that fits it, else a string that fits it."""
     hint = hints.get(name, Any)
     if hint is str:
-        return word
+        return text
     detail = ""
-    for raw in (word.encode(errors="surrogatepass"), json.dumps(word).encode()):
+    for raw in (text.encode(errors="surrogatepass"), json.dumps(text).encode()):
         try:
             return values.decode(raw, hint, name)
         except (
             NotSerializable
-        ) as error:  # of a word that is no JSON, the second says what is wrong with it
+        ) as error:  # of a text that is no JSON, the second says what is wrong with it
             detail = (
                 error.detail if detail.startswith("JSON is malformed") else detail or error.detail
             )
-    raise misuse(f"{shown(definition)}: {word!r} is no value for {name}: {detail}.")
+    raise misuse(f"{shown(definition)}: {text!r} is no value for {name}: {detail}.")

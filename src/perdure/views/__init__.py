@@ -1,3 +1,3 @@
-"""Runs and histories as data for people to read, without colours: what the command line and pages
+"""Runs and histories as human-readable data without colours: what the command line and pages
 show.
 """

@@ -1,4 +1,4 @@
-"""Timelines of runs: an entry for each row that stands for itself, with the rows that answer it.
+"""Timelines of runs: an entry for each row that answers no other, with the rows that answer it.
 
 Rules: entries are in the order of their rows, answers below the row that they answer; a long
 stretch of equal steps is folded unless everything is asked for, and a failure is never folded; a
@@ -25,7 +25,7 @@ _OPEN = frozenset({"step", "child", "spawn", "send"})
 
 
 class Entry(msgspec.Struct):
-    """A row that stands for itself, with the rows that answer it."""
+    """A row that answers no other, with the rows that answer it."""
 
     row: HistoryEvent
     answers: list[HistoryEvent] = msgspec.field(default_factory=list)
@@ -168,7 +168,7 @@ def _after_ms(begun: datetime, row: HistoryEvent) -> int:
 
 
 def title(row: HistoryEvent, limit: int | None = 90) -> str:
-    """A row that stands for itself, on one line."""
+    """A row as the title of an entry, on one line."""
     data = row.data if isinstance(row.data, dict) else {}
     match row.kind:
         case "step":
@@ -253,12 +253,12 @@ def _attempt(row: HistoryEvent) -> Answer:
 
 def _resolution(row: HistoryEvent) -> str | None:
     """What a note says that is about no attempt."""
-    word = row.data.get("resolved") if isinstance(row.data, dict) else None
+    how = row.data.get("resolved") if isinstance(row.data, dict) else None
     return {
         "held": "",
         "retry": "resolved: try again",
         "too late": "a resolution came too late",
-    }.get(str(word))
+    }.get(str(how))
 
 
 def _no_failure(row: HistoryEvent) -> bool:

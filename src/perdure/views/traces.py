@@ -1,6 +1,6 @@
 """Tracebacks of recorded errors as lines: frames in the user's code, then causes and members.
 
-Rules: the outermost error comes first, because its line stands above; a frame reads as Python
+Rules: the outermost error comes first, because its line is above; a frame reads as Python
 writes it, so editors find it; errors recorded by earlier versions, which hold a traceback as text,
 are shown as they are.
 """
