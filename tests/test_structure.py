@@ -76,17 +76,12 @@ STILL_UP: set[str] = {
     "perdure.check.lint",
 }
 STILL_IN_CIRCLES: set[str] = {
-    "perdure.runtime.claiming",
-    "perdure.runtime.engine",
-    "perdure.runtime.first_turn",
     "perdure.runtime.outbox",
     "perdure.runtime.recovery",
     "perdure.runtime.retry",
     "perdure.runtime.run",
-    "perdure.runtime.run_handle",
     "perdure.runtime.run_host",
     "perdure.runtime.run_steps",
-    "perdure.runtime.scheduler",
     "perdure.runtime.transactional",
     "perdure.store.base",
     "perdure.store.sqlite.authorizer",

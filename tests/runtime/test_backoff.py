@@ -186,7 +186,7 @@ async def test_pause_and_resume_keep_the_attempt_and_its_date(db: str) -> None:
     async with Engine(db, workflows=[waits]) as engine:
         run = await engine.start(waits(0), id="w")
         first = await backing_off(engine, "w")
-        await run._engine.pause("w")
+        await engine.pause("w")
         await until(lambda: not engine._scheduler.memory.active)
         assert await run.status() == "paused"
         await engine.resume("w")

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, Self, TypeVar, Unpack, cast
 
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions, changed, to_ms
@@ -21,9 +21,7 @@ from perdure.codec.signature import signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (
-    DefinitionError,
     EngineClosed,
-    PerdureError,
     RunExists,
     RunNotFound,
     StoreError,
@@ -31,8 +29,9 @@ from perdure.errors import (
 )
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
-from perdure.runtime import facts, recovery, retry, validation
-from perdure.runtime.durability import AnswerGate, DurabilityGate, stricter
+from perdure.runtime import facts, validation
+from perdure.runtime.control import Control, Resolution
+from perdure.runtime.durability import AnswerGate, DurabilityGate
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.queries import Filter, Queries
 from perdure.runtime.read_executor import ReadExecutor
@@ -41,11 +40,10 @@ from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
 from perdure.runtime.scheduler import Scheduler, SchedulerConfig
 from perdure.runtime.writer import Writer
-from perdure.store.rows import RunRow
 from perdure.store.sqlite import forked
 from perdure.store.sqlite.connection import path_of
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.writes import ControlRun, Deliver, ForkRun, StartRun, Write
+from perdure.store.writes import StartRun
 
 if TYPE_CHECKING:
     from perdure.replica.replica import Replica
@@ -53,6 +51,17 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 UNSET: Any = object()
+
+
+class _Parts(NamedTuple):
+    """What an open engine consists of."""
+
+    store: SqliteStore
+    writer: Writer
+    scheduler: Scheduler
+    control: Control
+    queries: Queries
+    results: Results
 
 
 class Engine:
@@ -126,7 +135,7 @@ class Engine:
         self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
-        self._open: tuple[SqliteStore, Writer, Scheduler] | None = None
+        self._open: _Parts | None = None
         self._parent: int | None = (
             None  # the process that has it open, where this is a child that was forked from it
         )
@@ -165,9 +174,7 @@ class Engine:
         forked.watch(self)
         return self
 
-    async def _opened(
-        self, stack: contextlib.AsyncExitStack
-    ) -> tuple[SqliteStore, Writer, Scheduler]:
+    async def _opened(self, stack: contextlib.AsyncExitStack) -> _Parts:
         """What an open engine works with; `stack` gets the way back from each thing as soon as it
         is there.
         """
@@ -203,7 +210,14 @@ class Engine:
         if self.replica is not None:
             self.replica.on_lost(scheduler.give_up)
         stack.push_async_callback(scheduler.close, self._grace)
-        return store, writer, scheduler
+        return _Parts(
+            store,
+            writer,
+            scheduler,
+            Control(scheduler, self._codec, self.workflows, self._gate, self._answer_s),
+            Queries(store),
+            Results(store, scheduler, self._gate, self.workflows),
+        )
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""
@@ -212,48 +226,22 @@ class Engine:
     async def __aexit__(self, *error: object) -> None:
         if self._open is None:
             return  # it is closed already
-        (_, _, scheduler), self._open = self._open, None
+        scheduler, self._open = self._open.scheduler, None
         forked.unwatch(self)
         await to_its_end(self._closing.aclose(), scheduler.hurry)
 
     @property
     def _store(self) -> SqliteStore:
-        return self._parts()[0]
+        return self._parts().store
 
     @property
     def _scheduler(self) -> Scheduler:
-        return self._parts()[2]
+        return self._parts().scheduler
 
-    def _parts(self) -> tuple[SqliteStore, Writer, Scheduler]:
+    def _parts(self) -> _Parts:
         if self._open is None:
             raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
         return self._open
-
-    async def _ask(self, write: Write, then: Callable[[Any], None]) -> None:
-        await self._parts()[1].ask(write, then)
-
-    @contextlib.asynccontextmanager
-    async def _answering(self, run_id: str) -> AsyncIterator[None]:
-        """What a verb says about a run, a refusal too, is said when it is as durable as that run
-        asks for.
-        """
-        validation.findable(run_id)
-        try:
-            yield
-        except StoreError:
-            raise
-        except PerdureError:
-            await self._confirmed(run_id)
-            raise
-        await self._confirmed(run_id)
-
-    async def _confirmed(self, run_id: str, asked: str | None = None) -> None:
-        """Come back when what is committed may be told about a run; `asked` is the level that the
-        caller asks for.
-        """
-        if self._gate is not None:
-            own = await self._read(self._store.durability, run_id)
-            await self._gate.answer(stricter(asked, own), self._answer_s)
 
     async def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a read of the store, inline or from a thread as the store is."""
@@ -311,7 +299,7 @@ class Engine:
             timeout=timeout,
             durability=durability,
         )
-        await self._confirmed(run.id, level)
+        await self._control.confirmed(run.id, level)
         return run
 
     async def _begin(
@@ -364,7 +352,7 @@ class Engine:
         try:
             started = await scheduler.start(start, definition, now_ms)
         except RunExists:
-            await self._confirmed(run_id, start.durability)
+            await self._control.confirmed(run_id, start.durability)
             raise
         await scheduler.claims.ask_for(started.run)
         return Run(self, run_id, started.run), start.durability
@@ -380,7 +368,7 @@ class Engine:
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
-        await self._key(id)
+        await self._read(self._queries.key, id)
         return Run(self, id)
 
     async def find(self, prefix: str) -> str:
@@ -406,7 +394,7 @@ class Engine:
         """
         return await asyncio.shield(self._scheduler.lost)
 
-    # --- words to a run ---------------------------------------------------------------------------
+    # --- control ----------------------------------------------------------------------------------
 
     async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
         """Send a message; back when it is on disk. With a `key` it arrives once, however often it
@@ -418,30 +406,24 @@ class Engine:
         if key is not None:
             names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
-        async with self._answering(id):
-            await self._deliver(
-                Deliver(id, "message", self._clock.now_ms(), channel, None, key, data)
-            )
+        await self._control.send(id, channel, key, data)
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
 
         Raises `RunNotFound` and `RunFinished`, as `pause` and `resume` do.
         """
-        async with self._answering(id):
-            await self._deliver(Deliver(id, "cancel", self._clock.now_ms(), verb="cancel"))
+        await self._control.cancel(id)
 
     async def pause(self, id: str) -> None:
         """Start nothing more for this run until it is resumed; steps under way end and are
         recorded.
         """
-        async with self._answering(id):
-            await self._steer(id, "pause")
+        await self._control.control(id, "pause")
 
     async def resume(self, id: str) -> None:
         """Let a paused run go on."""
-        async with self._answering(id):
-            await self._steer(id, "resume")
+        await self._control.control(id, "resume")
 
     async def retry(self, id: str) -> None:
         """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel
@@ -449,24 +431,7 @@ class Engine:
         `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again. Raises
         `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
         """
-        async with self._answering(id):
-            row = await self._row(id)
-            if row.status not in ("failed", "cancelled"):
-                await self._steer(id, "retry")
-            elif "~" in id:
-                raise DefinitionError(
-                    f"{id!r} is an earlier generation of a run that goes on as "
-                    f"{id.partition('~')[0]!r}: retry that, or fork this."
-                )
-            else:
-                await self._fork(await self._planned_retry(row))
-
-    async def _planned_retry(self, row: RunRow) -> ForkRun:
-        history = await self._read(self._store.history, row.run)
-        definition, now_ms = self.workflows.get(row.workflow), self._clock.now_ms()
-        return await self._scheduler.in_callback(
-            lambda: retry.plan_retry(row, history, definition, self._codec, now_ms)
-        )
+        await self._control.retry(id)
 
     async def resolve(
         self,
@@ -484,32 +449,13 @@ class Engine:
         where no step asks.
         """
         validation.check_resolution(seq, error, retry)
-        word = (
-            {"retry": True}
-            if retry
-            else {"error": error}
-            if error is not None
-            else {"result": None if result is UNSET else result}
-        )
-        data = self._codec.encode(word, "the resolution")
-        checked = self._codec.encode(word["result"], "the result") if "result" in word else None
-        async with self._answering(id):
-            row = await self._row(id)
-            if row.status != "blocked" or (row.blocked_by != "unknown_outcome" and not retry):
-                raise DefinitionError(
-                    f"Run {id!r} does not ask what became of a step: it is {row.status}. "
-                    f"`perdure show {id}` tells more."
-                )
-            if row.blocked_by != "unknown_outcome":
-                await self._steer(id, "retry")
-                return
-            rows = await self._read(self._store.history, row.run)
-            ref = recovery.asked_step(rows, seq, id)
-            if checked is not None:
-                await self._scheduler.check_result(row, rows, ref, checked)
-            await self._deliver(
-                Deliver(id, "resolve", self._clock.now_ms(), ref=ref, data=data, verb="resolve")
-            )
+        answer: dict[str, Any] = {"retry": True} if retry else {"error": error}
+        checked = None
+        if not retry and error is None:
+            answer = {"result": None if result is UNSET else result}
+            checked = self._codec.encode(answer["result"], "the result")
+        data = self._codec.encode(answer, "the resolution")
+        await self._control.resolve(id, seq, Resolution(data, checked, retry))
 
     async def fork(
         self,
@@ -543,38 +489,21 @@ class Engine:
         encoded = None if result is UNSET else self._codec.encode(result, "the edited result")
         edited = None if args is None else self._codec.encode(args, "the edited arguments")
         name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
-        async with self._answering(id):
-            from perdure.runtime import fork
-
-            row = await self._row(id)
-            rows = await self._read(self._store.history, row.run)
-            now_ms = self._clock.now_ms()
-            await self._fork(fork.fork(row, rows, at, name, now_ms, encoded, edited))
+        await self._control.fork(id, at, name, encoded, edited)
         return Run(self, name)
-
-    async def _deliver(self, message: Deliver) -> None:
-        await self._ask(message, lambda woken: self._scheduler.woken([woken.run, *woken.others]))
-
-    async def _steer(self, run_id: str, verb: str) -> None:
-        await self._ask(
-            ControlRun(run_id, verb, self._clock.now_ms()),
-            lambda woken: self._scheduler.controlled(woken.run),
-        )
-
-    async def _fork(self, fork: ForkRun) -> None:
-        await self._ask(fork, lambda started: self._scheduler.woken([started.run]))
 
     # --- looking ----------------------------------------------------------------------------------
 
-    async def _row(self, run_id: str) -> RunRow:
-        return await self._read(self._store.run_row, await self._key(run_id))
-
-    async def _key(self, run_id: str) -> int:
-        return await self._read(self._store.run_key, validation.findable(run_id))
+    @property
+    def _control(self) -> Control:
+        return self._parts().control
 
     @property
     def _queries(self) -> Queries:
-        return Queries(self._store)
+        return self._parts().queries
+
+    async def _status(self, id: str) -> str:
+        return await self._read(self._queries.status, id)
 
     async def info(self, id: str) -> RunInfo:
         """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take
@@ -710,7 +639,7 @@ class Engine:
 
     @property
     def _results(self) -> Results:
-        return Results(self._store, self._scheduler, self._gate, self.workflows)
+        return self._parts().results
 
 
 def new_id(workflow: str) -> str:

@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure.core import numbers
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 
-if TYPE_CHECKING:
-    from perdure.runtime.engine import Engine
-
 T = TypeVar("T")
+
+
+class RunVerbs(Protocol):
+    """The verbs of an engine that the handle of a run calls."""
+
+    async def info(self, id: str) -> RunInfo: ...
+
+    async def summary(self, id: str) -> RunSummary: ...
+
+    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None: ...
+
+    async def cancel(self, id: str) -> None: ...
+
+    async def history(
+        self, id: str, *, after: int | None = None, limit: int | None = None
+    ) -> list[HistoryEvent]: ...
+
+    async def _status(self, id: str) -> str: ...
+
+    async def _result(self, run_id: str, key: int | None) -> Any: ...
+
+    def _stream(
+        self, run_id: str, name: str, after: int, *, positions: bool = False
+    ) -> AsyncIterator[Any]: ...
 
 
 class Run(Generic[T]):
@@ -38,7 +59,7 @@ class Run(Generic[T]):
     ('Ada and Alan', ['hello Ada', 'hello Alan'])
     """
 
-    def __init__(self, engine: Engine, run_id: str, key: int | None = None) -> None:
+    def __init__(self, engine: RunVerbs, run_id: str, key: int | None = None) -> None:
         self._engine, self.id, self._key = engine, run_id, key
 
     def __repr__(self) -> str:
@@ -59,7 +80,7 @@ class Run(Generic[T]):
         """One of the statuses: pending, running, waiting, paused, blocked, completed, failed,
         cancelled.
         """
-        return self._engine._queries.status(self.id)
+        return await self._engine._status(self.id)
 
     async def info(self) -> RunInfo:
         """Everything about the run but its history: see `Engine.info`."""

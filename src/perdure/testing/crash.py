@@ -23,9 +23,7 @@ from perdure.core import discard
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
-from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.steps import Running
-from perdure.runtime.writer import Writer
 from perdure.store.rows import Started, Written
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.writes import Append, EndWorker, StartRun, Transact, Turn, Write
@@ -205,9 +203,7 @@ class LivingEngine(Engine):
 
     def __init__(self, lives: CrashHarness, options: dict[str, Any]) -> None:
         self._lives = lives
-        self._living: tuple[SqliteStore, Writer, Scheduler] | None = (
-            None  # what a crash finds, also in the middle of closing
-        )
+        self._living: Any = None  # what a crash finds, also in the middle of closing
         super().__init__(lives.path, **{"lease_ttl": LEASE_S} | options)
 
     def _open_store(self) -> SqliteStore:
@@ -226,7 +222,7 @@ class LivingEngine(Engine):
         elif self._lives.crash:
             raise DefinitionError(f"An engine can die in virtual time only. {IN_A_LOOP}")
         await super().__aenter__()
-        store, _, scheduler = self._parts()
+        store, scheduler = self._store, self._scheduler
         if isinstance(loop, VirtualLoop):
             assert isinstance(store, _MortalStore)
             store.mortal = True
@@ -259,7 +255,7 @@ class LivingEngine(Engine):
         """Let the threads end, because nothing can kill them; nobody hears what they say."""
         if self._living is None:
             return
-        store, writer, scheduler = self._living
+        store, writer, scheduler = self._living[:3]
         self._open = self._living = None
         self._lives.dead.append(scheduler.owner)
         writer.close()

@@ -1,0 +1,167 @@
+"""Control of runs: what callers write about them, from start to fork.
+
+Rules: a verb returns after its commit; what it says about a run, a refusal included, is said when
+the commit is as durable as that run asks for; arguments are checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.api.definitions import Workflow
+from perdure.codec.json_codec import JsonCodec
+from perdure.core.events import Event
+from perdure.errors import DefinitionError, PerdureError, StoreError
+from perdure.runtime import recovery, validation
+from perdure.runtime.durability import AnswerGate, stricter
+from perdure.runtime.retry import plan_retry
+from perdure.runtime.scheduler import Scheduler
+from perdure.store.rows import RunRow
+from perdure.store.writes import ControlRun, Deliver, ForkRun, Write
+
+
+class Resolution(msgspec.Struct):
+    """What a caller decides about a step whose outcome is unknown."""
+
+    data: bytes
+    result: bytes | None
+    retry: bool
+
+
+class Control:
+    """The control of the runs of one open engine. `answer_s` is how long a verb waits for the
+    replica.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        codec: JsonCodec,
+        workflows: Mapping[str, Workflow[..., Any]],
+        gate: AnswerGate | None,
+        answer_s: float,
+    ) -> None:
+        self._scheduler, self._codec, self._workflows = scheduler, codec, workflows
+        self._gate, self._answer_s = gate, answer_s
+        self._store, self._reads, self._clock = scheduler.store, scheduler.reads, scheduler.clock
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def answering(self, run_id: str) -> AsyncIterator[None]:
+        """Leave the block when what it says about a run is as durable as that run asks for."""
+        validation.findable(run_id)
+        try:
+            yield
+        except StoreError:
+            raise
+        except PerdureError:
+            await self.confirmed(run_id)
+            raise
+        await self.confirmed(run_id)
+
+    async def confirmed(self, run_id: str, asked: str | None = None) -> None:
+        """Return when what is committed may be reported about a run. `asked` is the durability
+        that the caller asks for.
+        """
+        if self._gate is not None:
+            own = await self._reads.get(self._store.durability, run_id)
+            await self._gate.answer(stricter(asked, own), self._answer_s)
+
+    # --- verbs ------------------------------------------------------------------------------------
+
+    async def send(self, run_id: str, channel: str, key: str | None, data: bytes) -> None:
+        """Put a message into a run's inbox."""
+        async with self.answering(run_id):
+            now_ms = self._clock.now_ms()
+            await self._deliver(Deliver(run_id, "message", now_ms, channel, None, key, data))
+
+    async def cancel(self, run_id: str) -> None:
+        """Put a cancel into a run's inbox."""
+        async with self.answering(run_id):
+            await self._deliver(Deliver(run_id, "cancel", self._clock.now_ms(), verb="cancel"))
+
+    async def control(self, run_id: str, verb: str) -> None:
+        """Pause a run, or resume it."""
+        async with self.answering(run_id):
+            await self._control(run_id, verb)
+
+    async def retry(self, run_id: str) -> None:
+        """Retry a run that is blocked, or that failed or was cancelled."""
+        async with self.answering(run_id):
+            row = await self._row(run_id)
+            if row.status not in ("failed", "cancelled"):
+                await self._control(run_id, "retry")
+            elif "~" in run_id:
+                raise DefinitionError(
+                    f"{run_id!r} is an earlier generation of a run that goes on as "
+                    f"{run_id.partition('~')[0]!r}: retry that, or fork this."
+                )
+            else:
+                await self._fork(await self._planned_retry(row))
+
+    async def _planned_retry(self, row: RunRow) -> ForkRun:
+        rows = await self._history(row)
+        definition, now_ms = self._workflows.get(row.workflow), self._clock.now_ms()
+        return await self._scheduler.in_callback(
+            lambda: plan_retry(row, rows, definition, self._codec, now_ms)
+        )
+
+    async def resolve(self, run_id: str, seq: int | None, given: Resolution) -> None:
+        """Decide about the step in row `seq`, or about the only one that asks."""
+        async with self.answering(run_id):
+            row = await self._row(run_id)
+            asks = row.status == "blocked" and row.blocked_by == "unknown_outcome"
+            if row.status == "blocked" and given.retry and not asks:
+                await self._control(run_id, "retry")
+                return
+            if not asks:
+                raise DefinitionError(
+                    f"Run {run_id!r} does not ask what became of a step: it is {row.status}. "
+                    f"`perdure show {run_id}` tells more."
+                )
+            rows = await self._history(row)
+            ref = recovery.asked_step(rows, seq, run_id)
+            if given.result is not None:
+                await self._scheduler.check_result(row, rows, ref, given.result)
+            now_ms = self._clock.now_ms()
+            await self._deliver(
+                Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
+            )
+
+    async def fork(
+        self, run_id: str, at: int, new_id: str, result: bytes | None, args: bytes | None
+    ) -> None:
+        """Start a new run with the history before row `at`."""
+        async with self.answering(run_id):
+            from perdure.runtime import fork
+
+            row = await self._row(run_id)
+            rows, now_ms = await self._history(row), self._clock.now_ms()
+            await self._fork(fork.fork(row, rows, at, new_id, now_ms, result, args))
+
+    # --- reads and writes -------------------------------------------------------------------------
+
+    async def _row(self, run_id: str) -> RunRow:
+        run = await self._reads.get(self._store.run_key, run_id)
+        return await self._reads.get(self._store.run_row, run)
+
+    async def _history(self, row: RunRow) -> list[Event]:
+        return await self._reads.get(self._store.history, row.run)
+
+    async def _deliver(self, message: Deliver) -> None:
+        await self._ask(message, lambda woken: self._scheduler.woken([woken.run, *woken.others]))
+
+    async def _control(self, run_id: str, verb: str) -> None:
+        control = ControlRun(run_id, verb, self._clock.now_ms())
+        await self._ask(control, lambda woken: self._scheduler.controlled(woken.run))
+
+    async def _fork(self, fork: ForkRun) -> None:
+        await self._ask(fork, lambda started: self._scheduler.woken([started.run]))
+
+    async def _ask(self, write: Write, then: Callable[[Any], None]) -> None:
+        await self._scheduler.writer.ask(write, then)
