@@ -65,7 +65,13 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
     "Without an event loop": ("", [perdure.run, perdure.SyncEngine, perdure.SyncRun]),
     "What engines tell": (
         "Plain values, which `msgspec` can encode as JSON.",
-        [perdure.RunInfo, perdure.HistoryEvent, perdure.Progress],
+        [
+            perdure.RunInfo,
+            perdure.RunSummary,
+            perdure.HistoryEvent,
+            perdure.Progress,
+            perdure.ErrorHead,
+        ],
     ),
     "Logging": ("See [log lines](../howto/logging.md).", [perdure.RunContextFilter]),
     "Tests": (

@@ -60,7 +60,7 @@ from perdure.errors import (
     WriteRefused,
 )
 from perdure.runtime.engine import Engine
-from perdure.runtime.info import HistoryEvent, Progress, RunInfo
+from perdure.runtime.info import ErrorHead, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.log import RunContextFilter
 from perdure.runtime.run_handle import Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
@@ -75,6 +75,7 @@ __all__ = [
     "DefinitionError",
     "Engine",
     "EngineClosed",
+    "ErrorHead",
     "HistoryEvent",
     "HistoryTooLong",
     "InboxFull",
@@ -100,6 +101,7 @@ __all__ = [
     "RunFinished",
     "RunInfo",
     "RunNotFound",
+    "RunSummary",
     "Step",
     "StepFailed",
     "StepTimeout",
