@@ -30,8 +30,8 @@ from perdure.api.definitions import Workflow
 from perdure.core import events as ev
 from perdure.core.lifecycle import FINAL
 from perdure.errors import PerdureError, RunCancelled, RunFailed, StoreError
-from perdure.store import sql
 from perdure.store.sqlite import connection
+from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants
 from perdure.testing.crash import CrashHarness, PowerLost
@@ -39,7 +39,6 @@ from perdure.testing.invariants import InvariantViolated
 from perdure.testing.recording import Recording, recordings
 from perdure.testing.survive import RUN_ID, Outcome, _Trial
 
-Q = sql.load("sqlite.sql")
 EVERY = 20  # a seed tries every twentieth place: twenty seeds in a row try them all
 ASK_AGAIN_S = 0.5
 TIMES = 4  # writes or syncs that fail in a row

@@ -83,11 +83,6 @@ STILL_IN_CIRCLES: set[str] = {
     "perdure.runtime.run_host",
     "perdure.runtime.run_steps",
     "perdure.runtime.transactional",
-    "perdure.store.base",
-    "perdure.store.sqlite.authorizer",
-    "perdure.store.sqlite.lease_connection",
-    "perdure.store.sqlite.reader",
-    "perdure.store.sqlite.step_connection",
 }
 STILL_LONG: set[str] = {
     "perdure.check.lint",
@@ -96,8 +91,6 @@ STILL_LONG: set[str] = {
     "perdure.runtime.engine",
     "perdure.runtime.run",
     "perdure.runtime.scheduler",
-    "perdure.store.base",
-    "perdure.store.sqlite.applying",
 }
 
 MODULE_LINES_MAX = 500

@@ -14,6 +14,7 @@ from perdure.store import sql
 from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import PACKAGE
 from perdure.store.writes import Deliver, Family, Finish, JoinWorker, StartRun, Turn, WakeBlocked
 
 
@@ -23,7 +24,9 @@ def old_file(path: str, version: int) -> apsw.Connection:
     made.pragma("journal_mode", "wal")
     for number in range(1, version + 1):
         made.execute(
-            connection._WHOLE.sub(connection._expand, sql.text_of(f"migrations/{number:04}.sql"))
+            connection._WHOLE.sub(
+                connection._expand, sql.text_of(f"migrations/{number:04}.sql", PACKAGE)
+            )
         )
     made.pragma("application_id", connection.APPLICATION_ID)
     made.pragma("user_version", version)

@@ -37,6 +37,7 @@ from perdure.errors.replica import ReplicaOfAnother as ReplicaOfAnother
 from perdure.errors.replica import ReplicaRefused as ReplicaRefused
 from perdure.errors.replica import ReplicaUnattended as ReplicaUnattended
 from perdure.errors.replica import ReplicaUnavailable as ReplicaUnavailable
+from perdure.errors.runs import CrashLoop as CrashLoop
 from perdure.errors.runs import EndlessTurn as EndlessTurn
 from perdure.errors.runs import EngineClosed as EngineClosed
 from perdure.errors.runs import HistoryTooLong as HistoryTooLong

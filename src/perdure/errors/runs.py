@@ -99,6 +99,19 @@ class Nondeterminism(RunBlocked):
     """Workflow code asked for something other than its history records."""
 
 
+class CrashLoop(RunBlocked):
+    """A run during which the process died too often without any progress."""
+
+    def __init__(self, run_id: str, crashes: int) -> None:
+        self.crashes = crashes
+        super().__init__(
+            run_id,
+            f"the process died {crashes} times while it executed this run, and the run recorded "
+            "nothing in between. If nobody killed it on purpose, find out why; it goes on with: "
+            f"perdure retry {quote(run_id)}",
+        )
+
+
 class RefusalIgnored(RunBlocked):
     """Workflow code swallowed a refusal and went on; `line` is where it was refused."""
 

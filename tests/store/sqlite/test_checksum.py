@@ -16,7 +16,7 @@ from perdure import Engine
 from perdure.errors import RunExists, RunFinished
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.connection import SCHEMA_VERSION
-from perdure.store.sqlite.driver import Q
+from perdure.store.sqlite.queries import Q
 from tests.store.support import count_up
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from perdure.core.limits import Limits
+from perdure.store import claims
 from perdure.store.rows import Started
-from perdure.store.sqlite import claims
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.writes import Claim, JoinWorker, StartRun, Write
 from tests.store.support import instructions_of
@@ -137,7 +137,7 @@ def work_of(store: SqliteStore, wanted: Claim) -> int:
     """What a claim costs that finds as much as it may."""
 
     def claim_all() -> None:
-        assert len(claims.due_runs(store._db, wanted)) == wanted.limit
+        assert len(claims.due_runs(store._transaction, wanted)) == wanted.limit
 
     return instructions_of(store, claim_all)
 

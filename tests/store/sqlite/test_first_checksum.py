@@ -17,12 +17,10 @@ import pytest
 
 from perdure import Engine, RunFailed, receive, workflow
 from perdure.errors import StoreUnavailable
-from perdure.store import sql
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.first_checksum import FirstChecksum
+from perdure.store.sqlite.queries import Q
 from tests.store.support import add_one, count_up
-
-Q = sql.load("sqlite.sql")
 
 
 @workflow

@@ -11,7 +11,8 @@ import pytest
 
 from perdure.core.events import COMPLETED, START, Event
 from perdure.core.limits import Limits
-from perdure.store.sqlite.driver import Q, SqliteStore
+from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import Q
 from perdure.store.writes import (
     Append,
     JoinWorker,

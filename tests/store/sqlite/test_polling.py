@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 
 from perdure import Limits
-from perdure.store import sql
 from perdure.store.rows import Started, Written
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import Q
 from perdure.store.writes import Finish, JoinWorker, StartRun, Turn
 from tests.store.support import instructions_of
-
-Q = sql.load("sqlite.sql")
 
 SMALL = ("SCAN level", "SCAN (subquery")  # of rows that a search has found
 POLLS: list[tuple[str, tuple[Any, ...]]] = [
@@ -47,10 +45,11 @@ ONE_RUN: list[
     ("key_used", (1, "k")),
     ("unread", (1,)),
     ("cancel_waits", (1,)),
-    ("hand_on_inbox", (2, 1)),
-    ("hand_on_left", (2, 1)),
-    ("join_chain", (1, 2)),
-    ("generations", (1,)),
+    ("move_inbox", (2, 1)),
+    ("copy_left_messages", (2, 1)),
+    ("join_chain", (1, 1, 2)),
+    ("generation", (1,)),
+    ("count_ids", ("main-1~", "main-1\x7f")),
     ("family_of", (1,)),
     ("id_of", (1,)),
     ("stream_place", (1,)),

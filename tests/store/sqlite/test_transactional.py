@@ -15,8 +15,8 @@ import pytest
 from perdure.core.events import COMPLETED, FAILED, START, Event
 from perdure.core.limits import Limits
 from perdure.errors import NotAllowedInStep, TransactionEnded
-from perdure.store.sqlite.authorizer import is_ours
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.reserved import is_reserved
 from perdure.store.writes import BatchRolledBack, Deliver, JoinWorker, StartRun, Transact, Write
 
 JOIN = JoinWorker("me", "here", 1, "then", 0, 10_000)
@@ -471,5 +471,5 @@ def test_names_of_tables_are_those_of_the_migrations(store: SqliteStore) -> None
         name for (name,) in store._db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
     } - {"sqlite_sequence"}
     assert tables, "the schema is there"
-    assert all(is_ours(name) for name in tables)
-    assert not is_ours("mine")
+    assert all(is_reserved(name) for name in tables)
+    assert not is_reserved("mine")

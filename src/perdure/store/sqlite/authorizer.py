@@ -8,19 +8,16 @@ what it has changed by another way is undone with it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import apsw
 
 from perdure.errors import NotAllowedInStep, TransactionEnded
-from perdure.store import sql
-from perdure.store.sqlite import connection
+from perdure.store.sqlite.queries import Q
+from perdure.store.sqlite.reserved import is_reserved
 from perdure.store.sqlite.step_connection import StepConnection
 
-Q = sql.load("sqlite.sql")
 _SAVEPOINT = "perdure_step"
 _ROWS = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
 _READS = frozenset(
@@ -76,26 +73,6 @@ class RolledBack(Exception):
         super().__init__(str(error))
 
 
-@cache
-def _tables() -> frozenset[str]:
-    """The names of Perdure's tables."""
-    texts = [
-        sql.text_of(f"migrations/{version:04}.sql")
-        for version in range(1, connection.SCHEMA_VERSION + 1)
-    ]
-    return frozenset(
-        name
-        for text in texts
-        for name in re.findall(r"^CREATE (?:TABLE) (\w+)", text, re.MULTILINE)
-    )
-
-
-def is_ours(name: str | None) -> bool:
-    """Whether a table, a view or an index of this name is Perdure's or kept for it."""
-    lower = (name or "").lower()
-    return lower in _tables() or lower.startswith("perdure_")
-
-
 class Guard:
     """The boundary of one connection. `run` is called inside a transaction."""
 
@@ -122,7 +99,7 @@ class Guard:
         error: BaseException | None = None
         worker, schema = self._look()
         self._db.execute(f"SAVEPOINT {_SAVEPOINT}")
-        self._step = step = StepConnection(self._db, self)
+        self._step = step = StepConnection(self._db, self.refusal)
         self._db.authorizer = self._allow
         try:
             value = work(step)
@@ -158,7 +135,7 @@ class Guard:
         ).fetchall()  # `pragma()` would compile it each time
         if versions != self._versions:
             rows = [*db.execute(Q["schema"]), *db.execute(Q["temp_schema"])]
-            self._schema = [row for row in rows if is_ours(row[1]) or is_ours(row[2])]
+            self._schema = [row for row in rows if is_reserved(row[1]) or is_reserved(row[2])]
             self._versions = versions
         return db.execute(Q["last_worker"]).fetchall(), self._schema
 
@@ -196,10 +173,10 @@ def _why_not(operation: int, first: str | None, second: str | None) -> str | Non
         statistics = operation != apsw.SQLITE_DELETE and (first or "").startswith("sqlite_stat")
         return (
             f"table {first} is Perdure's; a step writes tables of its own"
-            if statistics or is_ours(first)
+            if statistics or is_reserved(first)
             else None
         )
-    ours = next((name for name in (first, second) if is_ours(name)), None)
+    ours = next((name for name in (first, second) if is_reserved(name)), None)
     return f"{ours} is Perdure's, or a name that is kept for it" if ours is not None else None
 
 

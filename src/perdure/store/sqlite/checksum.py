@@ -15,9 +15,8 @@ from typing import Any
 import apsw
 import msgspec
 
-from perdure.store import sql
+from perdure.store.sqlite.queries import Q
 
-Q = sql.load("sqlite.sql")
 _MASK = (1 << 62) - 1  # two of them still fit SQLite's integers
 
 
@@ -77,7 +76,7 @@ class Additions:
     def __init__(self) -> None:
         self._rows = self._digest = 0
 
-    def add(self, rows: list[tuple[Any, ...]]) -> None:
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Rows as `insert_event` takes them."""
         self._count(total((first | seq, *rest) for first, seq, *rest in rows))
 

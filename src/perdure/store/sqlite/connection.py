@@ -30,6 +30,7 @@ from perdure.errors import (
 )
 from perdure.store import sql
 from perdure.store.sqlite import checksum, forked
+from perdure.store.sqlite.queries import PACKAGE, Q
 
 APPLICATION_ID = 0x50657264  # "Perd"
 SCHEMA_VERSION = 6
@@ -111,7 +112,7 @@ def fold_wal(path: str) -> None:
 def detach(path: str) -> None:
     """Make a replicated file a plain one. Nobody may be copying it."""
     with contextlib.closing(open_writer(path, create=False)) as db:
-        db.execute(sql.load("sqlite.sql")["drop_checksum"])
+        db.execute(Q["drop_checksum"])
     fold_wal(path)
 
 
@@ -356,7 +357,7 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
         )  # one look: another process may be making the file at this moment
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
-    tables = [name for (name,) in connection.execute(sql.load("sqlite.sql")["foreign_tables"])]
+    tables = [name for (name,) in connection.execute(Q["foreign_tables"])]
     if ours:
         connection.execute(
             "COMMIT"
@@ -404,7 +405,7 @@ _WHOLE = re.compile(r"\{\{whole (\S+) of (\S+)\}\}")
 
 def _expand(found: re.Match[str]) -> str:
     """`{{whole column of run}}` in a migration: the payload with its chunks joined."""
-    return sql.load("sqlite.sql")["whole"].replace("$column", found[1]).replace("$run", found[2])
+    return Q["whole"].replace("$column", found[1]).replace("$run", found[2])
 
 
 def _migrate(connection: apsw.Connection, path: str) -> None:
@@ -415,7 +416,8 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
     try:
         _check_identity(connection, path)  # another process may have been faster
         for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
-            connection.execute(_WHOLE.sub(_expand, sql.text_of(f"migrations/{version:04}.sql")))
+            text = sql.text_of(f"migrations/{version:04}.sql", PACKAGE)
+            connection.execute(_WHOLE.sub(_expand, text))
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", SCHEMA_VERSION)
         connection.execute("COMMIT")

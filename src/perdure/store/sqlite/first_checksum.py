@@ -15,10 +15,8 @@ from typing import Any
 import apsw
 
 from perdure.errors import StoreUnavailable
-from perdure.store import sql
 from perdure.store.sqlite import checksum, connection
-
-Q = sql.load("sqlite.sql")
+from perdure.store.sqlite.queries import Q
 
 # while others keep writing; then the last one keeps them out, which it may, because there is little
 # left to read

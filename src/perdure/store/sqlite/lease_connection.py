@@ -13,11 +13,10 @@ from time import sleep
 import apsw
 
 from perdure.errors import StoreReplaced
-from perdure.store import sql
 from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
 
-Q = sql.load("sqlite.sql")
 LOOK_AGAIN_S = 0.002
 
 
@@ -57,7 +56,7 @@ class SqliteLeaseConnection:
                 if not self._sealed and checksum.read(self._db) is not None:
                     checksum.leave_checkpoints(self._db)
                     self._sealed = True
-                kept = bool(self._db.execute(Q["keep_lease"], (lease_ms, worker)).fetchall())
+                kept = bool(self._db.execute(Q["renew_lease"], (lease_ms, worker)).fetchall())
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:

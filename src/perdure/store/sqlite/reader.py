@@ -18,7 +18,7 @@ import msgspec
 from perdure.core.events import INPUTS, Event
 from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound, StoreCorrupt, StoreReplaced
-from perdure.store import payloads, sql
+from perdure.store import payloads
 from perdure.store.rows import (
     InboxRow,
     LoadedRun,
@@ -30,9 +30,9 @@ from perdure.store.rows import (
     WorkerRow,
 )
 from perdure.store.sqlite import connection
+from perdure.store.sqlite.queries import Q
 from perdure.store.writes import Family
 
-Q = sql.load("sqlite.sql")
 _INDEXED = frozenset(STATUSES) - {COMPLETED}
 """Statuses that the index run_open has."""
 

@@ -19,79 +19,19 @@ SELECT type, name, tbl_name, sql FROM main.sqlite_schema ORDER BY type, name;
 -- name: temp_schema
 SELECT type, name, tbl_name, sql FROM temp.sqlite_schema ORDER BY type, name;
 
+-- name: user_version
+PRAGMA user_version;
+
 -- name: last_worker
 SELECT seq FROM main.sqlite_sequence WHERE name = 'worker';
 
--- name: owner_of
-SELECT owner FROM run WHERE run = ?;
-
--- name: worker_alive
-SELECT 1 FROM worker WHERE worker = ? AND ended_ms IS NULL;
-
 -- name: insert_event
 INSERT INTO event (key, kind, at_ms, ref, name, data, took_ms, edited) VALUES (? | ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, nullif(?, 0));
-
--- name: insert_chunk
-INSERT INTO chunk (run, n, digest, body) VALUES (?, ?, ?, ?);
-
--- name: chunk_digests
-SELECT digest, n FROM chunk WHERE run = ? ORDER BY n;
 
 -- name: chunks_of_runs
 -- What many payloads need, as [run, first, last]: one query, however many they are.
 SELECT c.run, c.n, c.body FROM json_each(?1) AS need
 CROSS JOIN chunk AS c ON c.run = need.value ->> 0 AND c.n BETWEEN need.value ->> 1 AND need.value ->> 2;
-
--- name: copy_chunks
-INSERT INTO chunk (run, n, digest, body) SELECT ?, n, digest, body FROM chunk WHERE run = ? ORDER BY n;
-
--- name: existing_run
-SELECT run, workflow, args FROM run WHERE id = ?;
-
--- name: first_generation
-SELECT workflow, args, run FROM run WHERE id = ?;
-
--- name: insert_run
-INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq, seed, timeout_ms, created_ms, started_ms,
-                 durability, python, root)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO NOTHING RETURNING run;
-
--- name: set_args
-UPDATE run SET args = ? WHERE run = ?;
-
--- name: set_origin
-UPDATE run SET origin = ? WHERE run = ?;
-
--- name: suspend
-UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiting = ?2,
-    due_ms = ?3, blocked_by = ?4, reason = ?5
-WHERE run = ?6;
-
--- name: release
-UPDATE run SET owner = NULL WHERE run = ?;
-
--- name: release_with_mail
-UPDATE run SET due_ms = ?
-WHERE run = ? AND status = 'waiting' AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run = run.run AND taken IS NULL);
-
--- name: set_python
-UPDATE run SET python = ? WHERE run = ?;
-
--- name: settle
-UPDATE run SET crashes = 0 WHERE run = ?;
-
--- name: finish
-UPDATE run SET status = ?, result = ?, error = ?, ended_ms = ?, owner = NULL, due_ms = NULL, waiting = NULL,
-    blocked_by = NULL, reason = NULL, successor = ?
-WHERE run = ?
-RETURNING parent, parent_seq, id;
-
--- name: close_inbox
-UPDATE inbox SET taken = 0 WHERE run = ? AND taken IS NULL;
-
--- name: take
-UPDATE inbox SET taken = ?, data = NULL WHERE id = ?;
 
 -- name: run_of_id
 SELECT run, status, reason FROM run WHERE id = ?;
@@ -99,94 +39,9 @@ SELECT run, status, reason FROM run WHERE id = ?;
 -- name: id_of
 SELECT id FROM run WHERE run = ?;
 
--- name: receiver
-SELECT run, status, coalesce(chain, run) FROM run WHERE id = ?;
-
--- name: key_used
-SELECT 1 FROM inbox WHERE coalesce(chain, run) = ? AND key = ?;
-
--- name: unread
-SELECT unread + (SELECT count(*) FROM inbox WHERE inbox.run = run.run AND taken IS NULL AND kind = 'message') FROM run WHERE run = ?;
-
--- name: set_unread
-UPDATE run SET unread = ? WHERE run = ?;
-
--- name: cancel_waits
-SELECT 1 FROM inbox WHERE run = ? AND taken IS NULL AND kind = 'cancel';
-
--- name: insert_inbox
-INSERT INTO inbox (run, kind, name, ref, data, at_ms) VALUES (?, ?, ?, ?, ?, ?);
-
--- name: insert_message
-INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
-
--- name: wake_if_idle
-UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status IN ('waiting', 'pending') AND (due_ms IS NULL OR due_ms > ?);
-
--- name: wake_waiting
-UPDATE run SET due_ms = ? WHERE run = ? AND owner IS NULL AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?);
-
--- name: end_unstarted
-UPDATE run SET status = 'cancelled', ended_ms = ?, due_ms = NULL, waiting = NULL, blocked_by = NULL, reason = NULL, owner = NULL
-WHERE run = ? AND (status = 'blocked' OR (status = 'paused' AND blocked_by IS NOT NULL) OR (status IN ('pending', 'paused') AND started_ms IS NULL))
-RETURNING parent, parent_seq, id;
-
--- name: hand_on_inbox
-INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken IS NULL AND ref IS NULL ORDER BY id;
-
--- name: hand_on_left
-INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?, kind, name, ref, data, at_ms FROM inbox WHERE run = ? AND taken = 0 AND kind = 'message' ORDER BY id;
-
--- name: join_chain
-UPDATE run SET (chain, generation) = (SELECT coalesce(p.chain, p.run), CAST(substr(p.id, instr(p.id, '~') + 1) AS INTEGER)
-                                      FROM run AS p WHERE p.run = ?) WHERE run = ?;
-
--- name: set_id
-UPDATE run SET id = ? WHERE run = ?;
-
--- name: generations
-SELECT coalesce(generation, (SELECT count(*) FROM run AS o WHERE o.id >= run.id || '~' AND o.id < run.id || char(127)))
-FROM run WHERE run = ?;
-
--- name: pause
-UPDATE run SET status = 'paused' WHERE run = ?;
-
--- name: go_on
-UPDATE run SET status = 'pending', due_ms = CASE WHEN started_ms IS NULL THEN due_ms ELSE ?1 END, waiting = NULL,
-    blocked_by = NULL, reason = NULL, crashes = 0
-WHERE run = ?2;
-
--- name: open_children
-SELECT id FROM run WHERE parent = ? AND status NOT IN ('completed', 'failed', 'cancelled');
-
--- name: adopt_child
-UPDATE run SET parent = ?, parent_seq = NULL WHERE run = ? AND status NOT IN ('completed', 'failed', 'cancelled') RETURNING 1;
-
--- name: fork_run
-INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq, forked_from, origin, seed, timeout_ms,
-                 durability, python, created_ms, started_ms, root)
-SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
-       coalesce(?5, CASE ?3 WHEN 1 THEN parent END), ?6, CASE ?3 WHEN 1 THEN forked_from ELSE id END,
-       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, python, ?2, ?2,
-       CASE ?3 WHEN 1 THEN coalesce(root, run) END
-FROM run WHERE run = ?4
-RETURNING run;
-
--- name: fork_events
+-- name: copy_events
 INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited)
 SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 AND seq NOT IN (SELECT value FROM json_each(?4)) ORDER BY key;
-
--- name: move_stream
-UPDATE stream SET run = ?1 WHERE run = ?2 AND seq < ?3;
-
--- name: fork_stream
-INSERT INTO stream (run, name, seq, attempt, data, at_ms)
-SELECT ?1, name, seq, attempt, data, at_ms FROM stream WHERE run = ?2 AND seq < ?3 ORDER BY id;
-
--- name: fork_heartbeats
-INSERT INTO heartbeat (run, seq, attempt, data, at_ms) SELECT ?1, seq, attempt, data, at_ms FROM heartbeat WHERE run = ?2 AND seq < ?3;
 
 -- name: edit_event
 UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;
@@ -238,9 +93,6 @@ WHERE status <> 'completed' AND status = 'blocked' AND (run = ?1 OR root = ?2) O
 SELECT (SELECT count(*) FROM worker WHERE ended_ms IS NULL AND NOT asked), count(*), count(*) FILTER (WHERE owner = ?)
 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND status = 'running';
 
--- name: claim_run
-UPDATE run SET owner = ?, status = 'running', started_ms = coalesce(started_ms, ?) WHERE run = ?;
-
 -- name: next_due
 SELECT min(due_ms) FROM run WHERE owner IS NULL AND due_ms IS NOT NULL AND status <> 'paused' AND workflow = ?;
 
@@ -260,31 +112,6 @@ FROM level WHERE level.workflow IS NOT NULL AND first IS NOT NULL LIMIT 1000;
 -- name: is_executed
 SELECT 1 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND workflow = ? LIMIT 1;
 
--- name: join_worker
-INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING worker;
-
--- name: keep_lease
-UPDATE worker SET lease_ms = ?, beats = beats + 1 WHERE worker = ? AND ended_ms IS NULL RETURNING 1;
-
--- name: end_worker
-UPDATE worker SET ended_ms = ?1 WHERE worker = ?2 AND ended_ms IS NULL AND (?3 IS NULL OR beats = ?3) RETURNING 1;
-
--- name: count_crashes
-UPDATE run SET crashes = crashes + 1 WHERE owner = ? AND status = 'running';
-
--- name: block_crash_loops
-UPDATE run SET status = 'blocked', due_ms = NULL, owner = NULL, blocked_by = 'crash_loop',
-    reason = 'the process died ' || crashes || ' times while it executed this run, and the run recorded nothing in between. If nobody killed '
-        || 'it on purpose, find out why; it goes on with: perdure retry ' || id
-WHERE owner = ? AND crashes >= ? AND status = 'running'
-RETURNING run, id, workflow, reason;
-
--- name: free_runs
-UPDATE run SET owner = NULL, status = CASE status WHEN 'running' THEN 'pending' ELSE status END,
-    due_ms = CASE WHEN status = 'running' OR (status = 'waiting'
-                       AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run = run.run AND taken IS NULL)) THEN ? ELSE due_ms END
-WHERE owner = ?;
-
 -- name: workers
 SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats, asked FROM worker WHERE ended_ms IS NULL;
 
@@ -298,35 +125,8 @@ UPDATE run INDEXED BY run_unread SET due_ms = ?1
 WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN (SELECT value FROM json_each(?2))
   AND (?3 IS NULL OR run = ?3 OR root = ?4);
 
--- name: due_at_once
-UPDATE run SET due_ms = ?1
-WHERE status <> 'completed' AND status = 'pending' AND owner IS NULL AND due_ms > ?1 AND (started_ms IS NOT NULL OR due_ms <= created_ms);
-
--- name: due_with_mail
-UPDATE run SET due_ms = ?1
-WHERE run IN (SELECT run FROM inbox WHERE taken IS NULL) AND status = 'waiting' AND owner IS NULL AND due_ms > ?1;
-
--- name: insert_stream
-INSERT INTO stream (run, name, seq, attempt, data, at_ms) VALUES (?, ?, ?, ?, ?, ?);
-
--- name: insert_heartbeat
-INSERT INTO heartbeat (run, seq, attempt, data, at_ms) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (run, seq) DO UPDATE SET attempt = excluded.attempt, data = excluded.data, at_ms = excluded.at_ms;
-
 -- name: heartbeat
 SELECT data FROM heartbeat WHERE run = ? AND seq = ?;
-
--- name: run_tags
-SELECT tags FROM run WHERE run = ?;
-
--- name: set_tags
-UPDATE run SET tags = ? WHERE run = ?;
-
--- name: drop_tags
-DELETE FROM tag WHERE run = ?;
-
--- name: insert_tag
-INSERT OR IGNORE INTO tag (key, value, run) VALUES (?, ?, ?);
 
 -- name: run_rows
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,

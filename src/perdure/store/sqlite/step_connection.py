@@ -9,15 +9,13 @@ what it opened is closed with it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Self
 
 import apsw
 
 from perdure.errors import NotAllowedInStep, TransactionEnded
-
-if TYPE_CHECKING:
-    from perdure.store.sqlite.authorizer import Guard
+from perdure.store.sqlite.reserved import is_reserved
 
 INTERRUPT_INSTRUCTIONS = 10_000
 _OFFERED = (
@@ -44,12 +42,12 @@ class StepConnection:
     `TransactionEnded` where SQLite has rolled the transaction back, and apsw's errors for the rest.
     """
 
-    __slots__ = ("_alive", "_db", "_error", "_guard", "_interrupted", "_opened", "_thread")
+    __slots__ = ("_alive", "_db", "_error", "_interrupted", "_opened", "_refusal", "_thread")
 
-    def __init__(self, db: apsw.Connection, guard: Guard) -> None:
+    def __init__(self, db: apsw.Connection, refusal: Callable[[], NotAllowedInStep]) -> None:
         put = object.__setattr__
         put(self, "_db", db)
-        put(self, "_guard", guard)
+        put(self, "_refusal", refusal)
         put(self, "_thread", threading.get_ident())
         put(self, "_alive", True)
         put(self, "_interrupted", False)
@@ -86,10 +84,8 @@ class StepConnection:
         self, database: str, table: str, column: str, rowid: int, writeable: bool
     ) -> apsw.Blob:
         """As of `apsw.Connection`; the blob is closed when the step ends."""
-        from perdure.store.sqlite.authorizer import is_ours
-
         self.check()
-        if writeable and is_ours(table):
+        if writeable and is_reserved(table):
             raise NotAllowedInStep(f"table {table} is Perdure's; a step writes tables of its own")
         blob: apsw.Blob = self._db.blob_open(database, table, column, rowid, writeable)
         self._opened.append(blob)
@@ -143,7 +139,7 @@ class StepConnection:
     def explain(self, error: apsw.Error) -> NoReturn:
         """Raise an error of SQLite's, or in its place what was refused."""
         if isinstance(error, apsw.AuthError):
-            raise self._guard.refusal() from error
+            raise self._refusal() from error
         object.__setattr__(self, "_error", error)
         raise error
 

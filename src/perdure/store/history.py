@@ -1,0 +1,70 @@
+"""Rows of history in a transaction: gathered, and inserted together at its end.
+
+Rules: a large payload is split into chunks, and a chunk that the run has is not stored again; what
+was gathered is forgotten when the transaction is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import astuple
+
+from perdure.core.events import CHILD, SPAWN, STEP, Command, Event
+from perdure.core.limits import INLINE_BYTES_MAX
+from perdure.store import payloads
+from perdure.store.transaction import Transaction
+
+DIGESTS_OF_RUNS_MAX = 256
+_WITH_ARGUMENTS = (STEP, CHILD, SPAWN)
+
+
+class HistoryWriter:
+    """Writes payloads and rows of history in the transaction `db`."""
+
+    def __init__(self, db: Transaction) -> None:
+        self._db = db
+        self._rows: list[tuple[Any, ...]] = []
+        self._digests: dict[int, dict[bytes, int]] = {}  # of the chunks that a run has
+
+    def append(self, run: int, rows: Sequence[Event | Command]) -> None:
+        """Gather rows for the history of a run."""
+        first, add = run << 24, self._rows.append
+        for row in rows:
+            data = row.data
+            if data is None or (type(data) is bytes and len(data) <= INLINE_BYTES_MAX):
+                add((first, *astuple(row)[:8]))
+            else:
+                raw = data if isinstance(data, bytes) else data.read()
+                text = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
+                add((first, *astuple(row)[:5], text, row.took_ms, row.edited))
+
+    def payload(self, run: int, raw: bytes | None, is_args: bool = False) -> str | None:
+        """The text of a payload column; its new chunks are stored."""
+        if raw is None:
+            return None
+        if len(raw) <= INLINE_BYTES_MAX:
+            return raw.decode()
+        text, new = payloads.split(raw, self._known(run), is_args)
+        self._db.many("insert_chunk", [(run, n, digest, body) for n, digest, body in new])
+        return text
+
+    def _known(self, run: int) -> dict[bytes, int]:
+        known = self._digests.get(run)
+        if known is None:
+            if len(self._digests) > DIGESTS_OF_RUNS_MAX:
+                self._digests.clear()
+            known = self._digests[run] = dict(self._db.rows("chunk_digests", (run,)))
+        return known
+
+    def flush(self) -> None:
+        """Insert what was gathered."""
+        if self._rows:
+            self._db.insert_history(self._rows)
+            self._rows.clear()
+
+    def forget(self) -> None:
+        """The transaction was rolled back: nothing that it wrote exists."""
+        self._rows.clear()
+        self._digests.clear()

@@ -1,0 +1,146 @@
+"""Inboxes: what delivering a message, a verb or an answer does to the run that receives it.
+
+Rules: a message with a key arrives once; a run that has ended receives nothing, and a cancel of a
+cancelled run is no error; a run without code to unwind is cancelled at once, with its children; a
+parent receives the outcome of its child.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
+from perdure.core.limits import Limits
+from perdure.errors import InboxFull, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.store.rows import Woken
+from perdure.store.transaction import Transaction
+from perdure.store.writes import ControlRun, Deliver, Finish
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Inboxes:
+    """What writes about inboxes do in the transaction `db`."""
+
+    def __init__(self, db: Transaction, limits: Limits) -> None:
+        self._db, self._limits = db, limits
+
+    # --- messages and verbs -----------------------------------------------------------------------
+
+    def deliver(self, message: Deliver) -> Woken | PerdureError:
+        """See `Deliver`."""
+        found = self._db.row("receiver", (message.run_id,))
+        if found is None:
+            return RunNotFound(message.run_id)
+        run, status, _, chain = found
+        key = message.key
+        if key is not None and self._db.row("key_used", (chain, key)) is not None:
+            return Woken(run)  # sent before; the sender need not know that the run has ended since
+        if status == CANCELLED and message.kind == "cancel":
+            return Woken(run)
+        if status in FINAL:
+            return RunFinished(message.run_id, status, message.verb)
+        if message.kind == "cancel" and (woken := self._cancel_unstarted(run, message.at_ms)):
+            return woken
+        if message.kind == "message" and self._unread(run) >= self._limits.inbox_rows_max:
+            return InboxFull(message.run_id, self._limits.inbox_rows_max)
+        if message.kind != "cancel" or not self._cancel_waits(run):  # one cancel waits at most
+            data = None if message.data is None else message.data.decode()
+            used_in = None if key is None else chain
+            row = (run, message.kind, message.name, message.ref, data, message.at_ms, key, used_in)
+            self._db.do("insert_inbox", row)
+        self._wake(run, status, message)
+        return Woken(run)
+
+    def _wake(self, run: int, status: str, message: Deliver) -> None:
+        """A message makes a waiting run due; a cancel or a resolve also one that a person keeps."""
+        if message.kind == "message":
+            self.wake_waiting(run, message.at_ms)
+            return
+        if status in (PAUSED, BLOCKED):
+            self._db.do("resume", (message.at_ms, run))
+        self._db.do("wake_idle", (message.at_ms, run))
+
+    def wake_waiting(self, run: int, at_ms: int) -> None:
+        """Make a waiting run due that has no owner."""
+        self._db.do("wake_waiting", (at_ms, run))
+
+    def control(self, control: ControlRun) -> Woken | PerdureError:
+        """See `ControlRun`."""
+        found = self._db.row("receiver", (control.run_id,))
+        if found is None:
+            return RunNotFound(control.run_id)
+        run, status, reason, _ = found
+        if status in FINAL:
+            return RunFinished(control.run_id, status, control.verb)
+        if control.verb == "pause":  # a blocked run, too: new code would continue it
+            self._db.do("pause", (run,))
+        elif control.verb == "resume" and status == BLOCKED:
+            return RunBlocked(control.run_id, reason or "")
+        elif status in (PAUSED, BLOCKED):
+            self._db.do("resume", (control.at_ms, run))
+        return Woken(run)
+
+    # --- cancelling -------------------------------------------------------------------------------
+
+    def cancel_blocked(self, run: int, at_ms: int) -> list[int]:
+        """Cancel a blocked run in whose inbox a cancel waits. Returns the runs to wake."""
+        if not self._cancel_waits(run):
+            return []
+        woken = self._cancel_unstarted(run, at_ms)
+        return [] if woken is None else woken.others
+
+    def _cancel_unstarted(self, run: int, at_ms: int) -> Woken | None:
+        """Cancel a run that has not begun, or that is blocked: it has no code to unwind."""
+        ended = self._db.row("cancel_unstarted", (at_ms, run))
+        if ended is None:
+            return None
+        self._db.do("close_inbox", (run,))
+        woken = Woken(run)
+        for (child,) in self._db.rows("open_children", (run,)):
+            below = self.deliver(Deliver(str(child), "cancel", at_ms, verb="cancel"))
+            if isinstance(below, Woken):
+                woken.others += [below.run, *below.others]
+        parent, seq, run_id = ended
+        if parent is not None:
+            self.answer_parent(parent, seq, run_id, Finish(CANCELLED), at_ms)
+            woken.others.append(parent)
+        return woken
+
+    def _cancel_waits(self, run: int) -> bool:
+        return self._db.row("cancel_waits", (run,)) is not None
+
+    def _unread(self, run: int) -> int:
+        ((unread,),) = self._db.rows("unread", (run,))
+        return int(unread)
+
+    # --- answers and what a predecessor leaves ----------------------------------------------------
+
+    def answer_parent(
+        self, parent: int, seq: int | None, run_id: str, finish: Finish, at_ms: int
+    ) -> None:
+        """Deliver a child's outcome to the row of its parent that waits for it.
+
+        A parent of a later generation (`seq` None) only wakes, and looks at its child again.
+        """
+        if seq is not None:
+            kind, data = _answer(run_id, finish)
+            self.put(parent, kind, None, seq, data, at_ms)
+        self.wake_waiting(parent, at_ms)
+
+    def put(
+        self, run: int, kind: str, name: str | None, ref: int | None, data: bytes | None, at_ms: int
+    ) -> None:
+        """Add a row to an inbox, whatever the state of its run."""
+        text = None if data is None else data.decode()
+        self._db.do("insert_inbox", (run, kind, name, ref, text, at_ms, None, None))
+
+
+def _answer(run_id: str, finish: Finish) -> tuple[str, bytes]:
+    """Kind and data of the inbox row that tells a parent how its child ended."""
+    if finish.status == COMPLETED:
+        return "completed", finish.result or b"null"
+    fields: tuple[Any, ...] = (finish.error or b"null", _encode(run_id), _encode(finish.status))
+    return "failed", b'{"error":%s,"run":%s,"status":%s}' % fields

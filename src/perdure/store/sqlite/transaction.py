@@ -1,0 +1,108 @@
+"""The write transaction of an SQLite store: named queries on its one writing connection.
+
+Rules: what was opened is read to its end, because an open statement would lock a table that a
+transactional step drops; rows of history that a transaction adds are added to the checksum of a
+replicated file in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from perdure.store.sqlite import checksum
+from perdure.store.sqlite.authorizer import Guard
+from perdure.store.sqlite.queries import Q
+from perdure.store.transaction import Bindings
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SqliteTransaction:
+    """See `store.transaction.Transaction`; `begin` and `commit` are the driver's."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self.db, self.cursor = db, db.cursor()
+        self.replicated = False
+        """Whether the file has a checksum of its history."""
+        self._guard = Guard(db)
+        self._added = checksum.Additions()
+        self._changes_before = 0
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    def do(self, query: str, bindings: Bindings) -> None:
+        self.cursor.execute(Q[query], bindings)
+
+    def change(self, query: str, bindings: Bindings) -> int:
+        self.cursor.execute(Q[query], bindings)
+        return self.db.changes()
+
+    def row(self, query: str, bindings: Bindings) -> tuple[Any, ...] | None:
+        found = self.cursor.execute(Q[query], bindings).fetchall()
+        return found[0] if found else None
+
+    def rows(self, query: str, bindings: Bindings) -> list[tuple[Any, ...]]:
+        return self.cursor.execute(Q[query], bindings).fetchall()
+
+    def many(self, query: str, each: Sequence[Bindings]) -> None:
+        self.cursor.executemany(Q[query], each)
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def insert_history(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        self.cursor.executemany(Q["insert_event"], rows)
+        if self.replicated:
+            self._added.add(rows)
+
+    def copy_history(
+        self,
+        run: int,
+        source: int,
+        before_seq: int,
+        left_out: list[int],
+        edits: Sequence[tuple[int, str | None]],
+    ) -> None:
+        self.do("copy_events", (run, source, before_seq, _encode(left_out).decode()))
+        for seq, text in edits:
+            self.do("edit_event", (text, run, seq))
+        if self.replicated:
+            self._added.add_run(self.db, run)
+
+    def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
+        return self._guard.run(work)
+
+    # --- the transaction --------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin, and keep other writers out."""
+        if self.db.in_transaction:
+            self.roll_back()  # what could not be undone at once, as when memory ran out
+        self.cursor.execute("BEGIN IMMEDIATE")
+        self._changes_before = self.db.total_changes()
+
+    def end(self, counts: bool) -> None:
+        """Update the checksum, if the transaction `counts` for a replica and has changed anything.
+
+        A refusal, or an empty claim, has not.
+        """
+        if self.replicated and counts and self.db.total_changes() != self._changes_before:
+            self._added.write(self.db)
+
+    def commit(self) -> None:
+        """Commit; the history is on the disk then."""
+        self.cursor.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the transaction, unless SQLite has."""
+        self._added.forget()
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
+    def in_child(self, dead: Any) -> None:
+        """See `forked`."""
+        self.db = self.cursor = dead
+        self._guard.in_child(dead)

@@ -1,0 +1,167 @@
+"""New runs in a transaction: started, continued under the same id, forked.
+
+Rules: an id names one run; a start with an id that exists gives that run if workflow and arguments
+are the same; a run that continues, or that is retried, gets a suffix to its id, and the new one
+takes over the id, the keys of messages that arrived, and the inbox.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.core.lifecycle import PENDING, RUNNING
+from perdure.core.limits import INLINE_BYTES_MAX
+from perdure.errors import PerdureError, RunExists
+from perdure.store import payloads
+from perdure.store.history import HistoryWriter
+from perdure.store.inboxes import Inboxes
+from perdure.store.ownership import Ownership
+from perdure.store.rows import Started
+from perdure.store.tags import Tags
+from perdure.store.transaction import Transaction
+from perdure.store.writes import AdoptChild, Finish, ForkRun, StartRun
+
+_decode = msgspec.json.decode
+
+
+class Starting:
+    """What writes about new runs do in the transaction `db`."""
+
+    def __init__(
+        self,
+        db: Transaction,
+        history: HistoryWriter,
+        ownership: Ownership,
+        inboxes: Inboxes,
+        tags: Tags,
+    ) -> None:
+        self._db, self._history, self._ownership = db, history, ownership
+        self._inboxes, self._tags = inboxes, tags
+
+    def start(self, start: StartRun) -> Started | PerdureError:
+        """See `StartRun`."""
+        if start.owner is not None and not self._ownership.is_alive(start.owner):
+            start.owner, start.due_ms = None, start.at_ms  # ended meanwhile: any worker may claim
+        inline = len(start.args) <= INLINE_BYTES_MAX
+        owned = start.owner is not None
+        status, started_ms = (RUNNING, start.at_ms) if owned else (PENDING, None)
+        args = start.args.decode() if inline else "null"
+        fields = (
+            start.id, start.workflow, status, args, start.owner, start.due_ms, start.priority,
+            start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms,
+            started_ms, start.durability, start.python, start.root,
+        )  # fmt: skip
+        inserted = self._db.row("insert_run", fields)
+        if inserted is None:
+            return self._existing(start)
+        (run,) = inserted
+        if not inline:
+            self._db.do("set_args", (self._history.payload(run, start.args, True), run))
+        if start.tags:
+            self._tags.put(run, start.tags)
+        if start.owner is not None:
+            self._ownership.owners[run] = start.owner
+            self._history.append(run, start.first or ())
+        return Started(run, start.id, True, owned)
+
+    def _existing(self, start: StartRun) -> Started | RunExists:
+        """The run that has the id, if the start means it."""
+        ((run, workflow, args),) = self._db.rows("existing_run", (start.id,))
+        if _is_start_of(start, workflow, args):
+            return Started(run, start.id, False)
+        first = self._db.row("existing_run", (f"{start.id}~1",))
+        if first is not None and _is_start_of(start, *first[1:]):
+            return Started(run, start.id, False)  # continued as another call: callers can't know
+        runs = [run] if workflow == start.workflow else []
+        runs += [first[0]] if first is not None and first[1] == start.workflow else []
+        if workflow != start.workflow:
+            reason = f"it is a run of workflow {workflow!r}, not {start.workflow!r}"
+            return RunExists(start.id, reason, run, tuple(runs))
+        return RunExists(start.id, "it has other arguments", run, tuple(runs))
+
+    # --- under the same id ------------------------------------------------------------------------
+
+    def succeed(self, run: int, start: StartRun, finish: Finish) -> int:
+        """Start the run that continues another under its id. Returns the new run's key.
+
+        It inherits parent, family, tags and durability: callers of the id were promised that.
+        """
+        ((parent, seq, root, tags, durability),) = self._db.rows("inherited", (run,))
+        start.parent, start.parent_seq, start.root = parent, seq, root
+        start.tags = _decode(tags) if tags else None
+        start.durability = durability or start.durability
+        generation = self._rename(run, start.id)
+        started = self.start(start)
+        assert isinstance(started, Started)
+        for channel, data in finish.leftovers:
+            self._inboxes.put(started.run, "message", channel, None, data, start.at_ms)
+        self._db.do("move_inbox", (started.run, run))
+        self._db.do("join_chain", (run, generation, started.run))
+        return started.run
+
+    def _rename(self, run: int, run_id: str) -> int:
+        """Give a run the suffix of its generation. Returns that."""
+        ((before,),) = self._db.rows("generation", (run,))
+        if before is None:
+            bounds = (f"{run_id}~", f"{run_id}\x7f")  # ~ comes right before the second
+            ((before,),) = self._db.rows("count_ids", bounds)
+        generation = int(before) + 1
+        self._db.do("set_id", (f"{run_id}~{generation}", run))
+        return generation
+
+    # --- forks ------------------------------------------------------------------------------------
+
+    def fork(self, fork: ForkRun) -> Started | RunExists:
+        """See `ForkRun`."""
+        found = self._db.row("existing_run", (fork.id,))
+        if not fork.replace and found is not None:
+            return RunExists(fork.id, "a fork needs an id of its own")
+        generation = 0
+        if fork.replace:
+            if found is None or found[0] != fork.source:
+                return RunExists(fork.id, "it has been retried already")
+            generation = self._rename(fork.source, fork.id)
+        run = self._copied(fork)
+        self._history.append(run, fork.extra)
+        if fork.replace:
+            self._take_over(fork, run)
+            self._db.do("join_chain", (fork.source, generation, run))
+        ((tags,),) = self._db.rows("run_tags", (run,))
+        if tags:
+            self._tags.put(run, _decode(tags))
+        return Started(run, fork.id, True)
+
+    def _copied(self, fork: ForkRun) -> int:
+        """The new run with what it has of its source; returns its key."""
+        db, source = self._db, fork.source
+        parent = fork.parent or (None, None)
+        ((run,),) = db.rows("fork_run", (fork.id, fork.at_ms, int(fork.replace), source, *parent))
+        db.do("copy_chunks", (run, source))
+        payload = self._history.payload
+        edits = [(seq, payload(run, data, True)) for seq, data in fork.edits]
+        db.copy_history(run, source, fork.before_seq, fork.left_out, edits)
+        streams = "move_stream" if fork.replace else "fork_stream"
+        db.do(streams, (run, source, fork.before_seq))
+        if fork.args is not None:
+            db.do("set_args", (payload(run, fork.args, True), run))
+        return int(run)
+
+    def _take_over(self, fork: ForkRun, run: int) -> None:
+        """What the source received behind the cut comes first, then what it has not read."""
+        self._db.do("fork_heartbeats", (run, fork.source, fork.before_seq))
+        for row in fork.returned:
+            data = row.data if row.data is None or isinstance(row.data, bytes) else row.data.read()
+            self._inboxes.put(run, row.kind, row.name, row.ref, data, row.at_ms)
+        self._db.do("copy_left_messages", (run, fork.source))
+
+    def adopt_child(self, adopt: AdoptChild) -> bool:
+        """See `AdoptChild`."""
+        return self._db.row("adopt_child", (adopt.parent, adopt.child)) is not None
+
+
+def _is_start_of(start: StartRun, workflow: str, args: str) -> bool:
+    if workflow != start.workflow:
+        return False
+    if payloads.is_chunked(args):
+        return payloads.recorded_digest(args) == payloads.digest_of(start.args)
+    return args == start.args.decode()

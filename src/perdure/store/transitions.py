@@ -1,0 +1,204 @@
+"""Transitions: what each write means, once for all databases.
+
+Rules: a refused write is an error value; ownership is checked before anything is changed; a turn
+and what follows from it are one transaction. A database gives named queries (`Transaction`) and
+nothing else; which write does what is decided here and in `starting`, `inboxes`, `ownership`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure.core.events import FINISH, Event
+from perdure.core.lifecycle import BLOCKED
+from perdure.core.limits import Limits
+from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
+from perdure.store.history import HistoryWriter
+from perdure.store.inboxes import Inboxes
+from perdure.store.ownership import Ownership
+from perdure.store.rows import Woken, Written
+from perdure.store.starting import Starting
+from perdure.store.tags import Tags
+from perdure.store.transaction import Transaction
+from perdure.store.writes import (
+    AdoptChild,
+    Append,
+    BeginEpoch,
+    Claim,
+    ClockMovedBack,
+    ControlRun,
+    Deliver,
+    Emit,
+    EndWorker,
+    Finish,
+    ForkRun,
+    JoinWorker,
+    RecordHeartbeat,
+    RenewLease,
+    StartRun,
+    Suspend,
+    Transact,
+    Turn,
+    WakeBlocked,
+)
+
+
+class Transitions:
+    """Applies writes in the transaction `db`.
+
+    A driver calls `apply[type(write)](write)` for each write of a batch, `flush` before it commits,
+    `forget` when another connection has committed, and `undo` after a rollback.
+    """
+
+    def __init__(self, db: Transaction, limits: Limits) -> None:
+        self._db = db
+        self._history = HistoryWriter(db)
+        self._inboxes = Inboxes(db, limits)
+        self._ownership = Ownership(db, self._inboxes)
+        self._owners = self._ownership.owners
+        self._tags = Tags(db, limits)
+        self._starting = Starting(db, self._history, self._ownership, self._inboxes, self._tags)
+        self.flush, self.forget = self._history.flush, self._ownership.forget
+        self.apply: dict[type, Callable[[Any], Any]] = {
+            Append: self._append,
+            Turn: self._turn,
+            StartRun: self._starting.start,
+            ForkRun: self._starting.fork,
+            AdoptChild: self._starting.adopt_child,
+            Deliver: self._inboxes.deliver,
+            ControlRun: self._inboxes.control,
+            Claim: self._ownership.claim,
+            JoinWorker: self._ownership.join,
+            RenewLease: self._ownership.renew,
+            EndWorker: self._ownership.end,
+            WakeBlocked: self._ownership.wake_blocked,
+            ClockMovedBack: self._ownership.clock_moved_back,
+            BeginEpoch: self._begin_epoch,
+            Emit: self._emit,
+            RecordHeartbeat: self._record_heartbeat,
+            Transact: self._transact,
+        }
+
+    def undo(self) -> None:
+        """The transaction was rolled back."""
+        self._history.forget()
+        self._ownership.forget()
+
+    # --- turns ------------------------------------------------------------------------------------
+
+    def _append(self, append: Append) -> LeaseLost | None:
+        if self._owners.get(append.run) != append.owner:
+            lost = self._ownership.lost(append.run, append.owner)
+            if lost is not None:
+                return lost
+        self._history.append(append.run, append.rows)
+        return None
+
+    def _turn(self, turn: Turn) -> Written | PerdureError:
+        lost = self._ownership.lost(turn.run, turn.owner)
+        if lost is not None:
+            return lost
+        tags = None if turn.tags is None else self._tags.merged(turn.run, turn.tags)
+        if isinstance(tags, PayloadTooLarge):
+            return tags
+        if turn.finish is not None:
+            for row in turn.rows:
+                if row.kind == FINISH:
+                    row.data = None  # the run's own row has it
+        self._history.append(turn.run, turn.rows)
+        self._update_run(turn, tags)
+        written = Written([], [])
+        for effect in turn.effects:
+            result = self.apply[type(effect)](effect)
+            written.effects.append(result)
+            if isinstance(result, Woken):
+                written.woken += [result.run, *result.others]
+        if turn.finish is not None:
+            written.woken += self._finish(turn, turn.finish)
+        elif turn.suspend is not None:
+            written.woken += self._suspend(turn.run, turn.suspend, turn.at_ms)
+        return written
+
+    def _update_run(self, turn: Turn, tags: dict[str, Any] | None) -> None:
+        """What a turn changes of its run besides the history."""
+        if turn.taken:
+            self._db.many("take", [(seq, inbox_id) for inbox_id, seq in turn.taken])
+        if tags is not None:
+            self._tags.put(turn.run, tags)
+        if turn.unread is not None:
+            self._db.do("set_unread", (turn.unread, turn.run))
+        if turn.python is not None:
+            self._db.do("set_python", (turn.python, turn.run))
+        if turn.settled:
+            self._db.do("settle", (turn.run,))
+
+    def _suspend(self, run: int, suspend: Suspend, at_ms: int) -> list[int]:
+        """Store the state of a run. Returns the runs to wake."""
+        if suspend.status is not None:
+            waiting = None if suspend.waiting is None else suspend.waiting.decode()
+            block = (suspend.blocked_by, suspend.reason)
+            self._db.do("suspend", (suspend.status, waiting, suspend.due_ms, *block, run))
+        if suspend.release:
+            self._owners.pop(run, None)
+            self._db.do("release", (run,))
+            self._db.do("release_with_mail", (at_ms, run))
+        return self._inboxes.cancel_blocked(run, at_ms) if suspend.status == BLOCKED else []
+
+    def _finish(self, turn: Turn, finish: Finish) -> list[int]:
+        """End a run, and start the one that continues it. Returns the runs to wake."""
+        run, start = turn.run, finish.successor
+        self._owners.pop(run, None)
+        successor = None if start is None else self._starting.succeed(run, start, finish)
+        result = self._history.payload(run, finish.result)
+        error = self._history.payload(run, finish.error)
+        fields = (finish.status, result, error, turn.at_ms, successor, run)
+        ((parent, seq, run_id),) = self._db.rows("finish", fields)
+        self._db.do("close_inbox", (run,))
+        if successor is not None:
+            return [successor]
+        if parent is None:
+            return []
+        self._inboxes.answer_parent(parent, seq, run_id, finish, turn.at_ms)
+        return [parent]
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def _emit(self, emit: Emit) -> LeaseLost | None:
+        lost = self._ownership.lost(emit.run, emit.owner)
+        if lost is not None:
+            return lost
+        attempt = emit.attempt or None
+        self._db.many(
+            "insert_stream",
+            [
+                (emit.run, name, emit.seq, attempt, data.decode() if attempt else None, emit.at_ms)
+                for name, data in emit.items
+            ],
+        )
+        return None
+
+    def _record_heartbeat(self, beat: RecordHeartbeat) -> LeaseLost | None:
+        lost = self._ownership.lost(beat.run, beat.owner)
+        if lost is not None:
+            return lost
+        fields = (beat.run, beat.seq, beat.attempt, beat.data.decode(), beat.at_ms)
+        self._db.do("insert_heartbeat", fields)
+        return None
+
+    def _transact(self, transact: Transact) -> Event | PerdureError | None:
+        """The step's writes and its row, together or not at all."""
+        lost = self._ownership.lost(transact.run, transact.owner)
+        if lost is not None:
+            return lost
+        self._history.flush()  # the step may read what was recorded
+        value, error = self._db.execute_step(transact.work)
+        row = transact.conclude(value, error)
+        if row is not None:
+            self._history.append(transact.run, [row])
+        return row
+
+    # --- replica ----------------------------------------------------------------------------------
+
+    def _begin_epoch(self, begin: BeginEpoch) -> None:
+        self._db.do("begin_epoch", (begin.store_id, begin.address, begin.epoch))
