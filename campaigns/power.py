@@ -119,8 +119,8 @@ class PowerTrial(_Trial):
 
     def places(self) -> list[Fault]:
         """Everything that can go wrong with the run, found by an undisturbed one."""
-        with self._lives_on_disk() as (lives, disk):
-            self.calm = lives.run(self._drive(lives))
+        with self._lives_on_disk() as (harness, disk):
+            self.calm = harness.run(self._drive(harness))
             self.writes, self.syncs = disk.writes, disk.syncs
         found = [Fault("power", "write", n) for n in range(1, self.writes + 1)]
         found += [Fault("power", "sync", n) for n in range(1, self.syncs + 1)]
@@ -137,10 +137,10 @@ class PowerTrial(_Trial):
 
     def holds(self, fault: Fault) -> bool:
         """Whether the fault happened; raises `InvariantViolated` where a law did not hold."""
-        with self._lives_on_disk() as (lives, disk):
+        with self._lives_on_disk() as (harness, disk):
             disk.fault = fault
             with _listening() as heard:
-                outcome = self._live(lives, disk)
+                outcome = self._live(harness, disk)
             if not disk.failed:
                 return False
             same = self.same
@@ -149,42 +149,42 @@ class PowerTrial(_Trial):
             try:
                 if outcome is None or disk.off:  # it may also go while the engine closes
                     disk.restart(self.seed * 1000 + fault.number)
-                    self._goes_on(lives)
+                    self._goes_on(harness)
                 else:
-                    self._has_gone_on(lives, outcome, heard)
+                    self._has_gone_on(harness, outcome, heard)
             finally:
                 self.same = same
-            _intact(lives.path)
+            _intact(harness.path)
         return True
 
-    def _goes_on(self, lives: CrashHarness) -> None:
+    def _goes_on(self, harness: CrashHarness) -> None:
         """On a healthy disk, after a power cut."""
-        lives.disk = None
-        held = self._survived(lives, list(self.acknowledged))
-        self._compare(lives.run(self._drive(lives)), held, recordings(lives.path))
-        invariants.not_begun_again(lives.begun, {one.key: one.rows for one in held})
+        harness.disk = None
+        held = self._survived(harness, list(self.acknowledged))
+        self._compare(harness.run(self._drive(harness)), held, recordings(harness.path))
+        invariants.not_begun_again(harness.begun, {one.key: one.rows for one in held})
 
-    def _has_gone_on(self, lives: CrashHarness, outcome: Outcome, heard: _Heard) -> None:
+    def _has_gone_on(self, harness: CrashHarness, outcome: Outcome, heard: _Heard) -> None:
         """By itself, after errors of the disk; and it has ended for ever."""
-        if lives.refused and not heard.said("does not take writes"):
+        if harness.refused and not heard.said("does not take writes"):
             raise InvariantViolated(
-                f"The store refused {lives.refused} transactions, and the engine did not say so"
+                f"The store refused {harness.refused} transactions, and the engine did not say so"
             )
-        held = recordings(lives.path)
+        held = recordings(harness.path)
         self._compare(outcome, [], held)
-        lives.disk = None
-        again = lives.run(self._drive(lives))
-        self._compare(again, held, recordings(lives.path))
+        harness.disk = None
+        again = harness.run(self._drive(harness))
+        self._compare(again, held, recordings(harness.path))
         if str(again) != str(outcome):
             raise InvariantViolated(f"It was {outcome} and has become {again}")
 
-    def _live(self, lives: CrashHarness, disk: Disk) -> Outcome | None:
+    def _live(self, harness: CrashHarness, disk: Disk) -> Outcome | None:
         """Until the run has ended or the power has; a disk that fails may also keep an engine from
         opening.
         """
         for _ in range(TIMES + 2):
             try:
-                outcome: Outcome = lives.run(self._drive(lives))
+                outcome: Outcome = harness.run(self._drive(harness))
                 return outcome
             except (PowerLost, apsw.Error, PerdureError) as error:
                 if disk.off:
@@ -196,9 +196,9 @@ class PowerTrial(_Trial):
     @contextlib.contextmanager
     def _lives_on_disk(self) -> Iterator[tuple[CrashHarness, Disk]]:
         self.acknowledged.clear()
-        with self._lives() as lives, contextlib.closing(Disk()) as disk:
-            lives.disk, lives.synchronous = disk, self.synchronous
-            yield lives, disk
+        with self._harness() as harness, contextlib.closing(Disk()) as disk:
+            harness.disk, harness.synchronous = disk, self.synchronous
+            yield harness, disk
 
     async def _ask(
         self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any
@@ -218,11 +218,11 @@ class PowerTrial(_Trial):
 
     # --- the laws ---------------------------------------------------------------------------------
 
-    def _survived(self, lives: CrashHarness, acknowledged: list[str]) -> list[Recording]:
+    def _survived(self, harness: CrashHarness, acknowledged: list[str]) -> list[Recording]:
         """What is in the file after a power cut, looked at in a copy, so that the engine finds it
         untouched.
         """
-        path, begun = lives.path, set(lives.begun)
+        path, begun = harness.path, set(harness.begun)
         with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
             for name in os.listdir(os.path.dirname(path)):
                 shutil.copyfile(
@@ -241,7 +241,7 @@ class PowerTrial(_Trial):
             invariants.commit_before_effect(begun, rows)
             with contextlib.closing(connection.open_reader(copy)) as db:
                 _nothing_lost(db, {one.id: one for one in held}, acknowledged)
-            invariants.recorded_stays(lives.recorded, rows)
+            invariants.recorded_stays(harness.recorded, rows)
         return held
 
 

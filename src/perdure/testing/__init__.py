@@ -1,6 +1,4 @@
-"""What Perdure proves itself with, for your own workflows. Names only; see the modules for what
-they are.
-"""
+"""Tools for tests of workflows: crashes, virtual time, recorded runs, invariants."""
 
 from perdure.testing.crash import Crashed, CrashHarness
 from perdure.testing.invariants import InvariantViolated

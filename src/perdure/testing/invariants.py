@@ -1,7 +1,6 @@
 """The invariants of a history, each a function over its rows that raises `InvariantViolated`.
 
-Rules: nothing here executes a step or opens a file; a kernel is made by the caller, who knows the
-workflow.
+Rules: nothing here executes a step or opens a file; the caller makes the kernel.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ MakeKernel = Callable[[], Kernel]
 
 
 class InvariantViolated(AssertionError):
-    """A history is not what it has to be; the text says where."""
+    """A history violates an invariant; the text says where."""
 
 
 def facts(rows: Sequence[Event | Command]) -> list[tuple[Any, ...]]:
-    """Rows or commands as they compare; of a recorded error its traceback is left out."""
+    """Rows or commands as values to compare, without tracebacks of recorded errors."""
     return [(row.seq, row.kind, row.at_ms, row.ref, row.name, _payload(row)) for row in rows]
 
 
@@ -40,16 +39,12 @@ def _payload(row: Event | Command) -> Any:
 
 
 def asked_next(rows: Sequence[Event], end: int) -> list[Event]:
-    """What a replay of the first `end` rows has to ask for: the rest of the group of commands that
-    the cut went through.
-    """
+    """What a replay of the first `end` rows has to ask for: the rest of the command group."""
     return list(takewhile(lambda row: row.kind in ev.COMMANDS, rows[end:]))
 
 
 def replay(make: MakeKernel, rows: Sequence[Event]) -> list[Command]:
-    """The whole history, run again: what the code asks for is what the rows say. Gives what it asks
-    for behind their end.
-    """
+    """The history, run again: the code asks for what the rows record. Returns what follows."""
     kernel = make()
     try:
         return kernel.replay(rows)
@@ -60,9 +55,7 @@ def replay(make: MakeKernel, rows: Sequence[Event]) -> list[Command]:
 
 
 def replay_every_prefix(make: MakeKernel, rows: Sequence[Event]) -> None:
-    """Wherever the process had died, the next one would have asked for what this
-    history has next.
-    """
+    """Wherever the process had died, the next one would ask for what this history has next."""
     for end in range(1, len(rows) + 1):
         asked, recorded = replay(make, rows[:end]), asked_next(rows, end)
         if facts(asked) != facts(recorded) and (parting := _parting(recorded, asked)):
@@ -72,7 +65,7 @@ def replay_every_prefix(make: MakeKernel, rows: Sequence[Event]) -> None:
 
 
 def _parting(recorded: Sequence[Event], asked: Sequence[Command]) -> str:
-    """The first place where two continuations differ, for people."""
+    """The first place where two continuations differ, human-readable."""
     for row, command in zip_longest(recorded, asked):
         if row is None:
             return (
@@ -85,11 +78,9 @@ def _parting(recorded: Sequence[Event], asked: Sequence[Command]) -> str:
 
 
 def _is_recorded(row: Event, command: Command) -> bool:
-    """Whether a row is what the code asks for, be it in other words, as an earlier version has
-    written them.
-    """
-    in_other_words = (row.kind, row.name) != (ev.FINISH, "failed") and row.at_ms == command.at_ms
-    return facts([row]) == facts([command]) or (in_other_words and fits(row, command, JsonCodec()))
+    """Whether a row is what the code asks for, also in other bytes of an earlier version."""
+    in_other_bytes = (row.kind, row.name) != (ev.FINISH, "failed") and row.at_ms == command.at_ms
+    return facts([row]) == facts([command]) or (in_other_bytes and fits(row, command, JsonCodec()))
 
 
 def in_order(rows: Sequence[Event]) -> None:
@@ -103,11 +94,11 @@ def in_order(rows: Sequence[Event]) -> None:
                 f"{one.at_ms} ms"
             )
         if one.kind == ev.FINISH:
-            raise InvariantViolated(f"Row {two.seq}, {two.kind}, stands behind the end of the run")
+            raise InvariantViolated(f"Row {two.seq}, {two.kind}, is behind the end of the run")
 
 
 def recorded_once(rows: Sequence[Event]) -> None:
-    """Each command has one answer at most, and stands before it."""
+    """Each command has one answer at most, and comes before it."""
     answered: set[int | None] = set()
     asked = {row.seq: row.kind for row in rows if row.kind in ev.COMMANDS}
     for row in rows:
@@ -121,9 +112,7 @@ def recorded_once(rows: Sequence[Event]) -> None:
 
 
 def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
-    """What was recorded once stands there for ever: the earlier history is the beginning of the
-    later one.
-    """
+    """Rows are never changed: the earlier history is the beginning of the later one."""
     for one, two in zip(facts(before), facts(after), strict=False):
         if one != two:
             raise InvariantViolated(f"Row {one[0]} was\n  {one}\nand has become\n  {two}")
@@ -142,12 +131,7 @@ def recorded_stays(
                 f"Row {seq} of run number {run}, {row.kind} {row.name or ''}, was recorded "
                 f"and is lost"
             )
-        if (found.kind, found.at_ms, found.ref, found.name) != (
-            row.kind,
-            row.at_ms,
-            row.ref,
-            row.name,
-        ):
+        if facts([found])[0][1:5] != facts([row])[0][1:5]:
             raise InvariantViolated(
                 f"Row {seq} of run number {run} was recorded as {row.kind} {row.name} and "
                 f"is {found.kind} {found.name}"
@@ -174,9 +158,7 @@ def not_begun_again(
 def commit_before_effect(
     begun: Iterable[tuple[int, int]], on_disk: Mapping[int, Sequence[Event]]
 ) -> None:
-    """A step with effects, given by its run and row, begins only when the row that asks for it is
-    on disk.
-    """
+    """A step with effects, given by run and row, begins only after its row is on disk."""
     for run, seq in begun:
         if not any(row.seq == seq and row.kind == ev.STEP for row in on_disk.get(run, ())):
             raise InvariantViolated(

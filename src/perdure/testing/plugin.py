@@ -1,8 +1,7 @@
-"""The pytest plugin: fixtures for workflows. Installed with Perdure; the one module of it that
-imports pytest.
+"""The pytest plugin: fixtures for workflows.
 
 Rules: all fixtures of one test share one store file, which ends with the test; nothing happens
-before a fixture is used.
+before a fixture is used; no other module imports pytest.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from perdure.testing.crash import CrashHarness, LivingEngine, When
 
 @pytest.fixture
 def perdure_time(tmp_path: Path) -> CrashHarness:
-    """Virtual time, and the test's store: `perdure_time.run(order("a"))` gives the result of a
-    workflow, and `perdure_time.run(main())` carries out a coroutine that uses `perdure_engine`.
+    """Virtual time, and the test's store: `perdure_time.run(order("a"))` returns the result of a
+    workflow, and `perdure_time.run(main())` runs a coroutine that uses `perdure_engine`.
     Waiting takes no time.
     """
     return CrashHarness(tmp_path / "perdure.db")
@@ -42,7 +41,7 @@ def perdure_engine(perdure_time: CrashHarness) -> Callable[..., LivingEngine]:
 def perdure_crash_after(
     perdure_time: CrashHarness,
 ) -> Callable[[int, When], AbstractContextManager[None]]:
-    """The end of a process, as kill -9 brings it. The engine dies behind its third commit in
+    """A kill -9. The engine dies after its third commit in
     `with perdure_crash_after(3): perdure_time.run(...)`; the next `perdure_time.run` goes on with
     the file. `perdure_crash_after(3, "before")` loses the third commit.
     """

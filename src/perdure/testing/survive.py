@@ -1,9 +1,8 @@
-"""`assert_survives_every_crash`: a workflow is executed undisturbed, then once for each place in
-which it can be killed.
+"""`assert_survives_every_crash`: a workflow runs undisturbed, then once for each place to die.
 
-Rules: every trial has a file of its own, the real engine and virtual time; a place is a commit, and
-the process dies right before it (what was done is not recorded) or right after it (what was
-recorded is not known to anybody); a failure names the place and says how to repeat it alone.
+Rules: every trial has a file of its own, the real engine and virtual time. A place is a commit, and
+the process dies right before it (what was done is not recorded) or right after it (what is recorded
+was not reported). A failure names the place and says how to repeat it alone.
 """
 
 from __future__ import annotations
@@ -50,9 +49,7 @@ Outcome = tuple[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """What was tried: how often the run was killed, with how many seeds, and in how many other
-    processes it was replayed.
-    """
+    """What was tried: the number of crashes, of seeds, and of other processes that replayed it."""
 
     crashes: int
     seeds: int
@@ -73,19 +70,18 @@ def assert_survives_every_crash(
     hash_seeds: Sequence[int] = (1, 2),
     only: tuple[When, int] | None = None,
 ) -> Survived:
-    """Kill a run of `call` before and after every commit; it has to end as it does undisturbed,
-    with a history that obeys the laws.
+    """Kill a run of `call` before and after every commit. It has to end as it does undisturbed,
+    with a history that keeps the invariants.
 
-    `messages` are what it is sent, as (channel, value) or (channel, value, seconds after the
-    start); a fourth part says which other run gets it, once that is there: an id, or a workflow, of
-    which every child gets it. `cancel_after` seconds it is cancelled; `timeout` is the limit of the
-    whole run in seconds; `workflows` are those that its code does not name. `once` is a list to
-    which your steps add what they do outside, or a function that gives such a list: every effect
-    must be there as often as undisturbed. A list is emptied before each trial, and `before_each` is
-    called to set up the rest. `same` compares results. Each of `seeds` is another order in which
-    steps end, and other random numbers; with 0 a step takes no time. The history is replayed in
-    processes with each of `hash_seeds`, if they can import the workflow. `only` repeats one place:
-    ("before", 3) is the third commit.
+    `workflows` are those that its code does not name. `messages` are (channel, value), or (channel,
+    value, seconds after the start); a fourth part names another run as receiver: an id, or a
+    workflow, of which every child gets it. `cancel_after` and `timeout` are seconds. `once` is a
+    list to which your steps add their effects, or a function that returns one: every effect must be
+    in it as often as undisturbed. A list is emptied before each trial, and `before_each` is called.
+    `same` compares results. Each of `seeds` is another order of steps, and other random numbers;
+    with 0 a step takes no time. Processes with each of `hash_seeds` replay the history, if they can
+    import the workflow. `only` repeats one place: ("before", 3) is the third commit.
+
 
     Raises `InvariantViolated`, an AssertionError. Raises `DefinitionError` inside a running event
     loop: in an async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
@@ -104,30 +100,16 @@ def assert_survives_every_crash(
         raise DefinitionError(IN_A_LOOP)
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(
-            f"assert_survives_every_crash() takes the call of a workflow, such as "
-            f"order('a'), not {call!r}."
+            f"This takes the call of a workflow, such as order('a'), not {call!r}."
         )
     if not (tried := list(seeds)) or not all(isinstance(seed, int) for seed in tried):
         raise DefinitionError(f"seeds are one or more whole numbers, not {seeds!r}.")
     if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
-        raise DefinitionError(
-            f"messages are tuples of two to four parts, as (channel, value, seconds), not "
-            f"{messages!r}."
-        )
-    trials = [
-        _Trial(
-            call,
-            [call.definition, *workflows],
-            messages,
-            cancel_after,
-            timeout,
-            once,
-            before_each,
-            same,
-            seed,
-        )
-        for seed in tried
-    ]
+        right = "tuples of two to four parts, as (channel, value, seconds)"
+        raise DefinitionError(f"messages are {right}, not {messages!r}.")
+    known = [call.definition, *workflows]
+    given = (messages, cancel_after, timeout, once, before_each, same)
+    trials = [_Trial(call, known, *given, seed) for seed in tried]
     crashes = sum(trial.survives(only) for trial in trials)
     elsewhere = list(hash_seeds) if recording.can_be_found(trials[0].known) else []
     for hash_seed in elsewhere:
@@ -137,7 +119,7 @@ def assert_survives_every_crash(
 
 @dataclass
 class _Trial:
-    """One call under one seed. `calm` is how it ends undisturbed, `effects` what it did outside."""
+    """One call under one seed. `calm` is its undisturbed outcome, `effects` what it did outside."""
 
     call: Call[Any]
     known: list[Workflow[..., Any]]
@@ -151,35 +133,32 @@ class _Trial:
     calm: Outcome = ("", None)
     effects: Counter[str] = field(default_factory=Counter)
     recordings: list[Recording] = field(default_factory=list)
-    sent: set[tuple[int, str]] = field(
-        default_factory=set
-    )  # by this life: messages by number, with the ids of those that got them
+    # By this engine: messages by number, with the ids of their receivers.
+    sent: set[tuple[int, str]] = field(default_factory=set)
 
     def survives(self, only: tuple[When, int] | None) -> int:
-        """Give the number of crashes that it has survived."""
+        """The number of crashes that it has survived."""
         self._undisturbed()
         if only is not None and (only[0] not in _WHENS or not self._crash(*only)):
             raise DefinitionError(
                 f"only={only!r} is no place of this run; one is ('before', 3), its third commit."
             )
-        return (
-            1
-            if only
-            else sum(
-                sum(takewhile(bool, (self._crash(when, number) for number in count(1))))
-                for when in _WHENS
-            )
+        if only is not None:
+            return 1
+        return sum(
+            sum(takewhile(bool, (self._crash(when, number) for number in count(1))))
+            for when in _WHENS
         )
 
     def _undisturbed(self) -> None:
-        with self._lives() as lives:
-            self.calm = lives.run(self._drive(lives))
+        with self._harness() as harness:
+            self.calm = harness.run(self._drive(harness))
             self._check_sent()
-            self.recordings = recording.recordings(lives.path)
+            self.recordings = recording.recordings(harness.path)
             self.effects = self._effects(self.recordings)
         with self._blaming(None):
             if self.calm[0] == "blocked":
-                raise InvariantViolated(f"It is {_told(self.calm)}")
+                raise InvariantViolated(f"It is {_shown(self.calm)}")
             for one in self.recordings:
                 _obeys(one)
                 recording.replay_recorded(one, self.known, every_prefix=True)
@@ -193,26 +172,24 @@ class _Trial:
                 )
 
     def _crash(self, when: When, number: int) -> bool:
-        """Die at one place, go on in a new engine, compare; False when the run has no such place
-        any more.
-        """
-        with self._lives() as lives:
+        """Die at one place, go on in a new engine, compare. False if the run has no such place."""
+        with self._harness() as harness:
             try:
-                with lives.crash_after(number, when):
-                    lives.run(self._drive(lives))
+                with harness.crash_after(number, when):
+                    harness.run(self._drive(harness))
             except NotReached:
                 return False
-            held = recording.recordings(lives.path)
+            held = recording.recordings(harness.path)
             with self._blaming((when, number), held):
-                invariants.commit_before_effect(lives.begun, {one.key: one.rows for one in held})
-                outcome = lives.run(self._drive(lives))
-                self._compare(outcome, held, recording.recordings(lives.path))
+                invariants.commit_before_effect(harness.begun, {one.key: one.rows for one in held})
+                outcome = harness.run(self._drive(harness))
+                self._compare(outcome, held, recording.recordings(harness.path))
         return True
 
     def _compare(self, outcome: Outcome, held: list[Recording], found: list[Recording]) -> None:
         if outcome[0] != self.calm[0] or not self.same(outcome[1], self.calm[1]):
             raise InvariantViolated(
-                f"  It is {_told(outcome)}\n  undisturbed it is {_told(self.calm)}"
+                f"  It is {_shown(outcome)}\n  undisturbed it is {_shown(self.calm)}"
             )
         after = {one.key: one for one in found}
         for one in held:
@@ -237,7 +214,7 @@ class _Trial:
             )
 
     def replays_elsewhere(self, hash_seed: int) -> None:
-        """The same history in a process that walks sets in another order."""
+        """Replay the history in a process that walks sets in another order."""
         try:
             recording.replay_elsewhere(self.recordings, self.known, hash_seed)
         except InvariantViolated as error:
@@ -249,8 +226,8 @@ class _Trial:
     # --- one trial --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _lives(self) -> Iterator[CrashHarness]:
-        """A new file, and a world outside in which nothing has happened."""
+    def _harness(self) -> Iterator[CrashHarness]:
+        """A new file, and a world outside without effects."""
         if isinstance(self.once, list):
             self.once.clear()
         if self.before_each is not None:
@@ -258,16 +235,16 @@ class _Trial:
         with tempfile.TemporaryDirectory(prefix="perdure-") as folder:
             yield CrashHarness(os.path.join(folder, "perdure.db"), seed=self.seed)
 
-    async def _drive(self, lives: CrashHarness) -> Outcome:
-        """What the world does to the run. After a crash it does all of it again, as one has to;
-        keys make it happen once.
+    async def _drive(self, harness: CrashHarness) -> Outcome:
+        """Start the run and send it all it gets. After a crash all is sent again; keys make it
+        arrive once.
         """
-        async with lives.engine(workflows=self.known) as engine:
+        async with harness.engine(workflows=self.known) as engine:
             try:
                 run = await self._ask(
                     "start", engine.start, self.call, id=RUN_ID, timeout=self.timeout
                 )
-            except RunExists:  # it goes on as another call meanwhile
+            except RunExists:  # it has continued as another call
                 run = await engine.get(RUN_ID)
             self.sent.clear()
             others = [
@@ -303,7 +280,7 @@ class _Trial:
                     await self._ask("cancel", run.cancel)
 
     async def _send_to_others(self, engine: Engine, number: int) -> None:
-        """Send a message to each run that it is for, as soon as there is one."""
+        """Send a message to each of its receivers, as soon as there is one."""
         channel, value, after_s, to = self.messages[number]
         key = f"message {number}"
         committed, unsubscribe = engine._scheduler.waiters.subscribe()
@@ -343,12 +320,12 @@ class _Trial:
     async def _ask(
         self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any
     ) -> Any:
-        """One verb of the engine; where the disk fails, others have more to do here."""
+        """One verb of the engine; a campaign with a failing disk overrides this."""
         return await verb(*args, **options)
 
     def _effects(self, recordings: Sequence[Recording]) -> Counter[str]:
-        """What was done outside; ids of children and idempotency keys hold row numbers, which a
-        crash moves, so each is told as what it stands for.
+        """What was done outside. Ids of children and idempotency keys hold row numbers, which a
+        crash moves, so each is replaced by the step or child that it means.
         """
         found = self.once() if callable(self.once) else self.once
         meant = {
@@ -367,13 +344,13 @@ class _Trial:
         )
         return Counter(pattern.sub(lambda name: meant[name[0]], repr(one)) for one in found or ())
 
-    # --- what to say ------------------------------------------------------------------------------
+    # --- failures ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _blaming(
         self, place: tuple[When, int] | None, held: Sequence[Recording] = ()
     ) -> Iterator[None]:
-        """Errors in the block are told with the place of the crash, and how to repeat it."""
+        """Errors in the block name the place of the crash, and how to repeat it."""
         try:
             yield
         except (InvariantViolated, NothingLeftToWaitFor) as error:
@@ -411,7 +388,7 @@ def _obeys(one: Recording) -> None:
 
 
 async def _until(seconds: float) -> None:
-    """Sleep until so long after the beginning of the first life."""
+    """Sleep until so long after the beginning of the first engine."""
     await asyncio.sleep(max(0.0, seconds - asyncio.get_running_loop().time()))
 
 
@@ -420,11 +397,11 @@ async def _cancel_arrived(engine: Engine, run: Run[Any]) -> bool:
     store = engine._store
     key = store.run_key(run.id)
     return ev.CANCEL in {row.kind for row in store.history(key)} or "cancel" in {
-        word.kind for word in store.inbox(key, 0)
+        row.kind for row in store.inbox(key, 0)
     }
 
 
-def _told(outcome: Outcome) -> str:
+def _shown(outcome: Outcome) -> str:
     return outcome[0] if outcome[0] == "cancelled" else f"{outcome[0]}: {outcome[1]!r}"
 
 
