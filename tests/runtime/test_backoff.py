@@ -13,6 +13,7 @@ import pytest
 from perdure import Engine, Limits, Retry, StepFailed, current_step, receive, step, workflow
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.info import RunInfo
+from perdure.runtime.plans import PendingAttempt
 from tests.runtime.support import awaited, kinds, outside, reached, until
 
 SLOW = Retry(attempts=5, delay=3_600, max_delay=3_600, jitter=False)
@@ -264,9 +265,9 @@ def test_what_was_dropped_or_put_off_anew_is_not_due() -> None:
 
     backoff = Backoff()
     for seq, again_ms in ((1, 50), (2, 10), (3, 30)):
-        backoff.add(Command(seq, "step", name="s"), 2, 1, again_ms)
+        backoff.add(PendingAttempt(Command(seq, "step", name="s"), 2, 1, again_ms))
     backoff.drop(2)
-    backoff.add(backoff.steps[1].command, 3, 2, 60)
+    backoff.add(PendingAttempt(backoff.steps[1].command, 3, 2, 60))
     assert backoff.due_ms() == 30
     assert [step.command.seq for step in backoff.take_due(59)] == [3]
     assert backoff.due_ms() == 60

@@ -459,7 +459,7 @@ async def test_a_run_that_fails_in_the_middle_of_a_turn_is_blocked_and_goes_on_w
         run = await engine.start(healthy(3), id="r")
         active = next(iter(engine._scheduler.memory.active.values()))
         active.__class__ = type(
-            "Failing", (type(active),), {"__slots__": (), "_goes_on_as_it_was": lambda _: 1 / 0}
+            "Failing", (type(active),), {"__slots__": (), "_steady": lambda _: 1 / 0}
         )
         with pytest.raises(RunBlocked, match="ZeroDivisionError"):
             await run.result()

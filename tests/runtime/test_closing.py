@@ -201,7 +201,7 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
         runs = engine._scheduler.memory.active.values()
 
         async def let_go() -> None:
-            while not all(active.stopping for active in runs):  # noqa: ASYNC110
+            while not all(active.attempts.closed for active in runs):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             gate.set()
 

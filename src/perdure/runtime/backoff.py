@@ -9,33 +9,25 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import Any
 
-import msgspec
-
-from perdure.core.events import Command
-
-
-class Pending(msgspec.Struct, gc=False):
-    """The next attempt of a step: its number, how many have failed, and when it is due (ms UTC)."""
-
-    command: Command
-    attempt: int
-    failures: int
-    again_ms: int
+from perdure.runtime.plans import PendingAttempt
 
 
 class Backoff:
-    """See the module's text. `steps` has them by the row of their step."""
+    """See the module's text. `steps` has the attempts by the row of their step."""
+
+    __slots__ = ("_deadlines", "steps")
 
     def __init__(self) -> None:
-        self.steps: dict[int, Pending] = {}
+        self.steps: dict[int, PendingAttempt] = {}
         self._deadlines: list[tuple[int, int]] = []
 
-    def add(self, command: Command, attempt: int, failures: int, again_ms: int) -> None:
-        self.steps[command.seq] = Pending(command, attempt, failures, again_ms)
-        heappush(self._deadlines, (again_ms, command.seq))
+    def add(self, attempt: PendingAttempt) -> None:
+        """Let an attempt wait until it is due."""
+        self.steps[attempt.command.seq] = attempt
+        heappush(self._deadlines, (attempt.again_ms, attempt.command.seq))
 
     def drop(self, seq: int) -> None:
-        """The step was cancelled, or has its outcome."""
+        """Forget the step in row `seq`: it was cancelled, or has its outcome."""
         self.steps.pop(seq, None)
 
     def due_ms(self) -> int | None:
@@ -47,15 +39,15 @@ class Backoff:
             heappop(deadlines)
         return deadlines[0][0] if deadlines else None
 
-    def take_due(self, now_ms: int) -> list[Pending]:
-        """Those whose time has come, the earliest first; they are waiting no longer."""
-        due: list[Pending] = []
+    def take_due(self, now_ms: int) -> list[PendingAttempt]:
+        """Remove and return the attempts that are due, the earliest first."""
+        due: list[PendingAttempt] = []
         while (at_ms := self.due_ms()) is not None and at_ms <= now_ms:
             due.append(self.steps.pop(heappop(self._deadlines)[1]))
         return due
 
     def waiting_for(self, limit: int) -> list[dict[str, Any]]:
-        """What is waited for, for people: the step, which attempt of how many, and when."""
+        """What is waited for, human-readable: the step, which attempt of how many, and when."""
         soonest = sorted(self.steps.values(), key=lambda step: step.again_ms)[:limit]
         return [
             {

@@ -1,115 +1,159 @@
-"""What an active run does with what it finds after a restart: open commands, and people's words
-about them.
+"""Recovery: plans for a run that returns from its history, and for decisions on its open steps.
 
-Rules: a step without an outcome may have begun, unless a note says that it had not; what is done
-then is the step's `on_crash`; a crash does not count against the retry policy, but its attempt is
-noted.
+Rules: functions from rows, open commands and the time to plans; nothing here is written or begun. A
+step without an outcome may have begun, unless a note says that it had not; its `on_crash` decides
+what follows; a crash does not count against the retry policy, but its attempt is noted.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from perdure.codec.error_encoder import encode_error, failure_of_step
 from perdure.core import events as ev
-from perdure.core.events import Command, Event
+from perdure.core.events import Codec, Command, Event
 from perdure.errors import DefinitionError, NotSerializable, ProcessDied
-from perdure.runtime import log, outbox
 from perdure.runtime.naming import TAKEN_BACK, Cut, cut_of
+from perdure.runtime.outbox import may_exist
+from perdure.runtime.plans import (
+    BackOff,
+    Begin,
+    BeginAfterCommit,
+    Block,
+    Feed,
+    Note,
+    PendingAttempt,
+    Plan,
+    Reissue,
+)
 from perdure.store.rows import InboxRow
 
-if TYPE_CHECKING:
-    from perdure.runtime.run import ActiveRun
-
-
 RELEASED = b'{"released":true}'
-"""A note about a whole run: it was let go while none of its steps was under way."""
+"""A note about a whole run: none of its steps was under way when it left memory."""
 
 HELD = b'{"resolved":"held"}'
-"""A note about one step: it had not begun when its run was let go."""
+"""A note about one step: it had not begun when its run left memory."""
+
+_encode = msgspec.json.Encoder().encode
+_Notes = list[dict[str, Any]]
 
 
-def recover(
-    active: ActiveRun, rows: list[Event], fresh: list[Command], inbox: list[InboxRow]
-) -> None:
-    """Go on from replayed history: `fresh` commands have no row yet, open ones that have one may
-    have begun.
+class Recovery(msgspec.Struct, frozen=True):
+    """How a run continues: `died` are the steps with the number of the attempt that a process died
+    during, for the log.
     """
-    outbox.check_names(active, fresh)
-    if active.names is not None:
-        active.names.add_all(rows)
-    cut = _cut(rows)
-    released = cut is not None
-    if cut is not None and rows[-1].data != RELEASED:
-        _move_timers(active, fresh)
-    active.new_commands(fresh)
-    last_seq = rows[-1].seq  # what comes of the inbox is behind it, and begins after its own commit
-    active.released_seq = last_seq if released else 0
-    active.take(inbox)
-    notes = _notes([*rows, *active.rows])
-    deaths = [row.seq for row in rows if is_crash(row)]
-    steps = [
-        command
-        for command in active.kernel.open.values()
-        if command.kind == ev.STEP and command.seq <= last_seq
-    ]
-    begun = (
-        []
-        if released
-        else [
-            step
-            for step in steps
-            if _may_have_begun(step, notes.get(step.seq, []), active.clock.now_ms())
-        ]
-    )
-    if begun:
-        log.run_taken_over(
-            active, [(step, _attempt(step, notes.get(step.seq, []), deaths)) for step in begun]
-        )
-        # One note for all of them: which had begun is not known, and a wide fan-out must not grow
-        # with every crash.
-        active.note_event(None, {"crash": True, "steps": len(steps), "error": _death()})
-        deaths.append(active.kernel.seq)
-    for command in [c for c in active.kernel.open.values() if c.seq <= last_seq]:
-        match command.kind:
-            case ev.STEP:
-                found = notes.get(command.seq, [])
-                _recover_step(active, command, found, _attempt(command, found, deaths), released)
-            case ev.SEND | ev.SPAWN:
-                active.todo.append(command)
-            case ev.CHILD if active.names is not None:
-                active.adopting.add(command.seq)
-                active.todo.append(command)
-    active.touch()
+
+    died: list[tuple[Command, int]]
+    plans: list[Plan]
 
 
-@functools.cache
-def _death() -> Any:
-    """How the death of a process is noted. Made once: it is the same for each of the runs that died
-    together.
+# --- the end of the history -----------------------------------------------------------------------
+
+
+def last_cut(rows: Sequence[Event]) -> Cut | None:
+    """The note of a release, a retry or a fork at the end of a history, if one stands there.
+
+    No process has begun a step behind it.
     """
-    return msgspec.json.decode(encode_error(ProcessDied()))
-
-
-def _cut(rows: list[Event]) -> Cut | None:
-    """The note of a release, a retry or a fork behind which no process has begun a step."""
     note = next((row for row in reversed(rows) if row.kind == ev.ATTEMPT), None)
     cut = None if note is None else cut_of(note)
     return cut if cut is not None and cut.upto == rows[-1].seq else None
 
 
-def _move_timers(active: ActiveRun, fresh: list[Command]) -> None:
-    """What the code asks for in a turn that is of the time before the cut counts from now."""
-    for command in fresh:
-        if command.kind == ev.TIMER:
-            until_ms = msgspec.json.decode(command.data or b"{}")["until_ms"] + max(
-                0, active.clock.now_ms() - command.at_ms
-            )
-            command.data, command.edited = b'{"until_ms":%d}' % until_ms, True
-            active.kernel.move_timer(command.seq, until_ms)
+def released_at(rows: Sequence[Event]) -> int:
+    """The number of the last row, if it is followed by no step that has begun; else 0."""
+    return rows[-1].seq if last_cut(rows) is not None else 0
+
+
+def moved_timers(
+    rows: Sequence[Event], asked: Iterable[Command], now_ms: int
+) -> list[tuple[Command, int]]:
+    """New deadlines of timers that no row records yet, where a retry or a fork ends the history.
+
+    The code asks for them in a turn that is of the time before the cut, and they count from now.
+    """
+    if last_cut(rows) is None or rows[-1].data == RELEASED:
+        return []
+    return [
+        (command, _until_ms(command) + max(0, now_ms - command.at_ms))
+        for command in asked
+        if command.kind == ev.TIMER
+    ]
+
+
+def _until_ms(timer: Command) -> int:
+    return int(msgspec.json.decode(timer.data or b"{}")["until_ms"])
+
+
+def release_notes(
+    open_commands: Iterable[Command], begun: Collection[int], *, noted: bool
+) -> list[Note]:
+    """What a run notes when it leaves memory, so that its next process knows what has not begun.
+
+    `begun` are the rows of steps whose attempt has begun; `noted` says that nothing has happened
+    since the last such note.
+    """
+    steps = [command for command in open_commands if command.kind == ev.STEP]
+    unbegun = [step for step in steps if step.seq not in begun]
+    if steps and len(unbegun) == len(steps):
+        return [] if noted else [Note(None, RELEASED)]
+    return [Note(step.seq, HELD) for step in unbegun if step.call.options.on_crash != "retry"]
+
+
+# --- open commands --------------------------------------------------------------------------------
+
+
+def recover(
+    run_id: str,
+    history: Sequence[Event],
+    since: Sequence[Event | Command],
+    open_commands: Iterable[Command],
+    now_ms: int,
+    *,
+    adopts: bool,
+) -> Recovery:
+    """The plans for what is open at the end of a `history`, after the run has read its inbox.
+
+    `since` are the rows that are not written yet: they may hold decisions on open steps. `adopts`
+    says that the run was retried, so that a child may be of an earlier generation.
+    """
+    released, last_seq = last_cut(history) is not None, history[-1].seq
+    notes = _notes([*history, *since])
+    deaths = [row.seq for row in history if is_crash(row)]
+    found = [command for command in open_commands if command.seq <= last_seq]
+    steps = [command for command in found if command.kind == ev.STEP]
+    died = []
+    plans: list[Plan] = []
+    if not released:
+        begun = [step for step in steps if _may_have_begun(step, notes.get(step.seq, []), now_ms)]
+        died = [(step, _number(step, notes.get(step.seq, []), deaths)) for step in begun]
+    if died:
+        # One note for all of them: which had begun is not known, and a wide fan-out must not grow
+        # with every crash.
+        note = {"crash": True, "steps": len(steps), "error": _death()}
+        plans.append(Note(None, _encode(note)))
+        deaths.append(last_seq + 1)
+    for command in found:
+        match command.kind:
+            case ev.STEP:
+                of_step = notes.get(command.seq, [])
+                number = _number(command, of_step, deaths)
+                plans += _step(run_id, command, of_step, number, now_ms, released=released)
+            case ev.SEND | ev.SPAWN:
+                plans.append(Reissue(command))
+            case ev.CHILD if adopts or may_exist(command):
+                plans.append(Reissue(command))
+    return Recovery(died, plans)
+
+
+@functools.cache
+def _death() -> Any:
+    """The recorded error of a process that died: the same for all runs that died together."""
+    return msgspec.json.decode(encode_error(ProcessDied()))
 
 
 def is_crash(row: Event) -> bool:
@@ -122,33 +166,30 @@ def is_crash(row: Event) -> bool:
     )
 
 
-def _notes(rows: list[Any]) -> dict[int, list[dict[str, Any]]]:
+def _notes(rows: Iterable[Event | Command]) -> dict[int, _Notes]:
     """The notes on attempts, by the row of their step. A retry begins the policy of each anew."""
-    notes: dict[int, list[dict[str, Any]]] = {}
+    notes: dict[int, _Notes] = {}
     for row in rows:
-        if (
-            row.kind == ev.ATTEMPT
-            and row.ref is None
-            and row.data != RELEASED
-            and cut_of(row) is not None
-        ):
-            for found in notes.values():
-                found.append({"resolved": "retry"})
-        if row.kind == ev.ATTEMPT and row.ref is not None and row.data is not None:
+        if row.kind != ev.ATTEMPT:
+            continue
+        if row.ref is not None and row.data is not None:
             raw = row.data if isinstance(row.data, bytes) else row.data.read()
             notes.setdefault(row.ref, []).append(msgspec.json.decode(raw))
+        elif row.data != RELEASED and cut_of(row) is not None:
+            for found in notes.values():
+                found.append({"resolved": "retry"})
     return notes
 
 
-def _may_have_begun(command: Command, notes: list[dict[str, Any]], now_ms: int) -> bool:
+def _may_have_begun(step: Command, notes: _Notes, now_ms: int) -> bool:
     last = notes[-1] if notes else {}
     unbegun = "resolved" in last or "refused" in last or last.get("again_ms", 0) > now_ms
-    return not unbegun and not command.call.options.transactional
+    return not unbegun and not step.call.options.transactional
 
 
-def _again_ms(notes: list[dict[str, Any]]) -> int:
-    """When the next attempt is due: as noted with the last failed one, unless a person has said
-    since that it is to be tried.
+def _again_ms(notes: _Notes) -> int:
+    """When the next attempt is due: as noted with the last failed one, or 0 where a person has
+    decided since that it is to be tried.
     """
     for note in reversed(notes):
         if note.get("resolved") == "retry":
@@ -158,85 +199,95 @@ def _again_ms(notes: list[dict[str, Any]]) -> int:
     return 0
 
 
-def _attempt(command: Command, notes: list[dict[str, Any]], deaths: list[int]) -> int:
-    """The number of the attempt that comes after those that failed and those that a process died
-    over.
-    """
-    return 1 + sum(seq > command.seq for seq in deaths) + sum("error" in note for note in notes)
+def _number(step: Command, notes: _Notes, deaths: Sequence[int]) -> int:
+    """The number of the attempt after those that failed and those that a process died during."""
+    return 1 + sum(seq > step.seq for seq in deaths) + sum("error" in note for note in notes)
 
 
-def _recover_step(
-    active: ActiveRun, command: Command, notes: list[dict[str, Any]], attempt: int, released: bool
-) -> None:
-    since = max(
-        (i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry"), default=0
-    )
-    failures = sum("error" in note for note in notes[since:])
+def _step(
+    run_id: str, step: Command, notes: _Notes, number: int, now_ms: int, *, released: bool
+) -> list[Plan]:
+    """The plans for one open step."""
+    decided = (i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry")
+    failures = sum("error" in note for note in notes[max(decided, default=0) :])
     last = notes[-1] if notes else {}
-    now_ms, again_ms = active.clock.now_ms(), _again_ms(notes)
-    careful = command.call.options.on_crash != "retry"
-    begun = not released and _may_have_begun(command, notes, now_ms)
+    attempt = PendingAttempt(step, number, failures, _again_ms(notes))
+    careful = step.call.options.on_crash != "retry"
+    begun = not released and _may_have_begun(step, notes, now_ms)
     if begun and careful:
-        _unknown_outcome(active, command, failures)
-    elif "refused" in last:  # it asks again: nothing has begun since
-        _ask(active, command, f". What was given was not taken: {last['refused']}")
-    elif again_ms > now_ms:
-        active.back_off(command, attempt, failures, again_ms)
-    elif careful and ("resolved" in last or released):
-        # Should the process die again, this is how the next one knows that there is something to
-        # ask.
-        active.note_event(command.seq, {"attempt": attempt, "began": True})
-        active.begin_after_commit(command, attempt, failures)
-    elif begun:  # should the process die over it at once, the note of this death is not lost
-        active.begin_after_commit(command, attempt, failures)
-    else:
-        active.begin(command, attempt, failures)
+        return [_unknown_outcome(run_id, step, failures)]
+    if "refused" in last:  # ask again: nothing has begun since
+        return [_ask(run_id, step, f". What was given was not taken: {last['refused']}")]
+    if attempt.again_ms > now_ms:
+        return [BackOff(attempt)]
+    if careful and ("resolved" in last or released):
+        return [began_note(attempt), BeginAfterCommit(attempt)]
+    if begun:  # should the process die over it at once, the note of this death is not lost
+        return [BeginAfterCommit(attempt)]
+    return [Begin(attempt)]
 
 
-def _unknown_outcome(active: ActiveRun, command: Command, failures: int) -> None:
-    if command.call.options.on_crash == "fail":
-        crashes, active.crashes = active.crashes, 0  # that it died is nothing that it has done
-        active.input(
-            ev.FAILED, ref=command.seq, data=active.host.steps.failure(ProcessDied(), failures + 1)
-        )
-        active.crashes = crashes
-        return
-    _ask(active, command, "")
+def due_attempts(attempts: Iterable[PendingAttempt], *, noted: bool) -> list[Plan]:
+    """The plans for attempts whose time has come: they begin after a commit that says that the run
+    is at work, so that a process that dies during them is counted.
+
+    `noted` says that the last row notes that none of them has begun.
+    """
+    plans: list[Plan] = []
+    for attempt in attempts:
+        if noted or attempt.command.call.options.on_crash != "retry":
+            plans.append(began_note(attempt))
+            noted = False  # another row stands behind that note now
+        plans.append(BeginAfterCommit(attempt))
+    return plans
 
 
-def _ask(active: ActiveRun, command: Command, more: str) -> None:
-    active.block(
+def began_note(attempt: PendingAttempt) -> Note:
+    """The note that an attempt begins: without it, the next process would not know that the
+    outcome may be unknown.
+    """
+    return Note(attempt.command.seq, _encode({"attempt": attempt.attempt, "began": True}))
+
+
+def _unknown_outcome(run_id: str, step: Command, failures: int) -> Plan:
+    if step.call.options.on_crash == "fail":
+        failure = failure_of_step(encode_error(ProcessDied()), failures + 1, False)
+        return Feed(ev.FAILED, step.seq, data=failure, progress=False)
+    return _ask(run_id, step, "")
+
+
+def _ask(run_id: str, step: Command, more: str) -> Block:
+    return Block(
         "unknown_outcome",
-        f"the process died while step {command.name} (row {command.seq}) was being attempted, "
-        f"and it is not known whether its effect "
-        f"happened{more}. Find out, then: perdure resolve {active.run_id} --seq {command.seq} "
-        f"--result JSON | --error TEXT | --retry",
+        f"the process died while step {step.name} (row {step.seq}) was being attempted, and it is "
+        f"not known whether its effect happened{more}. Find out, then: perdure resolve {run_id} "
+        f"--seq {step.seq} --result JSON | --error TEXT | --retry",
     )
 
 
-def resolve(active: ActiveRun, row: InboxRow) -> None:
-    """A person's word on a step whose outcome is unknown."""
-    word = msgspec.json.decode(row.data or b"{}")
-    if row.ref not in active.kernel.open:
-        active.note_event(row.ref or 0, {"resolved": "too late"}, row.id)
-    elif "result" in word:
-        _given_result(active, row, msgspec.json.encode(word["result"]))
-    elif "error" in word:
-        error = msgspec.json.encode({"type": "Resolved", "module": None, "message": word["error"]})
-        active.input(ev.FAILED, ref=row.ref, data=failure_of_step(error, 1, False), taken=row.id)
-    else:
-        active.note_event(row.ref or 0, {"resolved": "retry"}, row.id)
+# --- decisions ------------------------------------------------------------------------------------
 
 
-def _given_result(active: ActiveRun, row: InboxRow, data: bytes) -> None:
+def resolve(row: InboxRow, step: Command | None, codec: Codec) -> Plan:
+    """The plan for a decision on a step whose outcome is unknown; `step` is None if it has one."""
+    decision = msgspec.json.decode(row.data or b"{}")
+    if step is None:
+        return Note(row.ref or 0, b'{"resolved":"too late"}', row.id)
+    if "result" in decision:
+        return _given_result(row, step, _encode(decision["result"]), codec)
+    if "error" in decision:
+        error = _encode({"type": "Resolved", "module": None, "message": decision["error"]})
+        return Feed(ev.FAILED, step.seq, data=failure_of_step(error, 1, False), taken=row.id)
+    return Note(step.seq, b'{"resolved":"retry"}', row.id)
+
+
+def _given_result(row: InboxRow, step: Command, data: bytes, codec: Codec) -> Plan:
     """A result that is not of the step's type would block the run for good, so it is refused."""
-    command = active.kernel.open[row.ref or 0]
     try:
-        active.kernel.codec.decode_result(command.call, data)
+        codec.decode_result(step.call, data)
     except NotSerializable as error:
-        active.note_event(command.seq, {"refused": str(error)}, row.id)
-    else:
-        active.input(ev.COMPLETED, ref=row.ref, data=data, taken=row.id)
+        return Note(step.seq, _encode({"refused": str(error)}), row.id)
+    return Feed(ev.COMPLETED, step.seq, data=data, taken=row.id)
 
 
 def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:

@@ -1,289 +1,281 @@
-"""One run in memory: feeds its kernel, starts what it asks for, and turns what happened into
-writes.
+"""One run in memory: feeds its kernel, carries out plans, and turns what happened into writes.
 
-Rules: commands with effects start only after the turn that asked for them is committed, readonly
-steps at once; inputs are stamped in the order in which they are fed; a failed attempt is written
-before the next one starts, and until that is due the step holds nothing; a run whose lease is lost
-is dropped without a word; while a transactional step is in the writer's hands, other inputs of the
-run wait.
+Rules: a command with effects begins only after the commit of the turn that asked for it, a readonly
+step at once; inputs are stamped in the order in which they are fed; a failed attempt is written
+before the next one begins, and until that is due the step holds nothing; a run whose lease is lost
+is dropped without a trace; while the writer has a transactional step, plans of the run wait,
+because the number of that step's row is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-import msgspec
-
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
-from perdure.errors import HistoryTooLong, LeaseLost, Nondeterminism, PerdureError, RunBlocked
-from perdure.process.interpreter import PYTHON, with_python
+from perdure.errors import LeaseLost, PerdureError, RunBlocked, RunExists
 from perdure.process.slices import SLICE_S
-from perdure.runtime import log, outbox, recovery
-from perdure.runtime.backoff import Backoff
+from perdure.runtime import block_reason, log, plans, recovery
+from perdure.runtime.attempts import Attempts
+from perdure.runtime.children import Children
 from perdure.runtime.naming import Names
+from perdure.runtime.outbox import Outbox
+from perdure.runtime.plans import Block, PendingAttempt, Plan
 from perdure.runtime.run_host import RunHost
-from perdure.runtime.run_steps import StepsOfRun
-from perdure.runtime.steps import Running
-from perdure.store.rows import INBOX_ROWS_MAX, InboxRow, RunRow, Started
-from perdure.store.writes import Append, Finish, Suspend, Turn
+from perdure.runtime.steps import Again, Ended
+from perdure.runtime.transactional import TransactionalAttempt
+from perdure.runtime.turns import Todo, Turns
+from perdure.store.rows import INBOX_ROWS_MAX, InboxRow, LoadedRun, RunRow, Started
+from perdure.store.writes import Emit, Finish, RecordHeartbeat, Suspend, Turn
 
-TEXT_CHARS_MAX = 2_000
-_encode = msgspec.json.Encoder().encode
+_PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes from outside
+_WITH_EFFECT = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
+_STARTING = frozenset({ev.CHILD, ev.SPAWN, ev.FINISH})
+_TIMER_S_MAX = 86_400.0
 
 
-class ActiveRun(StepsOfRun):
-    """See the module's text. Made by the scheduler from a row and its history."""
+class ActiveRun:
+    """See the module's text. Made by the scheduler from a row."""
 
     __slots__ = (
-        "_attempts",
-        "_blocked",
-        "_read_again",
-        "_reading",
-        "_releasing",
-        "_resting",
-        "_taken",
-        "_timer",
-        "_touched",
-        "_unread",
-        "adopting",
-        "backoff",
-        "child",
-        "clock",
-        "durability",
-        "gone",
-        "held",
-        "host",
-        "inflight",
-        "kernel",
-        "last_inbox_id",
-        "names",
-        "origin",
-        "paused",
-        "python",
-        "released_seq",
-        "root",
-        "rows",
-        "run",
-        "run_id",
-        "status",
-        "stopping",
-        "todo",
-    )  # not a dict: with more than 30 attributes it would be a slow one
+        "_adopting", "_blocked", "_held", "_inbox_id", "_names", "_outbox", "_python",
+        "_read_again", "_reading", "_timer", "_touched", "_turns", "attempts",
+        "child", "clock", "crashes", "gone", "host", "kernel",
+        "paused", "run", "run_id", "status",
+    )  # fmt: skip
 
     def __init__(self, host: RunHost, row: RunRow, kernel: Kernel) -> None:
-        self.host, self.kernel = host, kernel
-        self.run, self.run_id, self.origin, self.root = (
-            row.run,
-            row.id,
-            row.origin or row.run,
-            row.root,
-        )
-        self.names = None if row.forked_from is None and row.origin is None else Names(self.origin)
-        self.clock = host.steps.clock
-        self.status = "running"
-        self.crashes, self.durability, self.child, self.python = (
-            row.crashes,
-            row.durability,
-            row.parent is not None,
-            row.python,
-        )
-        self.paused = row.status == "paused"
-        self.gone = False
-        self.last_inbox_id = 0
-        self._reading = self._read_again = False  # of the inbox
-        self._unread = (
-            -1 if row.history_rows else 0
-        )  # as the file has it; what it says of a loaded run is written anew
-        self.inflight: dict[int, Running] = {}
-        self.rows: list[Event | Command] = []
-        self.adopting: set[int] = (
-            set()
-        )  # children of a retried run that may be of an earlier generation
-        self.backoff = Backoff()
-        self._resting = self.backoff.steps
-        self.released_seq = 0  # of the note that it was let go, if nothing has happened since
-        self._attempts: dict[int, tuple[int, int, int]] = {}
-        self._taken: list[tuple[int, int]] = []
-        self.todo: list[Command] = []
-        self._blocked: tuple[str, str] | None = None
+        self.host, self.kernel, self.clock = host, kernel, host.steps.clock
+        self.run, self.run_id, self.child = row.run, row.id, row.parent is not None
+        self.crashes, self._python = row.crashes, row.python
+        self.status, self.paused, self.gone = "running", row.status == "paused", False
+        origin = row.origin or row.run
+        names = None if row.forked_from is None and row.origin is None else Names(origin)
+        self._names = names
+        self._outbox = Outbox(row.run, row.id, origin, row.root, row.durability, names)
+        self.attempts = Attempts(host, self, kernel.open, row.durability, paused=self.paused)
+        self._turns = Turns(host, row, kernel, self._outbox, self.attempts)
+        self._touched = False  # the writer will ask for the next turn
+        self._inbox_id = 0  # the last row of the inbox that was fed
+        self._reading = self._read_again = False  # the inbox
+        self._adopting: set[int] = set()  # children that may be of an earlier generation
+        self._blocked: Block | None = None
+        self._held: deque[Plan] | None = None  # plans that wait for a transactional step
         self._timer: asyncio.TimerHandle | None = None
-        self._touched = self._settled = self._releasing = False
-        self._more = True  # whether the next turn has more in it than outcomes and new steps
-        self.stopping = False
-        self.held: deque[Callable[[], None]] | None = None
+
+    # --- what others see --------------------------------------------------------------------------
 
     @property
     def owner(self) -> int:
         return self.host.owner
 
+    @property
+    def workflow(self) -> str:
+        return self.kernel.facts.workflow
+
+    @property
+    def at_its_end(self) -> bool:
+        return self.kernel.outcome is not None
+
     def name_of(self, seq: int) -> str:
-        """The name by which a command of this run is known outside."""
-        return f"{self.origin}/{seq}" if self.names is None else self.names.of(seq)
+        return self._outbox.name_of(seq)
 
-    def adopted(self, seq: int) -> None:
-        """What becomes of a child is in the file by now: it wakes this run when it ends."""
-        self.adopting.discard(seq)
-        self.touch()
+    def write(self, write: Emit | RecordHeartbeat) -> None:
+        if not self.gone:
+            self.host.writer.put(write, lambda _: self.host.emitted(), keep=True)
 
-    def sent(self, seq: int) -> str | None:
-        """The key or the id under which the source of this fork has sent or started what the row
-        asks for.
-        """
-        return None if self.names is None else self.names.sent(seq)
+    def last_heartbeat(self, seq: int) -> bytes | None:
+        return self.host.store.heartbeat(self.run, seq)
 
-    # --- in: what happened ------------------------------------------------------------------------
-
-    def input(
-        self,
-        kind: str,
-        *,
-        ref: int | None = None,
-        name: str | None = None,
-        data: bytes | None = None,
-        took_ms: int | None = None,
-        taken: int | None = None,
-    ) -> None:
-        """Record an input and let the workflow react. Call it from a plain callback."""
-        if self.gone or self.kernel.outcome is not None or self.kernel.diverged:
-            self.touch()
-            # nothing stands behind the end of a history, nor behind the place where code and
-            # history part
-            return
-        if self.held is not None:
-            self.held.append(
-                lambda: self.input(
-                    kind, ref=ref, name=name, data=data, took_ms=took_ms, taken=taken
-                )
-            )
-            return
-        event = self.kernel.stamp(
-            kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms
-        )
-        self.rows.append(event)
-        if self._resting:
-            self.backoff.drop(ref or 0)
-        if taken is not None:
-            self._taken.append((taken, event.seq))
-            self._more = True
-        self.absorb(event)
+    # --- begin ------------------------------------------------------------------------------------
 
     def first_rows(self) -> list[Event | Command] | None:
-        """Execute a run that is still to be written up to its first wait: the rows to write with
-        it, if it asks for steps only.
+        """Execute a run that is not written yet up to its first wait.
+
+        Returns the rows to write with it, if it asks for steps only.
         """
         self._touched = True  # nothing else may be collected before the run has its key
         self.input(ev.START)
-        if not self._goes_on_as_it_was() or any(command.kind != ev.STEP for command in self.todo):
+        todo = self._turns.todo
+        if not self._steady() or any(getattr(item, "kind", None) != ev.STEP for item in todo):
             return None
-        return self.rows
+        return self._turns.rows
 
     def written(self, run: int, first: list[Event | Command] | None) -> None:
-        """The run is in the file under this key, and so are its first rows, if there were any."""
-        self.run = self.origin = run
+        """The run is in the file under this key, and so are its `first` rows, if it had any."""
+        self.run = self._outbox.run = self._outbox.origin = run
         self._touched = False
         if first is None:
             self.touch()
         else:
-            todo, self.rows, self.todo, self._more = self.todo, [], [], False
-            self._start_all(todo)
+            self._begin_all(self._turns.taken_over())
 
-    def absorb(self, event: Event) -> None:
+    def load(self, loaded: LoadedRun) -> None:
+        """Continue behind the history, or begin if there is none; then feed the inbox."""
+        history = loaded.history
+        if not history:
+            self.input(ev.START)
+            self.take(loaded.inbox)
+            return
+        asked = self.kernel.replay(history)  # commands that no row records yet
+        self._register(asked)
+        if self._names is not None:
+            self._names.add_all(history)
+        for timer, until_ms in recovery.moved_timers(history, asked, self.clock.now_ms()):
+            timer.data, timer.edited = b'{"until_ms":%d}' % until_ms, True
+            self.kernel.move_timer(timer.seq, until_ms)
+        self._queue(asked)
+        self._turns.noted_seq = recovery.released_at(history)
+        self.take(loaded.inbox)
+        found = recovery.recover(
+            self.run_id, history, self._turns.rows, self.kernel.open.values(),
+            self.clock.now_ms(), adopts=self._names is not None,
+        )  # fmt: skip
+        if found.died:
+            log.run_taken_over(self, found.died)
+        for plan in found.plans:
+            self.do(plan)
+        self.touch()
+
+    # --- plans ------------------------------------------------------------------------------------
+
+    def do(self, plan: Plan) -> None:  # noqa: C901  # one match over all kinds of plans
+        """Carry out a plan; while the writer has a transactional step of this run, plans wait."""
+        if self._held is not None:
+            self._held.append(plan)
+            return
+        if self.gone:
+            return
+        turns, open_commands = self._turns, self.kernel.open
+        match plan:
+            case plans.Feed(kind, ref, name, data, took_ms, taken, progress):
+                crashes = self.crashes
+                self.crashes = crashes if progress else 0
+                self.input(kind, ref, name, data, took_ms, taken)
+                self.crashes = self.crashes if progress else crashes
+                self._adopting.discard(ref or 0)
+            case plans.Note(ref, data, taken):
+                self._note(ref, data, taken=taken)
+            case plans.RetryAttempt(command, again):
+                self._retry_attempt(command, again)
+            case plans.Begin(attempt) if attempt.command.seq in open_commands:
+                self.attempts.begin(
+                    attempt.command, attempt.attempt, attempt.failures, attempt.again_ms
+                )
+            case plans.BeginAfterCommit(attempt):
+                turns.todo.append(attempt)
+            case plans.BackOff(attempt) if attempt.command.seq in open_commands:
+                self.attempts.backoff.add(attempt)
+                self.touch()
+            case plans.Transact(attempt) if attempt.command.seq in open_commands:
+                self._transact(attempt)
+            case plans.Block():
+                self.block(plan)
+            case plans.Reissue(command):
+                if command.kind == ev.CHILD:
+                    self._adopting.add(command.seq)
+                turns.todo.append(command)
+                turns.more = True
+            case plans.ChildSettled(seq):
+                self._adopting.discard(seq)
+                self.touch()
+            case plans.RetryChild():
+                self._children.retry(plan)
+            case plans.AwaitChild():
+                self._children.wait_for(plan)
+            case plans.Release():
+                self.release()
+
+    @property
+    def _children(self) -> Children:
+        return Children(self.host, self._outbox, self.kernel.open, self.do, self._settle)
+
+    # --- inputs -----------------------------------------------------------------------------------
+
+    def input(
+        self, kind: str, ref: int | None = None, name: str | None = None, data: bytes | None = None,
+        took_ms: int | None = None, taken: int | None = None,
+    ) -> None:  # fmt: skip
+        """Record an input and let the workflow react. Call it from a plain callback."""
+        if self._held is not None:
+            self._held.append(plans.Feed(kind, ref, name, data, took_ms, taken))
+            return
+        kernel = self.kernel
+        if self.gone or kernel.outcome is not None or kernel.diverged:
+            self.touch()
+            return  # no row stands behind the end, nor behind the place where code and rows part
+        event = kernel.stamp(
+            kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms
+        )
+        self._turns.add(event, taken)
+        if self.attempts.resting:
+            self.attempts.backoff.drop(ref or 0)
+        self._feed(event)
+
+    def _feed(self, event: Event) -> None:
         """Feed an event whose row is in the file, or among those to be written."""
         kernel = self.kernel
         try:
             commands = kernel.feed(event)
             if len(commands) != 1 or commands[0].kind != ev.STEP:  # the usual case saves the call
-                outbox.check_names(self, commands)
-        except (
-            Exception,
-            asyncio.CancelledError,
-        ) as error:  # of one run: the others must not suffer for it
+                self._register(commands)
+        except (Exception, asyncio.CancelledError) as error:  # it costs this run only
             self.block_by(error)
             return
-        except (
-            BaseException
-        ):  # Ctrl-C in workflow code: this turn never was, and replay does it again
+        except BaseException:  # Ctrl-C in workflow code: replay makes this turn again
             self.drop()
             raise
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
-            self.block_by_length(self.kernel.seq)
+            self.block_by_length(kernel.seq)
         if self.crashes and event.kind in _PROGRESS:
-            self.got_on()
-        if kernel.outcome is not None and self._too_long:
-            commands = [
-                command for command in commands if command.kind != ev.FINISH
-            ]  # a blocked run does not end: it does when retried
-        self.new_commands(commands)
+            self._progress()
+        if kernel.outcome is not None and self._too_long:  # it ends when it is retried
+            commands = [command for command in commands if command.kind != ev.FINISH]
+        self._queue(commands)
 
-    def new_commands(self, commands: list[Command]) -> None:
-        """Queue commands for their rows, and start at once what may run ahead of them."""
-        self.rows += commands
+    def _register(self, commands: list[Command]) -> None:
+        """Make the workflows known that these commands start. Raises `DefinitionError`."""
         for command in commands:
-            if self.names is not None:
-                self.names.add(command)
+            if command.kind in _STARTING and command.call is not None:
+                self.host.register(command.call.definition)
+
+    def _queue(self, commands: list[Command]) -> None:
+        """Queue commands for their rows, and begin at once what may run ahead of them."""
+        turns, names = self._turns, self._names
+        turns.rows += commands
+        for command in commands:
+            if names is not None:
+                names.add(command)
             if command.kind == ev.STEP:
                 if command.call.options.readonly and self.run:
-                    self.begin(command, 1, 0)
+                    self.attempts.begin(command, 1, 0)
                 else:
-                    self.todo.append(command)
-            elif command.kind in _EXECUTED:
+                    turns.todo.append(command)
+            elif command.kind in _WITH_EFFECT:
                 if command.kind == ev.ABANDON:
-                    self._stop_step(command.ref or 0)
-                elif command.kind == ev.CHILD and self.names is not None:
-                    self.adopting.add(command.seq)
-                self.todo.append(command)
-                self._more = True
+                    self.attempts.cancel(command.ref or 0)
+                elif command.kind == ev.CHILD and names is not None:
+                    self._adopting.add(command.seq)
+                turns.todo.append(command)
+                turns.more = True
         if not self._touched:
             self.touch()
 
-    def block_by(self, error: BaseException) -> None:
-        """Stop because the code and the history have parted, or the code can't be executed at all.
-
-        What the code asked for and no row records is lost, and the numbers that it got mean
-        nothing.
-        """
-        self.kernel.diverged = True
-        if isinstance(error, Nondeterminism):
-            self.block("nondeterminism", with_python(error.reason, self.python))
-        elif isinstance(error, RunBlocked):
-            self.block("code", error.reason)
-        else:
-            self.block("code", as_text(error), error)
-
-    def block(self, by: str, reason: str, error: BaseException | None = None) -> None:
-        """Stop here for a person; what is under way may still end and is recorded."""
-        if self._blocked is None:
-            log.run_blocked(self, reason, error)
-            self._blocked = (by, reason)
-        self.touch()
-
-    @property
-    def _too_long(self) -> bool:
-        return self._blocked is not None and self._blocked[0] == "history"
-
-    def block_by_length(self, rows: int) -> None:
-        """Stop because the history has this many rows, more than it may have."""
-        self.block(
-            "history", HistoryTooLong.describe(rows, self.host.history_rows_max, self.run_id)
-        )
-
     def take_inbox(self) -> None:
-        """Feed what has arrived since the last look."""
+        """Read what has arrived since the last look, and feed it."""
         if self.gone or self.paused or self._blocked:
             return
         if self._reading:
             self._read_again = True
             return
         self._reading, self._read_again = True, False
-        self.host.reads.then(self._inbox_read, self.host.store.inbox, self.run, self.last_inbox_id)
+        self.host.reads.then(self._inbox_read, self.host.store.inbox, self.run, self._inbox_id)
 
     def _inbox_read(self, rows: list[InboxRow]) -> None:
         self._reading = False
@@ -292,12 +284,12 @@ class ActiveRun(StepsOfRun):
             self.take_inbox()
 
     def take(self, rows: list[InboxRow]) -> None:
-        """Feed what was read from the inbox. What does not fit into a slice is read again later."""
+        """Feed rows of the inbox. What does not fit into a slice is read again later."""
         if self.gone or self.paused or self._blocked:
-            return  # read again when it is resumed or retried
+            return  # read again when the run is resumed or retried
         until_s = perf_counter() + SLICE_S
         for row in rows:
-            self.last_inbox_id = row.id
+            self._inbox_id = row.id
             self._take(row)
             if perf_counter() > until_s:  # the event loop gets its turn
                 self.host.woken([self.run])
@@ -311,16 +303,133 @@ class ActiveRun(StepsOfRun):
                 self.input(ev.MESSAGE, name=row.name, data=row.data, taken=row.id)
             case "cancel":
                 self.input(ev.CANCEL, taken=row.id)
-            case "completed":
-                self.input(ev.COMPLETED, ref=row.ref, data=row.data, taken=row.id)
-            case "failed":
-                self.input(ev.FAILED, ref=row.ref, data=row.data, taken=row.id)
+            case "completed" | "failed":
+                self.input(row.kind, row.ref, data=row.data, taken=row.id)
             case "resolve":
-                recovery.resolve(self, row)
+                step = self.kernel.open.get(row.ref or 0)
+                self.do(recovery.resolve(row, step, self.kernel.codec))
 
-    # --- out: what to write -----------------------------------------------------------------------
+    def _note(
+        self, ref: int | None, data: bytes, took_ms: int | None = None, taken: int | None = None
+    ) -> None:
+        """Record something that the workflow does not see."""
+        kernel = self.kernel
+        event = kernel.stamp(ev.ATTEMPT, self.clock.now_ms(), ref=ref, data=data, took_ms=took_ms)
+        self._turns.add(event, taken)
+        if kernel.seq > self.host.history_rows_max:
+            self.block_by_length(kernel.seq)
+        self.touch()
+
+    def _progress(self) -> None:
+        """Something that this run has done was recorded: its count of crashes begins anew."""
+        if self.crashes:
+            self.crashes, self._turns.settled, self._turns.more = 0, True, True
+
+    # --- blocked ----------------------------------------------------------------------------------
+
+    def block(self, reason: Block, error: BaseException | None = None) -> None:
+        """Stop until a person decides; attempts under way may still end and are recorded."""
+        if self._blocked is None:
+            log.run_blocked(self, reason.reason, error)
+            self._blocked, self.attempts.closed = reason, True
+        self.touch()
+
+    def block_by(self, error: BaseException) -> None:
+        """Stop because the code and the history have diverged, or the code can't be executed.
+
+        What the code asked for and no row records is lost; the numbers that it got mean nothing.
+        """
+        self.kernel.diverged = True
+        reason = block_reason.of_code(error, self._python)
+        self.block(reason, None if isinstance(error, RunBlocked) else error)
+
+    def block_by_length(self, rows: int) -> None:
+        """Stop because the history has this many rows, more than it may have."""
+        self.block(block_reason.of_length(rows, self.host.history_rows_max, self.run_id))
+
+    @property
+    def _too_long(self) -> bool:
+        return self._blocked is not None and self._blocked.by == block_reason.HISTORY
+
+    # --- attempts ---------------------------------------------------------------------------------
+
+    def _begin_all(self, todo: Todo) -> None:
+        """Begin what waited for its commit."""
+        for item in todo:
+            if isinstance(item, PendingAttempt):
+                self.do(plans.Begin(item))
+            elif item.kind == ev.STEP and item.seq in self.kernel.open:
+                self.attempts.begin(item, 1, 0)
+
+    def attempt_ended(self, command: Command, ended: Ended | Again | None) -> None:
+        """An attempt has ended; None: it was cancelled."""
+        try:
+            if ended is None or command.seq not in self.kernel.open:
+                self.touch()
+            elif isinstance(ended, Again):
+                self.do(plans.RetryAttempt(command, ended))
+            else:
+                if ended.kind == ev.FAILED and not self.gone:
+                    log.step_failed(self, command, ended.attempt, ended.data)
+                self.input(ended.kind, command.seq, None, ended.data, ended.took_ms)
+        except Exception as error:  # other steps' outcomes are reported behind this one
+            self.failed(error)
+
+    def _retry_attempt(self, command: Command, again: Again) -> None:
+        """Record a failed attempt; the next one begins after that commit, or when it is due."""
+        if self.kernel.diverged:
+            self.touch()
+            return
+        log.attempt_failed(self, command, again, self.clock.now_ms())
+        self._progress()
+        self._note(command.seq, again.note, took_ms=again.took_ms)
+        attempt = PendingAttempt(command, again.attempt, again.failures, again.again_ms)
+        later = again.again_ms > self.clock.now_ms()
+        if later and not self.attempts.closed and not self.paused:
+            self.do(plans.BackOff(attempt))
+        else:
+            self._turns.todo.append(attempt)
+
+    def _transact(self, attempt: PendingAttempt) -> None:
+        """Give an attempt to the writer, behind everything that has happened by now.
+
+        The number of its row is taken, so everything else waits.
+        """
+        self.collect()
+        if self.gone:
+            return
+        self._held = deque()
+        row = self.kernel.stamp(ev.COMPLETED, self.clock.now_ms(), ref=attempt.command.seq)
+        made = TransactionalAttempt(self, self.host.steps, attempt, row)
+        self.host.writer.put_transact(made.write(), partial(self._transacted, attempt, made))
+
+    def _transacted(
+        self, attempt: PendingAttempt, made: TransactionalAttempt, result: Event | PerdureError
+    ) -> None:
+        if isinstance(result, PerdureError):
+            self.refused(result)
+            return
+        held, self._held = self._held or deque(), None
+        command = attempt.command
+        match made.outcome:
+            case Again() as again:
+                log.attempt_failed(self, command, again, self.clock.now_ms())
+                self._progress()
+                after = PendingAttempt(command, again.attempt, again.failures, again.again_ms)
+                held.append(plans.Begin(after))
+            case Ended(kind=kind, data=data):
+                if kind == ev.FAILED:
+                    log.step_failed(self, command, attempt.attempt, data)
+                if not self.gone:
+                    self._feed(result)
+        for plan in held:
+            self.do(plan)
+        self.touch()
+
+    # --- turns ------------------------------------------------------------------------------------
 
     def touch(self) -> None:
+        """Have the writer ask for the next turn."""
         if not self._touched and not self.gone:
             self._touched = True
             self.host.writer.touch(self)
@@ -330,225 +439,115 @@ class ActiveRun(StepsOfRun):
         self._touched = False
         if self.gone:
             return
-        if self.rows and not self._more and self._goes_on_as_it_was():
-            grow = Append(self.run, self.host.owner, self.rows)
-            todo, self.rows, self.todo = self.todo, [], []
-            self.host.writer.put(grow, partial(self._grown, todo), keep=True)
-        else:
-            self._collect_all()
-
-    def _collect_all(self) -> None:
-        turn = Turn(
-            self.run,
-            self.host.owner,
-            self.rows,
-            self.clock.now_ms(),
-            self._taken,
-            settled=self._settled,
-        )
-        todo = self.todo
-        self.rows, self._taken, self.todo, self._settled, self._more = [], [], [], False, False
-        origins = [
-            command
-            for command in todo
-            if command.kind != ev.STEP and outbox.add_effect(self, command, turn)
-        ]
-        if self.kernel.unread != self._unread and not self.kernel.diverged:
-            turn.unread = self._unread = self.kernel.unread
-        if self.python != PYTHON and not self.kernel.diverged and not self.kernel.facts.old:
-            turn.python = self.python = PYTHON
-        if not self._goes_on_as_it_was():
-            self._stand(turn)
-        last = turn.finish or self._releasing
+        turns = self._turns
+        if turns.rows and not turns.more and self._steady():
+            append, todo = turns.append()
+            self.host.writer.put(append, partial(self._appended, todo), keep=True)
+            return
+        turn, asked, todo = turns.turn()
+        if not self._steady():
+            self._conclude(turn)
+        suspend = turn.suspend
+        end: Finish | bool = turn.finish or (suspend is not None and suspend.release)
         if (
-            turn.rows
-            or turn.suspend
-            or turn.finish
-            or turn.effects
-            or turn.taken
+            turn.rows or suspend or turn.finish or turn.effects or turn.taken
             or turn.unread is not None
-        ):
-            self.host.writer.put(turn, partial(self._committed, origins, todo, last), keep=True)
+        ):  # fmt: skip
+            done = partial(self._committed, asked, todo, end)
+            self.host.writer.put(turn, done, keep=True)
         else:
-            self._start_all(todo)
-        if last:
+            self._begin_all(todo)
+        if end:
             self._leave()
 
-    def _goes_on_as_it_was(self) -> bool:
-        """The usual case: at work before and after, no timer to see to, and no step that waits for
-        its next attempt.
-        """
-        kernel = self.kernel
+    def _steady(self) -> bool:
+        """The usual case: at work before and after, without timers or steps that rest."""
         return (
-            kernel.local > 0
-            and self.status == "running"
-            and kernel.outcome is None
+            self.status == "running"
             and self._blocked is None
             and not self.paused
             and self._timer is None
-            and not kernel.timers
-            and kernel.unread == self._unread
-            and not self._resting
+            and self._turns.plain
         )
 
-    def _stand(self, turn: Turn) -> None:
-        """Where the run stands now: at its end, blocked, at work, or waiting for something from
-        outside.
-        """
-        outcome = self.kernel.outcome
-        if (
-            outcome is not None and not self.kernel.diverged and not self._too_long
-        ):  # an end that the history does not know is none
-            turn.finish = outbox.finish_of(self, outcome, turn.at_ms)
-        elif self._blocked is not None and not self.inflight and self.held is None:
-            turn.suspend = Suspend(
-                "blocked", blocked_by=self._blocked[0], reason=self._blocked[1], release=True
-            )
-            self._releasing = True
-            if self._blocked[0] != "unknown_outcome":  # a step that is asked about may have begun
-                self._let_go(turn)
-        elif self.paused and not self.inflight and self.held is None:
-            turn.suspend = Suspend(
-                None, release=True
-            )  # the row says paused, or resumed again by now
-            self._let_go(turn)
+    def _conclude(self, turn: Turn) -> None:
+        """What the turn says of the run: ended, blocked, paused, at work, or waiting."""
+        kernel, turns, blocked = self.kernel, self._turns, self._blocked
+        quiet = not self.attempts.under_way and self._held is None
+        if kernel.outcome is not None and not kernel.diverged and not self._too_long:
+            turn.finish = turns.finish(kernel.outcome, turn.at_ms)
+        elif blocked is not None and quiet:
+            turn.suspend = turns.blocked(blocked)
+            if blocked.by != block_reason.UNKNOWN_OUTCOME:  # the step in question may have begun
+                turns.note_unbegun(turn)
+        elif self.paused and quiet:
+            turn.suspend = Suspend(None, release=True)  # the row says paused, or resumed by now
+            turns.note_unbegun(turn)
         else:
-            self._stand_open(turn)
+            self._continue(turn)
 
-    def _stand_open(self, turn: Turn) -> None:
-        if self._timer is not None or self.kernel.timers or self.backoff.steps:
+    def _continue(self, turn: Turn) -> None:
+        resting = self.attempts.resting
+        if self._timer is not None or self.kernel.timers or resting:
             self.set_timer()
-        if (
-            self.kernel.local > len(self._resting)
-            or self.adopting
-            or self.held is not None
-            or self._blocked is not None
-        ):
+        busy = self.kernel.local > len(resting) or self._adopting
+        if busy or self._held is not None or self._blocked is not None:
             if self.status != "running":
                 turn.suspend = Suspend("running")
                 self.host.unparked(self)
             self.status = "running"
         else:
-            turn.suspend = Suspend("waiting", self._waiting(), self._due_ms())
+            turn.suspend = self._turns.waiting()
             self.status = "waiting"
             self.host.parked(self)
 
-    def _let_go(self, turn: Turn) -> None:
-        """Say what has not begun, so that after a restart nobody has to ask what became of it."""
-        self._releasing = True
-        if self.kernel.diverged:
-            return
-        steps = [command for command in self.kernel.open.values() if command.kind == ev.STEP]
-        held = [
-            step
-            for step in steps
-            if (running := self.inflight.get(step.seq)) is None or not running.begun
-        ]
-        if steps and len(held) == len(steps):
-            if self.kernel.seq != self.released_seq:
-                turn.rows.append(self.kernel.stamp(ev.ATTEMPT, turn.at_ms, data=recovery.RELEASED))
-            return
-        for step in held:
-            if step.call.options.on_crash != "retry":
-                turn.rows.append(
-                    self.kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=step.seq, data=recovery.HELD)
-                )
-
-    def evict(self) -> None:
-        """Leave memory, unless there is something to do by now: then the run parks again after its
-        next turn.
-        """
-        due_ms = self._due_ms()
-        if (
-            self.status == "waiting"
-            and not self._touched
-            and (due_ms is None or due_ms > self.clock.now_ms())
-        ):
-            self.release()
-
-    def release(self) -> None:
-        """Let go of the run: it comes back by replay when it is due."""
-        if self.gone:
-            return
-        if self.held is not None:
-            self.held.append(
-                self.release
-            )  # the number of a transactional step's row is given out already
-            return
-        if self._touched:
-            self.collect()
-        if not self.gone:
-            turn = Turn(self.run, self.host.owner, [], self.clock.now_ms())
-            idle = self.status == "waiting"
-            turn.suspend = Suspend(
-                "waiting" if idle else "pending",
-                self._waiting(),
-                self._due_ms() if idle else turn.at_ms,
-                release=True,
-            )
-            self._let_go(turn)
-            self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
-            self._leave()
-
-    def _waiting(self) -> bytes:
-        """What the run waits for, for people; of a step that is tried again, which attempt and
-        when.
-        """
-        resting = self.backoff.steps
-        items = self.kernel.waiting_for()
-        return _encode(
-            self.backoff.waiting_for(20)
-            + [item for item in items if "step" not in item or item["seq"] not in resting]
-        )
-
-    def _due_ms(self) -> int | None:
-        """When the next durable timer or the next attempt of a step is due."""
-        due, again_ms = self.kernel.due(), self.backoff.due_ms()
-        if due is None or again_ms is None:
-            return again_ms if due is None else due[0]
-        return min(due[0], again_ms)
-
     # --- after the commit -------------------------------------------------------------------------
 
-    def _grown(self, todo: list[Command], refused: PerdureError | None) -> None:
+    def _appended(self, todo: Todo, refused: PerdureError | None) -> None:
         if refused is not None:
             self.refused(refused)
             return
         try:
-            self._start_all(todo)
+            self._begin_all(todo)
         except Exception as error:
             self.failed(error)
 
-    def _committed(
-        self, origins: list[Command], todo: list[Command], last: Finish | bool, result: Any
-    ) -> None:  # fmt: skip
+    def _committed(self, asked: list[Command], todo: Todo, end: Finish | bool, result: Any) -> None:
         if isinstance(result, PerdureError):
             self.refused(result)
             return
         try:
-            if origins:
-                for command, answer in zip(origins, result.effects, strict=True):
-                    outbox.answer(self, command, answer)
+            if asked:
+                for command, answer in zip(asked, result.effects, strict=True):
+                    self._answered(command, answer)
+                    if isinstance(answer, Started) and answer.created:
+                        result.woken.append(answer.run)
                 self.host.emitted()
-                result.woken += [
-                    answer.run
-                    for answer in result.effects
-                    if isinstance(answer, Started) and answer.created
-                ]
-            self._start_all(todo)
+            self._begin_all(todo)
         except Exception as error:
             self.failed(error)
         if result.woken:
             self.host.woken(result.woken)
-        # not an earlier turn, although the run has come to its end since: that is not in the file
-        # yet
-        if last:
-            self.host.ended(self, last)
+        if end:  # of this turn: the end of a later one is not in the file yet
+            self.host.ended(self, end)
+
+    def _answered(self, command: Command, answer: Any) -> None:
+        """What became of the effect of a command."""
+        if isinstance(answer, RunExists) and command.call is not None:
+            self._adopting.add(command.seq)
+            self._children.compare(command, answer)
+        else:
+            self._settle(command, answer)
+
+    def _settle(self, command: Command, answer: Any) -> None:
+        if command.kind == ev.CHILD and isinstance(answer, Started) and not answer.created:
+            self._adopting.add(command.seq)
+            self._children.look_at(command, answer.run)
+        elif (plan := self._outbox.answered(command, answer)) is not None:
+            self.do(plan)
 
     def refused(self, error: PerdureError) -> None:
-        """Nothing of the turn is in the file: somebody else owns the run, or it can't go on as it
-        is.
-        """
+        """Nothing of a turn is in the file: another worker owns the run, or it can't continue."""
         if not self.gone:
             log.run_refused(self, error)
             self._leave()
@@ -558,126 +557,95 @@ class ActiveRun(StepsOfRun):
             self._block_in_file(f"its history could not be written: {error}")
 
     def failed(self, error: BaseException) -> None:
-        """An error of ours in the middle of a turn: what is in the file stays, and the run is
-        blocked there.
-        """
+        """An error of Perdure's in the middle of a turn: the run is blocked as the file has it."""
         if not self.gone:
             log.run_stopped(self, error)
             self._leave()
             if self.run:
-                self._block_in_file(f"Perdure failed in the middle of a turn: {as_text(error)}")
+                text = block_reason.as_text(error)
+                self._block_in_file(f"Perdure failed in the middle of a turn: {text}")
 
     def _block_in_file(self, reason: str) -> None:
-        park = Suspend("blocked", blocked_by="store", reason=reason, release=True)
-        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms(), suspend=park)
+        suspend = self._turns.blocked(Block("store", reason))
+        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms(), suspend=suspend)
         self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
 
-    def _start_all(self, commands: list[Command]) -> None:
-        for command in commands:
-            if command.kind == ev.STEP and command.seq in self.kernel.open:
-                attempt, failures, again_ms = (
-                    self._attempts.pop(command.seq, (1, 0, 0)) if self._attempts else (1, 0, 0)
-                )
-                self.begin(command, attempt, failures, again_ms)
-
-    # --- holding back inputs ----------------------------------------------------------------------
-
-    def hold(self) -> None:
-        """From here on inputs wait: the next row number belongs to a transactional step."""
-        self.collect()
-        self.held = deque()
-
-    def unhold(self, event: Event | None) -> None:
-        """Feed the step's outcome, if it is one, then what has waited."""
-        held, self.held = self.held or deque(), None
-        if event is not None and not self.gone:
-            self.absorb(event)
-        for action in held:
-            action()
-        self.touch()
-
-    # --- time, pause, end -------------------------------------------------------------------------
+    # --- time, pause, release ---------------------------------------------------------------------
 
     def set_timer(self) -> None:
-        """Have the event loop call when the next durable timer or the next attempt of a step is
-        due.
-        """
+        """Have the event loop call when a durable timer or an attempt is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due_ms = self._due_ms()
+        due_ms = self._turns.due_ms()
         if due_ms is not None and not self.paused and not self.kernel.diverged:
-            wait_ms = max(0, due_ms - self.clock.now_ms())
-            self._timer = self.host.steps.loop.call_later(
-                min(wait_ms / 1000, 86_400), self._timer_due, context=Context()
-            )
+            wait_s = min(max(0, due_ms - self.clock.now_ms()) / 1000, _TIMER_S_MAX)
+            loop = self.host.steps.loop
+            self._timer = loop.call_later(wait_s, self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
-        if (
-            self.gone
-            or self.paused
-            or self.held is not None
-            or self.kernel.diverged
-            or self._too_long
-        ):
+        held = self._held is not None
+        if self.gone or self.paused or held or self.kernel.diverged or self._too_long:
             return  # the next turn sets it anew
         now_ms = self.clock.now_ms()
-        again = self.backoff.take_due(now_ms)
-        # after a commit that says that the run is at work: a process that dies over it is then
-        # counted
-        for step in again:
-            if (
-                step.command.call.options.on_crash != "retry"
-                or self.kernel.seq == self.released_seq
-            ):
-                self.note_event(
-                    step.command.seq, {"attempt": step.attempt, "began": True}
-                )  # no note says any longer that it has not
-            self.begin_after_commit(step.command, step.attempt, step.failures)
+        again = self.attempts.backoff.take_due(now_ms)
+        noted = self.kernel.seq == self._turns.noted_seq
+        for plan in recovery.due_attempts(again, noted=noted):
+            self.do(plan)
         if (due := self.kernel.due()) is not None and due[0] <= now_ms:
-            self.input(ev.FIRED, ref=due[1])
+            self.input(ev.FIRED, due[1])
         elif again:
             self.touch()
         else:
             self.set_timer()
 
+    def begin_no_more(self) -> None:
+        """Begin no attempt any more: the engine closes."""
+        self.attempts.closed = True
+
     def pause(self) -> None:
-        self.paused = True
+        """Begin nothing more; the run leaves memory when its attempts have ended."""
+        self.paused = self.attempts.paused = True
         self.touch()
 
     def resume(self) -> None:
-        self.paused = False
+        """Go on after `pause`."""
+        self.paused = self.attempts.paused = False
         self.take_inbox()
-        self.status = "paused"  # whatever it is now, the row has to be told
+        self.status = "paused"  # the row has to be told, whatever it says now
         self.touch()
 
-    def _leave(self) -> None:
-        """Out of memory, without a trace in user code."""
-        self.gone = True
-        for running in list(self.inflight.values()):
-            running.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        self.kernel.discard()
+    def evict(self) -> None:
+        """Leave memory, unless something is to be done by now: it parks again after that."""
+        due_ms = self._turns.due_ms()
+        busy = self._touched or (due_ms is not None and due_ms <= self.clock.now_ms())
+        if self.status == "waiting" and not busy:
+            self.release()
+
+    def release(self) -> None:
+        """Leave memory: the run returns by replay when it is due."""
+        if self._held is not None:
+            self._held.append(plans.Release())  # the number of a row is taken already
+            return
+        if self._touched:
+            self.collect()
+        if self.gone:
+            return
+        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms())
+        turn.suspend = self._turns.released(waits=self.status == "waiting", at_ms=turn.at_ms)
+        self._turns.note_unbegun(turn)
+        self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
+        self._leave()
 
     def drop(self) -> None:
-        """Leave at once: the lease is lost, or the engine closes."""
+        """Leave at once, without a write: the lease is lost, or the engine closes."""
         if not self.gone:
             self._leave()
 
-
-_PROGRESS = frozenset(
-    {ev.COMPLETED, ev.FAILED, ev.FIRED}
-)  # not a message: it comes from outside, whatever the run does
-_EXECUTED = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
-
-
-def as_text(error: BaseException) -> str:
-    """An error in a line, also where its class can't say what it is or says what is no
-    valid text.
-    """
-    try:
-        text = str(error) if isinstance(error, PerdureError) else f"{type(error).__name__}: {error}"
-    except Exception as broken:
-        text = f"{type(error).__name__}, whose text raised {type(broken).__name__}"
-    return text.encode(errors="backslashreplace").decode()[:TEXT_CHARS_MAX].replace("\0", "\\0")
+    def _leave(self) -> None:
+        """Leave memory without a trace in user code."""
+        self.gone = True
+        self.attempts.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.kernel.discard()

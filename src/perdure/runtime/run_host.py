@@ -1,12 +1,14 @@
-"""The host of runs in memory, as they see it: what an active run needs of its scheduler.
+"""The host of a run in memory: what a run needs of its scheduler, and what a host sees of a run.
 
-Rules: a run knows its scheduler by this alone, so that the kit for tests can stand in for it.
+Rules: this module knows neither the scheduler nor the run; both sides depend on it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.read_executor import ReadExecutor
@@ -15,37 +17,78 @@ from perdure.runtime.writer import Writer
 from perdure.store.base import Store
 from perdure.store.writes import Finish, StartRun
 
-if TYPE_CHECKING:
-    from perdure.runtime.run import ActiveRun
-
 
 class RunHost(Protocol):
-    """What an active run needs of its scheduler."""
+    """What a run needs of its scheduler."""
 
     @property
-    def owner(self) -> int: ...
+    def owner(self) -> int:
+        """The number of this worker: its runs belong to it."""
+        ...
 
     writer: Writer
     steps: Steps
     store: Store
     reads: ReadExecutor
+    workflows: dict[str, Workflow[..., Any]]
     codec: JsonCodec
-    workflows: dict[str, Any]
     history_rows_max: int
     gate: DurabilityGate | None
 
-    def register(self, definition: Any) -> None: ...
+    def register(self, definition: Any) -> None:
+        """Make a workflow known here. Raises `DefinitionError` if its name is taken."""
+        ...
 
-    def new_run(self, start: StartRun, at_ms: int) -> StartRun: ...
+    def new_run(self, start: StartRun, at_ms: int) -> StartRun:
+        """Complete a start: a seed, and an owner where the run can be executed here at once."""
+        ...
 
-    def woken(self, runs: list[int]) -> None: ...
+    def woken(self, runs: list[int]) -> None:
+        """These runs have news."""
+        ...
 
-    def emitted(self) -> None: ...
+    def when_news(self, run: int, act: Callable[[], None]) -> None:
+        """Call `act` once, when there is news of a run."""
+        ...
 
-    def parked(self, active: ActiveRun) -> None: ...
+    def emitted(self) -> None:
+        """Stream items were committed."""
+        ...
 
-    def unparked(self, active: ActiveRun) -> None: ...
+    def parked(self, run: HostedRun) -> None:
+        """The run waits for something from outside: it may be evicted."""
+        ...
 
-    def ended(self, active: ActiveRun, how: Finish | bool = False) -> None: ...
+    def unparked(self, run: HostedRun) -> None:
+        """The run waits no longer."""
+        ...
 
-    def lease_lost(self, active: ActiveRun) -> None: ...
+    def ended(self, run: HostedRun, how: Finish | bool = False) -> None:
+        """The run has left memory, and the file says so; `how` is its end, if it has ended."""
+        ...
+
+    def lease_lost(self, run: HostedRun) -> None:
+        """The run belongs to another worker."""
+        ...
+
+
+class HostedRun(Protocol):
+    """What a host sees of a run in memory."""
+
+    run: int
+    gone: bool
+    child: bool
+    """Whether another run waits for it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def workflow(self) -> str: ...
+
+    @property
+    def at_its_end(self) -> bool:
+        """Whether its workflow has come to its end."""
+        ...
+
+    def evict(self) -> None: ...

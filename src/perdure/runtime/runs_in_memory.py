@@ -14,6 +14,7 @@ from contextvars import Context
 from perdure.core import discard
 from perdure.core.limits import Limits
 from perdure.runtime.run import ActiveRun
+from perdure.runtime.run_host import HostedRun
 
 
 class Loading:
@@ -36,7 +37,7 @@ class RunsInMemory:
         self.active: dict[int, ActiveRun] = {}
         self.unwritten: set[ActiveRun] = set()
         self.loading: dict[int, Loading] = {}
-        self._waiting: OrderedDict[int, ActiveRun] = OrderedDict()
+        self._waiting: OrderedDict[int, HostedRun] = OrderedDict()
         self._crowded = False  # runs are due for which there was no room
         self._promised = 0  # runs that this turn of the event loop has started as ours
 
@@ -98,7 +99,7 @@ class RunsInMemory:
 
     # --- waiting runs -----------------------------------------------------------------------------
 
-    def parked(self, active: ActiveRun) -> None:
+    def parked(self, active: HostedRun) -> None:
         """A run waits, and may leave memory."""
         self._waiting[active.run] = active
         self._evict(len(self._waiting) - self._limits.runs_parked_max)

@@ -19,7 +19,6 @@ from typing import Any, Literal, TypeVar
 
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
-from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
@@ -44,9 +43,9 @@ from perdure.runtime.kernels import kernel_of
 from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
 from perdure.runtime.read_executor import ReadExecutor
-from perdure.runtime.recovery import recover
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
+from perdure.runtime.run_host import HostedRun
 from perdure.runtime.runs_in_memory import Loading, RunsInMemory
 from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Waiters
@@ -163,13 +162,10 @@ class Scheduler:
         self.reads.stop_trying()
         await self.claims.stop()
         for active in self.memory.active.values():
-            active.stopping = True
+            active.begin_no_more()
         self.steps.begin_no_more()
         under_way = [
-            running.task
-            for active in self.memory.active.values()
-            for running in active.inflight.values()
-            if running.task
+            task for active in self.memory.active.values() for task in active.attempts.tasks()
         ]
         if under_way and grace_s > 0:
             ended = asyncio.ensure_future(asyncio.wait(under_way, timeout=grace_s))
@@ -329,7 +325,8 @@ class Scheduler:
         self.memory.unwritten.discard(active)
         if isinstance(result, Started) and result.owned:
             self.memory.active[result.run] = active
-            active.stopping = self.closing
+            if self.closing:
+                active.begin_no_more()
             active.written(result.run, first)
             if self.closing:
                 active.release()
@@ -391,11 +388,8 @@ class Scheduler:
         try:
             if row.history_rows > self.history_rows_max:
                 active.block_by_length(row.history_rows)
-            elif history := loaded.history:
-                recover(active, history, active.kernel.replay(history), loaded.inbox)
             else:
-                active.input(ev.START)
-                active.take(loaded.inbox)
+                active.load(loaded)
         except StoreError as error:  # of a payload that is read on use: the run is not to blame
             log.warning("can't read the store, trying again: %s", error)
             active.drop()
@@ -511,13 +505,13 @@ class Scheduler:
         self._notify(run)
         self.claims.wake()
 
-    def parked(self, active: ActiveRun) -> None:
+    def parked(self, active: HostedRun) -> None:
         self.memory.parked(active)
 
-    def unparked(self, active: ActiveRun) -> None:
+    def unparked(self, active: HostedRun) -> None:
         self.memory.unparked(active.run)
 
-    def ended(self, active: ActiveRun, how: Finish | bool = False) -> None:
+    def ended(self, active: HostedRun, how: Finish | bool = False) -> None:
         if isinstance(how, Finish) and how.error is not None:
             run_failed(
                 active, how.error, child=active.child, told=self.waiters.wait_for(active.run)
@@ -526,11 +520,11 @@ class Scheduler:
             del self.memory.active[active.run]
             self.memory.unparked(active.run)
             self.memory.room_again()
-            if active.kernel.outcome is None:  # it may be due
+            if not active.at_its_end:  # it may be due
                 self.claims.wake()
         self._notify(active.run)
 
-    def lease_lost(self, active: ActiveRun) -> None:
+    def lease_lost(self, active: HostedRun) -> None:
         self.ended(active)
         self._heart.wake()
 

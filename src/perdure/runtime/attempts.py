@@ -1,0 +1,101 @@
+"""The attempts of one run's steps: begun, cancelled, confirmed by the replica first, or postponed.
+
+Rules: an attempt of a run that is blocked, stopping or gone is not begun here, but where the run
+continues; one of a paused run waits for its next commit; what came of an attempt is reported to the
+run in a plain callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Protocol
+
+from perdure.core.events import Command
+from perdure.runtime.backoff import Backoff
+from perdure.runtime.plans import BackOff, BeginAfterCommit, PendingAttempt, Plan, Transact
+from perdure.runtime.run_host import RunHost
+from perdure.runtime.steps import Again, Ended, Running, StepHost
+
+
+class RunOfSteps(StepHost, Protocol):
+    """What attempts need of their run."""
+
+    def do(self, plan: Plan) -> None: ...
+
+    def attempt_ended(self, command: Command, ended: Ended | Again | None) -> None: ...
+
+
+class Attempts:
+    """See the module's text. `open` are the run's open commands, `durability` is its own level."""
+
+    __slots__ = (
+        "_durability", "_host", "_open", "_run", "backoff", "closed", "paused", "resting",
+        "under_way",
+    )  # fmt: skip
+
+    def __init__(
+        self, host: RunHost, run: RunOfSteps, open_commands: dict[int, Command],
+        durability: str | None, *, paused: bool,
+    ) -> None:  # fmt: skip
+        self._host, self._open, self._durability = host, open_commands, durability
+        self._run: RunOfSteps | None = run
+        self.paused, self.closed = paused, False
+        self.under_way: dict[int, Running] = {}
+        self.backoff = Backoff()
+        self.resting = self.backoff.steps
+
+    def begin(
+        self, command: Command, attempt: int, failures: int, again_ms: int = 0, *,
+        confirmed: bool = False,
+    ) -> None:  # fmt: skip
+        """Begin an attempt, or let it wait for its time, its commit or its confirmation."""
+        run = self._run
+        if self.closed or run is None:
+            return
+        if self.paused:
+            run.do(BeginAfterCommit(PendingAttempt(command, attempt, failures, again_ms)))
+        elif again_ms and again_ms > self._host.steps.clock.now_ms():
+            run.do(BackOff(PendingAttempt(command, attempt, failures, again_ms)))
+        elif command.call.options.transactional:
+            run.do(Transact(PendingAttempt(command, attempt, failures)))
+        elif (
+            not confirmed
+            and (gate := self._host.gate) is not None
+            and gate.holds(command.call.options, self._durability)
+        ):
+            gate.after(partial(self._confirmed, command, attempt, failures))
+        else:
+            self.under_way[command.seq] = self._host.steps.start(
+                run, command, attempt, failures, self._ended
+            )
+
+    def _confirmed(self, command: Command, attempt: int, failures: int) -> None:
+        if command.seq in self._open:  # it may have been cancelled meanwhile
+            self.begin(command, attempt, failures, confirmed=True)
+
+    def _ended(self, command: Command, ended: Ended | Again | None) -> None:
+        self.under_way.pop(command.seq, None)
+        if self._run is not None:
+            self._run.attempt_ended(command, ended)
+
+    def cancel(self, seq: int) -> None:
+        """Cancel the attempt of the step in row `seq`, if there is one."""
+        self.backoff.drop(seq)
+        running = self.under_way.get(seq)
+        if running is not None:
+            running.cancel()
+
+    def begun(self) -> set[int]:
+        """The rows of steps whose attempt has begun, and has not only a place in line."""
+        return {seq for seq, running in self.under_way.items() if running.begun}
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks of the attempts under way."""
+        return [running.task for running in self.under_way.values() if running.task is not None]
+
+    def leave(self) -> None:
+        """Cancel all attempts; nothing of them is reported any more."""
+        self.closed, self._run = True, None
+        for running in list(self.under_way.values()):
+            running.cancel()

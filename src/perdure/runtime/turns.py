@@ -1,0 +1,160 @@
+"""The turns of one run: rows and commands gathered since its last commit, made into writes.
+
+Rules: a turn of outcomes and new steps only is an `Append`, which is the usual case and the cheap
+one; everything else is a `Turn`, which has effects, the end of the run or its new state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from perdure.core import events as ev
+from perdure.core.events import Command, Event
+from perdure.core.replay import Kernel
+from perdure.process.interpreter import PYTHON
+from perdure.runtime import recovery
+from perdure.runtime.attempts import Attempts
+from perdure.runtime.outbox import Outbox, tags_of
+from perdure.runtime.plans import Block, PendingAttempt
+from perdure.runtime.run_host import RunHost
+from perdure.store.rows import RunRow
+from perdure.store.writes import Append, Finish, StartRun, Suspend, Turn
+
+Todo: TypeAlias = "list[Command | PendingAttempt]"
+"""What begins, or is sent, with the commit of a turn."""
+
+_WAITING_STEPS_MAX = 20
+_encode = msgspec.json.Encoder().encode
+
+
+class Turns:
+    """See the module's text. `more` says that the next turn is no mere `Append`."""
+
+    __slots__ = (
+        "_attempts", "_host", "_kernel", "_outbox", "_python", "_taken", "_unread", "more",
+        "noted_seq", "rows", "settled", "todo",
+    )  # fmt: skip
+
+    def __init__(
+        self, host: RunHost, row: RunRow, kernel: Kernel, outbox: Outbox, attempts: Attempts
+    ) -> None:
+        self._host, self._kernel, self._outbox, self._attempts = host, kernel, outbox, attempts
+        self.rows: list[Event | Command] = []
+        self.todo: Todo = []
+        self._taken: list[tuple[int, int]] = []
+        self.more = True
+        self.settled = False  # the count of crashes begins anew
+        self.noted_seq = 0  # the row of the note of a release, while nothing has happened since
+        self._unread = -1 if row.history_rows else 0  # of a loaded run it is written anew
+        self._python = row.python
+
+    def add(self, event: Event, taken: int | None) -> None:
+        """Add an input or a note, which came from the row `taken` of the inbox."""
+        self.rows.append(event)
+        if taken is not None:
+            self._taken.append((taken, event.seq))
+            self.more = True
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but rows and new steps came since the last turn."""
+        kernel = self._kernel
+        return (
+            kernel.local > 0
+            and kernel.outcome is None
+            and not kernel.timers
+            and kernel.unread == self._unread
+            and not self._attempts.resting
+        )
+
+    def append(self) -> tuple[Append, Todo]:
+        """Take what was gathered as an `Append`."""
+        write, todo = Append(self._outbox.run, self._host.owner, self.rows), self.todo
+        self.rows, self.todo = [], []
+        return write, todo
+
+    def taken_over(self) -> Todo:
+        """Forget the rows, which were written with the run itself; returns what begins now."""
+        todo, self.rows, self.todo, self.more = self.todo, [], [], False
+        return todo
+
+    def turn(self) -> tuple[Turn, list[Command], Todo]:
+        """Take what was gathered as a `Turn`, with the commands whose effects it has."""
+        host, kernel = self._host, self._kernel
+        at_ms = host.steps.clock.now_ms()
+        turn = Turn(self._outbox.run, host.owner, self.rows, at_ms, self._taken)
+        turn.settled, todo = self.settled, self.todo
+        self.rows, self._taken, self.todo, self.settled, self.more = [], [], [], False, False
+        asked = self._add_effects(turn, todo)
+        if kernel.unread != self._unread and not kernel.diverged:
+            turn.unread = self._unread = kernel.unread
+        if self._python != PYTHON and not kernel.diverged and not kernel.facts.old:
+            turn.python = self._python = PYTHON
+        return turn, asked, todo
+
+    def _add_effects(self, turn: Turn, todo: Todo) -> list[Command]:
+        asked = []
+        commands = [item for item in todo if isinstance(item, Command) and item.kind != ev.STEP]
+        for command in commands:
+            effect = self._outbox.effect(command, self._host.owner, turn.at_ms)
+            if type(effect) is StartRun:
+                effect = self._host.new_run(effect, turn.at_ms)
+            if effect is not None:
+                turn.effects.append(effect)
+                asked.append(command)
+        turn.tags = tags_of(commands)
+        return asked
+
+    # --- the state of the run ---------------------------------------------------------------------
+
+    def finish(self, outcome: ev.Outcome, at_ms: int) -> Finish:
+        """The end of the run."""
+        finish = self._outbox.finish(outcome, at_ms)
+        if (start := finish.successor) is not None:
+            row = self._host.store.run_row(self._outbox.run)
+            start.parent, start.parent_seq = row.parent, row.parent_seq
+            start.root = row.root or row.run
+            start.tags = msgspec.json.decode(row.tags) if row.tags else None
+            finish.successor = self._host.new_run(start, at_ms)
+            finish.leftovers = self._kernel.leftovers()
+        return finish
+
+    def blocked(self, reason: Block) -> Suspend:
+        """The run is blocked and leaves memory."""
+        return Suspend("blocked", blocked_by=reason.by, reason=reason.reason, release=True)
+
+    def waiting(self) -> Suspend:
+        """The run waits for something from outside."""
+        return Suspend("waiting", self._waiting_for(), self.due_ms())
+
+    def released(self, *, waits: bool, at_ms: int) -> Suspend:
+        """The run leaves memory as it is."""
+        status, due_ms = ("waiting", self.due_ms()) if waits else ("pending", at_ms)
+        return Suspend(status, self._waiting_for(), due_ms, release=True)
+
+    def note_unbegun(self, turn: Turn) -> None:
+        """Note which steps have not begun, so that after a restart nothing is asked about them."""
+        kernel = self._kernel
+        if kernel.diverged:
+            return
+        begun, noted = self._attempts.begun(), kernel.seq == self.noted_seq
+        for note in recovery.release_notes(kernel.open.values(), begun, noted=noted):
+            row = kernel.stamp(ev.ATTEMPT, turn.at_ms, ref=note.ref, data=note.data)
+            turn.rows.append(row)
+
+    def due_ms(self) -> int | None:
+        """When the next durable timer or the next attempt of a step is due."""
+        due, again_ms = self._kernel.due(), self._attempts.backoff.due_ms()
+        if due is None or again_ms is None:
+            return again_ms if due is None else due[0]
+        return min(due[0], again_ms)
+
+    def _waiting_for(self) -> bytes:
+        """What the run waits for, human-readable; of a resting step, which attempt and when."""
+        resting = self._attempts.resting
+        found: list[Any] = self._attempts.backoff.waiting_for(_WAITING_STEPS_MAX)
+        items = self._kernel.waiting_for()
+        found += [item for item in items if "step" not in item or item["seq"] not in resting]
+        return _encode(found)
