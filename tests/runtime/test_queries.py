@@ -113,6 +113,21 @@ async def test_a_list_reads_no_arguments_and_no_results(db: str) -> None:
         assert len(chunk_reads(await queries_of(engine._store, engine.runs()))) == 1
 
 
+@awaited
+async def test_runs_are_counted_by_status_without_reading_them(db: str) -> None:
+    async with Engine(db, workflows=WORKFLOWS) as engine:
+        assert await engine.counts() == {}
+        await with_runs(engine, 2)
+        await engine.run(long(1), id="l")
+        assert await engine.counts() == {"waiting": 2, "failed": 2, "completed": 1}
+        assert (await engine.doctor())["runs"] == await engine.counts()
+        (query,) = await queries_of(engine._store, engine.counts())
+        plan = [row[3] for row in engine._store._read.execute("EXPLAIN QUERY PLAN " + query)]
+    scans = [line for line in plan if "run" in line.split() and "COVERING INDEX" not in line]
+    assert plan
+    assert scans == []
+
+
 # --- one run --------------------------------------------------------------------------------------
 
 

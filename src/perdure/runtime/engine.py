@@ -584,6 +584,10 @@ class Engine:
         asked = self._filter(status, workflow, tags, limit, after)
         return await self._read(self._queries.summaries, asked)
 
+    async def counts(self) -> dict[str, int]:
+        """How many runs have each status, for those that any has. Only indexes are read."""
+        return await self._read(self._queries.counts)
+
     def _filter(
         self,
         status: str | None,

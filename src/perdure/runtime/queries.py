@@ -76,6 +76,10 @@ class Queries:
             "before": None if asked.after is None else self.key(asked.after),
         }
 
+    def counts(self) -> dict[str, int]:
+        """How many runs have each status."""
+        return self._store.status_counts()
+
     def progress(self, run_id: str) -> Progress:
         """How far a run is. Raises `RunNotFound`."""
         return info.progress(self._store.progress(validation.findable(run_id), OPEN_STEPS_MAX))

@@ -198,6 +198,7 @@ class SyncEngine:
     info = _verb(Engine.info)
     summary = _verb(Engine.summary)
     summaries = _verb(Engine.summaries)
+    counts = _verb(Engine.counts)
     entry = _verb(Engine.entry)
     history = _verb(Engine.history)
     progress = _verb(Engine.progress)

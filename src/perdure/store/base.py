@@ -212,5 +212,8 @@ class Store(Protocol):
     def workers(self) -> list[WorkerRow]:
         """Workers that have not ended."""
 
+    def status_counts(self) -> dict[str, int]:
+        """How many runs have each status that any has; reads no row of a run that has completed."""
+
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `perdure doctor` shows of the database: versions, size, integrity, stuck runs."""

@@ -442,6 +442,10 @@ class Reader:
             name,
         )
 
+    def status_counts(self) -> dict[str, int]:
+        """How many runs have each status, for those that any has."""
+        return dict(self._all("status_counts"))
+
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
         pragma = self.pragma
@@ -453,7 +457,7 @@ class Reader:
             "page_bytes": pragma("page_size"),
             "pages": pragma("page_count"),
             "integrity": pragma("quick_check"),
-            "runs": dict(self._all("status_counts")),
+            "runs": self.status_counts(),
             "stuck": [
                 dict(zip(("id", "workflow", "status", "reason", "due_ms"), row, strict=True))
                 for row in self._all("stuck", now_ms - 5000)

@@ -252,7 +252,11 @@ WHERE s.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND s.kind IN ('step', 'chi
 ORDER BY s.key LIMIT ?2;
 
 -- name: status_counts
-SELECT status, count(*) FROM run GROUP BY status;
+-- By indexes only: the rows of a million finished runs are not read.
+WITH other AS (SELECT status, count(*) AS n FROM run INDEXED BY run_open WHERE status <> 'completed' GROUP BY status)
+SELECT status, n FROM other
+UNION ALL
+SELECT 'completed', n FROM (SELECT (SELECT count(*) FROM run) - (SELECT coalesce(sum(n), 0) FROM other) AS n) WHERE n > 0;
 
 -- name: stuck
 SELECT id, workflow, status, reason, due_ms
