@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from perdure.check.lint import Finding, files_in, lint_file, lint_source
+from perdure.check.lint import Finding, lint_file, lint_source
 from perdure.check.rules import CALLS, RULES
+from perdure.cli.check import files_in
 
 ROOT = Path(__file__).resolve().parents[2]
 

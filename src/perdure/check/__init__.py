@@ -1,3 +1,1 @@
-"""Checks of code before it is deployed: replay of unfinished runs, and the rules for
-workflow code.
-"""
+"""Checks before a deploy: replay of unfinished runs, and lint of workflow code."""

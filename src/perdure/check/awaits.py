@@ -1,8 +1,8 @@
-"""Coroutines and calls of steps whose `await` was forgotten: dropped, kept in a name that is never
-read, or taken for their result.
+"""Forgotten awaits: coroutines and calls of steps that are dropped, unread, or used as their
+result.
 
-Rules: only code that can't be right is told: a call that is passed on, returned or stored somewhere
-may be awaited there.
+Rules: only code that can't be right is reported; a call that is passed on, returned or stored
+may be awaited elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Iterator
 def forgotten(
     function: ast.AST, is_coroutine: Callable[[ast.expr], bool], apart: Container[int]
 ) -> Iterator[ast.expr]:
-    """The calls; functions inside whose ids are in `apart` are left alone."""
+    """The calls without an await, but for functions inside whose ids are in `apart`."""
     nodes = list(_inside(function, apart))
     read = {
         node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
@@ -34,9 +34,7 @@ def _inside(node: ast.AST, apart: Container[int]) -> Iterator[ast.AST]:
 
 
 def _without_await(node: ast.AST, read: Container[str]) -> Iterator[ast.expr]:
-    """Expressions whose value is dropped, or of which an operator would take a coroutine for what
-    it gives.
-    """
+    """Expressions whose value is dropped, or which an operator would use as a result."""
     match node:
         case ast.Expr(value=value):
             yield from _dropped(value)

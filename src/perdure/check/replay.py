@@ -1,9 +1,8 @@
-"""Replays unfinished runs against code, and says what would come of them, without touching them.
+"""Replay check: unfinished runs replayed against new code, without changing them.
 
-Rules: the store is only read, no step is executed and no run is claimed, so a worker may be at work
-on the same file; one history is in memory at a time; what is wrong with a run is a value, never an
-exception; a check is not made inside an asyncio task (Python 3.14 refuses to enter one task from
-another).
+Rules: the store is only read, no step is executed and no run is claimed, so a worker may run on
+the same file. One history is in memory at a time. A verdict is a value, never an exception. A
+check does not run inside an asyncio task (Python 3.14 refuses to enter one task from another).
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ Verdict = Literal[
 ]
 
 CODE_REASONS = frozenset({"nondeterminism", "code", "store"})
-"""Why runs are blocked that go on by themselves as soon as the code fits again."""
+"""Reasons of blocked runs that go on by themselves as soon as the code fits again."""
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What replay says of one run: `rows` were replayed; `reason` is None where all is well.
+    """The verdict on one run: `rows` were replayed; `reason` is None if it would go on.
 
-    `would_block`: code and history part. `stays_blocked`: they had parted before, and this code
-    does not mend it. `would_fail`: the code raises at the end of the history. `does_not_fit`:
-    recorded arguments or results are not of the types that the code asks for. `unknown_workflow`:
-    nothing here has its workflow, so nobody would execute it.
+    `would_block`: code and history differ. `stays_blocked`: they differed before, and this code
+    does not fix it. `would_fail`: the code raises at the end of the history. `does_not_fit`:
+    recorded arguments or results are not of the types that the code asks for.
+    `unknown_workflow`: this code does not have its workflow.
     """
 
     id: str

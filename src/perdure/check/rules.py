@@ -1,8 +1,7 @@
-"""What workflow code should not do, as tables: rules, and the names of other people's that break
-them.
+"""Lint rules as tables, with the names of libraries that break them.
 
-Rules: a name stands here once, in full, as it would be imported; what Perdure makes deterministic
-(asyncio) and what only computes is not listed, so that nothing right is called wrong.
+Rules: a name is listed once, in full, as it would be imported; what Perdure makes deterministic
+(asyncio) and what only computes is not listed, so that no correct code is reported.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ Level = Literal["error", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`why` follows the words for what was found; `instead` says what to write."""
+    """A lint rule: `why` follows what was found, `instead` says what to write."""
 
     level: Level
     why: str

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def check(
                 f"--lint-only reads no store, so {place} means nothing here. Code is "
                 f"named with --app."
             )
-        code = _lint(lint.files_in(apps), {}, as_json)
+        code = _lint(files_in(apps), {}, as_json)
         _sum_up(code, None, as_json)
         raise click.exceptions.Exit(Exit.FAILED if code["errors"] else Exit.DONE)
     path = _store(ctx, place, store)
@@ -394,3 +394,24 @@ def _time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def files_in(names: Iterable[str]) -> list[Path]:
+    """The Python files named, and those in the folders named, without hidden folders."""
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = (
+                file
+                for file in sorted(path.rglob("*.py"))
+                if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
+            found |= dict.fromkeys(inside)
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise misuse(f"There is no file or folder {name}.")
+    if not found:
+        raise misuse(f"There is no Python file in {', '.join(names)}.")
+    return list(found)
