@@ -1,8 +1,6 @@
-"""`replica status`, `verify`, `restore` and `detach`: the copy of a store in a bucket, seen and
-tried from outside.
+"""`replica status`, `verify`, `restore` and `detach`: the copy of a store in a bucket.
 
-Rules: nothing here takes the lease or overwrites a file; a copy is verified before it is given to
-anybody.
+Rules: nothing here takes the lease or overwrites a file; a copy is verified before it is used.
 """
 
 from __future__ import annotations
@@ -30,9 +28,9 @@ from perdure.store.sqlite.connection import connect
 from perdure.store.sqlite.reader import Reader
 
 
-@click.group(cls=Commands, short_help="Look at, try and restore the copy in a bucket.")
+@click.group(cls=Commands, short_help="Inspect, verify and restore the copy in a bucket.")
 def replica() -> None:
-    """The copy of a store in a bucket: how it stands, whether it is good, and a store of any moment
+    """The copy of a store in a bucket: its status, whether it is good, and a store of any moment
     made from it.
 
     The address is that of --replica or PERDURE_REPLICA, or the one that the store itself names.
@@ -57,12 +55,12 @@ def _address(given: str | None, store: str) -> Address:
     return parse(given)
 
 
-@click.command(short_help="Who holds it, how far it lags behind, when it was last tried.")
+@click.command(short_help="Show which engine holds it, its lag and its last drill.")
 @store_option
 @address_option
 @json_option
 def status(store: str, replica: str | None, as_json: bool) -> None:
-    """Show how a replica stands: who holds its lease, how far it lags behind, what it needs of the
+    """Show the status of a replica: which engine holds its lease, its lag, what it needs of the
     disk, the last drill.
 
     Exit code 4 if the bucket can't be reached, or the engine that holds it says that copying fails
@@ -112,7 +110,7 @@ _NOTES = (
 def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
     row, notes = seen.lease, seen.lease.notes
     if row.holder is None:
-        holder = "nobody: the last engine let go of it in order"
+        holder = "no engine: the last one released it in order"
     elif seen.held:
         holder = f"{row.who}, renewed {seen.renewed_s:.1f} s ago"
     else:
@@ -167,7 +165,7 @@ def _drill(drill: dict[str, Any]) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC, {what}, took {drill.get('took_ms', 0) / 1000:.1f} s"
 
 
-@click.command(short_help="Restore it to a temporary place and look whether it is whole.")
+@click.command(short_help="Restore it to a temporary place and check whether it is whole.")
 @store_option
 @address_option
 @json_option
@@ -252,7 +250,7 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
 def restore(output: Path, at: str | None, store: str, replica: str | None, as_json: bool) -> None:
     """Make a store from the copy in the bucket, as of now or of any moment of the last week.
 
-    The result is a store of its own, checked and no longer tied to the replica: look at it, fork
+    The result is a store of its own, checked and no longer tied to the replica: inspect it, fork
     runs of it, or go on with it elsewhere.
 
     \b
@@ -326,11 +324,11 @@ def detach(store: str, yes: bool) -> None:
     if pid := _executing_here(store):  # it may be cut off from its bucket
         raise misuse(f"Process {pid} has {store} open at this moment. Stop it first.")
     if not yes and not confirmed(
-        f"{store} will go on without {seal.address}, where nobody will know of it. Go on?"
+        f"{store} will go on without {seal.address}, which gets nothing more. Go on?"
     ):
         raise misuse(
             f"Nothing was changed: {store} is still tied to its replica. Answer y, or give "
-            f"--yes where nobody can answer."
+            f"--yes in a script."
         )
     connection.detach(store)
     say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")

@@ -119,7 +119,7 @@ def one_line(first_after_s: float = 0.0) -> Callable[..., None]:
 
 
 def countdown() -> Callable[[Any, float], None]:
-    """Says who holds the lease."""
+    """The callback that says which engine holds the lease."""
     show = one_line()
 
     def on_wait(row: Any, seconds: float) -> None:
