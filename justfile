@@ -53,5 +53,9 @@ api:
 life-cycle:
     {{bin}}/python -m tests.life_cycle_page
 
+# docs/explain/house.md, from the source
+house:
+    {{bin}}/python -m tests.house_page
+
 # What a change must pass
 all: lint types test
