@@ -92,7 +92,12 @@ async def test_no_clock_makes_a_living_worker_dead(db: str) -> None:
     counted as crashes.
     """
     clock = Adjustable()
-    async with engine_on(db, SystemClock(), days), engine_on(db, clock, days):
+    async with (
+        engine_on(db, SystemClock(), days) as one,
+        engine_on(db, clock, days) as other,
+    ):
+        await one.start(days(100), id="a")  # a worker without a run renews no lease
+        await other.start(days(100), id="b")
         reader = open_reader(db)
 
         def workers() -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 import pytest
 
-from perdure import Engine
+from perdure import Engine, receive, workflow
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, StoreLocked
 from perdure.runtime.membership import BEATS_PER_LEASE
@@ -26,6 +26,11 @@ from tests.runtime.support import Victim, awaited, until
 
 LEASE_S = 1.0
 BLOCKER = Path(__file__).with_name("blocker.py")
+
+
+@workflow
+async def hears() -> str:
+    return await receive("never", str)
 
 
 @pytest.fixture
@@ -75,27 +80,28 @@ async def test_a_loop_that_never_comes_back_loses_its_runs_and_can_tell_nothing_
 
 
 @awaited
-async def test_a_thread_that_has_died_is_replaced(db: str) -> None:
-    async with Engine(db, lease_ttl=LEASE_S) as engine:
+async def test_a_renewal_that_has_failed_for_a_fault_of_ours_is_begun_anew(db: str) -> None:
+    async with Engine(db, workflows=[hears], lease_ttl=LEASE_S) as engine:
         membership = engine._scheduler._membership
-        first = membership._beats
-        assert first is not None
+        await engine.start(hears(), id="h")
+        first = await until(lambda: membership._renewal)
+        await until(lambda: first._connection)
 
         def breaks(worker: int, lease_ms: int) -> bool:
             raise RuntimeError("a fault of ours")
 
-        first._connection.renew = breaks  # type: ignore[method-assign]
-        await until(lambda: membership._beats is not first)
+        first._connection.renew = breaks
+        await until(lambda: membership._renewal is not first)
         beats = workers(db)[0][1]
         await until(lambda: workers(db)[0][1] > beats)
-    assert not any(one is not None and one.alive for one in (first, membership._beats))
+    assert not any(one is not None and one.alive for one in (first, membership._renewal))
 
 
 @awaited
 async def test_beats_wait_for_a_lock_and_go_on_after_it(db: str) -> None:
-    async with Engine(db, lease_ttl=LEASE_S) as engine:
-        beats = engine._scheduler._membership._beats
-        assert beats is not None
+    async with Engine(db, workflows=[hears], lease_ttl=LEASE_S) as engine:
+        await engine.start(hears(), id="h")
+        beats = await until(lambda: engine._scheduler._membership._renewal)
         locks = apsw.Connection(db)
         locks.set_busy_timeout(10_000)
         locks.execute("BEGIN IMMEDIATE")

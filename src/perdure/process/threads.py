@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -34,11 +35,11 @@ class Liveness:
         self._loop, self._every_s = asyncio.get_running_loop(), lease_s / 4
         self.stall_s_max = max(STALL_S_MIN, STALL_LEASES * lease_s)
         self._moved_s = monotonic()
-        self._timer = self._loop.call_later(self._every_s, self._move)
+        self._timer = self._loop.call_later(self._every_s, self._move, context=Context())
 
     def _move(self) -> None:
         self._moved_s = monotonic()
-        self._timer = self._loop.call_later(self._every_s, self._move)
+        self._timer = self._loop.call_later(self._every_s, self._move, context=Context())
 
     @property
     def stalled(self) -> bool:

@@ -46,6 +46,8 @@ class ClaimHost(Protocol):
 
     def load_soon(self, run: int) -> None: ...
 
+    def use_lease(self) -> None: ...
+
 
 class Claims:
     """The claims of one scheduler. `families` are the runs that it was asked for, by key; None
@@ -92,6 +94,7 @@ class Claims:
         if room <= 0:
             host.memory.no_room(EVICT_RUNS_MAX)
             return host.clock.idle_s_max
+        host.use_lease()
         claim = Claim(
             host.owner, host.names, room, now_ms, insists=not self._claimed, families=families
         )

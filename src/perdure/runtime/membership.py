@@ -1,12 +1,15 @@
-"""This process among the others on the store: it joins, keeps its lease, and takes over from the
-dead.
+"""Worker membership: registers this engine as a worker, keeps its lease, reaps dead workers.
 
 Rules: a worker's number is never used twice, so it is the fencing token of the runs that it owns; a
-worker is dead when its beats have not moved for as long as its lease, counted in beats of ours, or
-at once when its process is gone from this machine; no two clocks are ever compared, so one that
-jumps kills nobody; who lost the lease joins anew; the holder of a replica's lease knows that every
-worker of another machine is dead; beats are given by a thread of their own (docs/adr/0018), except
-where no other process can see them or time is virtual.
+worker is dead when its beats have not moved for as long as its lease, counted in looks of ours, or
+at once when its process has ended on this machine; no two clocks are ever compared, so a clock that
+jumps ends no lease; a worker that has lost its lease joins anew; the holder of a replica's lease
+knows that every worker of another machine is dead.
+
+A worker that owns no run rests: its lease is `REST_S` long and renewed by a write now and then. It
+gets the short lease before it claims or starts a run, in the same queue of writes. The short lease
+is renewed by a thread (docs/adr/0018), except where no other process can see the store or time is
+virtual.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import zlib
 from collections.abc import Callable, Collection
 
 from perdure.process import identity
 from perdure.process.clock import SystemClock
-from perdure.process.threads import in_thread
 from perdure.runtime import log
 from perdure.runtime.lease_renewal import LeaseRenewal
 from perdure.runtime.read_executor import ReadExecutor
@@ -29,12 +32,15 @@ from perdure.store.rows import WorkerRow
 from perdure.store.writes import EndWorker, JoinWorker, RenewLease
 
 BEATS_PER_LEASE = 4
+REST_S = 300.0
 
 
 class Membership:
-    """Membership of one engine. `worker` is its number; `on_lost` is called when others took over
-    from it, `on_left` when another worker has left, or was dead and its runs are free; `known` are
-    the workflows that it knows; `asked` says that it executes only what its engine is asked for.
+    """Membership of one engine. `worker` is its number.
+
+    `on_lost` is called when others have ended its lease, `on_left` when another worker has left, or
+    was dead and its runs are free; `owns_runs` says whether a run is in memory here; `known` are
+    the workflows that the engine knows; with `asked` it executes only what it is asked for.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Membership:
         name: str,
         on_lost: Callable[[], None],
         on_left: Callable[[], None],
+        owns_runs: Callable[[], bool],
         known: Collection[str],
         *,
         reads: ReadExecutor,
@@ -54,18 +61,25 @@ class Membership:
     ) -> None:
         self._store, self._reads, self._writer, self._clock = store, reads, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
-        self._on_lost, self._on_left, self._asked = on_lost, on_left, asked
+        self._on_lost, self._on_left, self._owns_runs = on_lost, on_left, owns_runs
+        self._asked = asked
         self.worker = 0
-        self._silent: dict[
-            int, tuple[int, int]
-        ] = {}  # of each other: its beats, and for how many of ours they have not moved
+        # of each other worker: its beats, and for how many looks of ours they have not moved
+        self._silent: dict[int, tuple[int, int]] = {}
         self.beat_s = lease_ms / 1000 / BEATS_PER_LEASE
-        self._next_count_s = -math.inf
-        self._beats: LeaseRenewal | None = None
+        self._next_count_s = self._rested_s = -math.inf
+        self._threaded = clock.passes and store.path != ":memory:"
+        self._rest_ms = max(round(REST_S * 1000), lease_ms) if clock.passes else lease_ms
+        # not all engines of a process at once
+        spread = 0.75 + zlib.crc32(store.path.encode(errors="replace")) / 2**34
+        self._rest_beat_s = self._rest_ms / 1000 / BEATS_PER_LEASE * spread
+        self.resting = self._used = False
+        self._renewal: LeaseRenewal | None = None
+        self._ended: list[LeaseRenewal] = []
         self._unserved = Unserved(store, known)
 
     async def join(self) -> None:
-        """Become a worker of the store."""
+        """Become a worker of the store, one that rests."""
         pid = os.getpid()
         join = JoinWorker(
             self._name,
@@ -73,27 +87,63 @@ class Membership:
             pid,
             identity.born(pid),
             self._clock.now_ms(),
-            self._lease_ms,
+            self._rest_ms,
             self._asked,
         )
+        self._stop_renewal()
         self.worker = await self._writer.ask(join)
-        if self._beats is None:
-            self._start_beats()
-        else:
-            self._beats.worker = self.worker
+        self.resting, self._rested_s = True, asyncio.get_running_loop().time()
 
-    def _start_beats(self) -> None:
-        connection = (
-            self._store.lease_connection(round(self.beat_s * 1000)) if self._clock.passes else None
-        )
-        if connection is not None:
-            self._beats = LeaseRenewal(
-                connection, self.worker, self._lease_ms, self.beat_s, self._clock.now_ms
+    # --- the lease --------------------------------------------------------------------------------
+
+    def use(self) -> bool:
+        """A run is about to be claimed or started here: keep the short lease from now on.
+
+        The write that shortens it is put before the one that needs it. Returns whether there was
+        one.
+        """
+        self._used = True
+        if not self.resting:
+            return False
+        self.resting = False
+        lease_ms = self._clock.now_ms() + self._lease_ms
+        renew = RenewLease(self.worker, lease_ms, self._lease_ms)
+        self._writer.put(renew, lambda _: None, keep=True)
+        self._start_renewal()
+        return True
+
+    def _start_renewal(self) -> None:
+        self._stop_renewal()
+        if self._threaded:
+            self._renewal = LeaseRenewal(
+                self._store, self.worker, self._lease_ms, self.beat_s, self._clock.now_ms
             )
 
-    async def beat(self) -> float:
-        """See to it that the lease is ours and is renewed, look after the others; seconds until the
-        next time.
+    def _stop_renewal(self) -> None:
+        if self._renewal is not None:
+            self._renewal.stop()
+            self._ended = [one for one in self._ended if one.alive] + [self._renewal]
+            self._renewal = None
+
+    async def _rest(self) -> None:
+        """Take the long lease; the store refuses it to a worker that owns a run."""
+        if self.resting or self._used or self._owns_runs():
+            self._used = False
+            return
+        self.resting = True
+        lease_ms = self._clock.now_ms() + self._rest_ms
+        rests = await self._writer.ask(RenewLease(self.worker, lease_ms, self._rest_ms))
+        if not self.resting:
+            return  # a run was started meanwhile, and its lease stands behind this one
+        self.resting = rests
+        if rests:
+            self._rested_s = asyncio.get_running_loop().time()
+            self._stop_renewal()
+
+    async def look(self) -> float:
+        """See to it that the lease is ours and is renewed, look after the others.
+
+        Returns the seconds until the next time.
         """
         if not await self._holds():
             log.lease_lost(self.worker)
@@ -101,26 +151,39 @@ class Membership:
             await self.join()
         if await self.reap_dead_workers():
             self._on_left()
+        unknown = False
         if not self._asked:
             looks = 1 + BEATS_PER_LEASE if self._silent else 1
-            await self._reads.get(self._unserved.look, self.worker, self._clock.now_ms(), looks)
-        return self.beat_s
+            unknown = await self._reads.get(
+                self._unserved.look, self.worker, self._clock.now_ms(), looks
+            )
+        await self._rest()
+        return self._rest_beat_s if self.alone and self.resting and not unknown else self.beat_s
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other worker was there at the last look."""
+        return not self._silent
 
     async def _holds(self) -> bool:
         """Whether our lease is still ours. Raises why it can't be renewed."""
-        if self._beats is None:
-            return bool(
-                await self._writer.ask(
-                    RenewLease(self.worker, self._clock.now_ms() + self._lease_ms)
-                )
-            )
-        if not self._beats.alive:
-            self._beats.stop()
-            self._start_beats()
-        if self._beats.last_error is not None:
-            raise self._beats.last_error
+        if not self.resting and self._threaded:
+            if self._renewal is None or not self._renewal.alive:
+                self._start_renewal()
+            elif self._renewal.last_error is not None:
+                raise self._renewal.last_error
+        elif not self.resting or self._rests_long():
+            length_ms = self._rest_ms if self.resting else self._lease_ms
+            self._rested_s = asyncio.get_running_loop().time()
+            renew = RenewLease(self.worker, self._clock.now_ms() + length_ms)
+            return bool(await self._writer.ask(renew))
         workers = await self._reads.get(self._store.workers)
         return any(row.worker == self.worker for row in workers)
+
+    def _rests_long(self) -> bool:
+        return asyncio.get_running_loop().time() - self._rested_s >= 0.9 * self._rest_beat_s
+
+    # --- the others -------------------------------------------------------------------------------
 
     async def reap_dead_workers(self, *, elsewhere: bool = False) -> bool:
         """Take the runs of dead workers away from them; True if there were any, or if some have
@@ -162,14 +225,13 @@ class Membership:
 
     def stop(self) -> None:
         """Renew the lease no more."""
-        if self._beats is not None:
-            self._beats.stop()
+        self._stop_renewal()
 
     async def stopped(self) -> None:
         """Come back when nothing of the store is in use for the lease any more."""
-        if self._beats is not None:
-            self._beats.stop()
-            await in_thread(self._beats.join)
+        self._stop_renewal()
+        for one in self._ended:
+            await one.stopped()
 
     async def leave(self) -> None:
         """Let go of the lease and of every run that is left."""

@@ -108,7 +108,10 @@ class Scheduler:
         asked = config.execute == "asked"
         self.claims = Claims(self, asked_only=asked)
         self.memory = RunsInMemory(config.limits, self.claims.wake)
-        self.watcher = Watcher(store, reads, self._busy, self.changed_by_others, self.give_up)
+        self._heart = Loop("lease", self._beat)
+        self.watcher = Watcher(
+            store, reads, self._busy, self.changed_by_others, self._heart.wake, self.give_up
+        )
         self._membership = Membership(
             store,
             writer,
@@ -118,11 +121,11 @@ class Scheduler:
             config.name,
             self._lost,
             self._others_left,
+            self._owns_runs,
             workflows,
             reads=reads,
             asked=asked,
         )
-        self._heart = Loop("lease", self._beat)
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
         self.lost: asyncio.Future[StoreError] = self._loop.create_future()
@@ -240,7 +243,7 @@ class Scheduler:
         return (
             IDLE_S_WHEN_LOST
             if self.lost.done()
-            else await self._membership.beat()
+            else await self._membership.look()
             if self.execute
             else self._membership.beat_s
         )
@@ -445,9 +448,19 @@ class Scheduler:
         now = here and (start.due_ms or 0) <= at_ms and self.memory.room() > 0
         start.seed = int.from_bytes(os.urandom(8)) >> 2
         if now:
+            self.use_lease()
             start.owner, start.due_ms, start.python = self.owner, None, PYTHON
             self.memory.promise()
         return start
+
+    def use_lease(self) -> None:
+        """A run is about to become ours."""
+        if self._membership.use():
+            self._heart.wake()  # it looks more often from now on
+
+    def _owns_runs(self) -> bool:
+        memory = self.memory
+        return bool(memory.active or memory.unwritten or memory.loading or self._slices.busy)
 
     # --- what active runs report ------------------------------------------------------------------
 
@@ -561,6 +574,8 @@ class Scheduler:
     def changed_by_others(self) -> None:
         """Another process has committed: look at what concerns our runs and our waiters."""
         if self.execute:
+            if self._membership.alone:
+                self._heart.wake()  # another worker may be there now
             self.claims.wake()
             self.reads.then(self._take_news, self._news_of, self.owner)
         waited = self.waiters.waited()

@@ -24,9 +24,9 @@ class Unserved:
         ] = {}  # of each name that is due and not known here: how many looks ago it was found first
         self._told: set[str] = set()
 
-    def look(self, worker: int, now_ms: int, patience: int) -> None:
-        """Say which workflows nobody knows, if that was so at `patience` looks before this one,
-        too.
+    def look(self, worker: int, now_ms: int, patience: int) -> bool:
+        """Say which workflows no worker knows, if that was so at `patience` looks before this one,
+        too. Returns whether a name is left for later looks.
         """
         due = {
             name: run_id
@@ -39,4 +39,6 @@ class Unserved:
                 del self._seen[name]  # another worker does know it
             else:
                 self._told.add(name)
+                del self._seen[name]
                 log.unknown_workflow(worker, name, due[name], self._known)
+        return bool(self._seen)

@@ -1,7 +1,8 @@
 """Watcher of a store: notices commits of other processes, and damage.
 
-Rules: it looks from a plain callback that calls itself again; it does not look while the store is
-being written in a thread, nor before the result of the last look was handled.
+Rules: it looks from a plain callback after each write to the files of the store, which the watcher
+of the process reports; it does not look while the store is being written in a thread, nor before
+the result of the last look was handled.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Callable
 from contextvars import Context
 
 from perdure.errors import StoreError
+from perdure.process import host
+from perdure.process.file_watcher import LOOK_S, Watch
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.store.base import Store
 
-WATCH_S = 0.02
-
 
 class Watcher:
-    """Calls `changed` after commits of other processes, and `damaged` once, with what was found.
-    While `busy` returns True it does not look.
+    """Calls `changed` after commits of other processes, `moved` when a file of the store lost its
+    name, and `damaged` once, with what was found. While `busy` returns True it does not look.
     """
 
     def __init__(
@@ -28,29 +29,35 @@ class Watcher:
         reads: ReadExecutor,
         busy: Callable[[], bool],
         changed: Callable[[], None],
+        moved: Callable[[], None],
         damaged: Callable[[StoreError], None],
     ) -> None:
         self._store, self._reads, self._busy = store, reads, busy
-        self._changed, self._damaged = changed, damaged
+        self._changed, self._moved, self._damaged = changed, moved, damaged
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
         self._looking = False
 
     def start(self) -> None:
-        """Look every 20 ms from here on."""
-        self._timer = self._loop.call_later(WATCH_S, self._watch, context=Context())
+        """Look after each write from here on."""
+        self._store.when_damaged = self._damage_soon
+        if self._store.watched:
+            self._watch = host.files.watch(self._store.watched, self._look, self._moved)
+            self._watch.written()  # what was committed since the store was read
 
     def stop(self) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._store.when_damaged = None
+        if self._watch is not None:
+            self._watch.cancel()
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
         if self._store.damaged is not None:
-            self._damaged(self._store.damaged)
-            return
-        self.start()
-        if not self._looking and not self._busy():
+            self._damage()
+        elif self._looking or self._busy():
+            assert self._watch is not None
+            self._watch.again(LOOK_S)
+        else:
             self._looking = True
             self._reads.then(self._looked, self._store.changed_by_others)
 
@@ -58,3 +65,11 @@ class Watcher:
         self._looking = False
         if changed:
             self._changed()
+
+    def _damage_soon(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._damage, context=Context())
+
+    def _damage(self) -> None:
+        if self._store.damaged is not None and self._store.when_damaged is not None:
+            self._damaged(self._store.damaged)

@@ -7,7 +7,7 @@ never wait for a writer. Times are arguments. Every error of a database leaves a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from perdure.core.events import Event
@@ -52,6 +52,10 @@ class Store(Protocol):
     """
     damaged: StoreCorrupt | None
     """Set for good when damage was found: the store then refuses reads and writes."""
+    when_damaged: Callable[[], None] | None
+    """Called once damage was found, from any thread."""
+    watched: tuple[str, ...]
+    """Files that are written to when another process commits."""
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Ownership:
 
     def renew(self, renew: RenewLease) -> bool:
         """See `RenewLease`."""
-        return bool(self._db.rows("renew_lease", (renew.lease_ms, renew.worker)))
+        return bool(self._db.rows("renew_lease", (renew.lease_ms, renew.worker, renew.ttl_ms)))
 
     def end(self, end: EndWorker) -> WorkerEnded | None:
         """See `EndWorker`."""

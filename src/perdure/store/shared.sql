@@ -174,7 +174,9 @@ INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms, asked)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING worker;
 
 -- name: renew_lease
-UPDATE worker SET lease_ms = ?1, beats = beats + 1 WHERE worker = ?2 AND ended_ms IS NULL
+UPDATE worker SET lease_ms = ?1, ttl_ms = coalesce(?3, ttl_ms), beats = beats + 1
+WHERE worker = ?2 AND ended_ms IS NULL
+  AND (?3 IS NULL OR ?3 <= ttl_ms OR NOT EXISTS (SELECT 1 FROM run WHERE owner = ?2))
 RETURNING 1;
 
 -- name: end_worker

@@ -213,10 +213,14 @@ class JoinWorker(msgspec.Struct, gc=False):
 
 
 class RenewLease(msgspec.Struct, gc=False):
-    """Extend a worker's lease. Gives True, or False where the worker has been ended."""
+    """Extend a worker's lease to `lease_ms`, and give it the length `ttl_ms` from here on.
+
+    Gives True, or False where the worker has been ended, or would get a longer lease and owns runs.
+    """
 
     worker: int
     lease_ms: int
+    ttl_ms: int | None = None
 
 
 class EndWorker(msgspec.Struct, gc=False):

@@ -46,6 +46,7 @@ class SqliteStore(Reader):
         self._version = self._data_version()
         self._own_version = -1
         self._files = connection.files_of(path)  # only now there is a WAL
+        self.watched = tuple(self._files)[:2]
         self._transaction = SqliteTransaction(self._db)
         self._transitions = Transitions(self._transaction, limits)
         self._cursor = self._transaction.cursor

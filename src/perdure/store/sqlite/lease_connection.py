@@ -56,7 +56,7 @@ class SqliteLeaseConnection:
                 if not self._sealed and checksum.read(self._db) is not None:
                     checksum.leave_checkpoints(self._db)
                     self._sealed = True
-                kept = bool(self._db.execute(Q["renew_lease"], (lease_ms, worker)).fetchall())
+                kept = bool(self._db.execute(Q["renew_lease"], (lease_ms, worker, None)).fetchall())
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:

@@ -8,7 +8,7 @@ wrong.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -64,6 +64,7 @@ class Reader:
     def __init__(self, read: apsw.Connection, path: str) -> None:
         self._read, self.path = read, path
         self.damaged: StoreCorrupt | None = None
+        self.when_damaged: Callable[[], None] | None = None
         self.replaced: StoreReplaced | None = None
         self.beating = threading.Lock()
         """Held during a beat, so that none is under way any more when damage is reported."""
@@ -89,6 +90,8 @@ class Reader:
         if isinstance(ours, StoreCorrupt):
             with self.beating:
                 self.damaged = ours
+            if self.when_damaged is not None:
+                self.when_damaged()
         return ours
 
     def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:

@@ -1,0 +1,233 @@
+"""File watcher: one thread that notices writes to the files of all engines of the process.
+
+Rules: on Linux the kernel reports them (inotify); elsewhere, and where it can't, every file counts
+as written each 20 ms; a file that two engines have open is watched once and reported to both; a
+report is a plain callback on the event loop of the engine, in an empty context; SQLite writes to a
+file before its commit can be seen, so a report is followed by looks at growing distances; the
+thread ends with the last watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any
+
+from perdure.store.sqlite import forked
+
+log = logging.getLogger("perdure")
+
+LOOK_S = 0.02
+"""The shortest time between two looks of one watch."""
+LOOKS_END_S = 15.0
+"""The longest time from one look to the next one after a write. Then they end."""
+
+_MODIFY, _ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x2, 0x4, 0x400, 0x800
+_OVERFLOW = 0x4000
+_MASK = _MODIFY | _ATTRIB | _DELETE_SELF | _MOVE_SELF
+_EVENT = struct.Struct("iIII")
+_EVENTS_BYTES = 64 * 1024
+
+
+class Watch:
+    """What one engine has asked for: `look` is called after a write to one of its files.
+
+    `moved` is called when the name of a file was deleted, moved, or has got another file.
+    """
+
+    def __init__(
+        self, watcher: FileWatcher, look: Callable[[], None], moved: Callable[[], None]
+    ) -> None:
+        self._watcher, self._act, self._moved = watcher, look, moved
+        self.loop = asyncio.get_running_loop()
+        self._looked_s, self._wait_s = self.loop.time() - LOOK_S, LOOK_S
+        self._timer: asyncio.TimerHandle | None = None
+        self.ended = False
+
+    def written(self) -> None:
+        """A file was written to. Look now, or 20 ms after the last look."""
+        if self.ended:
+            return
+        self._wait_s = LOOK_S
+        due_s = max(self.loop.time(), self._looked_s + LOOK_S)
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(due_s, self._look, context=Context())
+
+    def renamed(self) -> None:
+        """The name of a file was taken away or given to another one."""
+        if not self.ended:
+            self._moved()
+
+    def _look(self) -> None:
+        self._looked_s, self._timer = self.loop.time(), None
+        if self._wait_s <= LOOKS_END_S:
+            self._timer = self.loop.call_later(self._wait_s, self._look, context=Context())
+            self._wait_s *= 2
+        self._act()
+
+    def again(self, wait_s: float) -> None:
+        """Look again after this time at the latest, as after an error."""
+        if not self.ended and self._timer is None:
+            self._timer = self.loop.call_later(wait_s, self._look, context=Context())
+
+    def cancel(self) -> None:
+        """End it. Nothing is called afterwards."""
+        if not self.ended:
+            self.ended = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._watcher.remove(self)
+
+    def report(self, act: Callable[[], None]) -> None:
+        """From the watcher's thread: call `act` on the loop."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(act, context=Context())
+
+
+class FileWatcher:
+    """The watches of one process. `kernel` False does without reports of the kernel."""
+
+    def __init__(self, *, kernel: bool = True) -> None:
+        self._lock = threading.Lock()
+        self._kernel = kernel and sys.platform == "linux"
+        self._inotify: _Inotify | None = None
+        self._by_file: dict[int, list[Watch]] = {}
+        self._files: dict[Watch, list[int]] = {}
+        self._ticked: set[Watch] = set()
+        self._thread: threading.Thread | None = None
+
+    def watch(
+        self, paths: Iterable[str], look: Callable[[], None], moved: Callable[[], None]
+    ) -> Watch:
+        """Call back on the running event loop after writes to these files, which exist."""
+        watch = Watch(self, look, moved)
+        with self._lock:
+            self._files[watch] = files = []
+            try:
+                for path in paths:
+                    number = self._opened().add(path)
+                    self._by_file.setdefault(number, []).append(watch)
+                    files.append(number)
+            except OSError as error:
+                log.debug("writes are looked for each %g s: %s", LOOK_S, error)
+                self._ticked.add(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="perdure-watcher", daemon=True
+                )
+                forked.watch(self)
+                Context().run(self._thread.start)
+        return watch
+
+    def _opened(self) -> _Inotify:
+        if self._inotify is None:
+            if not self._kernel:
+                raise OSError("the kernel is not asked")
+            self._inotify = _Inotify()
+        return self._inotify
+
+    def remove(self, watch: Watch) -> None:
+        """See `Watch.cancel`."""
+        with self._lock:
+            self._ticked.discard(watch)
+            for number in self._files.pop(watch, ()):
+                watches = self._by_file.get(number, [])
+                if watch in watches:
+                    watches.remove(watch)
+                if not watches and self._by_file.pop(number, None) is not None and self._inotify:
+                    self._inotify.remove(number)  # which the thread hears of, and may end
+
+    def in_child(self) -> None:
+        """See `store.sqlite.forked`: the thread and the kernel's reports are the parent's."""
+        if self._inotify is not None:
+            forked.take_away([self._inotify.descriptor])
+        self.__init__(kernel=self._kernel)  # type: ignore[misc]
+
+    # --- in the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._files:
+                    self._thread = None
+                    forked.unwatch(self)
+                    if self._inotify is not None:
+                        self._inotify.close()
+                        self._inotify = None
+                    return
+                inotify, ticked = self._inotify, tuple(self._ticked)
+            if inotify is not None:
+                self._report(inotify.read(LOOK_S if ticked else None))
+            for watch in ticked:
+                watch.report(watch.written)
+            time.sleep(LOOK_S)  # what comes meanwhile is reported at once
+
+    def _report(self, events: list[tuple[int, int]]) -> None:
+        written: dict[Watch, None] = {}
+        renamed: dict[Watch, None] = {}
+        with self._lock:
+            for number, mask in events:
+                found = self._files if mask & _OVERFLOW else self._by_file.get(number, ())
+                written.update(dict.fromkeys(found))
+                if mask & (_ATTRIB | _DELETE_SELF | _MOVE_SELF):
+                    renamed.update(dict.fromkeys(found))
+        for watch in renamed:
+            watch.report(watch.renamed)
+        for watch in written:
+            watch.report(watch.written)
+
+
+class _Inotify:
+    """The kernel's reports about files. Raises `OSError` where it has none to give."""
+
+    def __init__(self) -> None:
+        import ctypes  # here only: it takes 2 ms to load
+        import select
+
+        self._c: Any = ctypes.CDLL(None, use_errno=True)
+        self._errno = ctypes.get_errno
+        self.descriptor = self._checked(self._c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._poll = select.poll()
+        self._poll.register(self.descriptor, select.POLLIN)
+
+    def add(self, path: str) -> int:
+        """The number of a file, the same each time."""
+        return self._checked(self._c.inotify_add_watch(self.descriptor, os.fsencode(path), _MASK))
+
+    def remove(self, number: int) -> None:
+        self._c.inotify_rm_watch(self.descriptor, number)  # fails where the file is gone
+
+    def read(self, wait_s: float | None) -> list[tuple[int, int]]:
+        """Numbers of files, and what has happened to each."""
+        if not self._poll.poll(None if wait_s is None else wait_s * 1000):
+            return []
+        try:
+            data = os.read(self.descriptor, _EVENTS_BYTES)
+        except BlockingIOError:
+            return []
+        events, place = [], 0
+        while place < len(data):
+            number, mask, _, name_bytes = _EVENT.unpack_from(data, place)
+            events.append((number, mask))
+            place += _EVENT.size + name_bytes
+        return events
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def _checked(self, answer: int) -> int:
+        if answer < 0:
+            number = self._errno()
+            raise OSError(number, os.strerror(number))
+        return answer

@@ -1,0 +1,84 @@
+"""File watcher: writes are reported to each engine, and nothing is left of an ended watch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from perdure.process.file_watcher import FileWatcher
+from tests.runtime.support import awaited, until
+
+both_ways = pytest.mark.parametrize("kernel", [True, False])
+
+
+@awaited
+@both_ways
+async def test_a_write_is_reported_to_each_that_watches_the_file(
+    tmp_path: Path, kernel: bool
+) -> None:
+    watcher, file, seen = FileWatcher(kernel=kernel), tmp_path / "a", list[str]()
+    file.write_text("")
+    watches = [
+        watcher.watch([str(file)], lambda name=name: seen.append(name), lambda: None)  # type: ignore[misc]
+        for name in ("one", "two")
+    ]
+    await until(lambda: watcher._thread is not None)
+    seen.clear()
+    file.write_text("news")
+    await until(lambda: {"one", "two"} <= set(seen))
+    for watch in watches:
+        watch.cancel()
+    await until(lambda: watcher._thread is None)
+    assert watcher._inotify is None
+
+
+@awaited
+async def test_a_write_is_looked_for_again_because_a_commit_follows_it(tmp_path: Path) -> None:
+    """SQLite writes, syncs, and only then lets others see the commit."""
+    watcher, file, looks = FileWatcher(), tmp_path / "a", asyncio.Semaphore(0)
+    file.write_text("")
+    watch = watcher.watch([str(file)], looks.release, lambda: None)
+    file.write_text("news")
+    for _ in range(4):
+        await looks.acquire()
+    watch.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel reports names on Linux only")
+@awaited
+async def test_a_file_that_was_deleted_or_replaced_is_reported(tmp_path: Path) -> None:
+    for change in (os.unlink, lambda path: os.replace(tmp_path / "other", path)):
+        watcher, file, moved = FileWatcher(), tmp_path / "a", asyncio.Event()
+        file.write_text("")
+        (tmp_path / "other").write_text("")
+        watch = watcher.watch([str(file)], lambda: None, moved.set)
+        change(str(file))
+        await moved.wait()
+        watch.cancel()
+
+
+@awaited
+async def test_a_file_that_can_not_be_watched_is_looked_at_by_time(tmp_path: Path) -> None:
+    watcher, looks = FileWatcher(), asyncio.Semaphore(0)
+    watch = watcher.watch([str(tmp_path / "missing")], looks.release, lambda: None)
+    for _ in range(3):
+        await looks.acquire()
+    watch.cancel()
+
+
+@awaited
+async def test_nothing_is_called_after_the_end(tmp_path: Path) -> None:
+    watcher, file, seen = FileWatcher(), tmp_path / "a", list[int]()
+    file.write_text("")
+    ended = watcher.watch([str(file)], lambda: seen.append(1), lambda: None)
+    later = asyncio.Event()
+    ended.cancel()
+    other = watcher.watch([str(file)], later.set, lambda: None)
+    file.write_text("news")
+    await later.wait()
+    other.cancel()
+    assert seen == []
