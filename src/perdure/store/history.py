@@ -26,7 +26,10 @@ class HistoryWriter:
     def __init__(self, db: Transaction) -> None:
         self._db = db
         self._rows: list[tuple[Any, ...]] = []
-        self._digests: dict[int, dict[bytes, int]] = {}  # of the chunks that a run has
+        self._digests: dict[int, dict[bytes, int]] = {}
+        """Numbers of the chunks that a run has, ascending, as far as they are known."""
+        self._complete: set[int] = set()
+        """Runs of which all chunks are known: nothing was committed elsewhere since."""
 
     def append(self, run: int, rows: Sequence[Event | Command]) -> None:
         """Gather rows for the history of a run."""
@@ -51,12 +54,23 @@ class HistoryWriter:
         return text
 
     def _known(self, run: int) -> dict[bytes, int]:
-        known = self._digests.get(run)
-        if known is None:
+        if run not in self._complete:
             if len(self._digests) > DIGESTS_OF_RUNS_MAX:
-                self._digests.clear()
-            known = self._digests[run] = dict(self._db.rows("chunk_digests", (run,)))
-        return known
+                self.forget_chunks()
+            known = self._digests.setdefault(run, {})
+            last = next(reversed(known.values()), 0)
+            known.update(self._db.rows("chunk_digests", (run, last)))
+            self._complete.add(run)
+        return self._digests[run]
+
+    def others_committed(self) -> None:
+        """Another connection has committed: it may have owned a run, and added chunks to it."""
+        self._complete.clear()
+
+    def forget_chunks(self) -> None:
+        """Nothing is known of any run's chunks."""
+        self._digests.clear()
+        self._complete.clear()
 
     def flush(self) -> None:
         """Insert what was gathered."""
@@ -67,4 +81,4 @@ class HistoryWriter:
     def forget(self) -> None:
         """The transaction was rolled back: nothing that it wrote exists."""
         self._rows.clear()
-        self._digests.clear()
+        self.forget_chunks()

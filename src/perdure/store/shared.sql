@@ -12,7 +12,7 @@ SELECT 1 FROM worker WHERE worker = ?1 AND ended_ms IS NULL {{lock}};
 INSERT INTO chunk (run, n, digest, body) VALUES (?1, ?2, ?3, ?4);
 
 -- name: chunk_digests
-SELECT digest, n FROM chunk WHERE run = ?1 ORDER BY n;
+SELECT digest, n FROM chunk WHERE run = ?1 AND n > ?2 ORDER BY n;
 
 -- name: copy_chunks
 INSERT INTO chunk (run, n, digest, body)

@@ -59,7 +59,7 @@ class Transitions:
         self._owners = self._ownership.owners
         self._tags = Tags(db, limits)
         self._starting = Starting(db, self._history, self._ownership, self._inboxes, self._tags)
-        self.flush, self.forget = self._history.flush, self._ownership.forget
+        self.flush = self._history.flush
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
             Turn: self._turn,
@@ -79,6 +79,11 @@ class Transitions:
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
         }
+
+    def forget(self) -> None:
+        """Another connection has committed."""
+        self._history.others_committed()
+        self._ownership.forget()
 
     def undo(self) -> None:
         """The transaction was rolled back."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from perdure.errors import PerdureError
-from perdure.store.writes import Turn, Write
+from perdure.store.writes import BatchRolledBack, Transact, Turn, Write
 
 CALLS: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 """By backend: the `methods` that were called, the types of `writes`, and the `refusals`."""
@@ -26,22 +26,37 @@ class Recording:
 
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
+            if method.__name__ == "write":
+                args = ([self._watched(write) for write in args[0]], *args[1:])
             try:
                 got = method(*args, **named)
-            except PerdureError as error:
+            except (PerdureError, BatchRolledBack) as error:
                 self._seen["refusals"].add(type(error).__name__)
                 raise
             if method.__name__ == "write":
                 self._seen["writes"] |= {type(write).__name__ for write in _all(args[0])}
-                self._seen["refusals"] |= {
-                    type(one).__name__ for one in got if isinstance(one, PerdureError)
-                }
+                self._refused(got)
             return got
 
         return call
 
+    def _watched(self, write: Write) -> Write:
+        """The write; of a transactional step, with the error that its `conclude` gets noted."""
+        if not isinstance(write, Transact):
+            return write
 
-def _all(batch: list[Write]) -> Iterator[Write]:
+        def conclude(value: Any, error: BaseException | None) -> Any:
+            self._refused([error])
+            return write.conclude(value, error)
+
+        return Transact(write.run, write.owner, write.work, conclude)
+
+    def _refused(self, results: list[Any]) -> None:
+        found = [one for one in results if isinstance(one, PerdureError)]
+        self._seen["refusals"] |= {type(one).__name__ for one in found}
+
+
+def _all(batch: Sequence[Write]) -> Iterator[Write]:
     """The writes of a batch, effects of turns included."""
     for write in batch:
         yield write

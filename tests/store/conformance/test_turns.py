@@ -253,3 +253,27 @@ def test_progress_counts_steps_and_names_open_ones(store: Store) -> None:
     assert got.error == rows[3]
     assert got.error_of == "second"
     assert store.progress("r", 1).open == ["third"]
+
+
+def test_a_run_is_loaded_by_its_owner_as_a_whole(store: Store, other: Store) -> None:
+    run, worker = owned(store)
+    store.write([row(run, worker, 2), message(), row(run, worker, 3)], True)
+    assert isinstance(store.inline, bool)
+    for reader in (store, other):
+        loaded = reader.load(run, worker, 3)
+        assert loaded is not None
+        assert loaded.row == store.run_row(run)
+        assert loaded.history == store.history(run)
+        assert loaded.inbox == store.inbox(run, 0)
+    assert store.load(run, join(store), 3) is None
+    one(store, finish(run, worker, "completed"))
+    assert store.load(run, worker, 3) is None
+
+
+def test_a_history_that_is_too_long_is_not_loaded(store: Store) -> None:
+    run, worker = owned(store)
+    store.write([row(run, worker, 2), row(run, worker, 3)], True)
+    loaded = store.load(run, worker, 2)
+    assert loaded is not None
+    assert loaded.row.history_rows == 3
+    assert loaded.history == []

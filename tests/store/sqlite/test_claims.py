@@ -1,4 +1,4 @@
-"""Claims: in order of priority, in shares, and as cheap with many due runs as with few."""
+"""Claims in SQLite: the index and the sort give the same order, and cost the same for many runs."""
 
 from __future__ import annotations
 
@@ -79,58 +79,6 @@ def test_higher_priority_first_then_what_is_due_for_longer(
         for run in claim(store, worker, 50) + claim(store, worker)
     ]
     assert got == wanted
-
-
-def test_workers_share_what_is_due(store: SqliteStore) -> None:
-    fill(store, [("a", 0, 1)] * 100)
-    living = workers(store, 4)
-    assert [len(claim(store, worker)) for worker in living] == [25, 25, 25, 25]
-
-
-def test_a_worker_that_has_more_to_do_takes_less(store: SqliteStore) -> None:
-    busy, idle = workers(store, 2)
-    fill(store, [("b", 0, 1)] * 40)
-    assert len(claim(store, busy, names=("b",), insists=True)) == 20
-    fill(store, [("a", 0, 1)] * 20)
-    assert len(claim(store, idle, names=("a", "b"))) == 30
-    assert len(claim(store, busy, names=("a", "b"))) == 10
-
-
-def test_what_others_leave_is_taken_by_a_worker_that_insists(store: SqliteStore) -> None:
-    """The other one does not know these workflows, or is full."""
-    one_of_two, _ = workers(store, 2)
-    fill(store, [("a", 0, 1)] * 10)
-    taken = [len(claim(store, one_of_two, insists=n % 2 == 1)) for n in range(8)]
-    assert taken[0] == 5
-    assert sum(taken) == 10
-
-
-def test_a_worker_alone_takes_what_it_has_room_for(store: SqliteStore) -> None:
-    fill(store, [("a", 0, 1)] * 300)
-    (worker,) = workers(store, 1)
-    assert [len(claim(store, worker)) for _ in range(3)] == [200, 100, 0]
-
-
-def test_an_engine_that_is_asked_takes_no_share_and_gets_its_family_only(
-    store: SqliteStore,
-) -> None:
-    """Others share the rest as if it was not there."""
-    worker = workers(store, 1)[0]
-    asked = one(store, JoinWorker("asked", "here", 9, "then", 0, 10_000, asked=True))
-    fill(store, [("a", 5, 1)] * 40)
-    first: Started = one(store, StartRun("x", "a", b"{}", 1, 0, 3))
-    family = store.family(first.run)
-    below = [
-        one(store, StartRun(f"x-{n}", "ab"[n % 2], b"{}", 1, 0, n, root=family.root)).run
-        for n in range(4)
-    ]
-    assert store.next_due_ms(("a", "b"), [family]) == 0
-    mine = Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
-    assert one(store, mine) == [*below[:3], first.run]
-    assert one(store, mine) == [below[3]]
-    assert one(store, mine) == []
-    assert store.next_due_ms(("a", "b"), [family]) is None
-    assert len(claim(store, worker)) == 40
 
 
 def work_of(store: SqliteStore, wanted: Claim) -> int:

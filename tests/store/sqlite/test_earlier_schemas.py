@@ -1,6 +1,4 @@
-"""Keys of messages over the generations of a run, at the store itself: also in files of the schema
-before.
-"""
+"""Files of earlier schema versions: what a migration has to make up for in what they hold."""
 
 from __future__ import annotations
 
