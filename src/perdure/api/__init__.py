@@ -1,3 +1,1 @@
-"""The definitions that users write: decorators, calls as values, options, and the verbs inside
-workflows and steps.
-"""
+"""Definitions: decorators, calls as values, options, and the verbs of workflows and steps."""

@@ -1,6 +1,6 @@
-"""What people define workflows with: `@step`, `@workflow`, and their calls as values.
+"""Decorators: `@step`, `@workflow`, and their calls as values.
 
-Rules: no I/O and no store here; what can't work is refused where it is defined.
+Rules: no I/O and no store here; a definition that can't work is an error at the decorator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEEP: Any = object()  # an option that a call does not change
 
 
 class Definition(Generic[P, T]):
-    """A decorated function: calling it makes a `Call`, `fn` is the bare function."""
+    """A decorated function. Calling it makes a `Call`; `fn` is the bare function."""
 
     kind: Literal["step", "workflow"]
 
@@ -45,13 +45,13 @@ class Definition(Generic[P, T]):
         self.name = names.checked("name of a step or a workflow", name)
         self.call_options = options
         self.is_async = inspect.iscoroutinefunction(fn)
-        # the locals around a nested function, where its annotations may have to be looked up
+        # the locals around a nested function, for its annotations
         self.scope = scope
         self.signature = functions.signature_of(fn)
         if options.transactional:
             self.signature = functions.without_first(self.signature, name)
         self._fixed = functions.fixed_arity(self.signature)
-        self.compiled: Any = None  # the codec keeps here what it has made of the signature
+        self.compiled: Any = None  # the codec's compiled signature
         self.__name__ = getattr(fn, "__name__", name)
         self.__qualname__ = getattr(fn, "__qualname__", name)
         self.__doc__ = fn.__doc__
@@ -83,7 +83,7 @@ class Definition(Generic[P, T]):
 
 
 class Step(Definition[P, T]):
-    """A function that does: its outcome is recorded once. Made by `@step`.
+    """A step: a function that does something, whose outcome is recorded once. Made by `@step`.
 
     Calling it makes a `Call`. `fn` is the bare function, `name` is what the history records.
     """
@@ -113,7 +113,7 @@ class Step(Definition[P, T]):
 
 
 class Workflow(Definition[P, T]):
-    """An async function that decides. Made by `@workflow`.
+    """A workflow: an async function that decides. Made by `@workflow`.
 
     Calling it makes a `Call`, for `Engine.start` or to be awaited in another workflow. `fn` is the
     bare function, `name` is what the history records.
@@ -139,7 +139,7 @@ class Workflow(Definition[P, T]):
 
 
 class _Awaited:
-    """Stands in a call that is awaited: as a coroutine does, it refuses to be begun again."""
+    """The state of an awaited call: like a coroutine, it refuses to begin again."""
 
     def send(self, value: Any) -> Any:
         raise RuntimeError(
@@ -249,7 +249,7 @@ class Call(Coroutine[Any, Any, T_co]):
             self._inner.close()
 
     def used(self) -> None:
-        """It was handed on, and is not awaited."""
+        """Mark the call as passed on: it is not awaited."""
         self._inner = _AWAITED
 
     def __del__(self) -> None:
@@ -382,9 +382,7 @@ class _WorkflowDecorator(Protocol):
 
 
 def workflow_call(call: Any, verb: str) -> Call[Any]:
-    """The call, if it is a workflow's; it is handed on, then, and need not be awaited. Raises
-    `DefinitionError`.
-    """
+    """The call, if it is a workflow's, marked as passed on. Raises `DefinitionError`."""
     if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
         raise DefinitionError(
             f"{verb} takes the call of a workflow, as in {verb[:-2]}(agent('x')), not "

@@ -1,5 +1,4 @@
-"""What a decorator looks at in a function: whether it may be decorated, its signature, and the
-scope of its annotations.
+"""Functions as decorators see them: what may be decorated, signatures, scopes of annotations.
 
 Rules: an annotation is not evaluated here, because it may name a class that is defined later.
 """
@@ -16,7 +15,7 @@ from perdure.errors import DefinitionError
 
 
 def function_of(given: Any, kind: str) -> Callable[..., Any]:
-    """The function that a decorator got, out of its `@staticmethod`. Raises `DefinitionError` for
+    """The decorated function, out of its `@staticmethod`. Raises `DefinitionError` for
     what can't be a step or a workflow.
     """
     fn = given.__func__ if isinstance(given, staticmethod) else given

@@ -1,5 +1,4 @@
-"""What definitions and calls can ask for: the options of steps and workflows, checked where they
-are given.
+"""Options of steps and workflows, checked at the line that gives them.
 
 Rules: an unknown option, or two that can't work together, is an error at the decorator; times
 become whole milliseconds here.
@@ -38,7 +37,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class StartOptions(TypedDict, total=False):
-    """What a run can be started with; see `Engine.start`."""
+    """The options of a start; see `Engine.start`."""
 
     id: str | None
     queue: str | None

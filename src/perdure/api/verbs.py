@@ -1,5 +1,4 @@
-"""The verbs inside workflows and steps: messages, streams, time, chance, and the end of a run that
-goes on as another one.
+"""Verbs of workflows and steps: messages, streams, time, random numbers, continuation.
 
 Rules: no I/O and no store here; inside a workflow every verb is a command to the kernel that runs
 it, inside a step it goes to the attempt; elsewhere it is an error that says where it belongs.
@@ -32,7 +31,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Issued(Awaitable[T_co]):
-    """What an eager verb returns: it is under way already, and awaiting it gives its outcome."""
+    """The result of an eager verb, which is under way already; awaiting it gives its outcome."""
 
     __slots__ = ("_future",)
 
@@ -93,7 +92,7 @@ def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Is
     `RunFinished` or `InboxFull`.
 
     It is on its way when this returns, and arrives once, however often this run is replayed; with a
-    `key` it arrives once for that key, whoever else sends it. Raises `NotSerializable` and
+    `key` it arrives once for that key, from all senders. Raises `NotSerializable` and
     `BadName` at once.
     """
     return Issued(_kernel("send()").send(run_id, value, channel, key))
@@ -230,7 +229,7 @@ def current_run() -> CurrentRun:
 
 
 class Attempt(Protocol):
-    """What a step may know of, and do with, its own attempt; see `current_step`."""
+    """The attempt of a step, as the step sees it; see `current_step`."""
 
     @property
     def run_id(self) -> str: ...

@@ -90,7 +90,7 @@ class Checker:
         given.
         """
         if not self._reader.pragma("user_version"):
-            return []  # a file without tables: nobody has opened it to write yet
+            return []  # a file without tables: no engine has opened it yet
         return self._reader.unfinished(tuple(names), limit)
 
     def check(self, run: int) -> Checked | None:
@@ -119,7 +119,7 @@ class Checker:
         if definition is None:
             return (
                 "unknown_workflow",
-                f"no workflow is called {row.workflow!r} here, so nobody would execute it",
+                f"no workflow is called {row.workflow!r} here, so nothing would execute it",
             )
         try:
             signature_of(definition).decode_args(row.args)

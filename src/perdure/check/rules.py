@@ -151,7 +151,7 @@ METHODS = {
     "thread": frozenset({"run_in_executor"}),
     "event-loop": frozenset({"run_until_complete", "run_forever"}),
 }
-"""Methods whose name alone tells."""
+"""Methods whose name alone breaks a rule."""
 
 PATH_METHODS = frozenset(
     """chmod exists glob hardlink_to is_dir is_file lstat mkdir open rename replace resolve rglob

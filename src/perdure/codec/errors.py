@@ -51,7 +51,7 @@ def decode_error(raw: bytes) -> Exception:
 
 
 def rebuilt(data: Any) -> Exception:
-    """As `decode_error`, from decoded JSON of any shape: people write some of it by hand."""
+    """As `decode_error`, from decoded JSON of any shape: some is written by hand."""
     if not isinstance(data, dict):
         return RecordedError("Error", "" if data is None else str(data))
     error = same_error(data) or RecordedError(
@@ -152,7 +152,7 @@ def _facts(cls: type, attributes: Any) -> dict[str, Any]:
 
 
 def decode_failure(step: str, raw: bytes) -> Exception:
-    """What awaiting the failed command raises; `step` is the name to tell when it was a step."""
+    """The error that awaiting a failed command raises; `step` is the name of a step."""
     try:
         data = msgspec.json.decode(raw)
     except msgspec.DecodeError:

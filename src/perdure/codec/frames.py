@@ -2,7 +2,7 @@
 prints as its own.
 
 Rules: frames of Perdure and of asyncio are left out; the source line is read when the error is
-recorded, because the file may have changed by the time somebody looks; a rebuilt frame never runs,
+recorded, because the file may have changed by the time it is read; a rebuilt frame never runs,
 and holds neither variables nor other frames; a store is data from elsewhere, so what it names is no
 longer than what is recorded, and names no file that can't be read to its end.
 """

@@ -2,7 +2,7 @@
 reader of JSON still reads it.
 
 Rules: a space in front of a member's name says that it was not given (a parameter that a call left
-out, a field of a pydantic model that nobody set): its value is the default of the day on which it
+out, a field of a pydantic model that was not set): its value is the default of the day on which it
 was recorded; a time in a named zone has it behind its offset, as RFC 9557 writes it:
 `2026-07-01T12:00:00+02:00[Europe/Berlin]`; text without marks, written by an earlier version or by
 other tools, says that every member was given.
@@ -47,7 +47,7 @@ def members(raw: bytes) -> list[Member]:
         at += not given
         if not raw.startswith(
             whole, at
-        ):  # somebody else has written this text, and spaces mean nothing in it
+        ):  # another program has written this text, and spaces mean nothing in it
             return [Member(name, bytes(value)) for name, value in texts.items()]
         found.append(Member(name, text, given))
         at += len(whole) + 1
@@ -80,7 +80,7 @@ def read(decode: Callable[[bytes], Any], raw: bytes) -> Any:
 
 
 def read_times(decode: Callable[[bytes], Any], raw: bytes) -> Any:
-    """What a decoder reads from a text, with the zones of its times."""
+    """The value that a decoder reads from a text, with the zones of its times."""
     try:
         return decode(raw)
     except Exception:
@@ -93,11 +93,11 @@ def read_times(decode: Callable[[bytes], Any], raw: bytes) -> Any:
 _ZONE = rb'(?<=[\dZ])\[[A-Za-z][\w+/-]*\](?=")'  # some 20 letters, behind an offset or a time
 
 
-# --- fields that nobody set -----------------------------------------------------------------------
+# --- fields that were not set ---------------------------------------------------------------------
 
 
 def marked(value: Any, raw: bytes) -> bytes:
-    """The text of a value with marks at the fields that nobody set."""
+    """The text of a value with marks at the fields that were not set."""
     if getattr(type(value), "__pydantic_root_model__", False):
         return marked(value.root, raw)
     if raw[:1] == b"[" and isinstance(value, list | tuple):
@@ -139,7 +139,7 @@ def _unset(value: Any, raw: bytes) -> None:
     )
     found = (
         given(raw) if keys and not alone else ()
-    )  # others have these names, too, or somebody else has written this text
+    )  # others have these names, too, or another program has written this text
     for name, (member, _, mark) in keys.items():
         if mark in raw and member not in found:
             value.model_fields_set.discard(name)

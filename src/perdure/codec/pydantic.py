@@ -39,8 +39,8 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 def asked_for(type_: Any) -> str | None:
-    """What in a type asks for pydantic: a constraint, a validator, a serializer, a class of its
-    own; models apart.
+    """The part of a type that needs pydantic: a constraint, a validator, a serializer, a class
+    of its own; models apart.
     """
     for part in _parts(type_):
         cls = part if isinstance(part, type) else type(part)

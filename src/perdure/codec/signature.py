@@ -116,8 +116,8 @@ class Signature:
         return self._encode_each(self._arranged(args, kwargs))
 
     def scalars_only(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether these are what decoding would give: nobody can change them, so they need not be
-        made anew.
+        """Whether decoding would give these very values: they are immutable, so they are not
+        copied.
         """
         return not kwargs and tuple(map(type, args)) == self._scalars
 
@@ -135,7 +135,7 @@ class Signature:
         return self._spread(values, raw)
 
     def encode_result(self, value: Any, *, limit_bytes: int | None = None) -> bytes:
-        """What the function returned."""
+        """The result of the function as JSON."""
         return dump(self.result, value, self.of_result, "the return type", limit_bytes)
 
     def decode_result(self, raw: bytes) -> Any:
@@ -157,7 +157,7 @@ class Signature:
         )
 
     def _encode_box(self, values: tuple[Any, ...]) -> bytes | None:
-        """The fast way; None where it does not work out, and `_encode_each` tells why."""
+        """The fast way; None if it fails, and then `_encode_each` says why."""
         if self._read_box is None:
             return None
         try:

@@ -1,5 +1,4 @@
-"""Annotated types, compiled: how a value of each becomes JSON, comes back, and is compared with
-what it was.
+"""Compiled types: how a value of each becomes JSON, comes back, and is compared.
 
 Rules: nothing is guessed, a value that would come back as something else is reported with the place
 and the reason; the same value gives the same bytes in every process, so sets are written in sorted
@@ -28,7 +27,7 @@ from perdure.codec.pydantic import Unsupported
 from perdure.codec.records import fields_of, force, is_model, short
 
 Difference = tuple[str, Any, Any]
-"""Where two values part: the path, what was given, what came back."""
+"""Where two values differ: the path, what was given, what came back."""
 
 
 _SCALARS = (str, int, bool)
@@ -95,7 +94,7 @@ def slot_of(type_: Any) -> Slot:
 
 
 def label_of(type_: Any) -> str:
-    """A type as people write it, in the same words in every process."""
+    """A type as in source, with the same text in every process."""
     if isinstance(type_, type) and not typing.get_args(type_):
         return type_.__qualname__
     return re.sub(r" at 0x[0-9a-f]+|typing\.", "", str(type_))
@@ -214,7 +213,7 @@ def _parts(type_: Any) -> tuple[set[str], list[Any]]:
 
 
 def _is_path(cls: Any) -> bool:
-    """Pathlib is not imported for this: where nobody else did, there is no path either."""
+    """Pathlib is not imported for this: without it there is no path either."""
     pathlib = sys.modules.get("pathlib")
     return pathlib is not None and isinstance(cls, type) and issubclass(cls, pathlib.PurePath)
 
@@ -234,7 +233,7 @@ def _enc_hook(value: Any) -> Any:
 def dec_hook(type_: Any, data: Any) -> Any:
     if is_model(type_):
         return slot_of(type_).decode(ENCODER.encode(data))
-    if _is_iterable(type_):  # what people annotate when they pass a list
+    if _is_iterable(type_):  # a common annotation of lists
         return slot_of(list[typing.get_args(type_) or Any]).decode(ENCODER.encode(data))  # type: ignore[misc]
     return data if type_ is object else type_(data)
 

@@ -107,7 +107,7 @@ class CrashLoop(RunBlocked):
         super().__init__(
             run_id,
             f"the process died {crashes} times while it executed this run, and the run recorded "
-            "nothing in between. If nobody killed it on purpose, find out why; it goes on with: "
+            "nothing in between. Unless it was killed on purpose, find out why; it goes on with: "
             f"perdure retry {quote(run_id)}",
         )
 

@@ -101,7 +101,7 @@ def _recording(reader: Reader, row: RunRow) -> Recording:
 
 
 def _last_word(reader: Reader, row: RunRow, event: Event) -> bytes | None:
-    """What the last row says stands in the run's own row, or in its successor's."""
+    """The data of the last row is stored in the run's own row, or in its successor's."""
     if event.name == "continued" and row.successor is not None:
         after = reader.run_row(row.successor)
         return b'{"workflow":%s,"args":%s}' % (msgspec.json.encode(after.workflow), after.args)
@@ -120,7 +120,7 @@ def export_run(store: str | os.PathLike[str], id: str) -> bytes:
 
 
 def to_json(recording: Recording) -> bytes:
-    """A recording as people can read and compare it, with one value to a line."""
+    """A recording as readable JSON, with one value to a line."""
     run = {
         name: getattr(recording, name)
         for name in ("key", "id", "workflow", "status", "seed", "timeout_ms")

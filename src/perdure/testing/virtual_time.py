@@ -1,9 +1,8 @@
-"""Virtual time: an asyncio loop on which a wait of three days takes no longer than the work that it
-waits for.
+"""Virtual time: an asyncio loop on which waits take no time.
 
-Rules: time stands still while anything can go on here, in a thread of an executor or in one of
-anyio's; when nothing can, it jumps to the next timer; while a socket or a pipe is open, nobody
-knows what will come, so it passes as it does outside.
+Rules: time stands still while anything can run, in the loop, in a thread of an executor or in
+one of anyio's. When nothing can, it jumps to the next timer. While a socket or a pipe is open,
+it passes as it does outside, because input may come.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class NothingLeftToWaitFor(PerdureError, RuntimeError):
         super().__init__(
             f"Nothing more is due within {YEARS_MAX} years of virtual time, and nothing is "
             f"under way. Does a workflow wait for a "
-            "message that nobody sends, or is it blocked? `await run.info()` before this wait "
-            "tells."
+            "message that is never sent, or is it blocked? `await run.info()` before this wait "
+            "shows it."
         )
 
 
