@@ -80,35 +80,55 @@ def test_a_status_in_sql_that_is_unknown_is_found() -> None:
     assert set(statuses_in("SELECT 1 -- status = 'parked'")) == set()
 
 
-def spelled(text: str) -> list[int]:
-    """Lines of Python that spell a status instead of naming it.
+def spelled(text: str) -> list[ast.Constant]:
+    """Where Python spells a status instead of naming it.
 
     "completed" and "failed" are kinds of rows too: they count where a status is compared with them.
+    A name in `__slots__` is no status.
     """
-    ours, lines = set(STATUSES) - {COMPLETED, FAILED}, []
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    slots = {id(inner) for node in ast.walk(tree) if _is_slots(node) for inner in ast.walk(node)}
+    found: dict[int, ast.Constant] = {}
+    for node in ast.walk(tree):
         match node:
-            case ast.Constant(value=str(value)) if value in ours:
-                lines.append(node.lineno)
+            case ast.Constant(value=str(value)) if value in STATUSES:
+                if value not in (COMPLETED, FAILED) and id(node) not in slots:
+                    found[id(node)] = node
             case ast.Compare() if "status" in ast.unparse(node.left).rpartition(".")[2]:
-                lines += [
-                    inner.lineno
-                    for inner in ast.walk(node)
-                    if isinstance(inner, ast.Constant) and inner.value in (COMPLETED, FAILED)
-                ]
+                found |= {id(one): one for one in _statuses_below(node)}
             case ast.Match() if "status" in ast.unparse(node.subject):
-                lines += [
-                    inner.lineno
-                    for case in node.cases
-                    for inner in ast.walk(case.pattern)
-                    if isinstance(inner, ast.Constant) and inner.value in (COMPLETED, FAILED)
-                ]
-    return sorted(lines)
+                for case in node.cases:
+                    found |= {id(one): one for one in _statuses_below(case.pattern)}
+    return sorted(found.values(), key=lambda one: (one.lineno, one.col_offset))
+
+
+def _is_slots(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__"
+
+
+def _statuses_below(node: ast.AST) -> Iterator[ast.Constant]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Constant) and inner.value in STATUSES:
+            yield inner
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(SOURCE.rglob("*.py")) if path != Path(lifecycle.__file__)],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_no_other_module_spells_a_status(path: Path) -> None:
+    """Name it: `lifecycle.BLOCKED`."""
+    assert [node.lineno for node in spelled(path.read_text())] == []
 
 
 def test_a_status_that_is_spelled_is_found() -> None:
-    assert spelled('a = "blocked"') == [1]
-    assert spelled('row.status == "completed"') == [1]
-    assert spelled('match row.status:\n case "failed" | "x": pass') == [2]
-    assert spelled('row.kind == "completed"') == []
-    assert spelled("row.status == lifecycle.COMPLETED") == []
+    def lines(text: str) -> list[int]:
+        return [node.lineno for node in spelled(text)]
+
+    assert lines('a = "blocked"') == [1]
+    assert lines('row.status == "completed"') == [1]
+    assert lines('match row.status:\n case "failed" | "x": pass') == [2]
+    assert lines('row.kind == "completed"') == []
+    assert lines("row.status == lifecycle.COMPLETED") == []
+    assert lines('__slots__ = ("paused",)') == []

@@ -16,6 +16,7 @@ from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Command
 from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
@@ -99,7 +100,7 @@ class Checker:
         if row.status in FINAL:
             return None
         verdict, reason = self._judge(row)
-        blocked = row.status == "blocked" and row.blocked_by in CODE_REASONS
+        blocked = row.status == lifecycle.BLOCKED and row.blocked_by in CODE_REASONS
         if blocked and verdict not in ("ok", "would_fail"):
             verdict = "stays_blocked"
         python = row.python if interpreter.is_other(row.python) else None

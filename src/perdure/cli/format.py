@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.cli.output import style, width
+from perdure.core import lifecycle
 from perdure.runtime.info import RunInfo
 from perdure.views import format as text
 from perdure.views import rows
@@ -16,13 +17,13 @@ from perdure.views.timeline import Answer, Line
 
 COLOURS = {
     "completed": "green",
-    "running": "cyan",
-    "pending": "cyan",
-    "waiting": "yellow",
-    "paused": "yellow",
-    "blocked": "red",
+    lifecycle.RUNNING: "cyan",
+    lifecycle.PENDING: "cyan",
+    lifecycle.WAITING: "yellow",
+    lifecycle.PAUSED: "yellow",
+    lifecycle.BLOCKED: "red",
     "failed": "red",
-    "cancelled": "magenta",
+    lifecycle.CANCELLED: "magenta",
 }
 
 

@@ -27,6 +27,7 @@ from perdure.cli.format import columns, cut, ending, fitting, log_line, pad, sta
 from perdure.cli.format import timeline as timeline_lines
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
 from perdure.cli.replica_options import seen_from_outside
+from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
@@ -294,7 +295,7 @@ def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
     info = with_run(store, run_id, follow)
     if not as_json and stream is None:
         echo(*ending(info))
-    raise click.exceptions.Exit(Exit.DONE if info.status == "completed" else Exit.FAILED)
+    raise click.exceptions.Exit(Exit.DONE if info.status == lifecycle.COMPLETED else Exit.FAILED)
 
 
 async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:

@@ -32,6 +32,7 @@ from perdure.cli.replica_options import (
     tell_beginning,
     watch,
 )
+from perdure.core import lifecycle
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.facts import DUE_RUNS_MAX
@@ -278,7 +279,7 @@ async def _follow(
     finally:
         shown.close()
     info = await run.info()
-    if not done or (info.ended_at is None and info.status != "blocked"):
+    if not done or (info.ended_at is None and info.status != lifecycle.BLOCKED):
         return await _interrupted(engine, run, request)
     blocked = [one for one in await engine.blocked(run.id) if one.id == run.id]
     return _report(
@@ -326,14 +327,14 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
         snapshot.waiting = f"{blocked[0].id} is blocked: {blocked[0].reason}"
         if blocked[0].by == "crash_loop":
             snapshot.hint = f"perdure retry {shlex.quote(blocked[0].id)}{request.store_option}"
-    elif progress.status == "waiting" and progress.waiting_for:
+    elif progress.status == lifecycle.WAITING and progress.waiting_for:
         snapshot.waiting = waiting_text(progress.waiting_for)
         snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
     elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
         snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"
-    elif progress.status == "paused":
+    elif progress.status == lifecycle.PAUSED:
         snapshot.waiting, snapshot.hint = (
-            "paused",
+            lifecycle.PAUSED,
             f"perdure resume {shlex.quote(run.id)}{request.store_option}",
         )
     return snapshot
@@ -364,7 +365,7 @@ def _report(info: RunInfo, request: Request, recorded: bool, crash_loop: bool = 
                 "recorded": recorded,
             }
         )
-    if info.status == "completed":
+    if info.status == lifecycle.COMPLETED:
         if recorded and not request.quiet:
             say(
                 f"{info.id} completed at {format.clock(info.ended_at)}; this is its "
@@ -383,13 +384,13 @@ def _report(info: RunInfo, request: Request, recorded: bool, crash_loop: bool = 
 
 def _what_went_wrong(info: RunInfo) -> list[str]:
     match info.status:
-        case "failed":
+        case lifecycle.FAILED:
             return [
                 f"{info.id} {status('failed')}: {format.error_line(info.error)}",
                 *traces.trace(info.error),
             ]
-        case "blocked":
-            return as_lines(f"{info.id} is {status('blocked')}: {info.reason}")
+        case lifecycle.BLOCKED:
+            return as_lines(f"{info.id} is {status(lifecycle.BLOCKED)}: {info.reason}")
         case _:
             return [f"{info.id} was {status(info.status)}."]
 
@@ -397,11 +398,11 @@ def _what_went_wrong(info: RunInfo) -> list[str]:
 def _what_next(info: RunInfo, request: Request, crash_loop: bool) -> list[str]:
     run = shlex.quote(info.id) + request.store_option
     found = [(f"perdure show {run}", "what it did, step by step")]
-    if info.status == "failed":
+    if info.status == lifecycle.FAILED:
         found.append((f"perdure retry {run}", "do again what failed, when its cause is gone"))
     if crash_loop:
         found.append((f"perdure retry {run} && {request.same_command(info.id)}", "go on with it"))
-    if info.status != "blocked":
+    if info.status != lifecycle.BLOCKED:
         found.append((request.command("--again"), "start another run"))
     width = max(len(command) for command, _ in found)
     return [f"  {command.ljust(width)}   {what}" for command, what in found]

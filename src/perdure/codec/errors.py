@@ -16,6 +16,7 @@ import msgspec
 
 from perdure import errors
 from perdure.codec import frames
+from perdure.core import lifecycle
 from perdure.errors import (
     PerdureError,
     RecordedError,
@@ -163,7 +164,7 @@ def decode_failure(step: str, raw: bytes) -> Exception:
         case {"run": str(run_id), "status": status}:
             failure: Exception = (
                 RunCancelled(run_id)
-                if status == "cancelled"
+                if status == lifecycle.CANCELLED
                 else RunFailed(run_id, one_line(data.get("error")))
             )
         case {"error": error}:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.core import discard, names, ordered  # its import is what counts  # noqa: F401
+from perdure.core import discard, lifecycle, names, ordered  # its import is what counts  # noqa: F401
 from perdure.core import events as ev
 from perdure.core.diff import difference, fits
 from perdure.core.events import Codec, Command, Event, RunFacts
@@ -269,7 +269,7 @@ class Kernel:
             case ev.Failed(error):
                 self._command(ev.FINISH, "failed", error)
             case ev.Cancelled():
-                self._command(ev.FINISH, "cancelled")
+                self._command(ev.FINISH, lifecycle.CANCELLED)
             case ev.Continued(call, workflow, args):
                 data = b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args)
                 self._command(ev.FINISH, "continued", data, call=call)

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
+from perdure.core import lifecycle
 from perdure.core.events import Event
 from perdure.errors import DefinitionError, PerdureError, StoreError
 from perdure.runtime import recovery, validation
@@ -94,7 +95,7 @@ class Control:
         """Retry a run that is blocked, or that failed or was cancelled."""
         async with self.answering(run_id):
             row = await self._row(run_id)
-            if row.status not in ("failed", "cancelled"):
+            if row.status not in (lifecycle.FAILED, lifecycle.CANCELLED):
                 await self._control(run_id, "retry")
             elif "~" in run_id:
                 raise DefinitionError(
@@ -115,8 +116,8 @@ class Control:
         """Decide about the step in row `seq`, or about the only one that asks."""
         async with self.answering(run_id):
             row = await self._row(run_id)
-            asks = row.status == "blocked" and row.blocked_by == "unknown_outcome"
-            if row.status == "blocked" and given.retry and not asks:
+            asks = row.status == lifecycle.BLOCKED and row.blocked_by == "unknown_outcome"
+            if row.status == lifecycle.BLOCKED and given.retry and not asks:
                 await self._control(run_id, "retry")
                 return
             if not asks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from perdure.core import lifecycle
 from perdure.store.base import Store
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -35,12 +36,12 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
 def _stuck_reason(run: dict[str, Any]) -> str:
     """Why a run does not go on, and what to do about it."""
     match run["status"]:
-        case "pending":
+        case lifecycle.PENDING:
             return (
                 "it is due, but no worker has taken it: is there one that runs, and knows "
                 f"workflow {run['workflow']}?"
             )
-        case "paused":
+        case lifecycle.PAUSED:
             return f"it was paused: perdure resume {run['id']}"
         case _:
             return run["reason"] or ""

@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.codec.errors import decode_error, decode_failure
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Event
 from perdure.errors import DefinitionError
 from perdure.runtime.end_cause import TracingKernel, followed
@@ -130,7 +131,7 @@ def retry(
     taken_back = _causes_by_replay(rows, make) if make is not None else None
     changed = taken_back is None
     own_error = False
-    if taken_back is None or (row.status == "cancelled" and not taken_back):
+    if taken_back is None or (row.status == lifecycle.CANCELLED and not taken_back):
         taken_back, own_error = _causes_by_rows(row, rows)
     before = _end_of_kept(rows, taken_back, own_error and changed, make)
     until = _until(rows, before)
@@ -181,7 +182,7 @@ def _causes_by_rows(row: RunRow, rows: list[Event]) -> tuple[set[int], bool]:
     """The last failures that read like parts of the recorded error, and whether it has parts of the
     code's own; the cancel of a cancelled run, if it was not cancelled as it stood.
     """
-    if row.status == "cancelled":
+    if row.status == lifecycle.CANCELLED:
         return {_last(rows, ev.CANCEL)} - {0} if _last(rows, ev.FINISH) else set(), False
     parts = _parts(decode_error(row.error or b"{}"))
     commands = {event.seq: event for event in rows if event.kind in NAMED}

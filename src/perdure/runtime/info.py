@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Event
 from perdure.core.limits import NEVER_MS
 from perdure.store.rows import OutcomeRow, ProgressRow, RunHead, RunRow
@@ -174,7 +175,7 @@ def run_info(row: RunRow) -> RunInfo:
         row.history_rows,
         None if row.owner is None else f"worker {row.owner}",
         row.forked_from,
-        waiting if row.status in ("waiting", "paused") else [],
+        waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
         row.python,
     )
 
@@ -199,7 +200,7 @@ def run_summary(row: RunHead) -> RunSummary:
         row.history_rows,
         None if row.owner is None else f"worker {row.owner}",
         row.forked_from,
-        waiting if row.status in ("waiting", "paused") else [],
+        waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
         row.python,
         row.last_name or row.last_kind,
         _at(row.created_ms if row.last_ms is None else row.last_ms),
@@ -208,7 +209,7 @@ def run_summary(row: RunHead) -> RunSummary:
 
 def progress(row: ProgressRow) -> Progress:
     """A run's counts as a value."""
-    waiting = _decode(row.waiting) if row.waiting and row.status == "waiting" else []
+    waiting = _decode(row.waiting) if row.waiting and row.status == lifecycle.WAITING else []
     error = None if row.error is None else _step_error(row.error, row.error_of)
     done = row.completed + row.failed
     return Progress(
@@ -240,7 +241,7 @@ def _step_error(row: Event, step: str | None) -> ErrorHead:
 
 def _waiting_text(waiting: list[dict[str, Any]], status: str) -> str | None:
     """What a waiting run waits for, in words."""
-    if status != "waiting" or not waiting:
+    if status != lifecycle.WAITING or not waiting:
         return None
     return ", ".join(_one_wait(item) for item in waiting)
 
@@ -323,7 +324,7 @@ def _ending(row: Event, outcome: OutcomeRow | None) -> dict[str, Any]:
     """Result and error of a run, with the row that ends it."""
     if outcome is None:
         return {}
-    done = outcome.status == "completed" and row.name == "completed"
+    done = outcome.status == lifecycle.COMPLETED and row.name == "completed"
     return {
         "result": _decode(outcome.result) if done and outcome.result else None,
         "error": _decode(outcome.error) if outcome.error else None,

@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.codec.error_encoder import failure_of_run, failure_of_verb
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Command
 from perdure.core.lifecycle import FINAL
 from perdure.errors import PerdureError, RunExists
@@ -119,7 +120,7 @@ class Outbox(msgspec.Struct):
         """
         if (child.parent, child.parent_seq) == (self.run, command.seq):
             return ChildSettled(command.seq)  # ours: its answer comes through the inbox
-        if child.status == "completed":
+        if child.status == lifecycle.COMPLETED:
             return Feed(ev.COMPLETED, command.seq, data=child.result or b"null")
         if self.names is not None and self._of_our_family(command, child_parent):
             done = child.status in FINAL
@@ -150,7 +151,7 @@ class Outbox(msgspec.Struct):
             case ev.Failed(error):
                 return Finish("failed", error=error)
             case ev.Cancelled():
-                return Finish("cancelled")
+                return Finish(lifecycle.CANCELLED)
             case ev.Continued(call, workflow, args):
                 start = StartRun(self.run_id, workflow, args, 0, at_ms, at_ms)
                 start.queue, start.timeout_ms = call.options.queue, call.options.timeout_ms

@@ -17,6 +17,7 @@ import msgspec
 from perdure.api.definitions import Workflow
 from perdure.codec.errors import decode_error
 from perdure.codec.signature import signature_of
+from perdure.core import lifecycle
 from perdure.core.lifecycle import FINAL
 from perdure.errors import (
     BadPosition,
@@ -81,7 +82,7 @@ class Results:
                 run, key = await self._key(run_id), None
             elif row.successor is not None:
                 run = row.successor
-            elif row.status in FINAL or row.status == "blocked":
+            elif row.status in FINAL or row.status == lifecycle.BLOCKED:
                 if self._gate is not None:
                     await self._gate.answer(stricter(asked, row.durability))
                 self._scheduler.claims.forget(asked_for)
@@ -108,7 +109,7 @@ class Results:
 
     def _outcome(self, row: OutcomeRow) -> Any:
         match row.status:
-            case "completed":
+            case lifecycle.COMPLETED:
                 definition = self._workflows.get(row.workflow)
                 raw = row.result or b"null"
                 return (
@@ -116,10 +117,10 @@ class Results:
                     if definition is None
                     else signature_of(definition).decode_result(raw)
                 )
-            case "failed":
+            case lifecycle.FAILED:
                 error = decode_error(row.error or b"{}")
                 raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
-            case "cancelled":
+            case lifecycle.CANCELLED:
                 raise RunCancelled(row.id)
             case _:
                 store = (
@@ -171,7 +172,7 @@ class Results:
         status = self._store.statuses([run])[run][0]
         over = status in FINAL
         later = self._store.generation_after(run) if over and "~" not in run_id else None
-        if later is not None and status != "completed":
+        if later is not None and status != lifecycle.COMPLETED:
             return _Page(over, later, [])  # it was retried: what is kept of it went on with that
         return _Page(over, later, self._store.stream(run, name, after, ITEMS_AT_ONCE))
 
@@ -199,7 +200,7 @@ class Results:
 
 
 def _under_way(row: OutcomeRow) -> bool:
-    return row.successor is None and row.status not in FINAL and row.status != "blocked"
+    return row.successor is None and row.status not in FINAL and row.status != lifecycle.BLOCKED
 
 
 def _error_text(raw: bytes) -> str:

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.errors import LeaseLost, PerdureError, RunBlocked, RunExists
@@ -54,7 +55,8 @@ class ActiveRun:
         self.host, self.kernel, self.clock = host, kernel, host.steps.clock
         self.run, self.run_id, self.child = row.run, row.id, row.parent is not None
         self.crashes, self._python = row.crashes, row.python
-        self.status, self.paused, self.gone = "running", row.status == "paused", False
+        self.status, self.gone = lifecycle.RUNNING, False
+        self.paused = row.status == lifecycle.PAUSED
         origin = row.origin or row.run
         names = None if row.forked_from is None and row.origin is None else Names(origin)
         self._names = names
@@ -463,7 +465,7 @@ class ActiveRun:
     def _steady(self) -> bool:
         """The usual case: at work before and after, without timers or steps that rest."""
         return (
-            self.status == "running"
+            self.status == lifecycle.RUNNING
             and self._blocked is None
             and not self.paused
             and self._timer is None
@@ -492,13 +494,13 @@ class ActiveRun:
             self.set_timer()
         busy = self.kernel.local > len(resting) or self._adopting
         if busy or self._held is not None or self._blocked is not None:
-            if self.status != "running":
-                turn.suspend = Suspend("running")
+            if self.status != lifecycle.RUNNING:
+                turn.suspend = Suspend(lifecycle.RUNNING)
                 self.host.unparked(self)
-            self.status = "running"
+            self.status = lifecycle.RUNNING
         else:
             turn.suspend = self._turns.waiting()
-            self.status = "waiting"
+            self.status = lifecycle.WAITING
             self.host.parked(self)
 
     # --- after the commit -------------------------------------------------------------------------
@@ -612,14 +614,14 @@ class ActiveRun:
         """Go on after `pause`."""
         self.paused = self.attempts.paused = False
         self.take_inbox()
-        self.status = "paused"  # the row has to be told, whatever it says now
+        self.status = lifecycle.PAUSED  # the row has to be told, whatever it says now
         self.touch()
 
     def evict(self) -> None:
         """Leave memory, unless something is to be done by now: it parks again after that."""
         due_ms = self._turns.due_ms()
         busy = self._touched or (due_ms is not None and due_ms <= self.clock.now_ms())
-        if self.status == "waiting" and not busy:
+        if self.status == lifecycle.WAITING and not busy:
             self.release()
 
     def release(self) -> None:
@@ -632,7 +634,9 @@ class ActiveRun:
         if self.gone:
             return
         turn = Turn(self.run, self.host.owner, [], self.clock.now_ms())
-        turn.suspend = self._turns.released(waits=self.status == "waiting", at_ms=turn.at_ms)
+        turn.suspend = self._turns.released(
+            waits=self.status == lifecycle.WAITING, at_ms=turn.at_ms
+        )
         self._turns.note_unbegun(turn)
         self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
         self._leave()

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
 
-from perdure.core import discard
+from perdure.core import discard, lifecycle
 from perdure.core.limits import Limits
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.run_host import HostedRun
@@ -48,7 +48,7 @@ class RunsInMemory:
 
     def at_work(self) -> int:
         """How many runs are being executed: in memory, and not waiting."""
-        return sum(run.status == "running" and not run.gone for run in self.active.values())
+        return sum(run.status == lifecycle.RUNNING and not run.gone for run in self.active.values())
 
     def clear(self) -> list[ActiveRun]:
         """Forget all runs that are in the store; returns those that were loaded."""

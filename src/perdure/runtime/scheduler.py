@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
+from perdure.core import lifecycle
 from perdure.core.events import Command, Event
 from perdure.core.lifecycle import FINAL
 from perdure.core.limits import Limits
@@ -374,13 +375,13 @@ class Scheduler:
         """
         last = self.limits.crashes_max - 1
         return any(
-            active.crashes >= last and active.status == "running" and not active.gone
+            active.crashes >= last and active.status == lifecycle.RUNNING and not active.gone
             for active in self.memory.active.values()
         )
 
     def _put_off(self, run: int, wait_ms: int) -> None:
         now_ms = self.clock.now_ms()
-        park = Suspend("pending", due_ms=now_ms + wait_ms, release=True)
+        park = Suspend(lifecycle.PENDING, due_ms=now_ms + wait_ms, release=True)
         self.writer.put(
             Turn(run, self.owner, [], now_ms, suspend=park), lambda _: self.claims.wake(), keep=True
         )
@@ -510,7 +511,7 @@ class Scheduler:
     def _status_known(self, run: int, found: dict[int, tuple[str, int | None, int | None]]) -> None:
         active = self.memory.active.get(run)
         if active is not None and not active.gone:
-            paused = found[run][0] == "paused"
+            paused = found[run][0] == lifecycle.PAUSED
             if paused and not active.paused:
                 active.pause()
             elif active.paused and not paused:
@@ -608,5 +609,5 @@ class Scheduler:
 
     def _notify_ended(self, found: dict[int, tuple[str, int | None, int | None]]) -> None:
         for run, (status, _, _) in found.items():
-            if status in FINAL or status == "blocked":
+            if status in FINAL or status == lifecycle.BLOCKED:
                 self._notify(run)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Command, Event
 from perdure.core.replay import Kernel
 from perdure.process.interpreter import PYTHON
@@ -123,15 +124,15 @@ class Turns:
 
     def blocked(self, reason: Block) -> Suspend:
         """The run is blocked and leaves memory."""
-        return Suspend("blocked", blocked_by=reason.by, reason=reason.reason, release=True)
+        return Suspend(lifecycle.BLOCKED, blocked_by=reason.by, reason=reason.reason, release=True)
 
     def waiting(self) -> Suspend:
         """The run waits for something from outside."""
-        return Suspend("waiting", self._waiting_for(), self.due_ms())
+        return Suspend(lifecycle.WAITING, self._waiting_for(), self.due_ms())
 
     def released(self, *, waits: bool, at_ms: int) -> Suspend:
         """The run leaves memory as it is."""
-        status, due_ms = ("waiting", self.due_ms()) if waits else ("pending", at_ms)
+        status, due_ms = (lifecycle.WAITING, self.due_ms()) if waits else (lifecycle.PENDING, at_ms)
         return Suspend(status, self._waiting_for(), due_ms, release=True)
 
     def note_unbegun(self, turn: Turn) -> None:

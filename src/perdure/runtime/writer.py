@@ -21,6 +21,7 @@ from contextvars import Context
 from time import perf_counter
 from typing import Any, Protocol
 
+from perdure.core import lifecycle
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.process import eager
 from perdure.process.slices import SLICE_S
@@ -265,7 +266,7 @@ class Writer:
         would leave a hole.
         """
         park = Suspend(
-            "blocked",
+            lifecycle.BLOCKED,
             blocked_by="store",
             reason=f"its history could not be written: {refused}",
             release=True,

@@ -22,6 +22,7 @@ from typing import Any
 
 from perdure.api.definitions import Call, Workflow
 from perdure.core import events as ev
+from perdure.core import lifecycle
 from perdure.core.events import Event
 from perdure.core.lifecycle import FINAL
 from perdure.errors import (
@@ -157,7 +158,7 @@ class _Trial:
             self.recordings = recording.recordings(harness.path)
             self.effects = self._effects(self.recordings)
         with self._blaming(None):
-            if self.calm[0] == "blocked":
+            if self.calm[0] == lifecycle.BLOCKED:
                 raise InvariantViolated(f"It is {_shown(self.calm)}")
             for one in self.recordings:
                 _obeys(one)
@@ -313,9 +314,9 @@ class _Trial:
         except RunFailed as error:
             return "failed", error.error
         except RunCancelled:
-            return "cancelled", None
+            return lifecycle.CANCELLED, None
         except RunBlocked as error:
-            return "blocked", error.reason
+            return lifecycle.BLOCKED, error.reason
 
     async def _ask(
         self, what: str, verb: Callable[..., Awaitable[Any]], *args: Any, **options: Any
@@ -402,7 +403,7 @@ async def _cancel_arrived(engine: Engine, run: Run[Any]) -> bool:
 
 
 def _shown(outcome: Outcome) -> str:
-    return outcome[0] if outcome[0] == "cancelled" else f"{outcome[0]}: {outcome[1]!r}"
+    return outcome[0] if outcome[0] == lifecycle.CANCELLED else f"{outcome[0]}: {outcome[1]!r}"
 
 
 def _row(row: Event) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from perdure.core import lifecycle
 from perdure.process.interpreter import PYTHON, is_other
 from perdure.runtime.info import RunInfo, RunSummary
 from perdure.views import format, traces
@@ -33,7 +34,7 @@ class RunLine(msgspec.Struct, frozen=True):
 
 def run_line(run: RunSummary, now: datetime) -> RunLine:
     """A run as a line of a list."""
-    attempt = attempt_awaited(run.waiting_for) if run.status == "waiting" else None
+    attempt = attempt_awaited(run.waiting_for) if run.status == lifecycle.WAITING else None
     took = (run.ended_at or now) - (run.started_at or run.created_at)
     return RunLine(
         run.id,
@@ -53,7 +54,7 @@ def note(run: RunSummary) -> str:
         return format.error_line(run.error)
     if (text := needs(run)) is not None:
         return text.partition("\n")[0]
-    return f"last: {run.last}" if run.status == "running" and run.last else ""
+    return f"last: {run.last}" if run.status == lifecycle.RUNNING and run.last else ""
 
 
 def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
@@ -79,9 +80,9 @@ def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
 def ending(run: RunInfo, limit: int | None = 200) -> list[str]:
     """What follows a run's status: its result, its error with the frames, or what it waits for."""
     match run.status:
-        case "completed":
+        case lifecycle.COMPLETED:
             return [f" → {format.value(run.result, limit)}"]
-        case "failed":
+        case lifecycle.FAILED:
             return [f": {format.error_line(run.error)}", *traces.trace(run.error)]
         case _:
             text = needs(run)

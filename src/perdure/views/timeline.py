@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from perdure.codec.frames import place
+from perdure.core import lifecycle
 from perdure.runtime.info import HistoryEvent, moment
 from perdure.views import format, traces
 
@@ -235,7 +236,7 @@ def answer_of(row: HistoryEvent, limit: int | None) -> Answer:
         case "attempt":
             return _attempt(row)
         case "abandon":
-            return Answer(row.kind, "cancelled")
+            return Answer(row.kind, lifecycle.CANCELLED)
         case _:
             return Answer(row.kind, "")
 

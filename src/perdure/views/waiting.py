@@ -9,6 +9,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import Any
 
+from perdure.core import lifecycle
 from perdure.runtime.info import RunInfo, RunSummary
 from perdure.views import format
 
@@ -20,7 +21,7 @@ def needs(info: RunInfo | RunSummary) -> str | None:
     """Why a run does not go on by itself right now; None while it runs or when it has ended."""
     if info.ended_at is not None:
         return None
-    if info.status == "waiting" and info.waiting_for:
+    if info.status == lifecycle.WAITING and info.waiting_for:
         return waiting_text(info.waiting_for)
     return info.reason
 
