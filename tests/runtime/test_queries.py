@@ -138,7 +138,7 @@ async def test_status_and_progress_read_no_payload(db: str) -> None:
         await reached(run, "waiting")
         assert len(await queries_of(engine._store, run.status())) == 1
         queries = await queries_of(engine._store, engine.progress("h"))
-        assert len(queries) == 3
+        assert len(queries) == 2
         assert chunk_reads(queries) == []
         assert chunk_reads(await queries_of(engine._store, engine.summary("h"))) == []
 

@@ -113,10 +113,11 @@ class Reader:
 
     def all_whole(self, columns: Sequence[tuple[int, str | None]]) -> list[bytes | None]:
         """Payload columns of runs as JSON; the chunks of all of them are read in one query."""
+        chunked = [(run, text) for run, text in columns if text and text[0] == "@"]
+        if not chunked:
+            return [None if text is None else text.encode() for _, text in columns]
         try:
-            bodies = self._bodies(
-                [(run, text) for run, text in columns if text and payloads.is_chunked(text)]
-            )
+            bodies = self._bodies(chunked)
             return [_joined(text, bodies.get(run, {})) for run, text in columns]
         except (LookupError, TypeError, ValueError) as error:
             raise self._failed(error) from error
@@ -428,8 +429,10 @@ class Reader:
         raises `RunNotFound`.
         """
         run, status, waiting, reason = self._standing(run_id)
-        ((scheduled, completed, failed, abandoned, error_seq),) = self._all("step_counts", run)
-        still_open = [name for (name,) in self._all("open_steps", run, open_max)]
+        ((scheduled, completed, failed, abandoned, left, error_seq),) = self._all(
+            "step_counts", run
+        )
+        still_open = [name for (name,) in self._all("open_steps", run, open_max)] if left else []
         error = self.history_page(run, error_seq - 1, 1)[0] if error_seq else None
         name = self.row_names(run, [error.ref]).get(error.ref) if error and error.ref else None
         return ProgressRow(

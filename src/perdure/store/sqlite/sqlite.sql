@@ -235,12 +235,14 @@ FROM stream AS s WHERE s.run = ? AND s.name = ? AND s.id > ? ORDER BY s.id LIMIT
 SELECT r.run, r.id, s.name FROM stream AS s JOIN run AS r ON r.run = s.run WHERE s.id = ?;
 
 -- name: step_counts
--- Steps by what has become of them, and the newest row that tells an error. An attempt's note in chunks always does.
+-- Steps by what has become of them, how many of them and of the children are open, and the newest row that tells an error: an
+-- attempt's note in chunks always does.
 SELECT count(*) FILTER (WHERE kind = 'step'), count(*) FILTER (WHERE kind = 'completed' AND asked = 'step'),
        count(*) FILTER (WHERE kind = 'failed' AND asked = 'step'), count(*) FILTER (WHERE kind = 'abandon' AND asked = 'step'),
+       count(*) FILTER (WHERE kind IN ('step', 'child')) - count(*) FILTER (WHERE asked IN ('step', 'child')),
        max(seq) FILTER (WHERE kind = 'failed' OR (kind = 'attempt' AND ref IS NOT NULL
                                                   AND CASE WHEN data LIKE '@%' THEN 1 ELSE (data ->> 'error') IS NOT NULL END))
-FROM (SELECT seq, kind, ref, CASE WHEN kind = 'attempt' THEN data END AS data,
+FROM (SELECT key & 16777215 AS seq, kind, ref, CASE kind WHEN 'attempt' THEN data END AS data,
              CASE WHEN kind IN ('completed', 'failed', 'abandon') THEN (SELECT s.kind FROM event AS s WHERE s.key = ?1 << 24 | e.ref) END AS asked
       FROM event AS e WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215);
 
