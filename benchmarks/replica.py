@@ -25,7 +25,7 @@ from plot import svg
 
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer
-from perdure import Engine, step, workflow
+from perdure import Engine, Replica, step, workflow
 
 EFFECTS, LOOKUPS, LOOKUP_S = 30, 100, 0.020
 CROWD, CROWD_STEPS = 100, 8
@@ -95,7 +95,7 @@ async def round_trip_ms(engine: Engine) -> float:
     for _ in range(9):
         await engine.start(effects(0), durability="disk")
         begin_s = time.perf_counter()
-        await engine.replica.sync()
+        await engine.replica.copier.sync()
         took.append((time.perf_counter() - begin_s) * 1000)
     return statistics.median(took)
 
@@ -106,20 +106,17 @@ async def conduct(rounds: int, folder: Path) -> dict[str, dict[str, list[float]]
     with BucketServer(folder / "bucket") as bucket, Proxy(bucket.port) as proxy:
         os.environ.update(bucket.environment())
         arms: list[tuple[str, float, dict[str, Any]]] = [("disk", 0.0, {})]
-        for proof, mark in ((True, ""), ("clock", ", clock")):
+        proofs: list[tuple[Any, str]] = [(True, ""), ("clock", ", clock")]
+        for proof, mark in proofs:
             places = [("folder", 0.0, f"file://{folder}/replica{mark[2:]}")]
             places += [
                 (f"S3 + {ms} ms", ms, bucket.url(f"after-{ms}{mark[2:]}", port=proxy.port))
                 for ms in DELAYS_MS
             ]
             for where, delay_ms, place in places:
-                arms.append(
-                    (
-                        f"replica, {where}{mark}",
-                        delay_ms,
-                        {"durability": "replica", "replica": place, "fencing": proof},
-                    )
-                )
+                replica = Replica(place, fencing=proof)
+                options: dict[str, Any] = {"durability": "replica", "replica": replica}
+                arms.append((f"replica, {where}{mark}", delay_ms, options))
         for number in range(rounds):
             for arm, (name, delay_ms, options) in enumerate(arms):
                 store = folder / f"{arm}.db"

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
 from typing import Any
 
-from perdure import Engine, current_step, step, workflow
+from perdure import Engine, Replica, current_step, step, workflow
 from perdure.errors import (
     ReplicaUnavailable,
     RunBlocked,
@@ -242,17 +242,16 @@ async def main(store: str, replica: str, name: str, durability: str) -> int:
 
     loop.add_reader(0, heard)  # the end of our input is the word to end
     options: dict[str, Any] = {
-        "replica": replica,
+        "replica": Replica(replica, on_wait=waits),
         "durability": durability,
         "lease_ttl": LEASE_S,
-        "on_wait": waits,
     }
     async with (
         Engine(store, workflows=[job], **options) as engine,
         Engine(store, execute=False) as client,
     ):
         replica_now: Any = engine.replica
-        mark("open", name, os.getpid(), replica_now.lease.row.epoch, replica_now._litestream.pid)
+        mark("open", name, os.getpid(), replica_now.lease.row.epoch, replica_now.copier.process.pid)
         if os.environ.get("CHAOS_FORKS"):
             fork_child()
         overhears = asyncio.create_task(overheard(engine))

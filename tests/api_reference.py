@@ -61,7 +61,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         ],
     ),
     "In steps": ("", [verbs.current_step]),
-    "Engines": ("", [perdure.Engine, perdure.Run, perdure.Limits, perdure.connect]),
+    "Engines": (
+        "",
+        [perdure.Engine, perdure.Replica, perdure.Run, perdure.Limits, perdure.connect],
+    ),
     "Without an event loop": ("", [perdure.run, perdure.SyncEngine, perdure.SyncRun]),
     "What engines tell": (
         "Plain values, which `msgspec` can encode as JSON.",

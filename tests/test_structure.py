@@ -83,8 +83,6 @@ STILL_IN_CIRCLES: set[str] = {
     "perdure.runtime.transactional",
 }
 STILL_LONG: set[str] = {
-    "perdure.replica.lease",
-    "perdure.replica.replica",
     "perdure.runtime.engine",
     "perdure.runtime.run",
     "perdure.runtime.scheduler",

@@ -55,7 +55,6 @@ def test_an_option_of_a_workflow(option: dict[str, Any]) -> None:
     [
         *({"close_grace": value} for value in (-1, math.nan, math.inf, None, "2", True)),
         *({"replica_timeout": value} for value in (0, -1, math.nan, math.inf, None, "2")),
-        *({"drill_every": value} for value in (0, -1, math.nan, math.inf, "2", True)),
         *({"limits": value} for value in ({"threads_max": 1}, 5)),
         *({"name": value} for value in (5, "half \ud800")),
     ],

@@ -260,7 +260,7 @@ def test_a_word_that_nobody_copies_is_code_4_and_stays_on_the_disk(
 ) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     assert "it has ended" in place.perdure("cancel", "a", code=1).stderr
-    monkeypatch.setattr("perdure.replica.confirm_server.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("perdure.replica.confirm_client.LOG_AFTER_S", 0.0)
     monkeypatch.setattr(
         "perdure.cli.common.CONFIRM_S_MAX", 0.5
     )  # in this process, so as not to wait for long

@@ -11,7 +11,7 @@ import asyncio
 import sys
 from typing import Any
 
-from perdure import Engine, step, workflow
+from perdure import Engine, Replica, step, workflow
 
 
 @step
@@ -38,15 +38,13 @@ async def main(store: str, replica: str, durability: str = "replica") -> None:
         waits.append(True)
 
     options: dict[str, Any] = {
-        "replica": replica,
+        "replica": Replica(replica, on_wait=on_wait),
         "durability": durability,
-        "on_wait": on_wait,
         "lease_ttl": 1.0,
     }
     async with Engine(store, workflows=[two_effects], **options) as engine:
         assert engine.replica is not None
-        assert engine.replica._litestream is not None
-        say("OPEN", engine.replica._litestream.pid)
+        say("OPEN", engine.replica.copier.process.pid)
         while (line := await asyncio.to_thread(sys.stdin.readline)) and line != "end\n":
             await engine.run(two_effects(line.split()[1]), id=line.split()[1])
             say("DONE", line.strip())

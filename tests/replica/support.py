@@ -13,7 +13,9 @@ import pytest
 
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer
-from perdure import Engine, step, workflow
+from perdure import Engine, Replica, step, workflow
+from perdure.replica.replicate import Replication
+from perdure.replica.supervisor import Litestream
 
 LEASE_S = 1.0
 
@@ -55,16 +57,22 @@ WORKFLOWS: list[Any] = [two_effects, lookups, long_text]
 
 
 def engine_of(store: Path, replica: str, **options: Any) -> Engine:
-    return Engine(
-        store,
-        **{
-            "workflows": WORKFLOWS,
-            "replica": replica,
-            "durability": "replica",
-            "lease_ttl": LEASE_S,
-            **options,
-        },
-    )
+    """An engine with a replica; options of `Replica` are taken, too."""
+    names = {"fencing", "standby", "drill_every", "on_wait", "on_progress"} & options.keys()
+    place = Replica(replica, **{name: options.pop(name) for name in names})
+    defaults: dict[str, Any] = {"workflows": WORKFLOWS, "durability": "replica"}
+    return Engine(store, **{**defaults, "replica": place, "lease_ttl": LEASE_S, **options})
+
+
+def replica_of(engine: Engine) -> Replication:
+    assert engine.replica is not None
+    return engine.replica
+
+
+def litestream_of(engine: Engine) -> Litestream:
+    process = replica_of(engine).copier.process
+    assert isinstance(process, Litestream)
+    return process
 
 
 def gone(store: Path) -> None:
@@ -87,7 +95,7 @@ def damage(objects: Iterable[Path]) -> None:
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine looks at its replica and at the disk all the time, not every second."""
     monkeypatch.setattr("perdure.replica.disk_space.SIZE_EVERY", 1)
-    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.05)
+    monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.05)
 
 
 @pytest.fixture

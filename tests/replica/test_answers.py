@@ -28,6 +28,7 @@ from perdure import (
 from perdure.api.options import Durability
 from perdure.errors import ReplicaUnavailable, RunCancelled, RunExists, RunFinished
 from perdure.runtime.run_handle import Run
+from tests.replica.support import litestream_of
 from tests.runtime.support import awaited, until
 
 TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}
@@ -39,7 +40,10 @@ LOOKS = {
     "get",
     "find",
     "store_lost",
+    "entry",
     "info",
+    "summaries",
+    "summary",
     "status",
     "history",
     "progress",
@@ -80,9 +84,7 @@ WORKFLOWS: list[Any] = [echo, says, quick, fails]
 @asynccontextmanager
 async def held(engine: Engine) -> AsyncIterator[None]:
     """Litestream copies, and its answers do not arrive."""
-    assert engine.replica is not None
-    litestream = engine.replica._litestream
-    assert litestream is not None
+    litestream = litestream_of(engine)
     sync, free = litestream.sync, asyncio.Event()
 
     async def late() -> Any:

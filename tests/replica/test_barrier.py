@@ -23,7 +23,6 @@ class Syncs:
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Position]] = []
-        self.broken = ""
 
     async def sync(self) -> Position:
         self.asked.append(asyncio.get_running_loop().create_future())
@@ -32,6 +31,9 @@ class Syncs:
     async def answer(self, txid: int, replicated: int) -> None:
         await until(lambda: self.asked and not self.asked[-1].done())
         self.asked[-1].set_result(Position(txid, replicated))
+
+
+NOT_HELD = "the lease in the bucket is not held"
 
 
 class LeaseObject:
@@ -46,20 +48,20 @@ class LeaseObject:
 
 
 class Case:
-    """A barrier without a lease object to look at; the clock says `held`."""
+    """A barrier without a lease object to look at; `obstacle` is why nothing may be confirmed."""
 
     looks = False
 
     def __init__(self) -> None:
         self.commits = 0
-        self.held = True
+        self.obstacle = ""
         self.syncs, self.lease = Syncs(), LeaseObject()
         still_ours = self.lease.still_ours if self.looks else None
         self.barrier = Barrier(
             "there",
-            self.syncs,
+            self.syncs.sync,
             lambda: HistoryChecksum("id", "there", 1, 0, 0, self.commits),
-            lambda: self.held,
+            lambda: self.obstacle,
             still_ours,
         )
         self.through: list[str] = []
@@ -141,11 +143,11 @@ async def test_what_a_copy_has_confirmed_that_is_known_to_be_broken_waits_for_th
     one: Case,
 ) -> None:
     await one.goes_through("a", 1)
-    one.syncs.broken = "a hole"
+    one.obstacle = "a hole"
     assert not one.barrier.passed()
     one.wait("b")
     await until(lambda: len(one.syncs.asked) == 2)
-    one.syncs.broken = ""
+    one.obstacle = ""
     await one.syncs.answer(1, 1)
     await until(lambda: one.through == ["a", "b"])
     assert one.barrier.passed()
@@ -159,10 +161,10 @@ async def test_a_round_whose_copy_is_found_broken_while_the_lease_is_read_is_not
     one.wait("a")
     await one.syncs.answer(1, 1)
     await until(lambda: one.lease.asked)
-    one.syncs.broken = "a hole"
+    one.obstacle = "a hole"
     one.lease.asked[0].set_result(None)
-    await until(lambda: one.barrier.trouble)
-    assert "a hole; a new copy is made" in str(one.barrier.trouble)
+    await until(lambda: one.barrier.last_error)
+    assert "a hole" in str(one.barrier.last_error)
     assert one.through == []
 
 
@@ -190,17 +192,17 @@ async def test_an_answer_that_is_behind_its_own_transaction_does_not_count(one: 
 
 @case
 async def test_a_round_counts_only_while_the_lease_is_held(one: Case) -> None:
-    one.commits, one.held = 1, False
+    one.commits, one.obstacle = 1, NOT_HELD
     one.wait("a")
     await one.syncs.answer(1, 1)
-    await until(lambda: one.barrier.trouble is not None)
-    assert "lease in the bucket is not held" in str(one.barrier.trouble)
-    one.held = True
+    await until(lambda: one.barrier.last_error is not None)
+    assert "lease in the bucket is not held" in str(one.barrier.last_error)
+    one.obstacle = ""
     await until(lambda: len(one.syncs.asked) == 2)
     assert one.through == []  # it is asked again: who knows who has written meanwhile
     await one.syncs.answer(1, 1)
     await until(lambda: one.through == ["a"])
-    one.held = False
+    one.obstacle = NOT_HELD
     assert not one.barrier.passed()
 
 
@@ -214,12 +216,12 @@ async def test_whatever_goes_wrong_nobody_is_told_that_all_is_well(one: Case) ->
         while len(one.syncs.asked) <= number:  # noqa: ASYNC110
             await asyncio.sleep(0.003)
         one.syncs.asked[-1].set_exception(error)
-        await until(lambda: one.barrier.trouble is not None)
+        await until(lambda: one.barrier.last_error is not None)
         assert one.through == []
     assert one.barrier.lag_s() > 0
     await one.syncs.answer(1, 1)
     await until(lambda: one.through == ["a"])
-    assert one.barrier.trouble is None
+    assert one.barrier.last_error is None
     assert one.barrier.lag_s() == 0
 
 
@@ -269,7 +271,7 @@ async def test_the_next_round_syncs_while_the_lease_is_read(
     assert one.barrier.rounds == 2
     one.lease.asked[0].set_exception(ReplicaUnavailable("there", "too late to matter"))
     await until(lambda: not one.barrier._checks)
-    assert one.barrier.trouble is None
+    assert one.barrier.last_error is None
     assert one.barrier.passed()
 
 
@@ -281,7 +283,7 @@ async def test_a_read_that_fails_confirms_nothing_and_the_round_is_done_again(on
     await until(lambda: one.lease.asked)
     one.wait("b")
     one.lease.asked[0].set_exception(ReplicaUnavailable("there", "the lease object is missing"))
-    await until(lambda: one.barrier.trouble is not None)
+    await until(lambda: one.barrier.last_error is not None)
     assert not one.barrier.passed()
     assert one.through == []
 
@@ -297,21 +299,21 @@ async def test_a_read_that_fails_confirms_nothing_and_the_round_is_done_again(on
 
     await until(all_answered)
     assert sorted(one.through) == ["a", "b"]
-    assert one.barrier.trouble is None
+    assert one.barrier.last_error is None
 
 
 @looking
 async def test_the_clock_is_looked_at_before_the_bucket_is_and_after(one: Case) -> None:
-    one.commits, one.held = 1, False
+    one.commits, one.obstacle = 1, NOT_HELD
     one.wait("a")
     await one.syncs.answer(1, 1)
-    await until(lambda: one.barrier.trouble is not None)
+    await until(lambda: one.barrier.last_error is not None)
     assert not one.lease.asked
-    one.held = True
+    one.obstacle = ""
     await until(lambda: len(one.syncs.asked) == 2)
     await one.syncs.answer(1, 1)
     await until(lambda: one.lease.asked)
-    one.held = False
+    one.obstacle = NOT_HELD
     one.lease.asked[0].set_result(None)
     await until(lambda: len(one.syncs.asked) == 3)
     assert one.through == []

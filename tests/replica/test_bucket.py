@@ -15,13 +15,12 @@ import pytest
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure.errors import (
-    BucketDenied,
-    BucketMissing,
-    FencingUnsupported,
+    BucketUnusable,
     ReplicaUnavailable,
 )
 from perdure.replica.address import parse
-from perdure.replica.bucket import FolderBucket, open_bucket, probe
+from perdure.replica.buckets import open_bucket, probe
+from perdure.replica.folder_bucket import FolderBucket
 from tests.replica.support import address, nothing_seen, proxy
 from tests.runtime.support import awaited, environment
 
@@ -138,7 +137,7 @@ async def test_a_write_and_the_removal_of_its_folder_do_not_meet(tmp_path: Path)
 
 _WRITER = """
 import asyncio, sys
-from perdure.replica.bucket import FolderBucket
+from perdure.replica.folder_bucket import FolderBucket
 
 async def main():
     store = FolderBucket(sys.argv[1])
@@ -177,12 +176,12 @@ def test_a_folder_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path) -> No
 async def test_a_missing_bucket_and_a_wrong_key(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BucketMissing, match="There is no bucket"):
+    with pytest.raises(BucketUnusable, match="there is no such bucket"):
         await open_bucket(parse(address.replace("//perdure/", "//nobody/"))).put("a", b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     store = open_bucket(parse(address))
     for work in (store.get("a"), store.put_new("a", b"1"), store.names(""), store.delete(["a"])):
-        with pytest.raises(BucketDenied, match=r"does not let us (read|write|list|delete)"):
+        with pytest.raises(BucketUnusable, match=r"does not let us (read|write|list|delete)"):
             await work
 
 
@@ -205,9 +204,9 @@ def test_what_time_may_mend_is_unavailable(address: str, proxy: Proxy, fault: st
 @awaited
 async def test_a_folder_that_may_not_be_written_or_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises((BucketDenied, ReplicaUnavailable)):
+    with pytest.raises((BucketUnusable, ReplicaUnavailable)):
         await FolderBucket(str(tmp_path / "file")).put("a", b"1")
-    with pytest.raises((BucketDenied, BucketMissing, ReplicaUnavailable)):
+    with pytest.raises((BucketUnusable, BucketUnusable, ReplicaUnavailable)):
         await FolderBucket("/proc/nowhere").put("a", b"1")
 
 
@@ -219,7 +218,7 @@ async def test_a_careless_bucket_is_found_out(
         for name, value in careless.environment().items():
             monkeypatch.setenv(name, value)
         store = open_bucket(parse(careless.url("p")))
-        with pytest.raises(FencingUnsupported, match=r"If-None-Match is ignored.*fencing=False"):
+        with pytest.raises(BucketUnusable, match=r"If-None-Match is ignored.*fencing=False"):
             await probe(store, careless.url("p"), fencing=True)
         await probe(store, careless.url("p"), fencing=False)
         assert await store.names("") == []
@@ -232,5 +231,5 @@ async def test_no_credentials_at_all(
     for name in bucket.environment():
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises((BucketDenied, ReplicaUnavailable)):
+    with pytest.raises((BucketUnusable, ReplicaUnavailable)):
         await open_bucket(parse(address)).get("a")

@@ -23,8 +23,11 @@ import pytest
 import perdure
 from campaigns.faulty_proxy import Proxy
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors import ReplicaFull, ReplicaLeaseLost, ReplicaUnattended
-from perdure.replica import confirm_server
+from perdure.errors import NoReplicaEngine, ReplicaFull, ReplicaLeaseLost
+from perdure.replica import advertisement, confirm_client
+from perdure.replica.advertisement import Advertisement, Question
+from perdure.replica.confirm_client import ConfirmClient
+from perdure.replica.confirm_server import ConfirmServer
 from perdure.replica.supervisor import Litestream, Position
 from perdure.store.sqlite.checksum import HistoryChecksum
 from tests.replica.support import (
@@ -157,8 +160,8 @@ asyncio.run(main())
 async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("perdure.replica.confirm_server.FROZEN_S", 0.1)
-    monkeypatch.setattr("perdure.replica.confirm_server.SAY_AFTER_S", 0.2)
+    monkeypatch.setattr("perdure.replica.confirm_client.FROZEN_S", 0.1)
+    monkeypatch.setattr("perdure.replica.confirm_client.LOG_AFTER_S", 0.2)
     store = tmp_path / "a.db"
     process = subprocess.Popen(
         [sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE
@@ -197,8 +200,8 @@ async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_
     async with client_of(store) as client:
 
         def known() -> bool:
-            sign, seal = confirm_server._read(tmp_path / "a.db-replica"), client._store.checksum()
-            return sign is not None and seal is not None and sign.commits == seal.commits
+            found, seal = advertisement.read(tmp_path / "a.db-replica"), client._store.checksum()
+            return found is not None and seal is not None and found.commits == seal.commits
 
         await until(known)
         process.kill()
@@ -282,23 +285,23 @@ async def test_what_a_client_wrote_counts_in_the_lag(
 
 
 @awaited
-async def test_rubbish_at_the_door(tmp_path: Path, address: str) -> None:
+async def test_rubbish_from_a_client(tmp_path: Path, address: str) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, address, workflows=[echo]), client_of(store) as client:
         where = msgspec.json.decode(
-            (tmp_path / "a.db-replica" / "door").read_bytes(), type=confirm_server.Sign
+            (tmp_path / "a.db-replica" / "advertisement").read_bytes(), type=Advertisement
         ).socket
         assert os.stat(os.path.dirname(where)).st_mode & 0o777 == 0o700
         for words in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, b'{"file": 3}\n', b""):
-            guest = socket.socket(socket.AF_UNIX)
-            guest.connect(where)
-            guest.sendall(words)
-            guest.shutdown(socket.SHUT_WR)
+            client_socket = socket.socket(socket.AF_UNIX)
+            client_socket.connect(where)
+            client_socket.sendall(words)
+            client_socket.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionResetError):  # where not all of it was read
-                assert await asyncio.to_thread(guest.recv, 1) == b""
-            guest.close()
+                assert await asyncio.to_thread(client_socket.recv, 1) == b""
+            client_socket.close()
         await client.start(echo(), id="a")
-        (tmp_path / "a.db-replica" / "door").write_bytes(b"rubbish")
+        (tmp_path / "a.db-replica" / "advertisement").write_bytes(b"rubbish")
         await client.start(echo(), id="b")  # as if there were none
     assert not os.path.exists(os.path.dirname(where))
 
@@ -315,7 +318,7 @@ async def test_a_client_begins_nothing_where_the_disk_fills(
         proxy.set("refuse")
         replica, number = engine.replica, 0
         assert replica is not None
-        while replica.full is None:
+        while replica.barrier.full is None:
             await client.send(
                 (await engine.start(echo(), id=f"{number}")).id, "x" * 300_000, channel="word"
             )
@@ -323,7 +326,7 @@ async def test_a_client_begins_nothing_where_the_disk_fills(
         with pytest.raises(ReplicaFull, match="nothing new is begun"):
             await client.start(echo(), id="late")
         proxy.set()
-        await until(lambda: replica.full is None)
+        await until(lambda: replica.barrier.full is None)
         await client.start(echo(), id="late")
 
 
@@ -334,7 +337,7 @@ async def test_an_engine_that_ends_with_everything_copied_leaves_no_word_of_a_fu
     store = tmp_path / "a.db"
     async with engine_of(store, f"file://{tmp_path}/bucket", workflows=[echo]) as engine:
         assert engine.replica is not None
-        await engine.replica._say_full(ReplicaFull("there", 5, 4))
+        await engine.replica.maintenance.set_full(ReplicaFull("there", 5, 4))
     async with client_of(store) as client:
         await client.start(echo(), id="a", durability="disk")
 
@@ -344,15 +347,15 @@ PRESENT, OLDER = (
     HistoryChecksum("id", "there", 6, 0, 0, 5),
 )
 DISK, SOME, ALL = (
-    confirm_server.Sign("disk", 7),
-    confirm_server.Sign("replica", 7, commits=4),
-    confirm_server.Sign("replica", 7, commits=5),
+    Advertisement("disk", 7),
+    Advertisement("replica", 7, commits=4),
+    Advertisement("replica", 7, commits=5),
 )
 RUBBISH = b'{"durability":"fsync","epoch":7}'
 
 
 @pytest.mark.parametrize(
-    ("seal", "sign", "of_client", "asked", "passes"),
+    ("seal", "found", "of_client", "asked", "passes"),
     [
         # not replicated, or not yet: there is nothing but the disk
         (None, None, "disk", None, True),
@@ -378,22 +381,22 @@ RUBBISH = b'{"durability":"fsync","epoch":7}'
         (PRESENT, SOME, "replica", "disk", True),
     ],
 )
-def test_what_a_client_may_tell_where_no_engine_answers(
+def test_what_a_client_may_acknowledge_where_no_engine_answers(
     tmp_path: Path,
     seal: HistoryChecksum | None,
-    sign: confirm_server.Sign | bytes | None,
+    found: Advertisement | bytes | None,
     of_client: str,
     asked: str | None,
     passes: bool,
 ) -> None:
     @awaited
     async def main() -> None:
-        if sign is not None:
+        if found is not None:
             (tmp_path / "a.db-replica").mkdir()
-            (tmp_path / "a.db-replica" / "door").write_bytes(
-                sign if isinstance(sign, bytes) else msgspec.json.encode(sign)
+            (tmp_path / "a.db-replica" / "advertisement").write_bytes(
+                found if isinstance(found, bytes) else msgspec.json.encode(found)
             )
-        gate = confirm_server.ClientGate(str(tmp_path / "a.db"), of_client, lambda: seal, (1, 2))
+        gate = ConfirmClient(str(tmp_path / "a.db"), of_client, lambda: seal, (1, 2))
         if passes:
             await gate.answer(asked, 0)
         else:
@@ -433,7 +436,7 @@ def test_before_the_first_copy_a_client_waits_for_what_the_engine_promises(
 
         async with client_of(store, replica_timeout=0.3) as client:
             run = await client.get("a")
-            with pytest.raises(ReplicaUnattended):  # there is no advertisement at all
+            with pytest.raises(NoReplicaEngine):  # there is no advertisement at all
                 await client.send("a", "hello", channel="other")
             life = asyncio.create_task(engine_lives())
             await asked.wait()
@@ -480,15 +483,15 @@ async def test_clients_get_confirmations_although_a_claimed_epoch_did_not_begin(
 async def test_what_is_said_to_clients_at_the_same_moment_is_all_said(tmp_path: Path) -> None:
     async def confirm() -> None: ...
 
-    one = confirm_server.Door(
+    one = ConfirmServer(
         tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("there", "slow")
     )
     await one.open(7)
     for n in range(20):
         await asyncio.gather(one.advertise(full=(n, 9)), one.advertise(epoch=8, commits=n))
-        sign = confirm_server._read(tmp_path)
-        assert sign is not None
-        assert (sign.full, sign.epoch, sign.commits) == ((n, 9), 8, n)
+        found = advertisement.read(tmp_path)
+        assert found is not None
+        assert (found.full, found.epoch, found.commits) == ((n, 9), 8, n)
     await one.close()
 
 
@@ -504,48 +507,44 @@ def test_an_advertisement_that_is_missing_or_damaged_is_made_anew(
             client_of(store) as client,
         ):
             await client.start(echo(), id="a")
-            sign = tmp_path / "a.db-replica" / "door"
-            sign.unlink() if damage is None else sign.write_bytes(damage)
+            found = tmp_path / "a.db-replica" / "advertisement"
+            found.unlink() if damage is None else found.write_bytes(damage)
             await client.send("a", "hello", channel="word")
             assert await (await client.get("a")).result() == "hello"
             assert engine.replica is not None
             await until(
-                lambda: (
-                    (found := confirm_server._read(sign.parent)) is not None and found.epoch == 1
-                )
+                lambda: (now := advertisement.read(found.parent)) is not None and now.epoch == 1
             )
 
     main()
 
 
-async def with_a_guest(
+async def with_a_client(
     side: Path,
-) -> tuple[confirm_server.Door, asyncio.StreamReader, asyncio.StreamWriter]:
-    """A door that never confirms, and a client that has asked there."""
+) -> tuple[ConfirmServer, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A server that never confirms, and a client that has asked it."""
     asked = asyncio.Event()
 
     async def confirm() -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    one = confirm_server.Door(
-        side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
-    )
+    one = ConfirmServer(side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
     await one.open(1)
-    sign = confirm_server._read(side)
-    assert sign is not None
-    reader, writer = await asyncio.open_unix_connection(sign.socket)
-    writer.write(msgspec.json.encode(confirm_server.Question((1, 2), None)) + b"\n")
+    found = advertisement.read(side)
+    assert found is not None
+    reader, writer = await asyncio.open_unix_connection(found.socket)
+    writer.write(msgspec.json.encode(Question((1, 2), None)) + b"\n")
     await asked.wait()
     return one, reader, writer
 
 
-def test_a_guest_whose_door_closes_is_left_without_a_word(
+def test_a_client_whose_server_closes_gets_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     @awaited
     async def main() -> None:
-        one, reader, writer = await with_a_guest(tmp_path)
+        one, reader, writer = await with_a_client(tmp_path)
         await one.close()
         assert await reader.readline() == b""
         writer.close()
@@ -561,7 +560,7 @@ def test_whenever_an_engine_ends_a_client_is_answered_by_the_next_one(
     """An engine that had accepted its connection, but not read it, said that it had closed, or left
     it without an answer.
     """
-    monkeypatch.setattr(confirm_server, "KNOCK_EVERY_S", 0)
+    monkeypatch.setattr(confirm_client, "ASK_EVERY_S", 0)
     side, answered = tmp_path / "a.db-replica", asyncio.Event()
     side.mkdir()
 
@@ -577,20 +576,18 @@ def test_whenever_an_engine_ends_a_client_is_answered_by_the_next_one(
         async def confirm_at_once() -> None:
             answered.set()
 
-        first = confirm_server.Door(
+        first = ConfirmServer(
             side, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
         )
         await first.open(7)
         asking = asyncio.create_task(
-            confirm_server.ClientGate(
-                str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)
-            ).answer()
+            ConfirmClient(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)).answer()
         )
         for _ in range(turns):
             await asyncio.sleep(0)
         await first.close()
         ended = True
-        second = confirm_server.Door(
+        second = ConfirmServer(
             side, "replica", (1, 2), confirm_at_once, lambda: ReplicaUnavailable("x", "y")
         )
         await second.open(8)
@@ -606,31 +603,27 @@ def test_whenever_an_engine_ends_a_client_is_answered_by_the_next_one(
 async def test_clients_that_come_while_an_engine_loses_its_lease_get_no_answer(
     tmp_path: Path,
 ) -> None:
-    """Its barrier refuses before its door closes."""
+    """Its barrier refuses before its server closes."""
 
     async def confirm() -> None:
         raise ReplicaLeaseLost("there", "another machine has taken it")
 
-    one = confirm_server.Door(
-        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
-    )
+    one = ConfirmServer(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
     await one.open(7)
-    gate = confirm_server.ClientGate(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2))
+    gate = ConfirmClient(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2))
     (tmp_path / "a.db-replica").symlink_to(tmp_path)
-    with pytest.raises(ReplicaUnattended):
+    with pytest.raises(NoReplicaEngine):
         await gate.answer(None, 0.05)
     await one.close()
 
 
 @awaited
-async def test_a_door_waits_for_a_descriptor_and_serves_then(
+async def test_a_server_waits_for_a_descriptor_and_answers_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def confirm() -> None: ...
 
-    one = confirm_server.Door(
-        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
-    )
+    one = ConfirmServer(tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y"))
     await one.open(7)
     listening, refused = cast("socket.socket", one._listening), asyncio.Event()
 
@@ -648,9 +641,7 @@ async def test_a_door_waits_for_a_descriptor_and_serves_then(
 
     monkeypatch.setattr(one, "_listening", Short())
     (tmp_path / "a.db-replica").symlink_to(tmp_path)
-    await confirm_server.ClientGate(
-        str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)
-    ).answer()
+    await ConfirmClient(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (1, 2)).answer()
     assert refused.is_set()
     await one.close()
 
@@ -660,14 +651,14 @@ def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
     async def main() -> None:
         async def confirm() -> None: ...
 
-        first = confirm_server.Door(
+        first = ConfirmServer(
             tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
         )
         await first.open(1)
-        folder = os.path.dirname(
-            msgspec.json.decode((tmp_path / "door").read_bytes(), type=confirm_server.Sign).socket
-        )
-        second = confirm_server.Door(
+        found = advertisement.read(tmp_path)
+        assert found is not None
+        folder = os.path.dirname(found.socket)
+        second = ConfirmServer(
             tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("x", "y")
         )
         await second.open(2)
@@ -679,16 +670,16 @@ def test_the_folder_of_a_killed_engine_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_holds_no_socket_of_the_door(tmp_path: Path) -> None:
-    """It kept the door of a killed engine open: nobody accepted a client's connection, and nobody
-    refused it.
+def test_a_forked_child_holds_no_socket_of_the_server(tmp_path: Path) -> None:
+    """It kept the socket of a killed engine open: a client's connection was neither accepted nor
+    refused.
     """
 
     @awaited
     async def main() -> None:
-        one, reader, writer = await with_a_guest(tmp_path)
+        one, reader, writer = await with_a_client(tmp_path)
         assert one._listening is not None
-        numbers = [one._listening.fileno(), *(other.fileno() for other in one._guests.values())]
+        numbers = [one._listening.fileno(), *(other.fileno() for other in one._clients.values())]
         assert len(numbers) == 2
         pid = os.fork()
         if pid == 0:

@@ -17,7 +17,7 @@ import perdure
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer
 from perdure import DefinitionError, Engine, PerdureError, ReplicaUnavailable
-from perdure.errors import LeaseHeld, ReplicaNeeded, StoreReplaced
+from perdure.errors import ReplicaRequired, StoreReplaced
 from perdure.replica import verify
 from perdure.store.sqlite import checksum
 from tests.replica.support import (
@@ -31,6 +31,7 @@ from tests.replica.support import (
     lookups,
     nothing_seen,
     proxy,
+    replica_of,
     two_effects,
 )
 from tests.runtime.support import awaited, until
@@ -91,7 +92,7 @@ async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_n
         result = asyncio.create_task((await engine.get("a")).result())
         replica = engine.replica
         assert replica is not None
-        await until(lambda: replica._barrier.wanted or result.done())
+        await until(lambda: replica.barrier.wanted or result.done())
         assert not result.done()
         proxy.set()
         go_on.set()
@@ -320,8 +321,8 @@ async def test_what_a_client_writes_is_copied_within_a_second_or_two(
         assert seal is not None
         await until(
             lambda: (
-                replica._barrier.confirmed is not None
-                and replica._barrier.confirmed.commits >= seal.commits
+                replica.barrier.confirmed is not None
+                and replica.barrier.confirmed.commits >= seal.commits
             )
         )
 
@@ -359,14 +360,11 @@ async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the
         assert heard.wait(10), "the loop stood still"
         return digest(*row)
 
-    monkeypatch.setattr("perdure.replica.replica.WATCH_S", 0.01)
+    monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.01)
     monkeypatch.setattr(checksum, "digest", waits_for_the_loop)
-    engine = engine_of(store, f"file://{tmp_path}/bucket")
-    assert engine.replica is not None
-    engine.replica.on_progress = on_progress
-    async with engine:
+    async with engine_of(store, f"file://{tmp_path}/bucket", on_progress=on_progress) as engine:
         assert heard.is_set()
-        await engine.replica.verify()
+        await replica_of(engine).verify()
 
 
 @awaited
@@ -377,8 +375,8 @@ async def test_a_replicated_store_is_not_continued_without_its_replica(
     async with engine_of(store, address):
         pass
     with pytest.raises(
-        ReplicaNeeded,
-        match="nobody would know that it has gone on: open it with --replica, or replica=",
+        ReplicaRequired,
+        match="would be copied nowhere: open it with --replica, or replica=",
     ):
         async with Engine(store):
             pass
@@ -447,7 +445,7 @@ async def test_a_new_epoch_may_begin_under_load_and_nothing_is_missing(
             asyncio.create_task(engine.run(two_effects(f"r{i}"), id=f"r{i}")) for i in range(100)
         ]
         await until(lambda: len(effects) > 20)
-        await replica.begin_anew()
+        await replica.maintenance.begin_epoch()
         await asyncio.gather(*work)
         assert replica.status().epoch == 2
     gone(store)
@@ -464,13 +462,13 @@ async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_t
         replica = engine.replica
         assert replica is not None
         proxy.set("refuse")
-        while replica.full is None:
+        while replica.barrier.full is None:
             with pytest.raises(ReplicaUnavailable):
                 await engine.start(long_text(300_000))
         with pytest.raises(ReplicaUnavailable, match=r"so nothing new is begun.*replica_bytes_max"):
             await engine.start(two_effects("late"))
         proxy.set()
-        await until(lambda: replica.full is None)
+        await until(lambda: replica.barrier.full is None)
         assert await engine.run(two_effects("after")) == "after-1after-2"
 
 
@@ -494,15 +492,6 @@ async def test_the_lag_is_measured(
         assert replica.status().lag_bytes == 0
 
 
-@awaited
-async def test_who_does_not_want_to_wait_is_told_who_holds_it(tmp_path: Path, address: str) -> None:
-    (tmp_path / "1").mkdir()
-    async with engine_of(tmp_path / "1" / "a.db", address) as first:
-        lease = first.replica.lease  # type: ignore[union-attr]
-        with pytest.raises(LeaseHeld, match="is held by pid"):
-            await type(lease)(lease._bucket, address, ttl_ms=1_000).take(store_id=None, wait_s=0.1)
-
-
 def test_one_bucket_server_serves_them_all(bucket: BucketServer) -> None:
     assert bucket.request("GET", "nothing")[0] == 404
 
@@ -520,7 +509,6 @@ async def test_an_engine_whose_file_was_replaced_ends_and_so_does_its_litestream
             if path.is_file():
                 path.unlink()
         assert isinstance(await engine.store_lost(), StoreReplaced)
-    assert replica._litestream is not None
-    assert replica._litestream.pid is None
+    assert replica.copier.process.pid is None
     async with engine_of(store, address) as engine:
         assert await (await engine.get("a")).result() == "a-1a-2"

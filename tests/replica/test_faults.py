@@ -20,14 +20,10 @@ from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure import PerdureError, ReplicaUnavailable
 from perdure.errors import (
-    BucketDenied,
-    BucketMissing,
-    FencingUnsupported,
-    LitestreamMissing,
-    LitestreamTooOld,
-    ReplicaCorrupt,
+    BucketUnusable,
+    LitestreamUnusable,
     ReplicaDamaged,
-    ReplicaOfAnother,
+    ReplicaMismatch,
 )
 from tests.replica.support import (
     LEASE_S,
@@ -64,8 +60,8 @@ async def test_a_missing_bucket(tmp_path: Path, address: str) -> None:
     await refused(
         tmp_path / "a.db",
         address.replace("//perdure/", "//nobody/"),
-        BucketMissing,
-        "Make it first",
+        BucketUnusable,
+        "Create it first",
     )
 
 
@@ -75,7 +71,7 @@ async def test_a_wrong_key(tmp_path: Path, address: str, monkeypatch: pytest.Mon
     await refused(
         tmp_path / "a.db",
         address,
-        BucketDenied,
+        BucketUnusable,
         "does not let us .*credentials come from AWS_ACCESS_KEY_ID",
     )
 
@@ -88,7 +84,7 @@ def test_a_missing_permission(tmp_path: Path, address: str, proxy: Proxy, what: 
         await refused(
             tmp_path / "a.db",
             address,
-            BucketDenied,
+            BucketUnusable,
             f"does not let us {what}: .*It needs to read, write, list and delete",
         )
 
@@ -111,7 +107,7 @@ async def test_a_server_that_is_broken(tmp_path: Path, address: str, proxy: Prox
 async def test_no_litestream(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_LITESTREAM", str(tmp_path / "none"))
     await refused(
-        tmp_path / "a.db", address, LitestreamMissing, r"pip install 'perdure\[replica\]'"
+        tmp_path / "a.db", address, LitestreamUnusable, r"pip install 'perdure\[replica\]'"
     )
 
 
@@ -126,8 +122,8 @@ async def test_a_litestream_that_is_too_old(
     await refused(
         tmp_path / "a.db",
         address,
-        LitestreamTooOld,
-        "is Litestream .*0.3.13; a replica needs 0.5.17 or later",
+        LitestreamUnusable,
+        "is version .*0.3.13; 0.5.17 is the oldest usable",
     )
 
 
@@ -148,7 +144,7 @@ async def test_a_bucket_that_ignores_conditions_is_refused_unless_it_is_wanted(
     await refused(
         tmp_path / "a.db",
         careless.url("p"),
-        FencingUnsupported,
+        BucketUnusable,
         "is ignored.*Two machines.*say fencing=False",
     )
     async with engine_of(tmp_path / "a.db", careless.url("p"), fencing=False) as engine:
@@ -166,7 +162,7 @@ async def test_two_databases_on_one_prefix(tmp_path: Path, address: str) -> None
         pass
     async with engine_of(tmp_path / "2" / "b.db", address.replace("?", "-other?")):
         pass
-    with pytest.raises(ReplicaOfAnother, match="Give each database a prefix of its own"):
+    with pytest.raises(ReplicaMismatch, match="Give each database a prefix of its own"):
         async with engine_of(tmp_path / "2" / "b.db", address):
             pass
     from perdure import Engine
@@ -174,7 +170,7 @@ async def test_two_databases_on_one_prefix(tmp_path: Path, address: str) -> None
     async with Engine(tmp_path / "plain.db", workflows=[two_effects]) as plain:
         await plain.run(two_effects("a"), id="mine")
     before = (tmp_path / "plain.db").read_bytes()
-    with pytest.raises(ReplicaOfAnother, match="was never replicated"):
+    with pytest.raises(ReplicaMismatch, match="was never replicated"):
         async with engine_of(tmp_path / "plain.db", address):
             pass
     assert (tmp_path / "plain.db").read_bytes() == before
@@ -186,7 +182,7 @@ async def test_rubbish_where_the_lease_is(
 ) -> None:
     prefix = address.partition("//perdure/")[2].partition("?")[0]
     bucket.request("PUT", f"{prefix}/lease.json", b"no lease")
-    await refused(tmp_path / "a.db", address, ReplicaCorrupt, "delete that object")
+    await refused(tmp_path / "a.db", address, ReplicaDamaged, "delete that object")
 
 
 # --- what is copied -------------------------------------------------------------------------------
@@ -257,7 +253,7 @@ async def test_credentials_that_are_withdrawn_and_given_back(
         bucket.start()
         start = asyncio.create_task(engine.run(two_effects("a")))
         try:
-            await until(lambda: replica.trouble_now)
+            await until(lambda: replica.barrier.last_error)
             assert effects == []
         finally:
             bucket.secret = secret
@@ -317,11 +313,10 @@ async def test_litestream_is_started_again_whatever_kills_it(tmp_path: Path, add
         replica = engine.replica
         assert replica is not None
         for n in range(5):
-            assert replica._litestream is not None
-            pid = replica._litestream.pid
+            pid = replica.copier.process.pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             assert await engine.run(two_effects(f"r{n}")) == f"r{n}-1r{n}-2"
-            assert replica._litestream.pid != pid
+            assert replica.copier.process.pid != pid
         assert replica.status().restarts == 5
     assert LEASE_S == 1.0

@@ -15,8 +15,9 @@ import pytest
 from perdure import Engine
 from perdure.replica import handover
 from perdure.replica.address import parse
-from perdure.replica.bucket import open_bucket
-from perdure.replica.lease import LeaseRow, epochs_in
+from perdure.replica.buckets import open_bucket
+from perdure.replica.epochs import epochs_in
+from perdure.replica.lease_rules import LeaseRow
 from tests.replica.support import (
     WORKFLOWS,
     effects,
@@ -195,9 +196,8 @@ async def test_after_another_boot_the_file_is_used_and_the_copy_is_a_new_one(
     monkeypatch.setattr(handover, "_boot", lambda: "another")
     async with engine_of(store, address) as engine:
         assert engine.replica is not None
-        assert engine.replica.began == [
-            f"the last engine ended in order on this disk; going on with {store}"
-        ]
+        began = f"the last engine ended in order on this disk; continuing with {store}"
+        assert engine.replica.began == (began,)
         assert engine.replica.status().epoch == 2
         await engine.replica.verify()
         assert await epochs_in(open_bucket(parse(address))) == [1, 2]

@@ -23,15 +23,17 @@ import pytest
 
 from campaigns.faulty_proxy import Proxy
 from perdure.errors import (
-    LeaseHeld,
-    ReplicaCorrupt,
+    ReplicaDamaged,
     ReplicaLeaseLost,
-    ReplicaOfAnother,
+    ReplicaMismatch,
     ReplicaUnavailable,
 )
 from perdure.replica.address import parse
-from perdure.replica.bucket import Bucket, Found, Stored, open_bucket
-from perdure.replica.lease import RENEWALS_PER_TTL, Hold, Lease, LeaseRow, Patience, folder_of
+from perdure.replica.bucket import Bucket, Found, Stored
+from perdure.replica.buckets import open_bucket
+from perdure.replica.epochs import folder_of
+from perdure.replica.lease import RENEWALS_PER_TTL, Lease
+from perdure.replica.lease_rules import Hold, LeaseRow, Patience
 from perdure.testing.virtual_time import VirtualLoop
 from tests.replica.support import address, nothing_seen, proxy
 from tests.runtime.support import awaited, environment, until
@@ -373,7 +375,7 @@ async def test_it_is_taken_renewed_released_and_taken_again(place: str) -> None:
     other = lease_at(place)
     row = await other.take(store_id="mine")
     assert (row.epoch, row.base, row.rows, row.txid, row.notes) == (2, 1, 12, 3, {"lag_s": 0.5})
-    with pytest.raises(ReplicaOfAnother, match="is of store mine, and ours is another"):
+    with pytest.raises(ReplicaMismatch, match="is of store mine, and ours is another"):
         await lease_at(place).take(store_id="another")
 
 
@@ -382,8 +384,9 @@ async def test_a_holder_that_lives_keeps_it_and_one_that_is_silent_loses_it(plac
     holder, waiter = lease_at(place), lease_at(place)
     await holder.take(store_id=None)
     holder.start()
-    with pytest.raises(LeaseHeld, match="is held by pid"):
-        await waiter.take(store_id=None, wait_s=1.5 * TTL_MS / 1000)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5 * TTL_MS / 1000):
+            await waiter.take(store_id=None)
     assert holder.held()
     holder._end_thread()  # as if it were frozen
     row = await waiter.take(store_id=None)
@@ -489,7 +492,7 @@ async def test_a_holder_that_claims_an_epoch_keeps_its_lease_where_the_object_is
 ) -> None:
     lease, other = lease_at(place), lease_at(place)
     await lease.take(store_id="mine")
-    await lease._claim_after(
+    await lease._epochs.claim_after(
         1
     )  # its own, and the answer to the write that was to follow never came
     await lease._bucket.delete(["lease.json"])
@@ -497,8 +500,8 @@ async def test_a_holder_that_claims_an_epoch_keeps_its_lease_where_the_object_is
     assert lease.held()
     await lease.advance()
     assert lease.row.epoch == 2
-    assert await other._claim_after(2) == 3
-    assert await lease._claim_after(2) == 4
+    assert await other._epochs.claim_after(2) == 3
+    assert await lease._epochs.claim_after(2) == 4
     await lease._bucket.delete(["lease.json"])
     with pytest.raises(ReplicaLeaseLost, match="epoch 3 was begun while its object was missing"):
         await lease.renew()
@@ -519,7 +522,7 @@ async def test_rubbish_and_a_newer_format_are_left_alone(place: str) -> None:
     store = open_bucket(parse(place))
     for text in (b"no json", b'{"format": 2}', b'{"epoch": "seven"}'):
         await store.put("lease.json", text)
-        with pytest.raises(ReplicaCorrupt, match="can't be understood"):
+        with pytest.raises(ReplicaDamaged, match="can't be understood"):
             await lease_at(place).take(store_id=None)
         found = await store.get("lease.json")
         assert found is not None
@@ -558,8 +561,8 @@ class Losing:
 
 @awaited
 async def test_a_write_whose_answer_got_lost_is_known_as_our_own(place: str) -> None:
-    lease = lease_at(place)
-    lease._bucket = Losing(lease._bucket, [True, False, True, False, True, False])  # type: ignore[assignment]
+    losing: Any = Losing(open_bucket(parse(place)), [True, False, True, False, True, False])
+    lease = Lease(losing, "here", ttl_ms=TTL_MS)
     row = await lease.take(store_id=None)
     assert row.epoch == 1
     await lease.renew(base=1)
@@ -685,12 +688,16 @@ async def test_old_epochs_are_swept_and_never_the_base_or_ours(place: str) -> No
 _RACER = """
 import asyncio, sys
 from perdure.replica.address import parse
-from perdure.replica.bucket import open_bucket
+from perdure.replica.buckets import open_bucket
 from perdure.replica.lease import Lease
 
 said = []
 
-def say(*_):
+class Held(Exception): ...
+
+def on_wait(row, seconds):
+    if len(sys.argv) < 3:
+        raise Held
     if not said:
         said.append(print("waits", flush=True))
 
@@ -698,8 +705,7 @@ async def main():
     lease = Lease(open_bucket(parse(sys.argv[1])), "here", ttl_ms=60_000)
     print("ready", flush=True)
     sys.stdin.readline()
-    waits = len(sys.argv) > 2
-    row = await lease.take(store_id=None, wait_s=None if waits else 0, on_wait=say)
+    row = await lease.take(store_id=None, on_wait=on_wait)
     print("took", row.epoch, flush=True)
     sys.stdin.readline()
 
@@ -732,7 +738,7 @@ def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_on
             racer.stdin.write("go\n")  # type: ignore[union-attr]
             racer.stdin.flush()  # type: ignore[union-attr]
         words = [racer.stdout.readline().strip() for racer in racers]  # type: ignore[union-attr]
-        assert sorted(words) == ["LeaseHeld"] * 3 + ["took 1"]
+        assert sorted(words) == ["Held"] * 3 + ["took 1"]
         winner = racers[words.index("took 1")]
         winner.kill()
         winner.wait()
@@ -745,5 +751,5 @@ def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_on
 
 
 async def _take_at_once(place: str) -> LeaseRow:
-    """The dead one's lease would last for a minute."""
-    return await lease_at(place).take(store_id=None, wait_s=5)
+    async with asyncio.timeout(5):
+        return await lease_at(place).take(store_id=None)

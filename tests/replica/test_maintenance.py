@@ -26,29 +26,27 @@ from campaigns.faulty_proxy import Proxy
 from perdure import Engine, RunCancelled, step, workflow
 from perdure.errors import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica import epoch_policy
-from perdure.replica.disk_space import Room
-from perdure.replica.epoch_policy import Anew, Facts, Fold, Mender
-from perdure.replica.replica import Replica
+from perdure.replica.buckets import open_bucket
+from perdure.replica.disk_space import DiskSpace
+from perdure.replica.epoch_policy import EpochPolicy, Facts, Fold, NewEpoch
+from perdure.replica.supervisor import Litestream
 from tests.replica.support import (
     address,
     damage,
     effects,
     engine_of,
     gone,
+    litestream_of,
     long_text,
     looks_often,
     nothing_seen,
     proxy,
+    replica_of,
     two_effects,
 )
 from tests.runtime.support import awaited, until
 
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
-
-
-def replica_of(engine: Engine) -> Replica:
-    assert engine.replica is not None
-    return engine.replica
 
 
 async def in_epoch(engine: Engine, epoch: int) -> None:
@@ -137,9 +135,9 @@ async def test_a_copy_that_is_known_to_be_broken_confirms_nothing_until_a_new_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one may have to wait, because one was begun a moment ago."""
-    decide, may_begin = epoch_policy.Mender.decide, asyncio.Event()
+    decide, may_begin = epoch_policy.EpochPolicy.decide, asyncio.Event()
     monkeypatch.setattr(
-        epoch_policy.Mender,
+        epoch_policy.EpochPolicy,
         "decide",
         lambda self, facts: decide(self, facts) if may_begin.is_set() else None,
     )
@@ -148,7 +146,7 @@ async def test_a_copy_that_is_known_to_be_broken_confirms_nothing_until_a_new_on
         await engine.run(two_effects("before"), id="before")
         for path in (tmp_path / "bucket" / "000001").rglob("*.ltx"):
             path.unlink()
-        await replica_of(engine)._look_at_objects()
+        await replica_of(engine).maintenance.look_at_objects()
         with pytest.raises(
             ReplicaUnavailable, match=r"objects of epoch 1 are missing .*; a new copy is made"
         ):
@@ -193,8 +191,7 @@ async def test_a_program_that_checkpoints_while_litestream_is_away_costs_a_copy_
     store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     async with engine_of(store, replica) as engine:
         await engine.run(long_text(40_000), id="long")
-        litestream = replica_of(engine)._litestream
-        assert litestream is not None
+        litestream = litestream_of(engine)
         assert litestream.pid is not None
         os.kill(litestream.pid, signal.SIGKILL)  # from here on the event loop does not run
         sql = "CREATE TABLE mine (a); INSERT INTO mine VALUES (1); PRAGMA wal_checkpoint(RESTART)"
@@ -237,7 +234,7 @@ async def test_what_waits_for_an_absent_bucket_is_bounded_while_work_for_the_dis
         ):  # it goes on, and what it has written goes into the store again and again
             await until(lambda: wal.stat().st_size > limit / 2)
             await until(lambda: wal.stat().st_size < limit / 4)
-        await until(lambda: replica.full is not None)
+        await until(lambda: replica.barrier.full is not None)
         assert replica.status().state == "failing"
         await engine.cancel("many")
         with pytest.raises(RunCancelled):
@@ -246,7 +243,7 @@ async def test_what_waits_for_an_absent_bucket_is_bounded_while_work_for_the_dis
             await engine.start(two_effects("late"))
         proxy.set()
         await in_epoch(engine, 2)
-        await until(lambda: replica.full is None and replica.status().lag_s == 0)
+        await until(lambda: replica.barrier.full is None and replica.status().lag_s == 0)
         assert await engine.run(two_effects("after"), id="after") == "after-1after-2"
         assert (await replica.verify())["ok"]
 
@@ -258,13 +255,13 @@ async def test_what_is_copied_does_not_count(tmp_path: Path, looks_often: None) 
     async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket", limits=limits) as engine:
         for n in range(30):
             await engine.run(long_text(200_000), id=f"r{n}")
-        assert replica_of(engine).full is None
+        assert replica_of(engine).barrier.full is None
         assert replica_of(engine).status().epoch == 1
         kept_bytes = sum(
             path.stat().st_size
             for path in (tmp_path / "a.db-replica" / "litestream").rglob("*.ltx")
         )
-        await until(lambda: replica_of(engine)._room.sizes.copied < 4_000_000)
+        await until(lambda: replica_of(engine).maintenance.disk.sizes.copied < 4_000_000)
         assert kept_bytes < 8_000_000
 
 
@@ -288,8 +285,7 @@ def test_work_goes_on_by_itself_after_a_time_without_descriptors(
     async def main() -> None:
         async with engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket") as engine:
             await engine.run(two_effects("before"), id="before")
-            litestream = replica_of(engine)._litestream
-            assert litestream is not None
+            litestream = litestream_of(engine)
             assert litestream.pid is not None
             few_descriptors()
             os.kill(litestream.pid, signal.SIGKILL)
@@ -322,7 +318,7 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
     async with engine_of(store, replica, workflows=[writes, two_effects]) as engine:
         work = asyncio.create_task(engine.run(writes(), id="w"))
         await asyncio.to_thread(inside.wait, 20)
-        anew = asyncio.create_task(replica_of(engine).begin_anew())
+        anew = asyncio.create_task(replica_of(engine).maintenance.begin_epoch())
         await until(lambda: replica_of(engine).lease.row.epoch == 2)
         go_on.set()
         await anew
@@ -343,27 +339,35 @@ async def test_an_engine_that_loses_its_lease_while_a_new_epoch_begins_copies_no
     store = tmp_path / "a.db"
     async with engine_of(store, f"file://{tmp_path}/bucket") as engine:
         replica = replica_of(engine)
-        async with replica._moving:  # the new epoch waits for a drill
-            anew = asyncio.create_task(replica.begin_anew())
+        async with replica.copier.moving:  # the new epoch waits for a drill
+            anew = asyncio.create_task(replica.maintenance.begin_epoch())
             thief = msgspec.structs.replace(replica.lease.row, holder="somebody else", epoch=2)
-            await replica._bucket.put("taken/000002.json", b"somebody else")
-            await replica._bucket.put("lease.json", msgspec.json.encode(thief))
+            bucket = open_bucket(replica.address)
+            await bucket.put("taken/000002.json", b"somebody else")
+            await bucket.put("lease.json", msgspec.json.encode(thief))
             await asyncio.wait([replica.lease.lost])
         with pytest.raises(ReplicaLeaseLost):
             await anew
         with pytest.raises(ReplicaLeaseLost):
-            await replica._start_litestream()
+            await replica.copier.start()
         assert not (tmp_path / "bucket" / "000003").exists()
 
 
 @awaited
-async def test_a_start_that_is_cancelled_twice_leaves_no_litestream(tmp_path: Path) -> None:
+async def test_a_start_that_is_cancelled_twice_leaves_no_litestream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, start = asyncio.Queue[Litestream](), Litestream.start
+
+    async def noted(self: Litestream) -> None:
+        begun.put_nowait(self)
+        await start(self)
+
+    monkeypatch.setattr(Litestream, "start", noted)
     engine = engine_of(tmp_path / "a.db", f"file://{tmp_path}/bucket")
-    replica = replica_of(engine)
     entering = asyncio.create_task(engine.__aenter__())
-    await until(lambda: replica._litestream is not None and replica._litestream.pid is not None)
-    litestream = replica._litestream
-    assert litestream is not None
+    litestream = await begun.get()
+    await until(lambda: litestream.pid is not None)
     assert litestream.pid is not None
     os.kill(litestream.pid, signal.SIGSTOP)
     for _ in range(2):
@@ -382,12 +386,11 @@ async def test_a_new_epoch_that_is_cancelled_leaves_no_litestream(tmp_path: Path
     async with engine_of(store, f"file://{tmp_path}/bucket") as engine:
         replica = replica_of(engine)
         await engine.run(two_effects("a"), id="a")
-        old = replica._litestream
-        assert old is not None
+        old = replica.copier.process
         assert old.pid is not None
         os.kill(old.pid, signal.SIGSTOP)  # so that it takes its time to end
-        anew = asyncio.create_task(replica.begin_anew())
-        await until(lambda: replica._litestream is not old)
+        anew = asyncio.create_task(replica.maintenance.begin_epoch())
+        await until(lambda: replica.copier.process is not old)
         anew.cancel()
         with pytest.raises(asyncio.CancelledError):
             await anew
@@ -406,8 +409,8 @@ async def test_the_lease_names_the_epoch_that_the_copy_lies_below_also_where_a_l
         # as where a new epoch was claimed and its answer got lost, while the first copy was on its
         # way
         await replica.lease.advance()
-        replica._based = False
-        await replica.sync()
+        replica.copier.based = False
+        await replica.copier.sync()
         assert (replica.lease.row.epoch, replica.lease.row.base) == (2, 1)
     await all_there(store, replica_url, {"a"})
 
@@ -423,7 +426,7 @@ def facts(now_s: float, **changed: Any) -> Facts:
             "trouble": False,
             "refusals": 0,
             "broken": "",
-            "paused": False,
+            "resting": False,
             "share": 0.0,
             "copying": False,
             **changed,
@@ -432,36 +435,36 @@ def facts(now_s: float, **changed: Any) -> Facts:
 
 
 def test_trouble_is_given_time_and_a_bucket_that_is_away_is_not_blamed_on_the_copy() -> None:
-    mender = Mender()
-    assert mender.decide(facts(0, trouble=True, refusals=9)) is None
-    assert mender.decide(facts(2, trouble=True, refusals=9, bucket_well=False)) is None
-    assert mender.decide(facts(20, trouble=True, refusals=9)) is None  # well only just now
-    assert isinstance(mender.decide(facts(24, trouble=True, refusals=9)), Anew)
+    policy = EpochPolicy()
+    assert policy.decide(facts(0, trouble=True, refusals=9)) is None
+    assert policy.decide(facts(2, trouble=True, refusals=9, bucket_well=False)) is None
+    assert policy.decide(facts(20, trouble=True, refusals=9)) is None  # well only just now
+    assert isinstance(policy.decide(facts(24, trouble=True, refusals=9)), NewEpoch)
 
 
 def test_one_that_only_does_not_stay_up_is_given_more_time() -> None:
-    mender = Mender()
-    assert mender.decide(facts(0, trouble=True)) is None
-    assert mender.decide(facts(29, trouble=True)) is None
-    assert isinstance(mender.decide(facts(31, trouble=True)), Anew)
+    policy = EpochPolicy()
+    assert policy.decide(facts(0, trouble=True)) is None
+    assert policy.decide(facts(29, trouble=True)) is None
+    assert isinstance(policy.decide(facts(31, trouble=True)), NewEpoch)
 
 
 def test_a_whole_copy_that_takes_long_is_not_begun_again_and_again() -> None:
-    mender = Mender()
-    mender.begun(0)
+    policy = EpochPolicy()
+    policy.begun(0)
     for now_s in range(1, 3_600):  # the last epoch's trouble is there until this one's copy is
-        assert mender.decide(facts(now_s, trouble=True, copying=True)) is None
+        assert policy.decide(facts(now_s, trouble=True, copying=True)) is None
     assert isinstance(
-        mender.decide(facts(3_600, trouble=True, copying=True, broken="a hole")), Anew
+        policy.decide(facts(3_600, trouble=True, copying=True, broken="a hole")), NewEpoch
     )
-    assert isinstance(mender.decide(facts(3_600, trouble=True)), Anew)
+    assert isinstance(policy.decide(facts(3_600, trouble=True)), NewEpoch)
 
 
 def test_each_new_copy_doubles_the_patience_with_the_next_one() -> None:
-    mender, now_s, begun = Mender(), 0.0, []
+    policy, now_s, begun = EpochPolicy(), 0.0, []
     while now_s < 5_000:
-        if isinstance(mender.decide(facts(now_s, trouble=True, refusals=9)), Anew):
-            mender.begun(now_s)
+        if isinstance(policy.decide(facts(now_s, trouble=True, refusals=9)), NewEpoch):
+            policy.begun(now_s)
             begun.append(now_s)
         now_s += 1
     pauses = [later - earlier for earlier, later in itertools.pairwise(begun)]
@@ -471,43 +474,43 @@ def test_each_new_copy_doubles_the_patience_with_the_next_one() -> None:
 
 
 def test_room_is_made_at_once_and_a_new_copy_follows_where_the_bucket_is_well() -> None:
-    mender = Mender()
-    assert mender.decide(facts(0, share=0.7)) is None
-    assert mender.decide(facts(1, share=0.8, bucket_well=False)) is None
-    assert isinstance(mender.decide(facts(2, share=1.0, bucket_well=False)), Fold)
-    assert mender.decide(facts(3, paused=True, bucket_well=False)) is None
-    assert isinstance(mender.decide(facts(4, paused=True, share=0.3, bucket_well=False)), Fold)
-    assert isinstance(mender.decide(facts(5, paused=True)), Anew)
-    mender.begun(5)
-    assert mender.decide(facts(6, paused=True)) is None
-    assert mender.decide(facts(100, share=0.8)) is None  # not again and again
-    assert isinstance(mender.decide(facts(606, share=0.8)), Fold)
+    policy = EpochPolicy()
+    assert policy.decide(facts(0, share=0.7)) is None
+    assert policy.decide(facts(1, share=0.8, bucket_well=False)) is None
+    assert isinstance(policy.decide(facts(2, share=1.0, bucket_well=False)), Fold)
+    assert policy.decide(facts(3, resting=True, bucket_well=False)) is None
+    assert isinstance(policy.decide(facts(4, resting=True, share=0.3, bucket_well=False)), Fold)
+    assert isinstance(policy.decide(facts(5, resting=True)), NewEpoch)
+    policy.begun(5)
+    assert policy.decide(facts(6, resting=True)) is None
+    assert policy.decide(facts(100, share=0.8)) is None  # not again and again
+    assert isinstance(policy.decide(facts(606, share=0.8)), Fold)
 
 
 def test_a_reader_that_holds_the_wal_does_not_keep_a_new_copy_from_beginning() -> None:
-    mender = Mender()
-    assert isinstance(mender.decide(facts(0, share=0.8)), Fold)
-    assert isinstance(mender.decide(facts(1, paused=True, share=0.8)), Anew)
-    mender.begun(1)
-    assert mender.decide(facts(2, share=0.8)) is None
-    assert isinstance(mender.decide(facts(3, share=1.0)), Fold)
+    policy = EpochPolicy()
+    assert isinstance(policy.decide(facts(0, share=0.8)), Fold)
+    assert isinstance(policy.decide(facts(1, resting=True, share=0.8)), NewEpoch)
+    policy.begun(1)
+    assert policy.decide(facts(2, share=0.8)) is None
+    assert isinstance(policy.decide(facts(3, share=1.0)), Fold)
     assert isinstance(
-        mender.decide(facts(900, paused=True, share=1.0)), Fold
+        policy.decide(facts(900, resting=True, share=1.0)), Fold
     )  # a copy needs room, too
 
 
 def test_what_a_reader_keeps_in_the_wal_is_counted_once(tmp_path: Path) -> None:
     wal = tmp_path / "a.db-wal"
     wal.write_bytes(b"x" * 1_000)
-    room = Room(str(tmp_path / "a.db"), tmp_path / "litestream", 10_000)
+    disk = DiskSpace(str(tmp_path / "a.db"), tmp_path / "litestream", 10_000)
     for _ in range(3):
-        asyncio.run(room.measure(0, in_trouble=False, lacks_room=False))
-        room.emptied()
-    assert room.waiting_bytes + room.put_away_bytes == 1_000
+        asyncio.run(disk.measure(0, in_trouble=False, lacks_room=False))
+        disk.folded()
+    assert disk.waiting_bytes + disk.folded_bytes == 1_000
     wal.write_bytes(b"")
-    room.emptied()
-    assert (room.waiting_bytes, room.put_away_bytes) == (0, 1_000)
+    disk.folded()
+    assert (disk.waiting_bytes, disk.folded_bytes) == (0, 1_000)
 
 
 def test_what_can_not_be_restored_is_not_gone_on_with() -> None:
-    assert epoch_policy.Mender().decide(facts(0, broken="a hole")) == Anew("a hole")
+    assert epoch_policy.EpochPolicy().decide(facts(0, broken="a hole")) == NewEpoch("a hole")

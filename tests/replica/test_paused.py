@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from perdure import DefinitionError, Engine
+from perdure import DefinitionError, Engine, Replica
 from perdure.errors import LeaseLost, ReplicaLeaseLost
 from perdure.replica.address import parse
-from perdure.replica.bucket import open_bucket
+from perdure.replica.buckets import open_bucket
 from perdure.replica.lease import NAME, Lease
 from tests.replica.support import (
     LEASE_S,
@@ -97,8 +97,8 @@ async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_
         there = open_bucket(parse(address))
         await there.delete([NAME])
         start = asyncio.create_task(engine.start(two_effects("a"), id="a"))
-        await until(lambda: replica.trouble_now is not None)
-        assert "missing" in str(replica.trouble_now)
+        await until(lambda: replica.barrier.last_error is not None)
+        assert "missing" in str(replica.barrier.last_error)
         assert not start.done()
         assert replica.lease._thread is not None
         replica.lease._thread.soon(replica.lease._loop.start)
@@ -106,8 +106,8 @@ async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_
         assert await there.get(NAME) is not None
 
 
-def test_another_word_for_fencing_is_refused(tmp_path: Path) -> None:
+def test_another_word_for_fencing_is_refused() -> None:
     with pytest.raises(
         DefinitionError, match=r'fencing is True .*"clock".* or False .*, not \'clocks\''
     ):
-        Engine(tmp_path / "a.db", fencing="clocks")  # type: ignore[arg-type]
+        Replica("file:///there", fencing="clocks")  # type: ignore[arg-type]

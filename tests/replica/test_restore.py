@@ -15,7 +15,7 @@ import perdure
 from perdure.errors import ReplicaDamaged, StoreUnavailable
 from perdure.replica import litestream_binary, restore
 from perdure.replica.address import parse
-from perdure.replica.bucket import open_bucket
+from perdure.replica.buckets import open_bucket
 from tests.replica.support import engine_of, gone, long_text, nothing_seen, two_effects
 from tests.runtime.support import awaited
 
@@ -108,10 +108,8 @@ async def test_who_waits_for_a_copy_hears_how_far_it_is(
         if re.fullmatch(f"Restoring .*other.db from {address}/000001: [0-9]+,[0-9,]+ bytes", text):
             heard.touch()
 
-    first, second = engine_of(store, address), engine_of(tmp_path / "other.db", address)
-    assert first.replica is not None
-    assert second.replica is not None
-    first.replica.on_progress = second.replica.on_progress = on_progress
+    first = engine_of(store, address, on_progress=on_progress)
+    second = engine_of(tmp_path / "other.db", address, on_progress=on_progress)
     async with first:
         assert re.fullmatch(f"Copying {store}, [0-9,]+ bytes, to {address}", texts[0])
         await first.run(long_text(1_000_000), id="long")

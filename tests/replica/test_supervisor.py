@@ -17,7 +17,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure.errors import LitestreamMissing, LitestreamTooOld, ReplicaUnavailable
+from perdure.errors import LitestreamUnusable, ReplicaUnavailable
 from perdure.replica import litestream_binary, sockets
 from perdure.replica.address import parse
 from perdure.replica.supervisor import Litestream
@@ -176,7 +176,7 @@ async def test_one_that_was_left_over_is_ended_before_another_begins(tmp_path: P
     first, second = litestream_of(tmp_path), litestream_of(tmp_path)
     await first.start()
     await first.sync()
-    first._stopping = True  # nobody looks after it any more
+    first._stopping = True  # it is not supervised any more
     folder, pid = first._folder, first.pid
     await second.start()
     assert second.pid != pid
@@ -185,7 +185,7 @@ async def test_one_that_was_left_over_is_ended_before_another_begins(tmp_path: P
     await asyncio.wait([first._task])
     assert (await second.sync()).replicated > 0
     await second.stop()
-    first._hang_up()
+    first._control.close()
     first._thread.shutdown()
 
 
@@ -299,7 +299,8 @@ def test_its_socket_may_be_swept_away(tmp_path: Path, what: str) -> None:
             if what == "folder":
                 shutil.rmtree(folder)
             db.execute("INSERT INTO t VALUES (1)")
-            litestream._thread.submit(litestream._hang_up)  # an open connection outlives the name
+            close = litestream._control.close  # an open connection outlives the name
+            litestream._thread.submit(close)
             if n == 0:
                 with pytest.raises(ReplicaUnavailable):
                     await litestream.sync()
@@ -415,7 +416,7 @@ async def test_a_wal_that_has_begun_anew_while_it_was_away_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Litestream had not read of the old one would be in no copy."""
-    monkeypatch.setattr("perdure.replica.wal_hold.Hold.take", lambda hold: True)  # too late
+    monkeypatch.setattr("perdure.replica.wal_hold.WalHold.take", lambda hold: True)  # too late
     db, litestream = await with_rows(tmp_path)
     kill_at_once(litestream)
     db.execute("INSERT INTO u VALUES ('lost')")
@@ -451,7 +452,7 @@ def test_who_is_named_wins_then_the_path_then_what_pip_brought(
     assert litestream_binary.find() == named
     for wrong in (tmp_path / "none", tmp_path / "bin"):
         monkeypatch.setenv("PERDURE_LITESTREAM", str(wrong))
-        with pytest.raises(LitestreamMissing, match="PERDURE_LITESTREAM names"):
+        with pytest.raises(LitestreamUnusable, match="PERDURE_LITESTREAM names"):
             litestream_binary.find()
 
 
@@ -459,13 +460,13 @@ def test_who_is_named_wins_then_the_path_then_what_pip_brought(
 async def test_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await litestream_binary.check(script(tmp_path / "new", "echo v0.6.0")) == "v0.6.0"
     for number, text in enumerate(("echo 0.5.16", "echo v0.3.13")):
-        with pytest.raises(LitestreamTooOld, match=r"0\.5\.17 or later"):
+        with pytest.raises(LitestreamUnusable, match=r"0\.5\.17 is the oldest usable"):
             await litestream_binary.check(script(tmp_path / f"old{number}", text))
     for number, text in enumerate(("echo hello", "exit 1", "echo 0.5.17; exit 1")):
-        with pytest.raises(LitestreamMissing, match="does not say which version"):
+        with pytest.raises(LitestreamUnusable, match="does not print its version"):
             await litestream_binary.check(script(tmp_path / f"odd{number}", text))
     monkeypatch.setattr(litestream_binary, "VERSION_S_MAX", 0.2)
-    with pytest.raises(LitestreamMissing, match="can't be executed"):
+    with pytest.raises(LitestreamUnusable, match="can't be executed"):
         await litestream_binary.check(script(tmp_path / "hangs", "exec sleep 60"))
 
 
@@ -479,11 +480,11 @@ def test_a_bundle_of_certificates_reaches_it_by_the_name_that_it_understands(
     assert found["SSL_CERT_FILE"] == "/etc/bundle.pem"
 
 
-def test_last_words() -> None:
-    assert litestream_binary.last_words("") == ""
-    assert litestream_binary.last_words("a\n b \n\n") == "b"
+def test_last_message() -> None:
+    assert litestream_binary.last_message("") == ""
+    assert litestream_binary.last_message("a\n b \n\n") == "b"
     assert (
-        litestream_binary.last_words(
+        litestream_binary.last_message(
             'time=2026-11-23T11:31:13.784Z level=ERROR msg="no way" error="it is gone"\n'
         )
         == "no way: it is gone"

@@ -115,9 +115,9 @@ def test_setting_aside_never_overwrites(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("a.db")) + list(tmp_path.glob("a.db-*"))
 
 
-def test_an_unsealed_copy_is_a_store_like_others(tmp_path: Path) -> None:
+def test_an_make_plain_copy_is_a_store_like_others(tmp_path: Path) -> None:
     copy = made(tmp_path / "copy.db")
-    verify.unsealed(copy)
+    verify.make_plain(copy)
     assert checksum.read(perdure.connect(copy)) is None
 
     async def main() -> None:

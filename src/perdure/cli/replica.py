@@ -148,7 +148,7 @@ def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
             "last drill",
             _drill(drill)
             if drill
-            else "none; Engine(drill_every=...) and `perdure replica verify` make one",
+            else "none; Replica(drill_every=...) and `perdure replica verify` make one",
         ),
     ]
     for name, text in lines:

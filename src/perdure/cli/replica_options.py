@@ -18,6 +18,7 @@ from perdure.cli.output import live, say, say_anew
 from perdure.errors import PerdureError
 from perdure.replica import restore
 from perdure.replica.address import parse
+from perdure.replica.options import Replica
 from perdure.runtime.engine import Engine
 from perdure.views import format
 
@@ -65,7 +66,13 @@ def replica_options(command: F) -> F:
 
 
 def engine_options(
-    replica: str | None, durability: str | None, fencing: str, no_fencing: bool, quiet: bool
+    replica: str | None,
+    durability: str | None,
+    fencing: str,
+    no_fencing: bool,
+    quiet: bool,
+    *,
+    standby: bool = False,
 ) -> dict[str, Any]:
     """What `Engine` gets for the options of a command."""
     found: dict[str, Any] = {"durability": durability or ("replica" if replica else "disk")}
@@ -76,13 +83,14 @@ def engine_options(
         )
     if not replica:
         return found
-    proof = False if no_fencing else "clock" if fencing == "clock" else True
-    return {
-        **found,
-        "replica": replica,
-        "fencing": proof,
-        "on_wait": None if quiet else countdown(),
-    }
+    options = Replica(
+        replica,
+        fencing=False if no_fencing else "clock" if fencing == "clock" else True,
+        standby=standby,
+        on_wait=None if quiet else countdown(),
+        on_progress=None if quiet else one_line(first_after_s=SAY_EVERY_S),
+    )
+    return {**found, "replica": options}
 
 
 def seen_from_outside(address: str) -> dict[str, Any]:
@@ -132,12 +140,6 @@ def countdown() -> Callable[[Any, float], None]:
         )
 
     return on_wait
-
-
-def watch(engine: Engine, quiet: bool) -> None:
-    """Say how far a restore is, and a first copy, where they take long."""
-    if engine.replica is not None and not quiet:
-        engine.replica.on_progress = one_line(first_after_s=SAY_EVERY_S)
 
 
 @contextlib.contextmanager

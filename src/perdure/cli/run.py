@@ -30,7 +30,6 @@ from perdure.cli.replica_options import (
     engine_options,
     replica_options,
     tell_beginning,
-    watch,
 )
 from perdure.core import lifecycle
 from perdure.errors import RunBlocked, RunCancelled, RunFailed, RunNotFound
@@ -162,7 +161,6 @@ async def _run(request: Request) -> int:
         engine = Engine(
             request.store, workflows=list(workflows.values()), execute="asked", **options
         )
-        watch(engine, request.quiet)
         if not await opened(engine, stopped):
             say("Stopped before anything had begun.")
             return Exit.INTERRUPTED
@@ -330,7 +328,7 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
     elif progress.status == lifecycle.WAITING and progress.waiting_for:
         snapshot.waiting = waiting_text(progress.waiting_for)
         snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
-    elif engine.replica is not None and (trouble := engine.replica.trouble_now) is not None:
+    elif engine.replica is not None and (trouble := engine.replica.barrier.last_error) is not None:
         snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"
     elif progress.status == lifecycle.PAUSED:
         snapshot.waiting, snapshot.hint = (

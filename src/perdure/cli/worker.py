@@ -16,7 +16,7 @@ from perdure.cli import log_lines, targets
 from perdure.cli.common import Exit, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.output import say
-from perdure.cli.replica_options import engine_options, replica_options, tell_beginning, watch
+from perdure.cli.replica_options import engine_options, replica_options, tell_beginning
 from perdure.core.limits import Limits
 from perdure.runtime.engine import Engine
 from perdure.views import format
@@ -71,9 +71,7 @@ def worker(
         raise misuse(
             "--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA."
         )
-    options = engine_options(**replica, quiet=quiet)
-    if standby:
-        options["standby"] = True
+    options = engine_options(**replica, quiet=quiet, standby=standby)
     if concurrency is not None:  # those that wait for something leave memory when there is no room
         options["limits"] = Limits(
             runs_loaded_max=concurrency, runs_parked_max=min(concurrency, Limits().runs_parked_max)
@@ -92,7 +90,6 @@ async def _work(
 
     with stop_signals() as stopped:
         engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
-        watch(engine, quiet)
         if not await opened(engine, stopped):
             report("Stopped while another engine held the replica.")
             return Exit.DONE

@@ -20,7 +20,18 @@ FORMER: Mapping[tuple[str, str], str] = {
 FORMER_MODULES = frozenset({"perdure.errors", "perdure.errors_replica"})
 """Modules in which every class was, or is, one of `perdure.errors`."""
 
-RENAMED: Mapping[str, str] = {}
+RENAMED: Mapping[str, str] = {
+    "BucketDenied": "BucketUnusable",
+    "BucketMissing": "BucketUnusable",
+    "FencingUnsupported": "BucketUnusable",
+    "LeaseHeld": "ReplicaUnavailable",
+    "LitestreamMissing": "LitestreamUnusable",
+    "LitestreamTooOld": "LitestreamUnusable",
+    "ReplicaCorrupt": "ReplicaDamaged",
+    "ReplicaNeeded": "ReplicaRequired",
+    "ReplicaOfAnother": "ReplicaMismatch",
+    "ReplicaUnattended": "NoReplicaEngine",
+}
 """Former names of classes of `FORMER_MODULES`, and the name today."""
 
 

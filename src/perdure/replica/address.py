@@ -1,4 +1,4 @@
-"""Where a replica is: `s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`.
+"""The address of a replica: `s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`.
 
 Rules: an address never holds a secret, so it may be shown anywhere; what can't be understood is
 refused with an example of what can.
@@ -33,17 +33,15 @@ class Address(msgspec.Struct, frozen=True):
         """
         if self.folder is not None:
             return msgspec.structs.replace(self, folder="/".join([self.folder.rstrip("/"), *names]))
-        return msgspec.structs.replace(
-            self, prefix="/".join(part for part in (self.prefix, *names) if part)
-        )
+        prefix = "/".join(part for part in (self.prefix, *names) if part)
+        return msgspec.structs.replace(self, prefix=prefix)
 
     def __str__(self) -> str:
         if self.folder is not None:
             return "file://" + quote(self.folder)
         options = [(name, getattr(self, name)) for name in _OPTIONS if getattr(self, name)]
-        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + (
-            "?" + urlencode(options, safe=":/") if options else ""
-        )
+        query = "?" + urlencode(options, safe=":/") if options else ""
+        return f"s3://{self.bucket}/{quote(self.prefix)}".rstrip("/") + query
 
 
 def parse(text: str) -> Address:
@@ -58,14 +56,12 @@ def parse(text: str) -> Address:
     except ValueError as error:
         raise BadReplicaAddress(text, str(error)) from error
     if "@" in parts.netloc:
-        raise BadReplicaAddress(
-            "(not shown)", "it holds credentials, and they would end up in logs"
-        )
+        secret = "it holds credentials, and they would end up in logs"
+        raise BadReplicaAddress("(not shown)", secret)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := set(options) - set(_OPTIONS):
-        raise BadReplicaAddress(
-            text, f"it has an option that is not known: {', '.join(sorted(unknown))}"
-        )
+        known = f"it has an option that is not known: {', '.join(sorted(unknown))}"
+        raise BadReplicaAddress(text, known)
     path = unquote(parts.path)
     if parts.scheme == "file" and port_is_fine:
         if parts.netloc not in ("", "localhost") or not path.strip("/") or options:
@@ -77,9 +73,8 @@ def parse(text: str) -> Address:
         raise BadReplicaAddress(text, "it names no bucket")
     endpoint = options.get("endpoint") or None
     if endpoint is not None and urlsplit(endpoint).scheme not in ("http", "https"):
-        raise BadReplicaAddress(
-            text, f"its endpoint {endpoint!r} does not begin with http:// or https://"
-        )
+        begins = f"its endpoint {endpoint!r} does not begin with http:// or https://"
+        raise BadReplicaAddress(text, begins)
     if any(part in ("", ".", "..") for part in path.strip("/").split("/")) and path.strip("/"):
         raise BadReplicaAddress(text, "its prefix has an empty part or a dot for one")
     return Address("s3", parts.netloc, path.strip("/"), endpoint, options.get("region") or None)

@@ -1,12 +1,11 @@
-"""The barrier: what must not go on before the replica has the history waits here, and all that
-waits shares round trips.
+"""The barrier: holds back what must not go on before the replica has the history.
 
-Rules: what comes while a round is under way waits for the next one, because that one may have begun
-before its commit; a round is confirmed when some answer has reached the transaction that its first
-answer named, and the lease object, read after that answer, still names us (docs/adr/0017); while
-that read is under way the next round may sync already, and what a later read proves it proves for
-all rounds before it; a copy that is known to be broken confirms nothing, not even what it has
-confirmed before.
+Rules: all that waits shares round trips; what comes during a round waits for the next one, because
+that one may have begun before its commit. A round is confirmed when an answer has reached the
+transaction that its first answer named, and the lease object, read after that answer, still names
+us (docs/adr/0017). While that read is under way the next round may sync already; what a later read
+proves, it proves for all rounds before it. A copy that is known to be broken confirms nothing, not
+even what it has confirmed before.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
-from perdure.errors import PerdureError, ReplicaUnavailable, StoreError
+from perdure.errors import PerdureError, ReplicaFull, ReplicaUnavailable, StoreError
 from perdure.process.slices import Slices
 from perdure.replica.supervisor import Position
 from perdure.store.sqlite.checksum import HistoryChecksum
@@ -27,55 +25,41 @@ from perdure.store.sqlite.checksum import HistoryChecksum
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
 CHECKS_MAX = 4  # reads of the lease at once; syncs wait for the oldest one beyond that
 
-_Tell = Callable[[PerdureError | None], None]
-
-
-class Syncs(Protocol):
-    """What copies: `Replica`."""
-
-    @property
-    def broken(self) -> str:
-        """Why the copy can't be restored, if it is known."""
-        ...
-
-    async def sync(self) -> Position: ...
+_Done = Callable[[PerdureError | None], None]
 
 
 class _Round(msgspec.Struct, eq=False):
-    """Everything that was committed when it began, and who waits for that."""
+    """Everything that was committed when it began, and the calls that wait for that."""
 
-    waiting: list[_Tell]
+    waiting: list[_Done]
     seal: HistoryChecksum | None
     begin_s: float
 
 
 class Barrier:
-    """`committed` gives the file's seal as of now, which every commit of every process moves;
-    `held` says whether the lease is held by our clock; `still_ours` reads the lease object and
-    raises if it does not name us (None: the clock is trusted). Times are the event loop's, in
-    seconds.
+    """Confirms commits. Times are the event loop's, in seconds.
+
+    `sync` has Litestream copy what is committed. `committed` gives the file's checksum as of now,
+    which every commit of every process changes. `obstacle` says why nothing may be confirmed now;
+    "" if nothing stands in the way. `still_ours` reads the lease object and raises if it does not
+    name us; None: the clock is trusted.
     """
 
     def __init__(
         self,
         where: str,
-        syncs: Syncs,
+        sync: Callable[[], Awaitable[Position]],
         committed: Callable[[], HistoryChecksum | None],
-        held: Callable[[], bool],
+        obstacle: Callable[[], str],
         still_ours: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        self._where, self._syncs, self._committed, self._held, self._still_ours = (
-            where,
-            syncs,
-            committed,
-            held,
-            still_ours,
-        )
+        self._where, self._sync_once, self._committed = where, sync, committed
+        self._obstacle, self._still_ours = obstacle, still_ours
         self._loop = asyncio.get_running_loop()
-        self._telling = Slices(self._loop)
-        self._waiting: list[_Tell] = []
+        self._calls = Slices(self._loop)
+        self._waiting: list[_Done] = []
         self._asked, self._syncing = asyncio.Event(), False
-        self._synced: deque[_Round] = deque()  # whose lease is being looked at
+        self._synced: deque[_Round] = deque()  # rounds for which the lease is being read
         self._checks: set[asyncio.Task[None]] = set()
         self._retry_s = RETRY_S_MIN
         self._shut: PerdureError | None = None
@@ -83,13 +67,13 @@ class Barrier:
         self.position = Position(0, 0)
         self.rounds = 0
         self.confirmed: HistoryChecksum | None = None
-        """The file's seal as of the beginning of the last round that was confirmed: all that it
-        counts is in the replica.
-        """
+        """The file's checksum as of the beginning of the last round that was confirmed."""
         self.confirmed_s = self._loop.time()
         """All that was committed by then is in the replica."""
-        self.trouble: StoreError | None = None
+        self.last_error: StoreError | None = None
         """Why the last round failed, until one succeeds."""
+        self.full: ReplicaFull | None = None
+        """Why nothing new may be begun: what waits for the replica fills the disk."""
 
     @property
     def wanted(self) -> bool:
@@ -102,14 +86,13 @@ class Barrier:
         return self.confirmed is None or self.confirmed != self._committed()
 
     def passed(self) -> bool:
-        """Whether all that is committed is confirmed already, by a copy that nothing is known
-        against.
-        """
-        return not self.behind and self._held() and self._shut is None and not self._syncs.broken
+        """Whether all that is committed is confirmed, and nothing is known against the copy."""
+        return not self.behind and self._shut is None and not self._obstacle()
 
     def after(self, action: Callable[[], None]) -> None:
-        """Call `action` when all that is committed by now is in the replica; at once if it is,
-        never if the lease is lost.
+        """Call `action` when all that is committed by now is in the replica.
+
+        At once if it is; never if the lease is lost.
         """
         if self.passed():
             action()
@@ -117,56 +100,62 @@ class Barrier:
             self._add(lambda error: action() if error is None else None)
 
     async def wait(self) -> None:
-        """Come back when all that is committed by now is in the replica. Raises what ended the
-        engine.
+        """Return when all that is committed by now is in the replica.
+
+        Raises what ended the engine.
         """
         if not self.passed():
             await self.round()
 
     async def round(self) -> None:
-        """Come back after a round that begins after this call, whether anything was committed or
-        not.
+        """Return after a round that begins after this call, whether anything was committed or not.
+
+        Raises what ended the engine.
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._add(partial(_settle, future))
         await future
+
+    def waiting_for(self) -> PerdureError:
+        """Why a wait takes so long."""
+        slow = "it has not confirmed yet what was written, and gives no reason"
+        return self.last_error or ReplicaUnavailable(self._where, slow)
 
     def lag_s(self) -> float:
         """For how long something has been committed that the replica does not have."""
         return self._loop.time() - self.confirmed_s if self.behind else 0.0
 
     def all_copied(self, s: float) -> None:
-        """Whatever had been committed by then is in the replica: nothing was written since the last
-        round.
-        """
+        """All that was committed by then is in the replica: nothing was written since."""
         self.confirmed_s = max(self.confirmed_s, s)
 
-    def _add(self, tell: _Tell) -> None:
+    def _add(self, done: _Done) -> None:
         if self._shut is not None:
-            tell(self._shut)
+            done(self._shut)
             return
-        self._waiting.append(tell)
+        self._waiting.append(done)
         self._asked.set()
 
     async def shut(self, error: PerdureError) -> None:
-        """Confirm nothing more, and tell all who wait why."""
+        """Confirm nothing more; all waits end with `error`."""
         self._shut = self._shut or error
         ending = [task for task in (self._task, *self._checks) if not task.done()]
         for task in ending:
             task.cancel()
         if ending:
             await asyncio.wait(ending)
-        waiting = [tell for one in self._synced for tell in one.waiting] + self._waiting
+        waiting = [done for one in self._synced for done in one.waiting] + self._waiting
         self._synced.clear()
         self._waiting = []
-        _tell_all(waiting, self._shut)
+        for done in waiting:
+            done(self._shut)
 
     # --- rounds -----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while True:
             await self._asked.wait()
-            if self.trouble is not None:
+            if self.last_error is not None:
                 await asyncio.sleep(self._retry_s)
                 self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
             while len(self._checks) >= CHECKS_MAX:
@@ -183,41 +172,40 @@ class Barrier:
                 raise
             else:
                 self._synced.append(one)
-                if self._still_ours is None:
-                    self._confirm(one)
-                else:
-                    check = self._loop.create_task(
-                        self._check(one, self._still_ours), name="perdure-barrier-check"
-                    )
-                    self._checks.add(check)
-                    check.add_done_callback(self._checks.discard)
+                self._prove(one)
             finally:
                 self._syncing = False
 
     async def _sync(self) -> None:
-        self.position = await self._syncs.sync()
+        self.position = await self._sync_once()
         wanted = self.position.txid
-        while (
-            self.position.replicated < wanted
-        ):  # another sync was under way, and this answer came from that
-            self.position = await self._syncs.sync()
-        self._check_well()
+        while self.position.replicated < wanted:  # the answer came from a sync that was under way
+            self.position = await self._sync_once()
+        self._check_obstacle()
 
-    def _check_well(self) -> None:
-        if self._syncs.broken:
-            raise ReplicaUnavailable(self._where, f"{self._syncs.broken}; a new copy is made")
-        if not self._held():
-            raise ReplicaUnavailable(
-                self._where, "the lease in the bucket is not held now; it is renewed"
-            )
+    def _check_obstacle(self) -> None:
+        if obstacle := self._obstacle():
+            raise ReplicaUnavailable(self._where, obstacle)
+
+    def _prove(self, one: _Round) -> None:
+        """Confirm a round that is synced: by the lease object, unless the clock is trusted."""
+        if self._still_ours is None:
+            self._confirm(one)
+            return
+        check = self._loop.create_task(
+            self._check(one, self._still_ours), name="perdure-barrier-check"
+        )
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
 
     async def _check(self, one: _Round, still_ours: Callable[[], Awaitable[None]]) -> None:
-        """The clock may have stood still with the whole machine. The bucket has not: whoever takes
-        the lease writes it before reading.
+        """The clock may have stood still with the whole machine; the bucket has not.
+
+        Another engine that takes the lease writes the object before it reads the copy.
         """
         try:
             await still_ours()
-            self._check_well()
+            self._check_obstacle()
         except Exception as error:
             if one in self._synced:  # else a later read has proved it
                 self._synced.remove(one)
@@ -227,30 +215,23 @@ class Barrier:
 
     def _confirm(self, one: _Round) -> None:
         """This round is confirmed, and with it all before it."""
-        waiting: list[_Tell] = []
+        waiting: list[_Done] = []
         while one in self._synced:
             first = self._synced.popleft()
             waiting += first.waiting
             self.confirmed, self.confirmed_s = first.seal, first.begin_s
             self.rounds += 1
-            self.trouble, self._retry_s = None, RETRY_S_MIN
-        for tell in (
-            waiting
-        ):  # steps begin in plain callbacks, never within a task, and not thousands of them in one
-            self._telling.add(tell, None)
+            self.last_error, self._retry_s = None, RETRY_S_MIN
+        for done in waiting:  # steps begin in plain callbacks, and not thousands of them in one
+            self._calls.add(done, None)
 
     def _failed(self, one: _Round, error: Exception) -> None:
-        """Whatever it was, nothing is told; the next round is for these, too."""
-        self.trouble = (
-            error if isinstance(error, StoreError) else ReplicaUnavailable(self._where, repr(error))
-        )
+        """Whatever it was, nothing is confirmed; the next round is for these calls, too."""
+        if not isinstance(error, StoreError):
+            error = ReplicaUnavailable(self._where, repr(error))
+        self.last_error = error
         self._waiting[:0] = one.waiting
         self._asked.set()
-
-
-def _tell_all(waiting: list[_Tell], error: PerdureError | None) -> None:
-    for tell in waiting:
-        tell(error)
 
 
 def _settle(future: asyncio.Future[None], error: PerdureError | None) -> None:

@@ -1,9 +1,9 @@
-"""Finds the `litestream` program, and runs what it does once and then ends: its version, a restore.
+"""The `litestream` program: finds it, checks its version, and runs its restore.
 
 Rules: `PERDURE_LITESTREAM` wins, then the PATH, then what `perdure[replica]` installed; one that is
 too old is refused by name; credentials reach it by the environment only, so no file and no command
-line holds one; a restore ends with its engine, and writes into a temporary folder that no other one
-shares, so that it can't write into a file that is in use.
+line holds one; a restore ends with its engine, and writes into a temporary folder of its own, so
+that it can't write into a file that is in use.
 """
 
 from __future__ import annotations
@@ -22,12 +22,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import (
-    LitestreamMissing,
-    LitestreamTooOld,
-    ReplicaDamaged,
-    ReplicaUnavailable,
-)
+from perdure.errors import LitestreamUnusable, ReplicaDamaged, ReplicaUnavailable
 from perdure.replica.address import Address
 
 log = logging.getLogger("perdure")
@@ -40,8 +35,7 @@ _OF_A_DAMAGED_COPY = re.compile(
 TRIES = 3
 VERSION_S_MAX, STANDSTILL_S, LOOK_S = 10.0, 30.0, 1.0
 
-# It asks the kernel to end Litestream with us, and makes sure that we had not ended before it could
-# ask.
+# It asks the kernel to end Litestream with this process, which may have ended before it could ask.
 _LAUNCH = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -53,35 +47,33 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def find() -> str:
-    """The program's path. Raises `LitestreamMissing`."""
+    """The program's path. Raises `LitestreamUnusable`."""
     named = os.environ.get("PERDURE_LITESTREAM")
     if named:
         if not os.access(named, os.X_OK) or os.path.isdir(named):
-            raise LitestreamMissing(
-                f"PERDURE_LITESTREAM names {named!r}, and there is no program of that name"
-            )
+            missing = f"PERDURE_LITESTREAM names {named!r}, and there is no program of that name"
+            raise LitestreamUnusable(missing)
         return named
     beside = Path(sysconfig.get_path("scripts")) / "litestream"
     found = shutil.which("litestream") or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
-        raise LitestreamMissing("there is none on the PATH")
+        raise LitestreamUnusable("there is none on the PATH")
     return found
 
 
-async def check(program: str) -> str:
-    """The version. Raises `LitestreamTooOld`, or `LitestreamMissing` for a program that is none."""
+async def check(binary: str) -> str:
+    """Its version. Raises `LitestreamUnusable` for one that is too old, or another program."""
     try:
-        code, out, err = await _run(program, "version")
+        code, out, err = await _run(binary, "version")
     except (OSError, TimeoutError) as error:
-        raise LitestreamMissing(f"{program!r} can't be executed: {error}") from error
+        raise LitestreamUnusable(f"{binary!r} can't be executed: {error}") from error
     found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", out.strip())
     if code or found is None:
-        raise LitestreamMissing(
-            f"{program!r} does not say which version of Litestream it is, but "
-            f"{(out or err).strip()[:80]!r}"
-        )
+        answer = (out or err).strip()[:80]
+        raise LitestreamUnusable(f"{binary!r} does not print its version, but {answer!r}")
     if tuple(map(int, found.groups())) < OLDEST:
-        raise LitestreamTooOld(program, found[0], ".".join(map(str, OLDEST)))
+        oldest = ".".join(map(str, OLDEST))
+        raise LitestreamUnusable(f"{binary!r} is version {found[0]}; {oldest} is the oldest usable")
     return found[0]
 
 
@@ -97,9 +89,16 @@ def replica_settings(address: Address) -> dict[str, Any]:
     return settings
 
 
+def restore_settings(to: Path, address: Address) -> bytes:
+    """Litestream's configuration for a restore of what lies at the address."""
+    replica = replica_settings(address)
+    return msgspec.json.encode({"dbs": [{"path": str(to), "replica": replica}]})  # JSON is YAML
+
+
 def environment() -> dict[str, str]:
-    """What Litestream gets to know of ours. Its client fails where AWS_CA_BUNDLE is set, and takes
-    the same by another name.
+    """The environment for Litestream.
+
+    Its S3 client fails where AWS_CA_BUNDLE is set, and takes the same by another name.
     """
     variables = dict(os.environ)
     bundle = variables.pop("AWS_CA_BUNDLE", None)
@@ -108,15 +107,16 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def leashed(name: str, *words: str) -> list[str]:
-    """The command that runs it so that it ends with the thread that started it, also when that is
-    killed; on Linux.
+def tied(binary: str, *arguments: str) -> list[str]:
+    """The command that runs it so that it ends with the thread that started it.
+
+    On Linux also when this process is killed.
     """
-    return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), name, *words]
+    return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), binary, *arguments]
 
 
 async def restore(
-    program: str,
+    binary: str,
     address: Address,
     to: Path,
     *,
@@ -124,24 +124,23 @@ async def restore(
     at: str | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> int:
-    """Restore the newest copy below `address`, or the one of a transaction or a time (RFC 3339), to
-    a new file in a `TempFolder`.
+    """Restore the newest copy below `address`, or that of a transaction or a time (RFC 3339).
 
-    Gives the number of the last transaction in it; `on_bytes` hears every second how much there is
-    so far. It is tried again where it fails, because objects may be merged under its hands. Raises
-    `ReplicaUnavailable` with Litestream's own words, and `ReplicaDamaged` where those are about
-    what it has read.
+    `to` is a new file in a `TempFolder`. `on_bytes` hears every second how many bytes there are.
+    Returns the number of the last transaction in it. A failure is tried again, because objects may
+    be merged meanwhile. Raises `ReplicaUnavailable` with Litestream's own message, or
+    `ReplicaDamaged` where that is about what it has read.
     """
     for _ in range(TRIES - 1):
         try:
-            return await _restore_once(program, address, to, txid, at, on_bytes)
+            return await _restore_once(binary, address, to, txid, at, on_bytes)
         except (ReplicaDamaged, ReplicaUnavailable) as error:
             log.warning("a restore is tried again: %s", error)
-    return await _restore_once(program, address, to, txid, at, on_bytes)
+    return await _restore_once(binary, address, to, txid, at, on_bytes)
 
 
 async def _restore_once(
-    program: str,
+    binary: str,
     address: Address,
     to: Path,
     txid: int | None,
@@ -149,91 +148,65 @@ async def _restore_once(
     on_bytes: Callable[[int], None] | None,
 ) -> int:
     config = to.with_name(to.name + ".litestream.yml")
-    config.write_bytes(
-        msgspec.json.encode({"dbs": [{"path": str(to), "replica": replica_settings(address)}]})
-    )  # JSON is YAML
-    wanted = (
-        ["-txid", f"{txid:016x}"]
-        if txid is not None
-        else ["-timestamp", at]
-        if at is not None
-        else []
-    )
-    words = (
-        "restore",
-        "-no-expand-env",
-        "-json",
-        "-config",
-        str(config),
-        "-o",
-        str(to),
-        *wanted,
-        str(to),
-    )
+    config.write_bytes(restore_settings(to, address))
+    which: list[str] = []
+    if txid is not None:
+        which = ["-txid", f"{txid:016x}"]
+    elif at is not None:
+        which = ["-timestamp", at]
+    options = ["-no-expand-env", "-json", "-config", str(config), "-o", str(to), *which, str(to)]
     try:
-        code, out, err = await _run(*leashed(program, *words), grows=to, on_bytes=on_bytes)
+        command = tied(binary, "restore", *options)
+        code, out, err = await _run(*command, grows=to, on_bytes=on_bytes)
     except TimeoutError:
-        raise ReplicaUnavailable(
-            str(address), f"nothing has been restored for {STANDSTILL_S:g} s"
-        ) from None
+        still = f"nothing has been restored for {STANDSTILL_S:g} s"
+        raise ReplicaUnavailable(str(address), still) from None
     finally:
         config.unlink(missing_ok=True)
     if code:
-        why = last_words(err) or f"litestream restore ended with {code}"
-        raise (
-            ReplicaDamaged(str(address), why)
-            if _OF_A_DAMAGED_COPY.search(why)
-            else ReplicaUnavailable(str(address), why)
-        )
+        why = last_message(err) or f"litestream restore ended with {code}"
+        damaged = _OF_A_DAMAGED_COPY.search(why)
+        raise (ReplicaDamaged if damaged else ReplicaUnavailable)(str(address), why)
     return int(msgspec.json.decode(out)["txid"], 16)
 
 
-def last_words(text: str) -> str:
-    """The last line that a program said, without the date in front of it."""
+def last_message(text: str) -> str:
+    """The last line that a program printed, without the date in front of it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    found = (
-        re.match(r'time=\S+ level=\S+ msg="?(.*?)"?( error="?(.*?)"?)?$', lines[-1])
-        if lines
-        else None
-    )
-    return (
-        ""
-        if not lines
-        else ": ".join(part for part in (found[1], found[3]) if part)
-        if found
-        else lines[-1]
-    )
+    if not lines:
+        return ""
+    found = re.match(r'time=\S+ level=\S+ msg="?(.*?)"?( error="?(.*?)"?)?$', lines[-1])
+    if found is None:
+        return lines[-1]
+    return ": ".join(part for part in (found[1], found[3]) if part)
 
 
 async def _run(
-    *words: str, grows: Path | None = None, on_bytes: Callable[[int], None] | None = None
+    *command: str, grows: Path | None = None, on_bytes: Callable[[int], None] | None = None
 ) -> tuple[int, str, str]:
-    """Exit code and what was said. Raises `TimeoutError` where it takes too long, or for too long
-    nothing beside `grows` grows.
+    """Exit code, output and errors.
+
+    Raises `TimeoutError` where it takes too long, or where nothing beside `grows` grows for too
+    long.
     """
     process = await asyncio.create_subprocess_exec(
-        *words,
-        env=environment(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    talk, size, most, still_s = asyncio.ensure_future(process.communicate()), -1, 0, 0.0
+        *command, env=environment(), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, size, most, still_s = asyncio.ensure_future(process.communicate()), -1, 0, 0.0
     try:
-        while not (await asyncio.wait([talk], timeout=LOOK_S))[0]:
+        while not (await asyncio.wait([output], timeout=LOOK_S))[0]:
             still_s = still_s + LOOK_S if size == (size := _size_beside(grows)) else 0.0
             if still_s >= (VERSION_S_MAX if grows is None else STANDSTILL_S):
                 raise TimeoutError
             if on_bytes is not None:
-                most = max(
-                    most, size
-                )  # a file that is being renamed is under neither name for a moment
+                most = max(most, size)  # a file that is being renamed has no name for a moment
                 on_bytes(most)
-        out, err = talk.result()
+        out, err = output.result()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await asyncio.wait([talk])
+        await asyncio.wait([output])
         raise
     return process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace")
 

@@ -1,5 +1,4 @@
-"""The store's file on this disk before an engine works on it: whose it is, and whether it or the
-replica's copy is used.
+"""The store's file on this disk before an engine works on it: kept, restored, or set aside.
 
 Rules: nothing is written before the lease is held; a local file is used only if it has all that the
 replica has, else it is set aside; a copy is restored to a temporary folder of its own, verified,
@@ -9,32 +8,40 @@ and only then given the store's name.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perdure.errors import PerdureError, ReplicaOfAnother, StoreCorrupt
+from perdure.errors import PerdureError, ReplicaMismatch, StoreCorrupt
 from perdure.process.threads import in_thread
-from perdure.replica import litestream_binary, temporary_folders, verify
+from perdure.replica import handover, litestream_binary, verify
 from perdure.replica.address import Address
-from perdure.replica.lease import LeaseRow, folder_of
+from perdure.replica.epochs import folder_of
+from perdure.replica.handover import Handover
+from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.standby import Standby
+from perdure.replica.temporary_folders import TempFolder
 from perdure.store.sqlite import checksum, connection
+
+log = logging.getLogger("perdure")
 
 
 class LocalFile:
-    """The file at `path`, with what lies beside it in `side`; `tell` hears what was
-    done with it.
-    """
+    """The file at `path`, with what lies beside it in `side`; `report` hears what became of it."""
 
     def __init__(
-        self, path: str, address: Address, side: Path, tell: Callable[[str], None]
+        self, path: str, address: Address, side: Path, report: Callable[[str], None]
     ) -> None:
-        self._path, self._address, self._side, self._tell = path, address, side, tell
+        self._path, self._address, self._side, self._hears = path, address, side, report
+
+    def _report(self, text: str) -> None:
+        log.info("%s", text)
+        self._hears(text)
 
     def seal(self) -> checksum.HistoryChecksum | None:
-        """Its seal as of now; a file that can't be read is as none, and is set aside later."""
+        """Its checksum as of now; None for a file that can't be read, which is set aside later."""
         if not self._exists():
             return None
         try:
@@ -50,20 +57,16 @@ class LocalFile:
         return os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
     def check_same(self, row: LeaseRow | None, local: checksum.HistoryChecksum | None) -> None:
-        """Two databases must not meet below one address: raises `ReplicaOfAnother`."""
+        """Raise `ReplicaMismatch` where another database is replicated to the address."""
         if row is None or row.base is None:
             return
+        where = str(self._address)
         if local is None and self._exists() and self._is_readable():
-            detail = (
-                f"{self._path!r} was never replicated, and a replica of another file is there "
-                f"already"
-            )
-            raise ReplicaOfAnother(str(self._address), detail)
+            another = "never replicated, and a replica of another file is there already"
+            raise ReplicaMismatch(where, f"{self._path!r} was {another}")
         if local is not None and row.store_id not in (None, local.store_id):
-            raise ReplicaOfAnother(
-                str(self._address),
-                f"it is of store {row.store_id}, and {self._path!r} is store {local.store_id}",
-            )
+            ours = f"{self._path!r} is store {local.store_id}"
+            raise ReplicaMismatch(where, f"it is of store {row.store_id}, and {ours}")
 
     def _is_readable(self) -> bool:
         with contextlib.suppress(PerdureError):
@@ -71,16 +74,28 @@ class LocalFile:
             return True
         return False
 
+    def handed_over(
+        self, local: checksum.HistoryChecksum | None, row: LeaseRow, token: str | None
+    ) -> Handover | None:
+        """What the last engine has left here, if the file has all that the replica has."""
+        left = handover.found(self._side, self._path, local, token)
+        if left is None or left.folder != row.base:
+            return None
+        self._report(f"the last engine ended in order on this disk; continuing with {self._path}")
+        return left
+
     async def bring(
-        self, row: LeaseRow, name: str, standby: Standby | None, on_progress: Callable[[str], None]
-    ) -> str:
-        """Compare the file with the newest copy, which Litestream's program `name` restores or a
-        standby has; use what has everything.
-        Returns the store's id.
+        self, row: LeaseRow, binary: str, standby: Standby | None,
+        on_progress: Callable[[str], None],
+    ) -> str:  # fmt: skip
+        """Compare the file with the newest copy, and use the one that has everything.
+
+        The copy is a standby's, or restored by Litestream's program `binary`. Returns the store's
+        id. Raises `ReplicaDamaged`, `ReplicaUnavailable`, `ReplicaMismatch`.
         """
         assert row.base is not None
         began_s, place = time.monotonic(), self._address.child(folder_of(row.base))
-        with temporary_folders.TempFolder(self._side, verify.TEMPORARY) as folder:
+        with TempFolder(self._side, verify.TEMPORARY) as folder:
             copy = folder.path / "copy.db"
             txid = await standby.caught_up(row.base) if standby is not None else None
             if standby is not None and txid is not None:
@@ -88,29 +103,28 @@ class LocalFile:
             else:
                 text = f"Restoring {self._path} from {place}"
                 txid = await litestream_binary.restore(
-                    name, place, copy, on_bytes=lambda size: on_progress(f"{text}: {size:,} bytes")
+                    binary,
+                    place,
+                    copy,
+                    on_bytes=lambda size: on_progress(f"{text}: {size:,} bytes"),
                 )
-            seal, verified = (
-                await in_thread(verify.verified, copy, str(place), row.rows),
-                verify.identity(copy),
-            )
+            seal = await in_thread(verify.verified, copy, str(place), row.rows)
+            verified = verify.identity(copy)
             if txid < row.txid:
                 raise verify.lacks(place, row.txid - txid)
             self._check_store_id(row, seal, place)
-            local = self.seal()
-            why = "it is older than the replica"
-            if local is not None and local.epoch >= row.base and local.commits >= seal.commits:
+            local, why = self.seal(), "it is older than the replica"
+            if local and local.epoch >= row.base and local.commits >= seal.commits:
                 why = await in_thread(verify.lacks_of, self._path, copy)
             if not why:
-                self._tell(
-                    f"the local file {self._path} has all that the replica has; going on with it"
-                )
+                whole = "has all that the replica has; continuing with it"
+                self._report(f"the local file {self._path} {whole}")
                 return seal.store_id
             self._set_aside(local, why)
             verify.put_in_place(copy, self._path, verified)
-        self._tell(
-            f"restored {self._path} from {place} in {time.monotonic() - began_s:.1f} s: "
-            f"{seal.rows:,} rows of history"
+        took_s = time.monotonic() - began_s
+        self._report(
+            f"restored {self._path} from {place} in {took_s:.1f} s: {seal.rows:,} rows of history"
         )
         return seal.store_id
 
@@ -118,28 +132,21 @@ class LocalFile:
         self, row: LeaseRow, seal: checksum.HistoryChecksum, place: Address
     ) -> None:
         local = self.seal()
-        known = row.store_id or (
-            local.store_id if local else None
-        )  # neither where the lease had been deleted
+        # The lease knows no id where it had been deleted.
+        known = row.store_id or (local.store_id if local else None)
         if known not in (None, seal.store_id):
-            detail = f"the copy in {place} is of store {seal.store_id}, and the lease is of {known}"
-            raise ReplicaOfAnother(str(self._address), detail)
+            of = f"the copy in {place} is of store {seal.store_id}"
+            raise ReplicaMismatch(str(self._address), f"{of}, and the lease is of {known}")
 
     def _set_aside(self, local: checksum.HistoryChecksum | None, why: str) -> None:
-        """Give other names to what stands at our path: SQLite would take a `-wal` that is left
-        there for the restored file's.
-        """
+        """Rename what is at our path: SQLite would read a `-wal` there as the restored file's."""
         there = verify.standing_at(self._path)
         if not there:
             return
         aside = verify.set_aside(self._path, f"aside-epoch-{local.epoch if local else 0}")
         if self._path in there:
-            self._tell(
-                f"the local file was set aside, because "
-                f"{why if local else 'it is damaged'}; it is kept as {aside}"
-            )
+            why = why if local else "it is damaged"
+            self._report(f"the local file was set aside, because {why}; it is kept as {aside}")
         else:
-            self._tell(
-                f"{there[0]}, which was left of a file that is gone, was set aside; it is "
-                f"kept as {aside}"
-            )
+            left = f"{there[0]}, which was left of a file that is gone, was set aside"
+            self._report(f"{left}; it is kept as {aside}")

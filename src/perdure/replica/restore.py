@@ -1,8 +1,7 @@
-"""What is in a replica, seen from outside: who holds it, which epochs there are, and a copy of any
-moment of it.
+"""Restores from a replica, and a look at it from outside: its holder, its epochs, any moment of it.
 
-Rules: nothing here takes the lease or writes below the address; a copy is verified before anybody
-gets it.
+Rules: nothing here takes the lease or writes below the address; a copy is verified before it is
+handed out.
 """
 
 from __future__ import annotations
@@ -20,9 +19,13 @@ from perdure.errors import ReplicaEmpty, StoreReadOnly, StoreUnavailable
 from perdure.process.threads import in_thread
 from perdure.replica import litestream_binary, verify
 from perdure.replica.address import Address
-from perdure.replica.bucket import Bucket, open_bucket
-from perdure.replica.lease import NAME, Lease, LeaseRow, epochs_in, folder_of
+from perdure.replica.bucket import Bucket
+from perdure.replica.buckets import open_bucket
+from perdure.replica.epochs import epochs_in, folder_of
+from perdure.replica.lease import NAME, Lease
+from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.temporary_folders import TempFolder, sweep
+from perdure.replica.transaction_files import spans_of
 from perdure.store.sqlite.checksum import HistoryChecksum
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
@@ -30,8 +33,9 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Seen(msgspec.Struct):
-    """A replica from outside. `renewed_s` is how long ago the lease was written, by the bucket's
-    clock and ours.
+    """A replica from outside.
+
+    `renewed_s` is how long ago the lease was written, by the bucket's clock and ours.
     """
 
     lease: LeaseRow
@@ -40,25 +44,24 @@ class Seen(msgspec.Struct):
 
     @property
     def held(self) -> bool:
-        """Whether somebody holds the lease, as far as clocks that differ can tell."""
+        """Whether an engine holds the lease, as far as clocks that differ can tell."""
         return self.lease.holder is not None and self.renewed_s * 1000 < self.lease.ttl_ms + 2_000
 
 
 async def look(address: Address) -> Seen:
-    """Raises `ReplicaEmpty` where nothing was ever replicated."""
+    """Look at a replica. Raises `ReplicaEmpty` where nothing was ever replicated."""
     bucket = open_bucket(address)
     row = await Lease(bucket, str(address), ttl_ms=1_000).look()
     if row is None:
         raise ReplicaEmpty(str(address))
-    written_ms = max(
-        (found.modified_ms for found in await bucket.names("") if found.name == NAME), default=0
-    )
+    written = [found.modified_ms for found in await bucket.names("") if found.name == NAME]
+    written_ms = max(written, default=0)
     epochs = await epochs_in(bucket)
     return Seen(row, max(0.0, time.time() - written_ms / 1000), epochs)
 
 
 def moment(text: str, now: dt.datetime) -> dt.datetime:
-    """A moment as people give it: RFC 3339, or "10 minutes ago". Raises `ValueError`.
+    """A moment as it is typed: RFC 3339, or "10 minutes ago". Raises `ValueError`.
 
     >>> moment("2 hours ago", dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)).hour
     10
@@ -72,11 +75,8 @@ def moment(text: str, now: dt.datetime) -> dt.datetime:
 
 async def newest_txid(bucket: Bucket, epoch: int) -> int:
     """The last transaction of which an object lies in the bucket; its name says so."""
-    found = [
-        re.search(r"-([0-9a-f]{16})\.ltx$", one.name)
-        for one in await bucket.names(folder_of(epoch))
-    ]
-    return max((int(name[1], 16) for name in found if name), default=0)
+    found = await bucket.names(folder_of(epoch))
+    return max((last for _, last in spans_of(one.name for one in found)), default=0)
 
 
 async def restore(
@@ -88,38 +88,28 @@ async def restore(
     epoch: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> HistoryChecksum:
-    """Restore the newest copy, or that of a moment or a transaction, to a path where nothing is,
-    verify it, and make it a plain store. `on_bytes` hears every second how much there is so far.
+    """Restore the newest copy, or that of a moment or a transaction, as a plain store.
 
-    Raises `StoreUnavailable` where the path or a `-wal` beside it is taken or its folder is
-    missing, `StoreReadOnly`, `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`; then nothing
-    is left at the path.
+    `to` is a path where nothing is. The copy is verified first. `on_bytes` hears every second how
+    many bytes there are. Raises `StoreUnavailable` where the path or a `-wal` beside it is taken or
+    its folder is missing, `StoreReadOnly`, `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`;
+    then nothing is left at the path.
     """
     if there := verify.standing_at(to):
-        raise StoreUnavailable(
-            str(to),
-            (
-                f"{there[0]!r} is there, and SQLite would take it for a part of what is "
-                f"restored; move it away"
-            ),
-        )
+        part = "SQLite would take it for a part of what is restored"
+        raise StoreUnavailable(str(to), f"{there[0]!r} is there, and {part}; move it away")
     folder_of_it = to.absolute().parent
     if not folder_of_it.is_dir():
-        raise StoreUnavailable(
-            str(to), f"its folder {str(folder_of_it)!r} does not exist; create it first"
-        )
+        missing = f"its folder {str(folder_of_it)!r} does not exist; create it first"
+        raise StoreUnavailable(str(to), missing)
     if not os.access(folder_of_it, os.W_OK):
         raise StoreReadOnly(str(to))
     sweep(folder_of_it, mark := f".{to.name}.restore-")
-    with TempFolder(
-        folder_of_it, mark
-    ) as folder:  # on the same disk, so that it can be given its name in one move
+    with TempFolder(folder_of_it, mark) as folder:  # on the same disk: it is moved to its name
         draft = folder.path / "copy.db"
         seal = await fetch(address, draft, at=at, txid=txid, epoch=epoch, on_bytes=on_bytes)
         verified = verify.identity(draft)
-        verify.unsealed(
-            draft
-        )  # before it has its name: no process shall take it for the replicated one
+        verify.make_plain(draft)  # before it has its name: no process may take it for the replica's
         verify.put_in_place(draft, str(to), verified)
     return seal
 
@@ -133,11 +123,12 @@ async def fetch(
     epoch: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> HistoryChecksum:
-    """Restore a copy to a new file in a `TempFolder`, and verify it. Raises `ReplicaEmpty`,
-    `ReplicaDamaged`, `ReplicaUnavailable`.
+    """Restore a copy to a new file in a `TempFolder`, and verify it.
+
+    Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`.
     """
-    name = litestream_binary.find()
-    await litestream_binary.check(name)
+    binary = litestream_binary.find()
+    await litestream_binary.check(binary)
     bucket = open_bucket(address)
     row = await Lease(bucket, str(address), ttl_ms=1_000).look()
     newest = epoch is None and at is None and txid is None
@@ -148,7 +139,7 @@ async def fetch(
     place = address.child(folder_of(epoch))
     moment = None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     found = await litestream_binary.restore(
-        name, place, draft, txid=txid, at=moment, on_bytes=on_bytes
+        binary, place, draft, txid=txid, at=moment, on_bytes=on_bytes
     )
     seal = await in_thread(verify.verified, draft, str(place), row.rows if newest else 0)
     if newest and found < row.txid:
@@ -169,9 +160,8 @@ async def _epoch_at(bucket: Bucket, at: dt.datetime | None, row: LeaseRow | None
     for epoch in reversed(await epochs_in(bucket)):
         begun_ms = row.begun_ms.get(epoch)
         if begun_ms is None and epoch < known_from:
-            begun_ms = min(
-                (found.modified_ms for found in await bucket.names(folder_of(epoch))), default=None
-            )
+            found = await bucket.names(folder_of(epoch))
+            begun_ms = min((one.modified_ms for one in found), default=None)
         if begun_ms is not None and begun_ms <= at_ms:
             return epoch
     return None

@@ -1,4 +1,4 @@
-"""A place of its own for a Unix socket: its path must be short, and nobody else may come to it.
+"""Places for Unix sockets: a short path, in a folder that is open to this user only.
 
 Rules: it lies beside the store, or where the system keeps what belongs to a user's session, because
 folders for temporary files are swept; only where such a path is too long, or takes no sockets, it
@@ -21,8 +21,9 @@ _folders: dict[str, TempFolder] = {}
 
 
 def place(name: str, *, beside: Path) -> str:
-    """The path of a socket to be, in a new folder that is ours alone. Raises `OSError` where none
-    can be made.
+    """The path for a new socket, in a new folder that is ours alone.
+
+    Raises `OSError` where none can be made.
     """
     for base in _bases(beside):
         if len(os.fsencode(base / "perdure-12345678" / name)) <= PATH_BYTES_MAX:

@@ -1,5 +1,4 @@
-"""A standby: a machine that follows a replica, so that it can go on at once when the holder is
-gone.
+"""A standby: follows a replica, so that this machine can go on at once when the holder is gone.
 
 Rules: it writes nothing but its own copy, in a temporary folder of its own; the copy is used only
 when it has all that is in the bucket at the moment at which the lease is ours, and after the same
@@ -14,15 +13,15 @@ import logging
 import os
 import signal
 from pathlib import Path
-
-import msgspec
+from typing import Self
 
 from perdure.errors import PerdureError
 from perdure.process.periodic import Loop
 from perdure.replica import litestream_binary, verify
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket
-from perdure.replica.lease import LeaseRow, folder_of
+from perdure.replica.epochs import folder_of
+from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.restore import newest_txid
 from perdure.replica.temporary_folders import TempFolder
 
@@ -32,36 +31,39 @@ LOOK_S, CATCH_UP_S_MAX = 1.0, 5.0
 
 
 class Standby:
-    """Follows the epoch that the lease names, from `start` to `stop`, with a copy in a temporary
-    folder below `side`.
+    """Follows the epoch that the lease names, while it is entered.
+
+    Its copy lies in a temporary folder below `side`; `binary` is Litestream's program.
     """
 
-    def __init__(self, address: Address, name: str, bucket: Bucket, side: Path) -> None:
-        self._address, self._program, self._bucket = address, name, bucket
+    def __init__(self, address: Address, binary: str, bucket: Bucket, side: Path) -> None:
+        self._address, self._binary, self._bucket = address, binary, bucket
         self._folder = TempFolder(side, verify.TEMPORARY)
         self.copy = self._folder.path / "copy.db"
-        self._epoch: int | None = None
+        self._row, self._epoch = LeaseRow(), 0  # no epoch is followed yet
         self._process: asyncio.subprocess.Process | None = None
         self._loop = Loop("standby", self._tick)
-        self._row: LeaseRow | None = None
 
-    def heard(self, row: LeaseRow) -> None:
+    async def __aenter__(self) -> Self:
+        self._loop.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """End, and remove what is left of the copy."""
+        await self._loop.stop()
+        await self._end()
+        self._folder.remove()
+
+    def set_row(self, row: LeaseRow) -> None:
         """What the lease says now."""
         self._row = row
 
-    def start(self) -> None:
-        self._loop.start()
-
     async def _tick(self) -> float:
-        row = self._row
-        if (
-            row is not None
-            and row.base is not None
-            and not (self._runs and row.base == self._epoch)
-        ):
-            if row.base == self._epoch:
+        base = self._row.base
+        if base is not None and not (self._runs and base == self._epoch):
+            if base == self._epoch:
                 log.warning("standby: following has ended and begins again; %s says why", self._log)
-            await self._follow(row.base)
+            await self._follow(base)
         return LOOK_S
 
     async def _follow(self, epoch: int) -> None:
@@ -70,31 +72,19 @@ class Standby:
         self._txid_file.unlink(missing_ok=True)
         self._epoch = epoch
         config = self.copy.with_name("copy.db.litestream.yml")
-        replica = litestream_binary.replica_settings(self._address.child(folder_of(epoch)))
-        config.write_bytes(
-            msgspec.json.encode({"dbs": [{"path": str(self.copy), "replica": replica}]})
-        )
-        words = [
-            "restore",
-            "-no-expand-env",
-            "-f",
-            "-follow-interval",
-            "500ms",
-            "-config",
-            str(config),
-        ]
-        words += ["-o", str(self.copy), str(self.copy)]
-        said = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        place = self._address.child(folder_of(epoch))
+        config.write_bytes(litestream_binary.restore_settings(self.copy, place))
+        options = ["-no-expand-env", "-f", "-follow-interval", "500ms"]
+        files = ["-config", str(config), "-o", str(self.copy), str(self.copy)]
+        output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *litestream_binary.leashed(self._program, *words),
+                *litestream_binary.tied(self._binary, "restore", *options, *files),
                 env=litestream_binary.environment(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-            )
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
         finally:
-            os.close(said)
+            os.close(output)
         log.info("standby: following epoch %s of %s", epoch, self._address)
 
     @property
@@ -117,8 +107,9 @@ class Standby:
             return 0
 
     async def caught_up(self, epoch: int) -> int | None:
-        """Wait until the copy has all of this epoch, and end; its last transaction, or None where
-        it did not get there in time.
+        """Wait until the copy has all of this epoch, and end following.
+
+        Returns its last transaction, or None where it did not get there in time.
         """
         await self._loop.stop()
         found = None
@@ -131,14 +122,8 @@ class Standby:
         await self._end()
         return found
 
-    async def stop(self) -> None:
-        """End, and remove what is left of the copy."""
-        await self._loop.stop()
-        await self._end()
-        self._folder.remove()
-
     async def _end(self) -> None:
-        """SIGTERM, and it leaves the copy whole."""
+        """By SIGTERM, after which it leaves the copy whole."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return

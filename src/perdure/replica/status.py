@@ -1,24 +1,20 @@
-"""How a replica stands, as data: what `engine.replica.status()` gives, and what the disk has to say
-to it.
-
-Rules: nothing here waits, and nothing fails where a file is gone meanwhile.
-"""
+"""The status of a replica, as data: what `engine.replica.status()` returns."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from perdure.replica.transaction_files import spans_of
-
 
 class Status(msgspec.Struct):
-    """How a replica stands. `lag_s` is what a loss of the machine would cost now, in seconds; sizes
-    are bytes.
+    """How a replica stands.
+
+    `state` is starting, replicating, behind, failing or stopped, and `reason` says why. `lag_s` is
+    what a loss of the machine would cost now, in seconds; `lag_transactions` and `lag_bytes` are
+    not in the replica yet. `lease_left_ms` is how long the lease is surely held. `local_bytes` is
+    the disk space beside the store. `restarts` counts Litestream's. `rows` of history and
+    transactions up to `txid` are confirmed. `drill` is the result of the last test restore.
     """
 
     address: str
@@ -34,44 +30,3 @@ class Status(msgspec.Struct):
     rows: int
     txid: int
     drill: dict[str, Any] | None = None
-
-
-class Sizes(msgspec.Struct, frozen=True):
-    """Bytes beside a store: its WAL, transactions that are not in the replica yet, and those that
-    are.
-    """
-
-    wal: int = 0
-    waiting: int = 0
-    copied: int = 0
-
-
-def sizes(wal: str, folder: Path, replicated: int) -> Sizes:
-    """Measure the WAL and what Litestream keeps in its folder; `replicated` is the last transaction
-    in the replica.
-    """
-    wal_bytes = 0
-    with contextlib.suppress(OSError):
-        wal_bytes = os.path.getsize(wal)
-    waiting = copied = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # gone by now
-                size = os.path.getsize(os.path.join(root, name))
-                newer = any(last > replicated for _, last in spans_of([name]))
-                waiting, copied = (waiting + size, copied) if newer else (waiting, copied + size)
-    return Sizes(wal_bytes, waiting, copied)
-
-
-def drop_copied(folder: Path, replicated: int) -> None:
-    """Delete Litestream's own copies of what is in the replica; it reads the last one again, and
-    the others from the replica if at all.
-    """
-    level = folder / "ltx" / "0"
-    with contextlib.suppress(OSError):
-        found = sorted(
-            (last, path) for path in level.iterdir() for _, last in spans_of([path.name])
-        )
-        for last, path in found[:-1]:
-            if last <= replicated:
-                path.unlink(missing_ok=True)

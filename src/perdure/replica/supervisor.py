@@ -1,10 +1,10 @@
-"""Litestream as a part of ours: started, listened to, started again when it ends or hangs, asked to
-sync, stopped.
+"""Supervises a Litestream child process: starts it, reads its log, restarts it when it ends or
+hangs, asks it to sync, stops it.
 
-Rules: it dies with us; its control socket and its configuration stand in private folders; its words
-are kept, cut to a bound, and become one of a few states with a reason; nothing that it does or says
-ends the task that looks after it; nobody else checkpoints the file while it runs (docs/adr/0012),
-and where somebody did, nothing is confirmed any more (docs/adr/0020).
+Rules: it ends with this process; its control socket and its configuration lie in private folders;
+its messages are kept, cut to a bound, and become one of a few states with a reason; nothing that it
+does or prints ends the task that supervises it. No other program checkpoints the file while it runs
+(docs/adr/0012); where one did, nothing is confirmed any more (docs/adr/0020).
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import http.client
 import logging
 import os
 import shutil
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -29,10 +27,11 @@ import msgspec
 from perdure.errors import ReplicaUnavailable, brief
 from perdure.process.periodic import Loop
 from perdure.process.threads import in_thread
-from perdure.replica import litestream_binary, sockets
+from perdure.replica import litestream_binary, litestream_control, sockets
 from perdure.replica.address import Address
+from perdure.replica.litestream_control import ControlSocket
 from perdure.replica.transaction_files import Chain
-from perdure.replica.wal_hold import Hold
+from perdure.replica.wal_hold import WalHold
 
 log = logging.getLogger("perdure")
 
@@ -43,31 +42,21 @@ STOP_S_MAX = 5.0
 KILL_S_MAX = 1.0
 SYNC_S_MIN, BYTES_A_SECOND_MIN = 10.0, 1_000_000
 RESTART_S_MIN, RESTART_S_MAX = 0.05, 5.0
-PROBE_EVERY_S, PROBE_S_MAX, MISSES_MAX = (
-    1.0,
-    1.5,
-    2,
-)  # twice: a machine that has slept answers the second time
-_OUT_OF_MEANS = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOBUFS,
-    errno.EAGAIN,
-}  # says something about us, not about it
+PROBE_EVERY_S, PROBE_S_MAX = 1.0, 1.5
+MISSES_MAX = 2  # a machine that has slept answers the second time
+# Errors that say something about this process, and not about Litestream.
+_OUT_OF_MEANS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 _NO_ROOM = ("no space left", "disk quota exceeded", "disk is full", "disk full")
 
 
 class Position(msgspec.Struct, frozen=True):
-    """The last transaction that Litestream has read from the file, and the last one that is in the
-    replica.
-    """
+    """Two transactions: the last that Litestream has read, and the last in the replica."""
 
     txid: int
     replicated: int
 
 
-class Said(msgspec.Struct):
+class LogLine(msgspec.Struct):
     """A line of its log."""
 
     level: Any = ""  # some lines have a second one, a number
@@ -76,47 +65,48 @@ class Said(msgspec.Struct):
 
 
 class Litestream:
-    """One Litestream process for one file. `state` is starting, replicating, behind, failing or
-    stopped; `reason` says why.
+    """One Litestream process for the store at `path`, which copies it to `address`.
 
-    `refusals` counts the syncs since the last good one that it has answered with an error; `broken`
-    says why what it copies can't be restored, if so: then only a new epoch helps. With `after` it
-    goes on from the local state that another engine has left.
+    `side` is the folder beside the store, `binary` the program. With `after` it goes on from the
+    local state that another engine has left, up to that transaction.
+
+    `state` is starting, replicating, behind, failing or stopped; `reason` says why. `refusals`
+    counts the syncs since the last good one that were answered with an error. `broken` says why
+    what it copies can't be restored: then only a new epoch helps.
     """
 
-    def __init__(self, path: str, address: Address, side: Path, name: str, after: int = 0) -> None:
-        self._path, self._address, self._side, self._program = (
-            os.path.abspath(path),
-            address,
-            side,
-            name,
-        )
+    def __init__(
+        self, path: str, address: Address, side: Path, binary: str, after: int = 0
+    ) -> None:
+        self._path, self._address = os.path.abspath(path), address
+        self._side, self._binary = side, binary
         self.state, self.reason = "stopped", ""
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self.restarts = self.refusals = 0
         self.broken, self.ended_by_itself = "", False
         self.pid: int | None = None
-        self._folder, self._last_words = "", ""
+        self._folder, self._last_message = "", ""
         self._listening = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-replica")
-        self._control: _OverSocket | None = None
+        self._control = ControlSocket(self._path)
         self._copied = False  # whether there is a whole copy already
-        self._chain, self._held = Chain(side / "litestream", after), Hold(self._path)
+        self._chain, self._wal_hold = Chain(side / "litestream", after), WalHold(self._path)
         self._after, self._asking = after, 0
         self._probes, self._misses, self._born_s = Loop("litestream", self._probe), 0, 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin anew, with a snapshot of the whole file, or go on after `after`; come back when it
-        listens. Raises `ReplicaUnavailable`.
+        """Begin with a snapshot of the whole file, or go on after `after`; done when it listens.
+
+        Raises `ReplicaUnavailable`.
         """
         await in_thread(self._end_leftover)
         if not self._after:
             clear(self._side / "litestream")
-        self._say("starting", "")
+        self._set("starting", "")
         self._task = asyncio.get_running_loop().create_task(
             self._keep_running(), name="perdure-litestream"
         )
@@ -127,45 +117,41 @@ class Litestream:
         except TimeoutError:
             reason = self.reason or "it has not begun to listen"
             await self.stop()
-            raise ReplicaUnavailable(
-                str(self._address), f"litestream does not start: {reason}"
-            ) from None
+            detail = f"litestream does not start: {reason}"
+            raise ReplicaUnavailable(str(self._address), detail) from None
 
     def _prepare(self) -> str:
-        """A private folder for its socket, and its configuration; gives the path of that."""
+        """Make a private folder for its socket, and its configuration; returns that file's path."""
         self._remove_socket()
         self._folder = os.path.dirname(sockets.place("control", beside=self._side))
         (self._side / "socket").write_text(self._folder)
         config = self._side / "litestream.yml"
-        config.write_bytes(
-            msgspec.json.format(msgspec.json.encode(self._configuration()))
-        )  # JSON is YAML
+        configuration = msgspec.json.encode(self._configuration())  # JSON is YAML
+        config.write_bytes(msgspec.json.format(configuration))
         self._chain.litestream_begins()
         return str(config)
 
     def _end_leftover(self) -> None:
-        """Of an engine that was killed where no system ends a child with its parent: two on one
-        file would lose what they copy.
+        """End one that a killed engine has left, where no system ends a child with its parent.
+
+        Two on one file would lose what they copy.
         """
         try:
-            folder = (self._side / "socket").read_text()
+            path = os.path.join((self._side / "socket").read_text(), "control")
         except OSError:
             return
-        with contextlib.suppress(OSError, http.client.HTTPException, msgspec.DecodeError, KeyError):
-            while True:  # until nobody answers there any more
-                with contextlib.closing(_OverSocket(os.path.join(folder, "control"), 2)) as control:
-                    control.request("GET", "/info")
-                    pid = msgspec.json.decode(control.getresponse().read())["pid"]
-                log.warning(
-                    "a litestream that was left over from another engine is ended: pid %s", pid
-                )
+        with contextlib.suppress(*litestream_control.ERRORS, KeyError):
+            while True:  # until no process answers there any more
+                pid = litestream_control.pid_at(path)
+                log.warning("a litestream that a killed engine has left is ended: pid %s", pid)
                 os.kill(pid, 9)
                 time.sleep(0.02)
-        sockets.remove(os.path.join(folder, "control"))
+        sockets.remove(path)
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End the process; what it has not copied by then stays local. Without a bucket it does not
-        end by itself: then `at_once`.
+        """End the process; what it has not copied by then stays local.
+
+        Without a bucket it does not end by itself: then `at_once`.
         """
         if self._stopping:
             return
@@ -179,13 +165,11 @@ class Litestream:
                 self._task.cancel()  # it may be in its pause before another start
                 await asyncio.wait([self._task])
             self.ended_by_itself = not late
-        self._say("stopped", "")
-        self._thread.submit(self._hang_up)
-        released = asyncio.wrap_future(
-            self._thread.submit(self._held.release)
-        )  # before anybody folds the WAL
+        self._set("stopped", "")
+        self._thread.submit(self._control.close)
+        released = self._thread.submit(self._wal_hold.release)
         self._thread.shutdown(wait=False)
-        await released
+        await asyncio.wrap_future(released)  # else the WAL can't be folded
         self._remove_socket()
 
     def _terminate(self) -> None:
@@ -208,11 +192,11 @@ class Litestream:
                 {
                     "path": self._path,
                     "meta-path": str(self._side / "litestream"),
-                    "shutdown-sync-timeout": "0s",  # whoever stops it has asked for the last sync
+                    "shutdown-sync-timeout": "0s",  # the last sync is asked for before
                     "replica": {
                         **litestream_binary.replica_settings(self._address),
-                        "sync-interval": "1m",
-                    },  # we ask for each sync
+                        "sync-interval": "1m",  # each sync is asked for
+                    },
                 }
             ],
         }
@@ -228,14 +212,14 @@ class Litestream:
     async def _keep_running(self) -> None:
         wait_s = RESTART_S_MIN
         while not self._stopping:
-            self._born_s, self._last_words = asyncio.get_running_loop().time(), ""
+            self._born_s, self._last_message = asyncio.get_running_loop().time(), ""
             try:
                 await self._run_once()
             except OSError as error:
-                self._last_words = str(error)
-            except Exception as error:  # whatever it was, somebody has to start the next one
-                log.exception("litestream could not be looked after", exc_info=error)
-                self._last_words = repr(error)
+                self._last_message = str(error)
+            except Exception as error:  # whatever it was, the next one has to be started
+                log.exception("litestream could not be supervised", exc_info=error)
+                self._last_message = repr(error)
             self._listening.clear()
             if self._stopping:
                 return
@@ -243,37 +227,33 @@ class Litestream:
             if asyncio.get_running_loop().time() - self._born_s > RESTART_S_MAX:
                 wait_s = RESTART_S_MIN
             self.restarts += 1
-            why = f" ({brief(self._last_words)})" if self._last_words else ""
-            self._say("failing", f"litestream ended; it is started again in {wait_s:g} s{why}")
+            why = f" ({brief(self._last_message)})" if self._last_message else ""
+            self._set("failing", f"litestream ended; it is started again in {wait_s:g} s{why}")
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RESTART_S_MAX)
 
     def _hold(self) -> None:
         """It has ended: what it has not read of the WAL must stay there until the next one has."""
-        self._hang_up()  # whatever comes next speaks to the next one
-        if not self._held.take() and self._copied:
-            self.broken = (
-                self.broken or "another program has checkpointed the file while litestream was away"
-            )
+        self._control.close()  # the next request goes to the next one
+        if not self._wal_hold.take() and self._copied:
+            moved = "another program has checkpointed the file while litestream was away"
+            self.broken = self.broken or moved
 
     async def _run_once(self) -> None:
         config = await asyncio.get_running_loop().run_in_executor(self._thread, self._prepare)
+        options = ["-no-expand-env", "-config", config]
         process = await asyncio.create_subprocess_exec(
-            *litestream_binary.leashed(
-                self._program, "replicate", "-no-expand-env", "-config", config
-            ),
-            env=litestream_binary.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+            *litestream_binary.tied(self._binary, "replicate", *options),
+            env=litestream_binary.environment(), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
         self.pid = process.pid
         if self._stopping:
             self._terminate()
         try:
             assert process.stderr is not None
             async for line in _lines(process.stderr):
-                self._hear(line)
+                self._read_line(line)
             await process.wait()
         finally:
             self.pid = None
@@ -284,7 +264,7 @@ class Litestream:
                         await process.wait()  # else its pipe is left open
 
     async def _probe(self) -> float:
-        """Whether it is alive, however long a sync may take: one that is frozen is replaced."""
+        """Look whether it is alive, however long a sync may take; a frozen one is replaced."""
         now_s = asyncio.get_running_loop().time()
         if self.pid is None:
             self._misses = 0
@@ -313,36 +293,38 @@ class Litestream:
 
     def _replace(self, why: str) -> None:
         log.warning("litestream is started anew: %s", why)
-        self._last_words, self._misses = why, 0
+        self._last_message, self._misses = why, 0
         self.kill()
 
-    # --- what it says -----------------------------------------------------------------------------
+    # --- its log ----------------------------------------------------------------------------------
 
-    def _hear(self, line: str) -> None:
+    def _read_line(self, line: str) -> None:
         self.lines.append(line[:LINE_KEPT_CHARS])
         try:
-            said = msgspec.json.decode(line, type=Said)
+            parsed = msgspec.json.decode(line, type=LogLine)
         except msgspec.DecodeError:
-            said = Said("ERROR", line)  # a panic, the launcher, or one that was cut
-        if said.msg == "control socket listening":
+            parsed = LogLine("ERROR", line)  # a panic, the launcher, or one that was cut
+        if parsed.msg == "control socket listening":
             self._listening.set()
-        if said.level in ("WARN", "ERROR"):
-            self._last_words = brief(f"{said.msg}: {said.error}" if said.error else str(said.msg))
-            log.info("litestream: %s", self._last_words)
-            self._say("failing" if said.level == "ERROR" else self.state, self._last_words)
+        if parsed.level in ("WARN", "ERROR"):
+            text = f"{parsed.msg}: {parsed.error}" if parsed.error else str(parsed.msg)
+            self._last_message = brief(text)
+            log.info("litestream: %s", self._last_message)
+            self._set("failing" if parsed.level == "ERROR" else self.state, self._last_message)
 
-    def _say(self, state: str, reason: str) -> None:
+    def _set(self, state: str, reason: str) -> None:
         if state == "failing" != self.state:
             log.warning("replica %s: %s", self._address, reason)
         elif state == "replicating" and self.state == "failing":
             log.warning("replica %s is up to date again", self._address)
         self.state, self.reason = state, reason
 
-    # --- what it is asked -------------------------------------------------------------------------
+    # --- syncs ------------------------------------------------------------------------------------
 
     async def sync(self) -> Position:
-        """Copy what is committed by now. Raises `ReplicaUnavailable`; what was committed is not
-        lost for that.
+        """Copy what is committed by now.
+
+        Raises `ReplicaUnavailable`; what was committed is not lost for that.
         """
         if self.broken:
             raise self._unavailable(self.broken)
@@ -356,25 +338,23 @@ class Litestream:
             status, answer = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._ask, self._patience_s()
             )
-        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        except litestream_control.ERRORS as error:
             if isinstance(error, TimeoutError | FileNotFoundError):
-                # It hangs, which it can do for a minute after a connection was cut, or its socket
-                # is gone; a new one goes on at once.
+                # Its socket is gone, or it hangs, for up to a minute after a connection was cut.
                 self._replace(f"it does not answer: {error!r}")
             raise self._unavailable(f"litestream does not answer: {error!r}") from error
         finally:
             self._asking -= 1
         if status != 200:
             self.refusals += 1
-            raise self._unavailable(
-                str(answer.get("error", answer) if isinstance(answer, dict) else answer)
-            )
+            reason = answer.get("error", answer) if isinstance(answer, dict) else answer
+            raise self._unavailable(str(reason))
         if self.broken:
             raise self._unavailable(self.broken)
         position = Position(answer["txid"], answer["replicated_txid"])
         self.refusals = 0
         self._copied = self._copied or position.replicated > 0
-        self._say("replicating" if position.replicated >= position.txid else "behind", "")
+        self._set("replicating" if position.replicated >= position.txid else "behind", "")
         return position
 
     @property
@@ -388,60 +368,26 @@ class Litestream:
         return self.state == "failing" and tells_of_a_full_disk(self.reason)
 
     def _unavailable(self, reason: str) -> ReplicaUnavailable:
-        self._say("failing", brief(reason))
+        self._set("failing", brief(reason))
         return ReplicaUnavailable(str(self._address), reason)
 
     def _patience_s(self) -> int:
-        """Long enough to copy what there is over a slow line: a sync that is given up begins again
-        from nothing.
-        """
-        waiting = sum(
-            _size(self._path + side) for side in (("-wal",) if self._copied else ("", "-wal"))
-        )
-        return round(SYNC_S_MIN + waiting / BYTES_A_SECOND_MIN)
+        """Long enough for a slow line: a sync that is given up begins again from nothing."""
+        sides = ("-wal",) if self._copied else ("", "-wal")
+        waiting_bytes = sum(_size(self._path + side) for side in sides)
+        return round(SYNC_S_MIN + waiting_bytes / BYTES_A_SECOND_MIN)
 
     def _ask(self, patience_s: int) -> tuple[int, Any]:
-        """One request; on a thread, because waiting for a bucket must not hold up the
-        event loop.
-        """
-        try:
-            if self._control is None:
-                self._control = _OverSocket(self._socket, patience_s + SYNC_S_MIN)
-            body = msgspec.json.encode({"path": self._path, "wait": True, "timeout": patience_s})
-            self._control.request("POST", "/sync", body, {"Content-Type": "application/json"})
-            response = self._control.getresponse()
-            status, answer = response.status, msgspec.json.decode(response.read())
-            if status == 200:
-                self.broken = self.broken or self._chain.broken_before(answer["txid"]) or ""
-                self._held.release()
-            return status, answer
-        except BaseException:
-            self._hang_up()
-            raise
-
-    def _hang_up(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        self._control = None
-
-
-class _OverSocket(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(
-            socket.AF_UNIX
-        )  # from here on `close` closes it, also when nobody listens
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        """One request; on a thread, because a bucket must not hold up the event loop."""
+        status, answer = self._control.sync(self._socket, patience_s)
+        if status == 200:
+            self.broken = self.broken or self._chain.broken_before(answer["txid"])
+            self._wal_hold.release()
+        return status, answer
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """What a program says, line by line; one that is too long loses its end."""
+    """The output of a program, line by line; one that is too long loses its end."""
     rest = b""
     while piece := await stream.read(LINE_BYTES_MAX):
         *lines, rest = (rest + piece).split(b"\n")

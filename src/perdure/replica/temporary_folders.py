@@ -18,12 +18,11 @@ from typing import Self
 from perdure.store.sqlite import forked
 
 LOCK = "lock"
-_OURS = re.compile(r"lock(\.new)?|control|door|copy\.db.*|copy\.log")
+_OURS = re.compile(r"lock(\.new)?|control|confirm|copy\.db.*|copy\.log")
 
 
 class TempFolder:
-    """A new folder with a name of its own, open to this user only, below `parent` or where
-    temporary files belong.
+    """A new folder, open to this user only, below `parent` or where temporary files belong.
 
     >>> with TempFolder() as folder:
     ...     (folder.path / "copy.db").exists()
@@ -46,12 +45,13 @@ class TempFolder:
             os.close(lock)
 
     def in_child(self) -> None:
-        """See `store.forked`: the folder stays the parent's, and with a copy of its lock in a child
-        it would outlive the parent.
+        """See `store.sqlite.forked`: the folder stays the parent's.
+
+        With a copy of its lock in a child it would outlive the parent.
         """
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)  # which lets go of nothing, as long as the parent has it
+            os.close(lock)  # releases nothing, as long as the parent has it
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +74,7 @@ def sweep(parent: Path | None = None, prefix: str = "perdure-") -> list[Path]:
 
 
 def remove_if_left(folder: Path) -> bool:
-    """Remove a folder of this module's if its process has ended; whether it did."""
+    """Remove a folder of this module's if its process has ended; whether it was removed."""
     try:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
@@ -85,7 +85,7 @@ def remove_if_left(folder: Path) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False  # its process lives
+        return False  # its process is alive
     else:
         return _remove_files(folder)
     finally:
@@ -93,14 +93,14 @@ def remove_if_left(folder: Path) -> bool:
 
 
 def _locked(folder: Path) -> int:
-    """The lock gets its name only when it is held, so that no other process takes a new folder for
-    one that was left.
+    """Lock a new folder.
+
+    The lock gets its name only when it is held, so that no other process takes the folder for one
+    that was left.
     """
     draft = folder / f"{LOCK}.new"
     lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    with contextlib.suppress(
-        OSError
-    ):  # a file system without locks: then the folder is not removed by others
+    with contextlib.suppress(OSError):  # a file system without locks: no other process removes it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         draft.rename(folder / LOCK)
     return lock

@@ -1,7 +1,6 @@
-"""The chain of transaction files that make up an epoch: whether each one follows the one before it,
-and how far those in a bucket reach.
+"""Transaction files of Litestream: whether each follows the one before, and how far they reach.
 
-Rules: names and the first bytes of a file are enough, so a look is cheap; what can't be shown to
+Rules: names and the first bytes of a file are enough, so a look is cheap. What can't be shown to
 follow counts as a hole, because a needless new copy costs less than one that can't be restored
 (docs/adr/0020).
 """
@@ -16,16 +15,16 @@ from pathlib import Path
 
 import msgspec
 
-_HEAD = struct.Struct(
-    ">48xQQII"
-)  # of an LTX file: which part of the WAL it was read from, and that WAL's salts
+# Of an LTX file: which part of the WAL it was read from, and that WAL's salts.
+_HEAD = struct.Struct(">48xQQII")
 _WAL_HEAD_BYTES = 32
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The part of a WAL that a file was made from. `salts` differ for each WAL; the first counts
-    the WAL's restarts.
+    """The part of a WAL that a file was made from.
+
+    `salts` differ for each WAL; the first counts the WAL's restarts.
     """
 
     offset: int
@@ -40,11 +39,8 @@ class Head(msgspec.Struct, frozen=True):
         """
         if self.salts == last.salts:
             return self.offset <= last.offset + last.size
-        return (
-            may_restart
-            and self.offset == _WAL_HEAD_BYTES
-            and self.salts[0] == (last.salts[0] + 1) & 0xFFFFFFFF
-        )
+        begins_anew = self.offset == _WAL_HEAD_BYTES
+        return may_restart and begins_anew and self.salts[0] == (last.salts[0] + 1) & 0xFFFFFFFF
 
 
 def head_of(path: Path) -> Head:
@@ -55,8 +51,9 @@ def head_of(path: Path) -> Head:
 
 
 class Chain:
-    """The files that Litestream makes from one WAL, in its folder on this disk. Those up to `after`
-    were looked at before.
+    """The files that Litestream makes from one WAL, in its folder on this disk.
+
+    Those up to `after` were looked at before.
     """
 
     def __init__(self, folder: Path, after: int = 0) -> None:
@@ -68,8 +65,9 @@ class Chain:
         return self._folder / f"{txid:016x}-{txid:016x}.ltx"
 
     def litestream_begins(self) -> None:
-        """A new process goes on from what the last one has left; while none ran, somebody may have
-        begun the WAL anew.
+        """A new process goes on from what the last one has left.
+
+        While none ran, another program may have begun the WAL anew.
         """
         self._begun_after = max((spans[1] for spans in spans_of(self._names())), default=0)
 
@@ -78,8 +76,8 @@ class Chain:
             return [path.name for path in self._folder.iterdir()]
         return []
 
-    def broken_before(self, txid: int) -> str | None:
-        """Look at what is new up to a transaction; why the chain has a hole there, if it has."""
+    def broken_before(self, txid: int) -> str:
+        """Look at what is new up to a transaction; why the chain has a hole there, "" if none."""
         while self._txid < txid:
             next_txid = self._txid + 1
             try:
@@ -88,12 +86,11 @@ class Chain:
                 return f"transaction {next_txid} can't be read on this disk ({error})"
             may_restart = next_txid != self._begun_after + 1
             if self._last is not None and not head.follows(self._last, may_restart=may_restart):
-                return (
-                    f"another program has checkpointed the file before transaction "
-                    f"{next_txid}, and what it moved was not copied yet"
-                )
+                moved = "and what it moved was not copied yet"
+                before = f"before transaction {next_txid}"
+                return f"another program has checkpointed the file {before}, {moved}"
             self._txid, self._last = next_txid, head
-        return None
+        return ""
 
 
 def spans_of(names: Iterable[str]) -> list[tuple[int, int]]:

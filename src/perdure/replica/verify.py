@@ -1,9 +1,8 @@
-"""What a copy is worth: whether it is whole, whether another file has all that is in it, and how a
-file is set aside.
+"""Verification of copies: whether one is whole, what a file lacks of it, how it becomes the store.
 
-Rules: a copy is trusted only when SQLite finds it intact, its history gives its own seal, and it is
-not behind what was confirmed; nothing here overwrites or deletes a store, it is renamed; SQLite
-takes a `-wal` beside a file for that file's, so none may be there.
+Rules: a copy is trusted only when SQLite finds it intact, its history gives its own checksum, and
+it is not behind what was confirmed; nothing here overwrites or deletes a store, it is renamed;
+SQLite takes a `-wal` beside a file for that file's, so none may be there.
 """
 
 from __future__ import annotations
@@ -22,14 +21,16 @@ Q = sql.load("verify.sql", "perdure.replica")
 TEMPORARY = "tmp-"
 """How the names of temporary folders beside a store begin."""
 SIDES = ("", "-wal", "-shm", "-journal")
-"""What belongs to a store, by the end of its name. SQLite reads those beside a file by their names,
-whatever file they were made for.
+"""What belongs to a store, by the end of its name.
+
+SQLite reads those beside a file by their names, whatever file they were made for.
 """
 
 
 def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryChecksum:
-    """The seal of a whole copy. Raises `ReplicaDamaged` for one that has holes, is damaged or lacks
-    what was confirmed.
+    """The checksum of a whole copy.
+
+    Raises `ReplicaDamaged` for one that has holes, is damaged or lacks what was confirmed.
     """
     try:
         db = connection.open_reader(str(copy))
@@ -39,29 +40,18 @@ def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryCheck
         db.execute("BEGIN")  # one moment of it: a live file may be written meanwhile
         found = db.pragma("integrity_check")
         if found != "ok":
-            raise ReplicaDamaged(
-                where, f"SQLite finds it damaged: {' '.join(str(found).split())[:200]}"
-            )
+            finding = " ".join(str(found).split())[:200]
+            raise ReplicaDamaged(where, f"SQLite finds it damaged: {finding}")
         seal = checksum.read(db)
         if seal is None:
             raise ReplicaDamaged(where, "it is not of a file that Perdure replicates")
         rows, digest = checksum.total(db.execute(Q["history"]))
         if (rows, digest) != (seal.rows, seal.digest):
-            raise ReplicaDamaged(
-                where,
-                (
-                    f"it has holes: {rows:,} rows of history, and its seal is for "
-                    f"{seal.rows:,}, or their content differs"
-                ),
-            )
+            wanted = f"its checksum is for {seal.rows:,}, or their content differs"
+            raise ReplicaDamaged(where, f"it has holes: {rows:,} rows of history, and {wanted}")
         if seal.rows < rows_min:
-            raise ReplicaDamaged(
-                where,
-                (
-                    f"it lacks {rows_min - seal.rows:,} rows of history that were confirmed to "
-                    f"be in it"
-                ),
-            )
+            lacking = f"it lacks {rows_min - seal.rows:,} rows of history"
+            raise ReplicaDamaged(where, f"{lacking} that were confirmed to be in it")
     except apsw.Error as error:
         raise ReplicaDamaged(where, f"it can't be read: {error}") from error
     finally:
@@ -70,8 +60,9 @@ def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryCheck
 
 
 def missing_rows(local: str, copy: Path) -> int:
-    """How many rows of a copy's history a local file lacks, or has with another content; 0: it is
-    the same or newer.
+    """How many rows of a copy's history a local file lacks, or has with another content.
+
+    0: the file has the same history or a newer one.
     """
     db = connection.open_reader(local)
     try:
@@ -84,11 +75,10 @@ def missing_rows(local: str, copy: Path) -> int:
 
 
 def lacks_of(local: str, copy: Path) -> str:
-    """Why a local file can't be used instead of a copy that is not newer: it lacks rows of it, or
-    is no whole file; "" if it can be.
+    """Why a local file can't be used instead of a copy that is not newer; "" if it can be.
 
-    A main file and a `-wal` of different files look like one to SQLite, and only the seal and the
-    integrity check tell.
+    It lacks rows of the copy, or is no whole file: a main file and a `-wal` of different files look
+    like one to SQLite, and only the checksum and the integrity check find that.
     """
     try:
         verified(Path(local), local)
@@ -104,11 +94,10 @@ def standing_at(path: str | os.PathLike[str]) -> list[str]:
 
 
 def set_aside(path: str, mark: str) -> str:
-    """Rename a store with all that belongs to it, so that nothing stands at its path. Returns the
-    new name.
+    """Rename a store with all that belongs to it, so that nothing is at its path.
 
-    All files have their new names before the first one loses its old one: a machine that stops in
-    between leaves a whole store.
+    Returns the new name. All files have their new names before the first one loses its old one: a
+    machine that stops in between leaves a whole store.
     """
     to = f"{path}.{mark}"
     for n in range(2, 1_000):
@@ -123,9 +112,7 @@ def set_aside(path: str, mark: str) -> str:
 
 
 def _link(path: str, to: str) -> bool:
-    """A second name for a file; False where there is none, or where the file system has no second
-    names.
-    """
+    """Give a file a second name; False where there is no file, or the file system has no links."""
     try:
         os.link(path, to)
     except OSError:
@@ -143,16 +130,14 @@ def identity(path: str | os.PathLike[str]) -> connection.Identity | None:
 
 
 def put_in_place(copy: Path, path: str, expected: connection.Identity | None = None) -> None:
-    """Make a verified copy the store at a path where nothing is; `expected` is the file that was
-    verified.
+    """Make a verified copy the store at a path where nothing is.
 
-    Raises `StoreUnavailable` if another file has come there, or to the copy's path; then nothing
-    has changed.
+    `expected` is the file that was verified. Raises `StoreUnavailable` if another file has come
+    there, or to the copy's path; then nothing has changed.
     """
     if expected is not None and identity(copy) != expected:
-        raise StoreUnavailable(
-            path, f"the restored file {str(copy)!r} was replaced after it had been verified"
-        )
+        replaced = f"the restored file {str(copy)!r} was replaced after it had been verified"
+        raise StoreUnavailable(path, replaced)
     db = apsw.Connection(str(copy))
     db.pragma("schema_version")  # a connection that has read nothing does not know of the WAL
     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -160,16 +145,14 @@ def put_in_place(copy: Path, path: str, expected: connection.Identity | None = N
     with open(copy, "rb") as file:
         os.fsync(file.fileno())
     if there := standing_at(path):
-        raise StoreUnavailable(
-            path, f"{there[0]!r} has come to where a restored file was to be put; try again"
-        )
+        taken = f"{there[0]!r} has come to where a restored file was to be put; try again"
+        raise StoreUnavailable(path, taken)
     try:
         os.link(copy, path)  # unlike a rename it never replaces a file
     except FileExistsError:
-        raise StoreUnavailable(
-            path, "another process has made a file there while it was being restored; try again"
-        ) from None
-    except OSError:  # a file system without second names
+        made = "another process has made a file there while it was being restored; try again"
+        raise StoreUnavailable(path, made) from None
+    except OSError:  # a file system without links
         os.rename(copy, path)
     discard(copy)
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
@@ -180,26 +163,22 @@ def put_in_place(copy: Path, path: str, expected: connection.Identity | None = N
 
 
 def differs(place: object, missing: int) -> ReplicaDamaged:
-    """What to say of a copy that has rows which the live file has not."""
-    return ReplicaDamaged(
-        str(place),
-        f"{missing:,} rows of its history are not those of the file that it was made from",
-    )
+    """The error for a copy that has rows which the live file has not."""
+    differ = f"{missing:,} rows of its history are not those of the file that it was made from"
+    return ReplicaDamaged(str(place), differ)
 
 
 def lacks(place: object, transactions: int) -> ReplicaDamaged:
-    """What to say of a copy that ends too early."""
-    return ReplicaDamaged(
-        str(place),
-        f"it lacks the last {transactions:,} transactions that were confirmed to be in it",
-    )
+    """The error for a copy that ends too early."""
+    lacking = f"it lacks the last {transactions:,} transactions"
+    return ReplicaDamaged(str(place), f"{lacking} that were confirmed to be in it")
 
 
-def unsealed(copy: Path) -> None:
-    """Make a copy a store of its own, in one file, which nobody takes for a replicated one."""
+def make_plain(copy: Path) -> None:
+    """Make a copy a store of its own, in one file, that is not tied to the replica."""
     db = apsw.Connection(str(copy))
     try:
-        db.execute(Q["unseal"])
+        db.execute(Q["make_plain"])
         db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     finally:
         db.close()

@@ -13,7 +13,7 @@ DETACH copy;
 SELECT count(*) FROM copy.event AS theirs LEFT JOIN main.event AS ours ON ours.key = theirs.key
 WHERE ours.key IS NULL OR ours.kind <> theirs.kind OR ours.at_ms <> theirs.at_ms OR ours.data IS NOT theirs.data;
 
--- name: unseal
+-- name: make_plain
 DELETE FROM replica;
 
 -- name: contents

@@ -14,57 +14,57 @@ from typing import TYPE_CHECKING, TypeAlias
 from perdure.api.options import Options
 
 if TYPE_CHECKING:
-    from perdure.replica.confirm_server import ClientGate
-    from perdure.replica.replica import Replica
+    from perdure.replica.barrier import Barrier
+    from perdure.replica.confirm_client import ConfirmClient
 
 
 class DurabilityGate:
     """The gate of an engine that executes runs and copies its store. `durability` is the engine's.
 
-    Made over what confirms: all that is committed is confirmed when the replica has it.
+    `barrier` confirms: all that is committed is confirmed when the replica has it.
     """
 
-    def __init__(self, replica: Replica, durability: str) -> None:
-        self._replica, self.durability = replica, durability
+    def __init__(self, barrier: Barrier, durability: str) -> None:
+        self._barrier, self.durability = barrier, durability
 
     def holds(self, options: Options, durability: str | None) -> bool:
         """Whether a step with these options, in a run of this durability, must wait now."""
-        if options.readonly and self._replica.full is None:
+        if options.readonly and self._barrier.full is None:
             return False
         level = options.durability or durability or self.durability
-        return level == "replica" and not self._replica.passed()
+        return level == "replica" and not self._barrier.passed()
 
     def after(self, action: Callable[[], None]) -> None:
         """Call `action` when all that is committed by now is confirmed.
 
         It is never called if the lease is lost.
         """
-        self._replica.after(action)
+        self._barrier.after(action)
 
     async def answer(self, durability: str | None = None, s_max: float | None = None) -> None:
         """Wait until what is committed may be answered.
 
         Raises `ReplicaUnavailable` after `s_max` seconds, and the error that ended the engine.
         """
-        if (durability or self.durability) == "replica" and not self._replica.passed():
+        if (durability or self.durability) == "replica" and not self._barrier.passed():
             try:
                 async with asyncio.timeout(s_max):
-                    await self._replica.wait()
+                    await self._barrier.wait()
             except TimeoutError:
-                raise self._replica.trouble from None
+                raise self._barrier.waiting_for() from None
 
     def check_room(self) -> None:
         """Raise `ReplicaFull` while nothing new may begin."""
-        if self._replica.full is not None:
-            raise self._replica.full
+        if self._barrier.full is not None:
+            raise self._barrier.full
 
     @property
     def full(self) -> bool:
         """Whether nothing new may begin: the disk fills because the replica takes nothing."""
-        return self._replica.full is not None
+        return self._barrier.full is not None
 
 
-AnswerGate: TypeAlias = "DurabilityGate | ClientGate"
+AnswerGate: TypeAlias = "DurabilityGate | ConfirmClient"
 """The gate of an engine: over its own replica, or over that of the process that copies."""
 
 

@@ -29,6 +29,7 @@ from perdure.errors import (
 )
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
+from perdure.replica.options import Replica
 from perdure.runtime import facts, validation
 from perdure.runtime.control import Control, Resolution
 from perdure.runtime.durability import AnswerGate, DurabilityGate
@@ -46,7 +47,7 @@ from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.writes import StartRun
 
 if TYPE_CHECKING:
-    from perdure.replica.replica import Replica
+    from perdure.replica.replicate import Replication
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,15 +77,12 @@ class Engine:
     `close_grace` the seconds that steps under way get to end when the engine closes.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
-    that the copy in `replica` (`s3://bucket/prefix?endpoint=…&region=…` or `file:///folder`) has
-    it, so that the loss of the whole machine takes nothing that anybody was told. With a replica
-    the file is restored where there is none, and the engine works while it holds the replica's
-    lease: `on_wait(row, seconds)` hears who has it, `standby=True` follows the replica while it
-    waits, `fencing="clock"` confirms without reading the lease each time, for machines that are
-    never paused, and `fencing=False` is for buckets that can't keep a lease. `replica_timeout` is
-    for how many seconds a verb waits for the replica, `drill_every` the seconds between two test
-    restores in the background; `engine.replica.status()` has the lag. A client of a replicated
-    store is told what the engine that holds the replica has had confirmed.
+    that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
+    acknowledged. `replica` is a `Replica`, or its address alone: `s3://bucket/prefix` or
+    `file:///folder`. With it the file is restored where there is none, and the engine works while
+    it holds the replica's lease. `replica_timeout` is for how many seconds a verb waits for the
+    replica; `engine.replica.status()` has the lag. A client of a replicated store is answered when
+    the engine that holds the replica has confirmed it.
 
     Raises `StoreNotFound`, `StoreCorrupt`, `StoreTooNew`, `StoreReadOnly`, `StoreLocked` on
     entering, and for a replica `ReplicaUnavailable` and `ReplicaRefused`, before anything is
@@ -107,22 +105,20 @@ class Engine:
         *,
         workflows: Iterable[Workflow[..., Any]] = (),
         durability: str = "disk",
-        replica: str | None = None,
+        replica: str | Replica | None = None,
         lease_ttl: float | timedelta = 10.0,
         execute: bool | Literal["asked"] = True,
         create: bool = True,
-        fencing: bool | Literal["clock"] = True,
-        standby: bool = False,
-        drill_every: float | None = None,
         replica_timeout: float = 30.0,
-        on_wait: Callable[[Any, float], None] | None = None,
         limits: Limits | None = None,
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
-        validation.check_options(path_of(store), durability, replica, lease_ttl, execute, fencing)
-        validation.check_engine(workflows, limits, on_wait, create=create, standby=standby)
-        validation.check_times(close_grace, replica_timeout, drill_every)
+        if replica is not None and not isinstance(replica, Replica):
+            replica = Replica(replica)
+        validation.check_options(path_of(store), durability, replica, lease_ttl, execute)
+        validation.check_engine(workflows, limits, create=create)
+        validation.check_times(close_grace, replica_timeout)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
         self.workflows: dict[str, Workflow[..., Any]] = {}
@@ -141,18 +137,8 @@ class Engine:
         )
         self._gate: AnswerGate | None = None
         self._closing = contextlib.AsyncExitStack()
-        self.replica: Replica | None = None
-        if replica is not None:
-            self.replica = validation.make_replica(
-                self.path,
-                replica,
-                lease_ms=self._lease_ms,
-                fencing=fencing,
-                standby=standby,
-                drill_s=drill_every,
-                on_wait=on_wait,
-                bytes_max=self.limits.replica_bytes_max,
-            )
+        self._replica = replica
+        self.replica: Replication | None = None
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -178,20 +164,30 @@ class Engine:
         """What an open engine works with; `stack` gets the way back from each thing as soon as it
         is there.
         """
-        if self.replica is not None:
-            await self.replica.acquire()
-            stack.push_async_callback(self.replica.release)
+        acquired = None
+        if self._replica is not None:
+            from perdure.replica.acquire import acquire  # they take long to load
+            from perdure.replica.replicate import replicate
+
+            acquired = await acquire(self.path, self._replica, lease_ms=self._lease_ms)
+            stack.push_async_callback(acquired.release)
         store = self._open_store()
         stack.callback(store.close)
-        validation.check_replica(store, self.replica, self._execute)
+        validation.check_replica(store, acquired, self._execute)
         reads = ReadExecutor(store)
         stack.callback(reads.close)
         writer = Writer(store, self.limits.batch_writes_max)
         gate = None
-        if self.replica is not None:
-            await self.replica.begin(store, self.durability, writer.ask)
+        if acquired is not None:
+            self.replica = await replicate(
+                acquired,
+                store,
+                self.durability,
+                writer.ask,
+                bytes_max=self.limits.replica_bytes_max,
+            )
             stack.push_async_callback(self.replica.end)
-            self._gate = gate = DurabilityGate(self.replica, self.durability)
+            self._gate = gate = DurabilityGate(self.replica.barrier, self.durability)
         elif not self._execute:
             self._gate = validation.client_gate(store, self.durability)
         stack.callback(writer.close)
@@ -203,11 +199,11 @@ class Engine:
             name=self._name,
             execute=self._execute,
             gate=gate,
-            moves=self.replica is not None,
+            moves=acquired is not None,
         )
         scheduler = Scheduler(store, reads, writer, self.workflows, config)
         await scheduler.open()
-        if self.replica is not None:
+        if acquired is not None and self.replica is not None:
             self.replica.on_lost(scheduler.give_up)
         stack.push_async_callback(scheduler.close, self._grace)
         return _Parts(

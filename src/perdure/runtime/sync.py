@@ -21,7 +21,7 @@ from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
 
 if TYPE_CHECKING:
-    from perdure.replica.replica import Replica
+    from perdure.replica.replicate import Replication
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -229,7 +229,7 @@ class SyncEngine:
         return self._inner.workflows
 
     @property
-    def replica(self) -> Replica | None:
+    def replica(self) -> Replication | None:
         """The replica, whose `status()` has the lag; `engine.wait(engine.replica.verify())`
         restores it for a test.
         """

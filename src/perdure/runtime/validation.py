@@ -15,12 +15,12 @@ from perdure.api.options import to_ms
 from perdure.core import names, numbers
 from perdure.core.lifecycle import STATUSES
 from perdure.core.limits import Limits
-from perdure.errors import BadName, DefinitionError, ReplicaNeeded, RunNotFound
+from perdure.errors import BadName, DefinitionError, ReplicaRequired, RunNotFound
 from perdure.runtime.durability import AnswerGate
 from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
-    from perdure.replica.replica import Replica
+    from perdure.replica.options import Replica
 
 LEASE_MS_MIN = 1_000
 """A beat may be late by half a second on a disk that is written to all the time, and others wait
@@ -107,21 +107,15 @@ def at_ms(at: datetime) -> int:
 def check_options(
     store: str,
     durability: str,
-    replica: str | None,
+    replica: Replica | None,
     lease_ttl: float | timedelta,
     execute: bool | str,
-    fencing: object = True,
 ) -> None:
     """Raise what is wrong with an engine's options, each alone or together."""
     if not isinstance(execute, bool) and execute != "asked":
         asked = '"asked" (only what is started or waited for here)'
         raise DefinitionError(
             f"execute is True, False (a client) or {asked}, not {numbers.shown(execute)}."
-        )
-    if not isinstance(replica, str | None):
-        raise DefinitionError(
-            f'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or '
-            f"None, not {numbers.shown(replica)}."
         )
     if store.startswith(("postgresql://", "postgres://")):
         raise DefinitionError(
@@ -141,12 +135,6 @@ def check_options(
         raise DefinitionError(
             "A replica is kept by the engine that executes, and of a file: not of :memory:, "
             "and not with execute=False."
-        )
-    if not isinstance(fencing, bool) and fencing != "clock":
-        raise DefinitionError(
-            f'fencing is True (the lease is read before each confirmation), "clock" (the '
-            f"machine's clocks are trusted) or False (there is "
-            f"no lease), not {numbers.shown(fencing)}."
         )
     lease_ms(lease_ttl, execute)
 
@@ -169,7 +157,7 @@ def lease_ms(lease_ttl: float | timedelta, execute: bool | str) -> int:
     return found
 
 
-def check_engine(workflows: Any, limits: Any, on_wait: Any, **flags: Any) -> None:
+def check_engine(workflows: Any, limits: Any, **flags: Any) -> None:
     """Raise what is wrong with the things that an engine is given."""
     if isinstance(workflows, str | Definition) or not isinstance(workflows, Iterable):
         raise DefinitionError(
@@ -181,29 +169,14 @@ def check_engine(workflows: Any, limits: Any, on_wait: Any, **flags: Any) -> Non
             f"limits is a Limits, as in Engine(..., limits=Limits(threads_max=4)), not "
             f"{numbers.shown(limits)}."
         )
-    if on_wait is not None and not callable(on_wait):
-        raise DefinitionError(
-            f"on_wait is a function of the lease's row and seconds, or None, not "
-            f"{numbers.shown(on_wait)}."
-        )
     for flag, value in flags.items():
         numbers.flag(value, flag)
 
 
-def check_times(close_grace: Any, replica_timeout: Any, drill_every: Any) -> None:
+def check_times(close_grace: Any, replica_timeout: Any) -> None:
     """Raise what is wrong with an engine's numbers of seconds."""
     numbers.seconds(close_grace, "close_grace")
     numbers.seconds(replica_timeout, "replica_timeout", above=True)
-    if drill_every is not None:
-        numbers.seconds(drill_every, "drill_every", above=True)
-
-
-def make_replica(path: str, address: str, **options: Any) -> Replica:
-    """The replica of a store, not yet begun."""
-    from perdure.replica.address import parse  # what few need is loaded for those
-    from perdure.replica.replica import Replica
-
-    return Replica(path, parse(address), **options)
 
 
 def check_level(durability: str | None, gate: AnswerGate | None) -> None:
@@ -216,15 +189,15 @@ def check_level(durability: str | None, gate: AnswerGate | None) -> None:
 
 def client_gate(store: SqliteStore, durability: str) -> AnswerGate:
     """What an engine that executes nothing waits for before it tells anything."""
-    from perdure.replica.confirm_server import ClientGate
+    from perdure.replica.confirm_client import ConfirmClient
 
-    return ClientGate(store.path, durability, store.checksum, store.file)
+    return ConfirmClient(store.path, durability, store.checksum, store.file)
 
 
-def check_replica(store: SqliteStore, replica: Replica | None, execute: bool | str) -> None:
+def check_replica(store: SqliteStore, acquired: object, execute: bool | str) -> None:
     """A file that is replicated somewhere must not go on without its replica, where nobody would
     know.
     """
     seal = store.checksum()
-    if seal is not None and replica is None and execute:
-        raise ReplicaNeeded(store.path, seal.address)
+    if seal is not None and acquired is None and execute:
+        raise ReplicaRequired(store.path, seal.address)

@@ -1,0 +1,37 @@
+"""The options of a replica: what can't be right is refused where the value is made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from perdure import DefinitionError, Engine, Replica
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"fencing": value} for value in ("clocks", None, 1)),
+        *({"standby": value} for value in ("yes", None, 1)),
+        *({"drill_every": value} for value in (0, -1, math.nan, math.inf, "2", True)),
+        *({"on_wait": value} for value in ("loud", 5)),
+        *({"on_progress": value} for value in ("loud", 5)),
+    ],
+    ids=lambda option: ascii(option),
+)
+def test_an_option_of_a_replica(option: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=next(iter(option))):
+        Replica("file:///folder", **option)
+
+
+@pytest.mark.parametrize("address", [5, b"file:///folder", "", "ftp://x/y"])
+def test_an_address_that_can_not_be_used(address: Any) -> None:
+    with pytest.raises(DefinitionError):
+        Replica(address)
+
+
+def test_an_address_alone_is_a_replica_with_the_defaults() -> None:
+    assert Engine("a.db", replica="file:///folder")._replica == Replica("file:///folder")
+    assert Replica("file:///folder") == Replica("file:///folder", fencing=True, standby=False)
