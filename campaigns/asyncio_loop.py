@@ -1,14 +1,13 @@
-"""The loop of a run, driven from outside: what CPython's own tests of asyncio expect of a loop that
-they have made.
+"""A run's loop driven from outside, as CPython's tests of asyncio drive a loop that they have made.
 
-A test makes a loop, runs it, looks at it and runs it again, all in plain code. Here that code runs
-in a thread of its own, hand over hand with the run's thread: exactly one of them is awake, so what
-the test does between two calls of `run_until_complete` is a part of the run's turn, and what it
-asks for is recorded as if a workflow had asked for it.
+A test makes a loop, runs it, looks at it and runs it again, all in plain code. Here that code
+runs in a thread of its own that alternates with the run's thread: exactly one of them is awake.
+So what the test does between two calls of `run_until_complete` is a part of the run's turn, and
+its commands are recorded as those of a workflow.
 
-Rules: the loop is the run's own, and only the verbs that start, stop and close a loop are added,
-with asyncio's own code where it has some; a test has one loop, whichever way it makes loops;
-virtual time counts from 0 where a test brings the clock of `TestLoop`.
+Rules: the loop is the run's own; only the verbs that start, stop and close a loop are added,
+with asyncio's own code where it has some. A test has one loop, whichever way it makes loops.
+Virtual time counts from 0 where a test brings the clock of `TestLoop`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""The campaign `asyncio`: CPython's own tests of asyncio, each as a workflow; what passes, what is
-refused, what differs.
+"""The campaign `asyncio`: CPython's own tests of asyncio, each as a workflow.
 
-Rules: a test is a run of the real engine on a real file, in virtual time, and its history is
-replayed afterwards and has to give the same outcome; every test that does not pass stands in
-`conformance_table` with a reason, and the campaign fails for any other; the tests are those of the
-interpreter that runs this, unchanged.
+Rules: a test is a run of the real engine on a real file, in virtual time. Its history is replayed
+and has to give the same outcome. Every test that does not pass is in `asyncio_table` with a reason;
+the campaign fails for any other. The tests are those of this interpreter, unchanged.
 """
 
 from __future__ import annotations
@@ -142,11 +140,11 @@ def conform(module: str) -> Report:
     """Run a module of CPython's tests, such as "test_locks". Raises `NoTests`."""
     names = names_of(module)
     with tempfile.TemporaryDirectory(prefix="perdure-") as folder, _in_place():
-        lives = CrashHarness(Path(folder) / "tests.db")
-        outcomes = lives.run(
-            _execute(lives, [name for name in names if (row := _row_of(name)) is None or row.run])
+        harness = CrashHarness(Path(folder) / "tests.db")
+        outcomes = harness.run(
+            _execute(harness, [name for name in names if (row := _row_of(name)) is None or row.run])
         )
-        for one in recording.recordings(lives.path):
+        for one in recording.recordings(harness.path):
             name = f"{PACKAGE}.{one.id}"
             if outcomes[name] != "lost":
                 outcomes[name] = _again(one, name, outcomes[name])
@@ -205,10 +203,10 @@ def _add_our_classes(module: Any) -> None:
             setattr(module, ours, type(ours, (base,), members))
 
 
-async def _execute(lives: CrashHarness, names: Iterable[str]) -> dict[str, str]:
+async def _execute(harness: CrashHarness, names: Iterable[str]) -> dict[str, str]:
     """Each test as a run, one after the other."""
     found = {}
-    async with lives.engine(workflows=[asyncio_test]) as engine:
+    async with harness.engine(workflows=[asyncio_test]) as engine:
         for name in names:
             run = await engine.start(asyncio_test(name), id=name.removeprefix(f"{PACKAGE}."))
             try:

@@ -1,11 +1,10 @@
-"""The chaos campaign: machines that vanish with their disks while they work for a replica, and what
-was acknowledged must still be true.
+"""The chaos campaign: machines with a replica vanish with their disks; what was acknowledged stays.
 
-Rules: the seed chooses what is destroyed and when, counted in lines of the log; every life works on
-a disk of its own, which is deleted with it, kept, or replaced by an old one, and all processes of a
-disk end with it; afterwards the last life sees everything to its end, and the laws are read off the
-log and the store: what was acknowledged is there, what was begun is in the history, every run has
-ended right.
+Rules: the seed chooses what is destroyed and when, counted in lines of the log. Every worker has a
+disk of its own, which is deleted with it, kept, or replaced by an old one; all processes of a disk
+end with it. Afterwards a last worker completes every run, and the invariants are checked on the log
+and the store: what was acknowledged is there, what was begun is in the history, every run has ended
+right.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class Life:
         self.salts = b""
 
     @property
-    def lives(self) -> bool:
+    def alive(self) -> bool:
         return self.process.poll() is None
 
     def kill(self) -> None:
@@ -165,7 +164,9 @@ class Chaos:
     # --- lives ------------------------------------------------------------------------------------
 
     def conduct(self, rounds: int) -> Story:
-        """So many rounds of destruction, then a last life that ends in order, then the laws."""
+        """So many rounds of destruction, then a last worker that ends in order, then the
+        invariants.
+        """
         began_s = time.monotonic()
         try:
             life = self._live(self._new_disk())
@@ -246,7 +247,7 @@ class Chaos:
         broken.
         """
         if (client := self._clients.pop(disk, None)) is not None:
-            if not client.lives and client.process.returncode != CLIENT_LOST:
+            if not client.alive and client.process.returncode != CLIENT_LOST:
                 self.story.broken.append(
                     f"client {client.name} ended with {client.process.returncode}: {client.said()}"
                 )
@@ -264,7 +265,7 @@ class Chaos:
         """Wait for the log. A file gives no event; a look costs next to nothing."""
         until_s = time.monotonic() + s_max
         while not there(self.log.read_text()):
-            if not life.lives or time.monotonic() > until_s:
+            if not life.alive or time.monotonic() > until_s:
                 life.kill()
                 raise AssertionError(
                     f"seed {self.story.seed}: {life.name} {what} (code "
@@ -479,7 +480,7 @@ class Chaos:
             self.story.kills["lease"] += 1
             wanted = self.log.read_text().count("\n") + self._lines()
             self._until(
-                lambda text, lines=wanted: text.count("\n") >= lines or not life.lives,  # type: ignore[misc]
+                lambda text, lines=wanted: text.count("\n") >= lines or not life.alive,  # type: ignore[misc]
                 other,
                 PROGRESS_S_MAX,
                 "waits",
@@ -498,7 +499,7 @@ class Chaos:
             for version in Path(self.replica.removeprefix("file://")).glob(f"{name}#*"):
                 version.unlink(missing_ok=True)
 
-    # --- laws -------------------------------------------------------------------------------------
+    # --- invariants -------------------------------------------------------------------------------
 
     def _judge(self, store: Path) -> None:
         text = self.log.read_text()

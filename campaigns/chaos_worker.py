@@ -1,10 +1,9 @@
-"""A process of the chaos campaign: an engine that executes runs with a replica, or a client of the
-same file; both log answers.
+"""A process of the chaos campaign: an engine with a replica, or a client of the same file.
 
-Rules: a line goes to the log only after the engine has acknowledged, in one write; the log lies
-outside of the disk that is going to be destroyed, as a customer would. Every third run of an engine
-is started and awaited by a client in its own process. Lines: `waits NAME`, `open NAME …`, `child
-PID`, `started ID`, `begin ID SEQ`, `cancel ID` (asked for), `cancelled ID`, `result ID VALUE MS`,
+Rules: a line is logged only after the engine has acknowledged, in one write. The log is outside
+of the disk that is destroyed, as a customer would be. Every third run of an engine is started
+and awaited by a client in its own process. Lines: `waits NAME`, `open NAME …`, `child PID`,
+`started ID`, `begin ID SEQ`, `cancel ID` (asked for), `cancelled ID`, `result ID VALUE MS`,
 `lost NAME`, `end NAME`.
 """
 
@@ -76,7 +75,7 @@ def value_of(run_id: str) -> int:
     return sum(n * n + TEXT_BYTES for n in range(STEPS)) + len(run_id)
 
 
-async def told(engine: Engine, run: Run[int]) -> None:
+async def report(engine: Engine, run: Run[int]) -> None:
     """Wait for a result, and log it."""
     while True:
         try:
@@ -123,7 +122,7 @@ async def live(engine: Engine, client: Engine, name: str, asked_to_end: asyncio.
 async def _seen_to_its_end(engine: Engine, side: Engine, run_id: str) -> None:
     if _is_to_be_cancelled(run_id):  # its client is gone
         await _cancel(await engine.get(run_id))
-    await told(side, await side.get(run_id))
+    await report(side, await side.get(run_id))
 
 
 def _is_to_be_cancelled(run_id: str) -> bool:
@@ -142,7 +141,7 @@ async def _start(engine: Engine, run_id: str) -> None:
     mark(
         "started", (run := await _until_confirmed(lambda: engine.start(job(run_id), id=run_id))).id
     )
-    await told(engine, run)
+    await report(engine, run)
 
 
 async def _until_confirmed(act: Callable[[], Any]) -> Any:
@@ -164,7 +163,7 @@ async def overheard(engine: Engine) -> None:
             for info in await engine.runs(limit=20):
                 if "-client-" in info.id and info.id not in known:
                     known.add(info.id)
-                    group.create_task(told(engine, await engine.get(info.id)))
+                    group.create_task(report(engine, await engine.get(info.id)))
             await asyncio.sleep(LOOK_S)
 
 
@@ -223,7 +222,7 @@ async def _cancelled(engine: Engine, run_id: str) -> None:
     run = await _until_confirmed(lambda: engine.start(job(run_id), id=run_id, at=later))
     mark("started", run_id)
     await _cancel(run)
-    await told(engine, run)
+    await report(engine, run)
 
 
 async def main(store: str, replica: str, name: str, durability: str) -> int:

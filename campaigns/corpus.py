@@ -1,7 +1,7 @@
-"""Small workflows that between them use every part of the kernel; the laws hold for each of them.
+"""A corpus of small workflows that together use every part of the kernel.
 
-Rules: steps give a value made from their arguments, so a schedule decides the order and never the
-values; what a workflow has to be sent stands beside it.
+Rules: steps compute a value from their arguments, so a schedule decides the order and never the
+values. The messages that a workflow needs are listed with it.
 """
 
 from __future__ import annotations

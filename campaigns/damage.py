@@ -1,11 +1,9 @@
-"""Random damage to the files of a store: whatever is broken, the answer is an error of ours that
-names the file, or the truth.
+"""Random damage to the files of a store; the answer is a `StoreError` that names the file, or true.
 
-Rules: a seed chooses where the damage is and of what kind; damage is noise that is neither UTF-8
-nor zeros, or lost bytes, because SQLite keeps no checksums and a digit that became another one
-can't be found by anybody; a file that is refused stays as it is; once damage was found, nothing
-more is written. A WAL ends for SQLite where its first bad frame is, as after a power cut: then the
-store is as it was at an earlier commit, and is whole.
+Rules: a seed chooses place and kind of the damage: noise that is neither UTF-8 nor zeros, or lost
+bytes, because SQLite keeps no checksums and a digit that became another one can't be found. A file
+that is refused stays as it is. After damage was found, nothing more is written. For SQLite a WAL
+ends at its first bad frame, as after a power cut: then the store is whole, as at an earlier commit.
 """
 
 from __future__ import annotations
@@ -122,7 +120,7 @@ KINDS: dict[str, tuple[str, Callable[[random.Random, bytes], bytes]]] = {
 
 
 class Found(Exception):
-    """A law was broken."""
+    """A invariant was broken."""
 
 
 async def _use(engine: Engine, lost_tail: bool) -> int:

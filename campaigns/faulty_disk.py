@@ -1,12 +1,12 @@
-"""A disk that loses its power, or fails, where a test says: an SQLite file layer over the real one.
+"""A disk that loses its power, or fails, at a chosen place: an SQLite file layer over the real one.
 
 Rules: locks and shared memory are the real ones, and data goes to the real file at once, so that
-reads see it. What is synced is kept apart, with the list of what was written since; after a power
-loss the file is made anew from both. Each write since the last sync is then there, gone, or torn:
-some of its 512-byte sectors are there, and one of them by half. Bytes that were not written stay as
-they were. A file that was made or deleted is so for good when its folder is synced, as SQLite does
-with the first sync of a journal or WAL that it has made; before that any earlier state may come
-back. The counts are of writes (a truncation and a deletion is one too) and of syncs, both from 1.
+reads see it. Synced content is kept apart, with the list of later writes; after a power loss the
+file is made anew from both. Each write since the last sync is then there, gone, or torn: some of
+its 512-byte sectors are there, and one of them by half. Unwritten bytes stay as they were. A
+file that was made or deleted is so for good after a sync of its folder, as SQLite does with the
+first sync of a journal or WAL; before that any earlier state may return. Writes (truncations and
+deletions too) and syncs are counted from 1.
 """
 
 from __future__ import annotations

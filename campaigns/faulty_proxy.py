@@ -1,9 +1,8 @@
-"""A bad network between a client and a server of HTTP, which a test makes bad and good again while
-both go on.
+"""A proxy that makes the network between an HTTP client and its server bad, and good again.
 
-Rules: it runs on a loop and thread of its own; a change is in force when the call returns; requests
-are passed on byte for byte, the Host header too, for S3's signature covers it; connections do not
-wait for each other.
+Rules: it runs on a loop and a thread of its own. A change is in force when the call returns.
+Requests are passed on byte for byte, the Host header too, because S3's signature covers it.
+Connections do not wait for each other.
 
     with Proxy(bucket.port) as proxy:
         ...  # bucket.url("agents", port=proxy.port)

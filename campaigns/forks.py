@@ -1,5 +1,4 @@
-"""Retry and fork at every row of many histories, on the real engine in virtual time: the laws of
-docs/explain/retry-and-fork.md.
+"""The campaign `forks`: retry and fork at every row, by docs/explain/retry-and-fork.md.
 
 Rules: a program is a tree of asyncio's verbs made from a seed, in which every leaf has a number of
 its own and is reached once; what happened outside (attempts and their keys, messages, runs) is kept
@@ -227,20 +226,20 @@ def _wrong(leaves: list[tuple[str, int]], dice: rng.Random) -> dict[int, str]:
     return found
 
 
-# --- lives ----------------------------------------------------------------------------------------
+# --- engines --------------------------------------------------------------------------------------
 
 
 class _Stage:
-    """One store on which programs are run; a new one for each law."""
+    """One store on which programs are run; a new one for each invariant."""
 
     def __init__(self, folder: str, seed: int) -> None:
-        self.lives = CrashHarness(f"{folder}/{seed}.db", seed=seed)
+        self.harness = CrashHarness(f"{folder}/{seed}.db", seed=seed)
         self.retries = self.messages = 0
         self.wait_s = 0.0
         self.crashed = False
 
     def engine(self, **options: Any) -> Any:
-        return self.lives.engine(workflows=[tree, part, deeper, sink], **options)
+        return self.harness.engine(workflows=[tree, part, deeper, sink], **options)
 
     async def begin(self, engine: Engine, node: list[Any], messages: int) -> None:
         await engine.start(sink(), id="sink")
@@ -275,14 +274,14 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
     with tempfile.TemporaryDirectory() as folder:
         _world.broken, _world.attempts, _world.crashes = {}, [], crash
         calm = _Stage(folder, 2 * seed)
-        expected = calm.lives.run(_to_the_end(calm, node, messages, None))
+        expected = calm.harness.run(_to_the_end(calm, node, messages, None))
         _world.broken, _world.attempts = _wrong(leaves, dice), []
         if client:
             _world.broken = {n: how for n, how in _world.broken.items() if how != "bug"}
         stage = _Stage(folder, 2 * seed + 1)
         hidden = len(_world.broken) - 1
         cancel_after = dice.choice([None, None, 0.5, 3.0])
-        found = stage.lives.run(_to_the_end(stage, node, messages, cancel_after))
+        found = stage.harness.run(_to_the_end(stage, node, messages, cancel_after))
         while found in ("failed", "cancelled"):
             stage.retries += 1
             if stage.retries > RETRIES_MAX:
@@ -308,7 +307,7 @@ def retries_repair(seed: int, *, crash: bool = False, client: bool = False) -> i
             raise InvariantViolated(
                 f"after {stage.retries} retries it gave {found}, undisturbed {expected}"
             )
-        stage.lives.run(_nothing_twice(stage))
+        stage.harness.run(_nothing_twice(stage))
     return stage.retries
 
 
@@ -347,13 +346,13 @@ def _retried(
             return await outcome(engine, "r")
 
     if crash_after is not None:
-        stage.lives.crash, stage.lives.commits = ("after", crash_after), 0
+        stage.harness.crash, stage.harness.commits = ("after", crash_after), 0
     try:
-        stage.lives.run(retry())
+        stage.harness.run(retry())
     except Crashed:  # before the retry was committed, or behind it
         stage.crashed = True
-    stage.lives.crash = None
-    return stage.lives.run(end())
+    stage.harness.crash = None
+    return stage.harness.run(end())
 
 
 async def _nothing_twice(stage: _Stage) -> None:
@@ -417,7 +416,7 @@ def forks_of_tree(seed: int) -> int:
     _world.broken, _world.attempts = _wrong(leaves, rng.Random(f"forks {seed}")), []
     with tempfile.TemporaryDirectory() as folder:
         stage = _Stage(folder, seed)
-        return int(stage.lives.run(_fork_all(stage, node, messages)))
+        return int(stage.harness.run(_fork_all(stage, node, messages)))
 
 
 async def _fork_all(stage: _Stage, node: list[Any], messages: int) -> int:
@@ -500,8 +499,8 @@ def forks_of_case(case: Case, seed: int) -> int:
         )
 
 
-async def _fork_case(lives: CrashHarness, case: Case) -> int:
-    async with lives.engine() as engine:
+async def _fork_case(harness: CrashHarness, case: Case) -> int:
+    async with harness.engine() as engine:
         timeout = None if case.timeout_ms is None else case.timeout_ms / 1000
         run = await engine.start(case.call, id="r", timeout=timeout)
         await _tell(run, case, 0)
@@ -532,7 +531,7 @@ async def _tell(run: Any, case: Case, first: int) -> None:
 
 # --- the campaign ---------------------------------------------------------------------------------
 
-LAWS = {
+INVARIANTS = {
     "retries": retries_repair,
     "retries with crashes": lambda seed: retries_repair(seed, crash=True),
     "retries by a client": lambda seed: retries_repair(seed, client=True),
@@ -546,8 +545,10 @@ def forks(seeds: range) -> Iterator[Count]:
     ends as if it had been right.
     """
     for seed in seeds:
-        for name, law in LAWS.items():
-            yield _tried(f"{name}, seed {seed}", lambda law=law, seed=seed: law(seed))
+        for name, invariant in INVARIANTS.items():
+            yield _tried(
+                f"{name}, seed {seed}", lambda invariant=invariant, seed=seed: invariant(seed)
+            )
         for case in CASES:
             yield _tried(
                 f"forks of {case.name}, seed {seed}",
@@ -555,10 +556,10 @@ def forks(seeds: range) -> Iterator[Count]:
             )
 
 
-def _tried(what: str, law: Any) -> Count:
+def _tried(what: str, invariant: Any) -> Count:
     found = Count(what)
     try:
-        found.checks = law()
+        found.checks = invariant()
     except Exception as error:
         found.broken = f"{type(error).__name__}: {error}"
     return found

@@ -1,8 +1,7 @@
-"""Drives one kernel with virtual time and a seeded schedule: which open command is answered next,
-and when.
+"""A simulation of one kernel in virtual time, with a seeded schedule of answers.
 
 Rules: the schedule is a function of the seed and of the rows so far, so a run that crashed and was
-replayed goes on as the one that did not; nothing here waits, sleeps or touches a store.
+replayed continues as the undisturbed one. Nothing here waits, sleeps or touches a store.
 """
 
 from __future__ import annotations
@@ -199,7 +198,7 @@ def outcome_of(command: Command) -> tuple[str, bytes]:
             return ev.COMPLETED, b"null"
 
 
-# --- the laws -------------------------------------------------------------------------------------
+# --- the invariants -------------------------------------------------------------------------------
 
 
 def _calm(case: Case, seed: int, **options: Any) -> World:
@@ -277,7 +276,7 @@ def more_is_asked_behind_notes(case: Case, seed: int) -> int:
     return len(cuts)
 
 
-LAWS: dict[str, Callable[[Case, int], int]] = {
+INVARIANTS: dict[str, Callable[[Case, int], int]] = {
     "prefixes": every_prefix_replays,
     "crashes": every_crash_changes_nothing,
     "crashes_often": many_crashes_change_nothing,

@@ -1,10 +1,9 @@
-"""The kill campaign: several processes on one real file, killed with SIGKILL and frozen with
-SIGSTOP while they work.
+"""The kill campaign: processes on one file, killed by SIGKILL and frozen by SIGSTOP at work.
 
-Rules: the seed chooses what is done and to whom, the progress of the log says when; whoever is
-killed is replaced at once; a frozen process is let go on when it has been buried; a run that is
-blocked because its process died three times is retried, as a person would, and counted. Afterwards
-`kill_laws` reads the file and the log.
+Rules: the seed chooses what happens to which process; the progress of the log chooses when. A
+killed process is replaced at once. A frozen one is woken after it was reaped. A run that is
+blocked because its process died three times is retried, as a person would, and counted.
+Afterwards `kill_checks` reads the file and the log.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from perdure.store.sqlite.connection import connect
 
 LEASE_S = 1.0
 FROZEN_S_MAX = 2.5 * LEASE_S
-"""A process that is frozen within a transaction holds everybody up, so nobody can bury it."""
+"""A process that is frozen within a transaction holds everybody up, so nobody can reap it."""
 CALM_S_MAX = 90.0
 JOBS_OPEN_MAX = 24
 STALL_S = 0.1
@@ -42,8 +41,8 @@ SECONDS = 8.0
 
 @dataclass(slots=True)
 class Killed:
-    """What one campaign did and found. `broken` has a sentence for each place where a law did not
-    hold.
+    """What one campaign did and found. `broken` has a sentence for each place where an invariant
+    did not hold.
     """
 
     seed: int
@@ -120,7 +119,7 @@ class Campaign:
         self._number = 0
 
     async def conduct(self) -> None:
-        """Everything but the laws."""
+        """Everything but the invariants."""
         async with Engine(self.db, execute=False) as one, Engine(self.db, execute=False) as two:
             self._clients = (one, two)
             self._crew = [self._spawn() for _ in range(self.processes)]
@@ -265,7 +264,7 @@ class Campaign:
         task.add_done_callback(self._thawing.discard)
 
     async def _thaw(self, victim: Worker, soon: bool) -> None:
-        """Let it go on: soon, or when the others have buried it."""
+        """Let it go on: soon, or when the others have reaped it."""
         reader = connect(self.db)
         until_s = time.monotonic() + (LEASE_S / 4 if soon else FROZEN_S_MAX)
         alive = joined = reader.execute(kill_worker.Q["alive"], (victim.pid,)).fetchall()
@@ -405,7 +404,7 @@ class Campaign:
         )
 
     def check(self) -> Killed:
-        """The laws, when everybody is gone."""
+        """The invariants, when everybody is gone."""
         seen = asdict(kill_checks.check(self.db, self.log))
         self.done.broken += [*seen.pop("broken"), *self._booked()]
         for name, count in seen.items():

@@ -1,14 +1,13 @@
-"""What must hold of a file and a log after processes were killed and frozen on them: one owner,
-recorded once, told so.
+"""The invariants of a file and a log after the kill campaign: one owner, recorded once, repeated
+only after a failure or a death.
 
-Rules: the log tells what was begun and by whom, the file what was recorded, the marks in the log
-whom the campaign has hit; each law gives the sentences that say where it is broken, and none of
-them looks at how long anything took.
+Rules: the log has what each worker began and which process the campaign has hit, the file what
+was recorded. Each invariant gives the sentences that say where it is violated. None of them
+looks at how long anything took.
 
-Words: a worker is *hit* when its process was killed, or frozen after it had joined. Who is hit may
-lose its runs, at any time after that. It has *lapsed* when it was silent for most of its lease
-before it was buried: on a machine with too much to do that happens without a hit, so it is counted.
-Who is neither may lose none.
+Terms: a worker is *hit* when its process was killed, or frozen after it had joined. It has *lapsed*
+when it was silent for most of its lease before it was reaped; on a loaded machine that happens
+without a hit, so it is counted. Only a worker that was hit or has lapsed may lose its runs.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Line:
 
 @dataclass(slots=True)
 class Seen:
-    """What the laws counted on their way."""
+    """What the invariants counted on their way."""
 
     begun: int = 0
     repeated: int = 0
@@ -170,8 +169,8 @@ class Log:
             track.owners.append(line.worker)
 
     def _again(self, track: Track, line: Line) -> None:
-        """At least once, and told so: an attempt is repeated after one that failed, or whose worker
-        was hit.
+        """At least once, and recorded: an attempt is repeated after one that failed, or whose
+        worker was hit.
         """
         self._seen.repeated += any(before.seq == line.seq for before in track.begun)
         before = track.attempts.get((line.seq, line.worker))
@@ -196,7 +195,7 @@ class Log:
 
 
 def check_run(run: Recording, track: Track, log: Log) -> None:
-    """One run of the file against every law of a history, and beside the log. Raises
+    """One run of the file against every invariant of a history, and beside the log. Raises
     `InvariantViolated`.
     """
     if run.status not in ("completed", "cancelled"):
@@ -291,7 +290,7 @@ def _cleaned_up(rows: list[Event]) -> None:
 
 
 def check(path: str, log_path: str) -> Seen:
-    """All laws. Call it when nothing runs any more, and not in an event loop."""
+    """All invariants. Call it when nothing runs any more, and not in an event loop."""
     seen = Seen()
     connection = connect(path)
     workers = [Member(*row) for row in connection.execute(kill_worker.Q["workers"])]
@@ -299,7 +298,7 @@ def check(path: str, log_path: str) -> Seen:
         seen.broken.append(f"integrity_check says {found}")
     connection.close()
     seen.broken += [
-        f"worker {one.worker} has not left and was not buried"
+        f"worker {one.worker} has not left and was not reaped"
         for one in workers
         if one.ended_ms is None
     ]

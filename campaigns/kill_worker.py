@@ -1,9 +1,8 @@
-"""A process of the kill campaign, and what it executes: `python -m campaigns.kill_worker STORE LOG
-LEASE_S`.
+"""A worker of the kill campaign: `python -m campaigns.kill_worker STORE LOG LEASE_S`.
 
-Rules: what a step does to the world is lines in one log, each appended in one write; a step's value
-is made from its arguments, so the result of every run is known beforehand; beside its value each
-outcome says which worker computed it.
+Rules: the effect of a step is a line in one log, appended in one write. A step's value is made from
+its arguments, so the result of every run is known beforehand. Each outcome also names the worker
+that computed it.
 """
 
 from __future__ import annotations

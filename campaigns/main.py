@@ -1,9 +1,8 @@
-"""`python -m campaigns`: the campaigns, by name. Each gives counts as data; a broken law is told
-with its seed.
+"""The command `python -m campaigns`: campaigns by name, and their counts as data.
 
-Rules: a campaign is a generator of `Count`, so that progress can be shown while it runs; another
-one is added by a line in `CAMPAIGNS`, as "module:function", and is imported only when it is asked
-for.
+Rules: a campaign is a generator of `Count`, so that progress is shown while it runs. A violated
+invariant is printed with its seed. A campaign is added by a line in `CAMPAIGNS`, as
+"module:function", and imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -73,16 +72,16 @@ def kernel(seeds: range) -> Iterator[Count]:
 
 
 def programs(seeds: range) -> Iterator[Count]:
-    """Workflows that nobody wrote by hand, one from each seed, under the same laws."""
+    """Workflows that nobody wrote by hand, one from each seed, under the same invariants."""
     for seed in seeds:
         yield from _laws(program(seed), seed)
 
 
 def _laws(case: Case, seed: int) -> Iterator[Count]:
-    for name, law in kernel_sim.LAWS.items():
+    for name, invariant in kernel_sim.INVARIANTS.items():
         found = Count(f"{name} of {case.name}, seed {seed}")
         try:
-            found.checks = law(case, seed)
+            found.checks = invariant(case, seed)
         except (
             Exception
         ) as error:  # also an error of the kernel itself: the others are still to be tried
@@ -195,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m campaigns",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Tries to break Perdure's laws, and counts. Exit code 1: one is broken.",
+        description="Tries to break Perdure's invariants, and counts. Exit code 1: one is broken.",
         epilog=f"campaigns:\n{told}",
     )
     parser.add_argument(

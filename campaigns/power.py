@@ -1,10 +1,9 @@
-"""Power cuts and disk errors: one workflow on a `Disk` that fails at a chosen write or sync, and
-the laws that then hold.
+"""The power campaign: one workflow on a `Disk` that fails at a chosen write or sync.
 
 Rules: after a power cut an engine on the healthy disk goes on, and all that was acknowledged before
-is in the file; a step with effects has begun only when its row is in the file. After an error of
-the disk the same engine goes on by itself; who was refused asks again, as one has to. Every place
-is told with what repeats it.
+is in the file; a step with effects has begun only if its row is in the file. After an error of the
+disk the same engine goes on by itself, and a refused caller asks again. Every failure says how to
+repeat it.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def trial_of(case: Case, seed: int, **options: Any) -> PowerTrial:
 @dataclass
 class PowerTrial(_Trial):
     """One call under one seed. `by_the_clock` says that a disk that fails for a while may change
-    its result; `synchronous` is for the test that shows that the laws can fail.
+    its result; `synchronous` is for the test that shows that the invariants can fail.
     """
 
     by_the_clock: bool = False
@@ -136,7 +135,7 @@ class PowerTrial(_Trial):
         return found
 
     def holds(self, fault: Fault) -> bool:
-        """Whether the fault happened; raises `InvariantViolated` where a law did not hold."""
+        """Whether the fault happened. Raises `InvariantViolated`."""
         with self._lives_on_disk() as (harness, disk):
             disk.fault = fault
             with _listening() as heard:
@@ -216,7 +215,7 @@ class PowerTrial(_Trial):
                 self.acknowledged.append(what)
                 return answer
 
-    # --- the laws ---------------------------------------------------------------------------------
+    # --- the invariants ---------------------------------------------------------------------------
 
     def _survived(self, harness: CrashHarness, acknowledged: list[str]) -> list[Recording]:
         """What is in the file after a power cut, looked at in a copy, so that the engine finds it

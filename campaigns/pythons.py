@@ -1,8 +1,7 @@
-"""Two Pythons: random programs that another interpreter has executed, gone on with by this one from
-every input.
+"""The campaign `pythons`: random programs executed by another Python, continued by this one.
 
-Rules: the other interpreter needs Perdure as it is here; a program counts as broken if any of its
-cuts blocks, or goes on in another way.
+Rules: the other interpreter needs Perdure as it is here. A program counts as broken if this Python
+blocks after any of its inputs, or continues in another way.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Random workflow programs: a tree of asyncio's verbs made from a seed, and the workflow that walks
-it.
+"""Random workflows: a tree of asyncio's verbs made from a seed, and the workflow that walks it.
 
-Rules: the same seed gives the same tree on every interpreter; every wait in a tree has an end, so
-each program ends under any schedule; what a program returns says what it saw.
+Rules: the same seed gives the same tree on every interpreter. Every wait in a tree has an end, so
+each program ends under any schedule. What a program returns says what it saw.
 """
 
 from __future__ import annotations

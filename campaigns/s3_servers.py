@@ -1,7 +1,7 @@
-"""Real S3 servers for tests: started on this machine, killed, started again on what they had.
+"""Real S3 servers for tests: started on this machine, killed, and started again on their data.
 
-Rules: nothing is simulated, every bucket is a server that people run; it listens on 127.0.0.1 only
-and ends with the process that started it; it counts as started when it gives what it had and has
+Rules: nothing is simulated; every bucket is a server in real use. It listens on 127.0.0.1 only
+and ends with the process that started it. It counts as started when it serves its data and has
 stored an object, not when its port is open. ADR 0014 says why these two.
 
     with BucketServer(folder) as bucket:

@@ -1,5 +1,4 @@
-"""The signature that S3 asks for (AWS signature version 4), to look into a bucket without any
-client of ours.
+"""AWS signature version 4, to look into a bucket without a client of ours.
 
 Rules: a value in, headers out; no connection, and the time is an argument.
 """

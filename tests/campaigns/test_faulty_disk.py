@@ -179,7 +179,7 @@ def test_a_run_survives_power_cuts_and_disk_errors(case: Case) -> None:
 
 
 def test_what_the_disk_has_taken_is_known_row_by_row(disk: Disk, db: str) -> None:
-    """Else the law about it would hold for nothing."""
+    """Else the invariant about it would hold for nothing."""
     lives = CrashHarness(db, disk=disk)
     assert lives.run(flows.booking_places(3), id="one")
     [one] = recordings(db)

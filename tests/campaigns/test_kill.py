@@ -1,5 +1,5 @@
-"""The kill campaign: a short one with real processes, and each of its laws shown a log that breaks
-it.
+"""The kill campaign: a short one with real processes, and each of its invariants shown a log
+that breaks it.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def test_a_frozen_worker_may_begin_what_was_on_disk_before_and_others_may_not() 
 
 
 def test_who_was_frozen_before_its_first_step_of_a_run_began_is_late_and_no_owner() -> None:
-    late = Line("B", 11, 1, 9, 2, 1, "square", at_ms=1000)  # it had been buried by then
+    late = Line("B", 11, 1, 9, 2, 1, "square", at_ms=1000)  # it had been reaped by then
     seen = walk(line("B", 2), hit("S", 11), late, line("E", 2))
     assert (seen.broken, seen.late, seen.take_overs) == ([], 1, 0)
     assert "was never frozen" in walk(line("B", 2), late).broken[0]

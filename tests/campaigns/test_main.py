@@ -21,7 +21,7 @@ def test_the_command_counts_and_prints_a_table(capsys: pytest.CaptureFixture[str
     assert main(["--seeds", "2", "--only", "kernel", "--only", "programs"]) == 0
     head, kernel, programs = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "campaign"
-    assert kernel.split()[:3] == ["kernel", "2", "270"]  # 27 workflows, 5 laws, 2 seeds
+    assert kernel.split()[:3] == ["kernel", "2", "270"]  # 27 workflows, 5 invariants, 2 seeds
     assert programs.split()[:3] == ["programs", "2", "10"]
 
 

@@ -21,10 +21,10 @@ SEEDS = {
 
 @pytest.mark.parametrize("law", SEEDS)
 def test_every_law_of_retry_and_fork_holds_for_random_programs(law: str) -> None:
-    assert set(SEEDS) == set(forks.LAWS)
+    assert set(SEEDS) == set(forks.INVARIANTS)
     for seed in range(SEEDS[law]):
         try:
-            forks.LAWS[law](seed)
+            forks.INVARIANTS[law](seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
 

@@ -20,7 +20,9 @@ SEEDS = range(12)
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
-every_law = pytest.mark.parametrize("law", kernel_sim.LAWS.values(), ids=list(kernel_sim.LAWS))
+every_law = pytest.mark.parametrize(
+    "law", kernel_sim.INVARIANTS.values(), ids=list(kernel_sim.INVARIANTS)
+)
 
 
 @every_case

@@ -126,8 +126,8 @@ def test_the_laws_of_the_simulator_find_a_workflow_that_is_wrong() -> None:
 
     wrong = Case("wrong", flows.counts_in_a_global())
     found = 0
-    for law in kernel_sim.LAWS.values():
+    for law in kernel_sim.INVARIANTS.values():
         with pytest.raises(Exception, match=r"row|saw|history"):
             law(wrong, 0)
         found += 1
-    assert found == len(kernel_sim.LAWS) == 5
+    assert found == len(kernel_sim.INVARIANTS) == 5

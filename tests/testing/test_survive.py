@@ -268,7 +268,7 @@ def test_a_run_that_is_blocked_without_a_crash_is_told() -> None:
 
 
 def test_a_run_that_never_ends_is_told() -> None:
-    with pytest.raises(NothingLeftToWaitFor, match="message that nobody sends"):
+    with pytest.raises(NothingLeftToWaitFor, match="message that is never sent"):
         assert_survives_every_crash(flows.never_hears())
 
 
