@@ -76,6 +76,7 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             perdure.ErrorHead,
         ],
     ),
+    "Observers": ("See [observe an engine](../howto/observe.md).", [perdure.Observer]),
     "Logging": ("See [log lines](../howto/logging.md).", [perdure.RunContextFilter]),
     "Tests": (
         "From `perdure.testing`; see [test workflows](../howto/test-workflows.md).",

@@ -74,6 +74,7 @@ from perdure.replica.options import Replica
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import ErrorHead, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.log import RunContextFilter
+from perdure.runtime.observer import Observer
 from perdure.runtime.run_handle import Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.store.sqlite.connection import connect
@@ -102,6 +103,7 @@ __all__ = [
     "NotDeterministic",
     "NotInWorkflow",
     "NotSerializable",
+    "Observer",
     "PayloadTooLarge",
     "PerdureError",
     "Progress",

@@ -34,6 +34,7 @@ from perdure.runtime import facts, validation
 from perdure.runtime.control import Control, Resolution
 from perdure.runtime.durability import AnswerGate, DurabilityGate
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
+from perdure.runtime.observer import Observer, notifier
 from perdure.runtime.queries import Filter, Queries
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow, know_workflow
@@ -74,6 +75,7 @@ class Engine:
     that starts, sends and looks without executing; `create=False` refuses to make a new file;
     `execute="asked"` executes only the runs that are started or waited for through this engine,
     with what they start, and leaves the others in the file to workers; `limits` is a `Limits`;
+    `observer` is an `Observer`, or several, that hear of runs, attempts, commits and leases;
     `close_grace` the seconds that steps under way get to end when the engine closes.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
@@ -111,6 +113,7 @@ class Engine:
         create: bool = True,
         replica_timeout: float = 30.0,
         limits: Limits | None = None,
+        observer: Observer | Iterable[Observer] | None = None,
         close_grace: float = 2.0,
         name: str | None = None,
     ) -> None:
@@ -121,6 +124,7 @@ class Engine:
         validation.check_times(close_grace, replica_timeout)
         self.path, self.durability = path_of(store), durability
         self.limits = limits or Limits()
+        self._observer = notifier(observer)
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
@@ -176,7 +180,7 @@ class Engine:
         validation.check_replica(store, acquired, self._execute)
         reads = ReadExecutor(store)
         stack.callback(reads.close)
-        writer = Writer(store, self.limits.batch_writes_max)
+        writer = Writer(store, self.limits.batch_writes_max, self._observer)
         gate = None
         if acquired is not None:
             self.replica = await replicate(
@@ -200,6 +204,7 @@ class Engine:
             execute=self._execute,
             gate=gate,
             moves=acquired is not None,
+            observer=self._observer,
         )
         scheduler = Scheduler(store, reads, writer, self.workflows, config)
         await scheduler.open()

@@ -24,6 +24,7 @@ from perdure.process import identity
 from perdure.process.clock import SystemClock
 from perdure.runtime import log
 from perdure.runtime.lease_renewal import LeaseRenewal
+from perdure.runtime.observer import Notifier
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.unserved import Unserved
 from perdure.runtime.writer import Writer
@@ -58,11 +59,12 @@ class Membership:
         *,
         reads: ReadExecutor,
         asked: bool = False,
+        observer: Notifier | None = None,
     ) -> None:
         self._store, self._reads, self._writer, self._clock = store, reads, writer, clock
         self._lease_ms, self._crashes_max, self._name = lease_ms, crashes_max, name
         self._on_lost, self._on_left, self._owns_runs = on_lost, on_left, owns_runs
-        self._asked = asked
+        self._asked, self._observer = asked, observer
         self.worker = 0
         # of each other worker: its beats, and for how many looks of ours they have not moved
         self._silent: dict[int, tuple[int, int]] = {}
@@ -93,6 +95,11 @@ class Membership:
         self._stop_renewal()
         self.worker = await self._writer.ask(join)
         self.resting, self._rested_s = True, asyncio.get_running_loop().time()
+        self._report("taken")
+
+    def _report(self, change: str) -> None:
+        if self._observer is not None:
+            self._observer.lease_changed("worker", change)
 
     # --- the lease --------------------------------------------------------------------------------
 
@@ -147,6 +154,7 @@ class Membership:
         """
         if not await self._holds():
             log.lease_lost(self.worker)
+            self._report("lost")
             self._on_lost()
             await self.join()
         if await self.reap_dead_workers():
@@ -236,3 +244,4 @@ class Membership:
     async def leave(self) -> None:
         """Let go of the lease and of every run that is left."""
         await self._writer.ask(EndWorker(self.worker, self._clock.now_ms(), False))
+        self._report("released")

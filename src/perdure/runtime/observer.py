@@ -1,8 +1,8 @@
 """Observer hook: what telemetry, progress displays and integrations hear of an engine.
 
-Rules: every call is made on the engine's event loop, with plain values, and must return soon; a
-commit is reported after it, never before; an error of an observer is logged once and harms nothing;
-an engine without an observer makes no call at all.
+Rules: every call is made on the engine's event loop, with plain values, and must return soon; what
+is said of a run and of a commit is said after the commit, what is said of an attempt at once; an
+error of an observer is logged once and harms nothing; an engine without an observer makes no call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Observer:
         """A run is "completed", "failed", "cancelled" or "blocked", as the store has it now."""
 
     def attempt_started(self, run_id: str, seq: int, step: str, attempt: int) -> None:
-        """An attempt of the step at row `seq` begins. The first attempt is number 1."""
+        """An attempt of the step at row `seq` begins. The first attempt is number 1.
+
+        Called in the context of the attempt: the step sees a context variable that is set here.
+        """
 
     def attempt_ended(
         self,

@@ -85,6 +85,11 @@ class ActiveRun:
     def at_its_end(self) -> bool:
         return self.kernel.outcome is not None
 
+    @property
+    def blocked(self) -> bool:
+        """Whether it stops here until a person or other code has changed something."""
+        return self._blocked is not None
+
     def name_of(self, seq: int) -> str:
         return self._outbox.name_of(seq)
 
@@ -403,6 +408,7 @@ class ActiveRun:
         self._held = deque()
         row = self.kernel.stamp(ev.COMPLETED, self.clock.now_ms(), ref=attempt.command.seq)
         made = TransactionalAttempt(self, self.host.steps, attempt, row)
+        made.report_start()
         self.host.writer.put_transact(made.write(), partial(self._transacted, attempt, made))
 
     def _transacted(
@@ -411,6 +417,7 @@ class ActiveRun:
         if isinstance(result, PerdureError):
             self.refused(result)
             return
+        made.report_end()
         held, self._held = self._held or deque(), None
         command = attempt.command
         match made.outcome:

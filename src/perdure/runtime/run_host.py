@@ -87,6 +87,9 @@ class HostedRun(Protocol):
     def workflow(self) -> str: ...
 
     @property
+    def blocked(self) -> bool: ...
+
+    @property
     def at_its_end(self) -> bool:
         """Whether its workflow has come to its end."""
         ...

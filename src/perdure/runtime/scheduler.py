@@ -21,7 +21,7 @@ from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.core import lifecycle
 from perdure.core.events import Command, Event
-from perdure.core.lifecycle import FINAL
+from perdure.core.lifecycle import BLOCKED, FINAL
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
@@ -43,6 +43,7 @@ from perdure.runtime.first_turn import FirstTurn
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
+from perdure.runtime.observer import Notifier
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
@@ -83,6 +84,7 @@ class SchedulerConfig:
     execute: bool | Literal["asked"] = True
     gate: DurabilityGate | None = None
     moves: bool = False
+    observer: Notifier | None = None
 
 
 class Scheduler:
@@ -102,7 +104,8 @@ class Scheduler:
         self.codec, self.clock, self.limits = config.codec, config.clock, config.limits
         self.history_rows_max, self.gate = config.limits.history_rows_max, config.gate
         self.execute, self._moves = bool(config.execute), config.moves
-        self.steps = Steps(config.codec, config.clock, config.limits, writer.touch)
+        self.observer = config.observer
+        self.steps = Steps(config.codec, config.clock, config.limits, writer.touch, config.observer)
         self.waiters = Waiters()
         self._loop = asyncio.get_running_loop()
         self._slices, self._news = Slices(self._loop), Slices(self._loop)
@@ -126,6 +129,7 @@ class Scheduler:
             workflows,
             reads=reads,
             asked=asked,
+            observer=config.observer,
         )
         self._offset_ms = self._clock_offset_ms()
         self.closing = False
@@ -329,6 +333,8 @@ class Scheduler:
         self.memory.unwritten.discard(active)
         if isinstance(result, Started) and result.owned:
             self.memory.active[result.run] = active
+            if self.observer is not None:
+                self.observer.run_started(active.run_id, active.workflow, resumed=False)
             if self.closing:
                 active.begin_no_more()
             active.written(result.run, first)
@@ -389,6 +395,8 @@ class Scheduler:
     def _begin(self, loaded: LoadedRun) -> None:
         run, row = loaded.row.run, loaded.row
         self.memory.active[run] = active = self.new_active(row)
+        if self.observer is not None:
+            self.observer.run_started(row.id, row.workflow, bool(row.history_rows))
         try:
             if row.history_rows > self.history_rows_max:
                 active.block_by_length(row.history_rows)
@@ -526,6 +534,9 @@ class Scheduler:
         self.memory.unparked(active.run)
 
     def ended(self, active: HostedRun, how: Finish | bool = False) -> None:
+        if how and self.observer is not None and (isinstance(how, Finish) or active.blocked):
+            status = how.status if isinstance(how, Finish) else BLOCKED
+            self.observer.run_ended(active.run_id, active.workflow, status)
         if isinstance(how, Finish) and how.error is not None:
             run_failed(
                 active, how.error, child=active.child, told=self.waiters.wait_for(active.run)

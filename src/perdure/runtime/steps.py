@@ -39,6 +39,7 @@ from perdure.process import eager
 from perdure.process.clock import SystemClock
 from perdure.process.slices import SLICE_S
 from perdure.process.thread_pool import ThreadPool
+from perdure.runtime.observer import Notifier
 from perdure.store.writes import Emit, RecordHeartbeat
 
 
@@ -204,7 +205,9 @@ class Steps:
         clock: SystemClock,
         limits: Limits,
         on_ended: Callable[[Steps], None],
+        observer: Notifier | None = None,
     ) -> None:
+        self.observer = observer
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
         self._async_limiter, self._thread_limiter = (
@@ -263,13 +266,19 @@ class Steps:
     ) -> None:
         running.begun = True
         ended: Ended | Again | None = None
+        failed: BaseException | None = None
         began_ms = self.clock.now_ms()
         try:
             if not running.cancelled:
+                if self.observer is not None:
+                    self.observer.attempt_started(
+                        host.run_id, command.seq, command.name or "", attempt
+                    )
                 value = await self._work(host, command, attempt)
                 data = self.codec.encode_output(command.call.definition, value)
                 ended = Ended("completed", data, self.clock.now_ms() - began_ms)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failed = error
             if not running.cancelled:
                 ended = Ended(
                     "failed", self.failure(CancelledByItself(command.name or ""), 1), 0, attempt
@@ -277,10 +286,32 @@ class Steps:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            failed = error
             ended = self.after_failure(host.run_id, command, attempt, failures + 1, error, began_ms)
+        if self.observer is not None and (failed is not None or ended is not None):
+            took_ms = max(0, self.clock.now_ms() - began_ms)
+            self.report_end(host.run_id, command, attempt, took_ms, failed, ended)
+        failed = None  # its traceback holds this frame
         if not self._ended:
             self._on_ended(self)
         self._ended.append((gate, done, command, ended))
+
+    def report_end(
+        self,
+        run_id: str,
+        command: Command,
+        attempt: int,
+        took_ms: int,
+        error: BaseException | None,
+        ended: Ended | Again | None,
+    ) -> None:
+        """Tell the observers how an attempt has ended."""
+        if self.observer is not None:
+            again_ms = ended.again_ms if isinstance(ended, Again) else None
+            name = command.name or ""
+            self.observer.attempt_ended(
+                run_id, command.seq, name, attempt, took_ms, error, again_ms
+            )
 
     def after_failure(
         self,

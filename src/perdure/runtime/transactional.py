@@ -22,15 +22,31 @@ class TransactionalAttempt:
     what followed from it, when the write is answered.
     """
 
-    __slots__ = ("_attempt", "_host", "_row", "_steps", "outcome")
+    __slots__ = ("_attempt", "_error", "_host", "_row", "_steps", "outcome")
 
     def __init__(self, host: StepHost, steps: Steps, attempt: PendingAttempt, row: Event) -> None:
         self._host, self._steps, self._attempt, self._row = host, steps, attempt, row
         self.outcome: Again | Ended | None = None
+        self._error: BaseException | None = None
 
     def write(self) -> Transact:
         """The attempt as a write."""
         return Transact(self._host.run, self._host.owner, self._work, self._conclude)
+
+    def report_start(self) -> None:
+        """Tell the observers that the writer has got the attempt."""
+        if (observer := self._steps.observer) is not None:
+            attempt = self._attempt
+            name = attempt.command.name or ""
+            observer.attempt_started(self._host.run_id, attempt.command.seq, name, attempt.attempt)
+
+    def report_end(self) -> None:
+        """Tell the observers what became of it."""
+        attempt, error, self._error = self._attempt, self._error, None
+        self._steps.report_end(
+            self._host.run_id, attempt.command, attempt.attempt, self._row.took_ms or 0, error,
+            self.outcome,
+        )  # fmt: skip
 
     def _work(self, db: Any) -> bytes:
         command = self._attempt.command
@@ -48,7 +64,7 @@ class TransactionalAttempt:
         """The row for what happened: the result, the failure, or the note of an attempt that
         another one follows.
         """
-        row = self._row
+        row, self._error = self._row, error
         took_ms = max(0, self._steps.clock.now_ms() - row.at_ms)
         if error is None:
             self.outcome = Ended(ev.COMPLETED, value, took_ms)

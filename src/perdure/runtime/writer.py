@@ -25,6 +25,7 @@ from perdure.core import lifecycle
 from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
 from perdure.process import eager
 from perdure.process.slices import SLICE_S
+from perdure.runtime.observer import Notifier
 from perdure.store.base import Store
 from perdure.store.writes import Append, BatchRolledBack, Suspend, Transact, Turn, Write
 
@@ -59,7 +60,8 @@ class Writer:
     result.
     """
 
-    def __init__(self, store: Store, batch_max: int) -> None:
+    def __init__(self, store: Store, batch_max: int, observer: Notifier | None = None) -> None:
+        self._observer = observer
         self._store, self._batch_max = store, batch_max
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
@@ -297,6 +299,8 @@ class Writer:
             self._transacts -= _transacts(writes)
         if self._news is not None:
             self._news.set()
+        if results and self._observer is not None:
+            self._observer.committed(len(results), self._store.commit_ms)
         if results and self.last_error is not None and not self._shut:
             log.warning("the store takes writes again: %s", self._store.path)
             self.last_error, self._retry_s = None, RETRY_S_MIN
