@@ -203,6 +203,29 @@ async def test_a_page_costs_the_page(db: str) -> None:
 
 
 @awaited
+async def test_an_outline_has_times_and_names_and_reads_no_payload(db: str) -> None:
+    async with Engine(db, workflows=WORKFLOWS) as engine:
+        await reached(await engine.start(holds(LARGE), id="h"), "waiting")
+        with pytest.raises(RunFailed):
+            await engine.run(breaks(LARGE), id="b")
+        for run_id in ("h", "b"):
+            outline = await engine.history(run_id, payloads=False)
+            for row, bare in zip(await engine.history(run_id), outline, strict=True):
+                assert (bare.seq, bare.kind, bare.name, bare.at) == (
+                    row.seq,
+                    row.kind,
+                    row.name,
+                    row.at,
+                )
+                assert (bare.ref, bare.of, bare.took_ms) == (row.ref, row.of, row.took_ms)
+                assert (bare.args, bare.result) == (None, None)
+                assert (bare.error is not None) == (row.kind == "attempt")
+            queries = await queries_of(engine._store, engine.history(run_id, payloads=False))
+            assert len(queries) == 2
+            assert chunk_reads(queries) == []
+
+
+@awaited
 async def test_an_answer_names_what_it_answers_also_where_that_is_on_another_page(db: str) -> None:
     async with Engine(db, workflows=WORKFLOWS) as engine:
         await engine.run(long(3), id="l")

@@ -517,12 +517,19 @@ class Engine:
         return await self._read(self._queries.summary, id)
 
     async def history(
-        self, id: str, *, after: int | None = None, limit: int | None = None
+        self,
+        id: str,
+        *,
+        after: int | None = None,
+        limit: int | None = None,
+        payloads: bool = True,
     ) -> list[HistoryEvent]:
         """The rows of a run in order, with times and decoded arguments and results.
 
         `after` is the row to read on from, `limit` how many rows to read; the default is all of
-        them. A page costs what it returns, however long the history is.
+        them. A page costs what it returns, however long the history is. With `payloads=False`
+        arguments, results, errors and data are not read: for times and names. They are None then,
+        but for the `error` of an attempt that failed, which is empty.
 
         >>> from perdure import step, workflow
         >>> @step
@@ -542,7 +549,8 @@ class Engine:
         """
         begin = 0 if after is None else numbers.count(after, "after", low=0)
         most = None if limit is None else numbers.count(limit, "limit", low=1)
-        return await self._read(self._queries.history, id, begin, most)
+        read = self._queries.history if payloads else self._queries.outline
+        return await self._read(read, id, begin, most)
 
     async def entry(self, id: str, seq: int) -> list[HistoryEvent]:
         """Row `seq` of a run, and the rows that answer it: a step with its attempts and its result,

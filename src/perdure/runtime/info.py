@@ -287,7 +287,9 @@ def _event(row: Event, ends: Ends, of: str | None) -> HistoryEvent:
     fields: dict[str, Any] = {}
     match row.kind:
         case ev.START:
-            fields["args"] = _decode(ends.args or b"{}")
+            fields["args"] = None if ends.args is None else _decode(ends.args)
+        case _ if raw is None and row.kind != ev.FINISH:
+            pass
         case ev.STEP:
             fields["args"] = data
         case ev.CHILD | ev.SPAWN:

@@ -89,6 +89,11 @@ class Queries:
         run = self.key(run_id)
         return self._events(run, self._store.history_page(run, after, limit))
 
+    def outline(self, run_id: str, after: int, limit: int | None) -> list[HistoryEvent]:
+        """The same rows without arguments, results and data. Raises `RunNotFound`."""
+        rows = self._store.history_outline(self.key(run_id), after, limit)
+        return info.history_events(rows, Ends(), {row.seq: row.name or row.kind for row in rows})
+
     def entry(self, run_id: str, seq: int) -> list[HistoryEvent]:
         """A row of a run and those that answer it. Raises `RunNotFound`."""
         run = self.key(run_id)

@@ -27,7 +27,12 @@ class RunVerbs(Protocol):
     async def cancel(self, id: str) -> None: ...
 
     async def history(
-        self, id: str, *, after: int | None = None, limit: int | None = None
+        self,
+        id: str,
+        *,
+        after: int | None = None,
+        limit: int | None = None,
+        payloads: bool = True,
     ) -> list[HistoryEvent]: ...
 
     async def _status(self, id: str) -> str: ...
@@ -99,10 +104,10 @@ class Run(Generic[T]):
         return await self._engine.summary(self.id)
 
     async def history(
-        self, *, after: int | None = None, limit: int | None = None
+        self, *, after: int | None = None, limit: int | None = None, payloads: bool = True
     ) -> list[HistoryEvent]:
         """The rows of the run in order, or a page of them: see `Engine.history`."""
-        return await self._engine.history(self.id, after=after, limit=limit)
+        return await self._engine.history(self.id, after=after, limit=limit, payloads=payloads)
 
     def stream(self, name: str, *, after: int = 0) -> AsyncIterator[Any]:
         """The items of a stream behind position `after`, by default from the first, and on until

@@ -133,6 +133,11 @@ class Store(Protocol):
     def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
         """Up to `limit` rows behind `after_seq`, in order, with whole `data`."""
 
+    def history_outline(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """The same rows without `data`, which is not read; that of an attempt says whether it
+        failed: `{"error": {}}` does.
+        """
+
     def rows_about(self, run: int, seq: int) -> list[Event]:
         """A row and those that answer it, in order, with whole `data`; [] where it is missing."""
 

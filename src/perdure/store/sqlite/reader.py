@@ -322,6 +322,11 @@ class Reader:
         found = self._all("history_page", run, after_seq, -1 if limit is None else limit)
         return self._events(run, found)
 
+    def history_outline(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """The same rows without what they hold, in one query; an attempt says whether it failed."""
+        found = self._all("history_outline", run, after_seq, -1 if limit is None else limit)
+        return self._events(run, found)
+
     def rows_about(self, run: int, seq: int) -> list[Event]:
         """A row and those that answer it, in order; empty where there is no such row."""
         return self._events(run, self._all("rows_about", run, seq))

@@ -185,6 +185,13 @@ SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key >
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
 WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
 
+-- name: history_outline
+-- Of an attempt only whether it tells an error: in chunks it does.
+SELECT seq, kind, at_ms, ref, name,
+       CASE WHEN kind = 'attempt' AND CASE WHEN data LIKE '@%' THEN 1 ELSE (data ->> 'error') IS NOT NULL END THEN '{"error":{}}' END,
+       took_ms, edited
+FROM event WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
+
 -- name: rows_about
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
 WHERE key BETWEEN ?1 << 24 | ?2 AND ?1 << 24 | 16777215 AND (key = ?1 << 24 | ?2 OR ref = ?2) ORDER BY key;
