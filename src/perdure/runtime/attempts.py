@@ -11,14 +11,26 @@ import asyncio
 from functools import partial
 from typing import Protocol
 
+from perdure.core import events as ev
 from perdure.core.events import Command
+from perdure.core.replay import Kernel
 from perdure.runtime.backoff import Backoff
-from perdure.runtime.plans import BackOff, BeginAfterCommit, PendingAttempt, Plan, Transact
+from perdure.runtime.outbox import Outbox
+from perdure.runtime.plans import (
+    BackOff,
+    Begin,
+    BeginAfterCommit,
+    PendingAttempt,
+    Plan,
+    Todo,
+    Transact,
+)
 from perdure.runtime.run_host import RunHost
-from perdure.runtime.steps import Again, Ended, Running, StepHost
+from perdure.runtime.steps import Again, Ended, Running
+from perdure.store.writes import Emit, RecordHeartbeat
 
 
-class RunOfSteps(StepHost, Protocol):
+class RunOfSteps(Protocol):
     """What attempts need of their run."""
 
     def do(self, plan: Plan) -> None: ...
@@ -27,23 +39,31 @@ class RunOfSteps(StepHost, Protocol):
 
 
 class Attempts:
-    """See the module's text. `open` are the run's open commands, `durability` is its own level."""
+    """See the module's text. It is what a step sees of its run, too: see `steps.StepHost`."""
 
     __slots__ = (
-        "_durability", "_host", "_open", "_run", "backoff", "closed", "paused", "resting",
+        "_host", "_kernel", "_outbox", "_run", "backoff", "closed", "paused", "resting",
         "under_way",
     )  # fmt: skip
 
     def __init__(
-        self, host: RunHost, run: RunOfSteps, open_commands: dict[int, Command],
-        durability: str | None, *, paused: bool,
-    ) -> None:  # fmt: skip
-        self._host, self._open, self._durability = host, open_commands, durability
+        self, host: RunHost, run: RunOfSteps, kernel: Kernel, outbox: Outbox, *, paused: bool
+    ) -> None:
+        self._host, self._kernel, self._outbox = host, kernel, outbox
         self._run: RunOfSteps | None = run
         self.paused, self.closed = paused, False
         self.under_way: dict[int, Running] = {}
         self.backoff = Backoff()
         self.resting = self.backoff.steps
+
+    def begin_all(self, todo: Todo) -> None:
+        """Begin what waited for its commit."""
+        for item in todo:
+            if isinstance(item, PendingAttempt):
+                if self._run is not None:
+                    self._run.do(Begin(item))
+            elif item.kind == ev.STEP and item.seq in self._kernel.open:
+                self.begin(item, 1, 0)
 
     def begin(
         self, command: Command, attempt: int, failures: int, again_ms: int = 0, *,
@@ -62,16 +82,16 @@ class Attempts:
         elif (
             not confirmed
             and (gate := self._host.gate) is not None
-            and gate.holds(command.call.options, self._durability)
+            and gate.holds(command.call.options, self._outbox.durability)
         ):
             gate.after(partial(self._confirmed, command, attempt, failures))
         else:
             self.under_way[command.seq] = self._host.steps.start(
-                run, command, attempt, failures, self._ended
+                self, command, attempt, failures, self._ended
             )
 
     def _confirmed(self, command: Command, attempt: int, failures: int) -> None:
-        if command.seq in self._open:  # it may have been cancelled meanwhile
+        if command.seq in self._kernel.open:  # it may have been cancelled meanwhile
             self.begin(command, attempt, failures, confirmed=True)
 
     def _ended(self, command: Command, ended: Ended | Again | None) -> None:
@@ -99,3 +119,32 @@ class Attempts:
         self.closed, self._run = True, None
         for running in list(self.under_way.values()):
             running.cancel()
+
+    # --- what a step sees of its run --------------------------------------------------------------
+
+    @property
+    def run(self) -> int:
+        return self._outbox.run
+
+    @property
+    def run_id(self) -> str:
+        return self._outbox.run_id
+
+    @property
+    def owner(self) -> int:
+        return self._host.owner
+
+    @property
+    def workflow(self) -> str:
+        return self._kernel.facts.workflow
+
+    def name_of(self, seq: int) -> str:
+        return self._outbox.name_of(seq)
+
+    def write(self, write: Emit | RecordHeartbeat) -> None:
+        """Queue what an attempt emits, or its heartbeat."""
+        if self._run is not None:
+            self._host.writer.put(write, lambda _: self._host.emitted(), keep=True)
+
+    def last_heartbeat(self, seq: int) -> bytes | None:
+        return self._host.store.heartbeat(self.run, seq)

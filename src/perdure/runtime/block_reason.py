@@ -32,6 +32,11 @@ def of_length(rows: int, rows_max: int, run_id: str) -> Block:
     return Block(HISTORY, HistoryTooLong.describe(rows, rows_max, run_id))
 
 
+def too_long(reason: Block | None) -> bool:
+    """Whether this is the reason of a run whose history is too long: it ends only when retried."""
+    return reason is not None and reason.by == HISTORY
+
+
 def as_text(error: BaseException) -> str:
     """An error in a line, also where its class fails to say what it is, or says invalid text."""
     try:

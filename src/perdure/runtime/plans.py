@@ -134,3 +134,6 @@ Plan: TypeAlias = (
     | AwaitChild
     | Release
 )
+
+Todo: TypeAlias = list[Command | PendingAttempt]
+"""What begins, or is sent, with the commit of a turn."""

@@ -13,27 +13,27 @@ import asyncio
 from collections import deque
 from contextvars import Context
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from perdure.core import events as ev
-from perdure.core import lifecycle
 from perdure.core.events import Command, Event
+from perdure.core.lifecycle import PAUSED, RUNNING, WAITING
 from perdure.core.replay import Kernel
 from perdure.errors import LeaseLost, PerdureError, RunBlocked, RunExists
-from perdure.process.slices import SLICE_S
 from perdure.runtime import block_reason, log, plans, recovery
 from perdure.runtime.attempts import Attempts
+from perdure.runtime.block_reason import too_long
 from perdure.runtime.children import Children
+from perdure.runtime.inbox import Inbox
 from perdure.runtime.naming import Names
 from perdure.runtime.outbox import Outbox
-from perdure.runtime.plans import Block, PendingAttempt, Plan
+from perdure.runtime.plans import Block, PendingAttempt, Plan, Todo
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended
 from perdure.runtime.transactional import TransactionalAttempt
-from perdure.runtime.turns import Todo, Turns
-from perdure.store.rows import INBOX_ROWS_MAX, InboxRow, LoadedRun, RunRow, Started
-from perdure.store.writes import Emit, Finish, RecordHeartbeat, Suspend, Turn
+from perdure.runtime.turns import Standing, Turns, blocked
+from perdure.store.rows import InboxRow, LoadedRun, RunRow, Started
+from perdure.store.writes import Finish, Turn
 
 _PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes from outside
 _WITH_EFFECT = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
@@ -45,9 +45,8 @@ class ActiveRun:
     """See the module's text. Made by the scheduler from a row."""
 
     __slots__ = (
-        "_adopting", "_blocked", "_held", "_inbox_id", "_names", "_outbox", "_python",
-        "_read_again", "_reading", "_timer", "_touched", "_turns", "attempts",
-        "child", "clock", "crashes", "gone", "host", "kernel",
+        "_adopting", "_blocked", "_held", "_inbox", "_names", "_outbox", "_python", "_timer",
+        "_touched", "_turns", "attempts", "child", "clock", "crashes", "gone", "host", "kernel",
         "paused", "run", "run_id", "status",
     )  # fmt: skip
 
@@ -55,27 +54,20 @@ class ActiveRun:
         self.host, self.kernel, self.clock = host, kernel, host.steps.clock
         self.run, self.run_id, self.child = row.run, row.id, row.parent is not None
         self.crashes, self._python = row.crashes, row.python
-        self.status, self.gone = lifecycle.RUNNING, False
-        self.paused = row.status == lifecycle.PAUSED
+        self.status, self.gone = RUNNING, False
+        self.paused = row.status == PAUSED
         origin = row.origin or row.run
         names = None if row.forked_from is None and row.origin is None else Names(origin)
         self._names = names
         self._outbox = Outbox(row.run, row.id, origin, row.root, row.durability, names)
-        self.attempts = Attempts(host, self, kernel.open, row.durability, paused=self.paused)
+        self.attempts = Attempts(host, self, kernel, self._outbox, paused=self.paused)
         self._turns = Turns(host, row, kernel, self._outbox, self.attempts)
+        self._inbox = Inbox(host)
         self._touched = False  # the writer will ask for the next turn
-        self._inbox_id = 0  # the last row of the inbox that was fed
-        self._reading = self._read_again = False  # the inbox
-        self._adopting: set[int] = set()  # children that may be of an earlier generation
+        self._adopting: set[int] = set()  # starts whose run exists: its outcome is looked up
         self._blocked: Block | None = None
         self._held: deque[Plan] | None = None  # plans that wait for a transactional step
         self._timer: asyncio.TimerHandle | None = None
-
-    # --- what others see --------------------------------------------------------------------------
-
-    @property
-    def owner(self) -> int:
-        return self.host.owner
 
     @property
     def workflow(self) -> str:
@@ -89,16 +81,6 @@ class ActiveRun:
     def blocked(self) -> bool:
         """Whether it stops here until a person or other code has changed something."""
         return self._blocked is not None
-
-    def name_of(self, seq: int) -> str:
-        return self._outbox.name_of(seq)
-
-    def write(self, write: Emit | RecordHeartbeat) -> None:
-        if not self.gone:
-            self.host.writer.put(write, lambda _: self.host.emitted(), keep=True)
-
-    def last_heartbeat(self, seq: int) -> bytes | None:
-        return self.host.store.heartbeat(self.run, seq)
 
     # --- begin ------------------------------------------------------------------------------------
 
@@ -121,14 +103,14 @@ class ActiveRun:
         if first is None:
             self.touch()
         else:
-            self._begin_all(self._turns.taken_over())
+            self.attempts.begin_all(self._turns.taken_over())
 
     def load(self, loaded: LoadedRun) -> None:
         """Continue behind the history, or begin if there is none; then feed the inbox."""
         history = loaded.history
         if not history:
             self.input(ev.START)
-            self.take(loaded.inbox)
+            self._inbox.take(self, loaded.inbox)
             return
         asked = self.kernel.replay(history)  # commands that no row records yet
         self._register(asked)
@@ -139,7 +121,7 @@ class ActiveRun:
             self.kernel.move_timer(timer.seq, until_ms)
         self._queue(asked)
         self._turns.noted_seq = recovery.released_at(history)
-        self.take(loaded.inbox)
+        self._inbox.take(self, loaded.inbox)
         found = recovery.recover(
             self.run_id, history, self._turns.rows, self.kernel.open.values(),
             self.clock.now_ms(), adopts=self._names is not None,
@@ -242,7 +224,7 @@ class ActiveRun:
             self.block_by_length(kernel.seq)
         if self.crashes and event.kind in _PROGRESS:
             self._progress()
-        if kernel.outcome is not None and self._too_long:  # it ends when it is retried
+        if kernel.outcome is not None and too_long(self._blocked):  # it ends when it is retried
             commands = [command for command in commands if command.kind != ev.FINISH]
         self._queue(commands)
 
@@ -274,37 +256,16 @@ class ActiveRun:
         if not self._touched:
             self.touch()
 
-    def take_inbox(self) -> None:
+    def read_inbox(self) -> None:
         """Read what has arrived since the last look, and feed it."""
-        if self.gone or self.paused or self._blocked:
-            return
-        if self._reading:
-            self._read_again = True
-            return
-        self._reading, self._read_again = True, False
-        self.host.reads.then(self._inbox_read, self.host.store.inbox, self.run, self._inbox_id)
+        self._inbox.read(self)
 
-    def _inbox_read(self, rows: list[InboxRow]) -> None:
-        self._reading = False
-        self.take(rows)
-        if self._read_again:
-            self.take_inbox()
+    @property
+    def takes_inbox(self) -> bool:
+        return not (self.gone or self.paused or self._blocked)
 
-    def take(self, rows: list[InboxRow]) -> None:
-        """Feed rows of the inbox. What does not fit into a slice is read again later."""
-        if self.gone or self.paused or self._blocked:
-            return  # read again when the run is resumed or retried
-        until_s = perf_counter() + SLICE_S
-        for row in rows:
-            self._inbox_id = row.id
-            self._take(row)
-            if perf_counter() > until_s:  # the event loop gets its turn
-                self.host.woken([self.run])
-                return
-        if len(rows) >= INBOX_ROWS_MAX:
-            self.host.woken([self.run])
-
-    def _take(self, row: InboxRow) -> None:
+    def feed_inbox(self, row: InboxRow) -> None:
+        """Feed a row of the inbox."""
         match row.kind:
             case "message":
                 self.input(ev.MESSAGE, name=row.name, data=row.data, taken=row.id)
@@ -354,19 +315,7 @@ class ActiveRun:
         """Stop because the history has this many rows, more than it may have."""
         self.block(block_reason.of_length(rows, self.host.history_rows_max, self.run_id))
 
-    @property
-    def _too_long(self) -> bool:
-        return self._blocked is not None and self._blocked.by == block_reason.HISTORY
-
     # --- attempts ---------------------------------------------------------------------------------
-
-    def _begin_all(self, todo: Todo) -> None:
-        """Begin what waited for its commit."""
-        for item in todo:
-            if isinstance(item, PendingAttempt):
-                self.do(plans.Begin(item))
-            elif item.kind == ev.STEP and item.seq in self.kernel.open:
-                self.attempts.begin(item, 1, 0)
 
     def attempt_ended(self, command: Command, ended: Ended | Again | None) -> None:
         """An attempt has ended; None: it was cancelled."""
@@ -407,7 +356,7 @@ class ActiveRun:
             return
         self._held = deque()
         row = self.kernel.stamp(ev.COMPLETED, self.clock.now_ms(), ref=attempt.command.seq)
-        made = TransactionalAttempt(self, self.host.steps, attempt, row)
+        made = TransactionalAttempt(self.attempts, self.host.steps, attempt, row)
         made.report_start()
         self.host.writer.put_transact(made.write(), partial(self._transacted, attempt, made))
 
@@ -465,14 +414,14 @@ class ActiveRun:
             done = partial(self._committed, asked, todo, end)
             self.host.writer.put(turn, done, keep=True)
         else:
-            self._begin_all(todo)
+            self.attempts.begin_all(todo)
         if end:
             self._leave()
 
     def _steady(self) -> bool:
         """The usual case: at work before and after, without timers or steps that rest."""
         return (
-            self.status == lifecycle.RUNNING
+            self.status == RUNNING
             and self._blocked is None
             and not self.paused
             and self._timer is None
@@ -480,34 +429,22 @@ class ActiveRun:
         )
 
     def _conclude(self, turn: Turn) -> None:
-        """What the turn says of the run: ended, blocked, paused, at work, or waiting."""
-        kernel, turns, blocked = self.kernel, self._turns, self._blocked
-        quiet = not self.attempts.under_way and self._held is None
-        if kernel.outcome is not None and not kernel.diverged and not self._too_long:
-            turn.finish = turns.finish(kernel.outcome, turn.at_ms)
-        elif blocked is not None and quiet:
-            turn.suspend = turns.blocked(blocked)
-            if blocked.by != block_reason.UNKNOWN_OUTCOME:  # the step in question may have begun
-                turns.note_unbegun(turn)
-        elif self.paused and quiet:
-            turn.suspend = Suspend(None, release=True)  # the row says paused, or resumed by now
-            turns.note_unbegun(turn)
-        else:
-            self._continue(turn)
-
-    def _continue(self, turn: Turn) -> None:
-        resting = self.attempts.resting
-        if self._timer is not None or self.kernel.timers or resting:
+        """Add what becomes of the run to a turn, and act on it."""
+        held = self._held is not None
+        at_work = self.status == RUNNING
+        now = Standing(at_work, self.paused, self._blocked, held, bool(self._adopting))
+        self._turns.conclude(turn, now)
+        leaves = turn.finish is not None or (turn.suspend is not None and turn.suspend.release)
+        if leaves:
+            return
+        if self._timer is not None or self.kernel.timers or self.attempts.resting:
             self.set_timer()
-        busy = self.kernel.local > len(resting) or self._adopting
-        if busy or self._held is not None or self._blocked is not None:
-            if self.status != lifecycle.RUNNING:
-                turn.suspend = Suspend(lifecycle.RUNNING)
+        if turn.suspend is None or turn.suspend.status == RUNNING:
+            if not at_work:
                 self.host.unparked(self)
-            self.status = lifecycle.RUNNING
+            self.status = RUNNING
         else:
-            turn.suspend = self._turns.waiting()
-            self.status = lifecycle.WAITING
+            self.status = WAITING
             self.host.parked(self)
 
     # --- after the commit -------------------------------------------------------------------------
@@ -517,7 +454,7 @@ class ActiveRun:
             self.refused(refused)
             return
         try:
-            self._begin_all(todo)
+            self.attempts.begin_all(todo)
         except Exception as error:
             self.failed(error)
 
@@ -532,7 +469,7 @@ class ActiveRun:
                     if isinstance(answer, Started) and answer.created:
                         result.woken.append(answer.run)
                 self.host.emitted()
-            self._begin_all(todo)
+            self.attempts.begin_all(todo)
         except Exception as error:
             self.failed(error)
         if result.woken:
@@ -575,7 +512,7 @@ class ActiveRun:
                 self._block_in_file(f"Perdure failed in the middle of a turn: {text}")
 
     def _block_in_file(self, reason: str) -> None:
-        suspend = self._turns.blocked(Block("store", reason))
+        suspend = blocked(Block("store", reason))
         turn = Turn(self.run, self.host.owner, [], self.clock.now_ms(), suspend=suspend)
         self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
 
@@ -594,7 +531,7 @@ class ActiveRun:
 
     def _timer_due(self) -> None:
         held = self._held is not None
-        if self.gone or self.paused or held or self.kernel.diverged or self._too_long:
+        if self.gone or self.paused or held or self.kernel.diverged or too_long(self._blocked):
             return  # the next turn sets it anew
         now_ms = self.clock.now_ms()
         again = self.attempts.backoff.take_due(now_ms)
@@ -620,15 +557,15 @@ class ActiveRun:
     def resume(self) -> None:
         """Go on after `pause`."""
         self.paused = self.attempts.paused = False
-        self.take_inbox()
-        self.status = lifecycle.PAUSED  # the row has to be told, whatever it says now
+        self.read_inbox()
+        self.status = PAUSED  # the row has to be told, whatever it says now
         self.touch()
 
     def evict(self) -> None:
         """Leave memory, unless something is to be done by now: it parks again after that."""
         due_ms = self._turns.due_ms()
         busy = self._touched or (due_ms is not None and due_ms <= self.clock.now_ms())
-        if self.status == lifecycle.WAITING and not busy:
+        if self.status == WAITING and not busy:
             self.release()
 
     def release(self) -> None:
@@ -640,11 +577,7 @@ class ActiveRun:
             self.collect()
         if self.gone:
             return
-        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms())
-        turn.suspend = self._turns.released(
-            waits=self.status == lifecycle.WAITING, at_ms=turn.at_ms
-        )
-        self._turns.note_unbegun(turn)
+        turn = self._turns.release(waits=self.status == WAITING)
         self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
         self._leave()
 

@@ -487,7 +487,7 @@ class Scheduler:
             if active.paused:
                 self._pause_or_resume(run)
             else:
-                active.take_inbox()
+                active.read_inbox()
         elif (loading := self.memory.loading.get(run)) is not None:
             loading.news = True
         else:
@@ -611,7 +611,7 @@ class Scheduler:
 
     def _take_inbox(self, run: int) -> None:
         if (active := self.memory.active.get(run)) is not None:
-            active.take_inbox()
+            active.read_inbox()
         elif (loading := self.memory.loading.get(run)) is not None:
             loading.news = True
 

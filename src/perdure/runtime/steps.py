@@ -74,8 +74,11 @@ Done = Callable[[Command, "Ended | Again | None"], None]
 class StepHost(Protocol):
     """What a step needs of its run: its names, and where its heartbeats and items go."""
 
-    run: int
-    run_id: str
+    @property
+    def run(self) -> int: ...
+
+    @property
+    def run_id(self) -> str: ...
 
     @property
     def owner(self) -> int: ...

@@ -6,28 +6,40 @@ one; everything else is a `Turn`, which has effects, the end of the run or its n
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from perdure.core import events as ev
-from perdure.core import lifecycle
 from perdure.core.events import Command, Event
+from perdure.core.lifecycle import BLOCKED, PENDING, RUNNING, WAITING
 from perdure.core.replay import Kernel
 from perdure.process.interpreter import PYTHON
 from perdure.runtime import recovery
 from perdure.runtime.attempts import Attempts
+from perdure.runtime.block_reason import UNKNOWN_OUTCOME, too_long
 from perdure.runtime.outbox import Outbox, tags_of
-from perdure.runtime.plans import Block, PendingAttempt
+from perdure.runtime.plans import Block, Todo
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import RunRow
 from perdure.store.writes import Append, Finish, StartRun, Suspend, Turn
 
-Todo: TypeAlias = "list[Command | PendingAttempt]"
-"""What begins, or is sent, with the commit of a turn."""
-
 _WAITING_STEPS_MAX = 20
 _encode = msgspec.json.Encoder().encode
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a run is doing, beside its kernel and its attempts, when a turn is made.
+
+    `at_work` is what its row says; `held` says that the writer has a transactional step of it;
+    `unsettled` that the store is asked what became of a child.
+    """
+
+    at_work: bool
+    paused: bool
+    blocked: Block | None
+    held: bool
+    unsettled: bool
 
 
 class Turns:
@@ -110,30 +122,48 @@ class Turns:
 
     # --- the state of the run ---------------------------------------------------------------------
 
-    def finish(self, outcome: ev.Outcome, at_ms: int) -> Finish:
-        """The end of the run."""
+    def conclude(self, turn: Turn, now: Standing) -> None:
+        """Add to a turn what becomes of the run: its end, or its new state if that has changed.
+
+        A run that is at work, as its row says, gets no new state.
+        """
+        kernel = self._kernel
+        quiet = not self._attempts.under_way and not now.held
+        if kernel.outcome is not None and not kernel.diverged and not too_long(now.blocked):
+            turn.finish = self._finish(kernel.outcome, turn.at_ms)
+        elif now.blocked is not None and quiet:
+            turn.suspend = blocked(now.blocked)
+            if now.blocked.by != UNKNOWN_OUTCOME:  # the step in question may have begun
+                self.note_unbegun(turn)
+        elif now.paused and quiet:
+            turn.suspend = Suspend(None, release=True)  # the row says paused, or resumed by now
+            self.note_unbegun(turn)
+        elif now.held or now.unsettled or now.blocked is not None or self._busy:
+            if not now.at_work:
+                turn.suspend = Suspend(RUNNING)
+        else:
+            turn.suspend = Suspend(WAITING, self._waiting_for(), self.due_ms())
+
+    @property
+    def _busy(self) -> bool:
+        """Whether something is answered by this process."""
+        return self._kernel.local > len(self._attempts.resting)
+
+    def _finish(self, outcome: ev.Outcome, at_ms: int) -> Finish:
         finish = self._outbox.finish(outcome, at_ms)
-        if (start := finish.successor) is not None:
-            row = self._host.store.run_row(self._outbox.run)
-            start.parent, start.parent_seq = row.parent, row.parent_seq
-            start.root = row.root or row.run
-            start.tags = msgspec.json.decode(row.tags) if row.tags else None
-            finish.successor = self._host.new_run(start, at_ms)
+        if finish.successor is not None:
+            finish.successor = self._host.new_run(finish.successor, at_ms)
             finish.leftovers = self._kernel.leftovers()
         return finish
 
-    def blocked(self, reason: Block) -> Suspend:
-        """The run is blocked and leaves memory."""
-        return Suspend(lifecycle.BLOCKED, blocked_by=reason.by, reason=reason.reason, release=True)
-
-    def waiting(self) -> Suspend:
-        """The run waits for something from outside."""
-        return Suspend(lifecycle.WAITING, self._waiting_for(), self.due_ms())
-
-    def released(self, *, waits: bool, at_ms: int) -> Suspend:
-        """The run leaves memory as it is."""
-        status, due_ms = (lifecycle.WAITING, self.due_ms()) if waits else (lifecycle.PENDING, at_ms)
-        return Suspend(status, self._waiting_for(), due_ms, release=True)
+    def release(self, *, waits: bool) -> Turn:
+        """The turn with which a run leaves memory as it is."""
+        at_ms = self._host.steps.clock.now_ms()
+        status, due_ms = (WAITING, self.due_ms()) if waits else (PENDING, at_ms)
+        suspend = Suspend(status, self._waiting_for(), due_ms, release=True)
+        turn = Turn(self._outbox.run, self._host.owner, [], at_ms, suspend=suspend)
+        self.note_unbegun(turn)
+        return turn
 
     def note_unbegun(self, turn: Turn) -> None:
         """Note which steps have not begun, so that after a restart nothing is asked about them."""
@@ -159,3 +189,8 @@ class Turns:
         items = self._kernel.waiting_for()
         found += [item for item in items if "step" not in item or item["seq"] not in resting]
         return _encode(found)
+
+
+def blocked(reason: Block) -> Suspend:
+    """The state of a run that is blocked and leaves memory."""
+    return Suspend(BLOCKED, blocked_by=reason.by, reason=reason.reason, release=True)
