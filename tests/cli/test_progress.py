@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
-from perdure.cli import progress
-from perdure.cli.progress import Lines, Screen, Silence, Snapshot
+from perdure import Engine
+from perdure.cli import progress, run
+from perdure.cli.progress import Activity, Lines, Screen, Silence, Snapshot
 from perdure.views import format
 from perdure.views.waiting import send_hint, waiting_text
+from tests.cli.flows import asks
+from tests.runtime.support import awaited
+from tests.store.support import queries_of
 
 
 def test_quiet_is_silence() -> None:
@@ -66,6 +71,54 @@ def test_lines_come_ever_more_seldom_while_nothing_happens(
         now_s += progress.LINE_EVERY_SECONDS_MAX
         lines.show(Snapshot("running", done, 4))
     assert capsys.readouterr().err == "r: 3 of 4 steps, running\nr: 4 of 4 steps, running\n"
+
+
+def test_an_engine_reports_what_is_under_way() -> None:
+    activity = Activity()
+    activity.attempt_started("r", 2, "parse", 1)
+    activity.attempt_started("r", 3, "write", 3)
+    assert activity.changed.is_set()
+    assert activity.running == ["parse", "write (attempt 3)"]
+    activity.changed.clear()
+    activity.attempt_ended("r", 2, "parse", 1, 12, None, None)
+    assert activity.changed.is_set()
+    assert activity.running == ["write (attempt 3)"]
+
+
+class Shown(Lines):
+    """Counts what it is given to show."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__("r")
+        self.snapshots: list[Snapshot] = []
+        self.full, self.times = asyncio.Event(), times
+
+    def show(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+        if len(self.snapshots) >= self.times:
+            self.full.set()
+
+
+@awaited
+async def test_an_idle_run_is_drawn_without_being_read(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LOOK_EVERY_S", 1_000.0)
+    monkeypatch.setattr(run, "DRAW_EVERY_S", 0.0)
+    async with Engine(db, execute=False) as engine:
+        asked = await engine.start(asks("why"), id="a")
+        request = run.Request("flows.py", (), "a", db, again=False, as_json=False, quiet=False)
+
+        async def shows(times: int, activity: Activity) -> list[str]:
+            shown = Shown(times)
+            showing = asyncio.ensure_future(run._show(engine, asked, request, shown, 0.0, activity))
+            queries = await queries_of(engine._store, shown.full.wait())
+            showing.cancel()
+            return queries
+
+        once = await shows(1, Activity())
+        assert once != []
+        assert await shows(20, Activity()) == once
 
 
 def drawn(snapshot: Snapshot) -> str:

@@ -1,12 +1,13 @@
-"""How far a run is, live: one redrawn block on a terminal, now and then a line elsewhere, nothing
+"""Progress of a run, live: a redrawn block on a terminal, a line now and then elsewhere, nothing
 when quiet.
 
-Rules: progress goes to stderr, so the result on stdout stays clean; what a person could do next is
-shown as a command.
+Rules: progress goes to stderr, so the result on stdout stays clean; the next action is shown as a
+command; the engine's observer hook says when there is something new, so an idle run costs nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perdure.cli.format import COLOURS
 from perdure.cli.output import console, is_terminal, live, rich_text, say
+from perdure.runtime.observer import Observer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,8 +27,8 @@ LINE_EVERY_SECONDS, LINE_EVERY_SECONDS_MAX = 5.0, 600.0
 
 @dataclass
 class Snapshot:
-    """What is known of a run at a moment; `waiting` says in words what it waits for, `hint` what to
-    type.
+    """What is known of a run at a moment: `waiting` says what it waits for, `hint` is the command
+    that lets it go on.
     """
 
     status: str
@@ -44,8 +46,48 @@ class Snapshot:
         )
 
 
+class Activity(Observer):
+    """What an engine reports: that something has changed, and which attempts are under way."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        self._attempts: dict[tuple[str, int], str] = {}
+
+    @property
+    def running(self) -> list[str]:
+        """The steps under way, each with its attempt where that is not the first."""
+        return list(self._attempts.values())
+
+    def attempt_started(self, run_id: str, seq: int, step: str, attempt: int) -> None:
+        """See `Observer`."""
+        self._attempts[run_id, seq] = step if attempt == 1 else f"{step} (attempt {attempt})"
+        self.changed.set()
+
+    def attempt_ended(
+        self,
+        run_id: str,
+        seq: int,
+        step: str,
+        attempt: int,
+        took_ms: int,
+        error: BaseException | None,
+        again_ms: int | None,
+    ) -> None:
+        """See `Observer`."""
+        self._attempts.pop((run_id, seq), None)
+        self.changed.set()
+
+    def committed(self, writes: int, took_ms: float) -> None:
+        """See `Observer`."""
+        self.changed.set()
+
+    def run_ended(self, run_id: str, workflow: str, status: str) -> None:
+        """See `Observer`."""
+        self.changed.set()
+
+
 class Display(Protocol):
-    """Something that shows snapshots, every `poll_seconds` or never."""
+    """Shows snapshots, at most one every `poll_seconds`; None is never."""
 
     @property
     def poll_seconds(self) -> float | None: ...
@@ -87,8 +129,8 @@ class Silence:
 
 
 class Lines:
-    """For logs and pipes: a line when something changes that matters, one every few seconds while
-    steps end, and ever fewer while nothing happens.
+    """For logs and pipes: a line when there is a command to type, one every few seconds while steps
+    end, and ever fewer while nothing happens.
     """
 
     poll_seconds = 0.3

@@ -25,7 +25,7 @@ from perdure.cli.common import Exit, Misuse, json_option, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
-from perdure.cli.progress import Display, Silence, Snapshot, display_for
+from perdure.cli.progress import Activity, Display, Snapshot, display_for
 from perdure.cli.replica_options import (
     engine_options,
     replica_options,
@@ -42,6 +42,11 @@ from perdure.views.waiting import send_hint, waiting_text
 
 POLL_SHARE = 20
 """Counting a long history costs; so many times its own time passes before the next count."""
+
+LOOK_EVERY_S = 2.0
+"""Another process may have paused the run, or blocked a child; a replica may have failed."""
+
+DRAW_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -158,8 +163,13 @@ async def _run(request: Request) -> int:
         options = engine_options(
             request.replica, request.durability, request.fencing, request.no_fencing, request.quiet
         )
+        activity = Activity()
         engine = Engine(
-            request.store, workflows=list(workflows.values()), execute="asked", **options
+            request.store,
+            workflows=list(workflows.values()),
+            execute="asked",
+            observer=None if request.quiet else activity,
+            **options,
         )
         if not await opened(engine, stopped):
             say("Stopped before anything had begun.")
@@ -176,13 +186,13 @@ async def _run(request: Request) -> int:
             log.run_id = run.id
             if note != "started" and (await run.summary()).ended_at is not None:
                 # Until a replica has it, where that is asked for.
-                if not await _watch(engine, run, request, Silence(run.id), stopped):
+                if not await _wait(run, stopped):
                     return await _interrupted(engine, run, request)
                 return _report(await run.info(), request, recorded=True)
             shown = make_display(run.id)
             shown.note(note)
             await _let_go_on(engine, run, shown)
-            code = await _follow(engine, run, request, shown, stopped)
+            code = await _follow(engine, run, request, shown, activity, stopped)
             await _say_what_is_due(engine, request)
             return code
 
@@ -269,12 +279,24 @@ async def _fresh(engine: Engine, run_id: str) -> str:
 
 
 async def _follow(
-    engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event
+    engine: Engine,
+    run: Run[Any],
+    request: Request,
+    shown: Display,
+    activity: Activity,
+    stopped: asyncio.Event,
 ) -> int:
     """Show progress until there is something to report, and report it."""
+    shows: asyncio.Future[None] | None = None
+    if shown.poll_seconds is not None:
+        pause = shown.poll_seconds
+        shows = asyncio.ensure_future(_show(engine, run, request, shown, pause, activity))
     try:
-        done = await _watch(engine, run, request, shown, stopped)
+        done = await _wait(run, stopped, shows)
     finally:
+        if shows is not None:
+            shows.cancel()
+            await asyncio.wait([shows])
         shown.close()
     info = await run.info()
     if not done or (info.ended_at is None and info.status != lifecycle.BLOCKED):
@@ -285,28 +307,50 @@ async def _follow(
     )
 
 
-async def _watch(
-    engine: Engine, run: Run[Any], request: Request, shown: Display, stopped: asyncio.Event
+async def _wait(
+    run: Run[Any], stopped: asyncio.Event, shows: asyncio.Future[None] | None = None
 ) -> bool:
-    """Show progress until the run has ended or is blocked, and that is confirmed: then True; False
-    where a stop comes first.
+    """Wait until the run has ended or is blocked, and that is confirmed: then True; False where a
+    stop comes first. Raises what the store, or what shows progress, failed with.
     """
     ended = asyncio.ensure_future(_ended(run))
     stop = asyncio.ensure_future(stopped.wait())
     try:
-        while not (ended.done() or stop.done()):
-            begun = time.thread_time()
-            if shown.poll_seconds is not None:
-                shown.show(await _snapshot(engine, run, request))
-            pause = shown.poll_seconds and max(
-                shown.poll_seconds, POLL_SHARE * (time.thread_time() - begun)
-            )
-            await asyncio.wait({ended, stop}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        waits: list[asyncio.Future[Any]] = [ended, stop, *([] if shows is None else [shows])]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if shows is not None and shows.done() and not ended.done():
+            shows.result()
         return ended.done()
     finally:
         stop.cancel()
         if not ended.cancel():
-            ended.result()  # raises what the store failed with
+            ended.result()
+
+
+async def _show(
+    engine: Engine,
+    run: Run[Any],
+    request: Request,
+    shown: Display,
+    pause_s: float,
+    activity: Activity,
+) -> None:
+    """Show progress until cancelled: read it when the engine reports something, and now and then
+    for what other processes do; draw the time in between.
+    """
+    look_at = 0.0
+    while True:
+        begun = time.thread_time()
+        if activity.changed.is_set() or time.monotonic() >= look_at:
+            activity.changed.clear()
+            snapshot = await _snapshot(engine, run, request)
+            look_at = time.monotonic() + LOOK_EVERY_S
+        snapshot.running = activity.running or snapshot.running
+        shown.show(snapshot)
+        await asyncio.sleep(max(pause_s, POLL_SHARE * (time.thread_time() - begun)))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAW_EVERY_S):
+                await activity.changed.wait()
 
 
 async def _ended(run: Run[Any]) -> None:
