@@ -73,7 +73,7 @@ async def agent(goal: str) -> str:
         async with asyncio.timeout(APPROVAL_SECONDS):  # durable: survives restarts and deploys
             approved = await receive("approval", bool)
     except TimeoutError:
-        return "nobody answered"
+        return "no answer"
     return reply.message.text if approved else "rejected"
 
 

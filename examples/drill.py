@@ -79,7 +79,7 @@ def main() -> int:
     twice = sorted({bill for bill in seen if seen.count(bill) > 1}, key=int)
     print(f"The bank has seen every bill: {set(map(int, seen)) == set(range(1, BILLS + 1))}.")
     print(
-        f"Bills that were tried twice, because nobody knows whether the last one had gone "
+        f"Bills that were tried twice, because it is unknown whether the last one had gone "
         f"through: {', '.join(twice) or 'none'}."
     )
     print(

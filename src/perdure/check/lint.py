@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perdure.check import rules as r
 from perdure.check.module_names import ModuleNames
-from perdure.check.reader import read
+from perdure.check.visitor import visit
 
 _ALLOW = re.compile(r"#\s*perdure:\s*allow\s+([\w-]+(?:\s*,\s*[\w-]+)*)")
 
@@ -70,7 +70,7 @@ def lint_source(text: str, file: str, lines: frozenset[int] = frozenset()) -> li
     marked = ((number, _ALLOW.search(line)) for number, line in enumerate(text.splitlines(), 1))
     allowed = {number: set(re.split(r"\s*,\s*", mark[1])) for number, mark in marked if mark}
     findings: dict[tuple[int, int, str], Finding] = {}
-    for node, rule, what, where in read(module):
+    for node, rule, what, where in visit(module):
         if rule in set().union(
             *(
                 allowed.get(line, ())

@@ -16,8 +16,8 @@ Suspect = tuple[ast.expr | ast.stmt, str, str, str]
 """The code, the rule, a text of what was found, and a text of where it is."""
 
 
-class _Reader(ast.NodeVisitor):
-    """The reader of one function, which tracks the local names of sets, paths and tasks."""
+class _Visitor(ast.NodeVisitor):
+    """A visitor of one function that tracks the local names of sets, paths and tasks."""
 
     def __init__(self, module: ModuleNames, function: Function, where: str) -> None:
         self.module, self.where = module, where
@@ -335,7 +335,7 @@ def _is_keys(node: ast.expr) -> bool:
     )
 
 
-def read(module: ModuleNames) -> Iterator[Suspect]:
+def visit(module: ModuleNames) -> Iterator[Suspect]:
     """What is suspect in the workflows of a module, and in what they use of it."""
     seen: set[int] = set()
     for node in ast.walk(module.tree):
@@ -348,7 +348,7 @@ def read(module: ModuleNames) -> Iterator[Suspect]:
                 continue
             seen.add(id(function))
             where = here if function is node else f"{function.name}(), which {here} uses,"
-            reader = _Reader(module, function, where)
-            yield from reader.found
-            used = (module.functions[name] for name in reader.used)
+            visitor = _Visitor(module, function, where)
+            yield from visitor.found
+            used = (module.functions[name] for name in visitor.used)
             todo += [one for one in used if id(one) not in module.kinds]
