@@ -1,6 +1,9 @@
--- Queries that every database takes, by name, for the transitions. Times are milliseconds UTC and
--- always given; parameters have numbers. {{lock}} locks the rows that were read, where a database
--- takes several writers at once.
+-- Queries that every database takes, by name. Times are milliseconds UTC and always given;
+-- parameters have numbers. Words in braces are the database's own: {{lock}} locks the rows that
+-- were read, where several writers work at once; {{index x}} asks for an index, where the planner
+-- has to be asked; {{each ?1}} selects the texts of a JSON array.
+
+-- Writes ----------------------------------------------------------------------------------------
 
 -- name: owner_of
 SELECT owner FROM run WHERE run = ?1 {{lock}};
@@ -233,3 +236,195 @@ DELETE FROM tag WHERE run = ?1;
 
 -- name: insert_tag
 INSERT INTO tag (key, value, run) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING;
+
+-- name: due_count
+SELECT count(*) FROM (SELECT 1 FROM run {{index run_due}}
+    WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN ({{each ?1}})
+    LIMIT ?3) AS due;
+
+-- name: due_runs
+SELECT priority, due_ms, run FROM run {{index run_due}}
+WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN ({{each ?1}})
+ORDER BY priority DESC, due_ms LIMIT ?3;
+
+-- name: due_by_priority
+-- For many due runs: walks the levels of priority by the index, the highest first.
+WITH RECURSIVE level (priority) AS (
+    SELECT max(priority) FROM run {{index run_ready}}
+    WHERE workflow = ?1 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT (SELECT max(r.priority) FROM run AS r {{index run_ready}}
+            WHERE r.workflow = ?1 AND r.priority < level.priority AND r.due_ms IS NOT NULL
+              AND r.owner IS NULL AND r.status <> 'paused')
+    FROM level WHERE level.priority IS NOT NULL)
+SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r {{index run_ready}}
+WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL
+  AND r.status <> 'paused'
+LIMIT ?3;
+
+-- name: due_in_family
+-- The run that was asked for, as far as it is due, and what it has started.
+SELECT priority, due_ms, run FROM run
+WHERE run = ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL AND status <> 'paused'
+UNION ALL
+SELECT * FROM (SELECT priority, due_ms, run FROM run {{index run_family}}
+               WHERE root = ?2 AND run <> ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL
+                 AND status <> 'paused'
+               ORDER BY due_ms LIMIT ?5) AS others;
+
+-- name: loads
+SELECT (SELECT count(*) FROM worker WHERE ended_ms IS NULL AND asked = 0), count(*),
+       count(*) FILTER (WHERE owner = ?1)
+FROM run {{index run_owned}} WHERE owner IS NOT NULL AND status = 'running';
+
+-- name: wake_blocked
+UPDATE run {{index run_open}} SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
+WHERE status <> 'completed' AND status = 'blocked'
+  AND blocked_by IN ('nondeterminism', 'code', 'store')
+  AND workflow IN ({{each ?2}}) AND (?3 IS NULL OR run = ?3 OR root = ?4);
+
+-- name: wake_unread
+UPDATE run {{index run_unread}} SET due_ms = ?1
+WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN ({{each ?2}})
+  AND (?3 IS NULL OR run = ?3 OR root = ?4);
+
+-- Reads -----------------------------------------------------------------------------------------
+
+-- name: run_of_id
+SELECT run, status, reason FROM run WHERE id = ?1;
+
+-- name: id_of
+SELECT id FROM run WHERE run = ?1;
+
+-- name: next_due_in_family
+SELECT min(due_ms) FROM (
+    SELECT due_ms FROM run
+    WHERE run = ?1 AND workflow = ?3 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT min(due_ms) FROM run {{index run_family}}
+    WHERE root = ?2 AND workflow = ?3 AND due_ms IS NOT NULL AND owner IS NULL
+      AND status <> 'paused') AS due;
+
+-- name: family_of
+SELECT coalesce(root, run) FROM run WHERE run = ?1;
+
+-- name: blocked_in_family
+SELECT id, blocked_by, reason FROM run {{index run_open}}
+WHERE status <> 'completed' AND status = 'blocked' AND (run = ?1 OR root = ?2)
+ORDER BY run LIMIT ?3;
+
+-- name: next_due
+SELECT min(due_ms) FROM run
+WHERE owner IS NULL AND due_ms IS NOT NULL AND status <> 'paused' AND workflow = ?1;
+
+-- name: is_executed
+SELECT 1 FROM run {{index run_owned}} WHERE owner IS NOT NULL AND workflow = ?1 LIMIT 1;
+
+-- name: workers
+SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats, asked FROM worker
+WHERE ended_ms IS NULL;
+
+-- name: heartbeat
+SELECT data FROM heartbeat WHERE run = ?1 AND seq = ?2;
+
+-- name: list_runs
+SELECT run FROM run
+WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR workflow = ?2) AND (?3 IS NULL OR run < ?3)
+ORDER BY run DESC LIMIT ?4;
+
+-- name: list_open_runs
+SELECT run FROM run {{index run_open}}
+WHERE status <> 'completed' AND status = ?1 AND (?2 IS NULL OR workflow = ?2)
+  AND (?3 IS NULL OR run < ?3)
+ORDER BY run DESC LIMIT ?4;
+
+-- name: unfinished_runs
+SELECT run FROM run {{index run_open}}
+WHERE status <> 'completed' AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')
+  AND (?1 IS NULL OR workflow IN ({{each ?1}}))
+ORDER BY run DESC LIMIT ?2;
+
+-- name: history
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key;
+
+-- name: history_page
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
+
+-- name: rows_about
+SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key BETWEEN ?1 << 24 | ?2 AND ?1 << 24 | 16777215 AND (key = ?1 << 24 | ?2 OR ref = ?2)
+ORDER BY key;
+
+-- name: inbox
+SELECT id, run, kind, name, ref, data, at_ms FROM inbox
+WHERE run = ?1 AND taken IS NULL AND id > ?2 ORDER BY id LIMIT 1000;
+
+-- name: inboxes_of
+SELECT DISTINCT i.run FROM inbox AS i JOIN run AS r ON r.run = i.run
+WHERE i.taken IS NULL AND r.owner = ?1;
+
+-- name: paused_of
+SELECT run FROM run WHERE owner = ?1 AND status = 'paused';
+
+-- name: status_of
+SELECT status, successor, owner FROM run WHERE run = ?1;
+
+-- name: arguments_of
+SELECT args FROM run WHERE run = ?1;
+
+-- name: status_of_id
+SELECT run, status, waiting, reason FROM run WHERE id = ?1;
+
+-- name: outcome
+SELECT status, successor, id, workflow, result, error, blocked_by, reason, durability
+FROM run WHERE run = ?1;
+
+-- name: durability_of
+SELECT durability FROM run WHERE id = ?1;
+
+-- name: ids_from
+SELECT id FROM run WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3;
+
+-- name: root_ids_from
+SELECT id FROM run WHERE id >= ?1 AND id < ?2 AND parent IS NULL AND id NOT LIKE '%~%'
+ORDER BY id LIMIT ?3;
+
+-- name: child_ids_from
+SELECT id FROM run WHERE id >= ?1 AND id < ?2 AND id NOT LIKE '%~%'
+    AND NOT EXISTS (SELECT 1 FROM run AS p WHERE p.run = run.parent AND p.id >= ?1 AND p.id < ?2)
+ORDER BY id LIMIT ?3;
+
+-- name: stream
+SELECT s.id, coalesce(s.data, (SELECT e.data FROM event AS e WHERE e.key = s.run << 24 | s.seq)),
+       s.attempt IS NULL
+FROM stream AS s WHERE s.run = ?1 AND s.name = ?2 AND s.id > ?3 ORDER BY s.id LIMIT ?4;
+
+-- name: stream_place
+SELECT r.run, r.id, s.name FROM stream AS s JOIN run AS r ON r.run = s.run WHERE s.id = ?1;
+
+-- name: open_steps
+SELECT s.name FROM event AS s
+WHERE s.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND s.kind IN ('step', 'child')
+  AND s.seq NOT IN (SELECT a.ref FROM event AS a
+                    WHERE a.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND a.ref IS NOT NULL
+                      AND a.kind IN ('completed', 'failed', 'abandon'))
+ORDER BY s.key LIMIT ?2;
+
+-- name: status_counts
+-- By indexes only: the rows of a million finished runs are not read.
+WITH other AS (SELECT status, count(*) AS n FROM run {{index run_open}}
+               WHERE status <> 'completed' GROUP BY status)
+SELECT status, n FROM other
+UNION ALL
+SELECT 'completed', n
+FROM (SELECT (SELECT count(*) FROM run) - (SELECT coalesce(sum(n), 0) FROM other) AS n) AS rest
+WHERE n > 0;
+
+-- name: stuck
+SELECT id, workflow, status, reason, due_ms
+FROM run {{index run_open}}
+WHERE status <> 'completed' AND (status IN ('blocked', 'paused')
+                                 OR (status = 'pending' AND owner IS NULL AND due_ms < ?1))
+ORDER BY run LIMIT 100;

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-_WORD = re.compile(r" \{\{(\w+)\}\}")
+_WORD = re.compile(r"\{\{(\w+)(?: ([^}]+))?\}\}")
 
 
 def text_of(file: str, package: str) -> str:
@@ -32,9 +32,13 @@ def load(file: str, package: str) -> dict[str, str]:
 
 
 def in_dialect(queries: Mapping[str, str], words: Mapping[str, str]) -> dict[str, str]:
-    """These queries with the words of a database.
+    """These queries with the words of a database; `{}` in a word is its argument.
 
-    >>> in_dialect({"one": "SELECT run FROM run WHERE id = ?1 {{lock}}"}, {"lock": " FOR UPDATE"})
-    {'one': 'SELECT run FROM run WHERE id = ?1 FOR UPDATE'}
+    >>> in_dialect({"one": "SELECT 1 FROM run {{index a}}"}, {"index": "INDEXED BY {}"})
+    {'one': 'SELECT 1 FROM run INDEXED BY a'}
     """
-    return {name: _WORD.sub(lambda found: words[found[1]], text) for name, text in queries.items()}
+
+    def word(found: re.Match[str]) -> str:
+        return words[found[1]].replace("{}", found[2] or "")
+
+    return {name: _WORD.sub(word, text).rstrip() for name, text in queries.items()}

@@ -18,7 +18,13 @@ from perdure.store.sqlite.queries import Q
 from perdure.store.writes import Finish, JoinWorker, StartRun, Turn
 from tests.store.support import instructions_of
 
-SMALL = ("SCAN level", "SCAN (subquery")  # of rows that a search has found
+SMALL = (
+    "SCAN level",
+    "SCAN (subquery",
+    "SCAN due",
+    "SCAN others",
+    "SCAN rest",
+)  # of rows that a search has found
 POLLS: list[tuple[str, tuple[Any, ...]]] = [
     ("next_due", ("main",)),
     ("due_count", ('["main"]', 10**12, 100)),

@@ -89,10 +89,13 @@ class SqliteStore(Reader):
         try:
             if self._db.data_version("main") != self._own_version:
                 self._see_others()
+            replicated = transaction.replicated
+            changes = self._db.total_changes() if replicated else 0
             for write in batch:  # at an error `results` holds those before it
                 results.append(apply[type(write)](write))  # noqa: PERF401
             self._transitions.flush()
-            transaction.end(counts_for_replica(batch))
+            if replicated and counts_for_replica(batch):
+                transaction.update_checksum(changes)
             begin = perf_counter()
             transaction.commit()
             self.commit_ms = (perf_counter() - begin) * 1000
@@ -156,7 +159,7 @@ class SqliteStore(Reader):
     def check_identity(self) -> None:
         """See `base.Store`."""
         if (lost := connection.lost_file(self._files)) is not None:
-            with self.beating:  # a beat now would stay in the WAL, beside what is the file by now
+            with self.renewing:  # a beat now would stay in the WAL, beside what is the file by now
                 self.replaced = StoreReplaced(lost)
                 self._read.set_busy_timeout(0)
                 connection.abandon(self._read, self._files)

@@ -48,7 +48,7 @@ class SqliteLeaseConnection:
 
     def renew(self, worker: int, lease_ms: int) -> bool:
         """Extend a worker's lease to `lease_ms`; False if others have ended it."""
-        with self._store.beating, connection.translated(self._path):
+        with self._store.renewing, connection.translated(self._path):
             if (lost := self._store.damaged or self._store.replaced) is not None:
                 raise lost
             self._db.execute("BEGIN IMMEDIATE")

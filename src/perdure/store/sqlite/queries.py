@@ -5,10 +5,5 @@ from __future__ import annotations
 from perdure.store import sql
 
 PACKAGE = "perdure.store.sqlite"
-WORDS = {"lock": ""}
-"""A write transaction of SQLite locks the whole file, so no row needs a lock."""
-
-Q = {
-    **sql.in_dialect(sql.load("shared.sql", "perdure.store"), WORDS),
-    **sql.load("sqlite.sql", PACKAGE),
-}
+_OWN = sql.load("sqlite.sql", PACKAGE)
+Q = {**sql.in_dialect(sql.load("shared.sql", "perdure.store"), _OWN), **_OWN}

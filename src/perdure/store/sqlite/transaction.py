@@ -30,7 +30,6 @@ class SqliteTransaction:
         """Whether the file has a checksum of its history."""
         self._guard = Guard(db)
         self._added = checksum.Additions()
-        self._changes_before = 0
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -82,14 +81,13 @@ class SqliteTransaction:
         if self.db.in_transaction:
             self.roll_back()  # what could not be undone at once, as when memory ran out
         self.cursor.execute("BEGIN IMMEDIATE")
-        self._changes_before = self.db.total_changes()
 
-    def end(self, counts: bool) -> None:
-        """Update the checksum, if the transaction `counts` for a replica and has changed anything.
+    def update_checksum(self, changes_before: int) -> None:
+        """Add this transaction to the checksum, if it has changed anything.
 
         A refusal, or an empty claim, has not.
         """
-        if self.replicated and counts and self.db.total_changes() != self._changes_before:
+        if self.db.total_changes() != changes_before:
             self._added.write(self.db)
 
     def commit(self) -> None:

@@ -1,0 +1,394 @@
+"""The reading half of a store, once for all databases: named queries become the values of `rows`.
+
+Rules: payloads of inputs are joined at once, arguments when they are used; where a query crosses a
+network, the chunks of a whole history come in one query; a list costs a fixed number of queries.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+
+from perdure.core.events import INPUTS, Event
+from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
+from perdure.errors import PerdureError, RunNotFound
+from perdure.store import payloads
+from perdure.store.rows import (
+    InboxRow,
+    LoadedRun,
+    OutcomeRow,
+    ProgressRow,
+    RunHead,
+    RunRow,
+    StreamItem,
+    WorkerRow,
+)
+from perdure.store.writes import Family
+
+ROWS_MAX = 1 << 62
+"""In place of no limit."""
+_INDEXED = frozenset(STATUSES) - {COMPLETED}
+"""Statuses that the index run_open has."""
+
+
+class LazyPayload:
+    """Recorded data in chunks: compared by its digest, joined when it is read."""
+
+    __slots__ = ("_bodies", "_reader", "_run", "_text")
+
+    def __init__(
+        self, reader: Reads, run: int, text: str, bodies: dict[int, str] | None = None
+    ) -> None:
+        self._reader, self._run, self._text, self._bodies = reader, run, text, bodies
+
+    def same_as(self, raw: bytes) -> bool:
+        return payloads.recorded_digest(self._text) == payloads.digest_of(raw)
+
+    def read(self) -> bytes:
+        if self._bodies is not None:
+            return payloads.join(self._text, self._bodies)
+        return self._reader.whole(self._run, self._text)
+
+
+class Reads:
+    """The reads of `base.Store` over `_all`, which a database implements."""
+
+    inline: bool
+
+    @abstractmethod
+    def _all(self, query: str, *bindings: Any) -> list[Any]:
+        """The rows of a named query. A value that the database can't store matches no row."""
+
+    @abstractmethod
+    def _damaged(self, error: Exception) -> PerdureError:
+        """The error for a payload that is not what was recorded; the store refuses all after it."""
+
+    def _run_rows(self) -> str:
+        """The query for whole rows of runs."""
+        return "run_rows"
+
+    # --- payloads ---------------------------------------------------------------------------------
+
+    def whole(self, run: int, text: str) -> bytes:
+        """A payload column as JSON."""
+        if not payloads.is_chunked(text):
+            return text.encode()
+        return self.all_whole([(run, text)])[0] or b""
+
+    def all_whole(self, columns: Sequence[tuple[int, str | None]]) -> list[bytes | None]:
+        """Payload columns of runs as JSON; the chunks of all of them are read in one query."""
+        chunked = [(run, text) for run, text in columns if text and text[0] == "@"]
+        if not chunked:
+            return [None if text is None else text.encode() for _, text in columns]
+        try:
+            bodies = self._bodies(chunked)
+            return [_joined(text, bodies.get(run, {})) for run, text in columns]
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _bodies(self, columns: Sequence[tuple[int, str]]) -> dict[int, dict[int, str]]:
+        """The chunks that payloads are made of, by run and number."""
+        needs: dict[int, list[tuple[int, int]]] = {}
+        for run, text in columns:
+            needs.setdefault(run, []).extend(payloads.needs(text))
+        ranges = [(run, *one) for run, found in needs.items() for one in payloads.merged(found)]
+        bodies: dict[int, dict[int, str]] = {run: {} for run in needs}
+        if ranges:
+            for run, n, body in self._all("chunks_of_runs", _json(ranges)):
+                bodies[run][n] = body
+        return bodies
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def run_key(self, run_id: str) -> int:
+        """See `base.Store`, also for what follows."""
+        found = self._all("run_of_id", run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return int(found[0][0])
+
+    def has_run(self, run_id: str) -> bool:
+        return bool(self._all("run_of_id", run_id))
+
+    def durability(self, run_id: str) -> str | None:
+        found = self._all("durability_of", run_id)
+        return found[0][0] if found else None
+
+    def find_ids(self, prefix: str, limit: int) -> list[str]:
+        bounds = (prefix, prefix + "\U0010ffff", limit)
+        levels = (
+            self._all(name, *bounds) for name in ("root_ids_from", "child_ids_from", "ids_from")
+        )
+        return [run_id for (run_id,) in next(filter(None, levels), [])]
+
+    def run_row(self, run: int) -> RunRow:
+        (row,) = self._rows_of([run])
+        return row
+
+    def _rows_of(self, runs: Sequence[int]) -> list[RunRow]:
+        rows = [RunRow(*row) for row in self._all(self._run_rows(), _json(runs))]
+        columns = [(one.run, text) for one in rows for text in (one.args, one.result, one.error)]
+        whole = iter(self.all_whole(cast("list[tuple[int, str | None]]", columns)))
+        for one in rows:
+            one.args, one.result, one.error = next(whole) or b"", next(whole), next(whole)
+        return rows
+
+    def status(self, run_id: str) -> str:
+        return str(self._state(run_id)[1])
+
+    def _state(self, run_id: str) -> tuple[int, str, str | None, str | None]:
+        """The key of a run, its status, what it waits for and why it is blocked."""
+        found = self._all("status_of_id", run_id)
+        if not found:
+            raise RunNotFound(run_id)
+        return cast("tuple[int, str, str | None, str | None]", found[0])
+
+    def run_head(self, run_id: str) -> RunHead:
+        (head,) = self._heads_of([self.run_key(run_id)])
+        return head
+
+    def _heads_of(self, runs: Sequence[int]) -> list[RunHead]:
+        heads = [RunHead(*row) for row in self._all("run_heads", _json(runs))]
+        errors = [(one.run, cast("str | None", one.error)) for one in heads]
+        for head, error in zip(heads, self.all_whole(errors), strict=True):
+            head.error = error
+        return heads
+
+    def arguments(self, run: int) -> bytes:
+        ((text,),) = self._all("arguments_of", run)
+        return self.whole(run, text)
+
+    def outcome(self, run: int) -> OutcomeRow:
+        ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
+            self._all("outcome", run)
+        )
+        result, error = self.all_whole([(run, result), (run, error)])
+        return OutcomeRow(
+            status, successor, run_id, workflow, result, error, blocked_by, reason, durability
+        )
+
+    def run_rows(
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[RunRow]:
+        """Runs, newest first: three queries at most, however many runs."""
+        return self._rows_of(self._listed(status, workflow, tags, limit, before))
+
+    def run_heads(
+        self,
+        *,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[RunHead]:
+        """Runs without arguments and results, newest first: three queries at most."""
+        return self._heads_of(self._listed(status, workflow, tags, limit, before))
+
+    def _listed(
+        self,
+        status: str | None,
+        workflow: str | None,
+        tags: dict[str, Any] | None,
+        limit: int,
+        before: int | None,
+    ) -> list[int]:
+        """The keys of runs, newest first."""
+        if tags:
+            pairs = [[key, _json(value)] for key, value in tags.items()]
+            (key, value), *more = pairs
+            found = self._all(
+                "list_tagged_runs",
+                status,
+                workflow,
+                before,
+                limit,
+                key,
+                value,
+                _json(more),
+            )
+        else:
+            query = "list_open_runs" if status in _INDEXED else "list_runs"
+            found = self._all(query, status, workflow, before, limit)
+        return [run for (run,) in found]
+
+    def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:
+        names = _json(workflows) if workflows else None
+        return [
+            run
+            for (run,) in self._all("unfinished_runs", names, ROWS_MAX if limit is None else limit)
+        ]
+
+    def statuses(self, runs: Sequence[int]) -> dict[int, tuple[str, int | None, int | None]]:
+        found = {run: self._all("status_of", run) for run in runs}
+        return {run: rows[0] for run, rows in found.items() if rows}
+
+    # --- history ----------------------------------------------------------------------------------
+
+    def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
+        """A run's row, history and inbox; None where it has ended or is not this worker's."""
+        row = self.run_row(run)
+        if row.owner != owner or row.status in FINAL:
+            return None
+        history = self.history(run) if 0 < row.history_rows <= rows_max else []
+        return LoadedRun(row, history, self.inbox(run, 0))
+
+    def history(self, run: int, after_seq: int = 0) -> list[Event]:
+        """Rows of a run in order; large arguments as `LazyPayload`."""
+        found = self._all("history", run, after_seq)
+        bodies = None if self.inline else self._chunks_of(run, found)
+        events = []
+        for seq, kind, at_ms, ref, name, text, took_ms, edited in found:
+            data: Any = None
+            if text is not None:
+                data = (
+                    LazyPayload(self, run, text, bodies)
+                    if payloads.is_chunked(text) and kind not in INPUTS
+                    else self.whole(run, text)
+                )
+            events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
+        return events
+
+    def _chunks_of(self, run: int, rows: Sequence[tuple[Any, ...]]) -> dict[int, str]:
+        """The chunks of all payloads in rows of a history: each once, however often it is used."""
+        texts = [(run, row[5]) for row in rows if row[5] and payloads.is_chunked(row[5])]
+        return self._bodies(texts).get(run, {})
+
+    def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """Up to `limit` rows of a run behind one, with all that they hold: two queries at most."""
+        found = self._all("history_page", run, after_seq, ROWS_MAX if limit is None else limit)
+        return self._events(run, found)
+
+    def history_outline(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
+        """The same rows without what they hold, in one query; an attempt says whether it failed."""
+        rows_max = ROWS_MAX if limit is None else limit
+        return self._events(run, self._all("history_outline", run, after_seq, rows_max))
+
+    def rows_about(self, run: int, seq: int) -> list[Event]:
+        """A row and those that answer it, in order; empty where there is no such row."""
+        return self._events(run, self._all("rows_about", run, seq))
+
+    def _events(self, run: int, found: Sequence[tuple[Any, ...]]) -> list[Event]:
+        whole = self.all_whole([(run, row[5]) for row in found])
+        return [
+            Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited))
+            for (seq, kind, at_ms, ref, name, _, took_ms, edited), data in zip(
+                found, whole, strict=True
+            )
+        ]
+
+    def row_names(self, run: int, seqs: Sequence[int]) -> dict[int, str]:
+        found = self._all("row_names", run, _json(seqs)) if seqs else []
+        return {seq: name or kind for seq, kind, name in found}
+
+    def inbox(self, run: int, after: int) -> list[InboxRow]:
+        found = self._all("inbox", run, after)
+        return [
+            InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
+            for id_, to, kind, name, ref, data, at_ms in found
+        ]
+
+    def inboxes_of(self, owner: int) -> list[int]:
+        return [run for (run,) in self._all("inboxes_of", owner)]
+
+    def paused_of(self, owner: int) -> list[int]:
+        return [run for (run,) in self._all("paused_of", owner)]
+
+    def stream(self, run: int, name: str, after: int, limit: int) -> list[StreamItem]:
+        found = self._all("stream", run, name, after, limit)
+        return [
+            StreamItem(position, self.whole(run, text), bool(recorded))
+            for position, text, recorded in found
+        ]
+
+    def stream_place(self, position: int) -> tuple[int, str, str] | None:
+        found = self._all("stream_place", position)
+        return found[0] if found else None
+
+    def generation_after(self, run: int) -> int | None:
+        ((run_id,),) = self._all("id_of", run)
+        name, _, number = run_id.partition("~")
+        if not number:
+            return None
+        later = self._all("run_of_id", f"{name}~{int(number) + 1}") or self._all("run_of_id", name)
+        return later[0][0] if later else None
+
+    def heartbeat(self, run: int, seq: int) -> bytes | None:
+        found = self._all("heartbeat", run, seq)
+        return found[0][0].encode() if found else None
+
+    # --- what is due ----------------------------------------------------------------------
+
+    def next_due_ms(
+        self, workflows: tuple[str, ...], families: Sequence[Family] | None = None
+    ) -> int | None:
+        if families is None:
+            found = [ms for name in workflows for (ms,) in self._all("next_due", name)]
+        else:
+            each = [(family.run, family.root, name) for family in families for name in workflows]
+            found = [
+                ms for bindings in each for (ms,) in self._all("next_due_in_family", *bindings)
+            ]
+        return min((ms for ms in found if ms is not None), default=None)
+
+    def family(self, run: int) -> Family:
+        ((root,),) = self._all("family_of", run)
+        return Family(run, root)
+
+    def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
+        return int(self._all("due_count", _json(workflows), now_ms, limit)[0][0])
+
+    def blocked_in(self, family: Family, limit: int) -> list[tuple[str, str, str]]:
+        return self._all("blocked_in_family", family.run, family.root, limit)
+
+    def due_names(self, now_ms: int) -> list[tuple[str, str]]:
+        return self._all("due_names", now_ms)
+
+    def is_executed(self, workflow: str) -> bool:
+        return bool(self._all("is_executed", workflow))
+
+    def workers(self) -> list[WorkerRow]:
+        return [WorkerRow(*row) for row in self._all("workers")]
+
+    def progress(self, run_id: str, open_max: int) -> ProgressRow:
+        """See `base.Store`: six queries at most."""
+        run, status, waiting, reason = self._state(run_id)
+        counts = self._all("step_counts", run)[0]
+        scheduled, completed, failed, abandoned, left, error_seq = counts
+        still_open = [name for (name,) in self._all("open_steps", run, open_max)] if left else []
+        error = self.history_page(run, error_seq - 1, 1)[0] if error_seq else None
+        name = self.row_names(run, [error.ref]).get(error.ref) if error and error.ref else None
+        return ProgressRow(
+            status,
+            waiting,
+            reason,
+            scheduled,
+            completed,
+            failed,
+            abandoned,
+            still_open,
+            error,
+            name,
+        )
+
+    def status_counts(self) -> dict[str, int]:
+        return dict(self._all("status_counts"))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _joined(text: str | None, bodies: dict[int, str]) -> bytes | None:
+    if text is None or not payloads.is_chunked(text):
+        return None if text is None else text.encode()
+    return payloads.join(text, bodies)
