@@ -23,7 +23,11 @@ class Backend:
     new_database: Callable[[Path], str]
     """The name of an empty database, made in or for this folder, which is of one test."""
     open: Callable[[str, Limits], Store]
-    """A store on the database; several may be open at once, in several threads."""
+    """A store on the database; where it is `shared`, several may be open at once."""
+    shared: bool = True
+    """Whether other processes can open the database. Tests that need a second store are skipped
+    where they can not.
+    """
     begin_checksum: Callable[[Any], None] | None = None
     """Start the checksum over all histories; None where the backend keeps none."""
     checksum: Callable[[Any], tuple[int, int, int]] | None = None
@@ -38,10 +42,16 @@ def _sqlite_checksum(store: SqliteStore) -> tuple[int, int, int]:
 
 SQLITE = Backend(
     "sqlite",
-    lambda folder: str(folder / "store.db"),
-    lambda database, limits: SqliteStore(database, limits=limits),
-    lambda store: store.begin_epoch("store-1", "file:///replica", 1),
-    _sqlite_checksum,
+    new_database=lambda folder: str(folder / "store.db"),
+    open=lambda database, limits: SqliteStore(database, limits=limits),
+    begin_checksum=lambda store: store.begin_epoch("store-1", "file:///replica", 1),
+    checksum=_sqlite_checksum,
+)
+IN_MEMORY = Backend(
+    "memory",
+    new_database=lambda folder: ":memory:",
+    open=lambda database, limits: SqliteStore(database, limits=limits),
+    shared=False,
 )
 
-BACKENDS = [SQLITE]
+BACKENDS = [SQLITE, IN_MEMORY]

@@ -24,6 +24,12 @@ class Recording:
         found = getattr(self.store, name)
         return self._noting(found) if callable(found) else found
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("store", "_seen"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.store, name, value)
+
     def _noting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
             if method.__name__ == "write":

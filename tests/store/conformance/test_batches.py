@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ from perdure.errors import LeaseLost, RunNotFound, StoreLocked
 from perdure.store.base import Store
 from perdure.store.rows import Woken
 from perdure.store.writes import BatchRolledBack, ControlRun, StartRun, Transact
+from tests.store.conformance.conftest import OpenStore
 from tests.store.conformance.support import join, message, one, owned, row, start
 
 
@@ -109,6 +111,29 @@ def test_a_store_notices_commits_of_others(store: Store, other: Store) -> None:
     assert not store.changed_by_others()
 
 
+def test_a_commit_of_another_is_seen_in_the_watched_files(store: Store, other: Store) -> None:
+    def states() -> list[tuple[int, int]]:
+        return [(os.stat(path).st_mtime_ns, os.stat(path).st_size) for path in store.watched]
+
+    start(store)
+    before = states()
+    store.changed_by_others()
+    one(other, message())
+    assert store.changed_by_others()
+    assert states() != before or not store.watched
+
+
+def test_a_store_without_damage_reports_none(store: Store) -> None:
+    called: list[None] = []
+    assert store.when_damaged is None
+    store.when_damaged = lambda: called.append(None)
+    start(store)
+    one(store, message("nobody"))
+    store.when_damaged = None
+    assert store.damaged is None
+    assert called == []
+
+
 def test_a_store_tells_about_itself(store: Store) -> None:
     assert store.path
     assert store.damaged is None
@@ -139,9 +164,11 @@ def test_runs_that_are_stuck_are_listed(store: Store) -> None:
     assert found == {"pending": "pending", "paused": "paused"}
 
 
-def test_a_store_opens_again_with_what_it_had(store: Store, open_store: Any) -> None:
+def test_a_store_that_is_opened_later_has_everything(
+    store: Store, other: Store, open_store: OpenStore
+) -> None:
     run, worker = owned(store)
     one(store, row(run, worker, 2))
     again = open_store()
-    assert again.history(run) == store.history(run)
+    assert again.history(run) == other.history(run) == store.history(run)
     assert again.run_row(run) == store.run_row(run)

@@ -22,8 +22,8 @@ from tests.store.conformance.support import claim, join, message, one, owned, ro
 @pytest.fixture
 def checked(backend: Backend, store: Any) -> Any:
     """Gives rows, digest and commits of a store whose checksum has been begun."""
-    if backend.begin_checksum is None or backend.checksum is None:
-        pytest.skip("keeps no checksum")
+    assert backend.begin_checksum is not None
+    assert backend.checksum is not None
     owned(store, "before")
     backend.begin_checksum(store.store)
     checksum = backend.checksum
