@@ -59,7 +59,9 @@ def test_places_below_it() -> None:
         ("file:///a?region=x", "named by its whole path"),
     ],
 )
-def test_what_cannot_be_an_address_says_what_can(text: str, words: str) -> None:
+def test_an_address_that_can_not_be_parsed_is_refused_with_an_example(
+    text: str, words: str
+) -> None:
     with pytest.raises(BadReplicaAddress, match=words) as told:
         parse(text)
     assert "Right ones look like s3://bucket/prefix" in str(told.value)

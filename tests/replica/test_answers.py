@@ -37,6 +37,7 @@ the end of a stream.
 """
 
 LOOKS = {
+    "counts",
     "get",
     "find",
     "store_lost",
@@ -169,7 +170,7 @@ ANSWERS: dict[str, tuple[Verb, type[Exception] | None]] = {
 }
 
 
-def test_every_verb_is_told_or_a_look() -> None:
+def test_every_verb_is_acknowledged_or_a_read() -> None:
     for kind in (Engine, Run):
         verbs = {
             name
@@ -253,7 +254,7 @@ async def test_a_start_that_asks_for_more_than_the_run_that_it_finds_waits(tmp_p
 
 
 @awaited
-async def test_what_another_process_has_committed_is_not_told_before_a_copy_has_it(
+async def test_commits_of_another_process_are_not_acknowledged_before_a_copy_has_them(
     tmp_path: Path,
 ) -> None:
     options: dict[str, Any] = {
@@ -296,7 +297,7 @@ async def family() -> None:
         (None, {"spawned": None, "spawned-less": "disk", "child": None, "family": "disk"}),
     ],
 )
-def test_what_a_run_starts_has_its_level_unless_the_call_says_another(
+def test_what_a_run_starts_has_its_level_unless_the_call_names_another(
     tmp_path: Path, of_run: Durability | None, expected: dict[str, str | None]
 ) -> None:
     @awaited

@@ -103,7 +103,7 @@ def looking(test: Callable[[Case], object]) -> Callable[[], None]:
 
 
 @case
-async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_next(
+async def test_all_waits_share_a_round_and_one_that_comes_meanwhile_waits_for_the_next(
     one: Case,
 ) -> None:
     one.commits = 1
@@ -120,6 +120,17 @@ async def test_all_who_wait_share_a_round_and_who_comes_meanwhile_waits_for_the_
     one.wait("nothing is new")
     assert one.through[-1] == "nothing is new"
     assert len(one.syncs.asked) == 2
+
+
+@case
+async def test_each_confirmed_round_is_reported_with_its_time(one: Case) -> None:
+    times_ms: list[float] = []
+    one.barrier.on_confirmed = times_ms.append
+    await one.goes_through("a", 1)
+    one.commits += 1
+    await one.goes_through("b", 2)
+    assert len(times_ms) == 2
+    assert min(times_ms) >= 0
 
 
 @case
@@ -207,7 +218,7 @@ async def test_a_round_counts_only_while_the_lease_is_held(one: Case) -> None:
 
 
 @case
-async def test_whatever_goes_wrong_nobody_is_told_that_all_is_well(one: Case) -> None:
+async def test_whatever_goes_wrong_nothing_is_confirmed(one: Case) -> None:
     one.commits = 1
     one.wait("a")
     for number, error in enumerate(
@@ -226,7 +237,7 @@ async def test_whatever_goes_wrong_nobody_is_told_that_all_is_well(one: Case) ->
 
 
 @case
-async def test_the_end_is_told_to_those_who_can_hear_it(one: Case) -> None:
+async def test_the_end_reaches_every_wait_that_is_still_there(one: Case) -> None:
     one.commits = 1
     one.wait("an action")
     waiting = asyncio.create_task(one.barrier.wait())
@@ -303,7 +314,7 @@ async def test_a_read_that_fails_confirms_nothing_and_the_round_is_done_again(on
 
 
 @looking
-async def test_the_clock_is_looked_at_before_the_bucket_is_and_after(one: Case) -> None:
+async def test_the_clock_is_read_before_the_bucket_and_after(one: Case) -> None:
     one.commits, one.obstacle = 1, NOT_HELD
     one.wait("a")
     await one.syncs.answer(1, 1)
@@ -337,7 +348,7 @@ async def test_reads_at_once_are_limited(one: Case) -> None:
 
 
 @looking
-async def test_the_end_is_told_in_every_stage_of_a_round(one: Case) -> None:
+async def test_the_end_reaches_waits_in_every_stage_of_a_round(one: Case) -> None:
     told: list[object] = []
     for number in range(2):
         one.barrier._add(told.append)

@@ -71,7 +71,7 @@ async def test_names_folders_and_deletes(place: str) -> None:
 
 
 @awaited
-async def test_of_many_who_write_under_one_condition_one_succeeds(place: str) -> None:
+async def test_of_many_writes_under_one_condition_one_succeeds(place: str) -> None:
     stores = [open_bucket(parse(place)) for _ in range(4)]
     tag = None
     for number in range(5):
@@ -186,7 +186,7 @@ async def test_a_missing_bucket_and_a_wrong_key(
 
 
 @pytest.mark.parametrize("fault", ["refuse", "cut", "500", "503"])
-def test_what_time_may_mend_is_unavailable(address: str, proxy: Proxy, fault: str) -> None:
+def test_what_time_may_resolve_is_unavailable(address: str, proxy: Proxy, fault: str) -> None:
     @awaited
     async def main() -> None:
         store = open_bucket(parse(address))

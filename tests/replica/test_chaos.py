@@ -12,7 +12,9 @@ from campaigns.s3_servers import BucketServer
 LINES_MAX = 200  # the campaign lets an engine get on by 1,500 before something is destroyed
 
 
-def test_machines_are_lost_and_nothing_that_was_told(tmp_path: Path, bucket: BucketServer) -> None:
+def test_machines_are_lost_and_nothing_that_was_acknowledged(
+    tmp_path: Path, bucket: BucketServer
+) -> None:
     story = Chaos(1, tmp_path, bucket.url("chaos"), bucket=bucket, lines_max=LINES_MAX).conduct(6)
     assert story.broken == []
     assert story.lost == 0
@@ -25,7 +27,7 @@ def test_a_folder_will_do(tmp_path: Path) -> None:
     assert (story.broken, story.lost) == ([], 0)
 
 
-def test_the_campaign_sees_what_is_lost_where_nobody_waits_for_the_bucket(tmp_path: Path) -> None:
+def test_the_campaign_finds_losses_where_answers_do_not_wait_for_the_bucket(tmp_path: Path) -> None:
     """With `disk` the same destruction takes what was told: so the laws can fail."""
     story = Chaos(
         3, tmp_path, f"file://{tmp_path}/bucket", durability="disk", lines_max=LINES_MAX

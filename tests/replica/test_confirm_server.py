@@ -23,7 +23,7 @@ import pytest
 import perdure
 from campaigns.faulty_proxy import Proxy
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
-from perdure.errors import NoReplicaEngine, ReplicaFull, ReplicaLeaseLost
+from perdure.errors import NoReplicaEngine, ReplicaFull, ReplicaLeaseLost, StoreReplaced
 from perdure.replica import advertisement, confirm_client
 from perdure.replica.advertisement import Advertisement, Question
 from perdure.replica.confirm_client import ConfirmClient
@@ -63,7 +63,7 @@ def client_of(store: Path, **options: object) -> Engine:
 
 
 @awaited
-async def test_a_word_comes_back_when_the_bucket_has_it(
+async def test_a_message_is_acknowledged_when_the_bucket_has_it(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
@@ -79,7 +79,7 @@ async def test_a_word_comes_back_when_the_bucket_has_it(
 
 
 @awaited
-async def test_a_result_that_is_on_the_disk_alone_is_not_told(
+async def test_a_result_that_is_on_the_disk_alone_is_not_returned(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
@@ -97,7 +97,9 @@ async def test_a_result_that_is_on_the_disk_alone_is_not_told(
 
 
 @awaited
-async def test_a_client_hears_why_it_waits(tmp_path: Path, address: str, proxy: Proxy) -> None:
+async def test_a_client_gets_the_reason_of_its_wait(
+    tmp_path: Path, address: str, proxy: Proxy
+) -> None:
     store = tmp_path / "a.db"
     async with (
         engine_of(store, address, workflows=[echo]),
@@ -111,7 +113,7 @@ async def test_a_client_hears_why_it_waits(tmp_path: Path, address: str, proxy: 
 
 
 @awaited
-async def test_after_an_engine_has_ended_what_it_confirmed_may_be_told_and_more_waits_for_the_next(
+async def test_after_an_engine_has_ended_only_what_it_confirmed_is_acknowledged(
     tmp_path: Path, address: str
 ) -> None:
     store = tmp_path / "a.db"
@@ -188,7 +190,7 @@ async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
 
 
 @awaited
-async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_it(
+async def test_what_was_confirmed_before_an_engine_was_killed_is_acknowledged_after_it(
     tmp_path: Path, address: str
 ) -> None:
     store = tmp_path / "a.db"
@@ -211,29 +213,40 @@ async def test_what_was_confirmed_before_an_engine_was_killed_may_be_told_after_
 
 
 @awaited
-async def test_a_client_of_a_file_that_was_set_aside_is_not_told_that_all_is_well(
+async def test_a_client_of_a_file_that_was_set_aside_gets_no_confirmation(
     tmp_path: Path, address: str
 ) -> None:
     store = tmp_path / "a.db"
     async with engine_of(store, address, workflows=[echo]) as engine:
         await engine.start(echo(), id="a")
-    async with client_of(
-        store, replica_timeout=0.3, lease_ttl=3_600
-    ) as client:  # whose beat does not come in time to notice
+    async with client_of(store, replica_timeout=0.3) as client:
         with pytest.raises(ReplicaUnavailable, match="No engine that copies this store"):
             await client.send("a", "hello", channel="word")
         os.rename(store, tmp_path / "old.db")
         for end in ("-wal", "-shm"):
             os.rename(f"{store}{end}", f"{tmp_path}/old.db{end}")
         async with engine_of(store, address, workflows=[echo]):
-            with pytest.raises(
-                ReplicaUnavailable, match="this one was moved, replaced or set aside"
-            ):
+            with pytest.raises((ReplicaUnavailable, StoreReplaced), match=r"moved,? .*replaced"):
                 await client.send("a", "hello", channel="word")
 
 
 @awaited
-async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_says_more(
+async def test_a_question_about_another_file_is_answered_with_an_error(tmp_path: Path) -> None:
+    async def confirm() -> None: ...
+
+    one = ConfirmServer(
+        tmp_path, "replica", (1, 2), confirm, lambda: ReplicaUnavailable("there", "slow")
+    )
+    await one.open(7)
+    (tmp_path / "a.db-replica").symlink_to(tmp_path)
+    client = ConfirmClient(str(tmp_path / "a.db"), "replica", lambda: PRESENT, (3, 4))
+    with pytest.raises(ReplicaUnavailable, match="this one was moved, replaced or set aside"):
+        await client.answer()
+    await one.close()
+
+
+@awaited
+async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_asks_for_more(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
@@ -254,7 +267,7 @@ async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_says
 
 
 @awaited
-async def test_a_store_without_a_replica_confirms_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_a_store_without_a_replica_confirms_nothing_and_raises(tmp_path: Path) -> None:
     store = tmp_path / "a.db"
     async with Engine(store, workflows=[echo]) as engine:
         with pytest.raises(DefinitionError, match="needs a replica"):
@@ -331,7 +344,7 @@ async def test_a_client_begins_nothing_where_the_disk_fills(
 
 
 @awaited
-async def test_an_engine_that_ends_with_everything_copied_leaves_no_word_of_a_full_disk(
+async def test_an_engine_that_ends_with_everything_copied_advertises_no_full_disk(
     tmp_path: Path,
 ) -> None:
     store = tmp_path / "a.db"
@@ -480,7 +493,9 @@ async def test_clients_get_confirmations_although_a_claimed_epoch_did_not_begin(
 
 
 @awaited
-async def test_what_is_said_to_clients_at_the_same_moment_is_all_said(tmp_path: Path) -> None:
+async def test_changes_of_the_advertisement_at_the_same_moment_are_all_written(
+    tmp_path: Path,
+) -> None:
     async def confirm() -> None: ...
 
     one = ConfirmServer(

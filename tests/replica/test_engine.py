@@ -62,7 +62,7 @@ async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselv
 
 
 @awaited
-async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_not_told(
+async def test_a_commit_of_another_thread_that_is_not_counted_yet_is_not_acknowledged(
     tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow disk commits run in a thread; a reader sees them a moment before the event loop
@@ -100,7 +100,7 @@ async def test_what_another_thread_has_committed_and_nobody_has_counted_yet_is_n
 
 
 @awaited
-async def test_lookups_and_what_is_meant_for_the_disk_do_not_wait(
+async def test_readonly_steps_and_runs_for_the_disk_do_not_wait(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     async with engine_of(tmp_path / "a.db", address, replica_timeout=0.1) as engine:
@@ -176,9 +176,7 @@ async def test_a_second_attempt_waits_until_the_first_one_s_failure_is_confirmed
 
 
 @awaited
-async def test_another_machine_goes_on_where_the_first_one_was_when_it_vanished(
-    tmp_path: Path, address: str
-) -> None:
+async def test_another_machine_continues_where_a_lost_one_was(tmp_path: Path, address: str) -> None:
     first, second = tmp_path / "1" / "a.db", tmp_path / "2" / "a.db"
     for store in (first, second):
         store.parent.mkdir()
@@ -193,7 +191,7 @@ async def test_another_machine_goes_on_where_the_first_one_was_when_it_vanished(
 
 
 @awaited
-async def test_what_the_lease_says_of_a_new_epoch_is_true_from_its_first_moment(
+async def test_what_the_lease_holds_of_a_new_epoch_is_true_from_its_first_moment(
     tmp_path: Path, address: str
 ) -> None:
     """Else an engine that dies right after its start leaves a lease which asks too much of its
@@ -383,7 +381,7 @@ async def test_a_replicated_store_is_not_continued_without_its_replica(
 
 
 @awaited
-async def test_an_engine_whose_lease_was_taken_stops_and_tells_nobody_anything(
+async def test_an_engine_whose_lease_was_taken_stops_and_acknowledges_nothing(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     (tmp_path / "1").mkdir()

@@ -214,7 +214,9 @@ async def test_without_a_fence_no_copy_is_continued(tmp_path: Path) -> None:
 
 
 @awaited
-async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_told(tmp_path: Path) -> None:
+async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_acknowledged(
+    tmp_path: Path,
+) -> None:
     """Each engine waits while the one before it works, and a client goes on all the time."""
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     told: list[str] = []

@@ -334,7 +334,7 @@ class Deletions:
 
 
 @pytest.mark.parametrize("first_seed", range(0, 80, 20))
-def test_a_deleted_object_gives_the_lease_to_nobody_who_has_not_waited(first_seed: int) -> None:
+def test_a_deleted_object_gives_the_lease_only_after_a_whole_wait(first_seed: int) -> None:
     takings = deletions = 0
     for seed in range(first_seed, first_seed + 20):
         world = Deletions(seed)
@@ -380,7 +380,7 @@ async def test_it_is_taken_renewed_released_and_taken_again(place: str) -> None:
 
 
 @awaited
-async def test_a_holder_that_lives_keeps_it_and_one_that_is_silent_loses_it(place: str) -> None:
+async def test_a_holder_that_renews_keeps_it_and_one_that_is_silent_loses_it(place: str) -> None:
     holder, waiter = lease_at(place), lease_at(place)
     await holder.take(store_id=None)
     holder.start()
@@ -423,7 +423,7 @@ async def test_a_lease_that_somebody_deletes_is_written_again(place: str) -> Non
 
 
 @awaited
-async def test_who_waits_sees_that_a_deleted_object_is_not_free_and_its_holder_keeps_the_lease(
+async def test_a_deleted_object_is_not_free_and_its_holder_keeps_the_lease(
     place: str,
 ) -> None:
     holder, waiter = lease_at(place, ttl_ms=60_000), lease_at(place)
@@ -470,7 +470,7 @@ async def test_a_holder_whose_time_had_run_out_waits_as_others_do_where_the_obje
 
 
 @awaited
-async def test_a_release_that_is_cancelled_leaves_nobody_who_renews(place: str) -> None:
+async def test_after_a_release_that_is_cancelled_nothing_renews(place: str) -> None:
     lease = lease_at(place)
     await lease.take(store_id="mine")
     lease.start()

@@ -1,11 +1,8 @@
-"""An epoch that can't be gone on with is given up for a new copy, by itself, and the new copy is
-whole.
-"""
+"""Maintenance: an epoch that can't be continued is given up for a new copy, which is whole."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import resource
 import shutil
@@ -15,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import msgspec
@@ -27,8 +23,6 @@ from perdure import Engine, RunCancelled, step, workflow
 from perdure.errors import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica import epoch_policy
 from perdure.replica.buckets import open_bucket
-from perdure.replica.disk_space import DiskSpace
-from perdure.replica.epoch_policy import EpochPolicy, Facts, Fold, NewEpoch
 from perdure.replica.supervisor import Litestream
 from tests.replica.support import (
     address,
@@ -413,104 +407,3 @@ async def test_the_lease_names_the_epoch_that_the_copy_lies_below_also_where_a_l
         await replica.copier.sync()
         assert (replica.lease.row.epoch, replica.lease.row.base) == (2, 1)
     await all_there(store, replica_url, {"a"})
-
-
-# --- the decision ---------------------------------------------------------------------------------
-
-
-def facts(now_s: float, **changed: Any) -> Facts:
-    return Facts(
-        **{
-            "now_s": now_s,
-            "bucket_well": True,
-            "trouble": False,
-            "refusals": 0,
-            "broken": "",
-            "resting": False,
-            "share": 0.0,
-            "copying": False,
-            **changed,
-        }
-    )
-
-
-def test_trouble_is_given_time_and_a_bucket_that_is_away_is_not_blamed_on_the_copy() -> None:
-    policy = EpochPolicy()
-    assert policy.decide(facts(0, trouble=True, refusals=9)) is None
-    assert policy.decide(facts(2, trouble=True, refusals=9, bucket_well=False)) is None
-    assert policy.decide(facts(20, trouble=True, refusals=9)) is None  # well only just now
-    assert isinstance(policy.decide(facts(24, trouble=True, refusals=9)), NewEpoch)
-
-
-def test_one_that_only_does_not_stay_up_is_given_more_time() -> None:
-    policy = EpochPolicy()
-    assert policy.decide(facts(0, trouble=True)) is None
-    assert policy.decide(facts(29, trouble=True)) is None
-    assert isinstance(policy.decide(facts(31, trouble=True)), NewEpoch)
-
-
-def test_a_whole_copy_that_takes_long_is_not_begun_again_and_again() -> None:
-    policy = EpochPolicy()
-    policy.begun(0)
-    for now_s in range(1, 3_600):  # the last epoch's trouble is there until this one's copy is
-        assert policy.decide(facts(now_s, trouble=True, copying=True)) is None
-    assert isinstance(
-        policy.decide(facts(3_600, trouble=True, copying=True, broken="a hole")), NewEpoch
-    )
-    assert isinstance(policy.decide(facts(3_600, trouble=True)), NewEpoch)
-
-
-def test_each_new_copy_doubles_the_patience_with_the_next_one() -> None:
-    policy, now_s, begun = EpochPolicy(), 0.0, []
-    while now_s < 5_000:
-        if isinstance(policy.decide(facts(now_s, trouble=True, refusals=9)), NewEpoch):
-            policy.begun(now_s)
-            begun.append(now_s)
-        now_s += 1
-    pauses = [later - earlier for earlier, later in itertools.pairwise(begun)]
-    assert pauses == sorted(pauses)
-    assert pauses[-1] >= epoch_policy.PATIENCE_S_MAX
-    assert len(begun) < 16
-
-
-def test_room_is_made_at_once_and_a_new_copy_follows_where_the_bucket_is_well() -> None:
-    policy = EpochPolicy()
-    assert policy.decide(facts(0, share=0.7)) is None
-    assert policy.decide(facts(1, share=0.8, bucket_well=False)) is None
-    assert isinstance(policy.decide(facts(2, share=1.0, bucket_well=False)), Fold)
-    assert policy.decide(facts(3, resting=True, bucket_well=False)) is None
-    assert isinstance(policy.decide(facts(4, resting=True, share=0.3, bucket_well=False)), Fold)
-    assert isinstance(policy.decide(facts(5, resting=True)), NewEpoch)
-    policy.begun(5)
-    assert policy.decide(facts(6, resting=True)) is None
-    assert policy.decide(facts(100, share=0.8)) is None  # not again and again
-    assert isinstance(policy.decide(facts(606, share=0.8)), Fold)
-
-
-def test_a_reader_that_holds_the_wal_does_not_keep_a_new_copy_from_beginning() -> None:
-    policy = EpochPolicy()
-    assert isinstance(policy.decide(facts(0, share=0.8)), Fold)
-    assert isinstance(policy.decide(facts(1, resting=True, share=0.8)), NewEpoch)
-    policy.begun(1)
-    assert policy.decide(facts(2, share=0.8)) is None
-    assert isinstance(policy.decide(facts(3, share=1.0)), Fold)
-    assert isinstance(
-        policy.decide(facts(900, resting=True, share=1.0)), Fold
-    )  # a copy needs room, too
-
-
-def test_what_a_reader_keeps_in_the_wal_is_counted_once(tmp_path: Path) -> None:
-    wal = tmp_path / "a.db-wal"
-    wal.write_bytes(b"x" * 1_000)
-    disk = DiskSpace(str(tmp_path / "a.db"), tmp_path / "litestream", 10_000)
-    for _ in range(3):
-        asyncio.run(disk.measure(0, in_trouble=False, lacks_room=False))
-        disk.folded()
-    assert disk.waiting_bytes + disk.folded_bytes == 1_000
-    wal.write_bytes(b"")
-    disk.folded()
-    assert (disk.waiting_bytes, disk.folded_bytes) == (0, 1_000)
-
-
-def test_what_can_not_be_restored_is_not_gone_on_with() -> None:
-    assert epoch_policy.EpochPolicy().decide(facts(0, broken="a hole")) == NewEpoch("a hole")

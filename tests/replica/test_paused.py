@@ -106,7 +106,7 @@ async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_
         assert await there.get(NAME) is not None
 
 
-def test_another_word_for_fencing_is_refused() -> None:
+def test_another_value_for_fencing_is_refused() -> None:
     with pytest.raises(
         DefinitionError, match=r'fencing is True .*"clock".* or False .*, not \'clocks\''
     ):

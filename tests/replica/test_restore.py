@@ -44,7 +44,7 @@ def runs_of(store: Path) -> set[str]:
 
 
 @awaited
-async def test_a_moment_is_looked_for_in_the_epoch_of_then(tmp_path: Path) -> None:
+async def test_a_moment_is_restored_from_the_epoch_of_that_time(tmp_path: Path) -> None:
     """Also where merging has left no object that is as old as its epoch, as far as the lease knows
     when that began.
     """
@@ -86,7 +86,7 @@ async def test_a_restore_that_fails_once_is_tried_again(
 
 
 @awaited
-async def test_who_waits_for_a_copy_hears_how_far_it_is(
+async def test_a_long_copy_reports_its_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perdure.replica.litestream_binary.LOOK_S", 0.01)

@@ -94,7 +94,7 @@ async def test_its_socket_is_private_and_its_configuration_knows_no_secret(
 
 
 @awaited
-async def test_it_is_started_again_and_says_so(tmp_path: Path) -> None:
+async def test_it_is_restarted_with_a_reason(tmp_path: Path) -> None:
     db = database(tmp_path / "a.db")
     litestream = litestream_of(tmp_path)
     await litestream.start()
@@ -113,7 +113,7 @@ async def test_it_is_started_again_and_says_so(tmp_path: Path) -> None:
 
 
 @awaited
-async def test_a_start_that_cannot_succeed_says_why(
+async def test_a_start_that_fails_raises_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perdure.replica.supervisor.START_S_MAX", 0.5)
@@ -202,7 +202,7 @@ async def started_again(litestream: Litestream, times: int) -> None:
 
 
 @awaited
-async def test_whatever_it_says_it_is_looked_after(tmp_path: Path) -> None:
+async def test_whatever_it_prints_it_is_supervised(tmp_path: Path) -> None:
     """An error may hold the whole page of a proxy, and a line need not be an object."""
     odd = [
         "[1]",
@@ -369,7 +369,7 @@ def has_ended(pid: int) -> bool:
 
 
 @awaited
-async def test_while_it_is_away_nobody_can_begin_the_wal_anew(
+async def test_while_it_is_away_the_wal_can_not_begin_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perdure.replica.supervisor.RESTART_S_MIN", 0.5)
@@ -438,7 +438,7 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_who_is_named_wins_then_the_path_then_what_pip_brought(
+def test_a_named_program_wins_then_the_path_then_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PERDURE_LITESTREAM", raising=False)

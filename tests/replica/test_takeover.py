@@ -44,7 +44,7 @@ def run_on(one: Victim, run_id: str) -> None:
     one.says(f"DONE run {run_id}")
 
 
-def test_an_engine_that_waited_judges_the_file_by_a_look_after_its_wait(tmp_path: Path) -> None:
+def test_an_engine_that_waited_reads_the_file_again_after_its_wait(tmp_path: Path) -> None:
     """The first one dies with work that is on this disk only."""
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     with machine(store, address, "disk") as first:
@@ -118,7 +118,7 @@ async def test_a_deploy_leaves_the_file_to_a_client_that_has_it_open(tmp_path: P
 
 
 @awaited
-async def test_a_client_whose_file_is_set_aside_is_told(tmp_path: Path) -> None:
+async def test_a_client_whose_file_is_set_aside_gets_an_error(tmp_path: Path) -> None:
     store, other, address = (
         tmp_path / "1" / "a.db",
         tmp_path / "2" / "a.db",

@@ -82,7 +82,7 @@ async def acquire(path: str, options: Replica, *, lease_ms: int) -> Acquired:
     folder, began = Path(path + "-replica"), list[str]()
     file = LocalFile(path, address, folder, began.append)
     lease = Lease(bucket, str(address), ttl_ms=lease_ms, fencing=fencing)
-    row, local = await lease.look(), file.seal()
+    row, local = await lease.look(), file.checksum()
     file.check_same(row, local)
     _sweep(folder)
     known_id = local.store_id if local else row.store_id if row else None
@@ -127,7 +127,7 @@ async def _bring(
     standby: Standby | None,
 ) -> tuple[str | None, Handover | None]:
     """The store's id, if it has one yet, and what the last engine has left, if that counts."""
-    local = file.seal()  # another engine may have worked on this file while we waited
+    local = file.checksum()  # another engine may have worked on this file while we waited
     file.check_same(row, local)
     store_id = row.store_id or (local.store_id if local else None)
     left = file.handed_over(local, row, lease.handed if options.fencing else None)

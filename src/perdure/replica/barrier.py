@@ -32,7 +32,7 @@ class _Round(msgspec.Struct, eq=False):
     """Everything that was committed when it began, and the calls that wait for that."""
 
     waiting: list[_Done]
-    seal: HistoryChecksum | None
+    checksum: HistoryChecksum | None
     begin_s: float
 
 
@@ -74,6 +74,8 @@ class Barrier:
         """Why the last round failed, until one succeeds."""
         self.full: ReplicaFull | None = None
         """Why nothing new may be begun: what waits for the replica fills the disk."""
+        self.on_confirmed: Callable[[float], None] | None = None
+        """Is called with the milliseconds that a round took, when it is confirmed."""
 
     @property
     def wanted(self) -> bool:
@@ -219,9 +221,11 @@ class Barrier:
         while one in self._synced:
             first = self._synced.popleft()
             waiting += first.waiting
-            self.confirmed, self.confirmed_s = first.seal, first.begin_s
+            self.confirmed, self.confirmed_s = first.checksum, first.begin_s
             self.rounds += 1
             self.last_error, self._retry_s = None, RETRY_S_MIN
+            if self.on_confirmed is not None:
+                self.on_confirmed((self._loop.time() - first.begin_s) * 1000)
         for done in waiting:  # steps begin in plain callbacks, and not thousands of them in one
             self._calls.add(done, None)
 

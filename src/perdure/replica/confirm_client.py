@@ -28,23 +28,29 @@ FROZEN_S = 5.0  # beyond the time that it was given, an engine without an answer
 
 
 class ConfirmClient:
-    """The gate of a client that has the store at `path` open, as `file`; `seal` reads its checksum.
+    """The gate of a client that has the store at `path` open, as `file`.
 
-    `durability` "replica" waits in any case; with "disk" the level of the engine that copies
-    decides.
+    `checksum` reads the store's checksum. `durability` "replica" waits in any case; with "disk" the
+    level of the engine that copies decides.
     """
 
     def __init__(
-        self, path: str, durability: str, seal: Callable[[], HistoryChecksum | None], file: Identity
+        self,
+        path: str,
+        durability: str,
+        checksum: Callable[[], HistoryChecksum | None],
+        file: Identity,
     ) -> None:
         self._folder = Path(os.path.abspath(path) + "-replica")
-        self._strict, self._seal, self._file = durability == "replica", seal, file
+        self._strict, self._checksum, self._file = durability == "replica", checksum, file
 
     def check_room(self) -> None:
         """Raise `ReplicaFull` where nothing new can be begun."""
         found = advertisement.read(self._folder)
-        if found is not None and found.full is not None and (seal := self._seal()) is not None:
-            raise ReplicaFull(seal.address, *found.full)
+        if found is None or found.full is None:
+            return
+        if (ours := self._checksum()) is not None:
+            raise ReplicaFull(ours.address, *found.full)
 
     async def answer(self, durability: str | None = None, s_max: float | None = None) -> None:
         """Return when what is committed may be acknowledged.
@@ -54,34 +60,34 @@ class ConfirmClient:
         """
         loop = asyncio.get_running_loop()
         begin_s, logged, commits = loop.time(), False, None
-        while True:
-            seal, found = self._seal(), advertisement.read(self._folder)  # an engine may have begun
-            commits = seal.commits if commits is None and seal is not None else commits
-            if self._may_pass(found, durability, seal, commits or 0):
+        while True:  # an engine may begin to copy the file at any moment
+            ours, found = self._checksum(), advertisement.read(self._folder)
+            commits = ours.commits if commits is None and ours is not None else commits
+            if self._may_pass(found, durability, ours, commits or 0):
                 return
-            where = seal.address if seal is not None else "of this store"
+            where = ours.address if ours is not None else "of this store"
             waited_s = loop.time() - begin_s
             left_s = None if s_max is None else max(0.0, s_max - waited_s)
             if found is not None and await self._confirmed(found, where, left_s):
                 return
             if s_max is not None and waited_s >= s_max:
                 none = "no engine has begun to copy it"
-                raise NoReplicaEngine(where) if seal else ReplicaUnavailable(where, none)
+                raise NoReplicaEngine(where) if ours else ReplicaUnavailable(where, none)
             if waited_s >= LOG_AFTER_S and not logged:
                 logged = True
-                _log_wait(where if seal is not None else None)
+                _log_wait(where if ours is not None else None)
             await asyncio.sleep(ASK_EVERY_S)
 
     def _may_pass(
         self,
         found: Advertisement | None,
         durability: str | None,
-        seal: HistoryChecksum | None,
+        ours: HistoryChecksum | None,
         commits: int,
     ) -> bool:
-        if seal is None:  # not replicated, or not yet
+        if ours is None:  # not replicated, or not yet
             return durability != "replica" and (durability == "disk" or not self._strict)
-        current = found if found is not None and found.epoch == seal.epoch else None
+        current = found if found is not None and found.epoch == ours.epoch else None
         own = "replica" if self._strict or current is None else current.durability
         confirmed = current is not None and commits <= current.commits
         return (durability or own) != "replica" or confirmed

@@ -53,10 +53,10 @@ class Drills:
 
     async def run(self) -> dict[str, Any]:
         """Drill now. Raises what is wrong with the copy; the result is kept as `last`."""
-        seal = self._store.checksum()
+        checksum = self._store.checksum()
         await self._barrier.wait()  # before the lock: a new epoch may have to begin for it
         async with self._copier.moving:
-            return await self._run(seal.rows if seal else 0)
+            return await self._run(checksum.rows if checksum else 0)
 
     async def _run(self, rows: int) -> dict[str, Any]:
         began_s, copier = time.monotonic(), self._copier
@@ -83,8 +83,8 @@ class Drills:
         with TempFolder(acquired.folder, verify.TEMPORARY) as folder:
             copy = folder.path / "copy.db"
             txid = await litestream_binary.restore(acquired.binary, place, copy)
-            seal = await in_thread(verify.verified, copy, str(place), rows)
+            checksum = await in_thread(verify.verified, copy, str(place), rows)
             missing = await in_thread(verify.missing_rows, acquired.path, copy)
         if missing:
             raise verify.differs(place, missing)
-        return {"rows": seal.rows, "txid": txid}
+        return {"rows": checksum.rows, "txid": txid}

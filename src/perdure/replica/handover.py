@@ -31,7 +31,7 @@ class Copied(msgspec.Struct, frozen=True):
     `file` is the one that the engine had open.
     """
 
-    seal: HistoryChecksum
+    checksum: HistoryChecksum
     epoch: int
     txid: int
     file: Identity
@@ -61,10 +61,10 @@ def leave(side: Path, path: str, copied: Copied) -> str | None:
 
     Returns the token for the lease, or None where it can't be written.
     """
-    seal, token = copied.seal, uuid.uuid4().hex
+    checksum, token = copied.checksum, uuid.uuid4().hex
     try:
         left = Handover(
-            token, copied.epoch, copied.txid, seal.epoch, seal.rows, seal.commits,
+            token, copied.epoch, copied.txid, checksum.epoch, checksum.rows, checksum.commits,
             _boot(), _mark(path), _wal_head(path),
         )  # fmt: skip
         draft = _file_in(side).with_suffix(".new")
@@ -76,7 +76,7 @@ def leave(side: Path, path: str, copied: Copied) -> str | None:
 
 
 def found(
-    side: Path, path: str, seal: HistoryChecksum | None, token: str | None
+    side: Path, path: str, checksum: HistoryChecksum | None, token: str | None
 ) -> Handover | None:
     """What the last holder of the lease has left here; None unless the file still has all of it.
 
@@ -88,9 +88,13 @@ def found(
         same = token is not None and left.token == token and left.file == _mark(path)
     except (OSError, msgspec.DecodeError):
         return None
-    if not same or seal is None:
+    if not same or checksum is None:
         return None
-    whole = seal.epoch == left.epoch and seal.commits >= left.commits and seal.rows >= left.rows
+    whole = (
+        checksum.epoch == left.epoch
+        and checksum.commits >= left.commits
+        and checksum.rows >= left.rows
+    )
     return left if whole else None
 
 

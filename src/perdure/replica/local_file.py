@@ -23,7 +23,8 @@ from perdure.replica.handover import Handover
 from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.standby import Standby
 from perdure.replica.temporary_folders import TempFolder
-from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite import checksum as checksums
+from perdure.store.sqlite import connection
 
 log = logging.getLogger("perdure")
 
@@ -40,7 +41,7 @@ class LocalFile:
         log.info("%s", text)
         self._hears(text)
 
-    def seal(self) -> checksum.HistoryChecksum | None:
+    def checksum(self) -> checksums.HistoryChecksum | None:
         """Its checksum as of now; None for a file that can't be read, which is set aside later."""
         if not self._exists():
             return None
@@ -49,14 +50,14 @@ class LocalFile:
         except StoreCorrupt:
             return None
         try:
-            return checksum.read(db)
+            return checksums.read(db)
         finally:
             db.close()
 
     def _exists(self) -> bool:
         return os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
-    def check_same(self, row: LeaseRow | None, local: checksum.HistoryChecksum | None) -> None:
+    def check_same(self, row: LeaseRow | None, local: checksums.HistoryChecksum | None) -> None:
         """Raise `ReplicaMismatch` where another database is replicated to the address."""
         if row is None or row.base is None:
             return
@@ -75,7 +76,7 @@ class LocalFile:
         return False
 
     def handed_over(
-        self, local: checksum.HistoryChecksum | None, row: LeaseRow, token: str | None
+        self, local: checksums.HistoryChecksum | None, row: LeaseRow, token: str | None
     ) -> Handover | None:
         """What the last engine has left here, if the file has all that the replica has."""
         left = handover.found(self._side, self._path, local, token)
@@ -108,37 +109,36 @@ class LocalFile:
                     copy,
                     on_bytes=lambda size: on_progress(f"{text}: {size:,} bytes"),
                 )
-            seal = await in_thread(verify.verified, copy, str(place), row.rows)
+            checksum = await in_thread(verify.verified, copy, str(place), row.rows)
             verified = verify.identity(copy)
             if txid < row.txid:
                 raise verify.lacks(place, row.txid - txid)
-            self._check_store_id(row, seal, place)
-            local, why = self.seal(), "it is older than the replica"
-            if local and local.epoch >= row.base and local.commits >= seal.commits:
+            self._check_store_id(row, checksum, place)
+            local, why = self.checksum(), "it is older than the replica"
+            if local and local.epoch >= row.base and local.commits >= checksum.commits:
                 why = await in_thread(verify.lacks_of, self._path, copy)
             if not why:
                 whole = "has all that the replica has; continuing with it"
                 self._report(f"the local file {self._path} {whole}")
-                return seal.store_id
+                return checksum.store_id
             self._set_aside(local, why)
             verify.put_in_place(copy, self._path, verified)
         took_s = time.monotonic() - began_s
-        self._report(
-            f"restored {self._path} from {place} in {took_s:.1f} s: {seal.rows:,} rows of history"
-        )
-        return seal.store_id
+        rows = f"{checksum.rows:,} rows of history"
+        self._report(f"restored {self._path} from {place} in {took_s:.1f} s: {rows}")
+        return checksum.store_id
 
     def _check_store_id(
-        self, row: LeaseRow, seal: checksum.HistoryChecksum, place: Address
+        self, row: LeaseRow, checksum: checksums.HistoryChecksum, place: Address
     ) -> None:
-        local = self.seal()
+        local = self.checksum()
         # The lease knows no id where it had been deleted.
         known = row.store_id or (local.store_id if local else None)
-        if known not in (None, seal.store_id):
-            of = f"the copy in {place} is of store {seal.store_id}"
+        if known not in (None, checksum.store_id):
+            of = f"the copy in {place} is of store {checksum.store_id}"
             raise ReplicaMismatch(str(self._address), f"{of}, and the lease is of {known}")
 
-    def _set_aside(self, local: checksum.HistoryChecksum | None, why: str) -> None:
+    def _set_aside(self, local: checksums.HistoryChecksum | None, why: str) -> None:
         """Rename what is at our path: SQLite would read a `-wal` there as the restored file's."""
         there = verify.standing_at(self._path)
         if not there:

@@ -29,7 +29,8 @@ from perdure.replica.handover import Copied, Handover
 from perdure.replica.maintenance import SYNC_S_MAX, Maintenance
 from perdure.replica.status import Status
 from perdure.replica.supervisor import BYTES_A_SECOND_MIN
-from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite import checksum as checksums
+from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.sqlite.first_checksum import FirstChecksum
 from perdure.store.writes import Write
@@ -161,11 +162,11 @@ class Replication:
         await self.server.close()
         complete = not self.lease.lost.done() and await self._sync_last()
         await self._close(at_once=not complete)
-        seal, process = self.barrier.confirmed, self.copier.process
+        checksum, process = self.barrier.confirmed, self.copier.process
         fenced = bool(self._acquired.options.fencing)
-        if complete and seal and fenced and process.ended_by_itself and not self.copier.broken:
+        if complete and checksum and fenced and process.ended_by_itself and not self.copier.broken:
             self._acquired.copied = Copied(
-                seal, self.copier.epoch, self.copier.txid, self._store.file
+                checksum, self.copier.epoch, self.copier.txid, self._store.file
             )
 
     async def _sync_last(self) -> bool:
@@ -222,7 +223,7 @@ class Replication:
 
     # --- what is confirmed ------------------------------------------------------------------------
 
-    def _committed(self) -> checksum.HistoryChecksum | None:
+    def _committed(self) -> checksums.HistoryChecksum | None:
         """The checksum of the file as all read it now, which each commit of each process changes.
 
         None where it can't be read.

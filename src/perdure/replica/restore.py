@@ -107,11 +107,11 @@ async def restore(
     sweep(folder_of_it, mark := f".{to.name}.restore-")
     with TempFolder(folder_of_it, mark) as folder:  # on the same disk: it is moved to its name
         draft = folder.path / "copy.db"
-        seal = await fetch(address, draft, at=at, txid=txid, epoch=epoch, on_bytes=on_bytes)
+        checksum = await fetch(address, draft, at=at, txid=txid, epoch=epoch, on_bytes=on_bytes)
         verified = verify.identity(draft)
         verify.make_plain(draft)  # before it has its name: no process may take it for the replica's
         verify.put_in_place(draft, str(to), verified)
-    return seal
+    return checksum
 
 
 async def fetch(
@@ -141,10 +141,10 @@ async def fetch(
     found = await litestream_binary.restore(
         binary, place, draft, txid=txid, at=moment, on_bytes=on_bytes
     )
-    seal = await in_thread(verify.verified, draft, str(place), row.rows if newest else 0)
+    checksum = await in_thread(verify.verified, draft, str(place), row.rows if newest else 0)
     if newest and found < row.txid:
         raise verify.lacks(place, row.txid - found)
-    return seal
+    return checksum
 
 
 async def _epoch_at(bucket: Bucket, at: dt.datetime | None, row: LeaseRow | None) -> int | None:

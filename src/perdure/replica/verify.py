@@ -15,7 +15,8 @@ import apsw
 
 from perdure.errors import PerdureError, ReplicaDamaged, StoreUnavailable
 from perdure.store import sql
-from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite import checksum as checksums
+from perdure.store.sqlite import connection
 
 Q = sql.load("verify.sql", "perdure.replica")
 TEMPORARY = "tmp-"
@@ -27,7 +28,7 @@ SQLite reads those beside a file by their names, whatever file they were made fo
 """
 
 
-def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryChecksum:
+def verified(copy: Path, where: str, rows_min: int = 0) -> checksums.HistoryChecksum:
     """The checksum of a whole copy.
 
     Raises `ReplicaDamaged` for one that has holes, is damaged or lacks what was confirmed.
@@ -42,21 +43,21 @@ def verified(copy: Path, where: str, rows_min: int = 0) -> checksum.HistoryCheck
         if found != "ok":
             finding = " ".join(str(found).split())[:200]
             raise ReplicaDamaged(where, f"SQLite finds it damaged: {finding}")
-        seal = checksum.read(db)
-        if seal is None:
+        checksum = checksums.read(db)
+        if checksum is None:
             raise ReplicaDamaged(where, "it is not of a file that Perdure replicates")
-        rows, digest = checksum.total(db.execute(Q["history"]))
-        if (rows, digest) != (seal.rows, seal.digest):
-            wanted = f"its checksum is for {seal.rows:,}, or their content differs"
+        rows, digest = checksums.total(db.execute(Q["history"]))
+        if (rows, digest) != (checksum.rows, checksum.digest):
+            wanted = f"its checksum is for {checksum.rows:,}, or their content differs"
             raise ReplicaDamaged(where, f"it has holes: {rows:,} rows of history, and {wanted}")
-        if seal.rows < rows_min:
-            lacking = f"it lacks {rows_min - seal.rows:,} rows of history"
+        if checksum.rows < rows_min:
+            lacking = f"it lacks {rows_min - checksum.rows:,} rows of history"
             raise ReplicaDamaged(where, f"{lacking} that were confirmed to be in it")
     except apsw.Error as error:
         raise ReplicaDamaged(where, f"it can't be read: {error}") from error
     finally:
         db.close()
-    return seal
+    return checksum
 
 
 def missing_rows(local: str, copy: Path) -> int:
