@@ -229,8 +229,8 @@ async def test_a_blocked_run_stays_blocked_or_would_go_on(store: Path) -> None:
         False,
     )
     assert "code now asks for: step look" in (still.reason or "")
-    (mended,) = await verdicts(store, unchanged)
-    assert (mended.verdict, mended.unblocked) == ("ok", True)
+    (fixed,) = await verdicts(store, unchanged)
+    assert (fixed.verdict, fixed.unblocked) == ("ok", True)
 
 
 @awaited

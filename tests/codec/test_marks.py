@@ -1,4 +1,4 @@
-"""Marks in JSON text: read where they were written, meaningless where somebody else has put a
+"""Marks in JSON text: read where they were written, meaningless where another program has put a
 space.
 """
 
@@ -227,10 +227,10 @@ async def test_live_and_replayed_runs_see_the_same_zone(db: str) -> None:
     @workflow
     async def bills(at: dt.datetime) -> list[str]:
         then = await next_month(at)
-        told = [f"{one} {one.tzinfo}" for one in (at, then)]
+        shown = [f"{one} {one.tzinfo}" for one in (at, then)]
         emit("bills", then)
         sent = await receive("at", dt.datetime)
-        return [*told, f"{sent} {sent.tzinfo}", str(then + dt.timedelta(days=180))]
+        return [*shown, f"{sent} {sent.tzinfo}", str(then + dt.timedelta(days=180))]
 
     async with Engine(db, workflows=[bills]) as engine:
         run = await engine.start(bills(SUMMER), id="r")

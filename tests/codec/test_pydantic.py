@@ -281,7 +281,7 @@ def test_what_works_does_not_depend_on_imports() -> None:
     assert found[0].count("True") == found[0].count("refused") == 4
 
 
-# --- fields that nobody set -----------------------------------------------------------------------
+# --- fields that were not set ---------------------------------------------------------------------
 
 
 class Patch(pydantic.BaseModel):

@@ -1,7 +1,7 @@
 """What retry and fork keep, cut and ask, kind by kind: the table in docs/explain/retry-and-fork.md.
 
-Rules: the laws over random programs are in tests/laws/test_forks.py; here each kind has a case that
-can be read.
+Rules: the invariants over random programs are in tests/invariants/test_forks.py; here each kind
+has a case that can be read.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ async def pays_later(cents: int) -> int:
 
 @workflow
 async def never_hears() -> int:
-    return await receive("nobody sends here", int)
+    return await receive("unused", int)
 
 
 @workflow

@@ -29,14 +29,14 @@ def statuses(path: str) -> dict[str, str]:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_run_goes_on_in_the_next_life(when: When, number: int, db: str) -> None:
-    lives = CrashHarness(db)
-    with lives.crash_after(number, when):
-        lives.run(patient(4), id="one")
+    harness = CrashHarness(db)
+    with harness.crash_after(number, when):
+        harness.run(patient(4), id="one")
     assert statuses(db).get("one") in (
         {None, "running", "waiting"} if number > 1 else {None, "running"}
     )
-    assert lives.run(patient(4), id="one") == 11
-    assert lives.elapsed_s - 2 * 24 * 3600 in (
+    assert harness.run(patient(4), id="one") == 11
+    assert harness.elapsed_s - 2 * 24 * 3600 in (
         3600,
         2 * 3600,
     )  # a crash in an attempt is not waited for
@@ -44,10 +44,10 @@ def test_a_run_goes_on_in_the_next_life(when: When, number: int, db: str) -> Non
 
 def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(db: str) -> None:
     def rows(when: When, number: int) -> int:
-        lives = CrashHarness(f"{db}-{when}-{number}")
-        with lives.crash_after(number, when):
-            lives.run(doubles(2), id="one")
-        return sum(len(one.rows) for one in recordings(lives.path))
+        harness = CrashHarness(f"{db}-{when}-{number}")
+        with harness.crash_after(number, when):
+            harness.run(doubles(2), id="one")
+        return sum(len(one.rows) for one in recordings(harness.path))
 
     after = [rows("after", number) for number in range(1, 3)]
     assert [rows("before", number + 1) for number in range(1, 3)] == after
@@ -55,10 +55,10 @@ def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(db: str) 
 
 
 def test_a_crash_that_does_not_come_is_told(db: str) -> None:
-    lives = CrashHarness(db)
-    with pytest.raises(NotReached, match=r"only \d commits"), lives.crash_after(50):
-        lives.run(doubles(2), id="one")
-    assert lives.run(doubles(2), id="one") == [0, 2]
+    harness = CrashHarness(db)
+    with pytest.raises(NotReached, match=r"only \d commits"), harness.crash_after(50):
+        harness.run(doubles(2), id="one")
+    assert harness.run(doubles(2), id="one") == [0, 2]
 
 
 def test_a_crash_is_not_an_error_that_somebody_catches() -> None:
@@ -102,19 +102,19 @@ async def careful() -> int:
 
 def test_no_finally_runs_at_the_end_of_a_life(db: str) -> None:
     NOTES.clear()
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
 
     async def main() -> None:
         try:
-            async with lives.engine() as engine:
+            async with harness.engine() as engine:
                 await engine.run(careful(), id="one")
         finally:
             NOTES.append("main ended")
 
-    with lives.crash_after(4):
-        lives.run(main())
+    with harness.crash_after(4):
+        harness.run(main())
     assert NOTES == []
-    lives.run(careful(), id="one")
+    harness.run(careful(), id="one")
     assert NOTES == ["step ended", "step cleaned up", "workflow ended"]
 
 
@@ -137,24 +137,24 @@ def test_what_a_thread_was_doing_is_not_heard(db: str) -> None:
         await short_step(1)
         return await work
 
-    lives = CrashHarness(db)
-    with lives.crash_after(3, "before"):
-        lives.run(both(), id="one")
+    harness = CrashHarness(db)
+    with harness.crash_after(3, "before"):
+        harness.run(both(), id="one")
     assert len(entered) == 1
-    assert lives.run(both(), id="one") == 2
+    assert harness.run(both(), id="one") == 2
     assert len(entered) == 2
 
 
 def test_a_transactional_step_happens_once_wherever_the_engine_dies(db: str) -> None:
     for number in range(1, 20):
-        lives = CrashHarness(f"{db}{number}")
+        harness = CrashHarness(f"{db}{number}")
         try:
-            with lives.crash_after(number, "before"):
-                lives.run(booking(7), id="one")
+            with harness.crash_after(number, "before"):
+                harness.run(booking(7), id="one")
         except NotReached:
             break
-        assert lives.run(booking(7), id="one") == 14
-        with contextlib.closing(perdure.connect(lives.path)) as read:
+        assert harness.run(booking(7), id="one") == 14
+        with contextlib.closing(perdure.connect(harness.path)) as read:
             assert read.execute("SELECT count(*) FROM booking").fetchall() == [(2,)], (
                 f"died before commit {number}"
             )
@@ -162,11 +162,11 @@ def test_a_transactional_step_happens_once_wherever_the_engine_dies(db: str) -> 
 
 
 def test_three_crashes_of_one_run_block_it_as_in_real_life(db: str) -> None:
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
 
     @step
     async def deadly() -> None:
-        lives.crash = ("before", lives.commits + 1)  # its outcome is never recorded
+        harness.crash = ("before", harness.commits + 1)  # its outcome is never recorded
 
     @workflow
     async def suicidal() -> None:
@@ -174,10 +174,10 @@ def test_three_crashes_of_one_run_block_it_as_in_real_life(db: str) -> None:
 
     for _ in range(3):
         with pytest.raises(Crashed):
-            lives.run(suicidal(), id="one")
-        lives.crash = None
+            harness.run(suicidal(), id="one")
+        harness.crash = None
     with pytest.raises(RunBlocked, match="died 3 times"):
-        lives.run(suicidal(), id="one")
+        harness.run(suicidal(), id="one")
 
 
 @workflow
@@ -202,8 +202,8 @@ async def completed() -> list[int]:
 
 
 def test_a_successor_is_a_run_like_others(db: str) -> None:
-    lives = CrashHarness(db, seed=3)
-    assert lives.run(counting(2), id="one") == 0
+    harness = CrashHarness(db, seed=3)
+    assert harness.run(counting(2), id="one") == 0
     assert sorted(statuses(db)) == ["one", "one~1", "one~2"]
 
 
@@ -212,23 +212,23 @@ def test_on_a_foreign_loop_no_engine_can_die(db: str) -> None:
         async with CrashHarness(db).engine():
             pass
 
-    lives = CrashHarness(db)
-    with pytest.raises(DefinitionError, match="virtual time only"), lives.crash_after(1):
-        asyncio.run(_enter(lives))
+    harness = CrashHarness(db)
+    with pytest.raises(DefinitionError, match="virtual time only"), harness.crash_after(1):
+        asyncio.run(_enter(harness))
     asyncio.run(main())
 
 
-async def _enter(lives: CrashHarness) -> None:
-    async with lives.engine():
+async def _enter(harness: CrashHarness) -> None:
+    async with harness.engine():
         pass
 
 
 def test_approval_over_a_crash_keeps_its_deadline(db: str) -> None:
-    lives = CrashHarness(db)
-    with lives.crash_after(3):
-        lives.run(approval(), id="a")
-    assert lives.run(approval(), id="a") == "too late"
-    assert lives.elapsed_s == pytest.approx(3 * 24 * 3600)
+    harness = CrashHarness(db)
+    with harness.crash_after(3):
+        harness.run(approval(), id="a")
+    assert harness.run(approval(), id="a") == "too late"
+    assert harness.elapsed_s == pytest.approx(3 * 24 * 3600)
 
 
 @step
@@ -243,27 +243,27 @@ async def anyio_twice(n: int) -> int:
 
 def test_a_crash_leaves_no_thread_of_anyio_that_keeps_the_interpreter(db: str) -> None:
     before = set(threading.enumerate())
-    lives = CrashHarness(db)
-    with lives.crash_after(4):
-        lives.run(anyio_twice(1), id="one")
+    harness = CrashHarness(db)
+    with harness.crash_after(4):
+        harness.run(anyio_twice(1), id="one")
     for thread in set(threading.enumerate()) - before:
         thread.join(20)
         assert not thread.is_alive()
-    assert lives.run(anyio_twice(1), id="one") == 3
+    assert harness.run(anyio_twice(1), id="one") == 3
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_in_the_middle_of_closing(when: When, db: str) -> None:
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
 
     async def closes() -> None:
-        async with lives.engine(workflows=[patient]) as engine:
+        async with harness.engine(workflows=[patient]) as engine:
             await engine.start(patient(4), id="one")
             await asyncio.sleep(24 * 3600)
-            lives.crash, lives.commits = (when, 1), 0  # the first commit of the end
+            harness.crash, harness.commits = (when, 1), 0  # the first commit of the end
 
     with pytest.raises(Crashed):
-        lives.run(closes())
-    lives.crash = None
-    assert len(lives.dead) == 1
-    assert lives.run(patient(4), id="one") == 11
+        harness.run(closes())
+    harness.crash = None
+    assert len(harness.dead) == 1
+    assert harness.run(patient(4), id="one") == 11

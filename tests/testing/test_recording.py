@@ -34,10 +34,10 @@ from tests.testing import flows
 
 
 def a_run(path: object, call: Any = None, **options: Any) -> bytes:
-    lives = CrashHarness(str(path), seed=2)
+    harness = CrashHarness(str(path), seed=2)
     with contextlib.suppress(RunFailed):  # such a run is recorded as well
-        lives.run(call or flows.patient(4), id="one", **options)
-    return export_run(lives.path, "one")
+        harness.run(call or flows.patient(4), id="one", **options)
+    return export_run(harness.path, "one")
 
 
 @step
@@ -89,10 +89,10 @@ def test_a_failed_a_continued_and_an_unfinished_run(db: str) -> None:
     replay_recorded(a_run(db + "1", flows.failing("because")), [flows.failing])
     a_run(db + "2", flows.counting(2))
     assert replay_file(db + "2", [flows.counting]) == ["one~1", "one~2", "one"]
-    lives = CrashHarness(db + "3")
-    with lives.crash_after(2):
-        lives.run(flows.approval(), id="one")
-    data = export_run(lives.path, "one")
+    harness = CrashHarness(db + "3")
+    with harness.crash_after(2):
+        harness.run(flows.approval(), id="one")
+    data = export_run(harness.path, "one")
     assert from_json(data).status in ("running", "waiting")
     replay_recorded(data, [flows.approval])
 
@@ -128,9 +128,9 @@ def test_an_edited_file_is_told(db: str) -> None:
 
 
 def test_looking_changes_nothing(db: str) -> None:
-    lives = CrashHarness(db)
-    with lives.crash_after(3):
-        lives.run(flows.doubles(2), id="one")
+    harness = CrashHarness(db)
+    with harness.crash_after(3):
+        harness.run(flows.doubles(2), id="one")
     before = {path.name: path.read_bytes() for path in Path(db).parent.iterdir()}
     assert "perdure.db-wal" in before
     recordings(db)

@@ -241,18 +241,18 @@ def test_a_failure_says_how_to_repeat_it_and_that_does_it() -> None:
 
 
 def test_a_result_that_a_crash_changes_is_found() -> None:
-    lives: list[int] = []
+    attempts: list[int] = []
 
     @step
     async def tries() -> int:
-        lives.append(1)
-        return len(lives)
+        attempts.append(1)
+        return len(attempts)
 
     @workflow
     async def counts_tries() -> int:
         return await tries()
 
-    text = broken(counts_tries(), before_each=lives.clear)
+    text = broken(counts_tries(), before_each=attempts.clear)
     assert "It is completed: 2\n  undisturbed it is completed: 1" in text
 
 

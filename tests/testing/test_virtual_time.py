@@ -127,18 +127,18 @@ def test_who_waits_for_nothing_is_told() -> None:
 
 
 def test_days_of_waiting_take_no_time_and_are_in_the_history(db: str) -> None:
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
 
     async def main() -> list[tuple[str, datetime]]:
-        async with lives.engine() as engine:
+        async with harness.engine() as engine:
             run = await engine.start(patient(4), id="patient")
             assert await run.result() == 8 + 3
             return [(row.kind, row.at) for row in await run.history()]
 
     began = time.monotonic()
-    rows = lives.run(main())
+    rows = harness.run(main())
     assert time.monotonic() - began < 60  # no timing, but it did not wait for days
-    assert lives.elapsed_s == pytest.approx(2 * DAY_S + 2 * 3600)
+    assert harness.elapsed_s == pytest.approx(2 * DAY_S + 2 * 3600)
     begin = datetime.fromtimestamp(BEGIN_MS / 1000, UTC)
     assert [at - begin for kind, at in rows if kind == "fired"] == [timedelta(days=2)]
     assert rows[-1][1] - begin == timedelta(days=2, hours=2)
@@ -146,17 +146,17 @@ def test_days_of_waiting_take_no_time_and_are_in_the_history(db: str) -> None:
 
 def test_a_message_in_time_and_one_too_late(db: str) -> None:
     def asked(after_s: float) -> str:
-        lives = CrashHarness(f"{db}{after_s}")
+        harness = CrashHarness(f"{db}{after_s}")
 
         async def main() -> str:
-            async with lives.engine() as engine:
+            async with harness.engine() as engine:
                 run = await engine.start(approval(), id="a")
                 await asyncio.sleep(after_s)
                 if await run.status() == "waiting":
                     await run.send(True, channel="approval")
                 return await run.result()
 
-        return str(lives.run(main()))
+        return str(harness.run(main()))
 
     assert [asked(DAY_S), asked(3 * DAY_S - 1), asked(3 * DAY_S + 1)] == ["yes", "yes", "too late"]
 
@@ -177,32 +177,32 @@ async def hangs_three_times() -> str:
 
 
 def test_the_timeout_of_a_step_is_virtual_too(db: str) -> None:
-    lives = CrashHarness(db)
-    assert lives.run(hangs_three_times()) == "True"
-    assert lives.elapsed_s < 3600
+    harness = CrashHarness(db)
+    assert harness.run(hangs_three_times()) == "True"
+    assert harness.elapsed_s < 3600
 
 
 def test_a_run_that_waits_for_nothing_is_told_and_its_file_is_fine(db: str) -> None:
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
     with pytest.raises(NothingLeftToWaitFor):
-        lives.run(never_hears(), id="deaf")
+        harness.run(never_hears(), id="deaf")
 
     async def main() -> int:
-        async with lives.engine(workflows=[never_hears]) as engine:
-            await engine.send("deaf", 7, channel="nobody sends here")
+        async with harness.engine(workflows=[never_hears]) as engine:
+            await engine.send("deaf", 7, channel="unused")
             return int(await (await engine.get("deaf")).result())
 
-    lives._now_s = 0.0  # begin again, or there is nothing due before the end of virtual time
-    assert lives.run(main()) == 7
+    harness._now_s = 0.0  # begin again, or there is nothing due before the end of virtual time
+    assert harness.run(main()) == 7
 
 
 def test_two_engines_on_one_file_hear_of_each_other(db: str) -> None:
-    lives = CrashHarness(db)
+    harness = CrashHarness(db)
 
     async def main() -> tuple[str, str]:
         async with (
-            lives.engine(workflows=[approval]) as worker,
-            lives.engine(execute=False) as client,
+            harness.engine(workflows=[approval]) as worker,
+            harness.engine(execute=False) as client,
         ):
             run = await client.start(approval(), id="a")
             await asyncio.sleep(DAY_S)
@@ -210,8 +210,8 @@ def test_two_engines_on_one_file_hear_of_each_other(db: str) -> None:
             await client.send("a", True, channel="approval")
             return status, await run.result()
 
-    assert lives.run(main()) == ("waiting", "yes")
-    assert lives.elapsed_s < 2 * DAY_S
+    assert harness.run(main()) == ("waiting", "yes")
+    assert harness.elapsed_s < 2 * DAY_S
 
 
 def test_the_same_engine_has_the_clock_of_the_machine_on_another_loop(db: str) -> None:
@@ -229,10 +229,10 @@ def test_the_same_engine_has_the_clock_of_the_machine_on_another_loop(db: str) -
 
 def test_inside_a_running_loop_it_says_what_to_do(tmp_path: Path) -> None:
     async def main() -> str:
-        lives = CrashHarness(tmp_path / "a.db")
+        harness = CrashHarness(tmp_path / "a.db")
         with pytest.raises(DefinitionError, match=r"await asyncio.to_thread"):
-            lives.run(approval())
-        return str(await asyncio.to_thread(lives.run, approval()))
+            harness.run(approval())
+        return str(await asyncio.to_thread(harness.run, approval()))
 
     assert asyncio.run(main()) == "too late"
 

@@ -1,4 +1,4 @@
-"""The laws of the kernel for programs that nobody wrote by hand: a tree of asyncio's verbs from
+"""The invariants of the kernel for random programs: a tree of asyncio's verbs from
 each seed.
 
 Rules: a failure names the seed, and `program(seed)` makes it again; more seeds: `python -m
@@ -16,10 +16,10 @@ SEEDS_EACH = 30
 
 
 @pytest.mark.parametrize("part", range(8))
-@pytest.mark.parametrize("law", ["prefixes", "crashes_often", "values", "notes"])
-def test_every_law_holds_for_random_programs(law: str, part: int) -> None:
+@pytest.mark.parametrize("invariant", ["prefixes", "crashes_often", "values", "notes"])
+def test_every_law_holds_for_random_programs(invariant: str, part: int) -> None:
     for seed in range(part * SEEDS_EACH, (part + 1) * SEEDS_EACH):
         try:
-            kernel_sim.INVARIANTS[law](program(seed), seed)
+            kernel_sim.INVARIANTS[invariant](program(seed), seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error

@@ -1,4 +1,4 @@
-"""The laws of retry and fork over random programs and the corpus. A failure names its seed.
+"""The invariants of retry and fork over random programs and the corpus. A failure names its seed.
 
 Rules: the longer form is `python -m campaigns --only forks`.
 """
@@ -19,12 +19,12 @@ SEEDS = {
 }
 
 
-@pytest.mark.parametrize("law", SEEDS)
-def test_every_law_of_retry_and_fork_holds_for_random_programs(law: str) -> None:
+@pytest.mark.parametrize("invariant", SEEDS)
+def test_every_law_of_retry_and_fork_holds_for_random_programs(invariant: str) -> None:
     assert set(SEEDS) == set(forks.INVARIANTS)
-    for seed in range(SEEDS[law]):
+    for seed in range(SEEDS[invariant]):
         try:
-            forks.INVARIANTS[law](seed)
+            forks.INVARIANTS[invariant](seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
 

@@ -1,4 +1,6 @@
-"""The laws of the kernel, over the corpus and many seeded schedules. A failure names its seed."""
+"""The invariants of the kernel, over the corpus and many seeded schedules. A failure names its
+seed.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,18 @@ every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in C
 
 
 every_law = pytest.mark.parametrize(
-    "law", kernel_sim.INVARIANTS.values(), ids=list(kernel_sim.INVARIANTS)
+    "invariant", kernel_sim.INVARIANTS.values(), ids=list(kernel_sim.INVARIANTS)
 )
 
 
 @every_case
 @every_law
 def test_every_law_holds_for_every_workflow_of_the_corpus(
-    law: Callable[[Case, int], int], case: Case
+    invariant: Callable[[Case, int], int], case: Case
 ) -> None:
     for seed in SEEDS:
         try:
-            law(case, seed)
+            invariant(case, seed)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error
 
@@ -66,7 +68,7 @@ import sys
 import msgspec
 from perdure.core.events import Event
 from campaigns.kernel_sim import kernel_of
-from tests.laws.test_laws import hash_cases
+from tests.invariants.test_kernel import hash_cases
 histories = msgspec.msgpack.decode(sys.stdin.buffer.read())
 for case in hash_cases():
     assert kernel_of(case).replay([Event(*row) for row in histories[case.name]]) == [], case.name

@@ -1,4 +1,4 @@
-"""The laws of values, for types that nobody wrote by hand: a type and values of it from each seed.
+"""The invariants of values, for random types: a type and values of it from each seed.
 
 Rules: a value either comes back the same (its type, the zones of its times and the set fields of
 its models included), or is refused with an error of ours; what a run sees live is what it sees on
@@ -227,7 +227,7 @@ def _step_of(type_: Any, default: Any) -> Step[..., Any]:
 
 
 def _hold(seed: int) -> bool:
-    """Whether the value of a seed could be stored; raises where a law does not hold."""
+    """Whether the value of a seed could be stored; raises where a invariant does not hold."""
     try:
         made = Made(seed)
         value = made.value()
