@@ -42,8 +42,8 @@ class Attempts:
     """See the module's text. It is what a step sees of its run, too: see `steps.StepHost`."""
 
     __slots__ = (
-        "_host", "_kernel", "_outbox", "_run", "backoff", "closed", "paused", "resting",
-        "under_way",
+        "_heartbeats", "_host", "_kernel", "_outbox", "_run", "backoff", "closed", "paused",
+        "resting", "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class Attempts:
         self._run: RunOfSteps | None = run
         self.paused, self.closed = paused, False
         self.under_way: dict[int, Running] = {}
+        self._heartbeats: dict[int, bytes] = {}  # the last one of each open step
         self.backoff = Backoff()
         self.resting = self.backoff.steps
 
@@ -96,6 +97,8 @@ class Attempts:
 
     def _ended(self, command: Command, ended: Ended | Again | None) -> None:
         self.under_way.pop(command.seq, None)
+        if self._heartbeats and not isinstance(ended, Again):
+            self._heartbeats.pop(command.seq, None)
         if self._run is not None:
             self._run.attempt_ended(command, ended)
 
@@ -144,7 +147,13 @@ class Attempts:
     def write(self, write: Emit | RecordHeartbeat) -> None:
         """Queue what an attempt emits, or its heartbeat."""
         if self._run is not None:
+            if isinstance(write, RecordHeartbeat):
+                self._heartbeats[write.seq] = write.data
             self._host.writer.put(write, lambda _: self._host.emitted(), keep=True)
 
+    def take_heartbeats(self, heartbeats: dict[int, bytes]) -> None:
+        """Take over those that were read with the run."""
+        self._heartbeats = heartbeats
+
     def last_heartbeat(self, seq: int) -> bytes | None:
-        return self._host.store.heartbeat(self.run, seq)
+        return self._heartbeats.get(seq)

@@ -177,9 +177,9 @@ class Engine:
             stack.push_async_callback(acquired.release)
         store = self._open_store()
         stack.callback(store.close)
-        validation.check_replica(store, acquired, self._execute)
         reads = ReadExecutor(store)
         stack.callback(reads.close)
+        await reads.get(validation.check_replica, store, acquired, self._execute)
         writer = Writer(store, self.limits.batch_writes_max, self._observer)
         gate = None
         if acquired is not None:

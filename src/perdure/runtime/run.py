@@ -112,6 +112,7 @@ class ActiveRun:
             self.input(ev.START)
             self._inbox.take(self, loaded.inbox)
             return
+        self.attempts.take_heartbeats(loaded.heartbeats)
         asked = self.kernel.replay(history)  # commands that no row records yet
         self._register(asked)
         if self._names is not None:

@@ -69,7 +69,7 @@ class Writer:
         self._answers: list[_Answer] = []  # of each write, at the same place
         self._dirty: deque[Dirty] = deque()
         self._scheduled = self._busy = False
-        self._inline_only = store.path == ":memory:"
+        self._inline_only, self._thread_only = store.path == ":memory:", not store.inline
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
         self._retry: asyncio.TimerHandle | None = None
@@ -190,7 +190,8 @@ class Writer:
         if len(writes) > self._batch_max:
             self._writes, self._answers = writes[self._batch_max :], answers[self._batch_max :]
             del writes[self._batch_max :], answers[self._batch_max :]
-        if not self._inline_only and (self._commit_ms >= INLINE_MS_MAX or self._transacts):
+        slow = self._thread_only or self._commit_ms >= INLINE_MS_MAX
+        if not self._inline_only and (slow or self._transacts):
             self._write_in_thread(writes, answers)
             return
         try:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from perdure.core import events as ev
 from perdure.core.events import INPUTS, Event
 from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound
@@ -30,6 +31,7 @@ from perdure.store.writes import Family
 
 ROWS_MAX = 1 << 62
 """In place of no limit."""
+_OUTCOMES = frozenset({ev.COMPLETED, ev.FAILED, ev.ABANDON})
 _INDEXED = frozenset(STATUSES) - {COMPLETED}
 """Statuses that the index run_open has."""
 
@@ -240,7 +242,15 @@ class Reads:
         if row.owner != owner or row.status in FINAL:
             return None
         history = self.history(run) if 0 < row.history_rows <= rows_max else []
-        return LoadedRun(row, history, self.inbox(run, 0))
+        heartbeats = self._open_heartbeats(run, history) if history else {}
+        return LoadedRun(row, history, self.inbox(run, 0), heartbeats)
+
+    def _open_heartbeats(self, run: int, history: list[Event]) -> dict[int, bytes]:
+        """The heartbeats of steps without an outcome. Most runs have none at all."""
+        seqs = {seq for (seq,) in self._all("heartbeat_rows", run)}
+        if seqs:
+            seqs -= {event.ref for event in history if event.kind in _OUTCOMES}
+        return {seq: data for seq in seqs if (data := self.heartbeat(run, seq)) is not None}
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
         """Rows of a run in order; large arguments as `LazyPayload`."""

@@ -119,13 +119,14 @@ class InboxRow(msgspec.Struct, gc=False):
 
 
 class LoadedRun(msgspec.Struct, gc=False):
-    """What is needed to go on with a run: its row, its history, and its untaken inbox rows, up to
-    `INBOX_ROWS_MAX`.
+    """What is needed to go on with a run: its row, its history, its untaken inbox rows, up to
+    `INBOX_ROWS_MAX`, and the last heartbeats of its open steps, by row number.
     """
 
     row: RunRow
     history: list[Event]
     inbox: list[InboxRow]
+    heartbeats: dict[int, bytes]
 
 
 class RunHead(msgspec.Struct, gc=False):

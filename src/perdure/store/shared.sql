@@ -324,6 +324,9 @@ SELECT 1 FROM run {{index run_owned}} WHERE owner IS NOT NULL AND workflow = ?1 
 SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats, asked FROM worker
 WHERE ended_ms IS NULL;
 
+-- name: heartbeat_rows
+SELECT seq FROM heartbeat WHERE run = ?1;
+
 -- name: heartbeat
 SELECT data FROM heartbeat WHERE run = ?1 AND seq = ?2;
 
