@@ -19,7 +19,7 @@ class ReplicaUnavailable(StoreError):
         self.where, self.detail = where, brief(detail)
         super().__init__(
             f"The replica {where} does not answer: {self.detail}. What was recorded is on this "
-            "disk; effects and answers wait, and go on by themselves when the replica is there "
+            "disk; effects and answers wait, and continue by themselves when the replica is there "
             "again."
         )
 
@@ -47,7 +47,7 @@ class ReplicaFull(ReplicaUnavailable):
         StoreError.__init__(
             self,
             f"The replica {where} takes nothing, and what waits for it needs {size_bytes:,} bytes "
-            f"of this disk; the limit is {limit_bytes:,}, so nothing new is begun. It goes on by "
+            f"of this disk; the limit is {limit_bytes:,}, so nothing new is begun. It continues by "
             "itself when the replica is there again; Limits(replica_bytes_max=...) is the limit.",
         )
 

@@ -6,6 +6,7 @@ that the replica has, else it is set aside; a failure releases the lease.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, ReplicaLeaseLost
 from perdure.replica import handover, litestream_binary, sockets, temporary_folders, verify
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket
@@ -35,7 +36,8 @@ class Acquired:
 
     `folder` lies beside the store. `left` is what the last engine on this disk has left, if its
     copy may be continued. `began` says what was done with the file, for logs and terminals.
-    `copied` is set at the end of a replication whose copy has everything.
+    `copied` is set at the end of a replication whose copy has everything. `on_change` is
+    called with what becomes of the lease.
     """
 
     path: str
@@ -48,7 +50,16 @@ class Acquired:
     store_id: str
     left: Handover | None
     began: tuple[str, ...]
+    on_change: Callable[[str], None]
     copied: Copied | None = None
+
+    def __post_init__(self) -> None:
+        self.on_change("taken")
+        self.lease.lost.add_done_callback(self._lost)
+
+    def _lost(self, lost: asyncio.Future[ReplicaLeaseLost]) -> None:
+        if not lost.cancelled():
+            self.on_change("lost")
 
     @property
     def on_progress(self) -> Callable[[str], None]:
@@ -66,13 +77,19 @@ class Acquired:
             await self.lease.release(token)
         except PerdureError as error:
             log.warning("the lease could not be released and will expire: %s", error)
+        else:
+            if not self.lease.lost.done():
+                self.on_change("released")
 
 
-async def acquire(path: str, options: Replica, *, lease_ms: int) -> Acquired:
+async def acquire(
+    path: str, options: Replica, *, lease_ms: int, on_change: Callable[[str], None] | None = None
+) -> Acquired:
     """Wait for the lease, take it, and make the file at `path` have everything that is copied.
 
-    Raises `ReplicaRefused` for what a person has to fix, `ReplicaUnavailable` for a bucket that
-    does not answer, `ReplicaLeaseLost` where the lease is lost during a restore.
+    `on_change` is called with "taken", and later with "lost" or "released". Raises
+    `ReplicaRefused` for what a person has to fix, `ReplicaUnavailable` for a bucket that does not
+    answer, `ReplicaLeaseLost` where the lease is lost during a restore.
     """
     path, address, fencing = os.path.abspath(path), options.place, bool(options.fencing)
     binary = litestream_binary.find()
@@ -97,7 +114,17 @@ async def acquire(path: str, options: Replica, *, lease_ms: int) -> Acquired:
             raise
     store_id = store_id or uuid.uuid4().hex
     return Acquired(
-        path, options, address, folder, binary, bucket, lease, store_id, left, tuple(began)
+        path,
+        options,
+        address,
+        folder,
+        binary,
+        bucket,
+        lease,
+        store_id,
+        left,
+        tuple(began),
+        on_change or _ignore,
     )
 
 

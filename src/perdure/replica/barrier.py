@@ -1,4 +1,4 @@
-"""The barrier: holds back what must not go on before the replica has the history.
+"""The barrier: holds back effects and answers until the replica has the history.
 
 Rules: all that waits shares round trips; what comes during a round waits for the next one, because
 that one may have begun before its commit. A round is confirmed when an answer has reached the

@@ -2,7 +2,7 @@
 
 Rules: a condition that is not met is None and never an error; errors say whether time may resolve
 them (`ReplicaUnavailable`) or only a person can (`ReplicaRefused`); nothing is tried again in here,
-because a second try of a conditional write can't tell its own first one from another engine's.
+because a second try of a conditional write can't distinguish its first one from another engine's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The confirm client: holds back the answers of an engine that executes nothing.
 
 Rules: an answer waits until the engine that copies the store confirms it (see `confirm_server`);
-where no engine answers, only that is told which the last one had advertised as confirmed.
+where no engine answers, it passes only what the last one had advertised as confirmed.
 """
 
 from __future__ import annotations

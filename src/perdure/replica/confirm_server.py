@@ -1,4 +1,4 @@
-"""The confirm server: tells other processes of this machine when their commits are in the replica.
+"""The confirm server: answers other processes of this machine when the replica has their commits.
 
 Rules: a process asks after its commit; the answer comes after a round of the barrier that begins
 after the question; both must have the same file open, because a path may name another one by now;
@@ -128,8 +128,8 @@ class ConfirmServer:
     async def _serve(self, connection: socket.socket) -> None:
         """Answer one question.
 
-        Suppressed: the client has gone away, it does not speak the protocol, or this engine ends
-        and the client has to ask the next one.
+        Suppressed: the client has closed, its question can't be parsed, or this engine ends and the
+        client has to ask the next one.
         """
         loop, received = asyncio.get_running_loop(), b""
         with contextlib.suppress(OSError, ValueError, PerdureError):

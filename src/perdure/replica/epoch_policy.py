@@ -19,7 +19,7 @@ SILENT_S_MAX = 30.0  # trouble without an answer: Litestream itself does not sta
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """How a copy stands.
+    """The state of a copy.
 
     `bucket_well`: the lease was renewed in time. `trouble`: syncs fail, and a new copy may end
     that; a full disk is none, because a new copy needs more space and not less. `refusals` counts

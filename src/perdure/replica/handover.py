@@ -99,7 +99,7 @@ def found(
 
 
 def can_continue(left: Handover, side: Path, path: str) -> bool:
-    """Whether Litestream can go on where it ended.
+    """Whether Litestream can continue where it ended.
 
     Its files are here, and the WAL is the one that it has read, with more at its end.
     """

@@ -2,7 +2,7 @@
 
 Rules: the object is written by conditional writes. No two clocks are compared: a holder counts from
 the moment at which it sent its last renewal, others from the moment at which they first saw it, so
-the holder's time always ends first; a clock that stands still while the machine sleeps is not used.
+the holder's time always ends first; a clock that stops while the machine sleeps is not used.
 An engine that finds another holder in the object has lost the lease for good. Every holding is a
 new epoch, whose number is claimed before. An object that was deleted is not free: a row without a
 living holder is put in its place, the holder takes it back at its next renewal, and others wait a
@@ -192,7 +192,7 @@ class Lease:
         """Put a row there without a living holder.
 
         An engine that holds the lease can't renew it now without seeing that. So if the row still
-        stands one lease later, it is free. None where something else is there by now.
+        is there one lease later, it is free. None where something else is there by now.
         """
         row = msgspec.structs.replace(
             await self._by_epochs(known), holder=uuid.uuid4().hex, host="", pid=0, born="",
@@ -358,7 +358,7 @@ class Lease:
     async def _renew_in_time(self) -> float:
         every_s = self._ttl_ms / 1000 / RENEWALS_PER_TTL
         if self._alive is not None and self._alive.stalled:
-            stalled = "the event loop stands still for more than %g s; the lease is not renewed"
+            stalled = "the event loop has been blocked for more than %g s; the lease is not renewed"
             log.error(stalled, self._alive.stall_s_max)
         elif not self._hold.lost:
             try:
@@ -397,7 +397,7 @@ class Lease:
         try:
             if self._thread is not None:
                 await self._thread.call(self._loop.stop())
-            # Released from before the write on: others may have it before we hear that it was done.
+            # From before the write on: others may have it before the answer to it arrives.
             self._hold.released = True
             if self.row.holder == self._id and not self._hold.lost:
                 await self.renew(holder=None, ended=ended)

@@ -17,9 +17,9 @@ class LeaseRow(msgspec.Struct, frozen=True):
 
     `base` is the epoch that a restore begins from; `rows` and `txid` are what it has at least;
     `begun_ms` is when each epoch that is still there became the base; `notes` is the holder's
-    status, for people. `ended` is what the last holder, if it ended in order, has left for the next
-    one on its disk. With `deleted` the row stands where the object was missing: `holder` is no
-    engine then, and the last holder may not know yet.
+    status, human-readable. `ended` is what the last holder, if it ended in order, has left for the
+    next one on its disk. With `deleted` the row was put where the object was missing: `holder` is
+    no engine then, and the last holder may not know yet.
     """
 
     epoch: int = 0
@@ -41,7 +41,7 @@ class LeaseRow(msgspec.Struct, frozen=True):
 
     @property
     def who(self) -> str:
-        """The holder's process, for people."""
+        """The holder's process, human-readable."""
         if self.deleted:
             return "an engine that is unknown, because the lease object was deleted"
         return f"pid {self.pid} on {self.host.partition('/')[0] or 'an unknown machine'}"

@@ -126,7 +126,7 @@ async def restore(
 ) -> int:
     """Restore the newest copy below `address`, or that of a transaction or a time (RFC 3339).
 
-    `to` is a new file in a `TempFolder`. `on_bytes` hears every second how many bytes there are.
+    `to` is a new file in a `TempFolder`. `on_bytes` is called every second with the bytes so far.
     Returns the number of the last transaction in it. A failure is tried again, because objects may
     be merged meanwhile. Raises `ReplicaUnavailable` with Litestream's own message, or
     `ReplicaDamaged` where that is about what it has read.

@@ -30,16 +30,16 @@ log = logging.getLogger("perdure")
 
 
 class LocalFile:
-    """The file at `path`, with what lies beside it in `side`; `report` hears what became of it."""
+    """The file at `path`, with what lies beside it in `side`; `report` is called with its fate."""
 
     def __init__(
         self, path: str, address: Address, side: Path, report: Callable[[str], None]
     ) -> None:
-        self._path, self._address, self._side, self._hears = path, address, side, report
+        self._path, self._address, self._side, self._on_report = path, address, side, report
 
     def _report(self, text: str) -> None:
         log.info("%s", text)
-        self._hears(text)
+        self._on_report(text)
 
     def checksum(self) -> checksums.HistoryChecksum | None:
         """Its checksum as of now; None for a file that can't be read, which is set aside later."""

@@ -197,7 +197,7 @@ class Replication:
         )
 
     async def _stop_when_lost(self) -> None:
-        """Another engine goes on: nothing more is copied to where no restore begins."""
+        """Another engine has the lease: copy nothing more to where no restore begins."""
         await asyncio.wait([self.lease.lost])
         await self._stop(at_once=True)
 
@@ -264,7 +264,7 @@ class Replication:
             await self.server.advertise(epoch=confirmed.epoch, commits=confirmed.commits)
 
     def _report(self) -> None:
-        """Have the lease tell the next holder, and people, how it stands."""
+        """Write the status into the lease, for the next holder and for `perdure replica status`."""
         notes: dict[str, Any] = msgspec.to_builtins(self.status())
         self.lease.report(rows=self._rows, txid=self.copier.txid, notes=notes)
 
@@ -285,7 +285,7 @@ class Replication:
         return await self.drills.run()
 
     def status(self) -> Status:
-        """How it stands at this moment."""
+        """Its status at this moment."""
         process, position, sizes = (
             self.copier.process, self.barrier.position, self.maintenance.disk.sizes
         )  # fmt: skip

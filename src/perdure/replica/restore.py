@@ -44,7 +44,7 @@ class Seen(msgspec.Struct):
 
     @property
     def held(self) -> bool:
-        """Whether an engine holds the lease, as far as clocks that differ can tell."""
+        """Whether an engine holds the lease, as far as two clocks that differ can show."""
         return self.lease.holder is not None and self.renewed_s * 1000 < self.lease.ttl_ms + 2_000
 
 
@@ -90,10 +90,10 @@ async def restore(
 ) -> HistoryChecksum:
     """Restore the newest copy, or that of a moment or a transaction, as a plain store.
 
-    `to` is a path where nothing is. The copy is verified first. `on_bytes` hears every second how
-    many bytes there are. Raises `StoreUnavailable` where the path or a `-wal` beside it is taken or
-    its folder is missing, `StoreReadOnly`, `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`;
-    then nothing is left at the path.
+    `to` is a path where nothing is. The copy is verified first. `on_bytes` is called every second
+    with the bytes so far. Raises `StoreUnavailable` where the path or a `-wal` beside it is taken
+    or its folder is missing, `StoreReadOnly`, `ReplicaEmpty`, `ReplicaDamaged`,
+    `ReplicaUnavailable`; then nothing is left at the path.
     """
     if there := verify.standing_at(to):
         part = "SQLite would take it for a part of what is restored"

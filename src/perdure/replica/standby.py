@@ -1,4 +1,4 @@
-"""A standby: follows a replica, so that this machine can go on at once when the holder is gone.
+"""A standby: follows a replica, so that this machine can take over at once when the holder is gone.
 
 Rules: it writes nothing but its own copy, in a temporary folder of its own; the copy is used only
 when it has all that is in the bucket at the moment at which the lease is ours, and after the same

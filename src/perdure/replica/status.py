@@ -8,7 +8,7 @@ import msgspec
 
 
 class Status(msgspec.Struct):
-    """How a replica stands.
+    """The state of a replica.
 
     `state` is starting, replicating, behind, failing or stopped, and `reason` says why. `lag_s` is
     what a loss of the machine would cost now, in seconds; `lag_transactions` and `lag_bytes` are

@@ -67,8 +67,8 @@ class LogLine(msgspec.Struct):
 class Litestream:
     """One Litestream process for the store at `path`, which copies it to `address`.
 
-    `side` is the folder beside the store, `binary` the program. With `after` it goes on from the
-    local state that another engine has left, up to that transaction.
+    `side` is the folder beside the store, `binary` the program. With `after` it continues from
+    the local state that another engine has left, up to that transaction.
 
     `state` is starting, replicating, behind, failing or stopped; `reason` says why. `refusals`
     counts the syncs since the last good one that were answered with an error. `broken` says why
@@ -99,7 +99,7 @@ class Litestream:
     # --- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin with a snapshot of the whole file, or go on after `after`; done when it listens.
+        """Begin with a snapshot of the whole file, or continue after `after`; done when it listens.
 
         Raises `ReplicaUnavailable`.
         """
@@ -236,7 +236,7 @@ class Litestream:
         """It has ended: what it has not read of the WAL must stay there until the next one has."""
         self._control.close()  # the next request goes to the next one
         if not self._wal_hold.take() and self._copied:
-            moved = "another program has checkpointed the file while litestream was away"
+            moved = "another program has checkpointed the file while litestream did not run"
             self.broken = self.broken or moved
 
     async def _run_once(self) -> None:

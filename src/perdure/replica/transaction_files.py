@@ -65,7 +65,7 @@ class Chain:
         return self._folder / f"{txid:016x}-{txid:016x}.ltx"
 
     def litestream_begins(self) -> None:
-        """A new process goes on from what the last one has left.
+        """A new process continues from what the last one has left.
 
         While none ran, another program may have begun the WAL anew.
         """

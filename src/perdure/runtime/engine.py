@@ -173,7 +173,9 @@ class Engine:
             from perdure.replica.acquire import acquire  # they take long to load
             from perdure.replica.replicate import replicate
 
-            acquired = await acquire(self.path, self._replica, lease_ms=self._lease_ms)
+            acquired = await acquire(
+                self.path, self._replica, lease_ms=self._lease_ms, on_change=self._lease_changed
+            )
             stack.push_async_callback(acquired.release)
         store = self._open_store()
         stack.callback(store.close)
@@ -191,6 +193,8 @@ class Engine:
                 bytes_max=self.limits.replica_bytes_max,
             )
             stack.push_async_callback(self.replica.end)
+            if self._observer is not None:
+                self.replica.barrier.on_confirmed = self._observer.confirmed
             self._gate = gate = DurabilityGate(self.replica.barrier, self.durability)
         elif not self._execute:
             self._gate = validation.client_gate(store, self.durability)
@@ -219,6 +223,10 @@ class Engine:
             Queries(store),
             Results(store, scheduler, self._gate, self.workflows),
         )
+
+    def _lease_changed(self, change: str) -> None:
+        if self._observer is not None:
+            self._observer.lease_changed("replica", change)
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""
