@@ -19,7 +19,7 @@ from perdure.cli.common import (
     with_run_as_it_was,
 )
 from perdure.cli.output import say
-from perdure.core.lifecycle import ACTIVE
+from perdure.core import lifecycle
 from perdure.runtime.engine import Engine
 from perdure.views import format
 
@@ -76,7 +76,7 @@ def resume(run_id: str, store: str) -> None:
       perdure resume refund-91ac
     """
     found, status = with_run_as_it_was(store, run_id, lambda engine, one: engine.resume(one))
-    if status in ACTIVE:
+    if lifecycle.outcome("resume", status) == status:
         say(f"{found} is {status}, not paused: nothing was changed.")
     else:
         say(f"Resumed {found}. A worker, or `perdure run`, goes on with it.")

@@ -17,7 +17,7 @@ from perdure.cli.common import (
     with_run_as_it_was,
 )
 from perdure.cli.output import echo, say
-from perdure.core.lifecycle import ACTIVE
+from perdure.core import lifecycle
 from perdure.runtime.engine import Engine
 
 
@@ -36,7 +36,7 @@ def retry(run_id: str, store: str) -> None:
       perdure retry refund-91ac
     """
     found, status = with_run_as_it_was(store, run_id, lambda engine, one: engine.retry(one))
-    if status in ACTIVE:
+    if lifecycle.outcome("retry", status) == status:
         say(f"{found} is {status}: nothing has ended or blocked it, so nothing was changed.")
         return
     say(

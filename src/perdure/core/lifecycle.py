@@ -32,8 +32,6 @@ CANCELLED = "cancelled"
 STATUSES = (PENDING, RUNNING, WAITING, PAUSED, BLOCKED, COMPLETED, FAILED, CANCELLED)
 FINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 OPEN = frozenset(STATUSES) - FINAL
-ACTIVE = OPEN - {PAUSED, BLOCKED}
-"""Runs that go on by themselves."""
 OWNABLE = OPEN - {BLOCKED}
 """A run that is blocked, or has ended, has no owner."""
 NEW = "new"

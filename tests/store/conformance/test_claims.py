@@ -45,7 +45,7 @@ def test_a_claimed_run_has_an_owner_and_is_running(store: Store) -> None:
     assert take(store, join(store)) == []
 
 
-@pytest.mark.parametrize("number", [300, 2_500], ids=["few", "many"])
+@pytest.mark.parametrize("number", [300, 4_500], ids=["few", "many"])
 @pytest.mark.parametrize("seed", range(2))
 def test_higher_priority_first_then_what_is_due_for_longer(
     store: Store, number: int, seed: int

@@ -11,7 +11,7 @@ from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import RunExists, RunNotFound
 from perdure.store.base import Store
 from perdure.store.rows import Started
-from perdure.store.writes import EndWorker, Finish, StartRun, Turn
+from perdure.store.writes import ControlRun, EndWorker, Finish, StartRun, Turn
 from tests.store.conformance.support import finish, join, one, owned, row, start
 
 LARGE = b'["' + b"x" * INLINE_BYTES_MAX + b'"]'
@@ -170,6 +170,12 @@ def test_lists_of_runs(store: Store) -> None:
     assert listed(before=keys[3]) == keys[2::-1]
     assert listed(status="pending") == keys[::-1]
     assert listed(status="completed") == [run]
+    one(store, ControlRun("r-4", "pause", 0))
+    assert listed(status="paused") == [keys[4]]
+    assert listed(status="pending", workflow="a") == [keys[2], keys[0]]
+    assert listed(status="pending", before=keys[4], limit=2) == [keys[3], keys[2]]
+    assert listed(status="paused", tags={"n": 1}) == [keys[4]]
+    assert listed(status="failed") == listed(status="paused", tags={"n": 2}) == []
     assert listed(workflow="a") == [run, *keys[4::-2]]
     assert listed(tags={"n": 1}) == [keys[4], keys[1]]
     assert listed(tags={"n": 1, "all": True}, workflow="b") == [keys[1]]
