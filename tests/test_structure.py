@@ -73,15 +73,7 @@ EXCEPTIONS = {
 
 # What is still to be put in order after the move; empty when the house is done.
 STILL_UP: set[str] = set()
-STILL_IN_CIRCLES: set[str] = {
-    "perdure.runtime.outbox",
-    "perdure.runtime.recovery",
-    "perdure.runtime.retry",
-    "perdure.runtime.run",
-    "perdure.runtime.run_host",
-    "perdure.runtime.run_steps",
-    "perdure.runtime.transactional",
-}
+STILL_IN_CIRCLES: set[str] = set()
 STILL_LONG: set[str] = {
     "perdure.runtime.engine",
     "perdure.runtime.run",

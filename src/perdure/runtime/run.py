@@ -26,7 +26,7 @@ from perdure.runtime.block_reason import too_long
 from perdure.runtime.children import Children
 from perdure.runtime.inbox import Inbox
 from perdure.runtime.naming import Names
-from perdure.runtime.outbox import Outbox
+from perdure.runtime.outbox import Outbox, may_exist
 from perdure.runtime.plans import Block, PendingAttempt, Plan, Todo
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended
@@ -64,7 +64,7 @@ class ActiveRun:
         self._turns = Turns(host, row, kernel, self._outbox, self.attempts)
         self._inbox = Inbox(host)
         self._touched = False  # the writer will ask for the next turn
-        self._adopting: set[int] = set()  # starts whose run exists: its outcome is looked up
+        self._adopting: set[int] = set()  # children whose run may exist; the store is asked
         self._blocked: Block | None = None
         self._held: deque[Plan] | None = None  # plans that wait for a transactional step
         self._timer: asyncio.TimerHandle | None = None
@@ -250,7 +250,7 @@ class ActiveRun:
             elif command.kind in _WITH_EFFECT:
                 if command.kind == ev.ABANDON:
                     self.attempts.cancel(command.ref or 0)
-                elif command.kind == ev.CHILD and names is not None:
+                elif command.kind == ev.CHILD and (names is not None or may_exist(command)):
                     self._adopting.add(command.seq)
                 turns.todo.append(command)
                 turns.more = True
