@@ -9,6 +9,7 @@ How a page is read, by the words after the fence, which a reader of the rendered
     ```console            its `$ ` lines run in bash, in order; the others show what is printed. A
                           line that ends in `# exits 3` must exit with 3, all others with 0;
                           background jobs end with the block
+    ```sh paste           as console, without `$ `: every line is a command, to be pasted
     ```console no-run     needs what a test has not got (a machine, an hour); our commands
                           must exist
 
@@ -80,9 +81,11 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The lines after `$ `, each with what `\\` carries over."""
-        joined = self.body.replace("\\\n", " ")
-        return [line.strip()[2:] for line in joined.splitlines() if line.strip().startswith("$ ")]
+        """The lines after `$ `, or all lines to paste, each with what `\\` carries over."""
+        lines = [line.strip() for line in self.body.replace("\\\n", " ").splitlines()]
+        if "paste" in self.words:
+            return [line for line in lines if line]
+        return [line[2:] for line in lines if line.startswith("$ ")]
 
 
 def blocks_of(text: str, page: str) -> list[Block]:
@@ -118,7 +121,9 @@ def complaints(block: Block) -> list[str]:
     strange = [
         word
         for word in block.words
-        if word != "no-run" and not (word.startswith("file=") and block.language in PROGRAM)
+        if word != "no-run"
+        and not (word.startswith("file=") and block.language in PROGRAM)
+        and not (word == "paste" and block.language in SHELL)
     ]
     if strange:
         return [f"{block.where}: {strange[0]!r} after the fence means nothing here"]
@@ -348,6 +353,7 @@ def page(*lines: str) -> str:
         (page("```pyhton", "1", "```"), "language 'pyhton'"),
         (page("```python norun", "1", "```"), "'norun' after the fence"),
         (page("```console file=x", "$ ls", "```"), "'file=x' after the fence"),
+        (page("```python paste", "1", "```"), "'paste' after the fence"),
         (page("```python no-run", "def f(:", "```"), "bad.md:1: "),
         (page("one", "```sh", "perdure ls", "```"), "bad.md:2: a sh block needs `$ `"),
     ],
@@ -366,6 +372,7 @@ def test_a_block_that_fits_no_rule_is_found(text: str, says: str) -> None:
         (page("```console", "$ perdure no-such-verb", "```"), "exited 2, not 0"),
         (page("```console", "$ true  # exits 1", "```"), "exited 0, not 1"),
         (page("```console", "$ false", "$ true", "```"), "exited 1, not 0"),
+        (page("```sh paste", "true", "false", "```"), "exited 1, not 0"),
         (page("- in a list", "  ```sh", "  $ false", "  ```"), "bad.md:2 exited with 99"),
     ],
 )
