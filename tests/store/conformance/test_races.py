@@ -14,6 +14,8 @@ from perdure.errors import LeaseLost, RunExists, RunFinished
 from perdure.store.base import Store
 from perdure.store.rows import Started, Woken, WorkerEnded
 from perdure.store.writes import (
+    AdoptChild,
+    ControlRun,
     Deliver,
     EndWorker,
     Finish,
@@ -90,10 +92,12 @@ def test_every_run_is_claimed_once(race: Race, store: Store) -> None:
         assert {store.run_row(run).owner for run in taken} <= {workers[number]}
 
 
-def test_an_id_is_started_once(race: Race) -> None:
+def test_an_id_is_started_once(race: Race, store: Store) -> None:
     for turn in range(ROUNDS):
-        got = race.write(lambda n, id: StartRun(id, "flow", b"{}", n, 0, 0), f"r{turn}")
+        large = b'{"text":"' + b"x" * 3_000 + b'"}'
+        got = race.write(lambda n, id, args: StartRun(id, "flow", args, n, 0, 0), f"r{turn}", large)
         assert Counter(started.created for started in got) == {True: 1, False: RACERS - 1}
+        assert {store.run_row(started.run).args for started in got} == {large}
         assert len({started.run for started in got}) == 1
 
 
@@ -226,6 +230,116 @@ def test_a_cancel_ends_a_run_or_finds_its_end(race: Race, store: Store) -> None:
             assert [arrived.kind for arrived in store.inbox(run, 0)] == ["cancel"]
         else:
             assert store.status(f"r{turn}") == "cancelled"
+
+
+# --- wake-ups that must not be lost ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", ["release", "end"])
+def test_a_message_wakes_a_run_whatever_its_owner_does(
+    race: Race, store: Store, leave: str
+) -> None:
+    """The run is released, or its worker ends, while messages arrive: it is due afterwards."""
+    for turn in range(ROUNDS):
+        run, worker = owned(store, f"r{turn}")
+        one(store, suspend(run, worker, "waiting"))
+
+        def act(number: int, id: str, run: int, worker: int) -> Write:
+            if number > 0:
+                return message(id, at_ms=5)
+            if leave == "end":
+                return EndWorker(worker, 6, crashed=False)
+            return suspend(run, worker, "waiting", at_ms=6, release=True)
+
+        race.write(act, f"r{turn}", run, worker)
+        got = store.run_row(run)
+        assert got.owner is None
+        assert got.due_ms in (5, 6)
+
+
+def test_a_child_wakes_its_parent_whatever_that_does(race: Race, store: Store) -> None:
+    for turn in range(ROUNDS):
+        parent, worker = owned(store, f"p{turn}")
+        child = start(store, f"c{turn}", owner=worker, parent=parent, parent_seq=2).run
+
+        def act(number: int, parent: int, child: int, worker: int) -> Write:
+            if number == 0:
+                return suspend(parent, worker, "waiting", at_ms=6, release=True)
+            if number == 1:
+                return finish(child, worker, "completed", at_ms=5)
+            return message(f"none{number}")
+
+        race.write(act, parent, child, worker)
+        assert store.run_row(parent).due_ms in (5, 6)
+        assert len(store.inbox(parent, 0)) == 1
+
+
+def test_a_cancel_ends_a_run_that_is_blocked_at_the_same_moment(race: Race, store: Store) -> None:
+    why: dict[str, Any] = {"blocked_by": "code", "reason": "why", "release": True}
+    for turn in range(ROUNDS):
+        run, worker = owned(store, f"r{turn}")
+
+        def act(number: int, id: str, run: int, worker: int) -> Write:
+            if number == 0:
+                return suspend(run, worker, "blocked", **why)
+            return Deliver(id, "cancel", 3, verb="cancel")
+
+        race.write(act, f"r{turn}", run, worker)
+        assert store.status(f"r{turn}") == "cancelled"
+        assert store.inbox(run, 0) == []
+
+
+def test_a_pause_is_kept_whatever_the_owner_does(race: Race, store: Store) -> None:
+    for turn in range(ROUNDS):
+        run, worker = owned(store, f"r{turn}")
+
+        def act(number: int, id: str, run: int, worker: int) -> Write:
+            if number == 0:
+                return ControlRun(id, "pause", 3)
+            return suspend(run, worker, ("running", "waiting", "pending")[number - 1])
+
+        race.write(act, f"r{turn}", run, worker)
+        assert store.status(f"r{turn}") == "paused"
+
+
+def test_an_adopted_child_wakes_its_new_parent_or_has_ended(race: Race, store: Store) -> None:
+    for turn in range(ROUNDS):
+        first, worker = owned(store, f"p{turn}")
+        child = start(store, f"c{turn}", owner=worker, parent=first, parent_seq=2).run
+        later = start(store, f"l{turn}", owner=worker).run
+        one(store, suspend(later, worker, "waiting", release=True))
+
+        def act(number: int, child: int, later: int, worker: int) -> Write:
+            if number == 0:
+                return finish(child, worker, "completed", at_ms=5)
+            if number == 1:
+                return AdoptChild(child, later)
+            return message(f"none{number}")
+
+        _, adopted, *_ = race.write(act, child, later, worker)
+        assert store.run_row(later).due_ms == (5 if adopted else None)
+        assert len(store.inbox(first, 0)) == (0 if adopted else 1)
+
+
+# --- runs that grow -------------------------------------------------------------------------------
+
+
+def test_a_fork_of_a_run_that_grows_has_its_first_rows(race: Race, store: Store) -> None:
+    run, worker = owned(store)
+
+    def act(number: int, own: Store) -> list[int]:
+        if number == 0:
+            for seq in range(2, 40):
+                data = b'{"text":"' + b"%d" % seq * 600 + b'"}'
+                assert one(own, row(run, worker, seq, data)) is None
+            return []
+        return [one(own, ForkRun(run, f"f{number}-{n}", 20, 5)).run for n in range(8)]
+
+    for fork in [fork for forks in race.run(act) for fork in forks]:
+        rows = store.history_page(fork, 0, None)
+        assert [event.seq for event in rows] == list(range(1, len(rows) + 1))
+        assert len(rows) < 20
+        assert rows == store.history_page(run, 0, len(rows))
 
 
 def test_runs_that_others_write_grow_without_gaps(race: Race, store: Store) -> None:
