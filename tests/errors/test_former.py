@@ -136,7 +136,11 @@ def test_every_error_that_a_history_can_hold_is_known_by_its_name() -> None:
     ("module", "name"),
     [
         *former.FORMER,
-        *((module, name) for module in former.FORMER_MODULES for name in former.RENAMED),
+        *(
+            (module, name)
+            for module in sorted(former.FORMER_MODULES)
+            for name in sorted(former.RENAMED)
+        ),
     ],
 )
 def test_a_former_name_is_a_class_of_today(module: str, name: str) -> None:
