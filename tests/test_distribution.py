@@ -65,7 +65,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return folder / build.build_wheel(str(folder))
+        name: str = build.build_wheel(str(folder))
+    return folder / name
 
 
 def test_the_wheel_brings_the_package_and_nothing_else(wheel: Path) -> None:
