@@ -167,7 +167,9 @@ def signature_of(thing: Any, name: str | None = None) -> str:
     overloads = typing.get_overloads(function) if inspect.isfunction(function) else []
     signature = inspect.signature(overloads[-1] if overloads else function)
     parameters = [
-        one for one in signature.parameters.values() if one.name != "self" or name == "__init__"
+        one.replace(kind=one.POSITIONAL_OR_KEYWORD) if one.name == "self" else one
+        for one in signature.parameters.values()
+        if (one.name != "self" or name == "__init__") and one.annotation != "Never"
     ]
     word = "async def " if inspect.iscoroutinefunction(function) else "def "
     result = annotation(signature.return_annotation)

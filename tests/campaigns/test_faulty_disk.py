@@ -273,9 +273,9 @@ def test_the_engine_says_that_the_disk_fails_and_goes_on_by_itself(
             disk.fault = Fault(kind, "write", disk.writes + 1, 3)
             with pytest.raises(error):
                 await engine.start(flows.patient(5), id="two")
-            troubles.append(type(engine._parts()[1].last_error))
+            troubles.append(type(engine._parts().writer.last_error))
             result: int = await run.result()
-            troubles.append(engine._parts()[1].last_error)
+            troubles.append(engine._parts().writer.last_error)
             assert await engine.run(flows.doubles(2), id="two") == [0, 2]
             return result
 

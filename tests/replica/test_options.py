@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perdure import DefinitionError, Engine, Replica
+from perdure import DefinitionError, Engine, Replica, SyncEngine
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,14 @@ def test_an_address_that_can_not_be_used(address: Any) -> None:
 
 
 def test_an_address_alone_is_a_replica_with_the_defaults() -> None:
-    assert Engine("a.db", replica="file:///folder")._replica == Replica("file:///folder")
+    assert Engine("a.db", replica="file:///folder")._options.replica == Replica("file:///folder")
     assert Replica("file:///folder") == Replica("file:///folder", fencing=True, standby=False)
+
+
+@pytest.mark.parametrize("name", ["fencing", "standby", "drill_every", "on_wait"])
+@pytest.mark.parametrize("make", [Engine, SyncEngine])
+def test_an_option_that_was_the_engines_says_where_it_is_now(make: Any, name: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"replica=Replica\(.*, {name}=\.\.\.\)"):
+        make("a.db", replica="file:///folder", **{name: True})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'fence'"):
+        make("a.db", fence=True)

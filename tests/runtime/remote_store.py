@@ -95,7 +95,7 @@ class RemoteEngine(Engine):
         return self._remote.calls
 
     def _open_store(self) -> RemoteStore:
-        store = RemoteStore(self.path, limits=self.limits, create=self._create)
+        store = RemoteStore(self.path, limits=self.limits, create=self._options.create)
         self._remote = store
         store.opened()
         return store

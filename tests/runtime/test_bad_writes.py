@@ -384,7 +384,7 @@ async def test_a_write_that_spoils_its_batch_is_refused_alone(db: str) -> None:
         run = await engine.start(healthy(1), id="r")
         await run.result()
         waits = await engine.start(healthy(1), id="later", at=datetime(2100, 1, 1, tzinfo=UTC))
-        writer = engine._parts()[1]
+        writer = engine._parts().writer
         writes = [
             writer.ask(
                 bad_write("later")
@@ -409,7 +409,7 @@ async def test_the_rest_of_a_spoiled_batch_waits_for_a_lock_like_any_other(db: s
     async with Engine(db, workflows=[healthy]) as engine:
         other = apsw.Connection(db)
         await engine.start(healthy(1), id="later", at=datetime(2100, 1, 1, tzinfo=UTC))
-        writer = engine._parts()[1]
+        writer = engine._parts().writer
         other.execute("BEGIN IMMEDIATE")
         runs = [asyncio.create_task(engine.run(healthy(3))) for _ in range(5)]
         refused = asyncio.create_task(writer.ask(bad_write("later")))
@@ -437,7 +437,7 @@ class Clumsy:
 @awaited
 async def test_what_cant_be_collected_stops_nobody_else(error: BaseException) -> None:
     async with Engine(":memory:", workflows=[healthy]) as engine:
-        writer, clumsy = engine._parts()[1], Clumsy(error)
+        writer, clumsy = engine._parts().writer, Clumsy(error)
         writer.touch(clumsy)
         assert await engine.run(healthy(2)) == 1
         assert clumsy.heard.is_set()
@@ -446,7 +446,7 @@ async def test_what_cant_be_collected_stops_nobody_else(error: BaseException) ->
 @awaited
 async def test_an_error_in_what_follows_from_a_write_stops_nobody_else() -> None:
     async with Engine(":memory:", workflows=[healthy]) as engine:
-        writer = engine._parts()[1]
+        writer = engine._parts().writer
         writer.put(ClockMovedBack(0), lambda _: [].pop(), keep=True)
         assert await engine.run(healthy(2)) == 1
 

@@ -160,7 +160,7 @@ async def test_a_run_whose_last_turn_is_being_written_is_not_begun_anew(db: str)
         other = apsw.Connection(db)
         other.execute("BEGIN IMMEDIATE")
         go.set()
-        await until(lambda: engine._parts()[1].busy)
+        await until(lambda: engine._parts().writer.busy)
         engine._scheduler.woken(
             [engine._store.run_key("short")]
         )  # as after a message that was committed a moment ago
@@ -215,7 +215,7 @@ async def test_a_run_is_kept_in_memory_until_its_end_is_written(db: str) -> None
         sending = asyncio.create_task(
             engine.send("short", 1, channel="any")
         )  # waits for the lock, and all writes behind it
-        await until(lambda: engine._parts()[1].busy)
+        await until(lambda: engine._parts().writer.busy)
         go.set()
         await until(lambda: all(active.gone for active in scheduler.memory.active.values()))
         other[0].execute("COMMIT")
@@ -441,7 +441,7 @@ async def test_an_engine_stops_writing_when_a_newer_one_brings_the_file_up_to_da
                 StoreTooNew, match=f"has schema version {SCHEMA_VERSION + 1}.*Upgrade perdure"
             ):
                 await engine.send("both", 1, channel="numbers")
-            await until(lambda: engine._parts()[1].last_error)
+            await until(lambda: engine._parts().writer.last_error)
     assert begun == [1]
     assert newer.execute("SELECT key, kind, data FROM event").fetchall() == before
     newer.close()

@@ -94,7 +94,7 @@ def test_every_verb_has_the_types_of_the_engines(db: str) -> None:
 
 def test_what_a_type_checker_refuses_is_refused_here_too(db: str) -> None:
     with pytest.raises(TypeError, match="exexute"):
-        SyncEngine(db, exexute=False)  # type: ignore[call-arg]
+        SyncEngine(db, exexute=False)  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="begin"):
         SyncEngine(db).begin  # type: ignore[attr-defined]  # noqa: B018
     with SyncEngine(db, workflows=[double]) as engine:

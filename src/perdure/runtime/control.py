@@ -7,22 +7,29 @@ the commit is as durable as that run asks for; arguments are checked before anyt
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 import msgspec
 
-from perdure.api.definitions import Workflow
+from perdure.api.definitions import Call, Workflow
+from perdure.api.options import Durability, changed, to_ms
 from perdure.codec.json_codec import JsonCodec
-from perdure.core import lifecycle
+from perdure.codec.signature import signature_of
+from perdure.core import lifecycle, names
 from perdure.core.events import Event
-from perdure.errors import DefinitionError, PerdureError, StoreError
+from perdure.core.limits import Limits
+from perdure.errors import DefinitionError, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
+from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
-from perdure.store.rows import RunRow
-from perdure.store.writes import ControlRun, Deliver, ForkRun, Write
+from perdure.store.rows import RunRow, Started
+from perdure.store.writes import ControlRun, Deliver, ForkRun, StartRun, Write
 
 
 class Resolution(msgspec.Struct):
@@ -42,11 +49,12 @@ class Control:
         self,
         scheduler: Scheduler,
         codec: JsonCodec,
-        workflows: Mapping[str, Workflow[..., Any]],
+        limits: Limits,
         gate: AnswerGate | None,
         answer_s: float,
     ) -> None:
-        self._scheduler, self._codec, self._workflows = scheduler, codec, workflows
+        self._scheduler, self._codec, self._limits = scheduler, codec, limits
+        self._workflows = scheduler.workflows
         self._gate, self._answer_s = gate, answer_s
         self._store, self._reads, self._clock = scheduler.store, scheduler.reads, scheduler.clock
 
@@ -72,6 +80,59 @@ class Control:
         if self._gate is not None:
             own = await self._reads.get(self._store.durability, run_id)
             await self._gate.answer(stricter(asked, own), self._answer_s)
+
+    # --- starting ---------------------------------------------------------------------------------
+
+    def new_run(
+        self,
+        call: Call[Any],
+        id: str | None,
+        queue: str | None,
+        priority: int,
+        at: datetime | None,
+        tags: dict[str, Any] | None,
+        timeout: float | timedelta | None,
+        durability: Durability | None,
+    ) -> StartRun:
+        """The start of a run, checked, and its workflow made known here."""
+        definition, options = cast("Workflow[..., Any]", call.definition), call.options
+        validation.check_level(durability, self._gate)
+        if self._scheduler.execute:
+            self._scheduler.register(definition)
+        else:  # so that its result comes back as what it returns
+            know_workflow(self._scheduler.workflows, definition)
+        most = self._limits.payload_bytes_max
+        args = signature_of(definition).encode_args(call.args, call.kwargs, limit_bytes=most)
+        if self._gate is not None:
+            self._gate.check_room()
+        given, now_ms = options.id if id is None else id, self._clock.now_ms()
+        level: Any = {} if durability is None else {"durability": durability}
+        start = StartRun(
+            names.checked_id(new_id(definition.name) if given is None else given),
+            definition.name,
+            args,
+            0,
+            now_ms,
+            now_ms if at is None else validation.at_ms(at),
+            tags=tags,
+            queue=options.queue if queue is None else names.checked("queue", queue),
+            priority=validation.checked_priority(priority),
+            timeout_ms=options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
+            durability=changed(options, level, "start()").durability,
+        )
+        if tags is not None:
+            self._codec.encode(names.checked_tags(tags), "the tags")
+        return start
+
+    async def start(self, start: StartRun, definition: Workflow[..., Any]) -> Started:
+        """Write a run, or find the one with its id. Executes it from now on."""
+        try:
+            started = await self._scheduler.start(start, definition, start.at_ms)
+        except RunExists:
+            await self.confirmed(start.id, start.durability)
+            raise
+        await self._scheduler.claims.ask_for(started.run)
+        return started
 
     # --- verbs ------------------------------------------------------------------------------------
 
@@ -166,3 +227,10 @@ class Control:
 
     async def _ask(self, write: Write, then: Callable[[Any], None]) -> None:
         await self._scheduler.writer.ask(write, then)
+
+
+def new_id(workflow: str) -> str:
+    """An id that sorts by time within its workflow: new entries then land side by side in the
+    index.
+    """
+    return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"

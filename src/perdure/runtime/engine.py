@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar, Unpack, cast
 
 from perdure.api.definitions import Call, Workflow, workflow_call
-from perdure.api.options import Durability, StartOptions, changed, to_ms
+from perdure.api.options import Durability, StartOptions
 from perdure.codec.json_codec import JsonCodec
-from perdure.codec.signature import signature_of
 from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (
     EngineClosed,
-    RunExists,
     RunNotFound,
     StoreError,
     UsedAfterFork,
@@ -30,22 +27,18 @@ from perdure.errors import (
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
-from perdure.runtime import facts, validation
+from perdure.runtime import facts, options, validation
 from perdure.runtime.control import Control, Resolution
-from perdure.runtime.durability import AnswerGate, DurabilityGate
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
-from perdure.runtime.observer import Observer, notifier
+from perdure.runtime.observer import Observer
+from perdure.runtime.opening import OpenEngine, open_engine
 from perdure.runtime.queries import Filter, Queries
-from perdure.runtime.read_executor import ReadExecutor
-from perdure.runtime.registry import add_workflow, know_workflow
+from perdure.runtime.registry import add_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
-from perdure.runtime.scheduler import Scheduler, SchedulerConfig
-from perdure.runtime.writer import Writer
+from perdure.runtime.scheduler import Scheduler
 from perdure.store.sqlite import forked
-from perdure.store.sqlite.connection import path_of
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.writes import StartRun
 
 if TYPE_CHECKING:
     from perdure.replica.replicate import Replication
@@ -53,17 +46,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 UNSET: Any = object()
-
-
-class _Parts(NamedTuple):
-    """What an open engine consists of."""
-
-    store: SqliteStore
-    writer: Writer
-    scheduler: Scheduler
-    control: Control
-    queries: Queries
-    results: Results
 
 
 class Engine:
@@ -103,6 +85,7 @@ class Engine:
 
     def __init__(
         self,
+        /,
         store: str | os.PathLike[str],
         *,
         workflows: Iterable[Workflow[..., Any]] = (),
@@ -116,38 +99,39 @@ class Engine:
         observer: Observer | Iterable[Observer] | None = None,
         close_grace: float = 2.0,
         name: str | None = None,
+        **moved: Never,
     ) -> None:
-        if replica is not None and not isinstance(replica, Replica):
-            replica = Replica(replica)
-        validation.check_options(path_of(store), durability, replica, lease_ttl, execute)
-        validation.check_engine(workflows, limits, create=create)
-        validation.check_times(close_grace, replica_timeout)
-        self.path, self.durability = path_of(store), durability
-        self.limits = limits or Limits()
-        self._observer = notifier(observer)
+        self._options = options.checked(
+            store,
+            workflows=workflows,
+            durability=durability,
+            replica=replica,
+            lease_ttl=lease_ttl,
+            execute=execute,
+            create=create,
+            replica_timeout=replica_timeout,
+            limits=limits,
+            observer=observer,
+            close_grace=close_grace,
+            name=name,
+            moved=moved,
+        )
+        self.path, self.durability = self._options.path, self._options.durability
+        self.limits = self._options.limits
         self.workflows: dict[str, Workflow[..., Any]] = {}
         for definition in workflows:
             add_workflow(self.workflows, definition)
-        self._execute, self._lease_ms = execute, validation.lease_ms(lease_ttl, execute)
-        self._name = names.checked(
-            "name of an engine", f"pid-{os.getpid()}" if name is None else name
-        )
-        self._create, self._grace, self._answer_s = create, close_grace, replica_timeout
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
-        self._open: _Parts | None = None
-        self._parent: int | None = (
-            None  # the process that has it open, where this is a child that was forked from it
-        )
-        self._gate: AnswerGate | None = None
+        self._open: OpenEngine | None = None
+        self._parent: int | None = None  # the process that was forked while it was open, in a child
         self._closing = contextlib.AsyncExitStack()
-        self._replica = replica
         self.replica: Replication | None = None
 
     # --- life -------------------------------------------------------------------------------------
 
     def _open_store(self) -> SqliteStore:
-        return SqliteStore(self.path, limits=self.limits, create=self._create)
+        return SqliteStore(self.path, limits=self.limits, create=self._options.create)
 
     async def __aenter__(self) -> Self:
         if self._parent is not None:
@@ -160,73 +144,15 @@ class Engine:
         except BaseException:  # undone from its end, also when it is cancelled again meanwhile
             await to_its_end(stack.aclose(), lambda: None)
             raise
-        self._closing = stack
+        self._closing, self.replica = stack, self._open.replica
         forked.watch(self)
         return self
 
-    async def _opened(self, stack: contextlib.AsyncExitStack) -> _Parts:
-        """What an open engine works with; `stack` gets the way back from each thing as soon as it
-        is there.
-        """
-        acquired = None
-        if self._replica is not None:
-            from perdure.replica.acquire import acquire  # they take long to load
-            from perdure.replica.replicate import replicate
-
-            acquired = await acquire(
-                self.path, self._replica, lease_ms=self._lease_ms, on_change=self._lease_changed
-            )
-            stack.push_async_callback(acquired.release)
-        store = self._open_store()
-        stack.callback(store.close)
-        reads = ReadExecutor(store)
-        stack.callback(reads.close)
-        await reads.get(validation.check_replica, store, acquired, self._execute)
-        writer = Writer(store, self.limits.batch_writes_max, self._observer)
-        gate = None
-        if acquired is not None:
-            self.replica = await replicate(
-                acquired,
-                store,
-                self.durability,
-                writer.ask,
-                bytes_max=self.limits.replica_bytes_max,
-            )
-            stack.push_async_callback(self.replica.end)
-            if self._observer is not None:
-                self.replica.barrier.on_confirmed = self._observer.confirmed
-            self._gate = gate = DurabilityGate(self.replica.barrier, self.durability)
-        elif not self._execute:
-            self._gate = validation.client_gate(store, self.durability)
-        stack.callback(writer.close)
-        config = SchedulerConfig(
-            codec=self._codec,
-            clock=self._clock,
-            limits=self.limits,
-            lease_ms=self._lease_ms,
-            name=self._name,
-            execute=self._execute,
-            gate=gate,
-            moves=acquired is not None,
-            observer=self._observer,
+    async def _opened(self, stack: contextlib.AsyncExitStack) -> OpenEngine:
+        clock, workflows = self._clock, self.workflows
+        return await open_engine(
+            self._options, self._open_store, self._codec, clock, workflows, stack
         )
-        scheduler = Scheduler(store, reads, writer, self.workflows, config)
-        await scheduler.open()
-        if acquired is not None and self.replica is not None:
-            self.replica.on_lost(scheduler.give_up)
-        stack.push_async_callback(scheduler.close, self._grace)
-        return _Parts(
-            store,
-            writer,
-            scheduler,
-            Control(scheduler, self._codec, self.workflows, self._gate, self._answer_s),
-            Queries(store),
-            Results(store, scheduler, self._gate, self.workflows),
-        )
-
-    def _lease_changed(self, change: str) -> None:
-        if self._observer is not None:
-            self._observer.lease_changed("replica", change)
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""
@@ -247,7 +173,7 @@ class Engine:
     def _scheduler(self) -> Scheduler:
         return self._parts().scheduler
 
-    def _parts(self) -> _Parts:
+    def _parts(self) -> OpenEngine:
         if self._open is None:
             raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
         return self._open
@@ -298,23 +224,13 @@ class Engine:
         >>> asyncio.run(main())
         (8, ['four'])
         """
-        run, level = await self._begin(
-            call,
-            id=id,
-            queue=queue,
-            priority=priority,
-            at=at,
-            tags=tags,
-            timeout=timeout,
-            durability=durability,
-        )
+        run, level = await self._begin(call, id, queue, priority, at, tags, timeout, durability)
         await self._control.confirmed(run.id, level)
         return run
 
     async def _begin(
         self,
         call: Call[T],
-        *,
         id: str | None = None,
         queue: str | None = None,
         priority: int = 0,
@@ -325,46 +241,9 @@ class Engine:
     ) -> tuple[Run[T], str | None]:
         """A run that is on disk, and the durability that it asks for."""
         definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
-        validation.check_level(durability, self._gate)
-        scheduler = self._scheduler
-        if scheduler.execute:
-            scheduler.register(definition)
-        else:
-            know_workflow(
-                self.workflows, definition
-            )  # so that its result comes back as what it returns
-        raw = signature_of(definition).encode_args(
-            call.args, call.kwargs, limit_bytes=self.limits.payload_bytes_max
-        )
-        now_ms = self._clock.now_ms()
-        if self._gate is not None:
-            self._gate.check_room()
-        given = call.options.id if id is None else id
-        run_id = new_id(definition.name) if given is None else given
-        start = StartRun(
-            names.checked_id(run_id),
-            definition.name,
-            raw,
-            0,
-            now_ms,
-            now_ms if at is None else validation.at_ms(at),
-            tags=tags,
-            queue=call.options.queue if queue is None else names.checked("queue", queue),
-            priority=validation.checked_priority(priority),
-            timeout_ms=call.options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
-            durability=changed(
-                call.options, {} if durability is None else {"durability": durability}, "start()"
-            ).durability,
-        )
-        if tags is not None:
-            self._codec.encode(names.checked_tags(tags), "the tags")
-        try:
-            started = await scheduler.start(start, definition, now_ms)
-        except RunExists:
-            await self._control.confirmed(run_id, start.durability)
-            raise
-        await scheduler.claims.ask_for(started.run)
-        return Run(self, run_id, started.run), start.durability
+        start = self._control.new_run(call, id, queue, priority, at, tags, timeout, durability)
+        started = await self._control.start(start, definition)
+        return Run(self, start.id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
         """Start a run and wait for its result: takes and raises what `start` does, and raises what
@@ -661,10 +540,3 @@ class Engine:
     @property
     def _results(self) -> Results:
         return self._parts().results
-
-
-def new_id(workflow: str) -> str:
-    """An id that sorts by time within its workflow: new entries then land side by side in the
-    index.
-    """
-    return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"

@@ -201,7 +201,9 @@ class LivingEngine(Engine):
         super().__init__(harness.path, **{"lease_ttl": LEASE_S} | options)
 
     def _open_store(self) -> SqliteStore:
-        store = _MortalStore(self.path, self._harness, limits=self.limits, create=self._create)
+        store = _MortalStore(
+            self.path, self._harness, limits=self.limits, create=self._options.create
+        )
         for worker in self._harness.dead:  # of a real process the pid would be gone
             store.write(
                 [EndWorker(worker, self._clock.now_ms(), True, self.limits.crashes_max)], True

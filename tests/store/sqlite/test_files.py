@@ -373,7 +373,7 @@ async def test_a_disk_that_is_full_again_and_again_loses_nothing_and_does_nothin
                     accepted.append(f"late{turn}-{n}")
             let.set()
             await until(
-                lambda: engine._parts()[1]._retry is not None
+                lambda: engine._parts().writer._retry is not None
             )  # outcomes have come, and there is no room for them
             assert [await run.status() for run in runs] == ["running"] * 3
             (tiny / "filler").unlink()
@@ -441,8 +441,8 @@ async def test_an_engine_that_closes_on_a_full_disk_leaves_nothing_behind_in_the
             for n in range(300):
                 await engine.start(plain(n), id=f"many-{n}")
         go.set()
-        await until(lambda: engine._parts()[1]._retry is not None)  # its outcome is kept
-        kept = engine._parts()[1]._retry
+        await until(lambda: engine._parts().writer._retry is not None)  # its outcome is kept
+        kept = engine._parts().writer._retry
         assert kept is not None
     assert kept.cancelled()
     (tiny / "filler").unlink()
