@@ -155,9 +155,7 @@ _AWAITED = _Awaited()
 
 
 class _Once:
-    """What a task drives of a call: a second task over the same call is refused, as for a
-    coroutine.
-    """
+    """The coroutine that a task drives. A second task over the same call is refused."""
 
     __slots__ = ("_future", "_inner")
 

@@ -85,9 +85,7 @@ def qualified(fn: Any) -> str:
 
 
 def name_of(fn: Any, kind: str) -> str:
-    """What the history records of a function that is given no name. Raises `DefinitionError` for a
-    lambda.
-    """
+    """The recorded name of a function without a `name=`. Raises `DefinitionError` for a lambda."""
     name = qualified(fn)
     if name.endswith("<lambda>"):
         raise DefinitionError(
@@ -124,7 +122,7 @@ def without_first(signature: inspect.Signature, name: str) -> inspect.Signature:
 
 
 def fixed_arity(signature: inspect.Signature) -> tuple[int, int]:
-    """How many positional arguments are surely right; (1, 0) means: always ask `bind`."""
+    """The numbers of positional arguments that fit; (1, 0) means: always ask `bind`."""
     low = high = 0
     for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):

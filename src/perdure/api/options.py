@@ -22,7 +22,7 @@ Durability = Literal["disk", "replica"]
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a definition or one call of it asks for; see `step` and `workflow`. Times are
+    """The options of a definition or of one call; see `step` and `workflow`. Times are
     milliseconds.
     """
 
@@ -62,7 +62,7 @@ def to_ms(value: float | timedelta | None, what: str) -> int | None:
 
 
 def changed(options: Options, given: dict[str, Any], what: str) -> Options:
-    """The options with those that are given by name; `what` is whose they are, for errors. Raises
+    """The options with changes by name. `what` names their owner in errors. Raises
     `DefinitionError`.
     """
     known = {

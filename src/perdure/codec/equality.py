@@ -1,9 +1,9 @@
 """Equality of recorded arguments: whether two texts are the same call, as the values that code
 gets.
 
-Rules: defaults are filled in, so how arguments were written down does not count, nor does a field
-with a default that a class has got since; an argument that neither call passed is equal, whatever
-its default was and is; `1` and `1.0` are equal, `True` and `1` are not.
+Rules: defaults are filled in, so the form of arguments does not count, and neither does a new
+field with a default; an argument that neither call passed is equal, whatever its default was and
+is; `1` and `1.0` are equal, `True` and `1` are not.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def _values(
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Equality as JSON and Python have it together: kinds of numbers and the order of keys do not
-    count, all other types do.
-    """
+    """Equality of JSON values in Python: types count, kinds of numbers and key order do not."""
     if one is other:
         return True
     if type(one) in (int, float) and type(other) in (int, float):

@@ -23,15 +23,15 @@ ERROR_BYTES_MAX = 64 * 1024
 
 
 ERROR_BYTES_MIN = 4096
-"""What an error may have however small payloads have to be: it is there to be read."""
+"""The least that an error may take, however small payloads have to be: it has to be readable."""
 
 
 WRAPPING_BYTES = 1024  # what the row of a step or a child adds
 
 
-class Room(msgspec.Struct, frozen=True):
-    """How much of an error is recorded: bytes of a text or a field, members of a group, causes,
-    notes, frames, errors in all.
+class Budget(msgspec.Struct, frozen=True):
+    """Limits of one recorded error: bytes of a text or a field, members, causes, notes, frames,
+    errors.
     """
 
     text_bytes: int = 8192
@@ -42,14 +42,14 @@ class Room(msgspec.Struct, frozen=True):
     errors: int = 100
 
 
-ROOMS = (
-    Room(),
-    Room(2048, 20),
-    Room(512, 8, 5, 3, 10, 30),
-    Room(128, 3, 3, 1, 4, 8),
-    Room(48, 1, 1, 0, 1, 3),
+BUDGETS = (
+    Budget(),
+    Budget(2048, 20),
+    Budget(512, 8, 5, 3, 10, 30),
+    Budget(128, 3, 3, 1, 4, 8),
+    Budget(48, 1, 1, 0, 1, 3),
 )
-"""Tried one after the other until the whole is small enough."""
+"""Tried in this order until the record is small enough."""
 
 
 def encode_error(error: BaseException, payload_bytes_max: int | None = None) -> bytes:
@@ -59,9 +59,9 @@ def encode_error(error: BaseException, payload_bytes_max: int | None = None) -> 
     limit = ERROR_BYTES_MAX
     if payload_bytes_max is not None:
         limit = min(limit, max(payload_bytes_max - WRAPPING_BYTES, ERROR_BYTES_MIN))
-    for room in ROOMS:
+    for budget in BUDGETS:
         try:
-            raw = ENCODER.encode(_Record(room).chain(error, frozenset(), 0))
+            raw = ENCODER.encode(_Record(budget).chain(error, frozenset(), 0))
         except Exception:  # its class has taken over what every error has
             break
         if len(raw) <= limit:
@@ -73,19 +73,17 @@ def encode_error(error: BaseException, payload_bytes_max: int | None = None) -> 
 
 
 class _Record:
-    """One error being written, with all that it grew out of, within a room."""
+    """The record of one error and its causes, within a budget."""
 
-    def __init__(self, room: Room) -> None:
-        self.room, self.left, self.fields_max = room, room.errors, room.text_bytes // 16
+    def __init__(self, budget: Budget) -> None:
+        self.budget, self.left, self.fields_max = budget, budget.errors, budget.text_bytes // 16
 
     def chain(self, error: BaseException, above: frozenset[int], depth: int) -> dict[str, Any]:
-        """An error with its causes: of a long chain the last one is kept, which is
-        where it began.
-        """
+        """An error with its causes. Of a long chain the last one, its origin, is kept."""
         links = list(_links(error, above))
-        left_out = max(0, len(links) - 1 - self.room.causes)
+        left_out = max(0, len(links) - 1 - self.budget.causes)
         if left_out:
-            links = [*links[: self.room.causes], links[-1]]
+            links = [*links[: self.budget.causes], links[-1]]
         above = above.union(id(one) for _, one in links)
         data: dict[str, Any] | None = None
         key = "cause"
@@ -111,17 +109,17 @@ class _Record:
             return {
                 "type": _clean(type(error).__name__),
                 "module": "",
-                "message": _message(error, self.room.text_bytes),
+                "message": _message(error, self.budget.text_bytes),
             }
 
     def _described(self, error: BaseException, above: frozenset[int], depth: int) -> dict[str, Any]:
-        cls, room = type(error), self.room
+        cls, budget = type(error), self.budget
         left_out: dict[str, str] = {}
         data: dict[str, Any] = {
             "type": _clean(cls.__qualname__),
             "module": _clean(str(cls.__module__)),
         }
-        data["message"] = _message(error, room.text_bytes)
+        data["message"] = _message(error, budget.text_bytes)
         args = _args(error)
         data["args"] = [
             self._argument(n, value, left_out) for n, value in enumerate(args[: self.fields_max])
@@ -131,11 +129,13 @@ class _Record:
         if attributes := self._attributes(fields, left_out):
             data["attributes"] = attributes
         if notes := [text for text in listed(fields.get("__notes__")) if isinstance(text, str)]:
-            data["notes"] = [_cut(_clean(text), room.text_bytes) for text in notes[: room.notes]]
+            data["notes"] = [
+                _cut(_clean(text), budget.text_bytes) for text in notes[: budget.notes]
+            ]
             _short_of(left_out, "notes", len(data["notes"]), len(notes))
         if isinstance(error, BaseExceptionGroup):
             self._add_members(data, error, above, depth, left_out)
-        shown, frames_left_out = frames.recorded(error.__traceback__, room.frames)
+        shown, frames_left_out = frames.recorded(error.__traceback__, budget.frames)
         if shown:
             data["frames"] = [
                 {name: _clean(one) if isinstance(one, str) else one for name, one in frame.items()}
@@ -143,7 +143,7 @@ class _Record:
             ]
         cut = data["message"] != _text_of(error) or "errors" in left_out
         if left_out or cut:
-            data = _still_itself(data, cut=cut)
+            data = _keeping_class(data, cut=cut)
         _short_of(left_out, "frames", len(shown), len(shown) + frames_left_out)
         if left_out:
             data["left_out"] = left_out
@@ -151,31 +151,31 @@ class _Record:
 
     def _argument(self, number: int, value: Any, left_out: dict[str, str]) -> Any:
         """An argument as it is if it is plain and small, else as text."""
-        plain = _plain(value, self.room.text_bytes)
+        plain = _plain(value, self.budget.text_bytes)
         if plain is not msgspec.UNSET:
             return plain
         text = _cut(
-            _clean(value if isinstance(value, str) else _safely_text(value)), self.room.text_bytes
+            _clean(value if isinstance(value, str) else _safely_text(value)), self.budget.text_bytes
         )
         if text != value:
             left_out[f"args[{number}]"] = _why(value, "recorded as a text")
         return text
 
     def _attributes(self, fields: dict[Any, Any], left_out: dict[str, str]) -> dict[str, Any]:
-        """What a handler may look at (`error.status`): as it is if it is plain and small; of a long
-        text the beginning.
+        """Attributes for handlers (`error.status`): plain and small ones as they are, long texts
+        cut.
         """
         found: dict[str, Any] = {}
         for key, value in fields.items():
             name = _cut(_clean(str(key)), 100)
             if key == "__notes__" or len(found) + len(left_out) > self.fields_max:
                 continue
-            plain = _plain(value, self.room.text_bytes)
+            plain = _plain(value, self.budget.text_bytes)
             if plain is not msgspec.UNSET:
                 found[name] = plain
                 continue
             if type(value) is str:
-                found[name] = _cut(_clean(value), self.room.text_bytes)
+                found[name] = _cut(_clean(value), self.budget.text_bytes)
             left_out[name] = _why(value, "cut" if name in found else "left out")
         return found
 
@@ -187,11 +187,11 @@ class _Record:
         depth: int,
         left_out: dict[str, str],
     ) -> None:
-        """What a group holds; its arguments say it once more, so only its text is kept of them."""
-        data["args"] = [_cut(_clean(str(group.message)), self.room.text_bytes)]
+        """The members of a group; of its arguments only the text is kept."""
+        data["args"] = [_cut(_clean(str(group.message)), self.budget.text_bytes)]
         left_out.pop("args[0]", None)
         left_out.pop("args[1]", None)
-        there = group.exceptions[: self.room.members] if depth < self.room.causes else ()
+        there = group.exceptions[: self.budget.members] if depth < self.budget.causes else ()
         members = [
             self.chain(one, above, depth + 1)
             for one in there
@@ -202,9 +202,7 @@ class _Record:
 
 
 def _links(error: BaseException, above: frozenset[int]) -> Iterable[tuple[str, BaseException]]:
-    """An error and what it grew out of, each with how the next one is linked to it; a circle is
-    walked once.
-    """
+    """An error with its causes and contexts, and the kind of each link; a circle is walked once."""
     seen = set(above)
     link, one = "", error
     while one is not None and id(one) not in seen:
@@ -216,12 +214,11 @@ def _links(error: BaseException, above: frozenset[int]) -> Iterable[tuple[str, B
             link, one = "context", one.__context__  # type: ignore[assignment]
 
 
-def _still_itself(data: dict[str, Any], *, cut: bool) -> dict[str, Any]:
-    """What is left of an error so recorded that its class can be kept: made of that, it has to say
-    what is recorded.
+def _keeping_class(data: dict[str, Any], *, cut: bool) -> dict[str, Any]:
+    """The record, changed so that its class can be rebuilt: the rebuilt error reads as recorded.
 
-    Where its text was cut, it is recorded as the class says it of what is left; else the text may
-    become the only argument.
+    If its text was cut, the record has the text that the class makes of what is left; else the text
+    may become the only argument.
     """
     candidates = [data]
     if cut:
@@ -236,7 +233,7 @@ def _still_itself(data: dict[str, Any], *, cut: bool) -> dict[str, Any]:
 
 
 def _fields(error: BaseException) -> dict[Any, Any]:
-    """What an error holds by name, in its dict and in its slots."""
+    """The attributes of an error, from its dict and its slots."""
     fields = dict(vars(error)) if isinstance(getattr(error, "__dict__", None), dict) else {}
     for name, slot in slots_of(type(error)).items():
         with contextlib.suppress(AttributeError):
@@ -268,8 +265,8 @@ def _plain(value: Any, bytes_max: int) -> Any:
 
 
 def _why(value: Any, what: str) -> str:
-    """What became of a value that is not recorded as it is: `left out: 123,456 bytes`, `left out: a
-    Socket`.
+    """What happened to a value that is not recorded as it is: `left out: 123,456 bytes`, `left
+    out: a Socket`.
     """
     try:
         return f"{what}: {len(ENCODER.encode(value)):,} bytes"
@@ -304,7 +301,7 @@ def _clean(text: str) -> str:
 
 
 def _cut(text: str, bytes_max: int) -> str:
-    """A text of so many bytes as JSON at the most; one that is cut says how long it was."""
+    """A text of at most so many bytes as JSON; a cut one says how long it was."""
     if len(text) <= bytes_max // 6 or len(ENCODER.encode(text)) <= bytes_max:
         return text
     kept = text[:bytes_max]
@@ -333,12 +330,12 @@ def failure_of_run(run_id: str, status: str, error_raw: bytes | None) -> bytes:
 
 def failure_of_verb(error: PerdureError) -> bytes:
     """The data of a `failed` row that answers a send or a start."""
-    room = Room()
-    attributes = _Record(room)._attributes(vars(error), {})
+    budget = Budget()
+    attributes = _Record(budget)._attributes(vars(error), {})
     return ENCODER.encode(
         {
             "perdure": type(error).__name__,
-            "message": _message(error, room.text_bytes),
+            "message": _message(error, budget.text_bytes),
             "attributes": attributes,
         }
     )

@@ -135,7 +135,7 @@ def made(cls: type[Exception], data: dict[str, Any]) -> Exception:
 
 
 def _set(error: Exception, name: str, value: Any) -> None:
-    """As Python sets it: a class may have taken that over, as a frozen dataclass does."""
+    """Set an attribute as Python does; the class may override that, as a frozen dataclass does."""
     BaseException.__setattr__(error, name, value)
 
 

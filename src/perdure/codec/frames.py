@@ -62,7 +62,7 @@ def _described(frame: FrameType, line: int) -> dict[str, Any]:
 
 
 def rebuilt(frames: Any) -> TracebackType | None:
-    """A traceback of recorded frames; what is no frame is passed over."""
+    """A traceback of recorded frames; other values are skipped."""
     found: TracebackType | None = None
     given: list[Any] = frames[:FRAMES_MAX] if isinstance(frames, list) else []
     for frame in reversed(given):
@@ -76,7 +76,7 @@ def rebuilt(frames: Any) -> TracebackType | None:
 
 
 def place(error: Any) -> str:
-    """The last line of the user's own code in what a recorded error grew out of, in a few words:
+    """The last line of the user's own code in the origin of a recorded error, such as
     `app.py:12 in charge`.
     """
     found = ""

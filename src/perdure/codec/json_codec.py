@@ -22,7 +22,7 @@ from perdure.codec.values import decode, dump, encode, load, slot_for
 
 
 class JsonCodec:
-    """`core.events.Codec`: what the kernel and the runtime use, with the limit for one payload."""
+    """The codec with a limit for one payload; implements `core.events.Codec`."""
 
     def __init__(self, payload_bytes_max: int | None = None) -> None:
         self.payload_bytes_max = payload_bytes_max
@@ -66,13 +66,11 @@ class JsonCodec:
         )
 
     def encode(self, value: Any, where: str) -> bytes:
-        """A message: its reader says what type it wants, so the value's own class may be one."""
+        """A message: its reader names a type, so the value's own class may be one."""
         return encode(value, _readable(type(value)), where, limit_bytes=self.payload_bytes_max)
 
     def encode_item(self, value: Any, where: str) -> bytes:
-        """What is read as plain JSON: an item of a stream. Times have their offset there, which
-        every reader of times knows.
-        """
+        """An item of a stream, which is read as plain JSON: times have their offset alone."""
         raw = self.encode(value, where)
         return ENCODER.encode(ordered(value, with_offset)) if marks.zones(value) else raw
 
@@ -95,7 +93,7 @@ def _but(members: Mapping[str, Raw], left_out: str) -> dict[str, bytes]:
 
 
 def _readable(cls: Any) -> Any:
-    """The class of a value, if JSON does not have it and it can be asked for by a reader."""
+    """The class of a value, if it is none of JSON's own and a reader can ask for it."""
     if cls in (str, int, bool, dict, list, float, type(None)):
         return Any
     try:

@@ -1,5 +1,4 @@
-"""Marks in JSON text: what belongs to a value and has no place in plain JSON, written so that every
-reader of JSON still reads it.
+"""Marks in JSON text: facts of a value that JSON has no form for, invisible to readers of JSON.
 
 Rules: a space in front of a member's name says that it was not given (a parameter that a call left
 out, a field of a pydantic model that was not set): its value is the default of the day on which it
@@ -72,7 +71,7 @@ def only(raw: bytes, names: Container[str]) -> bytes:
 
 
 def read(decode: Callable[[bytes], Any], raw: bytes) -> Any:
-    """What a decoder of models reads from a text, with what the marks in it say."""
+    """The value that a decoder of models reads from a text, with the facts of its marks."""
     value = read_times(decode, raw)
     if b' "' in raw:
         _unset(value, raw)
@@ -126,9 +125,7 @@ def marked(value: Any, raw: bytes) -> bytes:
 
 
 def _unset(value: Any, raw: bytes) -> None:
-    """Take the fields that are marked in a text out of those that are set in the value that was
-    read from it.
-    """
+    """Mark fields of a model as not set where the text has marks."""
     if b' "' not in raw:
         return
     keys = _keys(type(value))
@@ -194,9 +191,7 @@ def _keys_of(cls: Any) -> dict[str, tuple[str, bytes, bytes]]:
 
 
 def _kinds_of(cls: Any) -> set[str]:
-    """What there may be in a model that matters here: other records, and times; all of it in other
-    classes, which are not known so well.
-    """
+    """Whether a model may hold other records, and times; both for classes that are not known."""
     kinds = " ".join(_KINDS.findall(repr(getattr(cls, "__pydantic_core_schema__", None))))
     return (
         set(kinds.replace("model", "", 1).split()) if "model" in kinds else _RECORDS | _TIMES
@@ -218,7 +213,7 @@ _kinds: Callable[[type], set[str]] = functools.lru_cache(maxsize=4096)(_kinds_of
 
 
 def _restored(value: Any, raw: bytes) -> Any:
-    """The value that was read from a text without its zones, with them."""
+    """A value that was read without its zones, with them."""
     if raw[:1] == b'"' and not getattr(type(value), "__pydantic_root_model__", False):
         return _in_zone(value, _text(raw))
     found = [(name, _restored(inner, text)) for name, inner, text in _inside(value, raw)]
@@ -242,16 +237,14 @@ def _restored(value: Any, raw: bytes) -> Any:
 
 
 def zone_of(value: Any) -> str | None:
-    """The name of the zone that a time is in, as `zoneinfo` knows it; None for offsets and all
-    other values.
-    """
+    """The `zoneinfo` name of the zone of a time; None for offsets and other values."""
     zoneinfo = sys.modules.get("zoneinfo")
     zone = getattr(value, "tzinfo", None)
     return zone.key if zoneinfo is not None and isinstance(zone, zoneinfo.ZoneInfo) else None
 
 
 def zones(value: Any, found: list[str] | None = None) -> list[str]:
-    """The names of all zones in a value, put behind those that were found."""
+    """The names of all zones in a value, appended to those found before."""
     found = [] if found is None else found
     inner: Any = ()
     if isinstance(value, dt.datetime | dt.time):
@@ -285,7 +278,7 @@ def with_offset(value: Any) -> Any:
 
 
 def _in_zone(value: Any, text: str) -> Any:
-    """What a decoder has read without its zone, in the zone that its text names."""
+    """A time that was read without its zone, in the zone that its text names."""
     plain, bracket, rest = text.rpartition("[")
     if not bracket or not rest.endswith("]") or not isinstance(value, dt.datetime | dt.time | str):
         return value

@@ -1,5 +1,4 @@
-"""Pydantic's share of the types: what only pydantic can check or write, and the adapter that does
-so.
+"""Types that only pydantic can check or write, and their adapter.
 
 Rules: pydantic is imported where a type needs it, so that what works does not depend on what else
 the program has imported; where it is not installed, such a type is refused; constraints that one
@@ -30,7 +29,7 @@ _NO_VALUES = {"callable", "call", "is-subclass", "is-instance", "custom-error"}
 
 
 class Adapter(msgspec.Struct, frozen=True):
-    """How pydantic writes and reads a type; `sets` and `times` say that there may be some in it."""
+    """Pydantic's encoder and decoder of a type; `sets` and `times`: whether it may hold some."""
 
     dump: Callable[..., bytes]
     load: Callable[[bytes], Any]
@@ -119,7 +118,7 @@ def _parts(type_: Any) -> Iterator[Any]:
 
 
 def _behind(one: Any) -> list[Any]:
-    """What an alias stands for, and the annotations of a record's fields."""
+    """The type behind an alias, and the annotations of a record's fields."""
     for name in ("__value__", "__supertype__", "__bound__"):
         if not isinstance(one, type) and getattr(one, name, None) is not None:
             return [getattr(one, name)]
@@ -189,7 +188,7 @@ _BASE64: Any = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
 
 
 def _constrains(meta: msgspec.Meta) -> bool:
-    """Whether it says anything about values: it may be a description only."""
+    """Whether metadata constrains values; it may be a description only."""
     about = ("title", "description", "examples", "extra_json_schema", "extra")
     return any(
         getattr(meta, name, None) is not None

@@ -1,8 +1,7 @@
 """Record classes (dataclasses, attrs, Structs, pydantic's models): their fields, the names of these
 in JSON, and the values inside values.
 
-Rules: nothing is imported for a library that the application has not loaded: where it has not,
-there is no class of it either.
+Rules: no library is imported for this: without it, the application has no class of it either.
 """
 
 from __future__ import annotations

@@ -171,8 +171,8 @@ class Signature:
         return raw if found is None else None
 
     def _default(self, slot: Slot, parameter: inspect.Parameter) -> bytes | None:
-        """A default with its name, to be written behind what was passed; None where it has no form
-        that comes back the same.
+        """A default with its name, to follow the passed arguments; None if it would not come
+        back the same.
         """
         if parameter.default is parameter.empty:
             return None
@@ -185,9 +185,7 @@ class Signature:
             return None  # a client or a marker: whatever it is when the call is carried out
 
     def _make_rest(self, missing: tuple[int, ...]) -> bytes:
-        """What follows the arguments that were passed, up to the end of the object; nothing where
-        there is no default.
-        """
+        """The end of the object: the defaults of the arguments that were not passed, if any."""
         found = b"".join(self._defaults[i] or b"" for i in missing)
         return found and found + b"}"
 
@@ -315,7 +313,7 @@ class _Names:
 
 
 def _parameter_slot(parameter: inspect.Parameter, names: _Names, what: str) -> Slot:
-    """The slot of a parameter. One that may be left out is not refused before it is used."""
+    """The slot of a parameter. A bad type of an optional one is an error at its first use."""
     try:
         return names.slot(
             parameter.annotation,

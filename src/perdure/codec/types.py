@@ -70,9 +70,7 @@ class Slot:
         self.scalar = type_ if type_ in _SCALARS else None
 
     def surely_same(self, value: Any) -> bool:
-        """Whether the value is one of those that always come back: nothing has to be
-        compared then.
-        """
+        """Whether the value surely comes back the same, so that no comparison is needed."""
         cls = type(value)
         return cls is self.scalar and (cls is not int or -_INT_MAX <= value <= _INT_MAX)
 
@@ -245,9 +243,7 @@ ENCODER = msgspec.json.Encoder(enc_hook=_enc_hook)
 
 
 def ordered(value: Any, leaf: Callable[[Any], Any] = marks.zoned) -> Any:
-    """The value with sorted lists in the places of its sets and text in those of times in a named
-    zone, to be encoded only.
-    """
+    """The value to encode, with sorted lists for its sets and text for times in a named zone."""
     if isinstance(value, set | frozenset):
         return sorted((ordered(item, leaf) for item in value), key=ENCODER.encode)
     if isinstance(value, list | tuple):
