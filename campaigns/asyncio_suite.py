@@ -57,7 +57,7 @@ class NoTests(CannotBegin):
 
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
-    """Gives the code of a test the loop of its run."""
+    """The policy that gives a test the loop of its run."""
 
     def new_event_loop(self) -> Any:
         return DrivenLoop() if in_test() else super().new_event_loop()  # type: ignore[abstract]
@@ -76,7 +76,7 @@ class _AsyncioLog:
 
 @workflow(name="asyncio_test")
 async def asyncio_test(name: str) -> str:
-    """One test of CPython; gives its outcome in a word."""
+    """One test of CPython; returns its outcome."""
     return await DrivenLoop.drive(lambda: _outcome(name))
 
 
@@ -281,7 +281,7 @@ def lines(reports: Iterable[Report]) -> Iterator[str]:
     for report in done:
         yield row.format(report.module, *(report.count(kind) for kind in Kind))
     yield row.format("all", *(sum(report.count(kind) for report in done) for kind in Kind))
-    yield from (f"passes by now, and stands in the table: {pattern}" for pattern in outdated(done))
+    yield from (f"passes by now, and is in the table: {pattern}" for pattern in outdated(done))
 
 
 def outdated(reports: Iterable[Report]) -> list[str]:

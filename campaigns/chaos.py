@@ -65,7 +65,7 @@ class Story(msgspec.Struct):
     runs: int = 0
     wal_restarts: int = 0
     lost_ms: list[int] = msgspec.field(default_factory=list)
-    """Of each lost result: how long before the next destruction it had been told."""
+    """Of each lost result: how long before the next destruction it was acknowledged."""
     took_s: float = 0.0
     broken: list[str] = msgspec.field(default_factory=list)
 
@@ -161,7 +161,7 @@ class Chaos:
         self._clients, self._children = dict[Path, Life](), set[int]()
         self._old_disk: Path | None = None
 
-    # --- lives ------------------------------------------------------------------------------------
+    # --- rounds -----------------------------------------------------------------------------------
 
     def conduct(self, rounds: int) -> Story:
         """So many rounds of destruction, then a last worker that ends in order, then the
@@ -470,7 +470,7 @@ class Chaos:
         return other
 
     def _delete_lease(self, life: Life) -> Life:
-        """Somebody deletes the lease object while a second machine waits; the holder goes on or
+        """The lease object is deleted while a second machine waits; the holder goes on or
         stops, and is killed then.
         """
         self._work(life, self._lines())

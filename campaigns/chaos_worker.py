@@ -37,7 +37,7 @@ LOOK_S = 0.2
 STEPS = 6
 TEXT_BYTES = 20_000
 LEASE_S = 2.0
-CHILD_S_MAX = 120  # what a forked child may live
+CHILD_S_MAX = 120  # seconds that a forked child may live
 
 _log = -1
 
@@ -178,8 +178,8 @@ def fork_child() -> None:
 
 
 def pause_clocks(file: str) -> None:
-    """Make our monotonic clocks those of a guest, which don't count a pause; the file has the
-    nanoseconds to leave out.
+    """Replace our monotonic clocks by those of a virtual machine, which don't count a pause;
+    the file has the nanoseconds to leave out.
     """
     with open(file, "rb") as opened:
         paused = mmap.mmap(opened.fileno(), 8, prot=mmap.PROT_READ)

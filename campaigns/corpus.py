@@ -358,7 +358,7 @@ async def barrier_and_condition() -> list[int]:
 
 @workflow
 async def waits_in_sets() -> list[int]:
-    """Sets of tasks, walked and joined as people do it; the order is the schedule's, not the
+    """Sets of tasks, walked and joined as is common; the order is the schedule's, not the
     addresses'.
     """
     waiting = {asyncio.create_task(double(n)) for n in range(7)}

@@ -32,7 +32,7 @@ Files = dict[str, bytes]
 
 @step
 async def text_of(n: int) -> str:
-    """Long enough to be stored in pieces, and told apart from every other one."""
+    """A text that is long enough to be stored in chunks, and differs from all others."""
     return f"{n} " * 3_000
 
 
@@ -128,13 +128,13 @@ async def _use(engine: Engine, lost_tail: bool) -> int:
     true = 0
     known = {info.id for info in await engine.runs(limit=100)}
     if not lost_tail and known != {WAITS, *(f"r{n}" for n in range(RUNS))}:
-        raise Found(f"runs are missing without a word: only {sorted(known)} are left")
+        raise Found(f"runs are missing without an error: only {sorted(known)} are left")
     for n in range(RUNS):
         if f"r{n}" in known:
             if await (await engine.get(f"r{n}")).result() != truth(n):
                 raise Found(f"the result of r{n} is wrong")
             if not lost_tail and len(await engine.history(f"r{n}")) != ROWS:
-                raise Found(f"a part of the history of r{n} is missing without a word")
+                raise Found(f"a part of the history of r{n} is missing without an error")
             true += 2
     if not lost_tail:
         await engine.send(WAITS, "yes", channel="answer")
@@ -194,7 +194,7 @@ def _bytes(path: Path) -> Files:
 
 
 async def _stays_refused(path: Path) -> None:
-    """A file that can't even be opened is the same after somebody has tried."""
+    """A file that can't be opened is the same after the attempt."""
     before = _bytes(path)
     try:
         async with Engine(path, create=False, execute=False):

@@ -123,7 +123,7 @@ class Proxy:
 
     async def _set(self, fault: Fault | None, delay_s: float) -> None:
         self._fault, self._delay_s = fault, delay_s
-        self._changed.set()  # whoever is dropped goes
+        self._changed.set()  # dropped connections end
         self._changed = asyncio.Event()
         if fault == "refuse":
             await self._refuse()
@@ -210,7 +210,7 @@ class Proxy:
                 await _copy_body(answer, server[0], client[1])
             await client[1].drain()
             if _field(head, b"expect") is not None and not body.done():
-                # refused before the body came, so nobody knows where the next request begins
+                # refused before the body came, so the beginning of the next request is unknown
                 raise ConnectionResetError
             await body
         finally:
@@ -285,8 +285,8 @@ def _kind(head: bytes) -> str:
 async def _answer(
     status: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """S3's own words for it. The body is read first: to close on unread data would take the answer
-    away.
+    """The answer that S3 gives. The body is read first: to close on unread data would take the
+    answer away.
     """
     if _field(head, b"expect") is not None:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

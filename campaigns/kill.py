@@ -32,7 +32,7 @@ from perdure.store.sqlite.connection import connect
 
 LEASE_S = 1.0
 FROZEN_S_MAX = 2.5 * LEASE_S
-"""A process that is frozen within a transaction holds everybody up, so nobody can reap it."""
+"""A process that is frozen within a transaction blocks all others, so none can reap it."""
 CALM_S_MAX = 90.0
 JOBS_OPEN_MAX = 24
 STALL_S = 0.1
@@ -180,7 +180,7 @@ class Campaign:
             self._to_cancel += [job] * (job.expected is None)
 
     async def _tell(self) -> None:
-        """Messages have keys, so one that is sent again, by anybody and at any time,
+        """Messages have keys, so one that is sent again, at any time,
         arrives once.
         """
         if self._untold:
@@ -231,7 +231,7 @@ class Campaign:
         os.write(self._marks, f"{mark} {worker.pid} {time.time_ns() // 1_000_000}\n".encode())
 
     def _victim(self) -> Worker | None:
-        """Somebody; but one is always left that is neither frozen nor about to die."""
+        """A worker to hit; one is always left that is neither frozen nor about to die."""
         living = [worker for worker in self._crew if not worker.frozen]
         victim = self.rng.choice(self._crew)
         return victim if victim.frozen or len(living) > 1 else None
@@ -291,7 +291,7 @@ class Campaign:
     # --- calm -------------------------------------------------------------------------------------
 
     async def _calm(self) -> None:
-        """Nobody is hit any more; what was asked for is asked for to the end, and every run has to
+        """Hits are over; what was asked for is asked for to the end, and every run has to
         come to its own.
         """
         await asyncio.gather(*self._thawing)
@@ -345,7 +345,7 @@ class Campaign:
         ]
 
     async def _outcome(self, job: Job) -> None:
-        """What became of a run, as an engine hears of it that does not execute it."""
+        """The outcome of a run, from an engine that does not execute it."""
         found: Any = None
         while True:
             run = await self.rng.choice(self._clients).get(job.id)

@@ -53,7 +53,7 @@ class Seen:
     begun: int = 0
     repeated: int = 0
     take_overs: int = 0
-    # attempts that a frozen worker began after somebody else had its run: their turn was on disk
+    # attempts that a frozen worker began after another one had its run: their turn was on disk
     # before
     late: int = 0
     lapsed: int = 0
@@ -65,7 +65,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker as its row tells at the end; `beat_ms` is when it last gave a sign of life."""
+    """A worker as its row says at the end; `beat_ms` is its last renewal."""
 
     worker: int
     pid: int
@@ -178,7 +178,7 @@ class Log:
             self._tell(line, "begins a step that it has begun already")
 
     def _living_owners(self) -> None:
-        """Whoever lost a run was hit before, or had lapsed."""
+        """A worker that lost a run was hit before, or had lapsed."""
         for run, track in self.runs.items():
             for worker in track.owners[:-1]:
                 if not self._may_lose(worker):
@@ -227,8 +227,8 @@ def _on_disk_before(run: Recording, track: Track) -> None:
 
 
 def _outcomes(run: Recording, track: Track, log: Log) -> None:
-    """No outcome of a worker that had lost the run, none that nobody computed, and nothing recorded
-    was done again.
+    """No outcome of a worker that had lost the run, none that was not computed, and nothing
+    recorded was done again.
     """
     owner = 0  # a place in the list of owners
     for seq, worker in _computed(run.rows):

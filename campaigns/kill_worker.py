@@ -29,7 +29,7 @@ log_file: int = -1
 
 
 def open_log(path: str) -> int:
-    """A descriptor whose every write goes to the end, whoever else writes."""
+    """A descriptor whose writes append, also beside other writers."""
     return os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
 
 

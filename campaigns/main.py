@@ -72,7 +72,7 @@ def kernel(seeds: range) -> Iterator[Count]:
 
 
 def programs(seeds: range) -> Iterator[Count]:
-    """Workflows that nobody wrote by hand, one from each seed, under the same invariants."""
+    """Random workflows, one from each seed, under the same invariants."""
     for seed in seeds:
         yield from _laws(program(seed), seed)
 

@@ -260,7 +260,7 @@ class _Heard(logging.Handler):
 
 @contextlib.contextmanager
 def _listening() -> Iterator[_Heard]:
-    """Hear the engine, instead of whoever is annoyed by a thousand disk errors."""
+    """Collect the engine's log lines, and keep a thousand disk errors off the terminal."""
     log, heard = logging.getLogger("perdure"), _Heard()
     propagated, log.propagate = log.propagate, False
     log.addHandler(heard)

@@ -73,7 +73,7 @@ def gone_on_with(seed: int, rows: Sequence[Event]) -> tuple[int, str | None]:
         except RunBlocked as error:
             return number, f"cut before row {rows[end].seq} it blocks: {error.reason}"
         if invariants.facts(world.rows) != invariants.facts(rows):
-            return number, f"cut before row {rows[end].seq} it goes another way, and nobody is told"
+            return number, f"cut before row {rows[end].seq} it goes another way, without an error"
     return len(cuts), None
 
 

@@ -86,7 +86,7 @@ class BucketServer:
 
     def __init__(self, folder: Path | str, *, bucket: str = BUCKET) -> None:
         self.folder, self.bucket = Path(folder).absolute(), bucket
-        self.data, self.log = self.folder / "data", self.folder / "server.log"  # over all its lives
+        self.data, self.log = self.folder / "data", self.folder / "server.log"  # kept over restarts
         self.key, self.secret = "perdure", secrets.token_hex(16)
         self._ports = free_ports(self.ports_needed)
         self.port = self._ports[0]  # where S3 is spoken
@@ -316,7 +316,7 @@ def leashed(command: Sequence[str]) -> list[str]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
+    """Ports that are free at this moment."""
     ports = random.SystemRandom().sample(PORTS, len(PORTS))
     return list(itertools.islice(filter(_is_free, ports), number))
 

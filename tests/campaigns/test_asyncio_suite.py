@@ -55,7 +55,7 @@ def test_the_campaign_counts_by_module_and_says_what_is_refused(
     assert timeouts.split()[2:] == ["2", "1", "0", "0"]
     assert threads.split() == ["test_threads", "0", "6", "0", "0", "0"]
     assert everything.split()[0] == "all"
-    assert outdated == "passes by now, and stands in the table: test_timeouts.test_timeout_basic"
+    assert outdated == "passes by now, and is in the table: test_timeouts.test_timeout_basic"
 
 
 def test_what_the_table_does_not_name_fails_the_campaign(
