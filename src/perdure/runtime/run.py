@@ -10,29 +10,26 @@ because the number of that step's row is taken.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextvars import Context
 from functools import partial
-from typing import Any
 
 from perdure.core import events as ev
 from perdure.core.events import Command, Event
 from perdure.core.lifecycle import PAUSED, RUNNING, WAITING
 from perdure.core.replay import Kernel
-from perdure.errors import LeaseLost, PerdureError, RunBlocked, RunExists
-from perdure.runtime import block_reason, log, plans, recovery
+from perdure.errors import PerdureError, RunBlocked
+from perdure.runtime import block_reason, commits, log, plans, recovery
 from perdure.runtime.attempts import Attempts
 from perdure.runtime.block_reason import too_long
-from perdure.runtime.children import Children
 from perdure.runtime.inbox import Inbox
 from perdure.runtime.naming import Names
 from perdure.runtime.outbox import Outbox, may_exist
-from perdure.runtime.plans import Block, PendingAttempt, Plan, Todo
+from perdure.runtime.plans import Block, PendingAttempt, Plan
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended
-from perdure.runtime.transactional import TransactionalAttempt
-from perdure.runtime.turns import Standing, Turns, blocked
-from perdure.store.rows import InboxRow, LoadedRun, RunRow, Started
+from perdure.runtime.transactional import Transactions
+from perdure.runtime.turns import Standing, Turns
+from perdure.store.rows import InboxRow, LoadedRun, RunRow
 from perdure.store.writes import Finish, Turn
 
 _PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes from outside
@@ -45,8 +42,8 @@ class ActiveRun:
     """See the module's text. Made by the scheduler from a row."""
 
     __slots__ = (
-        "_adopting", "_blocked", "_held", "_inbox", "_names", "_outbox", "_python", "_timer",
-        "_touched", "_turns", "attempts", "child", "clock", "crashes", "gone", "host", "kernel",
+        "_blocked", "_inbox", "_names", "_python", "_timer", "_touched", "_transactions", "_turns",
+        "adopting", "attempts", "child", "clock", "crashes", "gone", "host", "kernel", "outbox",
         "paused", "run", "run_id", "status",
     )  # fmt: skip
 
@@ -59,14 +56,14 @@ class ActiveRun:
         origin = row.origin or row.run
         names = None if row.forked_from is None and row.origin is None else Names(origin)
         self._names = names
-        self._outbox = Outbox(row.run, row.id, origin, row.root, row.durability, names)
-        self.attempts = Attempts(host, self, kernel, self._outbox, paused=self.paused)
-        self._turns = Turns(host, row, kernel, self._outbox, self.attempts)
+        self.outbox = Outbox(row.run, row.id, origin, row.root, row.durability, names)
+        self.attempts = Attempts(host, self, kernel, self.outbox, paused=self.paused)
+        self._turns = Turns(host, row, kernel, self.outbox, self.attempts)
         self._inbox = Inbox(host)
         self._touched = False  # the writer will ask for the next turn
-        self._adopting: set[int] = set()  # children whose run may exist; the store is asked
+        self.adopting: set[int] = set()  # children whose run may exist; the store is asked
         self._blocked: Block | None = None
-        self._held: deque[Plan] | None = None  # plans that wait for a transactional step
+        self._transactions = Transactions()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -98,7 +95,7 @@ class ActiveRun:
 
     def written(self, run: int, first: list[Event | Command] | None) -> None:
         """The run is in the file under this key, and so are its `first` rows, if it had any."""
-        self.run = self._outbox.run = self._outbox.origin = run
+        self.run = self.outbox.run = self.outbox.origin = run
         self._touched = False
         if first is None:
             self.touch()
@@ -137,8 +134,8 @@ class ActiveRun:
 
     def do(self, plan: Plan) -> None:  # noqa: C901  # one match over all kinds of plans
         """Carry out a plan; while the writer has a transactional step of this run, plans wait."""
-        if self._held is not None:
-            self._held.append(plan)
+        if (waiting := self._transactions.waiting) is not None:
+            waiting.append(plan)
             return
         if self.gone:
             return
@@ -149,7 +146,7 @@ class ActiveRun:
                 self.crashes = crashes if progress else 0
                 self.input(kind, ref, name, data, took_ms, taken)
                 self.crashes = self.crashes if progress else crashes
-                self._adopting.discard(ref or 0)
+                self.adopting.discard(ref or 0)
             case plans.Note(ref, data, taken):
                 self._note(ref, data, taken=taken)
             case plans.RetryAttempt(command, again):
@@ -164,27 +161,23 @@ class ActiveRun:
                 self.attempts.backoff.add(attempt)
                 self.touch()
             case plans.Transact(attempt) if attempt.command.seq in open_commands:
-                self._transact(attempt)
+                self._transactions.begin(self, attempt)
             case plans.Block():
                 self.block(plan)
             case plans.Reissue(command):
                 if command.kind == ev.CHILD:
-                    self._adopting.add(command.seq)
+                    self.adopting.add(command.seq)
                 turns.todo.append(command)
                 turns.more = True
             case plans.ChildSettled(seq):
-                self._adopting.discard(seq)
+                self.adopting.discard(seq)
                 self.touch()
             case plans.RetryChild():
-                self._children.retry(plan)
+                commits.children_of(self).retry(plan)
             case plans.AwaitChild():
-                self._children.wait_for(plan)
+                commits.children_of(self).wait_for(plan)
             case plans.Release():
                 self.release()
-
-    @property
-    def _children(self) -> Children:
-        return Children(self.host, self._outbox, self.kernel.open, self.do, self._settle)
 
     # --- inputs -----------------------------------------------------------------------------------
 
@@ -193,8 +186,8 @@ class ActiveRun:
         took_ms: int | None = None, taken: int | None = None,
     ) -> None:  # fmt: skip
         """Record an input and let the workflow react. Call it from a plain callback."""
-        if self._held is not None:
-            self._held.append(plans.Feed(kind, ref, name, data, took_ms, taken))
+        if (waiting := self._transactions.waiting) is not None:
+            waiting.append(plans.Feed(kind, ref, name, data, took_ms, taken))
             return
         kernel = self.kernel
         if self.gone or kernel.outcome is not None or kernel.diverged:
@@ -206,9 +199,9 @@ class ActiveRun:
         self._turns.add(event, taken)
         if self.attempts.resting:
             self.attempts.backoff.drop(ref or 0)
-        self._feed(event)
+        self.absorb(event)
 
-    def _feed(self, event: Event) -> None:
+    def absorb(self, event: Event) -> None:
         """Feed an event whose row is in the file, or among those to be written."""
         kernel = self.kernel
         try:
@@ -224,7 +217,7 @@ class ActiveRun:
         if kernel.seq > self.host.history_rows_max and kernel.outcome is None:
             self.block_by_length(kernel.seq)
         if self.crashes and event.kind in _PROGRESS:
-            self._progress()
+            self.note_progress()
         if kernel.outcome is not None and too_long(self._blocked):  # it ends when it is retried
             commands = [command for command in commands if command.kind != ev.FINISH]
         self._queue(commands)
@@ -251,7 +244,7 @@ class ActiveRun:
                 if command.kind == ev.ABANDON:
                     self.attempts.cancel(command.ref or 0)
                 elif command.kind == ev.CHILD and (names is not None or may_exist(command)):
-                    self._adopting.add(command.seq)
+                    self.adopting.add(command.seq)
                 turns.todo.append(command)
                 turns.more = True
         if not self._touched:
@@ -289,7 +282,7 @@ class ActiveRun:
             self.block_by_length(kernel.seq)
         self.touch()
 
-    def _progress(self) -> None:
+    def note_progress(self) -> None:
         """Something that this run has done was recorded: its count of crashes begins anew."""
         if self.crashes:
             self.crashes, self._turns.settled, self._turns.more = 0, True, True
@@ -338,7 +331,7 @@ class ActiveRun:
             self.touch()
             return
         log.attempt_failed(self, command, again, self.clock.now_ms())
-        self._progress()
+        self.note_progress()
         self._note(command.seq, again.note, took_ms=again.took_ms)
         attempt = PendingAttempt(command, again.attempt, again.failures, again.again_ms)
         later = again.again_ms > self.clock.now_ms()
@@ -346,44 +339,6 @@ class ActiveRun:
             self.do(plans.BackOff(attempt))
         else:
             self._turns.todo.append(attempt)
-
-    def _transact(self, attempt: PendingAttempt) -> None:
-        """Give an attempt to the writer, behind everything that has happened by now.
-
-        The number of its row is taken, so everything else waits.
-        """
-        self.collect()
-        if self.gone:
-            return
-        self._held = deque()
-        row = self.kernel.stamp(ev.COMPLETED, self.clock.now_ms(), ref=attempt.command.seq)
-        made = TransactionalAttempt(self.attempts, self.host.steps, attempt, row)
-        made.report_start()
-        self.host.writer.put_transact(made.write(), partial(self._transacted, attempt, made))
-
-    def _transacted(
-        self, attempt: PendingAttempt, made: TransactionalAttempt, result: Event | PerdureError
-    ) -> None:
-        if isinstance(result, PerdureError):
-            self.refused(result)
-            return
-        made.report_end()
-        held, self._held = self._held or deque(), None
-        command = attempt.command
-        match made.outcome:
-            case Again() as again:
-                log.attempt_failed(self, command, again, self.clock.now_ms())
-                self._progress()
-                after = PendingAttempt(command, again.attempt, again.failures, again.again_ms)
-                held.append(plans.Begin(after))
-            case Ended(kind=kind, data=data):
-                if kind == ev.FAILED:
-                    log.step_failed(self, command, attempt.attempt, data)
-                if not self.gone:
-                    self._feed(result)
-        for plan in held:
-            self.do(plan)
-        self.touch()
 
     # --- turns ------------------------------------------------------------------------------------
 
@@ -401,7 +356,7 @@ class ActiveRun:
         turns = self._turns
         if turns.rows and not turns.more and self._steady():
             append, todo = turns.append()
-            self.host.writer.put(append, partial(self._appended, todo), keep=True)
+            self.host.writer.put(append, partial(commits.appended, self, todo), keep=True)
             return
         turn, asked, todo = turns.turn()
         if not self._steady():
@@ -412,7 +367,7 @@ class ActiveRun:
             turn.rows or suspend or turn.finish or turn.effects or turn.taken
             or turn.unread is not None
         ):  # fmt: skip
-            done = partial(self._committed, asked, todo, end)
+            done = partial(commits.committed, self, asked, todo, end)
             self.host.writer.put(turn, done, keep=True)
         else:
             self.attempts.begin_all(todo)
@@ -431,9 +386,9 @@ class ActiveRun:
 
     def _conclude(self, turn: Turn) -> None:
         """Add what becomes of the run to a turn, and act on it."""
-        held = self._held is not None
+        held = self._transactions.waiting is not None
         at_work = self.status == RUNNING
-        now = Standing(at_work, self.paused, self._blocked, held, bool(self._adopting))
+        now = Standing(at_work, self.paused, self._blocked, held, bool(self.adopting))
         self._turns.conclude(turn, now)
         leaves = turn.finish is not None or (turn.suspend is not None and turn.suspend.release)
         if leaves:
@@ -448,74 +403,13 @@ class ActiveRun:
             self.status = WAITING
             self.host.parked(self)
 
-    # --- after the commit -------------------------------------------------------------------------
-
-    def _appended(self, todo: Todo, refused: PerdureError | None) -> None:
-        if refused is not None:
-            self.refused(refused)
-            return
-        try:
-            self.attempts.begin_all(todo)
-        except Exception as error:
-            self.failed(error)
-
-    def _committed(self, asked: list[Command], todo: Todo, end: Finish | bool, result: Any) -> None:
-        if isinstance(result, PerdureError):
-            self.refused(result)
-            return
-        try:
-            if asked:
-                for command, answer in zip(asked, result.effects, strict=True):
-                    self._answered(command, answer)
-                    if isinstance(answer, Started) and answer.created:
-                        result.woken.append(answer.run)
-                self.host.emitted()
-            self.attempts.begin_all(todo)
-        except Exception as error:
-            self.failed(error)
-        if result.woken:
-            self.host.woken(result.woken)
-        if end:  # of this turn: the end of a later one is not in the file yet
-            self.host.ended(self, end)
-
-    def _answered(self, command: Command, answer: Any) -> None:
-        """What became of the effect of a command."""
-        if isinstance(answer, RunExists) and command.call is not None:
-            self._adopting.add(command.seq)
-            self._children.compare(command, answer)
-        else:
-            self._settle(command, answer)
-
-    def _settle(self, command: Command, answer: Any) -> None:
-        if command.kind == ev.CHILD and isinstance(answer, Started) and not answer.created:
-            self._adopting.add(command.seq)
-            self._children.look_at(command, answer.run)
-        elif (plan := self._outbox.answered(command, answer)) is not None:
-            self.do(plan)
-
     def refused(self, error: PerdureError) -> None:
-        """Nothing of a turn is in the file: another worker owns the run, or it can't continue."""
-        if not self.gone:
-            log.run_refused(self, error)
-            self._leave()
-        if isinstance(error, LeaseLost):
-            self.host.lease_lost(self)
-        else:
-            self._block_in_file(f"its history could not be written: {error}")
+        """The store refuses what the run has written: it leaves memory."""
+        commits.refused(self, error)
 
     def failed(self, error: BaseException) -> None:
-        """An error of Perdure's in the middle of a turn: the run is blocked as the file has it."""
-        if not self.gone:
-            log.run_stopped(self, error)
-            self._leave()
-            if self.run:
-                text = block_reason.as_text(error)
-                self._block_in_file(f"Perdure failed in the middle of a turn: {text}")
-
-    def _block_in_file(self, reason: str) -> None:
-        suspend = blocked(Block("store", reason))
-        turn = Turn(self.run, self.host.owner, [], self.clock.now_ms(), suspend=suspend)
-        self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
+        """An error of Perdure's while the writer asked for the turn: the run is blocked."""
+        commits.failed(self, error)
 
     # --- time, pause, release ---------------------------------------------------------------------
 
@@ -531,7 +425,7 @@ class ActiveRun:
             self._timer = loop.call_later(wait_s, self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
-        held = self._held is not None
+        held = self._transactions.waiting is not None
         if self.gone or self.paused or held or self.kernel.diverged or too_long(self._blocked):
             return  # the next turn sets it anew
         now_ms = self.clock.now_ms()
@@ -571,8 +465,8 @@ class ActiveRun:
 
     def release(self) -> None:
         """Leave memory: the run returns by replay when it is due."""
-        if self._held is not None:
-            self._held.append(plans.Release())  # the number of a row is taken already
+        if (waiting := self._transactions.waiting) is not None:
+            waiting.append(plans.Release())  # the number of a row is taken already
             return
         if self._touched:
             self.collect()

@@ -6,13 +6,20 @@ wait until it is done; an attempt that fails leaves nothing but its note.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from functools import partial
+from typing import Any, Protocol
 
 from perdure.api import verbs
 from perdure.codec.signature import signature_of
 from perdure.core import events as ev
-from perdure.core.events import Event
-from perdure.runtime.plans import PendingAttempt
+from perdure.core.events import Command, Event
+from perdure.core.replay import Kernel
+from perdure.errors import PerdureError
+from perdure.runtime import log
+from perdure.runtime.attempts import Attempts
+from perdure.runtime.plans import Begin, PendingAttempt, Plan
+from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended, StepAttempt, StepHost, Steps, context_of
 from perdure.store.writes import Transact
 
@@ -84,3 +91,75 @@ class TransactionalAttempt:
             case Ended(kind=kind, data=data):
                 row.kind, row.data = kind, data
         return row
+
+
+class RunOfTransactions(log.Subject, Protocol):
+    """What a transactional step needs of its run."""
+
+    gone: bool
+    host: RunHost
+    kernel: Kernel
+    attempts: Attempts
+
+    def do(self, plan: Plan) -> None: ...
+
+    def collect(self) -> None: ...
+
+    def touch(self) -> None: ...
+
+    def note_progress(self) -> None: ...
+
+    def absorb(self, event: Event) -> None: ...
+
+    def refused(self, error: PerdureError) -> None: ...
+
+
+class Transactions:
+    """The transactional steps of one run, one at a time. `waiting` are the plans that wait for the
+    one that the writer has; None: it has none.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: deque[Plan] | None = None
+
+    def begin(self, run: RunOfTransactions, attempt: PendingAttempt) -> None:
+        """Give an attempt to the writer, behind everything that has happened by now.
+
+        The number of its row is taken, so everything else waits.
+        """
+        run.collect()
+        if run.gone:
+            return
+        self.waiting = deque()
+        host, command = run.host, attempt.command
+        row = run.kernel.stamp(ev.COMPLETED, host.steps.clock.now_ms(), ref=command.seq)
+        made = TransactionalAttempt(run.attempts, host.steps, attempt, row)
+        made.report_start()
+        host.writer.put_transact(made.write(), partial(self._done, run, attempt, made))
+
+    def _done(
+        self, run: RunOfTransactions, attempt: PendingAttempt, made: TransactionalAttempt,
+        result: Event | PerdureError,
+    ) -> None:  # fmt: skip
+        if isinstance(result, PerdureError):
+            run.refused(result)
+            return
+        made.report_end()
+        waiting, self.waiting = self.waiting or deque(), None
+        command: Command = attempt.command
+        match made.outcome:
+            case Again() as again:
+                log.attempt_failed(run, command, again, run.host.steps.clock.now_ms())
+                run.note_progress()
+                after = PendingAttempt(command, again.attempt, again.failures, again.again_ms)
+                waiting.append(Begin(after))
+            case Ended(kind=kind, data=data):
+                if kind == ev.FAILED:
+                    log.step_failed(run, command, attempt.attempt, data)
+                if not run.gone:
+                    run.absorb(result)
+        for plan in waiting:
+            run.do(plan)
+        run.touch()

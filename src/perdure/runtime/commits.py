@@ -1,0 +1,124 @@
+"""What follows from the commit of a run's turn: attempts begin, effects are answered, runs wake.
+
+Rules: nothing that a turn asked for begins before its commit; where the store refuses a turn,
+nothing of it has happened and the run leaves memory; an error of Perdure's costs the run that it
+happened to, which is blocked as the file has it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+from perdure.core import events as ev
+from perdure.core.events import Command
+from perdure.core.replay import Kernel
+from perdure.errors import LeaseLost, PerdureError, RunExists
+from perdure.runtime import block_reason, log
+from perdure.runtime.attempts import Attempts
+from perdure.runtime.children import Children
+from perdure.runtime.outbox import Outbox
+from perdure.runtime.plans import Block, Plan, Todo
+from perdure.runtime.run_host import HostedRun, RunHost
+from perdure.runtime.turns import blocked
+from perdure.store.rows import Started
+from perdure.store.writes import Finish, Turn
+
+
+class RunOfCommits(HostedRun, Protocol):
+    """What a commit needs of its run. `adopting` are rows of children whose run may exist."""
+
+    host: RunHost
+    kernel: Kernel
+    attempts: Attempts
+    outbox: Outbox
+    adopting: set[int]
+
+    def do(self, plan: Plan) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+def appended(run: RunOfCommits, todo: Todo, refusal: PerdureError | None) -> None:
+    """Rows were committed, or refused."""
+    if refusal is not None:
+        refused(run, refusal)
+        return
+    try:
+        run.attempts.begin_all(todo)
+    except Exception as error:
+        failed(run, error)
+
+
+def committed(
+    run: RunOfCommits, asked: list[Command], todo: Todo, end: Finish | bool, result: Any
+) -> None:
+    """A turn was committed, or refused. `asked` are the commands of its effects, in their order;
+    `end` says whether the run has left memory with it, and how it ended.
+    """
+    if isinstance(result, PerdureError):
+        refused(run, result)
+        return
+    try:
+        if asked:
+            for command, answer in zip(asked, result.effects, strict=True):
+                _answered(run, command, answer)
+                if isinstance(answer, Started) and answer.created:
+                    result.woken.append(answer.run)
+            run.host.emitted()
+        run.attempts.begin_all(todo)
+    except Exception as error:
+        failed(run, error)
+    if result.woken:
+        run.host.woken(result.woken)
+    if end:  # of this turn: the end of a later one is not in the file yet
+        run.host.ended(run, end)
+
+
+def _answered(run: RunOfCommits, command: Command, answer: Any) -> None:
+    """What became of the effect of a command."""
+    if isinstance(answer, RunExists) and command.call is not None:
+        run.adopting.add(command.seq)
+        children_of(run).compare(command, answer)
+    else:
+        _settled(run, command, answer)
+
+
+def _settled(run: RunOfCommits, command: Command, answer: Any) -> None:
+    if command.kind == ev.CHILD and isinstance(answer, Started) and not answer.created:
+        run.adopting.add(command.seq)
+        children_of(run).look_at(command, answer.run)
+    elif (plan := run.outbox.answered(command, answer)) is not None:
+        run.do(plan)
+
+
+def children_of(run: RunOfCommits) -> Children:
+    """What carries out plans about children that exist already."""
+    return Children(run.host, run.outbox, run.kernel.open, run.do, partial(_settled, run))
+
+
+def refused(run: RunOfCommits, error: PerdureError) -> None:
+    """Nothing of a turn is in the file: another worker owns the run, or it can't continue."""
+    if not run.gone:
+        log.run_refused(run, error)
+        run.drop()
+    if isinstance(error, LeaseLost):
+        run.host.lease_lost(run)
+    else:
+        _block_in_file(run, f"its history could not be written: {error}")
+
+
+def failed(run: RunOfCommits, error: BaseException) -> None:
+    """An error of Perdure's in the middle of a turn: the run is blocked as the file has it."""
+    if not run.gone:
+        log.run_stopped(run, error)
+        run.drop()
+        if run.run:
+            text = block_reason.as_text(error)
+            _block_in_file(run, f"Perdure failed in the middle of a turn: {text}")
+
+
+def _block_in_file(run: RunOfCommits, reason: str) -> None:
+    suspend, host = blocked(Block("store", reason)), run.host
+    turn = Turn(run.run, host.owner, [], host.steps.clock.now_ms(), suspend=suspend)
+    host.writer.put(turn, lambda _: host.ended(run), keep=True)
