@@ -85,7 +85,7 @@ FUNCTION_LINES_MEDIAN_MAX = 8
 CORE_LINES_MAX = 2_620
 # Without blank lines, comments and docstrings; ADR 0011 says why there is a limit for each part.
 ENGINE_CODE_LINES_MAX, CLI_CODE_LINES_MAX, TESTING_CODE_LINES_MAX, REPLICA_CODE_LINES_MAX = (
-    14_400,
+    14_600,
     2_700,
     1_300,
     3_600,
