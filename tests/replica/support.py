@@ -16,6 +16,7 @@ from campaigns.s3_servers import BucketServer
 from perdure import Engine, Replica, step, workflow
 from perdure.replica.replicate import Replication
 from perdure.replica.supervisor import Litestream
+from tests.runtime.support import until
 
 LEASE_S = 1.0
 
@@ -79,6 +80,20 @@ def gone(store: Path) -> None:
     """The machine vanishes with its disk."""
     for path in store.parent.glob(store.name + "*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+async def in_epoch(engine: Engine, epoch: int) -> None:
+    """Wait until a restore begins from this epoch or a later one."""
+    await until(lambda: (replica_of(engine).lease.row.base or 0) >= epoch)
+
+
+async def all_there(store: Path, replica: str, ids: set[str]) -> None:
+    """The machine is gone; another one has every run as it ended."""
+    gone(store)
+    async with engine_of(store, replica) as engine:
+        assert {info.id for info in await engine.runs(limit=1_000)} >= ids
+        for run_id in ids:
+            await (await engine.get(run_id)).result()
 
 
 def damage(objects: Iterable[Path]) -> None:

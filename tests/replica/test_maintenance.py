@@ -19,17 +19,18 @@ import pytest
 
 import perdure
 from campaigns.faulty_proxy import Proxy
-from perdure import Engine, RunCancelled, step, workflow
-from perdure.errors import ReplicaDamaged, ReplicaLeaseLost, ReplicaUnavailable
+from perdure import RunCancelled, step, workflow
+from perdure.errors import ReplicaLeaseLost, ReplicaUnavailable
 from perdure.replica import epoch_policy
 from perdure.replica.buckets import open_bucket
 from perdure.replica.supervisor import Litestream
 from tests.replica.support import (
     address,
-    damage,
+    all_there,
     effects,
     engine_of,
     gone,
+    in_epoch,
     litestream_of,
     long_text,
     looks_often,
@@ -41,20 +42,6 @@ from tests.replica.support import (
 from tests.runtime.support import awaited, until
 
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
-
-
-async def in_epoch(engine: Engine, epoch: int) -> None:
-    """Wait until a restore begins from this epoch or a later one."""
-    await until(lambda: (replica_of(engine).lease.row.base or 0) >= epoch)
-
-
-async def all_there(store: Path, replica: str, ids: set[str]) -> None:
-    """The machine is gone; another one has every run as it ended."""
-    gone(store)
-    async with engine_of(store, replica) as engine:
-        assert {info.id for info in await engine.runs(limit=1_000)} >= ids
-        for run_id in ids:
-            await (await engine.get(run_id)).result()
 
 
 # --- what Litestream keeps on this disk, and what is in the bucket --------------------------------
@@ -153,26 +140,6 @@ async def test_a_copy_that_is_known_to_be_broken_confirms_nothing_until_a_new_on
         may_begin.set()
         assert await (await engine.get("after")).result() == "after-1after-2"
     await all_there(store, replica, {"before", "after"})
-
-
-@awaited
-async def test_a_drill_that_fails_leads_to_a_new_copy(tmp_path: Path) -> None:
-    store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
-    async with engine_of(store, replica) as engine:
-        for n in range(3):
-            await engine.run(two_effects(f"r{n}"), id=f"r{n}")
-
-        async def drilled() -> None:
-            while True:  # an object that is made of others at this moment may be whole
-                damage((tmp_path / "bucket" / "000001").rglob("*.ltx"))
-                await replica_of(engine).verify()
-
-        with pytest.raises((ReplicaDamaged, ReplicaUnavailable)):
-            await drilled()
-        assert "a new copy is made" in replica_of(engine).status().reason
-        await in_epoch(engine, 2)
-        assert (await replica_of(engine).verify())["ok"]
-    await all_there(store, replica, {"r0", "r1", "r2"})
 
 
 # --- other programs -------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -44,3 +46,9 @@ def test_an_option_that_was_the_engines_says_where_it_is_now(make: Any, name: st
         make("a.db", replica="file:///folder", **{name: True})
     with pytest.raises(TypeError, match="unexpected keyword argument 'fence'"):
         make("a.db", fence=True)
+
+
+def test_a_program_without_a_replica_loads_nothing_of_it_but_the_options() -> None:
+    code = "import sys, perdure; print(*(m for m in sys.modules if 'perdure.replica' in m))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["perdure.replica", "perdure.replica.options"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from perdure.core import numbers
 from perdure.errors import DefinitionError
-from perdure.replica.address import Address, parse
 
 if TYPE_CHECKING:
+    from perdure.replica.address import Address
     from perdure.replica.lease_rules import LeaseRow
 
 
@@ -56,7 +56,7 @@ class Replica:
                 'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or a '
                 f"Replica, or None, not {shown}."
             )
-        parse(self.address)
+        _ = self.place  # raises for one that can not be used
         if not isinstance(self.fencing, bool) and self.fencing != "clock":
             raise DefinitionError(
                 'fencing is True (the lease is read before each confirmation), "clock" (the '
@@ -75,4 +75,6 @@ class Replica:
     @property
     def place(self) -> Address:
         """The address, parsed."""
+        from perdure.replica.address import parse  # only with a replica: urllib takes long to load
+
         return parse(self.address)

@@ -418,20 +418,6 @@ async def test_what_cannot_be_is_refused_at_the_constructor() -> None:
 
 
 @awaited
-async def test_a_drill_restores_and_compares_while_work_goes_on(
-    tmp_path: Path, address: str
-) -> None:
-    async with engine_of(tmp_path / "a.db", address, drill_every=3_600) as engine:
-        replica = engine.replica
-        assert replica is not None
-        work = [asyncio.create_task(engine.run(two_effects(f"r{i}"))) for i in range(60)]
-        found = await replica.verify()
-        await asyncio.gather(*work)
-        assert found["ok"], found
-        assert replica.status().drill == found
-
-
-@awaited
 async def test_a_new_epoch_may_begin_under_load_and_nothing_is_missing(
     tmp_path: Path, address: str
 ) -> None:
