@@ -94,7 +94,10 @@ def _purpose(files: list[Path]) -> str:
 
 def _shown(folder: Path, files: list[Path]) -> str:
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
-    return " · ".join(name for name in names if not name.endswith(("__init__", "__main__")))
+    names = [name for name in names if not name.endswith(("__init__", "__main__"))]
+    queries = [path.relative_to(folder).as_posix() for path in folder.rglob("*.sql")]
+    names += [name for name in queries if "migrations/" not in name]
+    return " · ".join(sorted(names))
 
 
 def page() -> str:
