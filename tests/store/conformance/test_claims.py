@@ -9,7 +9,7 @@ import pytest
 
 from perdure.store.base import Store
 from perdure.store.writes import Claim, ControlRun, Family, StartRun
-from tests.store.conformance.support import claim, join, one, owned, start
+from tests.store.conformance.support import join, one, owned, start
 
 NOW_MS = 1_000
 
@@ -105,6 +105,7 @@ def test_a_worker_that_is_asked_takes_no_share_and_gets_its_family_only(store: S
         for n in range(4)
     ]
     assert store.family(below[0]) == Family(below[0], first)
+    mine = Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
     assert store.next_due_ms(("a", "b"), [family]) == 0
     assert store.next_due_ms(("b",), [family]) == 1
     assert store.next_due_ms(("none",), [family]) is None
@@ -113,10 +114,9 @@ def test_a_worker_that_is_asked_takes_no_share_and_gets_its_family_only(store: S
     one(store, ControlRun("x", "pause", 0))
     one(store, ControlRun("x-2", "pause", 0))
     assert store.next_due_ms(("a",), [family]) is None
-    assert claim(store, asked, NOW_MS, families=(family,)) == []
+    assert one(store, Claim(asked, ("a",), 4, NOW_MS, families=(family,))) == []
     for id in ("x", "x-0", "x-2"):
         one(store, ControlRun(id, "resume", 0))
-    mine = Claim(asked, ("a", "b"), 4, NOW_MS, families=(family,))
     assert one(store, mine) == [*below[:3], first]
     assert one(store, mine) == [below[3]]
     assert one(store, mine) == []

@@ -115,6 +115,9 @@ def test_other_code_wakes_runs_with_messages_that_their_code_did_not_receive(sto
         one(store, Turn(run, worker, [], 0, unread=n))
         one(store, suspend(run, worker, "waiting", release=True))
         runs.append(run)
+    one(store, WakeBlocked(("other",), 5))
+    one(store, WakeBlocked(("flow",), 5, store.family(runs[0])))
+    assert [store.run_row(run).due_ms for run in runs] == [None, None]
     one(store, WakeBlocked(("flow",), 6))
     assert [store.run_row(run).due_ms for run in runs] == [None, 6]
 
