@@ -125,6 +125,9 @@ def test_ids(store: Store) -> None:
     assert store.find_ids("job", 1) == ["job-1"]
     assert store.find_ids("job-1/", 10) == ["job-1/step"]
     assert store.find_ids("none", 10) == []
+    for above in ("a", "z"):
+        start(store, f"m-{above}", parent=start(store, above).run)
+    assert store.find_ids("m", 10) == ["m-a", "m-z"], "children of runs with other names"
     for ask in (store.run_key, store.status, store.run_head):
         with pytest.raises(RunNotFound):
             ask("job")
@@ -136,6 +139,7 @@ def test_earlier_generations_are_found_by_their_own_ids(store: Store) -> None:
     run, worker = owned(store)
     successor = StartRun("r", "flow", b"[2]", 1, 0, None, owner=worker)
     one(store, Turn(run, worker, [], 0, finish=Finish("completed", successor=successor)))
+    start(store, "s~1")
     assert store.find_ids("r", 10) == ["r"]
     assert store.find_ids("r~", 10) == ["r~1"]
 

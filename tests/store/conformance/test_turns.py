@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from perdure.core.events import COMPLETED, FAILED, FINISH, MESSAGE, START, STEP, Command, Event
+from perdure.core.events import (
+    CHILD,
+    COMPLETED,
+    FAILED,
+    FINISH,
+    MESSAGE,
+    START,
+    STEP,
+    Command,
+    Event,
+)
 from perdure.core.limits import Limits
 from perdure.errors import PayloadTooLarge
 from perdure.store.base import Store
@@ -243,6 +253,8 @@ def test_progress_counts_steps_and_names_open_ones(store: Store) -> None:
         Event(5, FAILED, 0, ref=4, data=b'{"message":"no"}'),
         step_row(6, "third"),
         step_row(7, "fourth"),
+        Event(8, CHILD, 0, name="flow", data=b"{}"),
+        Event(9, COMPLETED, 0, ref=8, data=b"1"),
     ]
     turn = Turn(run, worker, list(rows), 0, suspend=Suspend("waiting", b'["x"]', None))
     one(store, turn)
