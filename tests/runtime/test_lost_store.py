@@ -15,7 +15,7 @@ import pytest
 from perdure import Engine, StoreError, StoreReplaced, StoreTooNew, connect, receive, workflow
 from perdure.core.events import Event
 from perdure.runtime import read_executor
-from perdure.store.sqlite import connection
+from perdure.store.sqlite import error_map, files
 from perdure.store.sqlite.connection import SCHEMA_VERSION
 from perdure.store.sqlite.driver import SqliteStore
 from tests.runtime.support import awaited, outside, reached
@@ -197,12 +197,12 @@ async def test_a_process_that_goes_to_another_folder_has_its_file_still(
 
 
 def test_where_nobody_can_look_nothing_is_said_to_be_gone(tmp_path: Path) -> None:
-    files = connection.files_of(str(tmp_path))
-    identity = files[str(tmp_path)]
-    assert connection.lost_file(files) is None
-    assert connection.lost_file({str(tmp_path / "no"): identity}) is not None
+    ours = files.files_of(str(tmp_path))
+    identity = ours[str(tmp_path)]
+    assert files.lost_file(ours) is None
+    assert files.lost_file({str(tmp_path / "no"): identity}) is not None
     assert (
-        connection.lost_file({"x" * 5_000: identity}) is None
+        files.lost_file({"x" * 5_000: identity}) is None
     )  # an error of the system that says nothing about the file
 
 
@@ -218,7 +218,7 @@ async def test_reading_goes_on_by_itself_after_an_error_that_passes(
 
     def fails_three_times(self: SqliteStore, run: int, after_seq: int = 0) -> list[Event]:
         for error in failures:
-            raise connection.error_for(error, self.path)
+            raise error_map.error_for(error, self.path)
         return history(self, run, after_seq)
 
     monkeypatch.setattr(SqliteStore, "history", fails_three_times)

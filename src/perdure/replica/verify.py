@@ -16,7 +16,7 @@ import apsw
 from perdure.errors import PerdureError, ReplicaDamaged, StoreUnavailable
 from perdure.store import sql
 from perdure.store.sqlite import checksum as checksums
-from perdure.store.sqlite import connection
+from perdure.store.sqlite import connection, files
 
 Q = sql.load("verify.sql", "perdure.replica")
 TEMPORARY = "tmp-"
@@ -121,7 +121,7 @@ def _link(path: str, to: str) -> bool:
     return True
 
 
-def identity(path: str | os.PathLike[str]) -> connection.Identity | None:
+def identity(path: str | os.PathLike[str]) -> files.Identity | None:
     """Which file a path names at this moment, if any."""
     try:
         found = os.stat(path)
@@ -130,7 +130,7 @@ def identity(path: str | os.PathLike[str]) -> connection.Identity | None:
     return found.st_dev, found.st_ino
 
 
-def put_in_place(copy: Path, path: str, expected: connection.Identity | None = None) -> None:
+def put_in_place(copy: Path, path: str, expected: files.Identity | None = None) -> None:
     """Make a verified copy the store at a path where nothing is.
 
     `expected` is the file that was verified. Raises `StoreUnavailable` if another file has come

@@ -12,7 +12,7 @@ import contextlib
 import apsw
 
 from perdure.store import sql
-from perdure.store.sqlite import connection
+from perdure.store.sqlite import connection, files
 
 Q = sql.load("verify.sql", "perdure.replica")
 
@@ -45,7 +45,7 @@ class WalHold:
 
     def _connect(self) -> apsw.Connection:
         db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.leave_as_it_is(db)
+        files.leave_as_it_is(db)
         return db
 
     def release(self) -> None:

@@ -40,7 +40,7 @@ class Ownership:
         self.owners.clear()
         self._alive.clear()
 
-    # --- who owns what ----------------------------------------------------------------------------
+    # --- owners ---------------------------------------------------------------------------------
 
     def lost(self, run: int, owner: int) -> LeaseLost | None:
         """The refusal of a write to a run that `owner` does not own."""

@@ -1,10 +1,10 @@
-"""Large payloads in shared pieces, so that a file grows with what is new.
+"""Large payloads in chunks that a run shares, so that a store grows with what is new.
 
 A payload column holds plain JSON, or, when that is large, `@`, the 32 hex digits of its digest and
 a recipe: a JSON array of strings (literal text) and pairs `[a, b]` (chunks number a to b of the
 run, joined by commas). The items in a row are the payload, byte for byte.
 
-Rules: pure functions, no SQLite; where a payload is cut depends only on its own text, and stays the
+Rules: pure functions; where a payload is cut depends only on its own text, and stays the
 same when a list grows at its end, so the pieces of one call are found again in the next; a payload
 that can't be put together from its pieces exactly is one piece.
 """
@@ -21,9 +21,10 @@ from msgspec import Raw
 from perdure.core.limits import CHUNK_BYTES_MIN, INLINE_BYTES_MAX, WHOLE_BYTES_MAX
 
 ELEMENT_BYTES_MIN = 64
-"""List elements from this size on are pieces of their own: numbered in the order in which they
-appeared, so
-that a long list of them is one range."""
+"""List elements from this size on are pieces of their own.
+
+Pieces are numbered in the order in which they appear, so that a long list of them is one range.
+"""
 
 PARTIAL_BYTES_MIN = 16
 """Less than this between two larger elements is cheaper as literal text."""
@@ -220,9 +221,7 @@ def _wraps_object(raw: bytes) -> bool:
 
 
 def digest_of(raw: bytes) -> bytes:
-    """What a payload or a piece is known by: 16 bytes of SHA-256, which most processors compute by
-    themselves.
-    """
+    """The digest of a payload or a piece: 16 bytes of SHA-256, which processors have built in."""
     return sha256(raw, usedforsecurity=False).digest()[:16]
 
 
@@ -253,8 +252,9 @@ def merged(found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def join(text: str, bodies: Mapping[int, str]) -> bytes:
-    """The payload, put together again. Raises `LookupError` where a piece is missing, `ValueError`
-    where one is not what it was.
+    """The payload, put together again.
+
+    Raises `LookupError` where a piece is missing, `ValueError` where one is not what it was.
     """
     parts = (
         item

@@ -1,5 +1,4 @@
-"""The boundary around a transactional step's function: what its SQL may do in the store's own
-transaction.
+"""Authorizer of transactional steps: what a step's SQL may do in the store's own transaction.
 
 Rules: its writes are kept or undone as one; it reads everything and writes tables of its own;
 Perdure's tables, views and settings, the transaction and the connection are not its to change, and
@@ -64,17 +63,15 @@ _PRAGMAS_TO_READ = frozenset(  # full-text and R-tree tables read some of them
 
 
 class RolledBack(Exception):
-    """SQLite has ended the whole transaction while a step was in it; `error` is what the step fails
-    with.
-    """
+    """SQLite has rolled back the whole transaction during a step, which fails with `error`."""
 
     def __init__(self, error: TransactionEnded) -> None:
         self.error = error
         super().__init__(str(error))
 
 
-class Guard:
-    """The boundary of one connection. `run` is called inside a transaction."""
+class Authorizer:
+    """Runs steps on one connection, inside its open transaction."""
 
     def __init__(self, db: apsw.Connection) -> None:
         self._db = db
@@ -86,14 +83,16 @@ class Guard:
         self._step: StepConnection | None = None
 
     def in_child(self, dead: Any) -> None:
-        """A step that forks goes on in the child as well: there its connection is dead."""
+        """A step that has forked runs in the child, too; its connection is dead there."""
         self._db = dead
         if self._step is not None:
             self._step.in_child(dead)
 
     def run(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
-        """The function's value, or its error with all that it wrote undone. Raises `RolledBack`,
-        and what damage SQLite found.
+        """Call a step's function.
+
+        Returns its value, or its error with everything undone that it wrote. Raises `RolledBack`,
+        and SQLite's errors for a damaged file.
         """
         value = None
         error: BaseException | None = None
@@ -122,13 +121,11 @@ class Guard:
         return (value, None) if error is None else (None, error)
 
     def refusal(self) -> NotAllowedInStep:
-        """The error for the last thing that was not allowed."""
+        """The error for the last operation that was refused."""
         return NotAllowedInStep(self._refusal or "it asked for something that is not a step's")
 
     def _look(self) -> tuple[Any, list[Any]]:
-        """The number that the next worker's is greater than, and Perdure's part of the schema as it
-        is now.
-        """
+        """The last worker's number, and Perdure's part of the schema."""
         db = self._db
         versions = db.execute(
             "PRAGMA main.schema_version; PRAGMA temp.schema_version"
@@ -157,7 +154,7 @@ class Guard:
 
 
 def _why_not(operation: int, first: str | None, second: str | None) -> str | None:
-    """Why an operation of the authorizer is refused; None where it is allowed."""
+    """Why an operation is refused; None where it is allowed."""
     if operation in _TRANSACTION:
         return (
             "a step can't begin or end a transaction, or attach a database; `with db:` and "
@@ -181,9 +178,7 @@ def _why_not(operation: int, first: str | None, second: str | None) -> str | Non
 
 
 def _is_damage(error: BaseException | None) -> bool:
-    """Whether the file itself is damaged, which is not the step's own affair; an index of its own
-    may be.
-    """
+    """Whether the file is damaged; an index of the step's own is only the step's failure."""
     return (
         isinstance(error, apsw.CorruptError | apsw.NotADBError)
         and getattr(error, "extendedresult", 0) != apsw.SQLITE_CORRUPT_VTAB

@@ -1,9 +1,9 @@
-"""The seal of a replicated file: how many rows its history has and the sum of their hashes, kept by
-the transactions that write them.
+"""The checksum of a replicated file's history: how many rows it has, and the sum of their hashes.
 
-Rules: a copy whose history does not give its own seal has holes, even where SQLite's integrity
-check finds none; a sum does not depend on the order of rows, so a writer adds to it without
-reading; Litestream alone checkpoints a sealed file (docs/adr/0012).
+Rules: the transaction that writes rows adds them to the checksum; a copy whose history does not
+match its own checksum has holes, even where SQLite's integrity check finds none; a sum does not
+depend on the order of rows, so a writer adds without reading; Litestream alone checkpoints a
+replicated file (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _MASK = (1 << 62) - 1  # two of them still fit SQLite's integers
 
 
 class HistoryChecksum(msgspec.Struct, frozen=True):
-    """What a file says of itself: whose copy it is, the last epoch it was written under, and its
-    history in two numbers.
+    """The record of a replicated file: its store, address and last epoch, and the checksum.
+
+    `commits` counts transactions, except those that only renewed a lease.
     """
 
     store_id: str
@@ -43,14 +44,14 @@ def digest(
     took_ms: int | None,
     edited: Any,
 ) -> int:
-    """A row of history in 62 bits."""
+    """The hash of a row of history, 62 bits."""
     body = b"" if data is None else data.encode() if type(data) is str else data
     head = f"{key} {kind} {at_ms} {ref} {name} {took_ms} {1 if edited else 0} ".encode()
     return int.from_bytes(blake2b(head + body, digest_size=8).digest()) & _MASK
 
 
 def total(rows: Iterable[tuple[Any, ...]]) -> tuple[int, int]:
-    """Number and sum of rows as the query `history_of_all` gives them."""
+    """The number of rows and the sum of their hashes; rows as `history_of_all` gives them."""
     count = sums = 0
     for row in rows:
         count, sums = count + 1, (sums + digest(*row)) & _MASK
@@ -63,7 +64,7 @@ def added(digest: int, more: int) -> int:
 
 
 def read(db: apsw.Connection) -> HistoryChecksum | None:
-    """The seal of a file, if it is replicated; files before schema version 2 are not."""
+    """The checksum of a file; None where it is not replicated. Earlier schemas have none."""
     if not db.execute(Q["has_checksum"]).fetchone():
         return None
     row = db.execute(Q["read_checksum"]).fetchone()
@@ -71,24 +72,24 @@ def read(db: apsw.Connection) -> HistoryChecksum | None:
 
 
 class Additions:
-    """What one transaction adds to the seal."""
+    """What one transaction adds to the checksum."""
 
     def __init__(self) -> None:
         self._rows = self._digest = 0
 
     def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Rows as `insert_event` takes them."""
+        """Add rows as `insert_event` takes them."""
         self._count(total((first | seq, *rest) for first, seq, *rest in rows))
 
     def add_run(self, db: apsw.Connection, run: int) -> None:
-        """A run whose rows were copied inside the database."""
+        """Add the rows of a run, which the database has copied."""
         self._count(total(db.execute(Q["history_of_run"], (run << 24, run << 24 | 0xFFFFFF))))
 
     def _count(self, found: tuple[int, int]) -> None:
         self._rows, self._digest = self._rows + found[0], (self._digest + found[1]) & _MASK
 
     def write(self, db: apsw.Connection) -> None:
-        """At the end of the transaction; what comes is another one's."""
+        """Write it, at the end of the transaction, and begin anew."""
         db.execute(Q["add_to_checksum"], (self._rows, self._digest, _MASK))
         self.forget()
 
@@ -117,8 +118,9 @@ def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:
 
 
 def leave_checkpoints(db: apsw.Connection) -> None:
-    """Neither now nor on closing does this connection checkpoint: frames that Litestream has not
-    read would be in no copy.
+    """Checkpoint on this connection neither now nor on closing.
+
+    WAL frames that Litestream has not read would be in no copy.
     """
     db.pragma("wal_autocheckpoint", 0)
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -15,7 +15,7 @@ import apsw
 
 from perdure.core.limits import Limits
 from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavailable
-from perdure.store.sqlite import checksum, connection, forked
+from perdure.store.sqlite import checksum, connection, error_map, files, forked
 from perdure.store.sqlite.authorizer import RolledBack
 from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
@@ -45,7 +45,7 @@ class SqliteStore(Reader):
         self.commit_ms = 0.0
         self._version = self._data_version()
         self._own_version = -1
-        self._files = connection.files_of(path)  # only now there is a WAL
+        self._files = files.files_of(path)  # only now there is a WAL
         self.watched = tuple(self._files)[:2]
         self._transaction = SqliteTransaction(self._db)
         self._transitions = Transitions(self._transaction, limits)
@@ -59,7 +59,7 @@ class SqliteStore(Reader):
         if self.damaged is not None:
             raise self.damaged
         if wait_for_lock is not self._waits_for_lock:
-            self._db.set_busy_timeout(connection.BUSY_MS if wait_for_lock else 0)
+            self._db.set_busy_timeout(error_map.BUSY_MS if wait_for_lock else 0)
             self._waits_for_lock = wait_for_lock
         done: list[Any] = []
         try:
@@ -146,7 +146,7 @@ class SqliteStore(Reader):
         return int(self.pragma("data_version", self._db))
 
     @property
-    def file(self) -> connection.Identity:
+    def file(self) -> files.Identity:
         """The file that is open, whatever its path names by now."""
         return next(iter(self._files.values()), None) or (0, 0)
 
@@ -158,11 +158,11 @@ class SqliteStore(Reader):
 
     def check_identity(self) -> None:
         """See `base.Store`."""
-        if (lost := connection.lost_file(self._files)) is not None:
+        if (lost := files.lost_file(self._files)) is not None:
             with self.renewing:  # a beat now would stay in the WAL, beside what is the file by now
                 self.replaced = StoreReplaced(lost)
                 self._read.set_busy_timeout(0)
-                connection.abandon(self._read, self._files)
+                files.abandon(self._read, self._files)
             raise self.replaced
         version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
@@ -179,12 +179,12 @@ class SqliteStore(Reader):
         """Refresh the planner's statistics where they are stale, and close the file."""
         try:
             if self.damaged is not None:
-                connection.leave_as_it_is(self._db)  # a repair needs it as it is
-                connection.leave_as_it_is(self._read)
-            elif connection.lost_file(self._files) is None:
+                files.leave_as_it_is(self._db)  # a repair needs it as it is
+                files.leave_as_it_is(self._read)
+            elif files.lost_file(self._files) is None:
                 self._db.execute("PRAGMA optimize")
             else:
-                connection.abandon(self._db, self._files)
+                files.abandon(self._db, self._files)
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         forked.unwatch(self)

@@ -1,8 +1,8 @@
-"""The first seal of a file that has history already, computed without keeping others from writing.
+"""The first checksum of a file that has history, computed while others write.
 
 Rules: all rows are read in a snapshot, which locks no writer out; what was committed meanwhile is
-in runs that were open then, or are newer, because the history of a run that has ended never
-changes; only the last look at those is made in the transaction that seals.
+in runs that were open then, or are newer, because the history of an ended run never changes; only
+the last read of those is in the transaction that stores the checksum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from perdure.errors import StoreUnavailable
-from perdure.store.sqlite import checksum, connection
+from perdure.store.sqlite import checksum, connection, error_map
 from perdure.store.sqlite.queries import Q
 
 # while others keep writing; then the last one keeps them out, which it may, because there is little
@@ -25,8 +25,9 @@ KEY_MAX = (1 << 63) - 1
 
 
 class FirstChecksum:
-    """Count and sum of a file's history. `rows` is how far it is; `stopped` may be set by another
-    thread to end it.
+    """Computes the checksum of a file.
+
+    `rows` is how many it has read. Another thread may set `stopped` to end it.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,7 +44,7 @@ class FirstChecksum:
         Raises a `StoreError`; `StoreUnavailable` if stopped.
         """
         with (
-            connection.translated(self._path),
+            error_map.translated(self._path),
             closing(connection.open_reader(self._path)) as reader,
             closing(connection.open_writer(self._path, create=False)) as writer,
         ):
@@ -66,9 +67,7 @@ class FirstChecksum:
                         writer.execute("ROLLBACK")
 
     def _catch_up(self, db: apsw.Connection) -> int:
-        """Add what was committed since the last time; returns SQLite's number of the state that was
-        read.
-        """
+        """Add what was committed since the last call. Returns SQLite's version of what was read."""
         db.execute("BEGIN")
         try:
             version = int(db.pragma("data_version"))

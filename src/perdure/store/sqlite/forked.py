@@ -1,5 +1,4 @@
-"""What a forked child inherits and must not use: engines, SQLite connections, sockets that others
-wait at.
+"""What a forked child inherits and must not use: engines, SQLite connections, shared sockets.
 
 Rules: the child makes no call into SQLite for what it inherits, not even to close it. A connection
 may be inside a transaction of a thread that the child does not have, and undoing that would change
@@ -22,8 +21,9 @@ Identity = tuple[int, int]
 
 
 class Inherited(Protocol):
-    """Something that a fork copies. `in_child` makes the copy unusable; it is called in the child,
-    before anything else runs there.
+    """Something that a fork copies.
+
+    `in_child` makes the copy unusable; it is called in the child before anything else runs there.
     """
 
     def in_child(self) -> None: ...
@@ -34,7 +34,7 @@ _files: dict[Identity, int] = {}  # inherited ones, with the process that has th
 
 
 class Dead:
-    """In place of a connection in a child: whatever is asked of it raises `UsedAfterFork`."""
+    """In place of a connection in a child: every attribute raises `UsedAfterFork`."""
 
     def __init__(self) -> None:
         self.__dict__["parent"] = os.getppid()
@@ -44,29 +44,23 @@ class Dead:
 
 
 def watch(thing: Inherited) -> None:
-    """Have `thing.in_child` called in every child that is forked from now on, as long as the thing
-    lives.
-    """
+    """Call `thing.in_child` in every child that is forked from now on, while the thing exists."""
     _things.add(thing)
 
 
 def unwatch(thing: Inherited) -> None:
-    """It was closed: a child inherits nothing of it."""
+    """Stop that: the thing was closed."""
     _things.discard(thing)
 
 
 def inherited(identity: Identity | None) -> None:
-    """In a child: the parent has this file open. SQLite's locks on it are the parent's, and the
-    child's copy of them is wrong.
-    """
+    """In a child: note that the parent has this file open, with locks that the child has not."""
     if identity is not None:
         _files[identity] = os.getppid()
 
 
 def check(path: str) -> None:
-    """Raise `UsedAfterFork` for a file that the parent had open at the fork: SQLite must not open
-    it in this process.
-    """
+    """Raise `UsedAfterFork` for a file that the parent had open: SQLite must not open it here."""
     if _files:
         with contextlib.suppress(OSError):
             found = os.stat(path)
@@ -75,8 +69,9 @@ def check(path: str) -> None:
 
 
 def take_away(descriptors: list[int]) -> None:
-    """Close these descriptors here, and leave something harmless under their numbers for the
-    objects that will close them again.
+    """Close these descriptors here.
+
+    Their numbers name the null device then, for objects that will close them again.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in descriptors:
@@ -86,7 +81,7 @@ def take_away(descriptors: list[int]) -> None:
 
 
 def _keep_for_ever(things: list[Any]) -> None:
-    """Never free these objects, also not when the process ends."""
+    """Never free these objects, not even when the process ends."""
     import ctypes  # here only: it takes longer to load than a store
 
     for thing in things:

@@ -15,7 +15,7 @@ import apsw
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
-from perdure.store.sqlite import connection
+from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import Q
 
 
@@ -48,7 +48,7 @@ class Reader(Reads):
     def _failed(self, error: Exception, system: int = 0) -> PerdureError:
         """The Perdure error for an error of the database; damage is remembered."""
         if isinstance(error, apsw.Error):
-            ours = connection.error_for(error, self.path, system)
+            ours = error_map.error_for(error, self.path, system)
         else:
             ours = StoreCorrupt(
                 self.path, "it is damaged (a text or a payload is not what was recorded)"

@@ -51,7 +51,7 @@ SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event 
 UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;
 
 -- name: due_names
--- The workflows of which runs are due that nobody owns, each with one of them: a look at the index for each name.
+-- Workflows with due runs that have no owner, each with one of these: a search of the index a name.
 WITH RECURSIVE level (workflow) AS (
     SELECT min(workflow) FROM run INDEXED BY run_due WHERE due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
     UNION ALL

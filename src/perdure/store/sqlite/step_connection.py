@@ -1,5 +1,4 @@
-"""The connection that a transactional step's function gets: the store's own one, for as long as the
-function runs.
+"""The connection of a transactional step: the store's own, while the step's function runs.
 
 Rules: it offers the part of `apsw.Connection` that reads and writes rows; it works in the
 function's own thread, while the transaction is open, and never after the function has returned;
@@ -38,8 +37,10 @@ _PASSED_ON = frozenset(
 
 
 class StepConnection:
-    """See the module's text. Everything raises `NotAllowedInStep` for what is refused,
-    `TransactionEnded` where SQLite has rolled the transaction back, and apsw's errors for the rest.
+    """See the module's text.
+
+    Methods raise `NotAllowedInStep` for what is refused, `TransactionEnded` where SQLite has rolled
+    the transaction back, and apsw's errors for the rest.
     """
 
     __slots__ = ("_alive", "_db", "_error", "_interrupted", "_opened", "_refusal", "_thread")
@@ -92,9 +93,7 @@ class StepConnection:
         return blob
 
     def interrupt(self) -> None:
-        """Stop the statement that is being executed, from any thread; it raises
-        `apsw.InterruptError`.
-        """
+        """Stop the running statement, from any thread: it raises `apsw.InterruptError`."""
         object.__setattr__(self, "_interrupted", True)  # SQLite's own flag could outlive the step
 
     def __enter__(self) -> Self:
@@ -121,14 +120,12 @@ class StepConnection:
     # --- inside -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Before each statement: `check`, and an interrupt that came too late for the last one is
-        forgotten.
-        """
+        """Before each statement: `check`, and forget an interrupt that came after the last one."""
         self.check()
         object.__setattr__(self, "_interrupted", False)
 
     def check(self) -> None:
-        """Raise why the connection can't be used now, if so."""
+        """Raise the reason why the connection can't be used now, if there is one."""
         if not self._alive:
             raise NotAllowedInStep("its connection was used after it had ended")
         if threading.get_ident() != self._thread:
@@ -137,7 +134,7 @@ class StepConnection:
             raise self.ended(None)
 
     def explain(self, error: apsw.Error) -> NoReturn:
-        """Raise an error of SQLite's, or in its place what was refused."""
+        """Raise an error of SQLite, or the refusal that caused it."""
         if isinstance(error, apsw.AuthError):
             raise self._refusal() from error
         object.__setattr__(self, "_error", error)
@@ -149,7 +146,7 @@ class StepConnection:
         return TransactionEnded("" if cause is None else f"{type(cause).__name__}: {cause}")
 
     def in_child(self, dead: Any) -> None:
-        """The step has forked, and this is the child."""
+        """This is the child of a step that has forked."""
         object.__setattr__(self, "_db", dead)
         self._opened.clear()
 

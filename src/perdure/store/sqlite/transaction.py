@@ -14,7 +14,7 @@ import apsw
 import msgspec
 
 from perdure.store.sqlite import checksum
-from perdure.store.sqlite.authorizer import Guard
+from perdure.store.sqlite.authorizer import Authorizer
 from perdure.store.sqlite.queries import Q
 from perdure.store.transaction import Bindings
 
@@ -28,7 +28,7 @@ class SqliteTransaction:
         self.db, self.cursor = db, db.cursor()
         self.replicated = False
         """Whether the file has a checksum of its history."""
-        self._guard = Guard(db)
+        self._authorizer = Authorizer(db)
         self._added = checksum.Additions()
 
     # --- queries ----------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class SqliteTransaction:
             self._added.add_run(self.db, run)
 
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
-        return self._guard.run(work)
+        return self._authorizer.run(work)
 
     # --- the transaction --------------------------------------------------------------------------
 
@@ -103,4 +103,4 @@ class SqliteTransaction:
     def in_child(self, dead: Any) -> None:
         """See `forked`."""
         self.db = self.cursor = dead
-        self._guard.in_child(dead)
+        self._authorizer.in_child(dead)
