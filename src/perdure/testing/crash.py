@@ -24,6 +24,7 @@ from perdure.core import discard
 from perdure.core.events import Command, Event
 from perdure.errors import DefinitionError, StoreError
 from perdure.runtime.engine import Engine
+from perdure.runtime.opening import OpenEngine
 from perdure.runtime.steps import Running
 from perdure.store.rows import Started, Written
 from perdure.store.sqlite.driver import SqliteStore
@@ -197,7 +198,7 @@ class LivingEngine(Engine):
 
     def __init__(self, harness: CrashHarness, options: dict[str, Any]) -> None:
         self._harness = harness
-        self._living: Any = None  # what a crash finds, also in the middle of closing
+        self._living: OpenEngine | None = None  # what a crash finds, also in the middle of closing
         super().__init__(harness.path, **{"lease_ttl": LEASE_S} | options)
 
     def _open_store(self) -> SqliteStore:
@@ -249,7 +250,7 @@ class LivingEngine(Engine):
         """Let the threads end, because nothing can kill them; their outcomes are dropped."""
         if self._living is None:
             return
-        store, writer, scheduler = self._living[:3]
+        store, writer, scheduler = self._living.store, self._living.writer, self._living.scheduler
         self._open = self._living = None
         self._harness.dead.append(scheduler.owner)
         writer.close()
