@@ -105,7 +105,7 @@ class Noted:
 
         def call(*args: Any, **options: Any) -> Any:
             given = inspect.signature(verb).bind(*args, **options).arguments
-            given |= given.pop("options", {})
+            given |= given.pop("options", {}) | given.pop("filters", {})
             self.seen |= {
                 (name, key)
                 for key, value in given.items()
@@ -127,7 +127,7 @@ class Noted:
             (name, key)
             for name in public
             for key in verbs[name]
-            if key not in ("value", "result", "options")
+            if key not in ("value", "result", "options", "filters")
         } - self.seen
 
 
@@ -155,6 +155,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         "retry",
         "resolve",
         "info",
+        "summary",
         "history",
         "progress",
         "blocked",
@@ -162,17 +163,21 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         yield "run id", getattr(untyped, verb), FOUND
     yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
     yield "run id", lambda v: untyped.fork(v, 1), FOUND
+    yield "run id", lambda v: untyped.entry(v, 1), FOUND
     for to in (untyped, run):
         first = () if to is run else ("waits",)
         yield "channel", by(to.send, "channel", *first, 1), NAME
         yield "message key", by(to.send, "key", *first, 1, channel="y"), OPTIONAL_NAME
+        yield "after", by(to.history, "after", *first), COUNT_FROM_0 | {"None"}
+        yield "limit", by(to.history, "limit", *first), COUNT | {"None"}
+        yield "payloads", by(to.history, "payloads", *first), FLAG
     yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
     yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}
     yield "retry", lambda v: untyped.resolve("waits", retry=v), FLAG
     yield "at, the number", lambda v: untyped.fork("waits", v), COUNT
     yield "run id", lambda v: untyped.fork("waits", 1, new_id=v), OPTIONAL_ID
     yield "args", lambda v: untyped.fork("waits", 1, args=v), {"None"}
-    yield "after", lambda v: untyped.history("waits", after=v), COUNT_FROM_0
+    yield "seq", lambda v: untyped.entry("waits", v), COUNT
     yield "status", lambda v: untyped.runs(status=v), {"None"}
     yield "name of a workflow", lambda v: untyped.runs(workflow=v), OPTIONAL_NAME
     yield "tag", lambda v: untyped.runs(tags=v), {"None"}

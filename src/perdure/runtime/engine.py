@@ -32,7 +32,7 @@ from perdure.runtime.control import Control, Resolution
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
-from perdure.runtime.queries import Filter, Queries
+from perdure.runtime.queries import Filter, Queries, RunFilters
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
@@ -436,7 +436,8 @@ class Engine:
         """
         begin = 0 if after is None else numbers.count(after, "after", low=0)
         most = None if limit is None else numbers.count(limit, "limit", low=1)
-        read = self._queries.history if payloads else self._queries.outline
+        whole = numbers.flag(payloads, "payloads")
+        read = self._queries.history if whole else self._queries.outline
         return await self._read(read, id, begin, most)
 
     async def entry(self, id: str, seq: int) -> list[HistoryEvent]:
@@ -464,37 +465,22 @@ class Engine:
         `tags` are those that a run has at least. Raises `DefinitionError` for a status that there
         is not. `summaries` returns the same without arguments and results.
         """
-        asked = self._filter(status, workflow, tags, limit, after)
+        asked = self._filter(status=status, workflow=workflow, tags=tags, limit=limit, after=after)
         return await self._read(self._queries.runs, asked)
 
-    async def summaries(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        tags: dict[str, Any] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[RunSummary]:
-        """Runs as `runs` lists them, without their arguments and results, which are not read."""
-        asked = self._filter(status, workflow, tags, limit, after)
-        return await self._read(self._queries.summaries, asked)
+    async def summaries(self, **filters: Unpack[RunFilters]) -> list[RunSummary]:
+        """Runs without their arguments and results, which are not read: takes what `runs` does."""
+        return await self._read(self._queries.summaries, self._filter(**filters))
 
     async def counts(self) -> dict[str, int]:
         """How many runs have each status, for those that any has. Only indexes are read."""
         return await self._read(self._queries.counts)
 
-    def _filter(
-        self,
-        status: str | None,
-        workflow: str | None,
-        tags: dict[str, Any] | None,
-        limit: int,
-        after: str | None,
-    ) -> Filter:
-        if tags:
-            self._codec.encode(tags, "the tags")
-        return Filter(status, workflow, tags, limit, after)
+    def _filter(self, **filters: Unpack[RunFilters]) -> Filter:
+        asked = Filter(**filters)
+        if asked.tags:
+            self._codec.encode(asked.tags, "the tags")
+        return asked
 
     async def doctor(self) -> dict[str, Any]:
         """Facts about the store and its workers, as `perdure doctor` prints them."""

@@ -7,7 +7,8 @@ and decoded only where it is returned; nothing here writes or waits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 from perdure.core import events as ev
 from perdure.core.events import Event
@@ -19,22 +20,30 @@ OPEN_STEPS_MAX = 8
 BLOCKED_MAX = 100
 
 
+class RunFilters(TypedDict, total=False):
+    """The filters of a list of runs; see `Engine.runs`."""
+
+    status: str | None
+    workflow: str | None
+    tags: dict[str, Any] | None
+    limit: int
+    after: str | None
+
+
+@dataclass(frozen=True)
 class Filter:
     """Which runs a list has: a status, a workflow, tags that a run has at least; up to `limit`,
-    behind the run `after`.
+    behind the run `after`. Raises `DefinitionError` for what no run can have.
     """
 
-    def __init__(
-        self,
-        status: str | None,
-        workflow: str | None,
-        tags: dict[str, Any] | None,
-        limit: int,
-        after: str | None,
-    ) -> None:
-        validation.check_filters(status, workflow, tags, limit)
-        self.status, self.workflow, self.tags = status, workflow, tags
-        self.limit, self.after = limit, after
+    status: str | None = None
+    workflow: str | None = None
+    tags: dict[str, Any] | None = None
+    limit: int = 50
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        validation.check_filters(self.status, self.workflow, self.tags, self.limit)
 
 
 class Queries:
