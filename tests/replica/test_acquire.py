@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from perdure.replica.acquire import Acquired, acquire
 from perdure.replica.buckets import open_bucket
 from perdure.replica.lease import Lease
 from perdure.replica.lease_rules import LeaseRow
+from perdure.replica.standby import Standby
 from tests.replica.support import engine_of, gone, two_effects
 from tests.runtime.support import awaited
 
@@ -93,3 +95,24 @@ async def test_another_database_is_refused_before_the_lease_is_taken(tmp_path: P
     with pytest.raises(ReplicaMismatch):
         await acquired_at(tmp_path / "b.db", address)
     assert await row_at(address) == before
+
+
+@awaited
+async def test_a_standby_that_is_cancelled_while_it_ends_releases_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, ending = f"file://{tmp_path}/bucket", asyncio.Event()
+
+    async def never(self: Standby) -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Standby, "_end", never)
+    options = Replica(address, standby=True)
+    taking = asyncio.create_task(acquire(str(tmp_path / "a.db"), options, lease_ms=LEASE_MS))
+    await ending.wait()
+    assert (await row_at(address)).holder is not None
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert (await row_at(address)).holder is None

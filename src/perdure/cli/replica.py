@@ -19,10 +19,11 @@ from perdure.cli.output import as_lines, confirmed, echo, echo_json, say
 from perdure.cli.replica_options import address_option, restoring
 from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.process import identity
-from perdure.replica import restore as archive
-from perdure.replica import verify as copies
 from perdure.replica.address import Address, parse
+from perdure.replica.restore import Seen, fetch, look, moment
+from perdure.replica.restore import restore as restore_to
 from perdure.replica.temporary_folders import TempFolder, sweep
+from perdure.replica.verify import contents, differs, missing_rows, standing_at
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.connection import connect
 from perdure.store.sqlite.reader import Reader
@@ -72,7 +73,7 @@ def status(store: str, replica: str | None, as_json: bool) -> None:
       perdure replica status --replica s3://agents/prod --json
     """
     address = _address(replica, store)
-    seen = run_async(archive.look(address))
+    seen = run_async(look(address))
     notes = seen.lease.notes
     facts = {
         "address": str(address),
@@ -107,7 +108,7 @@ _NOTES = (
 )
 
 
-def _print_status(facts: dict[str, Any], seen: archive.Seen) -> None:
+def _print_status(facts: dict[str, Any], seen: Seen) -> None:
     row, notes = seen.lease, seen.lease.notes
     if row.holder is None:
         holder = "no engine: the last one released it in order"
@@ -190,16 +191,16 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
         say(f"Restoring {address} ...")
         try:
             with restoring(address) as on_bytes:
-                seal = run_async(archive.fetch(address, copy, on_bytes=on_bytes))
+                seal = run_async(fetch(address, copy, on_bytes=on_bytes))
             missing = None
             if (
                 os.path.exists(store)
                 and (ours := checksum.read(connect(store))) is not None
                 and ours.store_id == seal.store_id
             ):
-                missing = copies.missing_rows(store, copy)
+                missing = missing_rows(store, copy)
                 if missing:
-                    raise copies.differs(address, missing)
+                    raise differs(address, missing)
         except ReplicaDamaged as error:
             say(*as_lines(str(error)))
             raise click.exceptions.Exit(Exit.FAILED) from error
@@ -258,7 +259,7 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
       perdure replica restore -o copy.db
       perdure replica restore -o yesterday.db --at "1 day ago" --replica s3://agents/prod
     """
-    if there := copies.standing_at(output):
+    if there := standing_at(output):
         what = (
             ""
             if there[0] == str(output)
@@ -267,9 +268,9 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
         raise misuse(f"{there[0]!r} exists{what}, and nothing is overwritten. Name another file.")
     address = _address(replica, store)
     with restoring(address) as on_bytes:
-        seal = run_async(archive.restore(address, output, on_bytes=on_bytes, **_moment(at)))
-    ((runs, last_ms),) = connect(output).execute(copies.Q["contents"])
-    until = dt.datetime.fromtimestamp((last_ms or 0) / 1000, dt.UTC)
+        seal = run_async(restore_to(address, output, on_bytes=on_bytes, **_moment(at)))
+    runs, last_ms = contents(output)
+    until = dt.datetime.fromtimestamp(last_ms / 1000, dt.UTC)
     if as_json:
         echo_json(
             {
@@ -293,7 +294,7 @@ def _moment(text: str | None) -> dict[str, Any]:
     if found := re.fullmatch(r"(?:(\d+)/)?(\d+)", text):
         return {"txid": int(found[2]), "epoch": int(found[1]) if found[1] else None}
     try:
-        return {"at": archive.moment(text, dt.datetime.now(dt.UTC))}
+        return {"at": moment(text, dt.datetime.now(dt.UTC))}
     except ValueError:
         raise misuse(
             f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago" '
@@ -316,7 +317,7 @@ def detach(store: str, yes: bool) -> None:
         say(f"{store} is not replicated.")
         return
     try:
-        held = run_async(archive.look(parse(seal.address))).held
+        held = run_async(look(parse(seal.address))).held
     except (ReplicaUnavailable, ReplicaEmpty):
         held = False
     if held:

@@ -104,14 +104,14 @@ async def acquire(
     _sweep(folder)
     known_id = local.store_id if local else row.store_id if row else None
     standby = Standby(address, binary, bucket, folder) if options.standby else None
-    async with standby or contextlib.nullcontext():
-        row = await lease.take(store_id=known_id, on_wait=_on_wait(standby, options))
-        lease.start()  # a restore may take longer than the lease
-        try:
+    try:
+        async with standby or contextlib.nullcontext():
+            row = await lease.take(store_id=known_id, on_wait=_on_wait(standby, options))
+            lease.start()  # a restore may take longer than the lease
             store_id, left = await _bring(file, row, lease, options, binary, standby)
-        except BaseException:
-            await lease.release()
-            raise
+    except BaseException:
+        await lease.release()
+        raise
     store_id = store_id or uuid.uuid4().hex
     return Acquired(
         path,

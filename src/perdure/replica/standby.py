@@ -50,9 +50,11 @@ class Standby:
 
     async def __aexit__(self, *error: object) -> None:
         """End, and remove what is left of the copy."""
-        await self._loop.stop()
-        await self._end()
-        self._folder.remove()
+        try:
+            await self._loop.stop()
+            await self._end()
+        finally:
+            self._folder.remove()
 
     def set_row(self, row: LeaseRow) -> None:
         """What the lease says now."""

@@ -89,6 +89,16 @@ def lacks_of(local: str, copy: Path) -> str:
     return f"it lacks {missing:,} rows of the replica's history, or has others" if missing else ""
 
 
+def contents(store: Path) -> tuple[int, int]:
+    """How many runs a store has, and when its last event was, in milliseconds UTC."""
+    db = connection.open_reader(str(store))
+    try:
+        ((runs, last_ms),) = db.execute(Q["contents"])
+        return runs, last_ms or 0
+    finally:
+        db.close()
+
+
 def standing_at(path: str | os.PathLike[str]) -> list[str]:
     """The files that are there already, of all that would belong to a store at this path."""
     return [os.fspath(path) + side for side in SIDES if os.path.lexists(os.fspath(path) + side)]
