@@ -76,7 +76,6 @@ STILL_UP: set[str] = set()
 STILL_IN_CIRCLES: set[str] = set()
 STILL_LONG: set[str] = {
     "perdure.runtime.engine",
-    "perdure.runtime.scheduler",
 }
 
 MODULE_LINES_MAX = 500

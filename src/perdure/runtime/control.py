@@ -25,6 +25,7 @@ from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
+from perdure.runtime.kernels import check_result, in_callback, kernel_of
 from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
@@ -169,9 +170,7 @@ class Control:
     async def _planned_retry(self, row: RunRow) -> ForkRun:
         rows = await self._history(row)
         definition, now_ms = self._workflows.get(row.workflow), self._clock.now_ms()
-        return await self._scheduler.in_callback(
-            lambda: plan_retry(row, rows, definition, self._codec, now_ms)
-        )
+        return await in_callback(lambda: plan_retry(row, rows, definition, self._codec, now_ms))
 
     async def resolve(self, run_id: str, seq: int | None, given: Resolution) -> None:
         """Decide about the step in row `seq`, or about the only one that asks."""
@@ -189,7 +188,7 @@ class Control:
             rows = await self._history(row)
             ref = recovery.asked_step(rows, seq, run_id)
             if given.result is not None:
-                await self._scheduler.check_result(row, rows, ref, given.result)
+                await self._check_result(row, rows, ref, given.result)
             now_ms = self._clock.now_ms()
             await self._deliver(
                 Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
@@ -205,6 +204,11 @@ class Control:
             row = await self._row(run_id)
             rows, now_ms = await self._history(row), self._clock.now_ms()
             await self._fork(fork.fork(row, rows, at, new_id, now_ms, result, args))
+
+    async def _check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:
+        """Check a given result where the code of the run is known."""
+        if (definition := self._workflows.get(row.workflow)) is not None:
+            await check_result(kernel_of(row, definition, self._codec), rows, seq, data)
 
     # --- reads and writes -------------------------------------------------------------------------
 

@@ -1,21 +1,26 @@
 """Kernels of runs: the code of a workflow together with the facts and arguments of one run.
 
 Rules: arguments are decoded when the kernel starts the code, so what is wrong with them is an error
-of the run.
+of the run; kernels are entered from plain callbacks only, because Python 3.14 refuses to enter one
+task from another.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any, TypeVar
 
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
-from perdure.core.events import RunFacts
+from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.store.rows import RunRow
 
 K = TypeVar("K", bound=Kernel)
+T = TypeVar("T")
 
 
 def kernel_of(row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> Kernel:
@@ -37,3 +42,33 @@ def make_kernel(kind: type[K], row: RunRow, definition: Workflow[..., Any], code
         RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None, old),
         codec,
     )
+
+
+async def in_callback(act: Callable[[], T]) -> T:
+    """The result of a call made from a plain callback, where kernels may be entered."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def call() -> None:
+        try:
+            result = act()
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    loop.call_soon(call, context=Context())
+    return await future
+
+
+async def check_result(kernel: Kernel, rows: Sequence[Event], seq: int, data: bytes) -> None:
+    """Check a result that was given for the step in row `seq`. Raises what decoding it raises."""
+
+    def check() -> None:
+        try:
+            kernel.replay(rows)
+            kernel.codec.decode_result(kernel.open[seq].call, data)
+        finally:
+            kernel.discard()
+
+    await in_callback(check)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -21,7 +20,7 @@ from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.core import lifecycle
 from perdure.core.events import Command, Event
-from perdure.core.lifecycle import BLOCKED, FINAL
+from perdure.core.lifecycle import BLOCKED
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
@@ -41,29 +40,29 @@ from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.existing_run import found_again
 from perdure.runtime.first_turn import FirstTurn
 from perdure.runtime.kernels import kernel_of
+from perdure.runtime.loading import Loader
 from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
+from perdure.runtime.news import News, Statuses
 from perdure.runtime.observer import Notifier
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.run_host import HostedRun
-from perdure.runtime.runs_in_memory import Loading, RunsInMemory
+from perdure.runtime.runs_in_memory import RunsInMemory
 from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Waiters
 from perdure.runtime.watcher import Watcher
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.rows import LoadedRun, RunRow, Started, new_run_row
-from perdure.store.writes import ClockMovedBack, Finish, StartRun, Suspend, Turn, WakeBlocked
+from perdure.store.rows import RunRow, Started, new_run_row
+from perdure.store.writes import ClockMovedBack, Finish, StartRun, WakeBlocked
 
 log = logging.getLogger("perdure")
 
 T = TypeVar("T")
 
-SUSPECT_WAIT_MS = 500
-LOAD_AGAIN_S = 1.0
-STATUSES_AT_ONCE, RELEASES_AT_ONCE = 500, 100
+RELEASES_AT_ONCE = 100
 CLOCK_JUMP_MS = 1_000
 
 
@@ -108,10 +107,12 @@ class Scheduler:
         self.steps = Steps(config.codec, config.clock, config.limits, writer.touch, config.observer)
         self.waiters = Waiters()
         self._loop = asyncio.get_running_loop()
-        self._slices, self._news = Slices(self._loop), Slices(self._loop)
+        self._slices = Slices(self._loop)
         asked = config.execute == "asked"
         self.claims = Claims(self, asked_only=asked)
         self.memory = RunsInMemory(config.limits, self.claims.wake)
+        self._loader, self._news = Loader(self), News(self)
+        self.load_soon = self._loader.load_soon
         self._heart = Loop("lease", self._beat)
         self.watcher = Watcher(
             store, reads, self._busy, self.changed_by_others, self._heart.wake, self.give_up
@@ -141,6 +142,11 @@ class Scheduler:
     def owner(self) -> int:
         """Our number as a worker: what our runs belong to."""
         return self._membership.worker
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing new is to be done with a run: the engine closes, or the store is lost."""
+        return self.closing or self.lost.done()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -344,112 +350,12 @@ class Scheduler:
             active.drop()
             self.memory.room_again()
 
-    def load_soon(self, run: int) -> None:
-        """Load a run that is ours in a callback of its own."""
-        self._slices.add(self._load, run)
-
-    def _load(self, run: int) -> None:
-        memory = self.memory
-        if self.closing or self.lost.done() or run in memory.active or run in memory.loading:
-            return  # also while its last turn is being written: the store does not know of that yet
-        if memory.room() <= 0:
-            self._put_off(run, 0)  # it waits in the store
-            return
-        memory.loading[run] = loading = Loading()
-        self.reads.then(
-            partial(self._loaded, run, loading),
-            self.store.load, run, self.owner, self.history_rows_max,
-        )  # fmt: skip
-
-    def _loaded(self, run: int, loading: Loading, loaded: LoadedRun | None) -> None:
-        if self.memory.loading.get(run) is not loading:
-            return  # the lease was lost meanwhile
-        del self.memory.loading[run]
-        if loaded is None or self.closing or self.lost.done():
-            return
-        row = loaded.row
-        if row.crashes >= self.limits.crashes_max - 1 and self._another_suspect():
-            self._put_off(run, SUSPECT_WAIT_MS)
-            return
-        self._begin(loaded)
-        if loading.news:
-            self._look_at(run)
-
-    def _another_suspect(self) -> bool:
-        """Whether a run that may kill the process is being tried: one at a time, so that the
-        innocent are told apart.
-        """
-        last = self.limits.crashes_max - 1
-        return any(
-            active.crashes >= last and active.status == lifecycle.RUNNING and not active.gone
-            for active in self.memory.active.values()
-        )
-
-    def _put_off(self, run: int, wait_ms: int) -> None:
-        now_ms = self.clock.now_ms()
-        park = Suspend(lifecycle.PENDING, due_ms=now_ms + wait_ms, release=True)
-        self.writer.put(
-            Turn(run, self.owner, [], now_ms, suspend=park), lambda _: self.claims.wake(), keep=True
-        )
-
-    def _begin(self, loaded: LoadedRun) -> None:
-        run, row = loaded.row.run, loaded.row
-        self.memory.active[run] = active = self.new_active(row)
-        if self.observer is not None:
-            self.observer.run_started(row.id, row.workflow, bool(row.history_rows))
-        try:
-            if row.history_rows > self.history_rows_max:
-                active.block_by_length(row.history_rows)
-            else:
-                active.load(loaded)
-        except StoreError as error:  # of a payload that is read on use: the run is not to blame
-            log.warning("can't read the store, trying again: %s", error)
-            active.drop()
-            del self.memory.active[run]
-            if self.store.damaged is None:
-                self._loop.call_later(LOAD_AGAIN_S, self._load, run, context=Context())
-        except Exception as error:
-            active.block_by(error)
-
     def new_active(self, row: RunRow) -> ActiveRun:
         """The run in memory, at its very beginning."""
         return ActiveRun(self, row, self._kernel(row))
 
     def _kernel(self, row: RunRow) -> Kernel:
         return kernel_of(row, self.workflows[row.workflow], self.codec)
-
-    async def check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:
-        """Check a result that was given for the step in row `seq`, where the code is known.
-
-        Raises what decoding it raises.
-        """
-        if row.workflow not in self.workflows:
-            return
-
-        def check() -> None:
-            kernel = self._kernel(row)
-            try:
-                kernel.replay(rows)
-                kernel.codec.decode_result(kernel.open[seq].call, data)
-            finally:
-                kernel.discard()
-
-        await self.in_callback(check)
-
-    async def in_callback(self, act: Callable[[], T]) -> T:
-        """The result of a call made from a plain callback, where kernels may be entered."""
-        future: asyncio.Future[T] = self._loop.create_future()
-
-        def call() -> None:
-            try:
-                result = act()
-            except Exception as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._loop.call_soon(call, context=Context())
-        return await future
 
     def new_run(self, start: StartRun, at_ms: int) -> StartRun:
         """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
@@ -469,23 +375,24 @@ class Scheduler:
 
     def _owns_runs(self) -> bool:
         memory = self.memory
-        return bool(memory.active or memory.unwritten or memory.loading or self._slices.busy)
+        return bool(memory.active or memory.unwritten or memory.loading or self._loader.busy)
 
     # --- what active runs report ------------------------------------------------------------------
 
     def woken(self, runs: list[int]) -> None:
         """These runs have news; they are looked at in callbacks of their own."""
         for run in runs:
-            self._slices.add(self._look_at, run)
+            self._slices.add(self.look_at, run)
 
-    def _look_at(self, run: int) -> None:
-        if self.closing or self.lost.done():
+    def look_at(self, run: int) -> None:
+        """Let a run that has news take it, or load the run."""
+        if self.ending:
             return
         self._notify(run)
         active = self.memory.active.get(run)
         if active is not None and not active.gone:
             if active.paused:
-                self._pause_or_resume(run)
+                self.pause_or_resume(run)
             else:
                 active.read_inbox()
         elif (loading := self.memory.loading.get(run)) is not None:
@@ -493,10 +400,10 @@ class Scheduler:
         else:
             self.reads.then(partial(self._owner_known, run), self.store.statuses, [run])
 
-    def _owner_known(self, run: int, found: dict[int, tuple[str, int | None, int | None]]) -> None:
+    def _owner_known(self, run: int, found: Statuses) -> None:
         status = found.get(run)
         if self.execute and status is not None and status[2] == self.owner:
-            self._load(run)
+            self._loader.load(run)
         else:
             self.claims.wake()
 
@@ -504,9 +411,9 @@ class Scheduler:
         """A run was paused, resumed or retried; it is looked at before whatever is scheduled after
         this call.
         """
-        self._slices.add(self._pause_or_resume, run)
+        self._slices.add(self.pause_or_resume, run)
 
-    def _pause_or_resume(self, run: int) -> None:
+    def pause_or_resume(self, run: int) -> None:
         """Let a run that is in memory do what its row says: pause, or go on."""
         if self.memory.executes(run):
             self.reads.then(partial(self._status_known, run), self.store.statuses, [run])
@@ -516,7 +423,7 @@ class Scheduler:
         self._notify(run)
         self.claims.wake()
 
-    def _status_known(self, run: int, found: dict[int, tuple[str, int | None, int | None]]) -> None:
+    def _status_known(self, run: int, found: Statuses) -> None:
         active = self.memory.active.get(run)
         if active is not None and not active.gone:
             paused = found[run][0] == lifecycle.PAUSED
@@ -589,36 +496,5 @@ class Scheduler:
             if self._membership.alone:
                 self._heart.wake()  # another worker may be there now
             self.claims.wake()
-            self.reads.then(self._take_news, self._news_of, self.owner)
-        waited = self.waiters.waited()
-        for first in range(0, len(waited), STATUSES_AT_ONCE):
-            self._news.add(self._look_at_waited, waited[first : first + STATUSES_AT_ONCE])
-        self.emitted()
-
-    def _news_of(self, owner: int) -> tuple[list[int], set[int]]:
-        """Runs of a worker with something in their inbox, and those that are paused."""
-        return self.store.inboxes_of(owner), set(self.store.paused_of(owner))
-
-    def _take_news(self, news: tuple[list[int], set[int]]) -> None:
-        inboxes, paused = news
-        for run in inboxes:
-            self._news.add(self._take_inbox, run)
-        for active in list(self.memory.active.values()):
-            if active.paused != (active.run in paused):
-                self._news.add(self._pause_or_resume, active.run)
-        for run, loading in self.memory.loading.items():
-            loading.news |= run in paused
-
-    def _take_inbox(self, run: int) -> None:
-        if (active := self.memory.active.get(run)) is not None:
-            active.read_inbox()
-        elif (loading := self.memory.loading.get(run)) is not None:
-            loading.news = True
-
-    def _look_at_waited(self, runs: list[int]) -> None:
-        self.reads.then(self._notify_ended, self.store.statuses, runs)
-
-    def _notify_ended(self, found: dict[int, tuple[str, int | None, int | None]]) -> None:
-        for run, (status, _, _) in found.items():
-            if status in FINAL or status == lifecycle.BLOCKED:
-                self._notify(run)
+            self._news.look_at_runs()
+        self._news.look_at_waited()
