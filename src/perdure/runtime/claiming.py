@@ -48,6 +48,8 @@ class ClaimHost(Protocol):
 
     def use_lease(self) -> None: ...
 
+    def idle(self) -> None: ...
+
 
 class Claims:
     """The claims of one scheduler. `families` are the runs that it was asked for, by key; None
@@ -88,6 +90,7 @@ class Claims:
         due_ms = await host.reads.get(host.store.next_due_ms, host.names, families)
         room, now_ms = min(CLAIM_RUNS_MAX, host.memory.room()), host.clock.now_ms()
         if due_ms is None:
+            host.idle()
             return host.clock.idle_s_max
         if due_ms > now_ms:
             return min((due_ms - now_ms) / 1000, host.clock.idle_s_max)

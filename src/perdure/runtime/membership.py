@@ -19,6 +19,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Collection
+from contextvars import Context
 
 from perdure.process import identity
 from perdure.process.clock import SystemClock
@@ -34,6 +35,7 @@ from perdure.store.writes import EndWorker, JoinWorker, RenewLease
 
 BEATS_PER_LEASE = 4
 REST_S = 300.0
+GIVE_BACK_S = 0.2
 
 
 class Membership:
@@ -76,6 +78,7 @@ class Membership:
         spread = 0.75 + zlib.crc32(store.path.encode(errors="replace")) / 2**34
         self._rest_beat_s = self._rest_ms / 1000 / BEATS_PER_LEASE * spread
         self.resting = self._used = False
+        self._give_back_timer: asyncio.TimerHandle | None = None
         self._renewal: LeaseRenewal | None = None
         self._ended: list[LeaseRenewal] = []
         self._unserved = Unserved(store, known)
@@ -147,6 +150,19 @@ class Membership:
             self._rested_s = asyncio.get_running_loop().time()
             self._stop_renewal()
 
+    def idle(self) -> None:
+        """Nothing is due here: while the worker rests, its store gives back memory soon."""
+        if self.resting and self._give_back_timer is None:
+            self._give_back_timer = asyncio.get_running_loop().call_later(
+                GIVE_BACK_S, self._give_back, context=Context()
+            )
+
+    def _give_back(self) -> None:
+        self._give_back_timer = None
+        if self.resting:
+            self._writer.rest()
+            self._store.rest()
+
     async def look(self) -> float:
         """See to it that the lease is ours and is renewed, look after the others.
 
@@ -166,6 +182,7 @@ class Membership:
                 self._unserved.look, self.worker, self._clock.now_ms(), looks
             )
         await self._rest()
+        self.idle()
         return self._rest_beat_s if self.alone and self.resting and not unknown else self.beat_s
 
     @property
@@ -234,10 +251,12 @@ class Membership:
     def stop(self) -> None:
         """Renew the lease no more."""
         self._stop_renewal()
+        if self._give_back_timer is not None:
+            self._give_back_timer.cancel()
 
     async def stopped(self) -> None:
         """Come back when nothing of the store is in use for the lease any more."""
-        self._stop_renewal()
+        self.stop()
         for one in self._ended:
             await one.stopped()
 

@@ -373,6 +373,10 @@ class Scheduler:
         if self._membership.use():
             self._heart.wake()  # it looks more often from now on
 
+    def idle(self) -> None:
+        """Nothing is due."""
+        self._membership.idle()
+
     def _owns_runs(self) -> bool:
         memory = self.memory
         return bool(memory.active or memory.unwritten or memory.loading or self._loader.busy)

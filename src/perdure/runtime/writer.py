@@ -64,7 +64,7 @@ class Writer:
         self._observer = observer
         self._store, self._batch_max = store, batch_max
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")
+        self._thread = _new_thread()
         self._writes: list[Write] = []
         self._answers: list[_Answer] = []  # of each write, at the same place
         self._dirty: deque[Dirty] = deque()
@@ -123,6 +123,12 @@ class Writer:
     def busy(self) -> bool:
         """Whether the thread holds the connection at this moment."""
         return self._busy
+
+    def rest(self) -> None:
+        """End the thread until it is needed again."""
+        if not self._busy:
+            self._thread.shutdown(wait=False)
+            self._thread = _new_thread()
 
     async def drain(self) -> None:
         """Wait until everything is written, or it is clear that the store takes nothing."""
@@ -342,3 +348,7 @@ class Writer:
 
 def _transacts(writes: list[Write]) -> int:
     return sum(type(write) is Transact for write in writes)
+
+
+def _new_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="perdure-writer")

@@ -82,6 +82,9 @@ class Store(Protocol):
         Raises `StoreReplaced`, or `StoreTooNew` where a newer Perdure has migrated it.
         """
 
+    def rest(self) -> None:
+        """Give back memory and connections until the next use, which takes a little longer."""
+
     def close(self) -> None:
         """Close all connections. The store is not used afterwards."""
 

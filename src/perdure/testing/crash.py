@@ -304,7 +304,7 @@ class _MortalStore(SqliteStore):
     def abandon(self) -> None:
         """Close as a killed process does: no checkpoint, no statistics."""
         self._harness.stores.remove(self)
-        for connection in {self._db, self._read}:
+        for connection in filter(None, (self._second, self._db)):
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
 

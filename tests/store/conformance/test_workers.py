@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from perdure.core.events import START, Event
 from perdure.store.base import Store
-from perdure.store.rows import WorkerEnded
-from perdure.store.writes import ControlRun, Deliver, EndWorker, JoinWorker, RenewLease
+from perdure.store.rows import Started, WorkerEnded, Written
+from perdure.store.writes import (
+    ControlRun,
+    Deliver,
+    EndWorker,
+    JoinWorker,
+    RenewLease,
+    StartRun,
+)
 from tests.store.conformance.support import (
     TTL_MS,
     claim,
@@ -161,3 +171,54 @@ def test_a_paused_run_stays_paused(store: Store, crashed: bool) -> None:
     got = store.run_row(run)
     assert (got.status, got.owner, got.crashes) == ("paused", None, 0)
     assert claim(store, join(store), 10) == []
+
+
+def test_a_worker_takes_a_longer_lease_only_while_it_owns_no_run(
+    store: Store, other: Store
+) -> None:
+    worker, long_ms = join(store), 30 * TTL_MS
+
+    def length_ms() -> int:
+        return other.workers()[0].ttl_ms
+
+    assert one(store, RenewLease(worker, long_ms, long_ms)) is True
+    assert length_ms() == long_ms
+    short, started = store.write(
+        [
+            RenewLease(worker, TTL_MS, TTL_MS),
+            StartRun("r", "flow", b"{}", 1, 0, None, owner=worker, first=[Event(1, START, 0)]),
+        ],
+        True,
+    )
+    assert short is True
+    assert isinstance(started, Started)
+    assert length_ms() == TTL_MS
+    assert one(store, RenewLease(worker, long_ms, long_ms)) is False
+    assert one(store, RenewLease(worker, 2 * TTL_MS)) is True
+    assert length_ms() == TTL_MS
+    assert isinstance(one(store, finish(started.run, worker, "completed")), Written)
+    assert one(store, RenewLease(worker, long_ms, long_ms)) is True
+    assert length_ms() == long_ms
+
+
+def test_files_that_are_watched_are_written_to_by_a_commit(store: Store, other: Store) -> None:
+    def written() -> list[tuple[int, int]]:
+        found = [os.stat(path) for path in store.watched]
+        return [(one.st_mtime_ns, one.st_size) for one in found]
+
+    before = written()
+    join(other)
+    assert store.when_damaged is None
+    assert (written() != before) is bool(store.watched)
+
+
+def test_a_store_that_has_rested_reads_and_writes_as_before(store: Store, other: Store) -> None:
+    worker = join(store)
+    for _ in range(3):
+        store.rest()
+        run = start(other, f"r{_}").run
+        assert store.changed_by_others()
+        assert claim(store, worker) == [run]
+        assert [row.worker for row in store.workers()] == [worker]
+    store.rest()
+    assert not store.changed_by_others()

@@ -57,7 +57,7 @@ def test_a_process_that_had_the_file_open_before_adds_to_the_seal_too(tmp_path: 
             first._store.begin_epoch("an id", "file:///there", 1)
             await second.run(count_up(2))
             assert second._store._db.pragma("wal_autocheckpoint") == 0
-            assert second._store._read.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1)
+            assert second._store._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1)
 
     asyncio.run(main())
     seal, found = seal_of(path)

@@ -65,9 +65,9 @@ def added(digest: int, more: int) -> int:
 
 def read(db: apsw.Connection) -> HistoryChecksum | None:
     """The checksum of a file; None where it is not replicated. Earlier schemas have none."""
-    if not db.execute(Q["has_checksum"]).fetchone():
+    if not db.execute(Q["has_checksum"], can_cache=False).fetchone():
         return None
-    row = db.execute(Q["read_checksum"]).fetchone()
+    row = db.execute(Q["read_checksum"], can_cache=False).fetchone()
     return None if row is None else HistoryChecksum(*row)
 
 

@@ -7,6 +7,7 @@ before anything is written to it; SQLite's errors are raised as Perdure's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from time import monotonic, sleep
@@ -18,10 +19,11 @@ from perdure.errors import (
     DefinitionError,
     StoreCorrupt,
     StoreNotFound,
+    StoreReplaced,
     StoreTooNew,
 )
 from perdure.store import sql
-from perdure.store.sqlite import checksum, files, forked
+from perdure.store.sqlite import checksum, files, forked, new_file
 from perdure.store.sqlite.error_map import BUSY_MS, translated
 from perdure.store.sqlite.queries import PACKAGE, Q
 
@@ -30,6 +32,9 @@ SCHEMA_VERSION = 6
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 FOLD_MS = 1_000
+CACHE_SIZE = -32_000
+"""KiB, which SQLite takes as needed."""
+CACHE_PAGES_AT_REST = 4
 
 _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
@@ -54,6 +59,8 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
         raise StoreNotFound(path)
     with translated(path):
         files.check_header(path, vfs)
+        if vfs is None:
+            new_file.make(path, _new_pages)
         connection = apsw.Connection(path, flags=_WRITE, vfs=vfs)
         connection.set_busy_timeout(BUSY_MS)
         try:
@@ -77,6 +84,23 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         connection = _open_query_only(path, vfs)
         try:
             _check_identity(connection, path)
+            _leave_to_litestream(connection)
+        except BaseException:
+            _refuse(connection)
+            raise
+        return connection
+
+
+def open_second(path: str, opened: files.Files, *, vfs: str | None = None) -> apsw.Connection:
+    """Another connection for queries to a store that has these files open.
+
+    Raises `StoreReplaced` where the path names another file by now.
+    """
+    with translated(path):
+        connection = _open_query_only(path, vfs)
+        try:
+            if (lost := files.lost_file(opened)) is not None:
+                raise StoreReplaced(lost)
             _leave_to_litestream(connection)
         except BaseException:
             _refuse(connection)
@@ -147,12 +171,16 @@ def connect(store: str | os.PathLike[str]) -> apsw.Connection:
 def _check_identity(connection: apsw.Connection, path: str) -> None:
     ours = not connection.in_transaction
     if ours:
-        connection.execute("BEGIN")  # another process may be making the file at this moment
+        connection.execute(
+            "BEGIN", can_cache=False
+        )  # another process may be making the file at this moment
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
     tables = [name for (name,) in connection.execute(Q["foreign_tables"])]
     if ours:
-        connection.execute("COMMIT")  # not after an error: the connection is closed then
+        connection.execute(
+            "COMMIT", can_cache=False
+        )  # not after an error: the connection is closed then
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)
@@ -170,7 +198,7 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)
     connection.pragma("temp_store", "memory")
-    connection.pragma("cache_size", -32_000)
+    connection.pragma("cache_size", CACHE_SIZE)
     # A checkpoint makes SQLite write the WAL over from its start; it is cut only when it is huge.
     connection.pragma("journal_size_limit", WAL_KEPT_BYTES_MAX)
 
@@ -203,13 +231,26 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         _check_identity(connection, path)  # another process may have been faster
-        for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
-            text = sql.text_of(f"migrations/{version:04}.sql", PACKAGE)
-            connection.execute(_WHOLE.sub(_expand, text))
-        connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", SCHEMA_VERSION)
+        _bring_up_to_date(connection)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _bring_up_to_date(connection: apsw.Connection) -> None:
+    for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
+        text = _WHOLE.sub(_expand, sql.text_of(f"migrations/{version:04}.sql", PACKAGE))
+        connection.execute(text, can_cache=False)
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.pragma("user_version", SCHEMA_VERSION)
+
+
+@functools.cache
+def _new_pages() -> bytes:
+    """A file without runs: the same pages for every store of a process."""
+    with contextlib.closing(apsw.Connection(":memory:")) as db:
+        db.pragma("page_size", PAGE_BYTES)
+        _bring_up_to_date(db)
+        return new_file.in_wal_mode(db.serialize("main"))

@@ -1,12 +1,15 @@
-"""The SQLite store: one connection that writes, one that reads.
+"""The SQLite store: one connection, and a second one for reads during a write.
 
 Rules: a batch is one `BEGIN IMMEDIATE … COMMIT`; a refused write is an error value among the
 results; any other error rolls the whole batch back: `BatchRolledBack` where it is about one write,
-a `StoreError` where the store takes none. What a write does is decided in `store.transitions`.
+a `StoreError` where the store takes none. What a write does is decided in `store.transitions`. A
+read never waits for a write: while a thread writes, it goes to a second connection, which is opened
+when it is first needed.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, cast
@@ -19,6 +22,7 @@ from perdure.store.sqlite import checksum, connection, error_map, files, forked
 from perdure.store.sqlite.authorizer import RolledBack
 from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
+from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
 from perdure.store.sqlite.transaction import SqliteTransaction
 from perdure.store.transitions import Transitions
@@ -35,21 +39,19 @@ class SqliteStore(Reader):
     ) -> None:
         self.path, self.limits, self._vfs = path, limits, vfs
         self._db = connection.open_writer(path, create=create, vfs=vfs)
-        try:
-            reader = self._db if path == ":memory:" else connection.open_reader(path, vfs=vfs)
-        except BaseException:
-            self._db.close()
-            raise
-        super().__init__(reader, path)
-        self._waits_for_lock = True
+        super().__init__(self._db, path)
+        self._second: apsw.Connection | None = None
+        self._used = threading.Lock()
+        """Held while a thread writes, and during a read on the same connection."""
         self.commit_ms = 0.0
         self._version = self._data_version()
-        self._own_version = -1
         self._files = files.files_of(path)  # only now there is a WAL
         self.watched = tuple(self._files)[:2]
         self._transaction = SqliteTransaction(self._db)
         self._transitions = Transitions(self._transaction, limits)
         self._cursor = self._transaction.cursor
+        self._waits_for_lock, self._own_version = True, -1
+        self._rests = False
         forked.watch(self)
 
     # --- writing ----------------------------------------------------------------------------------
@@ -58,12 +60,10 @@ class SqliteStore(Reader):
         """See `base.Store`."""
         if self.damaged is not None:
             raise self.damaged
-        if wait_for_lock is not self._waits_for_lock:
-            self._db.set_busy_timeout(error_map.BUSY_MS if wait_for_lock else 0)
-            self._waits_for_lock = wait_for_lock
         done: list[Any] = []
         try:
-            self._write(batch, done)
+            with self._used:
+                self._write(batch, wait_for_lock, done)
         except apsw.Error as error:
             if not isinstance(error, _OF_ONE_WRITE):
                 raise self._failed(error, self._db.system_errno) from error
@@ -83,8 +83,14 @@ class SqliteStore(Reader):
             raise _rolled_back(batch, done) from error
         return done
 
-    def _write(self, batch: Sequence[Write], results: list[Any]) -> None:
+    def _write(self, batch: Sequence[Write], wait_for_lock: bool, results: list[Any]) -> None:
         transaction, apply = self._transaction, self._transitions.apply
+        if self._rests:
+            self._db.pragma("cache_size", connection.CACHE_SIZE)
+            self._rests = False
+        if wait_for_lock is not self._waits_for_lock:
+            self._db.set_busy_timeout(error_map.BUSY_MS if wait_for_lock else 0)
+            self._waits_for_lock = wait_for_lock
         transaction.begin()
         try:
             if self._db.data_version("main") != self._own_version:
@@ -113,10 +119,30 @@ class SqliteStore(Reader):
         if not self._transaction.replicated and self._transaction.rows("read_checksum", ()):
             self._transaction.replicated = True
             checksum.leave_checkpoints(self._db)
-            checksum.leave_checkpoints(self._read)
+            if self._second is not None:
+                checksum.leave_checkpoints(self._second)
         (version,) = self._transaction.rows("user_version", ())[0]
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _rows_of_query(self, text: str, bindings: Sequence[Any]) -> list[Any]:
+        if not self._used.acquire(blocking=False):
+            return self._reading().execute(text, bindings).fetchall()
+        try:
+            db = self._reading() if self._db.in_transaction else self._db
+            return db.execute(text, bindings).fetchall()
+        finally:
+            self._used.release()
+
+    def _reading(self) -> apsw.Connection:
+        """The connection that sees commits only. A transaction is open on the first one."""
+        if self.path == ":memory:":
+            return self._db
+        if self._second is None:
+            self._second = connection.open_second(self.path, self._files, vfs=self._vfs)
+        return self._second
 
     # --- replicated files -------------------------------------------------------------------------
 
@@ -161,18 +187,50 @@ class SqliteStore(Reader):
         if (lost := files.lost_file(self._files)) is not None:
             with self.renewing:  # a beat now would stay in the WAL, beside what is the file by now
                 self.replaced = StoreReplaced(lost)
-                self._read.set_busy_timeout(0)
-                files.abandon(self._read, self._files)
+                self._abandon()
             raise self.replaced
         version = int(self.pragma("user_version"))
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
 
+    def rest(self) -> None:
+        """See `base.Store`."""
+        if self.path == ":memory:" or self.damaged or self.replaced:
+            return
+        if self._transaction.replicated or not self._used.acquire(blocking=False):
+            return
+        try:
+            self._give_back()
+        finally:
+            self._used.release()
+
+    def _give_back(self) -> None:
+        if self._second is not None:
+            self._second.close()
+            self._second = None
+        if not self._db.in_transaction:
+            self._db.execute(Q["forget_schema"], can_cache=False)
+            self._db.pragma("cache_size", connection.CACHE_PAGES_AT_REST)
+            self._db.release_memory()
+            self._rests = True
+
+    def _abandon(self) -> None:
+        """Put what is in the WAL into the file at once, unless that has to wait for a write."""
+        free = self._used.acquire(blocking=False)
+        try:
+            if (db := self._db if free else self._second) is not None:
+                db.set_busy_timeout(0)
+                files.abandon(db, self._files)
+        finally:
+            if free:
+                self._waits_for_lock = False
+                self._used.release()
+
     def in_child(self) -> None:
         """See `forked`: nothing of this store can be used in a child."""
         for identity in self._files.values():
             forked.inherited(identity)
-        self._db = self._read = self._cursor = dead = cast("Any", forked.Dead())
+        self._db = self._read = self._second = self._cursor = dead = cast("Any", forked.Dead())
         self._transaction.in_child(dead)
 
     def close(self) -> None:
@@ -180,7 +238,8 @@ class SqliteStore(Reader):
         try:
             if self.damaged is not None:
                 files.leave_as_it_is(self._db)  # a repair needs it as it is
-                files.leave_as_it_is(self._read)
+                if self._second is not None:
+                    files.leave_as_it_is(self._second)
             elif files.lost_file(self._files) is None:
                 self._db.execute("PRAGMA optimize")
             else:
@@ -188,7 +247,8 @@ class SqliteStore(Reader):
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         forked.unwatch(self)
-        self._read.close()
+        if self._second is not None:
+            self._second.close()
         self._db.close()
 
 

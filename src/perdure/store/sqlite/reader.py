@@ -7,7 +7,7 @@ nothing more, because what it gives may be wrong.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -36,11 +36,14 @@ class Reader(Reads):
         if self.damaged is not None:
             raise self.damaged
         try:
-            return self._read.execute(Q[query], bindings).fetchall()
+            return self._rows_of_query(Q[query], bindings)
         except (OverflowError, TypeError, UnicodeEncodeError):
             return []  # what SQLite can't store names no run and no row
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
+
+    def _rows_of_query(self, text: str, bindings: Sequence[Any]) -> list[Any]:
+        return self._read.execute(text, bindings).fetchall()
 
     def _damaged(self, error: Exception) -> PerdureError:
         return self._failed(error)
@@ -63,7 +66,10 @@ class Reader(Reads):
     def pragma(self, name: str, db: apsw.Connection | None = None) -> Any:
         """A pragma's value. Its rows are read to the end: an open read holds up checkpoints."""
         try:
-            return (db or self._read).pragma(name)
+            if db is not None:
+                return db.pragma(name)
+            rows = self._rows_of_query(f"PRAGMA {name}", ())
+            return rows[0][0] if len(rows) == 1 else [value for (value,) in rows]
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 

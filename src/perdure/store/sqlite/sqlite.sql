@@ -152,3 +152,7 @@ FROM run AS r INDEXED BY run_open WHERE r.status <> 'completed' AND r.status NOT
 
 -- name: history_of_run
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key BETWEEN ? AND ?;
+
+-- name: forget_schema
+-- SQLite reads the tables' definitions again when it needs them.
+PRAGMA writable_schema = RESET;

@@ -20,6 +20,14 @@ from perdure.store.transaction import Bindings
 
 _encode = msgspec.json.Encoder().encode
 
+ONCE = frozenset(
+    {
+        "block_crash_loop", "count_crashes", "crash_loops", "due_at_once", "due_with_mail",
+        "end_worker", "free_runs", "join_worker", "wake_blocked", "wake_unread",
+    }
+)  # fmt: skip
+"""Queries that an engine asks when it opens and closes: their statements are not kept."""
+
 
 class SqliteTransaction:
     """See `store.transaction.Transaction`; `begin` and `commit` are the driver's."""
@@ -34,10 +42,10 @@ class SqliteTransaction:
     # --- queries ----------------------------------------------------------------------------------
 
     def do(self, query: str, bindings: Bindings) -> None:
-        self.cursor.execute(Q[query], bindings)
+        self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE)
 
     def change(self, query: str, bindings: Bindings) -> int:
-        self.cursor.execute(Q[query], bindings)
+        self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE)
         return self.db.changes()
 
     def row(self, query: str, bindings: Bindings) -> tuple[Any, ...] | None:
@@ -45,7 +53,7 @@ class SqliteTransaction:
         return found[0] if found else None
 
     def rows(self, query: str, bindings: Bindings) -> list[tuple[Any, ...]]:
-        return self.cursor.execute(Q[query], bindings).fetchall()
+        return self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE).fetchall()
 
     def many(self, query: str, each: Sequence[Bindings]) -> None:
         self.cursor.executemany(Q[query], each)
