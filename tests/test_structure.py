@@ -63,6 +63,7 @@ CORE_MAY_NOT = {
     "urllib",
 }
 STORE_MAY_NOT = {"asyncio", "click", "rich"}
+VIEWS_MAY_NOT = {"asyncio", "click", "rich"}  # pages show them, too
 # Its threading.local tells the hook whose thread it is on; it wraps time.sleep to refuse it, and
 # reads no clock. It refuses futures of pools, which it therefore has to name.
 EXCEPTIONS = {
@@ -253,6 +254,7 @@ def test_no_module_imports_what_its_layer_must_do_without(path: Path) -> None:
     name = name_of(path)
     roots = NOBODY_MAY | (CORE_MAY_NOT if name.startswith("perdure.core") else set())
     roots |= STORE_MAY_NOT if name.startswith("perdure.store") else set()
+    roots |= VIEWS_MAY_NOT if name.startswith("perdure.views") else set()
     assert forbidden(path.read_text(), name, roots, package=is_package(path)) == []
 
 
