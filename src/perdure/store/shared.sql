@@ -1,7 +1,8 @@
 -- Queries that every database takes, by name. Times are milliseconds UTC and always given;
 -- parameters have numbers. Words in braces are the database's own: {{lock}} locks the rows that
 -- were read, where several writers work at once; {{index x}} asks for an index, where the planner
--- has to be asked; {{each ?1}} selects the texts of a JSON array.
+-- has to be asked; {{each ?1}} selects the texts of a JSON array. A parameter that may
+-- be NULL is cast where it is compared with NULL, because Postgres asks for its type.
 
 -- Writes ----------------------------------------------------------------------------------------
 
@@ -150,10 +151,11 @@ INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, pare
                  forked_from, origin, seed, timeout_ms, durability, python, created_ms, started_ms,
                  root)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
-       coalesce(?5, CASE ?3 WHEN 1 THEN parent END), ?6,
-       CASE ?3 WHEN 1 THEN forked_from ELSE id END,
-       CASE ?3 WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability, python, ?2, ?2,
-       CASE ?3 WHEN 1 THEN coalesce(root, run) END
+       coalesce(?5, CASE CAST(?3 AS BIGINT) WHEN 1 THEN parent END), ?6,
+       CASE CAST(?3 AS BIGINT) WHEN 1 THEN forked_from ELSE id END,
+       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability,
+       python, ?2, ?2,
+       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(root, run) END
 FROM run WHERE run = ?4
 RETURNING run;
 
@@ -179,12 +181,13 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING worker;
 -- name: renew_lease
 UPDATE worker SET lease_ms = ?1, ttl_ms = coalesce(?3, ttl_ms), beats = beats + 1
 WHERE worker = ?2 AND ended_ms IS NULL
-  AND (?3 IS NULL OR ?3 <= ttl_ms OR NOT EXISTS (SELECT 1 FROM run WHERE owner = ?2))
+  AND (CAST(?3 AS BIGINT) IS NULL OR ?3 <= ttl_ms
+       OR NOT EXISTS (SELECT 1 FROM run WHERE owner = ?2))
 RETURNING 1;
 
 -- name: end_worker
 UPDATE worker SET ended_ms = ?1
-WHERE worker = ?2 AND ended_ms IS NULL AND (?3 IS NULL OR beats = ?3)
+WHERE worker = ?2 AND ended_ms IS NULL AND (CAST(?3 AS BIGINT) IS NULL OR beats = ?3)
 RETURNING 1;
 
 -- name: count_crashes
@@ -281,12 +284,12 @@ FROM run {{index run_owned}} WHERE owner IS NOT NULL AND status = 'running';
 UPDATE run {{index run_open}} SET status = 'pending', due_ms = ?1, blocked_by = NULL, reason = NULL
 WHERE status <> 'completed' AND status = 'blocked'
   AND blocked_by IN ('nondeterminism', 'code', 'store')
-  AND workflow IN ({{each ?2}}) AND (?3 IS NULL OR run = ?3 OR root = ?4);
+  AND workflow IN ({{each ?2}}) AND (CAST(?3 AS BIGINT) IS NULL OR run = ?3 OR root = ?4);
 
 -- name: wake_unread
 UPDATE run {{index run_unread}} SET due_ms = ?1
 WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN ({{each ?2}})
-  AND (?3 IS NULL OR run = ?3 OR root = ?4);
+  AND (CAST(?3 AS BIGINT) IS NULL OR run = ?3 OR root = ?4);
 
 -- Reads -----------------------------------------------------------------------------------------
 
@@ -332,19 +335,20 @@ SELECT data FROM heartbeat WHERE run = ?1 AND seq = ?2;
 
 -- name: list_runs
 SELECT run FROM run
-WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR workflow = ?2) AND (?3 IS NULL OR run < ?3)
+WHERE (CAST(?1 AS TEXT) IS NULL OR status = ?1) AND (CAST(?2 AS TEXT) IS NULL OR workflow = ?2)
+  AND (CAST(?3 AS BIGINT) IS NULL OR run < ?3)
 ORDER BY run DESC LIMIT ?4;
 
 -- name: list_open_runs
 SELECT run FROM run {{index run_open}}
-WHERE status <> 'completed' AND status = ?1 AND (?2 IS NULL OR workflow = ?2)
-  AND (?3 IS NULL OR run < ?3)
+WHERE status <> 'completed' AND status = ?1 AND (CAST(?2 AS TEXT) IS NULL OR workflow = ?2)
+  AND (CAST(?3 AS BIGINT) IS NULL OR run < ?3)
 ORDER BY run DESC LIMIT ?4;
 
 -- name: unfinished_runs
 SELECT run FROM run {{index run_open}}
 WHERE status <> 'completed' AND status IN ('pending', 'running', 'waiting', 'paused', 'blocked')
-  AND (?1 IS NULL OR workflow IN ({{each ?1}}))
+  AND (CAST(?1 AS TEXT) IS NULL OR workflow IN ({{each ?1}}))
 ORDER BY run DESC LIMIT ?2;
 
 -- name: history
