@@ -246,18 +246,14 @@ class Scheduler:
             )
 
     async def _beat(self) -> float:
-        self._see_to_the_clock()
+        self._adjust_to_clock()
         try:
             await self.reads.get(self.store.check_identity)
         except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
             self.give_up(error)
-        return (
-            IDLE_S_WHEN_LOST
-            if self.lost.done()
-            else await self._membership.look()
-            if self.execute
-            else self._membership.beat_s
-        )
+        if self.lost.done():
+            return IDLE_S_WHEN_LOST
+        return await self._membership.look() if self.execute else self._membership.beat_s
 
     def give_up(self, error: StoreError) -> None:
         """The store is lost for good: execute and write nothing more; waiters get the error."""
@@ -277,14 +273,12 @@ class Scheduler:
     def _clock_offset_ms(self) -> float:
         return self.clock.now_ms() - self._loop.time() * 1000
 
-    def _see_to_the_clock(self) -> None:
-        """The event loop counts seconds from its start; when the date is set, or the machine has
-        slept, they no longer fit.
+    def _adjust_to_clock(self) -> None:
+        """Set timers anew where the date was set or the machine has slept: the event loop counts
+        seconds from its start.
         """
-        jump_ms, self._offset_ms = (
-            self._clock_offset_ms() - self._offset_ms,
-            self._clock_offset_ms(),
-        )
+        now_ms, before_ms = self._clock_offset_ms(), self._offset_ms
+        jump_ms, self._offset_ms = now_ms - before_ms, now_ms
         if abs(jump_ms) >= CLOCK_JUMP_MS:
             log.warning("the clock jumped by %+.1f s; timers are set anew by it", jump_ms / 1000)
             for active in list(self.memory.active.values()):
