@@ -196,7 +196,10 @@ class ActiveRun:
         event = kernel.stamp(
             kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms
         )
-        self._turns.add(event, taken)
+        if taken is None:
+            self._turns.rows.append(event)
+        else:
+            self._turns.add(event, taken)
         if self.attempts.resting:
             self.attempts.backoff.drop(ref or 0)
         self.absorb(event)
@@ -376,12 +379,17 @@ class ActiveRun:
 
     def _steady(self) -> bool:
         """The usual case: at work before and after, without timers or steps that rest."""
+        kernel = self.kernel
         return (
-            self.status == RUNNING
+            kernel.local > 0
+            and self.status == RUNNING
+            and kernel.outcome is None
             and self._blocked is None
             and not self.paused
             and self._timer is None
-            and self._turns.plain
+            and not kernel.timers
+            and kernel.unread == self._turns.unread
+            and not self.attempts.resting
         )
 
     def _conclude(self, turn: Turn) -> None:

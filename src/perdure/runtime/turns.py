@@ -46,8 +46,8 @@ class Turns:
     """See the module's text. `more` says that the next turn is no mere `Append`."""
 
     __slots__ = (
-        "_attempts", "_host", "_kernel", "_outbox", "_python", "_taken", "_unread", "more",
-        "noted_seq", "rows", "settled", "todo",
+        "_attempts", "_host", "_kernel", "_outbox", "_python", "_taken", "more",
+        "noted_seq", "rows", "settled", "todo", "unread",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +60,7 @@ class Turns:
         self.more = True
         self.settled = False  # the count of crashes begins anew
         self.noted_seq = 0  # the row of the note of a release, while nothing has happened since
-        self._unread = -1 if row.history_rows else 0  # of a loaded run it is written anew
+        self.unread = -1 if row.history_rows else 0  # of a loaded run it is written anew
         self._python = row.python
 
     def add(self, event: Event, taken: int | None) -> None:
@@ -69,18 +69,6 @@ class Turns:
         if taken is not None:
             self._taken.append((taken, event.seq))
             self.more = True
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing but rows and new steps came since the last turn."""
-        kernel = self._kernel
-        return (
-            kernel.local > 0
-            and kernel.outcome is None
-            and not kernel.timers
-            and kernel.unread == self._unread
-            and not self._attempts.resting
-        )
 
     def append(self) -> tuple[Append, Todo]:
         """Take what was gathered as an `Append`."""
@@ -101,8 +89,8 @@ class Turns:
         turn.settled, todo = self.settled, self.todo
         self.rows, self._taken, self.todo, self.settled, self.more = [], [], [], False, False
         asked = self._add_effects(turn, todo)
-        if kernel.unread != self._unread and not kernel.diverged:
-            turn.unread = self._unread = kernel.unread
+        if kernel.unread != self.unread and not kernel.diverged:
+            turn.unread = self.unread = kernel.unread
         if self._python != PYTHON and not kernel.diverged and not kernel.facts.old:
             turn.python = self._python = PYTHON
         return turn, asked, todo
