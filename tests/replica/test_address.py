@@ -62,14 +62,14 @@ def test_places_below_it() -> None:
 def test_an_address_that_can_not_be_parsed_is_refused_with_an_example(
     text: str, words: str
 ) -> None:
-    with pytest.raises(BadReplicaAddress, match=words) as told:
+    with pytest.raises(BadReplicaAddress, match=words) as raised:
         parse(text)
-    assert "Right ones look like s3://bucket/prefix" in str(told.value)
+    assert "Right ones look like s3://bucket/prefix" in str(raised.value)
 
 
 def test_credentials_are_refused_and_not_repeated() -> None:
-    with pytest.raises(BadReplicaAddress, match="holds credentials") as told:
+    with pytest.raises(BadReplicaAddress, match="holds credentials") as raised:
         parse("s3://KEYID:SECRETKEY@bucket/prefix")
-    assert "SECRETKEY" not in str(told.value)
+    assert "SECRETKEY" not in str(raised.value)
     with pytest.raises(BadReplicaAddress, match="not known: secret"):
         parse("s3://bucket/prefix?secret=x")

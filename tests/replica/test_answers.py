@@ -1,5 +1,5 @@
-"""What is told about a run is as durable as that run asks for: every verb, at every level, by the
-engine and by a client.
+"""Answers about a run are as durable as that run asks for: every verb, at every level, of the
+engine and of a client.
 """
 
 from __future__ import annotations
@@ -31,12 +31,23 @@ from perdure.runtime.run_handle import Run
 from tests.replica.support import litestream_of
 from tests.runtime.support import awaited, until
 
-TOLD = {"start", "run", "send", "cancel", "pause", "resume", "retry", "resolve", "fork", "result"}
+ACKNOWLEDGED = {
+    "start",
+    "run",
+    "send",
+    "cancel",
+    "pause",
+    "resume",
+    "retry",
+    "resolve",
+    "fork",
+    "result",
+}
 """Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and
 the end of a stream.
 """
 
-LOOKS = {
+READS = {
     "counts",
     "get",
     "find",
@@ -177,8 +188,8 @@ def test_every_verb_is_acknowledged_or_a_read() -> None:
             for name, one in vars(kind).items()
             if not name.startswith("_") and inspect.iscoroutinefunction(one)
         }
-        assert verbs <= TOLD | LOOKS
-    assert {name.split()[0] for name in ANSWERS} - {"an", "the"} == TOLD
+        assert verbs <= ACKNOWLEDGED | READS
+    assert {name.split()[0] for name in ANSWERS} - {"an", "the"} == ACKNOWLEDGED
 
 
 @pytest.mark.parametrize("by_client", [False, True], ids=["engine", "client"])
@@ -209,16 +220,16 @@ def test_an_answer_is_as_durable_as_its_run(
             )
             async with client, held(engine):
                 await engine.start(quick(), id="something is not confirmed", durability="disk")
-                teller = client if by_client else engine
+                asked = client if by_client else engine
                 found = await asyncio.gather(
-                    *(outcome(verb(teller, of_run), patience_s) for verb, _ in ANSWERS.values())
+                    *(outcome(verb(asked, of_run), patience_s) for verb, _ in ANSWERS.values())
                 )
-        told = {
+        answered = {
             name: one
             for (name, (_, refusal)), one in zip(ANSWERS.items(), found, strict=True)
             if one is refusal
         }
-        assert set(told) == (set() if waits else set(ANSWERS)), found
+        assert set(answered) == (set() if waits else set(ANSWERS)), found
 
     main()
 

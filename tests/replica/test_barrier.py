@@ -1,4 +1,4 @@
-"""The barrier: who shares a round, what counts as confirmed, and what becomes of those who wait
+"""The barrier: what shares a round, what counts as confirmed, and what becomes of waits
 when it fails or ends.
 """
 
@@ -70,7 +70,7 @@ class Case:
         self.barrier.after(lambda: self.through.append(name))
 
     async def goes_through(self, name: str, txid: int) -> None:
-        """One who waits is let through by an answer."""
+        """A wait that is let through by an answer."""
         before = list(self.through)
         self.wait(name)
         await self.syncs.answer(txid, txid)
@@ -210,7 +210,7 @@ async def test_a_round_counts_only_while_the_lease_is_held(one: Case) -> None:
     assert "lease in the bucket is not held" in str(one.barrier.last_error)
     one.obstacle = ""
     await until(lambda: len(one.syncs.asked) == 2)
-    assert one.through == []  # it is asked again: who knows who has written meanwhile
+    assert one.through == []  # it is asked again: another engine may have written meanwhile
     await one.syncs.answer(1, 1)
     await until(lambda: one.through == ["a"])
     one.obstacle = NOT_HELD
@@ -242,10 +242,10 @@ async def test_the_end_reaches_every_wait_that_is_still_there(one: Case) -> None
     one.wait("an action")
     waiting = asyncio.create_task(one.barrier.wait())
     await until(lambda: one.syncs.asked)
-    await one.barrier.shut(ReplicaLeaseLost("there", "somebody took it"))
-    with pytest.raises(ReplicaLeaseLost, match="somebody took it"):
+    await one.barrier.shut(ReplicaLeaseLost("there", "another engine took it"))
+    with pytest.raises(ReplicaLeaseLost, match="another engine took it"):
         await waiting
-    with pytest.raises(ReplicaLeaseLost, match="somebody took it"):
+    with pytest.raises(ReplicaLeaseLost, match="another engine took it"):
         await one.barrier.wait()
     one.wait("another action")
     assert one.through == []
@@ -349,13 +349,13 @@ async def test_reads_at_once_are_limited(one: Case) -> None:
 
 @looking
 async def test_the_end_reaches_waits_in_every_stage_of_a_round(one: Case) -> None:
-    told: list[object] = []
+    ended: list[object] = []
     for number in range(2):
-        one.barrier._add(told.append)
+        one.barrier._add(ended.append)
         await until(partial(_number_of, one.syncs.asked, number + 1))
         if number == 0:
             await one.syncs.answer(1, 1)
             await until(lambda: one.lease.asked)
-    one.barrier._add(told.append)
-    await one.barrier.shut(ReplicaLeaseLost("there", "somebody took it"))
-    assert [type(error) for error in told] == [ReplicaLeaseLost] * 3
+    one.barrier._add(ended.append)
+    await one.barrier.shut(ReplicaLeaseLost("there", "another engine took it"))
+    assert [type(error) for error in ended] == [ReplicaLeaseLost] * 3

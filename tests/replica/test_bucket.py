@@ -177,7 +177,7 @@ async def test_a_missing_bucket_and_a_wrong_key(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BucketUnusable, match="there is no such bucket"):
-        await open_bucket(parse(address.replace("//perdure/", "//nobody/"))).put("a", b"1")
+        await open_bucket(parse(address.replace("//perdure/", "//missing/"))).put("a", b"1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     store = open_bucket(parse(address))
     for work in (store.get("a"), store.put_new("a", b"1"), store.names(""), store.delete(["a"])):

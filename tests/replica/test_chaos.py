@@ -28,7 +28,7 @@ def test_a_folder_will_do(tmp_path: Path) -> None:
 
 
 def test_the_campaign_finds_losses_where_answers_do_not_wait_for_the_bucket(tmp_path: Path) -> None:
-    """With `disk` the same destruction takes what was told: so the laws can fail."""
+    """With `disk` the same destruction takes what was acknowledged: so the check can fail."""
     story = Chaos(
         3, tmp_path, f"file://{tmp_path}/bucket", durability="disk", lines_max=LINES_MAX
     ).conduct(3)

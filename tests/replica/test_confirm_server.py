@@ -1,4 +1,4 @@
-"""A client, in a process that executes nothing, is told only what the engine that holds the replica
+"""A client, in a process that executes nothing, gets only what the engine that holds the replica
 has had confirmed.
 """
 
@@ -291,7 +291,7 @@ async def test_what_a_client_wrote_counts_in_the_lag(
         replica = engine.replica
         assert replica is not None
         proxy.set("refuse")
-        await client.start(echo(), id="a")  # of a workflow that nobody executes here
+        await client.start(echo(), id="a")  # of a workflow that no engine executes here
         await until(lambda: replica.status().lag_s > 0.2)
         proxy.set()
         await until(lambda: replica.status().lag_s == 0)

@@ -59,7 +59,7 @@ async def refused(
 async def test_a_missing_bucket(tmp_path: Path, address: str) -> None:
     await refused(
         tmp_path / "a.db",
-        address.replace("//perdure/", "//nobody/"),
+        address.replace("//perdure/", "//missing/"),
         BucketUnusable,
         "Create it first",
     )

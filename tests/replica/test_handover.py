@@ -219,14 +219,14 @@ async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_acknowledged(
 ) -> None:
     """Each engine waits while the one before it works, and a client goes on all the time."""
     store, address = tmp_path / "a.db", f"file://{tmp_path}/bucket"
-    told: list[str] = []
+    acknowledged: list[str] = []
     engine = await engine_of(store, address).__aenter__()
     async with Engine(store, execute=False) as client:
 
         async def ask() -> None:
             for n in range(1_000):
                 await client.start(two_effects(f"r{n}"), id=f"r{n}")
-                told.append(f"r{n}")
+                acknowledged.append(f"r{n}")
 
         asking = asyncio.create_task(ask())
         for _ in range(4):
@@ -234,15 +234,15 @@ async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_acknowledged(
                 engine_of(store, address, workflows=WORKFLOWS).__aenter__()
             )
             await engine.run(long_text(100_000))
-            before = len(told)
+            before = len(acknowledged)
             await engine.__aexit__(None, None, None)
             engine = await waiting
-            while len(told) < before + 3:
+            while len(acknowledged) < before + 3:
                 assert not asking.done(), asking
                 await asyncio.sleep(0.003)
         asking.cancel()
         await asyncio.wait([asking])
         await engine.__aexit__(None, None, None)
     assert not set_aside(store)
-    assert set(told) <= await found_elsewhere(store, address)
+    assert set(acknowledged) <= await found_elsewhere(store, address)
     assert {name for name in effects if name.endswith("-2")}

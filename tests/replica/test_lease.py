@@ -48,7 +48,7 @@ TTL_MS = 1_000
 
 class World:
     """The lease object of a bucket that honours conditions, and the true time in milliseconds,
-    which nobody in it knows.
+    which no machine in it knows.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Machine:
                 self.row, self.hold = None, Hold(TTL_MS)
 
     def _write(self, row: LeaseRow, tag: int) -> Generator[int, None, bool | None]:
-        """True: written, False: refused, None: nobody knows."""
+        """True: written, False: refused, None: not known."""
         self.sent_ms = self.clock_ms()
         yield self._way()
         written = self.world.put_if(row, tag)
@@ -328,7 +328,7 @@ class Deletions:
                 holders = [machine.number for machine in self.machines if machine.confirms()]
                 assert len(holders) <= 1, f"seed {self.seed} at {loop.time():.3f} s: {holders}"
                 quiet += bool(holders) and self.calm
-            assert quiet, f"seed {self.seed}: nobody has held the lease although all is well again"
+            assert quiet, f"seed {self.seed}: no engine holds the lease although all is well"
             for life in lives:
                 life.cancel()
 
@@ -646,7 +646,7 @@ async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(
     lease.start()
     while lease.held():
         time.sleep(0.01)  # noqa: ASYNC251
-    await until(lease.held)  # now it moves again, and nobody has taken it
+    await until(lease.held)  # now it moves again, and no other engine has taken it
     await lease.release()
 
 
@@ -658,7 +658,7 @@ async def test_a_renewal_that_hangs_does_not_keep_it(address: str, proxy: Proxy)
     proxy.set("drop")
     await until(lambda: not lease.held())
     proxy.set()
-    await until(lease.held)  # nobody had taken it meanwhile
+    await until(lease.held)  # no other engine had taken it meanwhile
     assert lease.row.epoch == 1
     await lease.release()
 

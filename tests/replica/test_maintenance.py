@@ -78,7 +78,7 @@ async def leads_to_a_new_copy(place: Path, what: str) -> None:
                 shutil.rmtree(folder)
             case _:
                 shutil.rmtree(folder)
-                folder.write_text("somebody's notes")
+                folder.write_text("a user's notes")
         assert await engine.run(two_effects("after"), id="after") == "after-1after-2", what
         assert replica_of(engine).status().epoch == 2, what
     await all_there(store, replica, {"before", "after"})
@@ -102,7 +102,7 @@ def test_objects_that_are_deleted_from_the_bucket_are_noticed(
             for path in objects:
                 if which == "all" or path.name.endswith(last):
                     path.unlink()
-            await in_epoch(engine, 2)  # nobody has to do anything
+            await in_epoch(engine, 2)  # by itself
             await engine.run(two_effects("after"), id="after")
             await until(lambda: replica_of(engine).status().state == "replicating")
             assert (await replica_of(engine).verify())["ok"]
@@ -302,9 +302,9 @@ async def test_an_engine_that_loses_its_lease_while_a_new_epoch_begins_copies_no
         replica = replica_of(engine)
         async with replica.copier.moving:  # the new epoch waits for a drill
             anew = asyncio.create_task(replica.maintenance.begin_epoch())
-            thief = msgspec.structs.replace(replica.lease.row, holder="somebody else", epoch=2)
+            thief = msgspec.structs.replace(replica.lease.row, holder="another engine", epoch=2)
             bucket = open_bucket(replica.address)
-            await bucket.put("taken/000002.json", b"somebody else")
+            await bucket.put("taken/000002.json", b"another engine")
             await bucket.put("lease.json", msgspec.json.encode(thief))
             await asyncio.wait([replica.lease.lost])
         with pytest.raises(ReplicaLeaseLost):
@@ -333,7 +333,7 @@ async def test_a_start_that_is_cancelled_twice_leaves_no_litestream(
     os.kill(litestream.pid, signal.SIGSTOP)
     for _ in range(2):
         entering.cancel()
-        await asyncio.sleep(0)  # it hears of it
+        await asyncio.sleep(0)  # it gets the cancellation
     with pytest.raises(asyncio.CancelledError):
         await entering
     assert litestream.pid is None

@@ -45,7 +45,7 @@ async def renewals_stop(lease: Lease) -> None:
     await lease._thread.call(lease._loop.stop())
 
 
-async def starts_told(
+async def starts_answers(
     engine: Engine, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[Any], Lease]:
     """What many starts hear that are under way while another machine takes over: their sync has
@@ -68,8 +68,8 @@ async def test_no_answer_and_no_effect_after_a_pause_in_which_another_machine_to
     async with engine_of(tmp_path / "a.db", address) as engine:
         await engine.run(two_effects("a"), id="a")
         seen = list(effects)
-        told, lease = await starts_told(engine, address, monkeypatch)
-        assert {type(one) for one in told} == {ReplicaLeaseLost}
+        answers, lease = await starts_answers(engine, address, monkeypatch)
+        assert {type(one) for one in answers} == {ReplicaLeaseLost}
         assert lease.lost.done()
         with pytest.raises(LeaseLost):
             await engine.start(two_effects("late"), id="late")
@@ -81,8 +81,8 @@ async def test_fencing_by_the_clock_trusts_the_clock(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_of(tmp_path / "a.db", address, fencing="clock") as engine:
-        told, lease = await starts_told(engine, address, monkeypatch)
-        assert not [one for one in told if isinstance(one, Exception)]
+        answers, lease = await starts_answers(engine, address, monkeypatch)
+        assert not [one for one in answers if isinstance(one, Exception)]
         assert not lease.lost.done()
 
 

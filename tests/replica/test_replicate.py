@@ -1,5 +1,5 @@
-"""An engine with `durability="replica"`: what leaves the process waits for the bucket, what does
-not goes on; compute is disposable.
+"""An engine with `durability="replica"`: effects and answers wait for the bucket, the rest runs
+ahead; compute is disposable.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def test_a_commit_of_another_thread_that_is_not_counted_yet_is_not_acknowl
     tmp_path: Path, address: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a slow disk commits run in a thread; a reader sees them a moment before the event loop
-    hears of them.
+    does.
     """
     monkeypatch.setattr("perdure.runtime.writer.INLINE_MS_MAX", 0.0)
     store, committed, go_on = tmp_path / "a.db", threading.Event(), threading.Event()
@@ -288,7 +288,7 @@ async def test_a_local_file_that_went_another_way_is_set_aside(
 async def test_a_local_file_with_the_same_history_is_older_if_it_lacks_a_start(
     tmp_path: Path, address: str
 ) -> None:
-    """Of a workflow that nobody has executed yet, so that no row of history tells of it."""
+    """Of a workflow that no engine has executed yet, so that no row of history is about it."""
     store, old = tmp_path / "a.db", tmp_path / "old.db"
     async with engine_of(store, address, workflows=[lookups]) as engine:
         await engine.run(lookups("a", 2), id="a")
@@ -312,7 +312,7 @@ async def test_what_a_client_writes_is_copied_within_a_second_or_two(
         engine_of(store, address, workflows=[]) as engine,
         Engine(store, execute=False) as client,
     ):
-        await client.start(two_effects("a"), id="a")  # of a workflow that nobody executes here
+        await client.start(two_effects("a"), id="a")  # of a workflow that no engine executes here
         replica = engine.replica
         assert replica is not None
         seal = client._store.checksum()
@@ -343,8 +343,7 @@ async def test_a_store_that_was_used_without_a_replica_gets_one(
 async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be millions of rows: who waits for the loop meanwhile, as the lease does,
-    is served."""
+    """It may be millions of rows: what waits for the loop meanwhile is served."""
     store = tmp_path / "a.db"
     async with Engine(store, workflows=[two_effects]) as plain:
         await plain.run(two_effects("a"), id="a")

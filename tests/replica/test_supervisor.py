@@ -1,4 +1,4 @@
-"""Litestream as a part of ours: found, started privately, heard, started again, and gone when we
+"""The supervisor of Litestream: it is found, started privately, read, restarted, and gone when we
 are gone.
 """
 
@@ -81,14 +81,14 @@ async def test_its_socket_is_private_and_its_configuration_knows_no_secret(
     folder = Path(litestream._folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
-    told = [
+    shown = [
         path.read_text(errors="replace")
         for path in (tmp_path / "side").rglob("*")
         if path.is_file()
     ]
-    told.append(Path(f"/proc/{litestream.pid}/cmdline").read_text())
-    told += litestream.lines
-    assert "hush-hush" not in "".join(told)
+    shown.append(Path(f"/proc/{litestream.pid}/cmdline").read_text())
+    shown += litestream.lines
+    assert "hush-hush" not in "".join(shown)
     await litestream.stop()
     assert not folder.exists()
 
@@ -165,7 +165,7 @@ def test_it_dies_with_us(tmp_path: Path) -> None:
     parent.communicate()
     import select
 
-    assert select.select([handle], [], [], 20)[0], "it lives on"
+    assert select.select([handle], [], [], 20)[0], "it still runs"
     os.close(handle)
 
 
@@ -258,10 +258,10 @@ async def test_its_reason_does_not_grow_with_every_start(
 async def test_one_that_is_frozen_is_replaced_long_before_a_sync_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While somebody waits for it, and while nobody does."""
+    """While a sync waits for it, and while none does."""
     monkeypatch.setattr("perdure.replica.supervisor.SYNC_S_MIN", 1_000.0)
     await asyncio.gather(
-        *(is_replaced(tmp_path / name, name == "waits") for name in ("waits", "nobody"))
+        *(is_replaced(tmp_path / name, name == "waits") for name in ("waits", "idle"))
     )
 
 
@@ -352,7 +352,7 @@ async def with_rows(tmp_path: Path) -> tuple[apsw.Connection, Litestream]:
 
 
 def kill_at_once(litestream: Litestream) -> None:
-    """It is gone, and the event loop has not heard of it yet."""
+    """It is gone, and the event loop does not know it yet."""
     pid = litestream.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

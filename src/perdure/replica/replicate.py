@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 
 import msgspec
@@ -123,7 +124,9 @@ class Replication:
         self.drills = Drills(acquired, store, self.copier, self.barrier)
         self._watch = Loop("replica", self._look)
         self.lease.on_back = self._retry
-        self._loss = asyncio.create_task(self._stop_when_lost(), name="perdure-replica-loss")
+        self._loss = asyncio.create_task(
+            self._stop_when_lost(), name="perdure-replica-loss", context=Context()
+        )
 
     # --- life -------------------------------------------------------------------------------------
 
