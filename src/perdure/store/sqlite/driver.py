@@ -209,10 +209,11 @@ class SqliteStore(Reader):
             self._second.close()
             self._second = None
         if not self._db.in_transaction:
-            self._db.execute(Q["forget_schema"], can_cache=False)
-            self._db.pragma("cache_size", connection.CACHE_PAGES_AT_REST)
+            if not self._rests:
+                self._db.pragma("cache_size", connection.CACHE_PAGES_AT_REST)
+                self._rests = True
+            self._db.execute(Q["forget_schema"], can_cache=False)  # last: the others read it
             self._db.release_memory()
-            self._rests = True
 
     def _abandon(self) -> None:
         """Put what is in the WAL into the file at once, unless that has to wait for a write."""
