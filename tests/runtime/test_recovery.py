@@ -244,5 +244,5 @@ def test_a_decision_on_a_step_with_an_outcome_is_too_late() -> None:
 def test_the_step_that_is_decided_about_is_the_open_one() -> None:
     rows = history(Event(4, "completed", NOW_MS, 2), steps=2)
     assert recovery.asked_step(rows, None, "r") == 3
-    with pytest.raises(DefinitionError, match="Open ones stand in rows 3"):
+    with pytest.raises(DefinitionError, match="Open ones are in rows 3"):
         recovery.asked_step(rows, 2, "r")

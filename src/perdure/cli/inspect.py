@@ -39,7 +39,7 @@ from perdure.views.waiting import needs
 POLL_SECONDS = 0.2
 LIMIT = 20
 ROWS = 1_000
-"""Rows of a history that `show` prints where it is not told how many."""
+"""Rows of a history that `show` prints by default."""
 
 ROWS_AT_ONCE = 500
 NARROW = 72

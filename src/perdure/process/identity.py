@@ -1,4 +1,4 @@
-"""Who this process is, and whether another one still lives.
+"""Identity of this process, and whether another one is still alive.
 
 Rules: a process is known by machine, boot, process namespace, pid and the pid's birth, so that a
 pid which came round again is not taken for the old one; of a process elsewhere only its lease

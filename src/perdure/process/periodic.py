@@ -56,7 +56,7 @@ class Loop:
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])  # a cancellation of whoever stops it passes
+            await asyncio.wait([self._task])  # a cancellation of the caller passes
             self._task = None
 
     async def _run(self) -> None:

@@ -94,13 +94,13 @@ class ThreadPool(Executor):
                 value = job.work()
             except BaseException as error:
                 failed = error
-            # before anybody hears of the end: the next job must not make a thread
+            # before the end is reported: the next job must not make a thread
             self._idle.release()
             job.set_exception(failed) if failed is not None else job.set_result(value)
             if job.given_up:
                 with contextlib.suppress(
                     RuntimeError
-                ):  # the event loop is closed: nothing is left to tell
+                ):  # the event loop is closed: nothing is left to report
                     self._loop.call_soon_threadsafe(self._back, job, context=Context())
             del job, value, failed  # an idle thread keeps nothing alive
 

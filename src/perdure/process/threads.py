@@ -2,7 +2,7 @@
 executor, is free.
 
 Rules: the loop's default executor is the user's (`asyncio.to_thread` in steps, look-ups of names)
-and is never used here; a thread that acts for a loop stops when the loop has stood still for too
+and is never used here; a thread that acts for a loop stops when the loop has hung for too
 long, so that an endless loop in user code does not hold its runs for ever.
 """
 
@@ -43,7 +43,7 @@ class Liveness:
 
     @property
     def stalled(self) -> bool:
-        """Whether the loop has stood still for so long that nothing should be kept for
+        """Whether the loop has hung for so long that nothing should be kept for
         it any more.
         """
         return monotonic() - self._moved_s > self.stall_s_max

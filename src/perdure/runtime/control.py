@@ -183,7 +183,7 @@ class Control:
             if not asks:
                 raise DefinitionError(
                     f"Run {run_id!r} does not ask what became of a step: it is {row.status}. "
-                    f"`perdure show {run_id}` tells more."
+                    f"`perdure show {run_id}` shows more."
                 )
             rows = await self._history(row)
             ref = recovery.asked_step(rows, seq, run_id)

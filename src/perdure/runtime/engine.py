@@ -1,4 +1,4 @@
-"""The public engine: opens a store, executes its runs, and takes people's words about them.
+"""The public engine: opens a store, executes its runs, and takes verbs about them.
 
 Rules: every verb comes back after its commit; errors are Perdure's own; closing lets go of
 everything, so that the next engine goes on at once.
@@ -57,8 +57,8 @@ class Engine:
     that starts, sends and looks without executing; `create=False` refuses to make a new file;
     `execute="asked"` executes only the runs that are started or waited for through this engine,
     with what they start, and leaves the others in the file to workers; `limits` is a `Limits`;
-    `observer` is an `Observer`, or several, that hear of runs, attempts, commits and leases;
-    `close_grace` the seconds that steps under way get to end when the engine closes.
+    `observer` is an `Observer`, or several, that are notified of runs, attempts, commits and
+    leases; `close_grace` the seconds that steps under way get to end when the engine closes.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was

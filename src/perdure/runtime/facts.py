@@ -1,4 +1,4 @@
-"""Facts about a store for the people who look after it, and about what an engine leaves to others.
+"""Facts about a store for its operators, and about what an engine leaves to others.
 
 Rules: nothing here writes; what is counted has a limit, so that a look at a file with a million
 runs stays cheap.
@@ -17,7 +17,7 @@ DUE_RUNS_MAX = 1_000
 
 
 def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
-    """What `doctor` tells of a store that is open."""
+    """What `doctor` reports of an open store."""
     facts = store.facts(now_ms)
     for run in facts["stuck"]:
         run["reason"] = _stuck_reason(run)
@@ -57,7 +57,7 @@ def left_to_workers(
     closed.
     """
     if any(not row.asked and row.worker != owner for row in store.workers()):
-        return 0  # it takes them, or other workflows; `doctor` tells what stays
+        return 0  # it takes them, or other workflows; `doctor` shows what stays
     due = store.due_count(workflows, now_ms, DUE_RUNS_MAX + 1)
     return min(at_work + due, DUE_RUNS_MAX + 1)
 

@@ -125,7 +125,7 @@ def retry(
 ) -> ForkRun:
     """The same run again, without the failures that ended it, cut where it then goes another way.
 
-    `make` gives kernels with the present code; without them the recorded error has to tell. Call it
+    `make` gives kernels with the present code; without them the recorded error has to do. Call it
     from a plain callback.
     """
     taken_back = _causes_by_replay(rows, make) if make is not None else None

@@ -221,7 +221,7 @@ _error_head = msgspec.json.Decoder(ErrorHead).decode
 
 
 class _Failure(msgspec.Struct):
-    """The data of a row that tells an error: the error itself, or an object that holds it."""
+    """The data of a row with an error: the error itself, or an object that holds it."""
 
     error: msgspec.Raw = msgspec.Raw(b"null")
     attempt: int | None = None
@@ -240,7 +240,7 @@ def _step_error(row: Event, step: str | None) -> ErrorHead:
 
 
 def _waiting_text(waiting: list[dict[str, Any]], status: str) -> str | None:
-    """What a waiting run waits for, in words."""
+    """What a waiting run waits for, as a text."""
     if status != lifecycle.WAITING or not waiting:
         return None
     return ", ".join(_one_wait(item) for item in waiting)

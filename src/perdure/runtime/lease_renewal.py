@@ -1,7 +1,7 @@
 """Lease renewal: keeps the lease of a worker that owns runs, whether its event loop is free or not.
 
 Rules: it is done in the thread that the engines of a process share; a renewal that fails is tried
-again sooner; nothing is renewed for an event loop that has stood still for too long; that thread
+again sooner; nothing is renewed for an event loop that has hung for too long; that thread
 alone uses its connection, and closes it.
 """
 

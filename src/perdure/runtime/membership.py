@@ -144,7 +144,7 @@ class Membership:
         lease_ms = self._clock.now_ms() + self._rest_ms
         rests = await self._writer.ask(RenewLease(self.worker, lease_ms, self._rest_ms))
         if not self.resting:
-            return  # a run was started meanwhile, and its lease stands behind this one
+            return  # a run was started in the meantime, with a later lease
         self.resting = rests
         if rests:
             self._rested_s = asyncio.get_running_loop().time()

@@ -1,8 +1,8 @@
-"""Observer hook: what telemetry, progress displays and integrations hear of an engine.
+"""Observer hook: events of an engine for telemetry, progress displays and integrations.
 
-Rules: every call is made on the engine's event loop, with plain values, and must return soon; what
-is said of a run and of a commit is said after the commit, what is said of an attempt at once; an
-error of an observer is logged once and harms nothing; an engine without an observer makes no call.
+Rules: every call is made on the engine's event loop, with plain values, and must return soon; runs
+and commits are reported after the commit, attempts at once; an error of an observer is logged once
+and harms nothing; an engine without an observer makes no call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Opening of an engine: replica, store, writer and scheduler, each with its way back.
 
 Rules: what was opened is closed in the opposite order, also where opening fails half-way; a replica
-is acquired before the store is touched, and its barrier stands before the first run is claimed.
+is acquired before the store is touched, and its barrier is there before the first run is claimed.
 """
 
 from __future__ import annotations

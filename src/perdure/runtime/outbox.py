@@ -166,7 +166,7 @@ def args_of(command: Command) -> bytes:
 
 
 def may_exist(command: Command) -> bool:
-    """Whether the run that a command starts may be of somebody else: its id was chosen."""
+    """Whether the run that a command starts may belong to another caller: its id was chosen."""
     return "id" in _arguments(command.data or b"{}")
 
 

@@ -299,6 +299,6 @@ def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:
     if seq not in asked:
         rows_text = ", ".join(map(str, asked)) or "none"
         raise DefinitionError(
-            f"Which step of run {run_id!r}? Open ones stand in rows {rows_text}: give one as --seq."
+            f"Which step of run {run_id!r}? Open ones are in rows {rows_text}: give one as --seq."
         )
     return seq

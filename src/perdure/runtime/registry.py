@@ -1,7 +1,7 @@
 """The workflows that a process knows, by name, with those that their code mentions.
 
 Rules: a name stands for one piece of code, because a history knows its workflow by name only; two
-functions are the same code where nothing tells them apart: instructions, globals, defaults and
+functions are the same code if these are: instructions, globals, defaults and
 closed-over values; a workflow that can't be added leaves nothing behind.
 """
 
@@ -70,11 +70,11 @@ def _clash(existing: Workflow[..., Any], definition: Workflow[..., Any]) -> str:
     )
 
 
-# --- what tells two functions apart ---------------------------------------------------------------
+# --- equality of functions ---------------------------------------------------------------
 
 
 def _same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
-    """Whether two functions, or values that functions hold, can't be told apart."""
+    """Whether two functions, or values that functions hold, are the same."""
     if one is other or (id(one), id(other)) in seen:
         return True
     if type(one) is not type(other):

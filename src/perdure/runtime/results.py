@@ -1,7 +1,8 @@
 """Results and streams of runs: what callers wait for, as values or as the errors that stand for how
 a run ended.
 
-Rules: nothing is told before its own commit, nor before the replica has it where that is asked for;
+Rules: nothing is reported before its own commit, nor before the replica has it where that is asked
+for;
 a run that goes on under the same id, after a retry or `continue_as`, is followed.
 """
 

@@ -192,7 +192,7 @@ class ActiveRun:
         kernel = self.kernel
         if self.gone or kernel.outcome is not None or kernel.diverged:
             self.touch()
-            return  # no row stands behind the end, nor behind the place where code and rows part
+            return  # no row comes behind the end, nor behind the place where code and rows part
         event = kernel.stamp(
             kind, self.clock.now_ms(), ref=ref, name=name, data=data, took_ms=took_ms
         )
@@ -461,7 +461,7 @@ class ActiveRun:
         """Go on after `pause`."""
         self.paused = self.attempts.paused = False
         self.read_inbox()
-        self.status = PAUSED  # the row has to be told, whatever it says now
+        self.status = PAUSED  # to be written to the row, whatever it says now
         self.touch()
 
     def evict(self) -> None:

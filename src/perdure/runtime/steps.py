@@ -176,7 +176,7 @@ class CapacityLimiter:
         self.free -= 1
 
     def send_away(self) -> None:
-        """Nobody in the line is let in any more."""
+        """Nothing that waits in line begins any more."""
         self._line.clear()
 
 
@@ -371,7 +371,7 @@ class Steps:
 
     @property
     def unreported(self) -> bool:
-        """Whether an attempt has ended of which its run has not heard yet."""
+        """Whether an attempt has ended that was not reported to its run yet."""
         return bool(self._ended)
 
     def begin_no_more(self) -> None:
@@ -387,7 +387,7 @@ class Steps:
 
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: BaseException) -> bool:
-        """A value that can't be stored or is too large is not mended by trying again."""
+        """A value that can't be stored or is too large is the same at the next attempt."""
         return not isinstance(
             error, NotSerializable | PayloadTooLarge | DefinitionError
         ) and retry.again(failures, error)

@@ -180,7 +180,7 @@ def check_times(close_grace: Any, replica_timeout: Any) -> None:
 
 
 def check_level(durability: str | None, gate: AnswerGate | None) -> None:
-    """Raise that nobody could confirm what is asked for."""
+    """Raise that no engine could confirm what is asked for."""
     if durability == "replica" and gate is None:
         raise DefinitionError(
             'durability="replica" needs a replica, and this engine has none: Engine(..., replica="s3://bucket/prefix").'
@@ -188,7 +188,7 @@ def check_level(durability: str | None, gate: AnswerGate | None) -> None:
 
 
 def client_gate(store: SqliteStore, durability: str) -> AnswerGate:
-    """What an engine that executes nothing waits for before it tells anything."""
+    """What an engine that executes nothing waits for before it answers."""
     from perdure.replica.confirm_client import ConfirmClient
 
     return ConfirmClient(store.path, durability, store.checksum, store.file)

@@ -1,6 +1,6 @@
 """Waiters that wait for news of runs, and readers that wait for anything that was committed.
 
-Rules: news is told after the commit; a caller that gives up leaves nothing behind.
+Rules: outcomes are reported after the commit; a caller that gives up leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Waiters:
         self._readers: set[asyncio.Event] = set()
 
     def waited(self) -> list[int]:
-        """The runs that somebody waits for."""
+        """The runs that a caller waits for."""
         return list(self._waiting)
 
     def wait_for(self, run: int) -> bool:
-        """Whether somebody waits for a run."""
+        """Whether a caller waits for a run."""
         return run in self._waiting
 
     def notify(self, run: int) -> None:

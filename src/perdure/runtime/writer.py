@@ -137,7 +137,7 @@ class Writer:
             await self._news.wait()
 
     def shut(self, error: StoreError) -> None:
-        """Write nothing more: whoever asks is told, and what was to be kept is dropped."""
+        """Write nothing more: callers get the error, and kept writes are dropped."""
         self._shut, self.last_error = True, error
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class Writer:
                 self._finish(writes[:done], answers[:done], results, None)
             self._write_in_thread(
                 writes[done:], answers[done:]
-            )  # somebody else is writing: wait for it elsewhere
+            )  # another process is writing: wait for it in the thread
         else:
             self._finish(writes, answers, results, refusal)
 
@@ -322,7 +322,7 @@ class Writer:
             self._schedule()
 
     def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:
-        """The store took nothing: tell the callers, and keep what the engine must not lose."""
+        """The store took nothing: report it to the callers, and keep what the engine must not lose."""
         kept = (
             []
             if self._shut
