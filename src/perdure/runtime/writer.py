@@ -322,7 +322,7 @@ class Writer:
             self._schedule()
 
     def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:
-        """The store took nothing: report it to the callers, and keep what the engine must not lose."""
+        """The store took nothing: callers get the error; what the engine needs is kept."""
         kept = (
             []
             if self._shut
