@@ -1,8 +1,8 @@
 """The workflows that a process knows, by name, with those that their code mentions.
 
 Rules: a name stands for one piece of code, because a history knows its workflow by name only; two
-functions are the same code if these are: instructions, globals, defaults and
-closed-over values; a workflow that can't be added leaves nothing behind.
+functions are the same code if their instructions, globals, defaults and closed-over values are
+equal; a workflow that can't be added leaves nothing behind.
 """
 
 from __future__ import annotations
