@@ -127,7 +127,7 @@ class Inboxes:
         """
         if seq is not None:
             kind, data = _answer(run_id, finish)
-            self.put(parent, kind, None, seq, data, at_ms)
+            self._db.do("answer_parent", (parent, kind, seq, data.decode(), at_ms))
         self.wake_waiting(parent, at_ms)
 
     def put(

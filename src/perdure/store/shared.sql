@@ -89,6 +89,12 @@ SELECT 1 FROM inbox WHERE run = ?1 AND taken IS NULL AND kind = 'cancel';
 INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8);
 
+-- name: answer_parent
+-- To a parent that has not ended: another would never take it.
+INSERT INTO inbox (run, kind, ref, data, at_ms)
+SELECT run, ?2, ?3, ?4, ?5 FROM run
+WHERE run = ?1 AND status NOT IN ('completed', 'failed', 'cancelled');
+
 -- name: wake_idle
 UPDATE run SET due_ms = ?1
 WHERE run = ?2 AND owner IS NULL AND status IN ('waiting', 'pending')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,7 @@ from perdure.core.limits import Limits
 from perdure.store.base import Store
 from tests.store.conformance.backends import BACKENDS, Backend
 from tests.store.conformance.recording import CALLS, Recording
-
-OpenStore = Callable[..., Store]
+from tests.store.conformance.support import OpenStore
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

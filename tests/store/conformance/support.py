@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from perdure.core.events import COMPLETED, START, STEP, Event
@@ -21,6 +22,8 @@ from perdure.store.writes import (
 )
 
 TTL_MS = 10_000
+OpenStore = Callable[..., Store]
+"""Opens another store on the database of a test; see the fixture `open_store`."""
 
 
 def one(store: Store, write: Write) -> Any:

@@ -12,8 +12,7 @@ from perdure.errors import LeaseLost, RunNotFound, StoreLocked
 from perdure.store.base import Store
 from perdure.store.rows import Woken
 from perdure.store.writes import BatchRolledBack, ControlRun, StartRun, Transact
-from tests.store.conformance.conftest import OpenStore
-from tests.store.conformance.support import join, message, one, owned, row, start
+from tests.store.conformance.support import OpenStore, join, message, one, owned, row, start
 
 
 def test_a_refused_write_leaves_the_rest_of_its_batch(store: Store, other: Store) -> None:

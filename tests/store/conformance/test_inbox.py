@@ -12,8 +12,7 @@ from perdure.errors import InboxFull, RunFinished, RunNotFound
 from perdure.store.base import Store
 from perdure.store.rows import Woken
 from perdure.store.writes import Deliver, Finish, ForkRun, StartRun, Turn
-from tests.store.conformance.conftest import OpenStore
-from tests.store.conformance.support import finish, message, one, owned, start, suspend
+from tests.store.conformance.support import OpenStore, finish, message, one, owned, start, suspend
 
 
 def channels(store: Store, run: int) -> list[bytes | None]:

@@ -48,8 +48,8 @@ from perdure.store.writes import (
     Turn,
     WakeBlocked,
 )
-from tests.store.conformance.conftest import OpenStore
 from tests.store.conformance.support import (
+    OpenStore,
     claim,
     died,
     finish,

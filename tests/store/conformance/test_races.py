@@ -26,8 +26,8 @@ from perdure.store.writes import (
     Turn,
     Write,
 )
-from tests.store.conformance.conftest import OpenStore
 from tests.store.conformance.support import (
+    OpenStore,
     claim,
     finish,
     join,

@@ -23,8 +23,8 @@ from perdure.errors import PayloadTooLarge
 from perdure.store.base import Store
 from perdure.store.rows import Written
 from perdure.store.writes import AdoptChild, Append, Finish, StartRun, Suspend, Turn
-from tests.store.conformance.conftest import OpenStore
 from tests.store.conformance.support import (
+    OpenStore,
     claim,
     died,
     finish,
@@ -289,3 +289,13 @@ def test_a_history_that_is_too_long_is_not_loaded(store: Store) -> None:
     assert loaded is not None
     assert loaded.row.history_rows == 3
     assert loaded.history == []
+
+
+def test_a_parent_that_has_ended_gets_no_answer(store: Store) -> None:
+    """Nothing would ever take it: it would stay in the inbox with its data."""
+    parent, worker = owned(store)
+    child = start(store, "c", owner=worker, parent=parent, parent_seq=2).run
+    one(store, finish(parent, worker, "cancelled"))
+    one(store, finish(child, worker, "completed", result=b"1"))
+    assert store.inbox(parent, 0) == []
+    assert store.outcome(child).result == b"1"
