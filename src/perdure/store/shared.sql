@@ -256,21 +256,6 @@ SELECT priority, due_ms, run FROM run {{index run_due}}
 WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN ({{each ?1}})
 ORDER BY priority DESC, due_ms LIMIT ?3;
 
--- name: due_by_priority
--- For many due runs: walks the levels of priority by the index, the highest first.
-WITH RECURSIVE level (priority) AS (
-    SELECT max(priority) FROM run {{index run_ready}}
-    WHERE workflow = ?1 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
-    UNION ALL
-    SELECT (SELECT max(r.priority) FROM run AS r {{index run_ready}}
-            WHERE r.workflow = ?1 AND r.priority < level.priority AND r.due_ms IS NOT NULL
-              AND r.owner IS NULL AND r.status <> 'paused')
-    FROM level WHERE level.priority IS NOT NULL)
-SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r {{index run_ready}}
-WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL
-  AND r.status <> 'paused'
-LIMIT ?3;
-
 -- name: due_in_family
 -- The run that was asked for, as far as it is due, and what it has started.
 SELECT priority, due_ms, run FROM run

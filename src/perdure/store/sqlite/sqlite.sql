@@ -50,6 +50,21 @@ SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event 
 -- name: edit_event
 UPDATE event SET data = ?, edited = 1 WHERE key = ? << 24 | ?;
 
+-- name: due_by_priority
+-- For many due runs: walks the levels of priority by the index, the highest first, and does not sort.
+WITH RECURSIVE level (priority) AS (
+    SELECT max(priority) FROM run INDEXED BY run_ready
+    WHERE workflow = ?1 AND due_ms IS NOT NULL AND owner IS NULL AND status <> 'paused'
+    UNION ALL
+    SELECT (SELECT max(r.priority) FROM run AS r INDEXED BY run_ready
+            WHERE r.workflow = ?1 AND r.priority < level.priority AND r.due_ms IS NOT NULL
+              AND r.owner IS NULL AND r.status <> 'paused')
+    FROM level WHERE level.priority IS NOT NULL)
+SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r INDEXED BY run_ready
+WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL
+  AND r.status <> 'paused'
+LIMIT ?3;
+
 -- name: due_names
 -- Workflows with due runs that have no owner, each with one of these: a search of the index a name.
 WITH RECURSIVE level (workflow) AS (

@@ -1,0 +1,58 @@
+"""Queries that databases share: plain SQL, words in braces, and a caller for each of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import perdure
+from perdure.store import sql
+from perdure.store.sqlite.queries import PACKAGE
+
+SHARED = sql.load("shared.sql", "perdure.store")
+OWN = sql.load("sqlite.sql", PACKAGE)
+SOURCE = "\n".join(path.read_text() for path in Path(perdure.__file__).parent.rglob("*.py"))
+ONLY_SQLITE = re.compile(
+    r"\b(json_\w+|rowid|pragma|indexed by|instr|strftime|sqlite_\w+|or ignore|group_concat)\b",
+    re.IGNORECASE,
+)
+WORDS = {"lock", "index", "each"}
+
+
+def only_sqlites(query: str) -> list[str]:
+    """What a query has that Postgres does not take."""
+    return [found[0] for found in ONLY_SQLITE.finditer(query)] + re.findall(r"\?(?!\d)", query)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_query_is_plain_sql_with_numbered_parameters(name: str) -> None:
+    assert only_sqlites(SHARED[name]) == []
+
+
+def test_what_only_one_database_takes_is_found() -> None:
+    query = "INSERT OR IGNORE INTO t SELECT instr(a, ?) FROM t INDEXED BY i, json_each(?1)"
+    assert only_sqlites(query) == ["OR IGNORE", "instr", "INDEXED BY", "json_each", "?"]
+
+
+def test_words_of_a_database_are_known_to_all() -> None:
+    used = {word for query in SHARED.values() for word in re.findall(r"\{\{(\w+)", query)}
+    assert used <= WORDS
+    assert set(OWN) >= WORDS
+
+
+def test_words_take_an_argument_and_leave_no_trace() -> None:
+    queries = {"a": "SELECT 1 FROM run {{index i}} WHERE x IN ({{each ?1}}) {{lock}}"}
+    words = {"index": "INDEXED BY {}", "each": "SELECT value FROM json_each({})", "lock": ""}
+    wanted = "SELECT 1 FROM run INDEXED BY i WHERE x IN (SELECT value FROM json_each(?1))"
+    assert sql.in_dialect(queries, words) == {"a": wanted}
+
+
+def test_a_query_has_one_place() -> None:
+    assert set(SHARED) & set(OWN) == set()
+
+
+@pytest.mark.parametrize("name", [*SHARED, *(one for one in OWN if one not in WORDS)])
+def test_a_query_has_a_caller(name: str) -> None:
+    assert f'"{name}"' in SOURCE
