@@ -41,6 +41,15 @@ class Resolution(msgspec.Struct):
     retry: bool
 
 
+def resolution(codec: JsonCodec, result: Any, error: str | None, *, retry: bool) -> Resolution:
+    """The decision to retry a step, to fail it with an error, or to give it a result."""
+    if retry or error is not None:
+        answer: dict[str, Any] = {"retry": True} if retry else {"error": error}
+        return Resolution(codec.encode(answer, "the resolution"), None, retry)
+    data = codec.encode({"result": result}, "the resolution")
+    return Resolution(data, codec.encode(result, "the result"), retry)
+
+
 class Control:
     """The control of the runs of one open engine. `answer_s` is how long a verb waits for the
     replica.
@@ -87,13 +96,14 @@ class Control:
     def new_run(
         self,
         call: Call[Any],
-        id: str | None,
-        queue: str | None,
-        priority: int,
-        at: datetime | None,
-        tags: dict[str, Any] | None,
-        timeout: float | timedelta | None,
-        durability: Durability | None,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        at: datetime | None = None,
+        tags: dict[str, Any] | None = None,
+        timeout: float | timedelta | None = None,
+        durability: Durability | None = None,
     ) -> StartRun:
         """The start of a run, checked, and its workflow made known here."""
         definition, options = cast("Workflow[..., Any]", call.definition), call.options

@@ -1,7 +1,7 @@
-"""The public engine: opens a store, executes its runs, and takes verbs about them.
+"""Public engine: opens a store, executes its runs, and offers the verbs that control them.
 
-Rules: every verb comes back after its commit; errors are Perdure's own; closing lets go of
-everything, so that the next engine goes on at once.
+Rules: every verb returns after its commit; errors are Perdure's own; closing releases everything,
+so that the next engine goes on at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from perdure.core import names, numbers
 from perdure.core.limits import Limits
 from perdure.errors import (
     EngineClosed,
-    RunNotFound,
     StoreError,
     UsedAfterFork,
 )
@@ -28,7 +27,7 @@ from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
 from perdure.runtime import facts, options, validation
-from perdure.runtime.control import Control, Resolution
+from perdure.runtime.control import Control, resolution
 from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
@@ -124,7 +123,7 @@ class Engine:
         self._clock = SystemClock()
         self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
         self._open: OpenEngine | None = None
-        self._parent: int | None = None  # the process that was forked while it was open, in a child
+        self._parent: int | None = None  # in a child: the process that has it open
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replication | None = None
 
@@ -196,13 +195,13 @@ class Engine:
         timeout: float | timedelta | None = None,
         durability: Durability | None = None,
     ) -> Run[T]:
-        """Start a run and come back when that is on disk.
+        """Start a run and return when that is on disk.
 
         With an `id` that exists, the existing run is returned when workflow and arguments are
         equal, however they are written (a default left out, by name, `1` or `1.0`); `RunExists` is
         raised when they differ. `at` (aware) starts it later; `timeout` (seconds or a timedelta)
         limits the whole run; `tags` find it again; of those that are due, higher `priority` begins
-        first; `durability` is this run's own. With "replica" it comes back when the start is in the
+        first; `durability` is this run's own. With "replica" it returns when the start is in the
         replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk
         then, and the same start finds it.
         Raises `NotSerializable`, `PayloadTooLarge`, `BadName` and `DefinitionError` before anything
@@ -214,34 +213,26 @@ class Engine:
         ...     return n * 2
         >>> async def main():
         ...     async with Engine(":memory:", workflows=[double]) as engine:
-        ...         runs = [
-        ...             await engine.start(double(4), id="four", tags={"of": "me"})
-        ...             for _ in range(2)
-        ...         ]
-        ...         return await runs[1].result(), [
-        ...             info.id for info in await engine.runs(tags={"of": "me"})
-        ...         ]
+        ...         await engine.start(double(4), id="four", tags={"of": "me"})
+        ...         run = await engine.start(double(4), id="four", tags={"of": "me"})
+        ...         found = await engine.runs(tags={"of": "me"})
+        ...         return await run.result(), [info.id for info in found]
         >>> asyncio.run(main())
         (8, ['four'])
         """
-        run, level = await self._begin(call, id, queue, priority, at, tags, timeout, durability)
+        run, level = await self._begin(
+            call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout,
+            durability=durability,
+        )  # fmt: skip
         await self._control.confirmed(run.id, level)
         return run
 
     async def _begin(
-        self,
-        call: Call[T],
-        id: str | None = None,
-        queue: str | None = None,
-        priority: int = 0,
-        at: datetime | None = None,
-        tags: dict[str, Any] | None = None,
-        timeout: float | timedelta | None = None,
-        durability: Durability | None = None,
+        self, call: Call[T], **options: Unpack[StartOptions]
     ) -> tuple[Run[T], str | None]:
         """A run that is on disk, and the durability that it asks for."""
         definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
-        start = self._control.new_run(call, id, queue, priority, at, tags, timeout, durability)
+        start = self._control.new_run(call, **options)
         started = await self._control.start(start, definition)
         return Run(self, start.id, started.run), start.durability
 
@@ -250,9 +241,8 @@ class Engine:
         `Run.result` does.
         """
         run, level = await self._begin(call, **options)
-        return cast(
-            "T", await self._result(run.id, run._key, level)
-        )  # whose confirmation is also the start's
+        # The confirmation of the result is also that of the start.
+        return cast("T", await self._result(run.id, run._key, level))
 
     async def get(self, id: str) -> Run[Any]:
         """The run with this id; raises `RunNotFound`."""
@@ -266,27 +256,19 @@ class Engine:
         A run stands for its children and its earlier generations: `rep` is `report`, also where
         there are `report.2` and `report~1`.
         """
-        if await self._read(self._store.has_run, validation.findable(prefix)):
-            return prefix
-        found: list[str] = []
-        if prefix:  # an empty one is the beginning of every id
-            most = RunNotFound.CANDIDATES_MAX + 1
-            found = await self._read(self._store.find_ids, prefix, most)
-        if len(found) != 1:
-            raise RunNotFound(prefix, tuple(found))
-        return found[0]
+        return await self._read(self._queries.find, prefix)
 
     async def store_lost(self) -> StoreError:
-        """Come back when the store is lost for good (its file was deleted or replaced, or a newer
-        Perdure has taken it over).
+        """Return when the store is lost for good: its file was deleted or replaced, or a newer
+        Perdure has taken it over.
         """
         return await asyncio.shield(self._scheduler.lost)
 
     # --- control ----------------------------------------------------------------------------------
 
     async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
-        """Send a message; back when it is on disk. With a `key` it arrives once, however often it
-        is sent.
+        """Send a message and return when it is on disk. With a `key` it arrives once, however often
+        it is sent.
 
         Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
         """
@@ -337,13 +319,8 @@ class Engine:
         where no step asks.
         """
         validation.check_resolution(seq, error, retry)
-        answer: dict[str, Any] = {"retry": True} if retry else {"error": error}
-        checked = None
-        if not retry and error is None:
-            answer = {"result": None if result is UNSET else result}
-            checked = self._codec.encode(answer["result"], "the result")
-        data = self._codec.encode(answer, "the resolution")
-        await self._control.resolve(id, seq, Resolution(data, checked, retry))
+        given = None if result is UNSET else result
+        await self._control.resolve(id, seq, resolution(self._codec, given, error, retry=retry))
 
     async def fork(
         self,
@@ -367,9 +344,8 @@ class Engine:
         >>> async def main():
         ...     async with Engine(":memory:", workflows=[double]) as engine:
         ...         await engine.run(double(4), id="four")
-        ...         return await (
-        ...             await engine.fork("four", 1, new_id="five", args={"n": 5})
-        ...         ).result()
+        ...         fork = await engine.fork("four", 1, new_id="five", args={"n": 5})
+        ...         return await fork.result()
         >>> asyncio.run(main())
         10
         """
@@ -380,7 +356,7 @@ class Engine:
         await self._control.fork(id, at, name, encoded, edited)
         return Run(self, name)
 
-    # --- looking ----------------------------------------------------------------------------------
+    # --- inspection -------------------------------------------------------------------------------
 
     @property
     def _control(self) -> Control:
@@ -498,15 +474,10 @@ class Engine:
         """How many runs of its workflows are due that neither this engine executes, with
         execute="asked", nor another one, up to 1,001.
         """
-        scheduler = self._scheduler
-        return await self._read(
-            facts.left_to_workers,
-            self._store,
-            scheduler.owner,
-            scheduler.memory.at_work(),
-            scheduler.names,
-            self._clock.now_ms(),
-        )
+        scheduler, now_ms = self._scheduler, self._clock.now_ms()
+        worker, at_work, names = scheduler.owner, scheduler.memory.at_work(), scheduler.names
+        left = facts.left_to_workers
+        return await self._read(left, self._store, worker, at_work, names, now_ms)
 
     # --- waiting ----------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 from perdure.core import events as ev
 from perdure.core.events import Event
+from perdure.errors import RunNotFound
 from perdure.runtime import info, validation
 from perdure.runtime.info import Blocked, Ends, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.store.base import Store
@@ -55,6 +56,18 @@ class Queries:
     def key(self, run_id: str) -> int:
         """The key of a run. Raises `RunNotFound`."""
         return self._store.run_key(validation.findable(run_id))
+
+    def find(self, prefix: str) -> str:
+        """The full id that `prefix` is or begins. Raises `RunNotFound`, with candidates if there
+        are several.
+        """
+        if self._store.has_run(validation.findable(prefix)):
+            return prefix
+        most = RunNotFound.CANDIDATES_MAX + 1
+        found = self._store.find_ids(prefix, most) if prefix else []  # "" is how every id begins
+        if len(found) != 1:
+            raise RunNotFound(prefix, tuple(found))
+        return found[0]
 
     def status(self, run_id: str) -> str:
         """The status of a run. Raises `RunNotFound`."""
