@@ -46,15 +46,15 @@ class Subject(Protocol):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def run_failed(run: Subject, error_raw: bytes, *, child: bool, told: bool) -> None:
+def run_failed(run: Subject, error_raw: bytes, *, child: bool, reported: bool) -> None:
     """A run has failed: an error; of a child a warning, because its parent decides what that means.
 
-    The traceback comes with it unless somebody is `told`: a caller that waits gets it with
+    The traceback comes with it unless it is `reported`: a caller that waits gets it with
     `RunFailed`.
     """
     level = logging.WARNING if child else logging.ERROR
     if _run.isEnabledFor(level):
-        error = None if child or told else decode_error(error_raw)
+        error = None if child or reported else decode_error(error_raw)
         _say(
             _run,
             level,

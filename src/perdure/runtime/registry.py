@@ -1,4 +1,4 @@
-"""The workflows that a process knows, by name, with those that their code mentions.
+"""Registry of workflows: those that a process knows, by name, with those that their code mentions.
 
 Rules: a name stands for one piece of code, because a history knows its workflow by name only; two
 functions are the same code if their instructions, globals, defaults and closed-over values are
@@ -34,8 +34,9 @@ def add_workflow(known: dict[str, Workflow[..., Any]], definition: Any) -> tuple
 
 
 def know_workflow(known: dict[str, Workflow[..., Any]], definition: Workflow[..., Any]) -> None:
-    """Add a workflow and those that it may go on as, for a process that reads their results only: a
-    name that is known stays.
+    """Add a workflow, and those that it may continue as, for a process that only reads results.
+
+    A name that is known keeps its workflow.
     """
     if definition.name not in known:
         known[definition.name] = definition

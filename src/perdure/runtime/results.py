@@ -2,8 +2,7 @@
 a run ended.
 
 Rules: nothing is reported before its own commit, nor before the replica has it where that is asked
-for;
-a run that goes on under the same id, after a retry or `continue_as`, is followed.
+for; a run that goes on under the same id, after a retry or `continue_as`, is followed.
 """
 
 from __future__ import annotations

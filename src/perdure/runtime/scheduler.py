@@ -444,7 +444,7 @@ class Scheduler:
             self.observer.run_ended(active.run_id, active.workflow, status)
         if isinstance(how, Finish) and how.error is not None:
             run_failed(
-                active, how.error, child=active.child, told=self.waiters.wait_for(active.run)
+                active, how.error, child=active.child, reported=self.waiters.wait_for(active.run)
             )
         if self.memory.active.get(active.run) is active:
             del self.memory.active[active.run]

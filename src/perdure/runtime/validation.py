@@ -55,7 +55,7 @@ def check_filters(status: Any, workflow: Any, tags: Any, limit: Any) -> None:
 
 
 def check_resolution(seq: Any, error: Any, retry: Any) -> None:
-    """Raise what is wrong with a person's answer about a step."""
+    """Raise what is wrong with a decision about a step."""
     if seq is not None:
         numbers.count(seq, "seq")
     if not isinstance(error, str | None):
@@ -195,9 +195,7 @@ def client_gate(store: SqliteStore, durability: str) -> AnswerGate:
 
 
 def check_replica(store: SqliteStore, acquired: object, execute: bool | str) -> None:
-    """A file that is replicated somewhere must not go on without its replica, where nobody would
-    know.
-    """
-    seal = store.checksum()
-    if seal is not None and acquired is None and execute:
-        raise ReplicaRequired(store.path, seal.address)
+    """Raise `ReplicaRequired` where a replicated file would go on without its replica."""
+    checksum = store.checksum()
+    if checksum is not None and acquired is None and execute:
+        raise ReplicaRequired(store.path, checksum.address)

@@ -1,4 +1,4 @@
-"""Waiters that wait for news of runs, and readers that wait for anything that was committed.
+"""Waiters: callers that wait for news of a run, and readers that wait for any commit.
 
 Rules: outcomes are reported after the commit; a caller that gives up leaves nothing behind.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Waiters:
-    """Those of one engine, by the key of the run that they wait for."""
+    """The waiters of one engine, by the key of their run."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -26,7 +26,7 @@ class Waiters:
         return run in self._waiting
 
     def notify(self, run: int) -> None:
-        """There is news of a run."""
+        """Wake the callers that wait for a run, and all readers."""
         for future in self._waiting.pop(run, ()):
             if not future.done():
                 future.set_result(None)
@@ -38,7 +38,7 @@ class Waiters:
             event.set()
 
     def fail(self, error: Exception) -> None:
-        """There will be no more news: all that wait get the error."""
+        """Give an error to all callers, because there will be no more news."""
         waiting, self._waiting = self._waiting, {}
         for futures in waiting.values():
             for future in futures:
@@ -50,7 +50,7 @@ class Waiters:
         """Call back, once, when there is news of a run."""
         future: asyncio.Future[None] = self._loop.create_future()
         future.add_done_callback(
-            lambda told: None if told.cancelled() or told.exception() else act()
+            lambda done: None if done.cancelled() or done.exception() else act()
         )
         self._waiting.setdefault(run, []).append(future)
 
