@@ -153,7 +153,7 @@ def test_a_worker_is_ended_once(race: Race, store: Store) -> None:
 
 
 def test_a_lease_is_renewed_or_its_worker_ended(race: Race, store: Store) -> None:
-    """Whoever ends a worker has seen that it renewed nothing since."""
+    """A worker is ended only if it has renewed nothing since that was looked up."""
     for turn in range(ROUNDS):
         run, worker = owned(store, f"r{turn}")
 
