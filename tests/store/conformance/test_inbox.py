@@ -120,7 +120,7 @@ def test_a_key_arrives_once(store: Store, other: Store) -> None:
     assert one(store, message(key="k")) == Woken(run)
     assert channels(store, run) == [b"2"]
     one(store, finish(run, worker, "completed"))
-    assert one(store, message(key="k")) == Woken(run), "a sender that tries again can't know of the end"
+    assert one(store, message(key="k")) == Woken(run), "a sender can't know of the end"
     assert isinstance(one(store, message(key="m")), RunFinished)
 
 
