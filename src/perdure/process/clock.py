@@ -1,5 +1,6 @@
-"""The one place that reads a clock. Everything else is given the time, in whole
-milliseconds UTC.
+"""System clock: the one place that reads the time.
+
+Rules: everything else gets the time as an argument, in whole milliseconds UTC.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Where a turn of the event loop is saved: a task that begins at once, and the question whether
-anything else waits.
+"""Eager tasks: a task that runs at once up to its first wait, and whether the loop is idle.
 
-Rules: called from plain callbacks only, never from inside a task; an event loop that is not
-asyncio's own is left to do it its own way. A turn of the loop costs about 20 µs, a fifth of what
-the interpreter adds to a step.
+Rules: called from plain callbacks only, never from inside a task; on an event loop that is not
+asyncio's own a task begins as that loop begins tasks. A turn of the loop costs about 20 µs, a fifth
+of what the interpreter adds to a step.
 """
 
 from __future__ import annotations

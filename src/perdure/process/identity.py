@@ -1,8 +1,8 @@
 """Identity of this process, and whether another one is still alive.
 
-Rules: a process is known by machine, boot, process namespace, pid and the pid's birth, so that a
-pid which came round again is not taken for the old one; of a process elsewhere only its lease
-tells.
+Rules: a process is identified by machine, boot, process namespace, pid and start time of the pid,
+so a pid that is used again is not taken for the old process; a process of another machine is known
+by its lease only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def host() -> str:
 
 
 def born(pid: int) -> str:
-    """When a process began, as the kernel counts; empty where that can't be known."""
+    """When a process started, in the kernel's ticks; "" where that is not known."""
     return _birth(_stat(pid))
 
 
 def is_dead(its_host: str, pid: int, its_birth: str) -> bool:
-    """Whether a process of this machine has surely ended; False for one elsewhere."""
+    """Whether a process of this machine has certainly ended; False for another machine's."""
     if its_host != host():
         return False
     try:
@@ -37,7 +37,7 @@ def is_dead(its_host: str, pid: int, its_birth: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # alive, and somebody else's
+        pass  # alive, of another user
     fields = _stat(pid)
     if not fields:
         return False

@@ -1,8 +1,8 @@
-"""The Python that executes runs: recorded at each run, because asyncio's order of things differs
-between versions in rare cases.
+"""Python version of a run: recorded, because the order of callbacks differs between versions in
+rare cases.
 
-Rules: a version is major and minor number, with the implementation where that is not CPython; a run
-that nothing but an earlier version of the file has seen has none.
+Rules: a version is the major and minor number, with the implementation where that is not CPython; a
+run of an earlier schema has none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def is_other(python: str | None) -> bool:
 
 
 def with_python(reason: str, python: str | None) -> str:
-    """Why code and history parted, with the other Python where that may be the cause."""
+    """Why code and history differ, with the other Python where that may be the cause."""
     if not is_other(python):
         return reason
     return (

@@ -1,7 +1,7 @@
-"""One small class for every background loop: tick, sleep or be woken, tick again.
+"""Periodic tasks: one class for every background loop.
 
-Rules: a loop runs in an empty context, not in that of its starter;
-a tick returns the seconds until the next one; an error is logged and the loop goes on, more slowly.
+Rules: a loop runs in an empty context, not in that of its starter; a tick returns the seconds until
+the next one; an error is logged, and the next tick comes after `AFTER_ERROR_S`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ AFTER_ERROR_S = 1.0
 
 
 async def to_its_end(work: Coroutine[Any, Any, None], on_cancel: Callable[[], None]) -> None:
-    """Carry out work that has to be finished; a cancellation meanwhile is passed on when it is.
-    `on_cancel` is called at once.
+    """Finish `work` even if the caller is cancelled. `on_cancel` is called at each cancellation.
+
+    Raises what `work` raises, or the cancellation once `work` has ended.
     """
     task, cancelled = asyncio.get_running_loop().create_task(work), None
     while not task.done():
@@ -38,7 +39,7 @@ async def to_its_end(work: Coroutine[Any, Any, None], on_cancel: Callable[[], No
 
 
 class Loop:
-    """Calls `tick` for as long as it runs; `wake` makes the next tick come at once."""
+    """Calls `tick` again and again until `stop`. After `wake` the next tick comes at once."""
 
     def __init__(self, name: str, tick: Callable[[], Awaitable[float]]) -> None:
         self.name, self._tick = name, tick

@@ -1,7 +1,7 @@
-"""Work for plain callbacks in slices: after some milliseconds of it, the event loop gets its turn.
+"""Sliced callbacks: a queue of calls that gives way to the event loop after `SLICE_S`.
 
-Rules: what is added is called in its order, in an empty context; an error of one call leaves the
-others their turn; nothing is called at once, not even the first.
+Rules: calls are made in order, in an empty context; an error of one call does not keep the others
+from being made; nothing is called at once, not even the first.
 """
 
 from __future__ import annotations

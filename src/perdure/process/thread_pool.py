@@ -1,9 +1,9 @@
-"""The threads of plain steps: an executor whose threads may hang without stopping anything.
+"""Thread pool of plain steps: an executor that replaces threads that hang.
 
-Rules: a thread whose attempt was given up (its timeout passed, its run was cancelled) can't be
-stopped, so another takes its place, up to `hung_max` of them; beyond that its place at the gate
-stays taken until its function returns; threads are daemons, so none keeps the process from ending;
-bookkeeping happens on the event loop, the threads only work.
+Rules: a thread whose attempt was abandoned (timeout, cancellation) can't be stopped, so another one
+replaces it, up to `hung_max` of them; beyond that the attempt keeps its place at the capacity
+limiter until its function returns; threads are daemons, so none keeps the process from ending; all
+bookkeeping happens on the event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "perdure-step"
 
 
 class Job(Future[Any]):
-    """One attempt in a thread. Cancelled while its function runs, it is given up."""
+    """One attempt in a thread. If it is cancelled while its function runs, it is abandoned."""
 
     def __init__(self, pool: ThreadPool, work: Callable[..., Any], what: str) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class Job(Future[Any]):
 
 
 class ThreadPool(Executor):
-    """See the module's text. `on_lost` and `on_back` are called on the event loop: a place at the
-    gate is lost, is there again.
+    """See the module's text. `on_lost` and `on_back` are called on the event loop: the capacity is
+    one less, or one more again.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class ThreadPool(Executor):
         self._closed = False
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Begin `work` at once: there is a place at the gate for it, so a thread is idle or may be
-        made. `args` is what it is, in words.
+        """Begin `work` at once: the capacity limiter has admitted it, so a thread is idle or may be
+        started. `args` is its description.
         """
         job = Job(self, work, *args)
         if self._closed:
@@ -107,7 +107,7 @@ class ThreadPool(Executor):
     # --- threads that hang ------------------------------------------------------------------------
 
     def give_up(self, job: Job) -> None:
-        """The attempt is over, its function is not."""
+        """The attempt has ended, its function has not."""
         if self._closed:
             return
         self._hung[job] = None
@@ -140,9 +140,7 @@ class ThreadPool(Executor):
 
     @property
     def hung(self) -> list[str]:
-        """The attempts that were given up and whose functions have not returned, the
-        oldest first.
-        """
+        """Descriptions of abandoned attempts whose functions still run, the oldest first."""
         return [job.what for job in self._hung]
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:

@@ -1,5 +1,4 @@
-"""Threads beside the event loop, for work that must not wait until the loop, or its default
-executor, is free.
+"""Threads beside the event loop, for work that must not wait for the loop or its default executor.
 
 Rules: the loop's default executor is the user's (`asyncio.to_thread` in steps, look-ups of names)
 and is never used here; a thread that acts for a loop stops when the loop has hung for too
@@ -29,7 +28,7 @@ async def in_thread(work: Callable[..., T], *args: Any) -> T:
 
 
 class Liveness:
-    """Whether the running event loop still gets its turn, asked from another thread."""
+    """Whether the running event loop still makes its callbacks; may be asked from any thread."""
 
     def __init__(self, lease_s: float) -> None:
         self._loop, self._every_s = asyncio.get_running_loop(), lease_s / 4

@@ -34,7 +34,7 @@ _run, _step, _worker = (logging.getLogger(f"perdure.{name}") for name in ("run",
 
 
 class Subject(Protocol):
-    """A run that something is said about."""
+    """The run that a record is about."""
 
     @property
     def run_id(self) -> str: ...
@@ -68,7 +68,7 @@ def run_failed(run: Subject, error_raw: bytes, *, child: bool, reported: bool) -
 
 
 def run_blocked(run: Subject, reason: str, error: BaseException | None = None) -> None:
-    """A run waits for a person."""
+    """A run is blocked until a person, or other code, changes something."""
     text = brief(reason, 1_000)
     _say(
         _run,

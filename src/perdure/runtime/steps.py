@@ -1,4 +1,4 @@
-"""Attempts of steps: run the function once, apply timeout and retry policy, report what came of it.
+"""Attempts of steps: call the function once, apply timeout and retry policy, report the outcome.
 
 Rules: arguments come from the recorded command, decoded anew for every attempt, so a step can't
 change what its workflow holds; an attempt has the context variables of the code that asked for its
@@ -152,7 +152,7 @@ class StepAttempt(msgspec.Struct, eq=False):
 
 
 class CapacityLimiter:
-    """Lets so many in at a time; the others wait in line."""
+    """Admits up to `places` attempts at a time; the others wait in order."""
 
     def __init__(self, places: int) -> None:
         self.free = places
@@ -172,18 +172,16 @@ class CapacityLimiter:
             self._line.popleft()()
 
     def shrink(self) -> None:
-        """One place less: who has it will not leave for long."""
+        """One place less: the attempt that has it hangs."""
         self.free -= 1
 
-    def send_away(self) -> None:
-        """Nothing that waits in line begins any more."""
+    def refuse_waiting(self) -> None:
+        """Admit none of those that wait."""
         self._line.clear()
 
 
 class Running(msgspec.Struct, eq=False):
-    """One step under way, from the line at the gate to its end; `cancel` works at any
-    point of it.
-    """
+    """One attempt, from waiting for capacity to its end; `cancel` works at any point."""
 
     task: asyncio.Task[None] | None = None
     begun: bool = False
@@ -196,10 +194,11 @@ class Running(msgspec.Struct, eq=False):
 
 
 class Steps:
-    """Starts attempts: async ones on the event loop, plain ones in threads, each behind its gate.
+    """Starts attempts: async ones on the event loop, plain ones in threads, each behind a capacity
+    limiter.
 
-    What has ended is gathered, and `on_ended` asks for a plain callback in which `collect` reports
-    it.
+    Attempts that have ended are gathered; `on_ended` asks for a plain callback in which `collect`
+    reports them.
     """
 
     def __init__(
@@ -239,28 +238,35 @@ class Steps:
         cancel.
         """
         running = running or Running()
-        gate = self._async_limiter if command.call.definition.is_async else self._thread_limiter
-        if gate.free > 0:
-            gate.free -= 1
-            work = self._carry_out(running, gate, host, command, attempt, failures, done)
+        limiter = self._async_limiter if command.call.definition.is_async else self._thread_limiter
+        if limiter.free > 0:
+            limiter.free -= 1
+            work = self._carry_out(running, limiter, host, command, attempt, failures, done)
             running.task = eager.start(
                 work, self.loop, Context() if command.context is None else command.context.copy()
             )
         else:
-            gate.enter(partial(self._begin, running, gate, host, command, attempt, failures, done))
+            limiter.enter(
+                partial(self._begin, running, limiter, host, command, attempt, failures, done)
+            )
         return running
 
     def _begin(
-        self, running: Running, gate: CapacityLimiter, host: StepHost, command: Command, *rest: Any
+        self,
+        running: Running,
+        limiter: CapacityLimiter,
+        host: StepHost,
+        command: Command,
+        *rest: Any,
     ) -> None:
         running.task = eager.start(
-            self._carry_out(running, gate, host, command, *rest), self.loop, context_of(command)
+            self._carry_out(running, limiter, host, command, *rest), self.loop, context_of(command)
         )
 
     async def _carry_out(
         self,
         running: Running,
-        gate: CapacityLimiter,
+        limiter: CapacityLimiter,
         host: StepHost,
         command: Command,
         attempt: int,
@@ -297,7 +303,7 @@ class Steps:
         failed = None  # its traceback holds this frame
         if not self._ended:
             self._on_ended(self)
-        self._ended.append((gate, done, command, ended))
+        self._ended.append((limiter, done, command, ended))
 
     def report_end(
         self,
@@ -357,8 +363,8 @@ class Steps:
         """Report what has ended since the last time; called just before a transaction."""
         ended, self._ended = self._ended, []
         until_s = 0.0
-        for number, (gate, done, command, outcome) in enumerate(ended, 1):
-            gate.leave()
+        for number, (limiter, done, command, outcome) in enumerate(ended, 1):
+            limiter.leave()
             done(command, outcome)
             if number == len(ended):
                 return
@@ -375,9 +381,9 @@ class Steps:
         return bool(self._ended)
 
     def begin_no_more(self) -> None:
-        """The engine closes: what waits at a gate begins where its run goes on."""
-        self._async_limiter.send_away()
-        self._thread_limiter.send_away()
+        """The engine closes: attempts that wait for capacity begin where their run goes on."""
+        self._async_limiter.refuse_waiting()
+        self._thread_limiter.refuse_waiting()
 
     def failed(self, error: BaseException) -> None:
         """Nothing is left to do: each run sees to its own errors."""
@@ -387,7 +393,7 @@ class Steps:
 
     @staticmethod
     def goes_on(retry: Retry, failures: int, error: BaseException) -> bool:
-        """A value that can't be stored or is too large is the same at the next attempt."""
+        """A value that can't be stored, or is too large, will not be better next time."""
         return not isinstance(
             error, NotSerializable | PayloadTooLarge | DefinitionError
         ) and retry.again(failures, error)
@@ -419,7 +425,7 @@ class Steps:
 
 def context_of(command: Command) -> Context:
     """The context variables that an attempt begins with: those of the code that asked for the step,
-    never those of a stranger.
+    never those of another caller.
     """
     return Context() if command.context is None else command.context.copy()
 

@@ -1,11 +1,10 @@
-"""Group commit: everything that is to be written goes through here, in order, many writes in one
-transaction.
+"""Group commit: all writes of an engine, in order, many in one transaction.
 
 Rules: writes that come in one turn of the event loop share a transaction, and so do all that come
 while one is being committed; on a fast disk a commit runs inline, because a hop to a thread costs
 more than the fsync, on a slow or contended one it runs in the writer's thread; what the engine
-itself must write is kept and tried again until the store takes it, what a caller asked for is
-refused with the error; a write that can't be applied, and an error while one run hands in its
+itself must write is kept and tried again until the store takes it, a write that a caller waits for
+is refused with the error; a write that can't be applied, and an error while one run hands in its
 changes, cost that run only.
 """
 
@@ -42,12 +41,12 @@ RETRY_S_MIN, RETRY_S_MAX = 0.05, 2.0
 
 
 class Dirty(Protocol):
-    """Something that has collected changes and can turn them into a write."""
+    """An object with changes that `collect` turns into writes."""
 
     def collect(self) -> None: ...
 
     def failed(self, error: BaseException) -> None:
-        """`collect` has raised this; what it had not handed in is lost."""
+        """`collect` has raised this error; changes that were not put are lost."""
 
 
 _Answer = tuple[Callable[[Any], None], bool]
@@ -66,14 +65,14 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._thread = _new_thread()
         self._writes: list[Write] = []
-        self._answers: list[_Answer] = []  # of each write, at the same place
+        self._answers: list[_Answer] = []  # of each write, at the same index
         self._dirty: deque[Dirty] = deque()
         self._scheduled = self._busy = False
         self._inline_only, self._thread_only = store.path == ":memory:", not store.inline
         self._commit_ms = 0.0
         self._retry_s = RETRY_S_MIN
         self._retry: asyncio.TimerHandle | None = None
-        self._news: asyncio.Event | None = None  # set after a batch, for who waits for the last one
+        self._news: asyncio.Event | None = None  # set after each batch, for `drain`
         self._transacts = (
             0  # waiting ones: their functions are the user's, so they never run inline
         )
@@ -101,9 +100,10 @@ class Writer:
             self._schedule()
 
     async def ask(self, write: Write, then: Callable[[Any], None] | None = None) -> Any:
-        """Write and wait for the commit; raises what the store answers with. `then` hears the
-        result of a commit in any case, also when the caller has given up waiting; it is called
-        before `ask` returns.
+        """Write and wait for the commit. Raises the error that the store returns.
+
+        `then` is called with the result of a commit before `ask` returns, also when the caller has
+        given up waiting.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
 
