@@ -1,4 +1,4 @@
-"""What ended a run, and how much of its history the present code still follows: found by replay.
+"""Causes of a run's end, and how far the present code follows its history: found by replay.
 
 Rules: nothing here writes or executes a step; the code runs as in any replay, in a plain callback;
 an input is a cause if the exception that ended the run is the one that it brought, or has that as
@@ -25,9 +25,7 @@ class _Cancel(str):
 
 
 class TracingKernel(Kernel):
-    """A kernel for one replay, which remembers what each input brought and what the workflow raised
-    in the end.
-    """
+    """A kernel for one replay that remembers what each input brought, and the workflow's error."""
 
     good = 1
     """All rows before this one have been replayed."""
@@ -82,10 +80,9 @@ class TracingKernel(Kernel):
         return super()._outcome(task)
 
     def causes(self) -> set[int]:
-        """The rows of the inputs that brought the error that ended the run, or what that grew out
-        of.
+        """The rows of the inputs that brought the error that ended the run, or a cause of it.
 
-        With them those that other tasks were failing with when it came to that: they would end the
+        With them the inputs that other tasks were failing with at that time: they would end the
         run next.
         """
         errors = chain(self.error)
@@ -130,9 +127,7 @@ def _error_of(task: Any) -> BaseException | None:
 
 
 def followed(kernel: TracingKernel, rows: Sequence[Event]) -> int:
-    """The number of the first row that the code does not follow; one behind the last where it
-    follows them all.
-    """
+    """The number of the first row that the code does not follow, or one more than the last."""
     try:
         kernel.replay(rows)
     except Exception:

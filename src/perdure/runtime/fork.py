@@ -1,4 +1,4 @@
-"""Where a run is cut when it is retried or forked: functions from histories to `ForkRun`.
+"""Forks and retries as plans: functions from histories to `ForkRun`, which says where to cut.
 
 Rules: docs/explain/retry-and-fork.md has them as a table. Kept rows keep their numbers; a note
 behind them says that none of the open steps has begun; a failure that is taken back is replaced by
@@ -39,8 +39,9 @@ def fork(
     result: bytes | None,
     args: bytes | None,
 ) -> ForkRun:
-    """The fork of a run at row `at`: what that row asked for is done again, or given. Raises
-    `DefinitionError`.
+    """The fork of a run at row `at`: what that row asked for is done again, or given.
+
+    Raises `DefinitionError`.
     """
     if type(at) is not int:
         raise DefinitionError(f"at is the number of a row of the history, not {at!r:.50}.")
@@ -84,8 +85,8 @@ def fork(
 
 
 def _before(rows: list[Event], target: Event) -> int:
-    """The first row that the new run does not get: the target's answer, the input that led to its
-    end, or the target itself.
+    """The first row that is cut off: the target's answer, the input that led to its end, or the
+    target itself.
     """
     if target.kind == ev.FINISH:
         return (
@@ -102,9 +103,7 @@ def _before(rows: list[Event], target: Event) -> int:
 
 
 def _sent(row: RunRow, rows: list[Event], kept: list[Event], at: int) -> dict[int, str]:
-    """What the source has sent or started and the fork has no answer to: it must arrive
-    once only.
-    """
+    """Messages and starts of the source whose answer is cut off: they must arrive once only."""
     names = Names(row.origin or row.run, rows)
     source = row.id.partition("~")[0]
     found = {}
@@ -123,7 +122,7 @@ def _sent(row: RunRow, rows: list[Event], kept: list[Event], at: int) -> dict[in
 def retry(
     row: RunRow, rows: list[Event], at_ms: int, make: Callable[[], TracingKernel] | None
 ) -> ForkRun:
-    """The same run again, without the failures that ended it, cut where it then goes another way.
+    """The same run again without the failures that ended it, cut where it diverges without them.
 
     `make` gives kernels with the present code; without them the recorded error has to do. Call it
     from a plain callback.
@@ -168,7 +167,7 @@ def retry(
 
 
 def _causes_by_replay(rows: list[Event], make: Callable[[], TracingKernel]) -> set[int] | None:
-    """None where the present code does not follow the history to its end."""
+    """The rows of the causes; None where the present code does not follow the whole history."""
     kernel = make()
     try:
         if not rows or followed(kernel, rows) <= rows[-1].seq or kernel.outcome is None:
@@ -179,8 +178,8 @@ def _causes_by_replay(rows: list[Event], make: Callable[[], TracingKernel]) -> s
 
 
 def _causes_by_rows(row: RunRow, rows: list[Event]) -> tuple[set[int], bool]:
-    """The last failures that read like parts of the recorded error, and whether it has parts of the
-    code's own; the cancel of a cancelled run, if it was not cancelled as it stood.
+    """The last failures whose text is part of the recorded error, and whether it has parts that the
+    code raised itself; of a cancelled run its cancel, unless it was cancelled without a turn.
     """
     if row.status == lifecycle.CANCELLED:
         return {_last(rows, ev.CANCEL)} - {0} if _last(rows, ev.FINISH) else set(), False
@@ -202,7 +201,7 @@ def _causes_by_rows(row: RunRow, rows: list[Event]) -> tuple[set[int], bool]:
 
 
 def _members(error: BaseException) -> list[BaseException]:
-    """An error, or what a group holds."""
+    """An error, or the members of a group."""
     return (
         [one for inner in error.exceptions for one in _members(inner)]
         if isinstance(error, BaseExceptionGroup)
@@ -211,7 +210,7 @@ def _members(error: BaseException) -> list[BaseException]:
 
 
 def _parts(error: BaseException | None) -> list[tuple[str, str]]:
-    """An error, its members and their causes, as they read."""
+    """Class and text of an error, of its members and of their causes."""
     if error is None:
         return []
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
@@ -236,9 +235,7 @@ def _end_of_kept(
     put_right: bool,
     make: Callable[[], TracingKernel] | None,
 ) -> int:
-    """The first row that the retried run does not get; `put_right` says that the code raised, and
-    is another one now.
-    """
+    """The first row that is cut off; `put_right` says that the code raised, and has changed."""
     finish = _last(rows, ev.FINISH)
     if not finish:
         return rows[-1].seq + 1 if rows else 1  # it was cancelled as it stood
@@ -278,8 +275,10 @@ def _unanswered(kept: list[Event], kinds: Iterable[str]) -> list[Event]:
 def _moved_timers(
     kept: list[Event], cut: list[Event], taken_back: set[int], at_ms: int
 ) -> list[tuple[int, bytes]]:
-    """Deadlines that are ahead at the cut, moved by the time since then. One that ended the run
-    begins anew, and so does one that was due by then, too: it would end the run again at once.
+    """Deadlines that are ahead at the cut, moved by the time since then.
+
+    A deadline that ended the run begins anew, and so does one that was due by then: it would end
+    the run again at once.
     """
     if not cut:
         return []

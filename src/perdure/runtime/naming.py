@@ -26,8 +26,9 @@ NAMED = frozenset({ev.STEP, ev.CHILD, ev.SPAWN, ev.SEND})
 
 
 class Cut(msgspec.Struct, omit_defaults=True):
-    """The note behind which a retried or forked run goes on: none of its open steps has begun up to
-    row `upto`.
+    """The note behind which a retried or forked run continues.
+
+    None of its open steps has begun up to row `upto`.
     """
 
     released: bool
@@ -54,8 +55,9 @@ def cut_of(row: Event | Command) -> Cut | None:
 
 
 class Names:
-    """The names of one run that was retried or forked; feed it every row in order. `origin` is the
-    key of the first generation.
+    """The names of one run that was retried or forked, made from its rows in their order.
+
+    `origin` is the key of the first generation.
     """
 
     def __init__(self, origin: int, rows: Iterable[Event] = ()) -> None:
@@ -100,7 +102,7 @@ class Names:
         return self._sent.get(seq)
 
     def cut_off(self, rows: Iterable[Event]) -> list[tuple[str, str, str, str]]:
-        """What a note has to say about commands that are cut off."""
+        """The entries of a note for commands that are cut off."""
         return [(*_content(row), self.of(row.seq)) for row in rows if row.kind in NAMED]
 
 
