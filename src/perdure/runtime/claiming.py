@@ -24,6 +24,7 @@ CLAIM_RUNS_MAX = 200
 EVICT_RUNS_MAX = 50
 CLAIM_AGAIN_S = 0.05
 IDLE_S_WHEN_LOST = 3_600.0
+IDLE_S_RESTING = 600.0
 FULL_S = 1.0  # until the next look whether the replica takes anything again
 
 
@@ -48,7 +49,7 @@ class ClaimHost(Protocol):
 
     def use_lease(self) -> None: ...
 
-    def idle(self) -> None: ...
+    def idle(self) -> bool: ...
 
 
 class Claims:
@@ -90,8 +91,8 @@ class Claims:
         due_ms = await host.reads.get(host.store.next_due_ms, host.names, families)
         room, now_ms = min(CLAIM_RUNS_MAX, host.memory.room()), host.clock.now_ms()
         if due_ms is None:
-            host.idle()
-            return host.clock.idle_s_max
+            # The watcher of the file wakes this loop; no timer is needed for what is not there.
+            return max(IDLE_S_RESTING if host.idle() else 0.0, host.clock.idle_s_max)
         if due_ms > now_ms:
             return min((due_ms - now_ms) / 1000, host.clock.idle_s_max)
         if room <= 0:

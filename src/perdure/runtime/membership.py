@@ -34,7 +34,7 @@ from perdure.store.rows import WorkerRow
 from perdure.store.writes import EndWorker, JoinWorker, RenewLease
 
 BEATS_PER_LEASE = 4
-REST_S = 300.0
+REST_S = 600.0
 GIVE_BACK_S = 0.2
 
 
@@ -150,12 +150,16 @@ class Membership:
             self._rested_s = asyncio.get_running_loop().time()
             self._stop_renewal()
 
-    def idle(self) -> None:
-        """Nothing is due here: while the worker rests, its store gives back memory soon."""
+    def idle(self) -> bool:
+        """Nothing is due here: while the worker rests, its store gives back memory soon.
+
+        Returns whether it rests.
+        """
         if self.resting and self._give_back_timer is None:
             self._give_back_timer = asyncio.get_running_loop().call_later(
                 GIVE_BACK_S, self._give_back, context=Context()
             )
+        return self.resting
 
     def _give_back(self) -> None:
         self._give_back_timer = None

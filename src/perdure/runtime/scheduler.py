@@ -251,6 +251,7 @@ class Scheduler:
             await self.reads.get(self.store.check_identity)
         except (StoreCorrupt, StoreReplaced, StoreTooNew) as error:
             self.give_up(error)
+        self.watcher.look()
         if self.lost.done():
             return IDLE_S_WHEN_LOST
         return await self._membership.look() if self.execute else self._membership.beat_s
@@ -367,9 +368,9 @@ class Scheduler:
         if self._membership.use():
             self._heart.wake()  # it looks more often from now on
 
-    def idle(self) -> None:
-        """Nothing is due."""
-        self._membership.idle()
+    def idle(self) -> bool:
+        """Nothing is due. Returns whether this worker rests."""
+        return self._membership.idle()
 
     def _owns_runs(self) -> bool:
         memory = self.memory

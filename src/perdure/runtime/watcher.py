@@ -51,6 +51,11 @@ class Watcher:
         if self._watch is not None:
             self._watch.cancel()
 
+    def look(self) -> None:
+        """Look now, in case that a report was lost."""
+        if self._watch is not None and not self._watch.ended:
+            self._look()
+
     def _look(self) -> None:
         if self._store.damaged is not None:
             self._damage()

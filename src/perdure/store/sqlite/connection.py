@@ -176,7 +176,7 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
         )  # another process may be making the file at this moment
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
-    tables = [name for (name,) in connection.execute(Q["foreign_tables"])]
+    tables = [name for (name,) in connection.execute(Q["foreign_tables"], can_cache=False)]
     if ours:
         connection.execute(
             "COMMIT", can_cache=False

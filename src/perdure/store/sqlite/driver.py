@@ -127,12 +127,12 @@ class SqliteStore(Reader):
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _rows_of_query(self, text: str, bindings: Sequence[Any]) -> list[Any]:
+    def _rows_of_query(self, text: str, bindings: Sequence[Any], *, keep: bool = True) -> list[Any]:
         if not self._used.acquire(blocking=False):
-            return self._reading().execute(text, bindings).fetchall()
+            return self._reading().execute(text, bindings, can_cache=keep).fetchall()
         try:
             db = self._reading() if self._db.in_transaction else self._db
-            return db.execute(text, bindings).fetchall()
+            return db.execute(text, bindings, can_cache=keep).fetchall()
         finally:
             self._used.release()
 

@@ -7,3 +7,12 @@ from perdure.store import sql
 PACKAGE = "perdure.store.sqlite"
 _OWN = sql.load("sqlite.sql", PACKAGE)
 Q = {**sql.in_dialect(sql.load("shared.sql", "perdure.store"), _OWN), **_OWN}
+
+RARE = frozenset(
+    {
+        "block_crash_loop", "count_crashes", "crash_loops", "due_at_once", "due_names",
+        "due_with_mail", "end_worker", "free_runs", "join_worker", "read_checksum", "wake_blocked",
+        "wake_unread", "workers",
+    }
+)  # fmt: skip
+"""Queries that are seldom asked: their statements are not kept."""

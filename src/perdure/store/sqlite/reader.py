@@ -16,7 +16,7 @@ import apsw
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
 from perdure.store.sqlite import connection, error_map
-from perdure.store.sqlite.queries import Q
+from perdure.store.sqlite.queries import RARE, Q
 
 
 class Reader(Reads):
@@ -36,14 +36,15 @@ class Reader(Reads):
         if self.damaged is not None:
             raise self.damaged
         try:
-            return self._rows_of_query(Q[query], bindings)
+            return self._rows_of_query(Q[query], bindings, keep=query not in RARE)
         except (OverflowError, TypeError, UnicodeEncodeError):
             return []  # what SQLite can't store names no run and no row
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 
-    def _rows_of_query(self, text: str, bindings: Sequence[Any]) -> list[Any]:
-        return self._read.execute(text, bindings).fetchall()
+    def _rows_of_query(self, text: str, bindings: Sequence[Any], *, keep: bool = True) -> list[Any]:
+        """Rows of a query; `keep` its statement for the next time."""
+        return self._read.execute(text, bindings, can_cache=keep).fetchall()
 
     def _damaged(self, error: Exception) -> PerdureError:
         return self._failed(error)

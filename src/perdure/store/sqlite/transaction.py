@@ -15,18 +15,10 @@ import msgspec
 
 from perdure.store.sqlite import checksum
 from perdure.store.sqlite.authorizer import Authorizer
-from perdure.store.sqlite.queries import Q
+from perdure.store.sqlite.queries import RARE, Q
 from perdure.store.transaction import Bindings
 
 _encode = msgspec.json.Encoder().encode
-
-ONCE = frozenset(
-    {
-        "block_crash_loop", "count_crashes", "crash_loops", "due_at_once", "due_with_mail",
-        "end_worker", "free_runs", "join_worker", "wake_blocked", "wake_unread",
-    }
-)  # fmt: skip
-"""Queries that an engine asks when it opens and closes: their statements are not kept."""
 
 
 class SqliteTransaction:
@@ -42,10 +34,10 @@ class SqliteTransaction:
     # --- queries ----------------------------------------------------------------------------------
 
     def do(self, query: str, bindings: Bindings) -> None:
-        self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE)
+        self.cursor.execute(Q[query], bindings, can_cache=query not in RARE)
 
     def change(self, query: str, bindings: Bindings) -> int:
-        self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE)
+        self.cursor.execute(Q[query], bindings, can_cache=query not in RARE)
         return self.db.changes()
 
     def row(self, query: str, bindings: Bindings) -> tuple[Any, ...] | None:
@@ -53,7 +45,7 @@ class SqliteTransaction:
         return found[0] if found else None
 
     def rows(self, query: str, bindings: Bindings) -> list[tuple[Any, ...]]:
-        return self.cursor.execute(Q[query], bindings, can_cache=query not in ONCE).fetchall()
+        return self.cursor.execute(Q[query], bindings, can_cache=query not in RARE).fetchall()
 
     def many(self, query: str, each: Sequence[Bindings]) -> None:
         self.cursor.executemany(Q[query], each)
