@@ -63,10 +63,17 @@ def history(*notes: Event, steps: int = 1) -> list[Event]:
     return [*rows, *notes]
 
 
+def recovered(
+    rows: list[Event], *commands: Command, since: Any = (), adopts: bool = False
+) -> recovery.Recovery:
+    released = recovery.released_at(rows) > 0
+    return recovery.recover("r", rows, since, commands, NOW_MS, released=released, adopts=adopts)
+
+
 def plans(
     rows: list[Event], *commands: Command, since: Any = (), adopts: bool = False
 ) -> list[Plan]:
-    return recovery.recover("r", rows, since, commands, NOW_MS, adopts=adopts).plans
+    return recovered(rows, *commands, since=since, adopts=adopts).plans
 
 
 def released(seq: int = 3) -> Event:
@@ -75,7 +82,7 @@ def released(seq: int = 3) -> Event:
 
 def test_a_step_that_may_have_begun_is_tried_again_after_a_note_of_the_death() -> None:
     command = asked(again)
-    found = recovery.recover("r", history(), (), [command], NOW_MS, adopts=False)
+    found = recovered(history(), command)
     assert found.died == [(command, 1)]
     note, begin = found.plans
     assert isinstance(note, Note)
@@ -93,7 +100,7 @@ def test_one_note_is_enough_for_all_steps_that_a_process_died_over() -> None:
 
 def test_a_step_behind_a_release_has_not_begun() -> None:
     command = asked(again)
-    found = recovery.recover("r", history(released()), (), [command], NOW_MS, adopts=False)
+    found = recovered(history(released()), command)
     assert found.died == []
     assert found.plans == [Begin(PendingAttempt(command, 1, 0))]
 

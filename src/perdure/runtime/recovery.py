@@ -76,13 +76,10 @@ def moved_timers(
 
     The code asks for them in a turn that is of the time before the cut, and they count from now.
     """
-    if last_cut(rows) is None or rows[-1].data == RELEASED:
+    timers = [command for command in asked if command.kind == ev.TIMER]
+    if not timers or rows[-1].data == RELEASED or last_cut(rows) is None:
         return []
-    return [
-        (command, _until_ms(command) + max(0, now_ms - command.at_ms))
-        for command in asked
-        if command.kind == ev.TIMER
-    ]
+    return [(timer, _until_ms(timer) + max(0, now_ms - timer.at_ms)) for timer in timers]
 
 
 def _until_ms(timer: Command) -> int:
@@ -114,14 +111,16 @@ def recover(
     open_commands: Iterable[Command],
     now_ms: int,
     *,
+    released: bool,
     adopts: bool,
 ) -> Recovery:
     """The plans for what is open at the end of a `history`, after the run has read its inbox.
 
-    `since` are the rows that are not written yet: they may hold decisions on open steps. `adopts`
-    says that the run was retried, so that a child may be of an earlier generation.
+    `since` are the rows that are not written yet: they may hold decisions on open steps. `released`
+    says that no open step has begun, as `released_at` finds; `adopts` that the run was retried, so
+    that a child may be of an earlier generation.
     """
-    released, last_seq = last_cut(history) is not None, history[-1].seq
+    last_seq = history[-1].seq
     notes = _notes([*history, *since])
     deaths = [row.seq for row in history if is_crash(row)]
     found = [command for command in open_commands if command.seq <= last_seq]

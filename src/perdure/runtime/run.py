@@ -118,11 +118,11 @@ class ActiveRun:
             timer.data, timer.edited = b'{"until_ms":%d}' % until_ms, True
             self.kernel.move_timer(timer.seq, until_ms)
         self._queue(asked)
-        self._turns.noted_seq = recovery.released_at(history)
+        self._turns.noted_seq = released_seq = recovery.released_at(history)
         self._inbox.take(self, loaded.inbox)
         found = recovery.recover(
             self.run_id, history, self._turns.rows, self.kernel.open.values(),
-            self.clock.now_ms(), adopts=self._names is not None,
+            self.clock.now_ms(), released=released_seq > 0, adopts=self._names is not None,
         )  # fmt: skip
         if found.died:
             log.run_taken_over(self, found.died)
