@@ -85,6 +85,7 @@ class RemoteEngine(Engine):
     """
 
     _remote: RemoteStore
+    store_class = RemoteStore
 
     @property
     def refused(self) -> list[str]:
@@ -95,7 +96,7 @@ class RemoteEngine(Engine):
         return self._remote.calls
 
     def _open_store(self) -> RemoteStore:
-        store = RemoteStore(self.path, limits=self.limits, create=self._options.create)
+        store = self.store_class(self.path, limits=self.limits, create=self._options.create)
         self._remote = store
         store.opened()
         return store

@@ -5,6 +5,7 @@ loop's thread.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,7 +30,7 @@ from perdure import (
 )
 from perdure.store.reads import LazyPayload
 from tests.runtime.remote_store import RemoteEngine, RemoteStore
-from tests.runtime.support import AT_ONCE, awaited, kinds, reached, until
+from tests.runtime.support import AT_ONCE, PATIENCE_S, awaited, kinds, reached, until
 
 
 @asynccontextmanager
@@ -291,6 +292,42 @@ async def test_what_comes_while_a_run_is_being_read_is_not_lost(db: str) -> None
         await asyncio.gather(*[engine.send(f"l{n}", 4, channel="news") for n in range(6)])
         results = [await (await engine.get(f"l{n}")).result() for n in range(6)]
     assert [sorted(result) for result in results] == [[0, 1, 2, 3, 4]] * 6
+
+
+class SlowStore(RemoteStore):
+    """`hold` keeps the history of a run on its way."""
+
+    def __init__(self, path: str, **options: Any) -> None:
+        self.on_its_way, self.hold = threading.Event(), threading.Event()
+        super().__init__(path, **options)
+
+    def load(self, *args: Any) -> Any:
+        found = super().load(*args)
+        self.on_its_way.set()
+        self.hold.wait(PATIENCE_S)
+        return found
+
+
+class SlowEngine(RemoteEngine):
+    store_class = SlowStore
+
+
+@awaited
+async def test_a_pause_that_comes_while_a_run_is_being_read_counts(db: str) -> None:
+    async with remote(db, execute=False) as client:
+        run = await client.start(listens(1), id="l")
+        await run.send("early", channel="news")
+    async with SlowEngine(db, workflows=WORKFLOWS) as engine:
+        store = engine._remote
+        assert isinstance(store, SlowStore)
+        await asyncio.to_thread(store.on_its_way.wait, PATIENCE_S)
+        await engine.pause("l")
+        store.hold.set()
+        await until(lambda: not engine._scheduler.memory.loading)
+        await until(lambda: not engine._scheduler.memory.active)  # it leaves, as it is paused
+        assert await (await engine.get("l")).status() == "paused"
+        await engine.resume("l")
+        assert await (await engine.get("l")).result() == ["early"]
 
 
 @awaited

@@ -55,6 +55,8 @@ class LoadHost(Protocol):
 
     def look_at(self, run: int) -> None: ...
 
+    def pause_or_resume(self, run: int) -> None: ...
+
 
 class Loader:
     """Loads the runs of one scheduler."""
@@ -94,10 +96,15 @@ class Loader:
         del host.memory.loading[run]
         if loaded is None or host.ending:
             return
+        if loading.controlled and loaded.row.status != lifecycle.PAUSED:
+            self.load(run)  # it was read before it was paused, perhaps: nothing more may begin
+            return
         if loaded.row.crashes >= host.limits.crashes_max - 1 and self._another_suspect():
             self._put_off(run, SUSPECT_WAIT_MS)
             return
         self._begin(loaded)
+        if loading.controlled:
+            host.pause_or_resume(run)  # it may have been resumed since
         if loading.news:
             host.look_at(run)
 

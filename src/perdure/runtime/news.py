@@ -72,7 +72,7 @@ class News:
             if active.paused != (active.run in paused):
                 self._slices.add(self._host.pause_or_resume, active.run)
         for run, loading in memory.loading.items():
-            loading.news |= run in paused
+            loading.controlled |= run in paused
 
     def _take_inbox(self, run: int) -> None:
         memory = self._host.memory

@@ -18,12 +18,14 @@ from perdure.runtime.run_host import HostedRun
 
 
 class Loading:
-    """A run whose row and history are being read. `news` is set by what arrives meanwhile."""
+    """A run whose row and history are being read. `news` is set by what arrives meanwhile,
+    `controlled` by a pause or a resume.
+    """
 
-    __slots__ = ("news",)
+    __slots__ = ("controlled", "news")
 
     def __init__(self) -> None:
-        self.news = False
+        self.news = self.controlled = False
 
 
 class RunsInMemory:

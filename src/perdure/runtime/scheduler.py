@@ -418,7 +418,7 @@ class Scheduler:
             self.reads.then(partial(self._status_known, run), self.store.statuses, [run])
             return
         if (loading := self.memory.loading.get(run)) is not None:
-            loading.news = True
+            loading.controlled = True
         self._notify(run)
         self.claims.wake()
 
