@@ -158,10 +158,11 @@ class Scheduler:
         """Join, take over from the dead, give blocked runs another try, begin."""
         if self.execute:
             try:
+                self._try_blocked(self.names)  # in one transaction with the two that follow
+                moved = ClockMovedBack(self.clock.now_ms())
+                self.writer.put(moved, lambda _: self.claims.wake(), keep=True)
                 await self._membership.join()
                 await self._membership.reap_dead_workers(elsewhere=self._moves)
-                self._try_blocked(self.names)
-                await self.writer.ask(ClockMovedBack(self.clock.now_ms()))
             except BaseException:
                 await to_its_end(self._membership.stopped(), lambda: None)
                 raise
