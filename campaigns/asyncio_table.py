@@ -157,7 +157,7 @@ TABLE = (
         Kind.DIFFERS,
         (
             "Time stands still within a turn, and each timer that is due is an input of its "
-            "own: two of one moment go off one after the other."
+            "own: two of one moment fire one after the other."
         ),
         """
         test_timeouts.test_nested_timeouts test_base_events.test_call_later_negative_delays
@@ -167,7 +167,7 @@ TABLE = (
         Kind.DIFFERS,
         (
             "A run keeps its tasks and async generators: none is destroyed or closed because "
-            "nothing else holds it."
+            "nothing else refers to it."
         ),
         """
         test_tasks.test_log_destroyed_pending_task test_base_events.test_asyncgen_finalization_by_gc
@@ -175,10 +175,7 @@ TABLE = (
     ),
     Row(
         Kind.DIFFERS,
-        (
-            "That the error of a forgotten task was never retrieved is said when the run ends, "
-            "not when the task is freed."
-        ),
+        ("The error of a forgotten task is logged when the run ends, not when the task is freed."),
         """
         test_futures2.CFutureTests.test_task_exc_handler_correct_context
         test_base_events.test_default_exc_handler_coro

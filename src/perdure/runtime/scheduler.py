@@ -1,9 +1,8 @@
-"""Executes runs: claims what is due, loads it, parks it, and notices what other processes write.
+"""Scheduler: claims runs that are due, loads, parks and evicts them.
 
 Rules: kernels are entered from plain callbacks with an empty context only (Python 3.14 refuses to
 enter one task from another, and a caller's context variables are no run's); what is parked leaves
-memory when there is too much of it; a caller that waits for a run is answered after the commit,
-never before.
+memory when there is too much of it; a caller is answered after the commit, never before.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_what_nobody_could_notice_is_what_the_campaign_would_find(
     monkeypatch.setattr(damage, "_files", lambda folder: _checkpointed(folder))
     broken = [one.broken for one in damage.damage(range(1)) if one.broken]
     assert broken
-    assert "runs are missing without a word" in broken[0]
+    assert "runs are missing without an error" in broken[0]
 
 
 async def _checkpointed(folder: Path) -> damage.Files:
