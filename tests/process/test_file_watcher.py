@@ -47,6 +47,51 @@ async def test_a_write_is_looked_for_again_because_a_commit_follows_it(tmp_path:
     watch.cancel()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only the kernel's reports are held back")
+@awaited
+async def test_a_file_that_is_written_all_the_time_is_looked_at_without_reports(
+    tmp_path: Path,
+) -> None:
+    watcher, file, looks = FileWatcher(), tmp_path / "a", asyncio.Semaphore(0)
+    file.write_text("")
+    watch = watcher.watch([str(file)], looks.release, lambda: None)
+
+    def muted() -> bool:
+        file.write_text("news")
+        return bool(watcher._muted_until_s)
+
+    await until(muted)
+    for _ in range(4):  # nothing is written any more, and it is looked at all the same
+        await looks.acquire()
+    await until(lambda: not watcher._muted_until_s)
+    while not looks.locked():
+        await looks.acquire()
+    file.write_text("news")  # is reported as before
+    await looks.acquire()
+    watch.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel reports names on Linux only")
+@awaited
+async def test_the_name_of_a_file_that_is_written_all_the_time_is_still_reported(
+    tmp_path: Path,
+) -> None:
+    watcher, file, moved = FileWatcher(), tmp_path / "a", asyncio.Event()
+    file.write_text("")
+    watch = watcher.watch([str(file)], lambda: None, moved.set)
+
+    def muted() -> bool:
+        file.write_text("news")
+        return bool(watcher._muted_until_s)
+
+    await until(muted)
+    moved.clear()
+    file.unlink()
+    await moved.wait()
+    await until(lambda: not watcher._muted_until_s)
+    watch.cancel()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel reports names on Linux only")
 @awaited
 async def test_a_file_that_was_deleted_or_replaced_is_reported(tmp_path: Path) -> None:

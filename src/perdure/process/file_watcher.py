@@ -3,8 +3,10 @@
 Rules: on Linux the kernel reports them (inotify); elsewhere, and where it can't, every file counts
 as written each 20 ms; a file that two engines have open is watched once and reported to both; a
 report is a plain callback on the event loop of the engine, in an empty context; SQLite writes to a
-file before its commit can be seen, so a report is followed by looks at growing distances; the
-thread ends with the last watch.
+file before its commit can be seen, so a report is followed by looks at growing distances; writes
+to a file that is written all the time are not reported for a second, in which its engines look
+each 20 ms by themselves, because a report costs an engine at work more than a look; the thread
+ends with the last watch.
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ LOOK_S = 0.02
 LOOKS_END_S = 15.0
 """The longest time from one look to the next one after a write. Then they end."""
 
+BUSY_S = 1.0
+"""How long a file that is written all the time goes without reports of writes."""
+
 _MODIFY, _ATTRIB, _DELETE_SELF, _MOVE_SELF = 0x2, 0x4, 0x400, 0x800
 _OVERFLOW = 0x4000
-_MASK = _MODIFY | _ATTRIB | _DELETE_SELF | _MOVE_SELF
+_NAME_MASK = _ATTRIB | _DELETE_SELF | _MOVE_SELF
+_MASK = _MODIFY | _NAME_MASK
 _EVENT = struct.Struct("iIII")
 _EVENTS_BYTES = 64 * 1024
 
@@ -49,8 +55,14 @@ class Watch:
         self._watcher, self._act, self._moved = watcher, look, moved
         self.loop = asyncio.get_running_loop()
         self._looked_s, self._wait_s = self.loop.time() - LOOK_S, LOOK_S
+        self._busy_until_s = self._looked_s
         self._timer: asyncio.TimerHandle | None = None
         self.ended = False
+
+    def busy(self) -> None:
+        """A file is written all the time. Look each 20 ms until it is reported on again."""
+        self._busy_until_s = self.loop.time() + BUSY_S
+        self.written()
 
     def written(self) -> None:
         """A file was written to. Look now, or 20 ms after the last look."""
@@ -73,7 +85,8 @@ class Watch:
         self._looked_s, self._timer = self.loop.time(), None
         if self._wait_s <= LOOKS_END_S:
             self._timer = self.loop.call_later(self._wait_s, self._look, context=Context())
-            self._wait_s *= 2
+            if self._looked_s >= self._busy_until_s:
+                self._wait_s *= 2
         self._act()
 
     def again(self, wait_s: float) -> None:
@@ -105,6 +118,9 @@ class FileWatcher:
         self._by_file: dict[int, list[Watch]] = {}
         self._files: dict[Watch, list[int]] = {}
         self._ticked: set[Watch] = set()
+        self._paths: dict[int, str] = {}
+        self._reported_s: dict[int, float] = {}
+        self._muted_until_s: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
     def watch(
@@ -117,6 +133,8 @@ class FileWatcher:
             try:
                 for path in paths:
                     number = self._opened().add(path)
+                    self._paths[number] = path
+                    self._muted_until_s.pop(number, None)
                     self._by_file.setdefault(number, []).append(watch)
                     files.append(number)
             except OSError as error:
@@ -146,6 +164,8 @@ class FileWatcher:
                 if watch in watches:
                     watches.remove(watch)
                 if not watches and self._by_file.pop(number, None) is not None and self._inotify:
+                    for known in (self._paths, self._reported_s, self._muted_until_s):
+                        known.pop(number, None)
                     self._inotify.remove(number)  # which the thread hears of, and may end
 
     def in_child(self) -> None:
@@ -167,8 +187,10 @@ class FileWatcher:
                         self._inotify = None
                     return
                 inotify, ticked = self._inotify, tuple(self._ticked)
+                until_s = min(self._muted_until_s.values(), default=None)
             if inotify is not None:
-                self._report(inotify.read(LOOK_S if ticked else None))
+                wait_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+                self._report(inotify.read(LOOK_S if ticked else wait_s))
             for watch in ticked:
                 watch.report(watch.written)
             time.sleep(LOOK_S)  # what comes meanwhile is reported at once
@@ -176,16 +198,40 @@ class FileWatcher:
     def _report(self, events: list[tuple[int, int]]) -> None:
         written: dict[Watch, None] = {}
         renamed: dict[Watch, None] = {}
+        busy: dict[Watch, None] = {}
+        now_s = time.monotonic()
         with self._lock:
+            for number in [one for one, end_s in self._muted_until_s.items() if end_s <= now_s]:
+                self._mute(number, False)
+                written.update(dict.fromkeys(self._by_file.get(number, ())))
+            for number in {number for number, mask in events if mask & _MODIFY}:
+                if self._is_busy(number, now_s):
+                    self._mute(number, True)
+                    self._muted_until_s[number] = now_s + BUSY_S
+                    busy.update(dict.fromkeys(self._by_file[number]))
             for number, mask in events:
                 found = self._files if mask & _OVERFLOW else self._by_file.get(number, ())
                 written.update(dict.fromkeys(found))
-                if mask & (_ATTRIB | _DELETE_SELF | _MOVE_SELF):
+                if mask & _NAME_MASK:
                     renamed.update(dict.fromkeys(found))
         for watch in renamed:
             watch.report(watch.renamed)
-        for watch in written:
-            watch.report(watch.written)
+        for watch in written | busy:
+            watch.report(watch.busy if watch in busy else watch.written)
+
+    def _is_busy(self, number: int, now_s: float) -> bool:
+        """Whether it was reported on as shortly before as can be."""
+        before_s = self._reported_s.get(number)
+        self._reported_s[number] = now_s
+        return number in self._by_file and before_s is not None and now_s - before_s < 3 * LOOK_S
+
+    def _mute(self, number: int, muted: bool) -> None:
+        """Ask for reports of its writes, or only of its name."""
+        self._muted_until_s.pop(number, None)
+        self._reported_s.pop(number, None)
+        if self._inotify is not None:
+            with contextlib.suppress(OSError):  # its name is gone, which has been reported
+                self._inotify.add(self._paths[number], _NAME_MASK if muted else _MASK)
 
 
 class _Inotify:
@@ -201,9 +247,9 @@ class _Inotify:
         self._poll = select.poll()
         self._poll.register(self.descriptor, select.POLLIN)
 
-    def add(self, path: str) -> int:
+    def add(self, path: str, mask: int = _MASK) -> int:
         """The number of a file, the same each time."""
-        return self._checked(self._c.inotify_add_watch(self.descriptor, os.fsencode(path), _MASK))
+        return self._checked(self._c.inotify_add_watch(self.descriptor, os.fsencode(path), mask))
 
     def remove(self, number: int) -> None:
         self._c.inotify_rm_watch(self.descriptor, number)  # fails where the file is gone
