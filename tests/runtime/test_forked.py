@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from perdure import Engine, EngineClosed, SyncEngine, connect, step, workflow
+from perdure import Engine, EngineClosed, Limits, SyncEngine, connect, step, workflow
+from perdure.store.sqlite.driver import SqliteStore
 from tests.runtime.support import awaited, environment
 
 pytestmark = [
@@ -80,6 +81,14 @@ async def test_an_engine_and_its_file_are_dead_in_a_child_and_well_in_the_parent
     assert connect(db).execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     async with Engine(db, workflows=[adds]) as engine:
         assert [run.status for run in await engine.runs()] == ["completed", "completed"]
+
+
+def test_a_fork_during_a_write_leaves_no_lock_behind(db: str) -> None:
+    store = SqliteStore(db, limits=Limits())
+    with store._used:  # as during a transaction in the writer's thread
+        assert in_child(lambda: store.write([], True)) == "UsedAfterFork"
+        assert in_child(lambda: store.run_key("before")) == "UsedAfterFork"
+    store.close()
 
 
 def _other_file(path: str) -> Any:

@@ -62,8 +62,11 @@ class SqliteStore(Reader):
             raise self.damaged
         done: list[Any] = []
         try:
-            with self._used:
+            self._used.acquire()  # `with` makes methods of a lock first, for each write
+            try:
                 self._write(batch, wait_for_lock, done)
+            finally:
+                self._used.release()
         except apsw.Error as error:
             if not isinstance(error, _OF_ONE_WRITE):
                 raise self._failed(error, self._db.system_errno) from error
@@ -84,28 +87,30 @@ class SqliteStore(Reader):
         return done
 
     def _write(self, batch: Sequence[Write], wait_for_lock: bool, results: list[Any]) -> None:
-        transaction, apply = self._transaction, self._transitions.apply
+        db, execute, transaction = self._db, self._cursor.execute, self._transaction
         if self._rests:
-            self._db.pragma("cache_size", connection.CACHE_SIZE)
+            db.pragma("cache_size", connection.CACHE_SIZE)
             self._rests = False
         if wait_for_lock is not self._waits_for_lock:
-            self._db.set_busy_timeout(error_map.BUSY_MS if wait_for_lock else 0)
+            db.set_busy_timeout(error_map.BUSY_MS if wait_for_lock else 0)
             self._waits_for_lock = wait_for_lock
-        transaction.begin()
+        if db.in_transaction:
+            transaction.roll_back()  # what could not be undone at once, as when memory ran out
+        execute("BEGIN IMMEDIATE")
         try:
-            if self._db.data_version("main") != self._own_version:
+            if db.data_version("main") != self._own_version:
                 self._see_others()
-            replicated = transaction.replicated
-            changes = self._db.total_changes() if replicated else 0
+            replicated, apply = transaction.replicated, self._transitions.apply
+            changes = db.total_changes() if replicated else 0
             for write in batch:  # at an error `results` holds those before it
                 results.append(apply[type(write)](write))  # noqa: PERF401
             self._transitions.flush()
             if replicated and counts_for_replica(batch):
                 transaction.update_checksum(changes)
             begin = perf_counter()
-            transaction.commit()
+            execute("COMMIT")
             self.commit_ms = (perf_counter() - begin) * 1000
-            self._own_version = self._db.data_version("main")
+            self._own_version = db.data_version("main")
         except BaseException:
             self._transitions.undo()
             transaction.roll_back()
@@ -128,7 +133,7 @@ class SqliteStore(Reader):
     # --- reading ----------------------------------------------------------------------------------
 
     def _rows_of_query(self, text: str, bindings: Sequence[Any], *, keep: bool = True) -> list[Any]:
-        if not self._used.acquire(blocking=False):
+        if not self._used.acquire(False):
             return self._reading().execute(text, bindings, can_cache=keep).fetchall()
         try:
             db = self._reading() if self._db.in_transaction else self._db
@@ -231,6 +236,7 @@ class SqliteStore(Reader):
         """See `forked`: nothing of this store can be used in a child."""
         for identity in self._files.values():
             forked.inherited(identity)
+        self._used = threading.Lock()  # a thread that the child does not have may hold the other
         self._db = self._read = self._second = self._cursor = dead = cast("Any", forked.Dead())
         self._transaction.in_child(dead)
 

@@ -22,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SqliteTransaction:
-    """See `store.transaction.Transaction`; `begin` and `commit` are the driver's."""
+    """See `store.transaction.Transaction`; the driver begins and commits."""
 
     def __init__(self, db: apsw.Connection) -> None:
         self.db, self.cursor = db, db.cursor()
@@ -74,13 +74,7 @@ class SqliteTransaction:
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
         return self._authorizer.run(work)
 
-    # --- the transaction --------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Begin, and keep other writers out."""
-        if self.db.in_transaction:
-            self.roll_back()  # what could not be undone at once, as when memory ran out
-        self.cursor.execute("BEGIN IMMEDIATE")
+    # --- its end ----------------------------------------------------------------------------------
 
     def update_checksum(self, changes_before: int) -> None:
         """Add this transaction to the checksum, if it has changed anything.
@@ -89,10 +83,6 @@ class SqliteTransaction:
         """
         if self.db.total_changes() != changes_before:
             self._added.write(self.db)
-
-    def commit(self) -> None:
-        """Commit; the history is on the disk then."""
-        self.cursor.execute("COMMIT")
 
     def roll_back(self) -> None:
         """Undo the transaction, unless SQLite has."""
