@@ -68,9 +68,11 @@ class Reads:
     def _damaged(self, error: Exception) -> PerdureError:
         """The error for a payload that is not what was recorded; the store refuses all after it."""
 
-    def _run_rows(self) -> str:
-        """The query for whole rows of runs."""
-        return "run_rows"
+    def _run_rows(self, runs: Sequence[int]) -> list[Any]:
+        """Whole rows of runs, in this order; one alone by the cheaper query."""
+        if len(runs) == 1:
+            return self._all("run_row", runs[0])
+        return self._all("run_rows", _json(runs))
 
     # --- payloads ---------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class Reads:
         return row
 
     def _rows_of(self, runs: Sequence[int]) -> list[RunRow]:
-        rows = [RunRow(*row) for row in self._all(self._run_rows(), _json(runs))]
+        rows = [RunRow(*row) for row in self._run_rows(runs)]
         columns = [(one.run, text) for one in rows for text in (one.args, one.result, one.error)]
         whole = iter(self.all_whole(cast("list[tuple[int, str | None]]", columns)))
         for one in rows:
@@ -167,7 +169,8 @@ class Reads:
         ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
             self._all("outcome", run)
         )
-        result, error = self.all_whole([(run, result), (run, error)])
+        result = None if result is None else self.whole(run, result)
+        error = None if error is None else self.whole(run, error)
         return OutcomeRow(
             status, successor, run_id, workflow, result, error, blocked_by, reason, durability
         )
@@ -260,11 +263,12 @@ class Reads:
         for seq, kind, at_ms, ref, name, text, took_ms, edited in found:
             data: Any = None
             if text is not None:
-                data = (
-                    LazyPayload(self, run, text, bodies)
-                    if payloads.is_chunked(text) and kind not in INPUTS
-                    else self.whole(run, text)
-                )
+                if text[:1] != "@":  # most rows: here a call costs as much as the rest
+                    data = text.encode()
+                elif kind in INPUTS:
+                    data = self.whole(run, text)
+                else:
+                    data = LazyPayload(self, run, text, bodies)
             events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
         return events
 

@@ -290,6 +290,17 @@ SELECT run, status, reason FROM run WHERE id = ?1;
 -- name: id_of
 SELECT id FROM run WHERE run = ?1;
 
+-- name: run_row
+-- The columns of run_rows, which sorts and takes an array.
+SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by,
+       r.reason, r.owner, r.due_ms, r.crashes, r.priority, r.queue, r.tags, r.parent, r.parent_seq,
+       r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms, r.started_ms,
+       r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
+       coalesce((SELECT max(key) & 16777215 FROM event AS e
+                 WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
+       r.python, r.root
+FROM run AS r WHERE r.run = ?1;
+
 -- name: next_due_in_family
 SELECT min(due_ms) FROM (
     SELECT due_ms FROM run
@@ -347,12 +358,14 @@ SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
 WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key;
 
 -- name: history_page
+-- A number that no row can have must not reach into another run: so it is a sum.
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
-WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
+WHERE key > (?1 << 24) + ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
 
 -- name: rows_about
 SELECT seq, kind, at_ms, ref, name, data, took_ms, edited FROM event
-WHERE key BETWEEN ?1 << 24 | ?2 AND ?1 << 24 | 16777215 AND (key = ?1 << 24 | ?2 OR ref = ?2)
+WHERE key BETWEEN (?1 << 24) + ?2 AND ?1 << 24 | 16777215
+  AND (key = (?1 << 24) + ?2 OR ref = ?2)
 ORDER BY key;
 
 -- name: inbox

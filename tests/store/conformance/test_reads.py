@@ -35,6 +35,7 @@ def test_heads_are_rows_without_arguments_and_result(store: Store) -> None:
             assert (head.id, head.status, head.error) == (row.id, row.status, row.error)
             assert (head.ended_ms, head.history_rows) == (row.ended_ms, row.history_rows)
             assert store.run_head(head.id) == head
+            assert store.run_row(row.run) == row
 
 
 def test_an_outline_is_the_history_without_what_it_holds(store: Store) -> None:
@@ -90,3 +91,13 @@ def test_reads_by_an_id_that_no_run_has(store: Store) -> None:
     for read in (store.run_head, store.status, lambda run_id: store.progress(run_id, 8)):
         with pytest.raises(RunNotFound):
             read("nobody")
+
+
+def test_a_page_ends_with_its_run_whatever_row_it_is_to_begin_behind(store: Store) -> None:
+    for number in range(3):
+        run, _ = owned(store, f"r{number}")
+        for after in (1, 1 << 24, 1 << 25, 1 << 53):
+            assert store.history_page(run, after, None) == []
+            assert store.history_outline(run, after, None) == []
+        for seq in (2, 1 << 24, 1 << 24 | 1, 1 << 53):
+            assert store.rows_about(run, seq) == []

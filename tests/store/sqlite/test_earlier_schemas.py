@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 from perdure import Limits
 from perdure.store import sql
@@ -13,6 +15,7 @@ from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.sqlite.queries import PACKAGE
+from perdure.store.sqlite.reader import Reader
 from perdure.store.writes import Deliver, Family, Finish, JoinWorker, StartRun, Turn, WakeBlocked
 
 
@@ -117,3 +120,27 @@ def test_children_in_an_older_file_get_the_family_of_the_run_above_them(tmp_path
     ).fetchall() == [(2, 1), (3, 1)]
     assert store.family(3) == Family(3, 1)
     store.close()
+
+
+@pytest.mark.parametrize("version", range(1, connection.SCHEMA_VERSION + 1))
+def test_a_file_of_any_schema_is_read_without_being_changed(tmp_path: Path, version: int) -> None:
+    path = str(tmp_path / "old.db")
+    old = old_file(path, version)
+    old.execute(
+        "INSERT INTO run (run, id, workflow, status, args, seed, created_ms) "
+        "VALUES (1, 'r', 'main', 'waiting', '{}', 1, 1)"
+    )
+    old.execute("INSERT INTO event (key, kind, at_ms) VALUES (1 << 24 | 1, 'start', 1)")
+    old.execute(
+        "INSERT INTO worker (name, host, pid, born, started_ms, lease_ms, ttl_ms) "
+        "VALUES ('w', 'here', 1, 'then', 0, 9, 9)"
+    )
+    old.close()
+    with closing(connection.open_reader(path)) as db:
+        reader = Reader(db, path)
+        assert reader.unfinished(("main",), None) == [1]
+        row = reader.run_row(1)
+        assert (row.id, row.durability, row.python, row.history_rows) == ("r", None, None, 1)
+        assert [event.kind for event in reader.history(1)] == ["start"]
+        assert [(one.name, one.asked) for one in reader.workers()] == [("w", 0)]
+        assert reader.pragma("user_version") == version

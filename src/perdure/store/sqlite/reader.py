@@ -12,9 +12,11 @@ from functools import cached_property
 from typing import Any
 
 import apsw
+import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
+from perdure.store.rows import WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import RARE, Q
 
@@ -78,9 +80,16 @@ class Reader(Reads):
     def _is_current(self) -> bool:
         return bool(self.pragma("user_version") == connection.SCHEMA_VERSION)
 
-    def _run_rows(self) -> str:
+    def _run_rows(self, runs: Sequence[int]) -> list[Any]:
         """The query for files of earlier schemas looks for columns, which takes eight times."""
-        return "run_rows" if self._is_current else "run_rows_of_earlier"
+        if self._is_current:
+            return super()._run_rows(runs)
+        return self._all("run_rows_of_earlier", msgspec.json.encode(runs).decode())
+
+    def workers(self) -> list[WorkerRow]:
+        if self._is_current:
+            return super().workers()
+        return [WorkerRow(*row) for row in self._all("workers_of_earlier")]
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""

@@ -90,11 +90,16 @@ FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value ORDER BY 
 -- The same; a file of an earlier schema that is only read lacks columns: their names are those of `missing` then.
 SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.crashes,
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
-       r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
+       r.started_ms, r.ended_ms, (SELECT durability FROM run AS own WHERE own.run = r.run) AS durability,
+       (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
        (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root
 FROM (SELECT key AS place, value AS run FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.run,
-     (SELECT NULL AS python, NULL AS root) AS missing ORDER BY asked.place;
+     (SELECT NULL AS durability, NULL AS python, NULL AS root) AS missing ORDER BY asked.place;
+
+-- name: workers_of_earlier
+SELECT w.worker, w.name, w.host, w.pid, w.born, w.lease_ms, w.ttl_ms, w.beats, (SELECT asked FROM worker AS own WHERE own.worker = w.worker)
+FROM worker AS w, (SELECT 0 AS asked) AS missing WHERE w.ended_ms IS NULL;
 
 -- name: run_heads
 SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
@@ -117,7 +122,7 @@ ORDER BY t.run DESC LIMIT ?4;
 SELECT seq, kind, at_ms, ref, name,
        CASE WHEN kind = 'attempt' AND CASE WHEN data LIKE '@%' THEN 1 ELSE (data ->> 'error') IS NOT NULL END THEN '{"error":{}}' END,
        took_ms, edited
-FROM event WHERE key > ?1 << 24 | ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
+FROM event WHERE key > (?1 << 24) + ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
 
 -- name: row_names
 SELECT e.seq, e.kind, e.name FROM json_each(?2) AS asked CROSS JOIN event AS e ON e.key = ?1 << 24 | asked.value;
