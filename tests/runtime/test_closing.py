@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from perdure import Engine, HistoryTooLong, Limits, step, workflow
+from perdure import Engine, EngineClosed, HistoryTooLong, Limits, receive, step, workflow
+from tests.runtime.remote_store import RemoteEngine
 from tests.runtime.support import awaited, environment, outside
 
 begun: asyncio.Event
@@ -265,3 +266,37 @@ async def test_an_engine_whose_opening_is_cancelled_again_and_again_is_taken_bac
         await asyncio.sleep(0)
     assert (opening.cancelled(), taken_back) == (True, True)
     assert outside(db, "SELECT 1 FROM worker WHERE ended_ms IS NULL") == []
+
+
+@workflow
+async def listens() -> int:
+    return await receive("news", int)
+
+
+@awaited
+@pytest.mark.parametrize("engine_class", [Engine, RemoteEngine])
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_verb_or_a_wait_that_is_under_way_ends_with_the_engine(
+    db: str, engine_class: type[Engine], turns: int
+) -> None:
+    """Each is done, or says that the engine is closed. None of them waits for ever."""
+    async with engine_class(db, workflows=[listens]) as engine:
+        run = await engine.start(listens(), id="l")
+
+        async def read() -> None:
+            async for _ in run.stream("words"):
+                pass
+
+        under_way: list[Any] = [
+            asyncio.ensure_future(work)
+            for work in (
+                run.result(), read(), engine.send("l", "x", channel="other"), engine.retry("l"),
+                engine.pause("l"), engine.start(listens()), engine.fork("l", 1), engine.info("l"),
+            )
+        ]  # fmt: skip
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+    waits, verbs = outcomes[:2], outcomes[2:]
+    assert [type(error) for error in waits] == [EngineClosed] * 2
+    assert {type(error) for error in verbs if isinstance(error, Exception)} <= {EngineClosed}

@@ -148,10 +148,8 @@ class Engine:
         return self
 
     async def _opened(self, stack: contextlib.AsyncExitStack) -> OpenEngine:
-        clock, workflows = self._clock, self.workflows
-        return await open_engine(
-            self._options, self._open_store, self._codec, clock, workflows, stack
-        )
+        options, clock, workflows = self._options, self._clock, self.workflows
+        return await open_engine(options, self._open_store, self._codec, clock, workflows, stack)
 
     def in_child(self) -> None:
         """See `store.forked`: an engine that was entered before a fork is not the child's."""
@@ -220,11 +218,12 @@ class Engine:
         >>> asyncio.run(main())
         (8, ['four'])
         """
+        confirmed = self._control.confirmed
         run, level = await self._begin(
             call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout,
             durability=durability,
         )  # fmt: skip
-        await self._control.confirmed(run.id, level)
+        await confirmed(run.id, level)
         return run
 
     async def _begin(

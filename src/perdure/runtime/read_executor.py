@@ -17,7 +17,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from perdure.errors import StoreError
+from perdure.errors import EngineClosed, StoreError
 from perdure.process.slices import Slices
 from perdure.store.base import Store
 
@@ -45,10 +45,12 @@ class ReadExecutor:
         self._results = Slices(self._loop)
         self._under_way = 0
         self._idle: asyncio.Event | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
 
     async def get(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a read, for a task. Raises what the read raises."""
+        """The result of a read, for a task. Raises what the read raises, and `EngineClosed`."""
+        if self._closed:
+            raise EngineClosed
         if self._thread is None:
             return read(*args, **kwargs)
         return await self._loop.run_in_executor(self._thread, partial(read, *args, **kwargs))
@@ -60,6 +62,8 @@ class ReadExecutor:
         Where the store can't be read, the read is tried again every second, until the engine closes
         or the store is found to be damaged.
         """
+        if self._closed:
+            return
         if self._thread is None:
             try:
                 result = read(*args)
@@ -106,6 +110,6 @@ class ReadExecutor:
 
     def close(self) -> None:
         """End the thread."""
-        self._stopped = True
+        self._stopped = self._closed = True
         if self._thread is not None:
             self._thread.shutdown(wait=True)

@@ -94,7 +94,7 @@ class Results:
     async def _outcome_or_news(self, run: int) -> OutcomeRow:
         """How a run ended or stands. Where it is still under way, returns when there is news."""
         if self._reads.inline:
-            row = self._store.outcome(run)
+            row = await self._reads.get(self._store.outcome, run)
             if _under_way(row):
                 await self._scheduler.wait_for_news(run)
             return row

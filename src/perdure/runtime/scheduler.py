@@ -23,6 +23,7 @@ from perdure.core.lifecycle import BLOCKED
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
+    EngineClosed,
     PerdureError,
     RunExists,
     StoreCorrupt,
@@ -209,9 +210,7 @@ class Scheduler:
         for active in self.memory.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
-        for run in self.waiters.waited():
-            self._notify(run)
-        self.emitted()
+        self.waiters.fail(EngineClosed())
 
     def hurry(self) -> None:
         """Closing was cancelled: wait for no more attempts."""

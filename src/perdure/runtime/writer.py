@@ -21,7 +21,14 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from perdure.core import lifecycle
-from perdure.errors import PerdureError, StoreError, StoreLocked, StoreUnavailable, WriteRefused
+from perdure.errors import (
+    EngineClosed,
+    PerdureError,
+    StoreError,
+    StoreLocked,
+    StoreUnavailable,
+    WriteRefused,
+)
 from perdure.process import eager
 from perdure.process.slices import SLICE_S
 from perdure.runtime.observer import Notifier
@@ -77,12 +84,15 @@ class Writer:
             0  # waiting ones: their functions are the user's, so they never run inline
         )
         self.last_error: StoreError | None = None
-        self._shut = False
+        self._shut = self._closed = False
 
     # --- what others call -------------------------------------------------------------------------
 
     def put(self, write: Write, done: Callable[[Any], None], *, keep: bool) -> None:
         """Queue a write; with `keep` it is tried until the store takes it."""
+        if self._closed:
+            self._loop.call_soon(done, EngineClosed(), context=Context())
+            return
         self._writes.append(write)
         self._answers.append((done, keep))
         if not self._scheduled:
@@ -141,9 +151,16 @@ class Writer:
         self._shut, self.last_error = True, error
 
     def close(self) -> None:
+        """End the thread. Callers whose writes came too late get `EngineClosed`."""
+        self._closed = True
         if self._retry is not None:
             self._retry.cancel()  # the store is closed next, and the event loop may live on
         self._thread.shutdown(wait=True)
+        late = [done for done, keep in self._answers if not keep]
+        self._writes, self._answers = [], []
+        self._dirty.clear()
+        for done in late:
+            self._loop.call_soon(done, EngineClosed(), context=Context())
 
     # --- transactions -----------------------------------------------------------------------------
 
@@ -157,6 +174,8 @@ class Writer:
         """Let everybody hand in what they have and write it; again at once while only its own
         results bring more.
         """
+        if self._closed:
+            return
         self._scheduled, self._retry = True, None
         try:
             self._write_rounds()
