@@ -215,6 +215,22 @@ def test_what_is_not_there_or_not_named_is_said(place: Place) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("named", "options", "says"),
+    [
+        (False, ["--fencing", "bucket"], "--fencing is about a replica: name it with --replica"),
+        (False, ["--no-fencing"], "--no-fencing is about a replica: name it with --replica"),
+        (True, ["--fencing", "clock", "--no-fencing"], "so --fencing has nothing to prove"),
+        (True, ["--standby", "--no-fencing"], "--standby waits for a lease"),
+    ],
+)
+def test_options_of_a_lease_that_is_not_there_are_refused(
+    place: Place, named: bool, options: list[str], says: str
+) -> None:
+    place.address = place.address if named else ""
+    assert says in place.perdure("worker", "app.py", *options, code=2).stderr
+
+
 def test_a_deploy_hands_over_and_the_standby_has_everything(place: Place) -> None:
     place.perdure("run", "app.py:hello", "Ada", "--id", "a")
     old = place.executing_worker()

@@ -28,6 +28,11 @@ def test_an_option_of_a_replica(option: dict[str, Any]) -> None:
         Replica("file:///folder", **option)
 
 
+def test_a_standby_needs_a_lease_that_it_can_wait_for() -> None:
+    with pytest.raises(DefinitionError, match="standby=True waits for a lease"):
+        Replica("file:///folder", standby=True, fencing=False)
+
+
 @pytest.mark.parametrize("address", [5, b"file:///folder", "", "ftp://x/y"])
 def test_an_address_that_can_not_be_used(address: Any) -> None:
     with pytest.raises(DefinitionError):

@@ -42,6 +42,14 @@ def litestream_of(tmp_path: Path) -> Litestream:
     )
 
 
+def test_a_signal_to_the_group_of_this_process_does_not_end_it() -> None:
+    """Ctrl-C in a terminal: the engine needs Litestream for the last sync."""
+    says = "import os; print(os.getpgrp())"
+    command = litestream_binary.tied(sys.executable, "-c", says)
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) != os.getpgrp()
+
+
 @awaited
 async def test_it_copies_what_is_committed_and_can_be_restored_at_any_transaction(
     tmp_path: Path,

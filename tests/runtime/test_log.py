@@ -97,8 +97,8 @@ async def test_each_attempt_that_fails_and_the_run_log_a_line_with_fields(
         ("perdure.step", "WARNING")
     ] * 3 + [("perdure.run", "ERROR")]
     assert [record.getMessage() for record in said] == [
-        f"run p: attempt 1 of step charge (row 2) failed, the next one begins in 0.0 s: {where}",
-        f"run p: attempt 2 of step charge (row 2) failed, the next one begins in 0.0 s: {where}",
+        f"run p: attempt 1 of step charge (row 2) failed, the next one begins in 0 s: {where}",
+        f"run p: attempt 2 of step charge (row 2) failed, the next one begins in 0 s: {where}",
         f"run p: attempt 3 of step charge (row 2) failed, and there is no other one: {where}",
         f"run p (pay) failed: StepFailed: Step charge failed after 3 attempts: {where}",
     ]

@@ -174,9 +174,9 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
     """Restore the newest copy to a temporary place, check it, and compare it with the store if that
     is here.
 
-    The copy must be intact for SQLite, its history must give its own seal (a count and a sum over
-    all rows), it must have all that was confirmed, and every row of it must be in the store as it
-    is. Exit code 1 if it can't be trusted.
+    The copy must be intact for SQLite, its history must give its own checksum (a count and a sum
+    over all rows), it must have all that was confirmed, and every row of it must be in the store as
+    it is. Exit code 1 if it can't be trusted.
 
     \b
     Examples:

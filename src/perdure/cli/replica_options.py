@@ -44,12 +44,10 @@ def replica_options(command: F) -> F:
         click.option(
             "--fencing",
             type=click.Choice(["bucket", "clock"]),
-            default="bucket",
-            show_default=True,
             help="What proves that the lease is still held when a write is confirmed: "
             "reading it from the bucket each time, or "
             "this machine's clock, which is faster, and wrong on a virtual machine "
-            "that is paused.",
+            "that is paused. Default: bucket.",
         ),
         click.option(
             "--durability",
@@ -68,7 +66,7 @@ def replica_options(command: F) -> F:
 def engine_options(
     replica: str | None,
     durability: str | None,
-    fencing: str,
+    fencing: str | None,
     no_fencing: bool,
     quiet: bool,
     *,
@@ -81,6 +79,15 @@ def engine_options(
             "--durability replica needs a replica: name it with --replica ADDRESS, or "
             "PERDURE_REPLICA."
         )
+    if not replica and (fencing or no_fencing):
+        raise misuse(
+            f"{'--no-fencing' if no_fencing else '--fencing'} is about a replica: name it with "
+            "--replica ADDRESS, or PERDURE_REPLICA."
+        )
+    if fencing and no_fencing:
+        raise misuse("--no-fencing keeps no lease, so --fencing has nothing to prove: give one.")
+    if standby and no_fencing:
+        raise misuse("--standby waits for a lease, and --no-fencing keeps none: give one of them.")
     if not replica:
         return found
     options = Replica(

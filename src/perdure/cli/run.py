@@ -62,7 +62,7 @@ class Request:
     quiet: bool
     replica: str | None = None
     durability: str | None = None
-    fencing: str = "bucket"
+    fencing: str | None = None
     no_fencing: bool = False
 
     @property

@@ -40,6 +40,7 @@ _LAUNCH = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.setpgid(0, 0)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
@@ -110,7 +111,8 @@ def environment() -> dict[str, str]:
 def tied(binary: str, *arguments: str) -> list[str]:
     """The command that runs it so that it ends with the thread that started it.
 
-    On Linux also when this process is killed.
+    On Linux also when this process is killed. It is in a process group of its own: Ctrl-C in a
+    terminal is for the engine, which needs it for the last sync.
     """
     return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), binary, *arguments]
 

@@ -30,9 +30,10 @@ class Replica:
     where you make sure that there is never a second engine.
 
     `standby=True` follows the replica while another engine holds the lease, and takes over at once
-    when that is gone. `drill_every` is the number of seconds between two test restores in the
-    background; None makes none. `on_wait(row, seconds)` is called while another engine holds the
-    lease, with that engine and the seconds after which its lease ends if it is not renewed.
+    when that is gone; without a lease it is refused. `drill_every` is the number of seconds between
+    two test restores in the background; None makes none. `on_wait(row, seconds)` is called while
+    another engine holds the lease, with that engine and the seconds after which its lease ends if
+    it is not renewed.
     `on_progress(text)` is called during a long restore and a long first copy.
 
     Raises `BadReplicaAddress`, and `DefinitionError` for another value that can't be right.
@@ -53,8 +54,8 @@ class Replica:
         if not isinstance(self.address, str):
             shown = numbers.shown(self.address)
             raise DefinitionError(
-                'replica is an address, such as "s3://bucket/prefix" or "file:///folder", or a '
-                f"Replica, or None, not {shown}."
+                'a replica is named by an address, such as "s3://bucket/prefix" or '
+                f'"file:///folder", or by a Replica("s3://bucket/prefix"), not by {shown}.'
             )
         _ = self.place  # raises for one that can not be used
         if not isinstance(self.fencing, bool) and self.fencing != "clock":
@@ -64,6 +65,10 @@ class Replica:
                 f"{numbers.shown(self.fencing)}."
             )
         numbers.flag(self.standby, "standby")
+        if self.standby and self.fencing is False:
+            raise DefinitionError(
+                "standby=True waits for a lease, and fencing=False keeps none: give one of them."
+            )
         if self.drill_every is not None:
             numbers.seconds(self.drill_every, "drill_every", above=True)
         for name in ("on_wait", "on_progress"):

@@ -135,12 +135,12 @@ def attempt_failed(run: Subject, command: Command, again: Again, now_ms: int) ->
             _step,
             logging.WARNING,
             _fields(run, command.name, command.seq, attempt),
-            "run %s: attempt %d of step %s (row %d) failed, the next one begins in %.1f s: %s",
+            "run %s: attempt %d of step %s (row %d) failed, the next one begins in %s s: %s",
             run.run_id,
             attempt,
             command.name,
             command.seq,
-            wait_s,
+            f"{wait_s:.1f}" if wait_s >= 0.1 else f"{wait_s:g}",
             _error_text(again.note, "error"),
         )
 
@@ -163,8 +163,10 @@ def worker_dead(worker: WorkerRow, ended: WorkerEnded) -> None:
     died.
     """
     own = _NOTHING | {"worker": worker.worker}
-    text = "worker %d (%s, pid %s) is dead; its runs (%d) go on where a worker is alive"
-    _say(_worker, logging.WARNING, own, text, worker.worker, worker.name, worker.pid, ended.freed)
+    what = f"its runs ({ended.freed}) go on where a worker is alive"
+    left = what if ended.freed else "it leaves no run to go on with"
+    text = "worker %d (%s, pid %s) is dead; %s"
+    _say(_worker, logging.WARNING, own, text, worker.worker, worker.name, worker.pid, left)
     for run_id, workflow, reason in ended.blocked:
         fields = own | {"run_id": run_id, "workflow": workflow}
         _say(_run, logging.ERROR, fields, "run %s (%s) is blocked: %s", run_id, workflow, reason)
