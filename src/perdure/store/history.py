@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec.structs import astuple
-
 from perdure.core.events import CHILD, SPAWN, STEP, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.store import payloads
@@ -35,13 +33,14 @@ class HistoryWriter:
         """Gather rows for the history of a run."""
         first, add = run << 24, self._rows.append
         for row in rows:
-            data = row.data
-            if data is None or (type(data) is bytes and len(data) <= INLINE_BYTES_MAX):
-                add((first, *astuple(row)[:8]))
-            else:
+            data: Any = row.data
+            if data is not None and (type(data) is not bytes or len(data) > INLINE_BYTES_MAX):
                 raw = data if isinstance(data, bytes) else data.read()
-                text = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
-                add((first, *astuple(row)[:5], text, row.took_ms, row.edited))
+                data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
+            add((
+                first, row.seq, row.kind, row.at_ms, row.ref, row.name, data, row.took_ms,
+                row.edited,
+            ))  # fmt: skip
 
     def payload(self, run: int, raw: bytes | None, is_args: bool = False) -> str | None:
         """The text of a payload column; its new chunks are stored."""

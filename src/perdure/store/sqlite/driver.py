@@ -9,6 +9,7 @@ when it is first needed.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from time import perf_counter
@@ -205,7 +206,8 @@ class SqliteStore(Reader):
         if self._transaction.replicated or not self._used.acquire(blocking=False):
             return
         try:
-            self._give_back()
+            with contextlib.suppress(apsw.Error):  # the next use says what is wrong
+                self._give_back()
         finally:
             self._used.release()
 
