@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure.process.file_watcher import FileWatcher
-from tests.runtime.support import awaited, until
+from tests.runtime.support import PATIENCE_S, awaited, until
 
 both_ways = pytest.mark.parametrize("kernel", [True, False])
 
@@ -126,3 +126,43 @@ async def test_nothing_is_called_after_the_end(tmp_path: Path) -> None:
     await later.wait()
     other.cancel()
     assert seen == []
+
+
+@both_ways
+def test_the_watch_of_a_loop_that_was_closed_ends_with_the_next_report(
+    tmp_path: Path, kernel: bool
+) -> None:
+    watcher, file = FileWatcher(kernel=kernel), tmp_path / "a"
+    file.write_text("")
+
+    async def abandon() -> None:
+        watcher.watch([str(file)], lambda: None, lambda: None)
+
+    asyncio.run(abandon())
+    thread = watcher._thread
+    assert thread is not None
+    file.write_text("news")
+    thread.join(PATIENCE_S)
+    assert watcher._thread is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel reports writes on Linux only")
+@awaited
+async def test_where_the_reports_of_the_kernel_are_lost_files_are_looked_at_by_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a program closes all descriptors: an engine that heard nothing would hang."""
+    watcher, file, looks = FileWatcher(), tmp_path / "a", asyncio.Semaphore(0)
+    file.write_text("")
+    watch = watcher.watch([str(file)], looks.release, lambda: None)
+    assert watcher._inotify is not None
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, watcher._inotify.descriptor)  # the number is given to another file
+    os.close(nothing)
+    file.write_text("news")
+    await until(lambda: watcher._ticked == {watch})
+    for _ in range(3):
+        await looks.acquire()
+    assert "looked at by time" in caplog.text
+    watch.cancel()
+    await until(lambda: watcher._thread is None)

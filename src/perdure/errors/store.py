@@ -66,7 +66,7 @@ class StoreReadOnly(StoreError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"The store {path!r} can't be written: the file or its folder is read-only. Mend "
+            f"The store {path!r} can't be written: the file or its folder is read-only. Fix "
             f"the permissions; "
             "`perdure.connect` and `perdure ls` can read it as it is."
         )

@@ -104,8 +104,11 @@ class Watch:
 
     def report(self, act: Callable[[], None]) -> None:
         """From the watcher's thread: call `act` on the loop."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        try:
             self.loop.call_soon_threadsafe(act, context=Context())
+        except RuntimeError:  # the loop was closed, and its engine was not
+            self.ended = True
+            self._watcher.remove(self)
 
 
 class FileWatcher:
@@ -190,10 +193,24 @@ class FileWatcher:
                 until_s = min(self._muted_until_s.values(), default=None)
             if inotify is not None:
                 wait_s = None if until_s is None else max(0.0, until_s - time.monotonic())
-                self._report(inotify.read(LOOK_S if ticked else wait_s))
+                try:
+                    self._report(inotify.read(LOOK_S if ticked else wait_s))
+                except Exception:  # as when a program has closed descriptors that are not its own
+                    log.exception("the kernel's reports are lost; files are looked at by time")
+                    self._do_without_kernel()
             for watch in ticked:
                 watch.report(watch.written)
             time.sleep(LOOK_S)  # what comes meanwhile is reported at once
+
+    def _do_without_kernel(self) -> None:
+        """From here on every file counts as written each 20 ms: no engine must miss a commit."""
+        with self._lock:
+            self._kernel, self._inotify = False, None  # not closed: it may be another's by now
+            for known in (self._by_file, self._paths, self._reported_s, self._muted_until_s):
+                known.clear()
+            for numbers in self._files.values():
+                numbers.clear()
+            self._ticked.update(self._files)
 
     def _report(self, events: list[tuple[int, int]]) -> None:
         written: dict[Watch, None] = {}
@@ -262,6 +279,8 @@ class _Inotify:
             data = os.read(self.descriptor, _EVENTS_BYTES)
         except BlockingIOError:
             return []
+        if not data:
+            raise OSError("the descriptor is another file's")
         events, place = [], 0
         while place < len(data):
             number, mask, _, name_bytes = _EVENT.unpack_from(data, place)

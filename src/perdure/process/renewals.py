@@ -79,7 +79,10 @@ class Renewals:
                     due_s = 0.0 if renewal in self._called else monotonic() + wait_s
                     heapq.heappush(self._due, (due_s, next(self._number), renewal))
             if wait_s is None:
-                renewal.ended()
+                try:
+                    renewal.ended()
+                except Exception:
+                    log.exception("what a lease was renewed with could not be let go of")
 
     def _next(self) -> Renewal | None:
         """Wait for the next one that is due. None where none is left: the thread ends."""

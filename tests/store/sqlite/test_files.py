@@ -480,7 +480,7 @@ def test_without_the_right_to_write_it_is_said_and_can_be_read(what: str) -> Non
             with pytest.raises(
                 StoreReadOnly,
                 match=(
-                    r"can't be written: the file or its folder is read-only\. Mend the "
+                    r"can't be written: the file or its folder is read-only\. Fix the "
                     r"permissions"
                 ),
             ):
@@ -572,3 +572,19 @@ def test_many_processes_may_make_one_file_at_the_same_moment(db: str) -> None:
         assert maker.stderr.read() == b""
         maker.stderr.close()
         assert maker.wait() == 0
+
+
+@awaited
+async def test_a_link_is_the_store_that_it_names(tmp_path: Path) -> None:
+    """The file beside which the WAL lies is the one that is opened, watched and checked."""
+    (tmp_path / "data").mkdir()
+    db, link = tmp_path / "data" / "a.db", tmp_path / "link.db"
+    link.symlink_to(db)
+    async with Engine(link, workflows=[plain]) as engine:  # makes the file
+        await engine.run(plain(1), id="one")
+        async with Engine(db, workflows=[plain]) as other:
+            assert await (await other.get("one")).result() == 1
+        assert engine.path == str(db)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "link.db"]
+    with contextlib.closing(perdure.connect(link)) as reader:
+        assert reader.execute("SELECT id FROM perdure_runs").fetchall() == [("one",)]

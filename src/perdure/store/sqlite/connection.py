@@ -40,13 +40,16 @@ _WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 
 
 def path_of(store: str | os.PathLike[str]) -> str:
-    """The file of a store: given as a path, or as `sqlite:///path`. Raises `DefinitionError`."""
+    """The file of a store, given as a path or as `sqlite:///path`; of a symbolic link the file that
+    it names, because the WAL lies beside that. Raises `DefinitionError`.
+    """
     text = os.fspath(store) if isinstance(store, str | os.PathLike) else ""
     if not text or not isinstance(text, str) or "\0" in text:
         raise DefinitionError(
             f'store is the path of a file, such as "perdure.db", or ":memory:", not {shown(store)}.'
         )
-    return text.removeprefix("sqlite:///") if text.startswith("sqlite:///") else text
+    path = text.removeprefix("sqlite:///")
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> apsw.Connection:
