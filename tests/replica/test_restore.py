@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import perdure
-from perdure.errors import ReplicaDamaged, StoreUnavailable
+from perdure.errors import ReplicaDamaged, ReplicaEmpty, StoreUnavailable
 from perdure.replica import litestream_binary, restore
 from perdure.replica.address import parse
 from perdure.replica.buckets import open_bucket
@@ -121,7 +121,7 @@ async def test_a_long_copy_reports_its_progress(
 
 
 @awaited
-@pytest.mark.parametrize("how", ["noise", "hole"])
+@pytest.mark.parametrize("how", ["noise", "hole", "nothing"])
 async def test_a_copy_that_litestream_cannot_read_is_damaged_and_not_away(
     tmp_path: Path, how: str
 ) -> None:
@@ -135,6 +135,9 @@ async def test_a_copy_that_litestream_cannot_read_is_damaged_and_not_away(
             raw = bytearray(path.read_bytes())
             raw[150:158] = b"\xff" * 8
             path.write_bytes(raw)
+    elif how == "nothing":
+        for path in (tmp_path / "bucket").rglob("*.ltx"):
+            path.unlink()
     else:
         lost = objects[len(objects) // 2].name[:16]
         for path in (tmp_path / "bucket").rglob(
@@ -144,6 +147,19 @@ async def test_a_copy_that_litestream_cannot_read_is_damaged_and_not_away(
                 path.unlink()
     with pytest.raises(ReplicaDamaged, match="can't be trusted"):
         await restore.restore(parse(address), tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
+@awaited
+@pytest.mark.parametrize("epoch", [None, 9])
+async def test_a_transaction_that_the_replica_does_not_have(
+    tmp_path: Path, epoch: int | None
+) -> None:
+    address = f"file://{tmp_path}/bucket"
+    async with engine_of(tmp_path / "a.db", address) as engine:
+        await engine.run(two_effects("x"), id="x")
+    with pytest.raises(ReplicaEmpty, match="has nothing of transaction 9999 that could be"):
+        await restore.restore(parse(address), tmp_path / "copy.db", txid=9999, epoch=epoch)
     assert not (tmp_path / "copy.db").exists()
 
 

@@ -46,8 +46,8 @@ def replica() -> None:
 
 def _address(given: str | None, store: str) -> Address:
     if given is None and os.path.exists(store):
-        seal = checksum.read(connect(store))
-        given = seal.address if seal is not None else None
+        own = checksum.read(connect(store))
+        given = own.address if own is not None else None
     if given is None:
         raise misuse(
             f"No replica is named: {store!r} is not replicated, or not here. Give "
@@ -191,12 +191,12 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
         say(f"Restoring {address} ...")
         try:
             with restoring(address) as on_bytes:
-                seal = run_async(fetch(address, copy, on_bytes=on_bytes))
+                copied = run_async(fetch(address, copy, on_bytes=on_bytes))
             missing = None
             if (
                 os.path.exists(store)
                 and (ours := checksum.read(connect(store))) is not None
-                and ours.store_id == seal.store_id
+                and ours.store_id == copied.store_id
             ):
                 missing = missing_rows(store, copy)
                 if missing:
@@ -207,8 +207,8 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
         size = copy.stat().st_size
     facts = {
         "ok": True,
-        "rows": seal.rows,
-        "epoch": seal.epoch,
+        "rows": copied.rows,
+        "epoch": copied.epoch,
         "bytes": size,
         "compared_with": store if missing is not None else None,
         "took_s": round(time.monotonic() - begin_s, 2),
@@ -222,7 +222,7 @@ def verify(store: str, replica: str | None, as_json: bool) -> None:
             else "; there is no local store of it to compare with"
         )
         echo(
-            f"The copy is good: {seal.rows:,} rows of history{beside}. {size:,} bytes, "
+            f"The copy is good: {copied.rows:,} rows of history{beside}. {size:,} bytes, "
             f"{facts['took_s']} s."
         )
 
@@ -268,23 +268,23 @@ def restore(output: Path, at: str | None, store: str, replica: str | None, as_js
         raise misuse(f"{there[0]!r} exists{what}, and nothing is overwritten. Name another file.")
     address = _address(replica, store)
     with restoring(address) as on_bytes:
-        seal = run_async(restore_to(address, output, on_bytes=on_bytes, **_moment(at)))
+        copied = run_async(restore_to(address, output, on_bytes=on_bytes, **_moment(at)))
     runs, last_ms = contents(output)
-    until = dt.datetime.fromtimestamp(last_ms / 1000, dt.UTC)
+    until = dt.datetime.fromtimestamp(last_ms / 1000, dt.UTC) if copied.rows else None
     if as_json:
         echo_json(
             {
                 "file": str(output),
                 "runs": runs,
-                "rows": seal.rows,
-                "epoch": seal.epoch,
-                "last_event": until.isoformat(),
+                "rows": copied.rows,
+                "epoch": copied.epoch,
+                "last_event": until and until.isoformat(),
             }
         )
     else:
         echo(
-            f"Restored {output}: {runs:,} runs, {seal.rows:,} rows of history, the last "
-            f"one of {until:%Y-%m-%d %H:%M:%S} UTC."
+            f"Restored {output}: {runs:,} runs, {copied.rows:,} rows of history"
+            f"{f', the last one of {until:%Y-%m-%d %H:%M:%S} UTC' if until else ''}."
         )
 
 
@@ -312,27 +312,27 @@ def detach(store: str, yes: bool) -> None:
     Example:
       perdure replica detach --store agents.db
     """
-    seal = checksum.read(connect(store))
-    if seal is None:
+    own = checksum.read(connect(store))
+    if own is None:
         say(f"{store} is not replicated.")
         return
     try:
-        held = run_async(look(parse(seal.address))).held
+        held = run_async(look(parse(own.address))).held
     except (ReplicaUnavailable, ReplicaEmpty):
         held = False
     if held:
-        raise misuse(f"An engine holds the replica {seal.address} at this moment. Stop it first.")
+        raise misuse(f"An engine holds the replica {own.address} at this moment. Stop it first.")
     if pid := _executing_here(store):  # it may be cut off from its bucket
         raise misuse(f"Process {pid} has {store} open at this moment. Stop it first.")
     if not yes and not confirmed(
-        f"{store} will go on without {seal.address}, which gets nothing more. Go on?"
+        f"{store} will go on without {own.address}, which gets nothing more. Go on?"
     ):
         raise misuse(
             f"Nothing was changed: {store} is still tied to its replica. Answer y, or give "
             f"--yes in a script."
         )
     connection.detach(store)
-    say(f"{store} is a plain store now. The copy in {seal.address} stays as it is.")
+    say(f"{store} is a plain store now. The copy in {own.address} stays as it is.")
 
 
 def _executing_here(store: str) -> int | None:

@@ -110,10 +110,11 @@ class ReplicaRequired(ReplicaRefused):
 class ReplicaEmpty(ReplicaRefused):
     """There is nothing at the replica's address, or nothing of the moment that was asked for."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, asked: str = "") -> None:
+        self.where, self.asked = where, asked
         super().__init__(
-            f"The replica {where} has nothing that could be restored. Check its bucket and prefix; "
+            f"The replica {where} has nothing {asked and f'of {asked} '}that could be restored. "
+            f"Check {'that number' if asked else 'its bucket and prefix'}; "
             "an engine that was started with this address writes there, and keeps a week."
         )
 

@@ -22,16 +22,18 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import LitestreamUnusable, ReplicaDamaged, ReplicaUnavailable
+from perdure.errors import LitestreamUnusable, ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.replica.address import Address
 
 log = logging.getLogger("perdure")
 
 OLDEST = (0, 5, 17)
 _OF_A_DAMAGED_COPY = re.compile(
-    r"decode|contiguous|checksum|lz4|corrupt|malformed|unexpected EOF|invalid (page|file|magic)",
+    r"decode|contiguous|checksum|lz4|corrupt|malformed|unexpected EOF|invalid (page|file|magic)"
+    r"|no matching backup files",
     re.IGNORECASE,
 )
+_HAS_NOT_THAT_ONE = "no matching backup files"
 TRIES = 3
 VERSION_S_MAX, STANDSTILL_S, LOOK_S = 10.0, 30.0, 1.0
 
@@ -131,7 +133,8 @@ async def restore(
     `to` is a new file in a `TempFolder`. `on_bytes` is called every second with the bytes so far.
     Returns the number of the last transaction in it. A failure is tried again, because objects may
     be merged meanwhile. Raises `ReplicaUnavailable` with Litestream's own message, or
-    `ReplicaDamaged` where that is about what it has read.
+    `ReplicaDamaged` where that is about what it has read, and `ReplicaEmpty` where there is nothing
+    of the transaction or the time that was asked for.
     """
     for _ in range(TRIES - 1):
         try:
@@ -167,6 +170,8 @@ async def _restore_once(
         config.unlink(missing_ok=True)
     if code:
         why = last_message(err) or f"litestream restore ended with {code}"
+        if (txid or at) and _HAS_NOT_THAT_ONE in why:
+            raise ReplicaEmpty(str(address), at or f"transaction {txid}")
         damaged = _OF_A_DAMAGED_COPY.search(why)
         raise (ReplicaDamaged if damaged else ReplicaUnavailable)(str(address), why)
     return int(msgspec.json.decode(out)["txid"], 16)

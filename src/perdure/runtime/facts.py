@@ -24,8 +24,12 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     facts["path"] = path
     facts["file_bytes"] = _size(path)
     facts["wal_bytes"] = _size(path + "-wal")
-    if (seal := store.checksum()) is not None:
-        facts["replica"] = {"address": seal.address, "epoch": seal.epoch, "history_rows": seal.rows}
+    if (checksum := store.checksum()) is not None:
+        facts["replica"] = {
+            "address": checksum.address,
+            "epoch": checksum.epoch,
+            "history_rows": checksum.rows,
+        }
     facts["workers"] = [
         {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
         for w in store.workers()
