@@ -199,7 +199,11 @@ def test_a_long_history_is_shown_in_pages_by_default(
 def test_pages_of_json(typed: Typed) -> None:
     rows = typed("show", "wide", "--json", "--after", "80", "--limit", "5").json["history"]
     assert [row["seq"] for row in rows] == [81, 82]
-    assert typed("show", "wide", "--after", "82").code == 0
+    behind = typed("show", "wide", "--after", "82")
+    assert (behind.code, behind.err) == (
+        0,
+        "wide has 82 rows; there is none behind row 82.\n",
+    )
 
 
 def test_a_row_that_is_not_there(typed: Typed) -> None:

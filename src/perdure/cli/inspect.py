@@ -218,6 +218,8 @@ def show(
     echo(*_page(info, history, full, room(), more=last < info.history_rows))
     if last < info.history_rows:
         _say_more(store, info, history, limit)
+    elif after and not history:
+        say(f"{info.id} has {info.history_rows:,} rows; there is none behind row {after:,}.")
 
 
 def _page(

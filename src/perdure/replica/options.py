@@ -54,7 +54,7 @@ class Replica:
         if not isinstance(self.address, str):
             shown = numbers.shown(self.address)
             raise DefinitionError(
-                'a replica is named by an address, such as "s3://bucket/prefix" or '
+                'A replica is named by an address, such as "s3://bucket/prefix" or '
                 f'"file:///folder", or by a Replica("s3://bucket/prefix"), not by {shown}.'
             )
         _ = self.place  # raises for one that can not be used
