@@ -217,3 +217,12 @@ async def test_a_step_sees_a_context_variable_that_an_observer_sets(db: str) -> 
 def test_what_is_no_observer_is_refused(given: Any) -> None:
     with pytest.raises(DefinitionError, match=r"below perdure\.Observer"):
         Engine("never-made.db", observer=given)
+
+
+def test_an_observer_that_would_have_to_be_awaited_is_refused() -> None:
+    class Awaits(Observer):
+        async def run_ended(self, run_id: str, workflow: str, status: str) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(DefinitionError, match=r"Awaits\.run_ended of the observer is async"):
+        Engine("never-made.db", observer=[Observer(), Awaits()])

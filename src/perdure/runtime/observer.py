@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from inspect import iscoroutinefunction
 from typing import Any
 
 from perdure.errors import DefinitionError
@@ -62,6 +63,9 @@ class Observer:
 
     def lease_changed(self, holder: str, change: str) -> None:
         """The lease of this "worker" or of the "replica" was "taken", "lost" or "released"."""
+
+
+_EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
 
 class Notifier(Observer):
@@ -133,5 +137,11 @@ def notifier(given: Observer | Iterable[Observer] | None) -> Notifier | None:
             raise DefinitionError(
                 f"observer is an instance of a class below perdure.Observer, or a list of them, "
                 f"not {one!r}."
+            )
+        for method in filter(iscoroutinefunction, (getattr(one, name) for name in _EVENTS)):
+            raise DefinitionError(
+                f"{method.__qualname__} of the observer is async, and its methods are called, not "
+                "awaited. Make it a plain method that returns soon, as by putting what it got into "
+                "a queue."
             )
     return Notifier(observers) if observers else None
