@@ -194,7 +194,9 @@ class Kernel:
         heapify(self._deadlines)
 
     def _deliver(self, event: Event) -> None:
-        data = _read(event.data)
+        data = event.data
+        if data is not None and type(data) is not bytes:
+            data = _read(data)
         ref = event.ref or 0
         match event.kind:
             case ev.COMPLETED:

@@ -63,11 +63,8 @@ class SqliteStore(Reader):
             raise self.damaged
         done: list[Any] = []
         try:
-            self._used.acquire()  # `with` makes methods of a lock first, for each write
-            try:
+            with self._used:  # Ctrl-C can come behind a call of acquire, but not in here
                 self._write(batch, wait_for_lock, done)
-            finally:
-                self._used.release()
         except apsw.Error as error:
             if not isinstance(error, _OF_ONE_WRITE):
                 raise self._failed(error, self._db.system_errno) from error
