@@ -137,7 +137,7 @@ def test_a_history_that_is_too_long_has_no_end() -> None:
 def test_a_run_whose_only_step_rests_waits_until_that_is_due() -> None:
     case = Case(asks)
     command = case.kernel.open[2]
-    case.attempts.backoff.add(PendingAttempt(command, 2, 1, 5_000))
+    case.attempts.back_off(PendingAttempt(command, 2, 1, 5_000))
     suspend = case.conclude().suspend
     assert suspend is not None
     assert (suspend.status, suspend.due_ms) == ("waiting", 5_000)

@@ -8,8 +8,9 @@ run in a plain callback.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from perdure.core import events as ev
 from perdure.core.events import Command
@@ -38,11 +39,14 @@ class RunOfSteps(Protocol):
     def attempt_ended(self, command: Command, ended: Ended | Again | None) -> None: ...
 
 
+_NOTHING: Mapping[int, PendingAttempt] = {}
+
+
 class Attempts:
     """See the module's text. It is what a step sees of its run, too: see `steps.StepHost`."""
 
     __slots__ = (
-        "_heartbeats", "_host", "_kernel", "_outbox", "_run", "backoff", "closed", "paused",
+        "_backoff", "_heartbeats", "_host", "_kernel", "_outbox", "_run", "closed", "paused",
         "resting", "under_way",
     )  # fmt: skip
 
@@ -53,9 +57,9 @@ class Attempts:
         self._run: RunOfSteps | None = run
         self.paused, self.closed = paused, False
         self.under_way: dict[int, Running] = {}
-        self._heartbeats: dict[int, bytes] = {}  # the last one of each open step
-        self.backoff = Backoff()
-        self.resting = self.backoff.steps
+        self._heartbeats: dict[int, bytes] | None = None  # the last one of each open step
+        self._backoff: Backoff | None = None  # made by the first attempt that waits
+        self.resting: Mapping[int, PendingAttempt] = _NOTHING  # those that wait, by row
 
     def begin_all(self, todo: Todo) -> None:
         """Begin what waited for its commit."""
@@ -104,7 +108,7 @@ class Attempts:
 
     def cancel(self, seq: int) -> None:
         """Cancel the attempt of the step in row `seq`, if there is one."""
-        self.backoff.drop(seq)
+        self.forget_backoff(seq)
         running = self.under_way.get(seq)
         if running is not None:
             running.cancel()
@@ -148,6 +152,8 @@ class Attempts:
         """Queue what an attempt emits, or its heartbeat."""
         if self._run is not None:
             if isinstance(write, RecordHeartbeat):
+                if self._heartbeats is None:
+                    self._heartbeats = {}
                 self._heartbeats[write.seq] = write.data
             self._host.writer.put(write, lambda _: self._host.emitted(), keep=True)
 
@@ -156,4 +162,30 @@ class Attempts:
         self._heartbeats = heartbeats
 
     def last_heartbeat(self, seq: int) -> bytes | None:
-        return self._heartbeats.get(seq)
+        return None if self._heartbeats is None else self._heartbeats.get(seq)
+
+    # --- attempts that wait for their time --------------------------------------------------------
+
+    def back_off(self, attempt: PendingAttempt) -> None:
+        """Let an attempt wait until it is due."""
+        if self._backoff is None:
+            self._backoff = Backoff()
+            self.resting = self._backoff.steps
+        self._backoff.add(attempt)
+
+    def forget_backoff(self, seq: int) -> None:
+        """The step in row `seq` was cancelled, or has its outcome."""
+        if self._backoff is not None:
+            self._backoff.drop(seq)
+
+    def due_ms(self) -> int | None:
+        """When the next attempt is due."""
+        return None if self._backoff is None else self._backoff.due_ms()
+
+    def take_due(self, now_ms: int) -> list[PendingAttempt]:
+        """Remove and return the attempts that are due, the earliest first."""
+        return [] if self._backoff is None else self._backoff.take_due(now_ms)
+
+    def waiting_for(self, limit: int) -> list[dict[str, Any]]:
+        """What the attempts wait for, as `Backoff.waiting_for` says it."""
+        return [] if self._backoff is None else self._backoff.waiting_for(limit)

@@ -231,8 +231,9 @@ class Engine:
     ) -> tuple[Run[T], str | None]:
         """A run that is on disk, and the durability that it asks for."""
         definition = cast("Workflow[..., Any]", workflow_call(call, "start()").definition)
-        start = self._control.new_run(call, **options)
-        started = await self._control.start(start, definition)
+        control = self._parts().control
+        start = control.new_run(call, **options)
+        started = await control.start(start, definition)
         return Run(self, start.id, started.run), start.durability
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:

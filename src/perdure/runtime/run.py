@@ -3,8 +3,7 @@
 Rules: a command with effects begins only after the commit of the turn that asked for it, a readonly
 step at once; inputs are stamped in the order in which they are fed; a failed attempt is written
 before the next one begins, and until that is due the step holds nothing; a run whose lease is lost
-is dropped without a trace; while the writer has a transactional step, plans of the run wait,
-because the number of that step's row is taken.
+is dropped without a trace; plans wait while the writer has a transactional step: its row is next.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ _PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes fr
 _WITH_EFFECT = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
 _STARTING = frozenset({ev.CHILD, ev.SPAWN, ev.FINISH})
 _TIMER_S_MAX = 86_400.0
+_NONE_YET = Transactions()  # no transactional step
 
 
 class ActiveRun:
@@ -63,7 +63,7 @@ class ActiveRun:
         self._touched = False  # the writer will ask for the next turn
         self.adopting: set[int] = set()  # children whose run may exist; the store is asked
         self._blocked: Block | None = None
-        self._transactions = Transactions()
+        self._transactions = _NONE_YET
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -158,9 +158,11 @@ class ActiveRun:
             case plans.BeginAfterCommit(attempt):
                 turns.todo.append(attempt)
             case plans.BackOff(attempt) if attempt.command.seq in open_commands:
-                self.attempts.backoff.add(attempt)
+                self.attempts.back_off(attempt)
                 self.touch()
             case plans.Transact(attempt) if attempt.command.seq in open_commands:
+                if self._transactions is _NONE_YET:
+                    self._transactions = Transactions()
                 self._transactions.begin(self, attempt)
             case plans.Block():
                 self.block(plan)
@@ -201,7 +203,7 @@ class ActiveRun:
         else:
             self._turns.add(event, taken)
         if self.attempts.resting:
-            self.attempts.backoff.drop(ref or 0)
+            self.attempts.forget_backoff(ref or 0)
         self.absorb(event)
 
     def absorb(self, event: Event) -> None:
@@ -429,15 +431,14 @@ class ActiveRun:
         due_ms = self._turns.due_ms()
         if due_ms is not None and not self.paused and not self.kernel.diverged:
             wait_s = min(max(0, due_ms - self.clock.now_ms()) / 1000, _TIMER_S_MAX)
-            loop = self.host.steps.loop
-            self._timer = loop.call_later(wait_s, self._timer_due, context=Context())
+            call_later = self.host.steps.loop.call_later
+            self._timer = call_later(wait_s, self._timer_due, context=Context())
 
     def _timer_due(self) -> None:
         held = self._transactions.waiting is not None
         if self.gone or self.paused or held or self.kernel.diverged or too_long(self._blocked):
             return  # the next turn sets it anew
-        now_ms = self.clock.now_ms()
-        again = self.attempts.backoff.take_due(now_ms)
+        again = self.attempts.take_due(now_ms := self.clock.now_ms())
         noted = self.kernel.seq == self._turns.noted_seq
         for plan in recovery.due_attempts(again, noted=noted):
             self.do(plan)

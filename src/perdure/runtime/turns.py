@@ -165,7 +165,7 @@ class Turns:
 
     def due_ms(self) -> int | None:
         """When the next durable timer or the next attempt of a step is due."""
-        due, again_ms = self._kernel.due(), self._attempts.backoff.due_ms()
+        due, again_ms = self._kernel.due(), self._attempts.due_ms()
         if due is None or again_ms is None:
             return again_ms if due is None else due[0]
         return min(due[0], again_ms)
@@ -173,7 +173,7 @@ class Turns:
     def _waiting_for(self) -> bytes:
         """What the run waits for, human-readable; of a resting step, which attempt and when."""
         resting = self._attempts.resting
-        found: list[Any] = self._attempts.backoff.waiting_for(_WAITING_STEPS_MAX)
+        found: list[Any] = self._attempts.waiting_for(_WAITING_STEPS_MAX)
         items = self._kernel.waiting_for()
         found += [item for item in items if "step" not in item or item["seq"] not in resting]
         return _encode(found)
