@@ -199,7 +199,7 @@ async def _run(request: Request) -> int:
 
 async def _let_go_on(engine: Engine, run: Run[Any], shown: Display) -> None:
     """Retry what a crash loop has blocked, where the command is typed on a terminal; a script is
-    told the command.
+    shown the command.
     """
     if is_terminal(sys.stdin) and is_terminal(sys.stderr):
         for one in await engine.blocked(run.id):

@@ -186,16 +186,16 @@ def _causes_by_rows(row: RunRow, rows: list[Event]) -> tuple[set[int], bool]:
     parts = _parts(decode_error(row.error or b"{}"))
     commands = {event.seq: event for event in rows if event.kind in NAMED}
     failures = [event for event in rows if event.kind == ev.FAILED and event.ref in commands]
-    told = {
+    row_of = {
         _said(decode_failure(commands[event.ref or 0].name or "", _raw(event))): event.seq
         for event in failures
     }
-    found = {told[part] for part in parts if part in told}
+    found = {row_of[part] for part in parts if part in row_of}
     timed_out = any(name == "TimeoutError" for name, _ in parts)
     if not found and timed_out:
         found = {_last(rows, ev.FIRED)} - {0}
     return found, not timed_out and any(
-        all(part not in told for part in _parts(one))
+        all(part not in row_of for part in _parts(one))
         for one in _members(decode_error(row.error or b"{}"))
     )
 
