@@ -108,9 +108,15 @@ class Maintenance:
             full = ReplicaFull(str(self._address), waiting_bytes, disk.bytes_max)
             await self.set_full(full)
             log.error("%s", full)
-        elif barrier.full is not None and disk.share < ANEW_SHARE and self._copies:
+        elif barrier.full is not None and self._copies and self._has_room:
             await self.set_full(None)
             log.warning("the replica takes writes again; so does this engine")
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether new work fits. A WAL keeps its size when all that is in it has been copied."""
+        share = self.disk.share
+        return share < ANEW_SHARE or (share < 1 and not self._barrier.lag_s())
 
     @property
     def _copies(self) -> bool:
