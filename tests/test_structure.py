@@ -76,20 +76,20 @@ EXCEPTIONS = {
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 6
-CORE_LINES_MAX = 2_250
+CORE_LINES_MAX = 2_500
 # Without blank lines, comments and docstrings. The engine is all that is not named here; ADR 0011
 # says why there is a limit for each part.
 ENGINE = "engine"
 CODE_LINES_MAX = {
-    ENGINE: 13_600,
+    ENGINE: 19_000,
     "check": 850,
-    "cli": 2_700,
+    "cli": 3_700,
     "replica": 3_350,
-    "testing": 1_150,
-    "views": 550,
+    "testing": 1_300,
+    "views": 850,
 }
 
-DIRECT_DEPENDENCIES = {"apsw", "click", "msgspec", "rich"}
+DIRECT_DEPENDENCIES = {"apsw", "click", "cronsim", "msgspec", "rich", "tzdata"}
 TEXT = {
     ".cfg",
     ".css",

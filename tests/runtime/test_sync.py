@@ -52,8 +52,8 @@ async def talks(times: int) -> list[str]:
 def verbs(owner: type) -> set[str]:
     return {
         name
-        for name, member in vars(owner).items()
-        if not name.startswith("_") and callable(member) and name != "in_child"
+        for name in dir(owner)
+        if not name.startswith("_") and callable(getattr(owner, name)) and name != "in_child"
     }
 
 

@@ -11,7 +11,7 @@ import perdure
 from perdure.store import sql
 from perdure.store.sqlite.queries import PACKAGE
 
-SHARED = sql.load("shared.sql", "perdure.store")
+SHARED = sql.shared()
 OWN = sql.load("sqlite.sql", PACKAGE)
 SOURCE = "\n".join(path.read_text() for path in Path(perdure.__file__).parent.rglob("*.py"))
 ONLY_SQLITE = re.compile(
@@ -50,6 +50,8 @@ def test_words_take_an_argument_and_leave_no_trace() -> None:
 
 
 def test_a_query_has_one_place() -> None:
+    files = [sql.load(file, "perdure.store") for file in sql.SHARED_FILES]
+    assert sum(map(len, files)) == len(SHARED)
     assert set(SHARED) & set(OWN) == set()
 
 

@@ -9,33 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar, Unpack, cast
 
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions
 from perdure.codec.json_codec import JsonCodec
-from perdure.core import names, numbers
+from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import (
-    EngineClosed,
     StoreError,
     UsedAfterFork,
 )
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
-from perdure.runtime import facts, options, validation
-from perdure.runtime.control import Control, resolution
-from perdure.runtime.info import Blocked, HistoryEvent, Progress, RunInfo, RunSummary
+from perdure.runtime import options, validation
+from perdure.runtime.engine_control import UNSET, ControlVerbs
+from perdure.runtime.engine_reads import ReadVerbs
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
-from perdure.runtime.queries import Filter, Queries, RunFilters
 from perdure.runtime.registry import add_workflow
-from perdure.runtime.results import Results
 from perdure.runtime.run_handle import Run
-from perdure.runtime.scheduler import Scheduler
 from perdure.store.sqlite import forked
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -44,10 +40,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-UNSET: Any = object()
 
 
-class Engine:
+class Engine(ControlVerbs, ReadVerbs):
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what
@@ -162,23 +157,6 @@ class Engine:
         forked.unwatch(self)
         await to_its_end(self._closing.aclose(), scheduler.hurry)
 
-    @property
-    def _store(self) -> SqliteStore:
-        return self._parts().store
-
-    @property
-    def _scheduler(self) -> Scheduler:
-        return self._parts().scheduler
-
-    def _parts(self) -> OpenEngine:
-        if self._open is None:
-            raise EngineClosed if self._parent is None else UsedAfterFork(self._parent)
-        return self._open
-
-    async def _read(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a read of the store, inline or from a thread as the store is."""
-        return await self._scheduler.reads.get(read, *args, **kwargs)
-
     # --- starting ---------------------------------------------------------------------------------
 
     async def start(
@@ -249,79 +227,6 @@ class Engine:
         await self._read(self._queries.key, id)
         return Run(self, id)
 
-    async def find(self, prefix: str) -> str:
-        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there
-        are several.
-
-        A run stands for its children and its earlier generations: `rep` is `report`, also where
-        there are `report.2` and `report~1`.
-        """
-        return await self._read(self._queries.find, prefix)
-
-    async def store_lost(self) -> StoreError:
-        """Return when the store is lost for good: its file was deleted or replaced, or a newer
-        Perdure has taken it over.
-        """
-        return await asyncio.shield(self._scheduler.lost)
-
-    # --- control ----------------------------------------------------------------------------------
-
-    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
-        """Send a message and return when it is on disk. With a `key` it arrives once, however often
-        it is sent.
-
-        Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
-        """
-        names.checked("channel", channel)
-        if key is not None:
-            names.checked("message key", key)
-        data = self._codec.encode(value, f"the message on channel {channel!r}")
-        await self._control.send(id, channel, key, data)
-
-    async def cancel(self, id: str) -> None:
-        """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
-
-        Raises `RunNotFound` and `RunFinished`, as `pause` and `resume` do.
-        """
-        await self._control.cancel(id)
-
-    async def pause(self, id: str) -> None:
-        """Start nothing more for this run until it is resumed; steps under way end and are
-        recorded.
-        """
-        await self._control.control(id, "pause")
-
-    async def resume(self, id: str) -> None:
-        """Let a paused run go on."""
-        await self._control.control(id, "resume")
-
-    async def retry(self, id: str) -> None:
-        """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel
-        that ended it: under the same id, with what was recorded before; the failed run is kept as
-        `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again. Raises
-        `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
-        """
-        await self._control.retry(id)
-
-    async def resolve(
-        self,
-        id: str,
-        *,
-        seq: int | None = None,
-        result: Any = UNSET,
-        error: str | None = None,
-        retry: bool = False,
-    ) -> None:
-        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
-        `error`, or `retry`.
-
-        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError`
-        where no step asks.
-        """
-        validation.check_resolution(seq, error, retry)
-        given = None if result is UNSET else result
-        await self._control.resolve(id, seq, resolution(self._codec, given, error, retry=retry))
-
     async def fork(
         self,
         id: str,
@@ -356,144 +261,17 @@ class Engine:
         await self._control.fork(id, at, name, encoded, edited)
         return Run(self, name)
 
-    # --- inspection -------------------------------------------------------------------------------
+    async def find(self, prefix: str) -> str:
+        """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there
+        are several.
 
-    @property
-    def _control(self) -> Control:
-        return self._parts().control
-
-    @property
-    def _queries(self) -> Queries:
-        return self._parts().queries
-
-    async def _status(self, id: str) -> str:
-        return await self._read(self._queries.status, id)
-
-    async def info(self, id: str) -> RunInfo:
-        """Everything about a run but its history. Raises `RunNotFound`, as all verbs do that take
-        an id.
+        A run stands for its children and its earlier generations: `rep` is `report`, also where
+        there are `report.2` and `report~1`.
         """
-        return await self._read(self._queries.info, id)
+        return await self._read(self._queries.find, prefix)
 
-    async def summary(self, id: str) -> RunSummary:
-        """A run without its arguments and its result, which are not read."""
-        return await self._read(self._queries.summary, id)
-
-    async def history(
-        self,
-        id: str,
-        *,
-        after: int | None = None,
-        limit: int | None = None,
-        payloads: bool = True,
-    ) -> list[HistoryEvent]:
-        """The rows of a run in order, with times and decoded arguments and results.
-
-        `after` is the row to read on from, `limit` how many rows to read; the default is all of
-        them. A page costs what it returns, however long the history is. With `payloads=False`
-        arguments, results, errors and data are not read: for times and names. They are None then,
-        but for the `error` of an attempt that failed, which is empty.
-
-        >>> from perdure import step, workflow
-        >>> @step
-        ... async def double(n: int) -> int:
-        ...     return n * 2
-        >>> @workflow
-        ... async def doubles(times: int) -> None:
-        ...     for n in range(times):
-        ...         await double(n)
-        >>> async def main():
-        ...     async with Engine(":memory:", workflows=[doubles]) as engine:
-        ...         await engine.run(doubles(100), id="d")
-        ...         page = await engine.history("d", after=100, limit=2)
-        ...         return [(row.seq, row.kind, row.args, row.result) for row in page]
-        >>> asyncio.run(main())
-        [(101, 'completed', None, 98), (102, 'step', {'n': 50}, None)]
+    async def store_lost(self) -> StoreError:
+        """Return when the store is lost for good: its file was deleted or replaced, or a newer
+        Perdure has taken it over.
         """
-        begin = 0 if after is None else numbers.count(after, "after", low=0)
-        most = None if limit is None else numbers.count(limit, "limit", low=1)
-        whole = numbers.flag(payloads, "payloads")
-        read = self._queries.history if whole else self._queries.outline
-        return await self._read(read, id, begin, most)
-
-    async def entry(self, id: str, seq: int) -> list[HistoryEvent]:
-        """Row `seq` of a run, and the rows that answer it: a step with its attempts and its result,
-        for instance. An empty list where the run has no such row.
-        """
-        return await self._read(self._queries.entry, id, numbers.count(seq, "seq", low=1))
-
-    async def progress(self, id: str) -> Progress:
-        """How far a run is; cheap enough to ask many times a second, whatever its payloads are."""
-        return await self._read(self._queries.progress, id)
-
-    async def runs(
-        self,
-        *,
-        status: str | None = None,
-        workflow: str | None = None,
-        tags: dict[str, Any] | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[RunInfo]:
-        """Runs, newest first, at most `limit`; `after` is the id of the last one of the page
-        before.
-
-        `tags` are those that a run has at least. Raises `DefinitionError` for a status that there
-        is not. `summaries` returns the same without arguments and results.
-        """
-        asked = self._filter(status=status, workflow=workflow, tags=tags, limit=limit, after=after)
-        return await self._read(self._queries.runs, asked)
-
-    async def summaries(self, **filters: Unpack[RunFilters]) -> list[RunSummary]:
-        """Runs without their arguments and results, which are not read: takes what `runs` does."""
-        return await self._read(self._queries.summaries, self._filter(**filters))
-
-    async def counts(self) -> dict[str, int]:
-        """How many runs have each status, for those that any has. Only indexes are read."""
-        return await self._read(self._queries.counts)
-
-    def _filter(self, **filters: Unpack[RunFilters]) -> Filter:
-        asked = Filter(**filters)
-        if asked.tags:
-            self._codec.encode(asked.tags, "the tags")
-        return asked
-
-    async def doctor(self) -> dict[str, Any]:
-        """Facts about the store and its workers, as `perdure doctor` prints them."""
-        now_ms = self._clock.now_ms()
-        found = await self._read(facts.of_store, self._store, self.path, now_ms)
-        return {**found, "hung_threads": self._scheduler.steps.threads.hung}
-
-    async def blocked(self, id: str) -> list[Blocked]:
-        """The runs that can't go on by themselves, of `id` and all that it has started: with what
-        blocks them and why.
-        """
-        return await self._read(self._queries.blocked, id)
-
-    async def left_to_workers(self) -> int:
-        """How many runs of its workflows are due that neither this engine executes, with
-        execute="asked", nor another one, up to 1,001.
-        """
-        scheduler, now_ms = self._scheduler, self._clock.now_ms()
-        worker, at_work, names = scheduler.owner, scheduler.memory.at_work(), scheduler.names
-        left = facts.left_to_workers
-        return await self._read(left, self._store, worker, at_work, names, now_ms)
-
-    # --- waiting ----------------------------------------------------------------------------------
-
-    async def _result(self, run_id: str, key: int | None, asked: str | None = None) -> Any:
-        return await self._results.result(run_id, key, asked)
-
-    def _stream(
-        self, run_id: str, name: str, after: int, *, positions: bool = False
-    ) -> AsyncIterator[Any]:
-        return self._results.stream(
-            run_id,
-            names.checked("stream", name),
-            numbers.count(after, "after", low=0),
-            positions=positions,
-        )
-
-    @property
-    def _results(self) -> Results:
-        return self._parts().results
+        return await asyncio.shield(self._scheduler.lost)

@@ -58,9 +58,9 @@ def run(call: Call[T], store: str | os.PathLike[str] = "perdure.db", id: str | N
 # --- verbs that wait ------------------------------------------------------------------------------
 
 
-def _waits(method: Any, returns: str | None = None) -> Any:
-    """A coroutine method as a plain one of `SyncEngine` or `SyncRun`, with its parameters and its
-    documentation.
+def _waits(method: Any, owner: str, returns: str | None = None) -> Any:
+    """A coroutine method as a plain one of `owner`, `SyncEngine` or `SyncRun`, with its parameters
+    and its documentation.
     """
 
     def verb(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ def _waits(method: Any, returns: str | None = None) -> Any:
     verb.__signature__ = (  # type: ignore[attr-defined]
         signature if returns is None else signature.replace(return_annotation=returns)
     )
-    verb.__name__, verb.__qualname__ = method.__name__, f"Sync{method.__qualname__}"
+    verb.__name__, verb.__qualname__ = method.__name__, f"{owner}.{method.__name__}"
     verb.__doc__ = (
         method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"
     )  # its example awaits
@@ -82,7 +82,7 @@ def _waits(method: Any, returns: str | None = None) -> Any:
 def _verb(
     method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[SyncEngine, P], R]:
-    return cast("Callable[Concatenate[SyncEngine, P], R]", _waits(method))
+    return cast("Callable[Concatenate[SyncEngine, P], R]", _waits(method, "SyncEngine"))
 
 
 def _finds(
@@ -91,14 +91,14 @@ def _finds(
     """A verb that gives a run."""
     return cast(
         "Callable[Concatenate[SyncEngine, P], SyncRun[T]]",
-        _waits(method, f"Sync{method.__annotations__['return']}"),
+        _waits(method, "SyncEngine", f"Sync{method.__annotations__['return']}"),
     )
 
 
 def _of_run(
     method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[SyncRun[T], P], R]:
-    return cast("Callable[Concatenate[SyncRun[T], P], R]", _waits(method))
+    return cast("Callable[Concatenate[SyncRun[T], P], R]", _waits(method, "SyncRun"))
 
 
 def _made_like(

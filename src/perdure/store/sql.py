@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
+SHARED_FILES = ("shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql")
+
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _WORD = re.compile(r"\{\{(\w+)(?: ([^}]+))?\}\}")
 
@@ -29,6 +31,12 @@ def load(file: str, package: str) -> dict[str, str]:
     return {
         name: body.strip().rstrip(";") for name, body in zip(parts[1::2], parts[2::2], strict=True)
     }
+
+
+def shared() -> dict[str, str]:
+    """The queries that every database takes, by name."""
+    files = [load(file, "perdure.store") for file in SHARED_FILES]
+    return {name: text for queries in files for name, text in queries.items()}
 
 
 def in_dialect(queries: Mapping[str, str], words: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from perdure.store import sql
 
 PACKAGE = "perdure.store.sqlite"
 _OWN = sql.load("sqlite.sql", PACKAGE)
-Q = {**sql.in_dialect(sql.load("shared.sql", "perdure.store"), _OWN), **_OWN}
+Q = {**sql.in_dialect(sql.shared(), _OWN), **_OWN}
 
 RARE = frozenset(
     {

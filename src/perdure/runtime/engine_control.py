@@ -1,0 +1,75 @@
+"""Verbs of an engine that control runs: messages, cancellation, pauses, retries.
+
+Rules: a verb returns after its commit; arguments are checked before anything is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.core import names
+from perdure.runtime import validation
+from perdure.runtime.control import resolution
+from perdure.runtime.engine_parts import EngineParts
+
+UNSET: Any = object()
+
+
+class ControlVerbs(EngineParts):
+    """See the module's text."""
+
+    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
+        """Send a message and return when it is on disk. With a `key` it arrives once, however often
+        it is sent.
+
+        Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
+        """
+        names.checked("channel", channel)
+        if key is not None:
+            names.checked("message key", key)
+        data = self._codec.encode(value, f"the message on channel {channel!r}")
+        await self._control.send(id, channel, key, data)
+
+    async def cancel(self, id: str) -> None:
+        """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
+
+        Raises `RunNotFound` and `RunFinished`, as `pause` and `resume` do.
+        """
+        await self._control.cancel(id)
+
+    async def pause(self, id: str) -> None:
+        """Start nothing more for this run until it is resumed; steps under way end and are
+        recorded.
+        """
+        await self._control.control(id, "pause")
+
+    async def resume(self, id: str) -> None:
+        """Let a paused run go on."""
+        await self._control.control(id, "resume")
+
+    async def retry(self, id: str) -> None:
+        """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel
+        that ended it: under the same id, with what was recorded before; the failed run is kept as
+        `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again. Raises
+        `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
+        """
+        await self._control.retry(id)
+
+    async def resolve(
+        self,
+        id: str,
+        *,
+        seq: int | None = None,
+        result: Any = UNSET,
+        error: str | None = None,
+        retry: bool = False,
+    ) -> None:
+        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
+        `error`, or `retry`.
+
+        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError`
+        where no step asks.
+        """
+        validation.check_resolution(seq, error, retry)
+        given = None if result is UNSET else result
+        await self._control.resolve(id, seq, resolution(self._codec, given, error, retry=retry))

@@ -1,0 +1,1 @@
+-- Queues: places in line, admission, limits. Queries that every database takes, by name; see shared.sql.

@@ -1,0 +1,1 @@
+-- Requests, their replies, and exposed values. Queries that every database takes, by name; see shared.sql.

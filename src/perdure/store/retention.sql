@@ -1,0 +1,1 @@
+-- Retention: what is deleted with a run that has ended. Queries that every database takes, by name; see shared.sql.

@@ -1,0 +1,1 @@
+-- Schedules and their ticks. Queries that every database takes, by name; see shared.sql.
