@@ -139,16 +139,14 @@ def described(thing: Any) -> Iterator[str]:
 
 
 def methods_of(owner: type) -> list[tuple[str, Any]]:
-    """Public methods and properties that say what they are for, of the class and of those of ours
-    that it extends.
+    """Public methods and properties that say what they are for, of the class, and then of those of
+    ours that it extends.
     """
     spaces = [vars(one) for one in owner.__mro__ if one.__module__.startswith("perdure")]
-    members = {
-        name: member
-        for space in reversed(spaces)
-        for name, member in space.items()
-        if not name.startswith("_")
-    }
+    members: dict[str, Any] = {}
+    for name, member in (item for space in spaces for item in space.items()):
+        if not name.startswith("_"):
+            members.setdefault(name, member)
     shown = (property, type(methods_of))
     return [
         (name, one)
