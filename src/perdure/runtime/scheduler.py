@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,27 +17,21 @@ from typing import Any, Literal, TypeVar
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.core import lifecycle
-from perdure.core.events import Command, Event
 from perdure.core.lifecycle import BLOCKED
 from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
     EngineClosed,
-    PerdureError,
-    RunExists,
     StoreCorrupt,
     StoreError,
     StoreReplaced,
     StoreTooNew,
 )
 from perdure.process.clock import SystemClock
-from perdure.process.interpreter import PYTHON
 from perdure.process.periodic import Loop, to_its_end
 from perdure.process.slices import Slices
 from perdure.runtime.claiming import IDLE_S_WHEN_LOST, Claims
 from perdure.runtime.durability import DurabilityGate
-from perdure.runtime.existing_run import found_again
-from perdure.runtime.first_turn import FirstTurn
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.loading import Loader
 from perdure.runtime.log import run_failed
@@ -50,13 +43,14 @@ from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.run_host import HostedRun
 from perdure.runtime.runs_in_memory import RunsInMemory
+from perdure.runtime.starts import Starts
 from perdure.runtime.steps import Steps
 from perdure.runtime.waiters import Waiters
 from perdure.runtime.watcher import Watcher
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.rows import RunRow, Started, new_run_row
-from perdure.store.writes import ClockMovedBack, Finish, StartRun, WakeBlocked
+from perdure.store.rows import RunRow
+from perdure.store.writes import ClockMovedBack, Finish, WakeBlocked
 
 log = logging.getLogger("perdure")
 
@@ -113,6 +107,8 @@ class Scheduler:
         self.memory = RunsInMemory(config.limits, self.claims.wake)
         self._loader, self._news = Loader(self), News(self)
         self.load_soon = self._loader.load_soon
+        starts = Starts(self)
+        self.start, self.new_run = starts.start, starts.new_run
         self._heart = Loop("lease", self._beat)
         self.watcher = Watcher(
             store, reads, self._busy, self.changed_by_others, self._heart.wake, self.give_up
@@ -289,60 +285,7 @@ class Scheduler:
                 )
             self.claims.wake()
 
-    # --- claiming and loading ---------------------------------------------------------------------
-
-    async def start(self, start: StartRun, definition: Workflow[..., Any], now_ms: int) -> Started:
-        """Write a new run. If it is ours to execute, its first turn is written with it, and its
-        steps begin after that commit.
-        """
-        exists = self.execute and await self.reads.get(self.store.has_run, start.id)
-        start = self.new_run(start, now_ms)
-        future: asyncio.Future[Any] = self._loop.create_future()
-
-        def written(result: Any) -> None:
-            if not future.done():  # else the caller has given up waiting
-                future.set_result(result)
-            if isinstance(result, Started) and result.created and not result.owned:
-                self.claims.wake()
-
-        if start.owner is None or exists:
-            self.writer.put(start, written, keep=False)
-        else:
-            self._begin_unwritten(start, written)
-        result: Started | PerdureError = await future
-        if isinstance(result, RunExists):
-            args = [await self.reads.get(self.store.arguments, run) for run in result.compare]
-            result = found_again(definition, start.args, args, result)
-        if isinstance(result, PerdureError):
-            raise result
-        return result
-
-    def _begin_unwritten(self, start: StartRun, written: Callable[[Any], None]) -> None:
-        """Execute the first turn of a run before the run is in the store."""
-        active = self.new_active(new_run_row(start, 0))
-        self.memory.keep_promise()
-        self.memory.unwritten.add(active)
-
-        def done(active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
-            self._begun(active, first, result)
-            written(result)
-
-        self.writer.touch(FirstTurn(active, start, self.writer, done))
-
-    def _begun(self, active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
-        self.memory.unwritten.discard(active)
-        if isinstance(result, Started) and result.owned:
-            self.memory.active[result.run] = active
-            if self.observer is not None:
-                self.observer.run_started(active.run_id, active.workflow, resumed=False)
-            if self.closing:
-                active.begin_no_more()
-            active.written(result.run, first)
-            if self.closing:
-                active.release()
-        else:
-            active.drop()
-            self.memory.room_again()
+    # --- runs in memory ---------------------------------------------------------------------------
 
     def new_active(self, row: RunRow) -> ActiveRun:
         """The run in memory, at its very beginning."""
@@ -350,17 +293,6 @@ class Scheduler:
 
     def _kernel(self, row: RunRow) -> Kernel:
         return kernel_of(row, self.workflows[row.workflow], self.codec)
-
-    def new_run(self, start: StartRun, at_ms: int) -> StartRun:
-        """Complete a start: a seed, and ourselves as the owner where we can execute it at once."""
-        here = self.execute and not self.closing and start.workflow in self.workflows
-        now = here and (start.due_ms or 0) <= at_ms and self.memory.room() > 0
-        start.seed = int.from_bytes(os.urandom(8)) >> 2
-        if now:
-            self.use_lease()
-            start.owner, start.due_ms, start.python = self.owner, None, PYTHON
-            self.memory.promise()
-        return start
 
     def use_lease(self) -> None:
         """A run is about to become ours."""
