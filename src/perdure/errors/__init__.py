@@ -20,6 +20,9 @@ from perdure.errors.code import NotInWorkflow as NotInWorkflow
 from perdure.errors.code import NotSerializable as NotSerializable
 from perdure.errors.code import PayloadTooLarge as PayloadTooLarge
 from perdure.errors.code import TouchedFromOutside as TouchedFromOutside
+from perdure.errors.queues import QueueFull as QueueFull
+from perdure.errors.queues import QueueNotFound as QueueNotFound
+from perdure.errors.queues import WeightOverBurst as WeightOverBurst
 from perdure.errors.replica import BadReplicaAddress as BadReplicaAddress
 from perdure.errors.replica import BucketUnusable as BucketUnusable
 from perdure.errors.replica import LitestreamUnusable as LitestreamUnusable

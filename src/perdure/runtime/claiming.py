@@ -18,6 +18,7 @@ from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.runs_in_memory import RunsInMemory
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
+from perdure.store.rows import Claimed
 from perdure.store.writes import Claim, Family, WakeBlocked
 
 CLAIM_RUNS_MAX = 200
@@ -102,7 +103,8 @@ class Claims:
         claim = Claim(
             host.owner, host.names, room, now_ms, insists=not self._claimed, families=families
         )
-        runs: list[int] = await host.writer.ask(claim)
+        claimed: Claimed = await host.writer.ask(claim)
+        runs = claimed.runs
         for run in runs:
             host.load_soon(run)
         # What our share left is for others to take; what they leave we take next time.

@@ -16,9 +16,13 @@ from perdure.store.rows import (
     InboxRow,
     LoadedRun,
     OutcomeRow,
+    PlaceRow,
     ProgressRow,
+    QueueKeyRow,
+    QueueRow,
     RunHead,
     RunRow,
+    StandingRow,
     StreamItem,
     WorkerRow,
 )
@@ -206,9 +210,14 @@ class Store(Protocol):
     # --- what is due ------------------------------------------------------------------------------
 
     def next_due_ms(
-        self, workflows: tuple[str, ...], families: Sequence[Family] | None = None
+        self,
+        workflows: tuple[str, ...],
+        families: Sequence[Family] | None = None,
+        worker: int | None = None,
     ) -> int | None:
-        """When the next run without an owner is due; of these families only, if given."""
+        """When the next run without an owner is due, or a queue may admit something by a claim of
+        this worker; of these families only, if given.
+        """
 
     def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
         """How many runs are due and have no owner, counted up to `limit`."""
@@ -218,6 +227,28 @@ class Store(Protocol):
 
     def is_executed(self, workflow: str) -> bool:
         """Whether a worker owns a run of this workflow."""
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    def queue_rows(self) -> list[QueueRow]:
+        """All queues, by name. Counts stop at `QUEUE_COUNT_MAX`."""
+
+    def queue_row(self, name: str) -> QueueRow:
+        """One queue. Raises `QueueNotFound`."""
+
+    def queue_keys(self, name: str, limit: int) -> list[QueueKeyRow]:
+        """Keys with places in a queue, those with the most first. Raises `QueueNotFound`."""
+
+    def places(self, name: str, limit: int, admitted: bool) -> list[PlaceRow]:
+        """Places of a queue: admitted ones, the oldest first, or those that wait, about in the
+        order of admission. Raises `QueueNotFound`.
+        """
+
+    def place_of(self, run: int) -> list[StandingRow]:
+        """Where the places of a run stand that wait: its own and those of its steps, at most 8."""
+
+    def admitted(self, worker: int) -> list[tuple[int, int, int]]:
+        """Steps of a worker's runs that queues have admitted, as (run, row, place)."""
 
     # --- workers and the database -----------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import msgspec
 from perdure.errors import CrashLoop, LeaseLost
 from perdure.store import claims
 from perdure.store.inboxes import Inboxes
-from perdure.store.rows import WorkerEnded
+from perdure.store.rows import Claimed, WorkerEnded
 from perdure.store.transaction import Transaction
 from perdure.store.writes import (
     Claim,
@@ -60,13 +60,13 @@ class Ownership:
 
     # --- writes -----------------------------------------------------------------------------------
 
-    def claim(self, claim: Claim) -> list[int]:
+    def claim(self, claim: Claim) -> Claimed:
         """See `Claim`."""
         if not self.is_alive(claim.owner):
-            return []
+            return Claimed()
         runs = claims.due_runs(self._db, claim)
         self._db.many("claim_run", [(claim.owner, claim.now_ms, run) for run in runs])
-        return runs
+        return Claimed(runs)
 
     def join(self, join: JoinWorker) -> int:
         """See `JoinWorker`."""

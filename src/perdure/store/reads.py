@@ -17,6 +17,7 @@ from perdure.core.events import INPUTS, Event
 from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound
 from perdure.store import payloads
+from perdure.store.queue_reads import QueueReads
 from perdure.store.rows import (
     InboxRow,
     LoadedRun,
@@ -55,7 +56,7 @@ class LazyPayload:
         return self._reader.whole(self._run, self._text)
 
 
-class Reads:
+class Reads(QueueReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool
@@ -154,8 +155,11 @@ class Reads:
         (head,) = self._heads_of([self.run_key(run_id)])
         return head
 
+    def _head_rows(self, runs: str) -> list[Any]:
+        return self._all("run_heads", runs)
+
     def _heads_of(self, runs: Sequence[int]) -> list[RunHead]:
-        heads = [RunHead(*row) for row in self._all("run_heads", _json(runs))]
+        heads = [RunHead(*row) for row in self._head_rows(_json(runs))]
         errors = [(one.run, cast("str | None", one.error)) for one in heads]
         for head, error in zip(heads, self.all_whole(errors), strict=True):
             head.error = error
@@ -343,7 +347,10 @@ class Reads:
     # --- what is due ----------------------------------------------------------------------
 
     def next_due_ms(
-        self, workflows: tuple[str, ...], families: Sequence[Family] | None = None
+        self,
+        workflows: tuple[str, ...],
+        families: Sequence[Family] | None = None,
+        worker: int | None = None,
     ) -> int | None:
         if families is None:
             found = [ms for name in workflows for (ms,) in self._all("next_due", name)]

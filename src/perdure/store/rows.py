@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.core.events import Event
 from perdure.core.lifecycle import RUNNING
-from perdure.store.writes import StartRun
+from perdure.store.writes import QueueLimits, StartRun
 
 # --- results of writes ----------------------------------------------------------------------------
 
@@ -27,13 +27,41 @@ class Started(msgspec.Struct, gc=False):
     id: str
     created: bool
     owned: bool = False
+    places: list[Any] = []
+    """Results of `StartRun.places`: `Place` or a `PerdureError` each."""
+    queue_due: bool = False
+    """Whether a claim would admit something from a queue by now."""
+
+
+class Place(msgspec.Struct, gc=False):
+    """A place in a queue: its number, and whether it is admitted or waits."""
+
+    place: int
+    admitted: bool
 
 
 class Written(msgspec.Struct, gc=False):
-    """A turn was written: the results of its effects, and the runs with new inbox rows."""
+    """A turn was written: the results of its effects, and the runs with new inbox rows.
 
-    effects: list[Any]
-    woken: list[int]
+    `places` are the results of its `places`: `Place` or a `PerdureError` each. `admitted` are steps
+    that wait no longer, as (run, row, place): those of the worker that wrote.
+    """
+
+    effects: list[Any] = []
+    woken: list[int] = []
+    places: list[Any] = []
+    admitted: list[tuple[int, int, int]] = []
+    queue_due: bool = False
+    """Whether a claim would admit something from a queue by now."""
+
+
+class Claimed(msgspec.Struct, gc=False):
+    """The runs that a claim got, in the order to begin them, and the steps of others of the
+    worker's runs that wait no longer, as (run, row, place).
+    """
+
+    runs: list[int] = []
+    admitted: list[tuple[int, int, int]] = []
 
 
 class Woken(msgspec.Struct, gc=False):
@@ -51,6 +79,66 @@ class WorkerEnded(msgspec.Struct, gc=False):
 
     freed: int
     blocked: list[tuple[str, str, str]]
+
+
+# --- queues ---------------------------------------------------------------------------------------
+
+
+class QueueRow(msgspec.Struct, gc=False):
+    """A queue: its limits, how many places wait and are admitted, up to a bound.
+
+    `next_ms` is when one may be admitted; None where none waits or only a release helps.
+    """
+
+    name: str
+    limits: QueueLimits
+    declared: str | None
+    held_ms: int | None
+    next_ms: int | None
+    waiting: int
+    running: int
+
+
+class QueueKeyRow(msgspec.Struct, gc=False):
+    """A key of a queue: its places, and when it has tokens again (None: it has)."""
+
+    key: str | None
+    running: int
+    waiting: int
+    next_ms: int | None
+
+
+class PlaceRow(msgspec.Struct, gc=False):
+    """A place with its run; `seq` and `step` are None where it is the run's own."""
+
+    run_id: str
+    status: str
+    seq: int | None
+    step: str | None
+    key: str | None
+    priority: int
+    weight: int
+    asked_ms: int
+    admitted_ms: int | None
+    worker: int | None
+
+
+class StandingRow(msgspec.Struct, gc=False):
+    """Where a place stands that waits, and why: the first reason that holds.
+
+    `why` is paused, held, key_limit, key_rate, concurrency, rate, per_worker, no_worker or line;
+    `limit` is the limit that is reached. `position` is None behind the first thousand.
+    """
+
+    queue: str
+    seq: int | None
+    step: str | None
+    key: str | None
+    position: int | None
+    waiting: int
+    why: str
+    limit: int | None
+    next_ms: int | None
 
 
 # --- results of reads -----------------------------------------------------------------------------
@@ -90,6 +178,9 @@ class RunRow(msgspec.Struct, gc=False):
     history_rows: int
     python: str | None
     root: int | None
+    key: str | None
+    weight: int
+    scheduled_ms: int | None
 
 
 def new_run_row(start: StartRun, run: int) -> RunRow:
@@ -98,7 +189,8 @@ def new_run_row(start: StartRun, run: int) -> RunRow:
         run, start.id, start.workflow, RUNNING, start.args, None, None, None, None, None,
         start.owner, None, 0, start.priority, start.queue, None, start.parent, start.parent_seq,
         None, None, None, start.seed, start.timeout_ms, start.at_ms, start.at_ms, None,
-        start.durability, None, 0, start.python, start.root,
+        start.durability, None, 0, start.python, start.root, start.key, start.weight,
+        start.scheduled_ms,
     )  # fmt: skip
 
 
@@ -120,13 +212,15 @@ class InboxRow(msgspec.Struct, gc=False):
 
 class LoadedRun(msgspec.Struct, gc=False):
     """What is needed to go on with a run: its row, its history, its untaken inbox rows, up to
-    `INBOX_ROWS_MAX`, and the last heartbeats of its open steps, by row number.
+    `INBOX_ROWS_MAX`, the last heartbeats of its open steps, and the places of steps that have not
+    begun, both by row number.
     """
 
     row: RunRow
     history: list[Event]
     inbox: list[InboxRow]
     heartbeats: dict[int, bytes]
+    places: dict[int, int] = {}
 
 
 class RunHead(msgspec.Struct, gc=False):
@@ -157,6 +251,7 @@ class RunHead(msgspec.Struct, gc=False):
     last_kind: str | None
     last_name: str | None
     last_ms: int | None
+    key: str | None
 
 
 class ProgressRow(msgspec.Struct, gc=False):

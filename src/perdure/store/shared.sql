@@ -27,8 +27,10 @@ SELECT run, workflow, args FROM run WHERE id = ?1 {{lock}};
 
 -- name: insert_run
 INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, parent, parent_seq,
-                 seed, timeout_ms, created_ms, started_ms, durability, python, root)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                 seed, timeout_ms, created_ms, started_ms, durability, python, root, waiting, key,
+                 weight, scheduled_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+        ?21)
 ON CONFLICT (id) DO NOTHING RETURNING run;
 
 -- name: set_args
@@ -155,13 +157,13 @@ RETURNING 1;
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq,
                  forked_from, origin, seed, timeout_ms, durability, python, created_ms, started_ms,
-                 root)
+                 root, key, weight)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
        coalesce(?5, CASE CAST(?3 AS BIGINT) WHEN 1 THEN parent END), ?6,
        CASE CAST(?3 AS BIGINT) WHEN 1 THEN forked_from ELSE id END,
        CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability,
        python, ?2, ?2,
-       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(root, run) END
+       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(root, run) END, key, weight
 FROM run WHERE run = ?4
 RETURNING run;
 
@@ -298,7 +300,7 @@ SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, 
        r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e
                  WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
-       r.python, r.root
+       r.python, r.root, r.key, r.weight, r.scheduled_ms
 FROM run AS r WHERE r.run = ?1;
 
 -- name: next_due_in_family

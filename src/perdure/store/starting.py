@@ -49,7 +49,8 @@ class Starting:
         fields = (
             start.id, start.workflow, status, args, start.owner, start.due_ms, start.priority,
             start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms,
-            started_ms, start.durability, start.python, start.root,
+            started_ms, start.durability, start.python, start.root, None, start.key, start.weight,
+            start.scheduled_ms,
         )  # fmt: skip
         inserted = self._db.row("insert_run", fields)
         if inserted is None:

@@ -13,15 +13,111 @@ import msgspec
 
 from perdure.core.events import Command, Event
 
+# --- places in queues -----------------------------------------------------------------------------
+
+
+class AskPlace(msgspec.Struct, gc=False):
+    """A place in a queue for a step of a run, before an attempt of it begins.
+
+    Gives `Place`, which is admitted at once where the queue has room and no place waits;
+    `QueueNotFound`, `QueueFull`, `WeightOverBurst`, or `LeaseLost` where `owner` does not own the
+    run. A step has one place at most: asked again, it is the one that it has. In `StartRun.places`
+    `run` is 0: the new one. `key` is None for a step that is for nobody in particular.
+    """
+
+    run: int
+    owner: int
+    seq: int
+    queue: str
+    key: str | None
+    weight: int
+    priority: int
+    at_ms: int
+
+
+class ReleasePlaces(msgspec.Struct, gc=False):
+    """Attempts have ended, perhaps after their run: their places are free. Gives `Written`.
+
+    `places` are numbers of places, of which others than those of `worker` stay as they are.
+    """
+
+    places: list[int]
+    worker: int
+    at_ms: int
+
+
+class Spend(msgspec.Struct, gc=False):
+    """Draw tokens from a queue's rates, also where there are none: then it admits later.
+
+    Gives None, or `QueueNotFound`. A negative `amount` gives tokens back. What the admission of
+    `place` drew is counted in: the first spending draws what it is over that, or gives it back.
+    """
+
+    queue: str
+    key: str | None
+    amount: int
+    at_ms: int
+    place: int | None = None
+
+
+class HoldQueue(msgspec.Struct, gc=False):
+    """Admit nothing from a queue before `until_ms`. Gives None, or `QueueNotFound`.
+
+    A hold that ends later already stays.
+    """
+
+    queue: str
+    until_ms: int
+    at_ms: int
+
+
+class QueueLimits(msgspec.Struct, gc=False):
+    """What a queue allows; None is no limit. A rate is tokens in `per_ms`, `burst` of them at once.
+
+    What begins with `key_` is for each key, `per_worker` for each worker.
+    """
+
+    concurrency: int | None = None
+    per_worker: int | None = None
+    rate_limit: int | None = None
+    rate_per_ms: int | None = None
+    rate_burst: int | None = None
+    key_concurrency: int | None = None
+    key_rate_limit: int | None = None
+    key_rate_per_ms: int | None = None
+    key_rate_burst: int | None = None
+    waiting_max: int | None = None
+    paused: bool = False
+
+
+class SetQueue(msgspec.Struct, gc=False):
+    """Create a queue, or change the limits in `given`. Gives `QueueRow`, or a `DefinitionError`.
+
+    `given` are fields of `QueueLimits` by name. `declared` is the definition in code as JSON: where
+    it is the one that was last declared, nothing is changed.
+    """
+
+    name: str
+    given: dict[str, Any]
+    at_ms: int
+    declared: str | None = None
+    check: Callable[[QueueLimits], None] | None = None
+    """Raises a `PerdureError` for limits that contradict each other; nothing is changed then."""
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 
 class StartRun(msgspec.Struct, gc=False):
-    """A new run. Gives `Started`, or `RunExists`.
+    """A new run. Gives `Started`, or `RunExists`; with a queue `QueueNotFound`, `QueueFull` or
+    `WeightOverBurst`, too.
 
     With `owner` that worker executes it at once, and `first` are the rows of its first turn.
     Without, any worker may claim it from `due_ms` on. `parent` is the run that waits for it, at row
     `parent_seq`; `root` is the first run of the family that it belongs to.
+    With a `queue` that does not admit it at once it waits there without an owner, and `first` and
+    `places` (of the steps of the first turn) are left out; with a `due_ms` behind `at_ms` it asks
+    for its place when it is due. `scheduled_ms` is the nominal time of the tick that starts it.
     """
 
     id: str
@@ -41,6 +137,10 @@ class StartRun(msgspec.Struct, gc=False):
     python: str | None = None
     root: int | None = None
     first: list[Event | Command] | None = None
+    key: str | None = None
+    weight: int = 1
+    scheduled_ms: int | None = None
+    places: list[AskPlace] = []
 
 
 class Finish(msgspec.Struct, gc=False):
@@ -70,17 +170,24 @@ class Suspend(msgspec.Struct, gc=False):
     release: bool = False
     blocked_by: str | None = None
     reason: str | None = None
+    places: bool = False
+    """Whether steps of the run wait in queues: a run that is released waits for them there."""
 
 
 class Append(msgspec.Struct, gc=False):
     """Rows for the history of a run that stays as it is: the write of most turns.
 
-    Gives None, or `LeaseLost` where `owner` does not own the run.
+    Gives None, or `LeaseLost` where `owner` does not own the run. With places it gives `Written`:
+    those in `released` are free, then `places` are asked for.
     """
 
     run: int
     owner: int
     rows: list[Event | Command]
+    at_ms: int = 0
+    """Only looked at with places."""
+    places: list[AskPlace] = []
+    released: list[int] = []
 
 
 class Turn(msgspec.Struct, gc=False):
@@ -106,6 +213,9 @@ class Turn(msgspec.Struct, gc=False):
     """Messages in its history that it has not received, where that number has changed."""
     python: str | None = None
     """The Python that executes it, where that has changed."""
+    places: list[AskPlace] = []
+    """Places that its steps ask for, after those in `released` are free."""
+    released: list[int] = []
 
 
 class ForkRun(msgspec.Struct, gc=False):
@@ -182,11 +292,13 @@ class Family(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, gc=False):
-    """Make `owner` the owner of runs that are due. Gives their keys, in the order to begin them.
+    """Make `owner` the owner of runs that are due. Gives `Claimed`.
 
     At most `limit` runs, and no more than the worker's share while other workers are alive. With
     `insists` it takes a part beyond its share: the others have left these runs long enough. With
     `families` it takes runs of these only, whatever its share.
+    Queues admit what waits in them as far as their limits allow: runs and steps of runs without an
+    owner within `limit`, steps of owned runs also for their owners.
     """
 
     owner: int
@@ -307,7 +419,7 @@ class Transact(msgspec.Struct, gc=False):
 Write = (
     StartRun | Append | Turn | Deliver | ControlRun | ForkRun | AdoptChild | Claim | JoinWorker
     | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
-    | Transact
+    | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def owned(store: Store, id: str = "r", **more: Any) -> tuple[int, int]:
 
 def claim(store: Store, worker: int, now_ms: int = 0, limit: int = 100, **more: Any) -> list[int]:
     """Runs of the workflow "flow" that a worker gets."""
-    found: list[int] = one(store, Claim(worker, ("flow",), limit, now_ms, **more))
+    found: list[int] = one(store, Claim(worker, ("flow",), limit, now_ms, **more)).runs
     return found
 
 

@@ -32,7 +32,7 @@ def take(
     insists: bool = False,
     names: tuple[str, ...] = ("a", "b"),
 ) -> list[int]:
-    found: list[int] = one(store, Claim(worker, names, limit, NOW_MS, insists))
+    found: list[int] = one(store, Claim(worker, names, limit, NOW_MS, insists)).runs
     return found
 
 
@@ -114,12 +114,12 @@ def test_a_worker_that_is_asked_takes_no_share_and_gets_its_family_only(store: S
     one(store, ControlRun("x", "pause", 0))
     one(store, ControlRun("x-2", "pause", 0))
     assert store.next_due_ms(("a",), [family]) is None
-    assert one(store, Claim(asked, ("a",), 4, NOW_MS, families=(family,))) == []
+    assert one(store, Claim(asked, ("a",), 4, NOW_MS, families=(family,))).runs == []
     for id in ("x", "x-0", "x-2"):
         one(store, ControlRun(id, "resume", 0))
-    assert one(store, mine) == [*below[:3], first]
-    assert one(store, mine) == [below[3]]
-    assert one(store, mine) == []
+    assert one(store, mine).runs == [*below[:3], first]
+    assert one(store, mine).runs == [below[3]]
+    assert one(store, mine).runs == []
     assert store.next_due_ms(("a", "b"), [family]) is None
     assert len(take(store, worker)) == 40
 

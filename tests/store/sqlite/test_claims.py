@@ -53,7 +53,7 @@ def claim(
     insists: bool = False,
     names: tuple[str, ...] = ("a", "b"),
 ) -> list[int]:
-    found: list[int] = one(store, Claim(worker, names, limit, NOW_MS, insists))
+    found: list[int] = one(store, Claim(worker, names, limit, NOW_MS, insists)).runs
     return found
 
 

@@ -86,6 +86,13 @@ class Reader(Reads):
             return super()._run_rows(runs)
         return self._all("run_rows_of_earlier", msgspec.json.encode(runs).decode())
 
+    def _head_rows(self, runs: str) -> list[Any]:
+        return (
+            super()._head_rows(runs)
+            if self._is_current
+            else self._all("run_heads_of_earlier", runs)
+        )
+
     def workers(self) -> list[WorkerRow]:
         if self._is_current:
             return super().workers()

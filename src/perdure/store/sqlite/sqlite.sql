@@ -83,7 +83,7 @@ SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, 
        r.priority, r.queue, r.tags, r.parent, r.parent_seq, r.forked_from, r.successor, r.origin, r.seed, r.timeout_ms, r.created_ms,
        r.started_ms, r.ended_ms, r.durability, (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
-       r.python, r.root
+       r.python, r.root, r.key, r.weight, r.scheduled_ms
 FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value ORDER BY asked.key;
 
 -- name: run_rows_of_earlier
@@ -93,9 +93,11 @@ SELECT r.run, r.id, r.workflow, r.status, r.args, r.result, r.error, r.waiting, 
        r.started_ms, r.ended_ms, (SELECT durability FROM run AS own WHERE own.run = r.run) AS durability,
        (SELECT p.id FROM run AS p WHERE p.run = r.parent) AS parent_id,
        coalesce((SELECT max(key) & 16777215 FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), 0) AS history_rows,
-       (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root
+       (SELECT python FROM run AS own WHERE own.run = r.run) AS python, (SELECT root FROM run AS own WHERE own.run = r.run) AS root,
+       (SELECT key FROM run AS own WHERE own.run = r.run) AS key, (SELECT weight FROM run AS own WHERE own.run = r.run) AS weight,
+       (SELECT scheduled_ms FROM run AS own WHERE own.run = r.run) AS scheduled_ms
 FROM (SELECT key AS place, value AS run FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.run,
-     (SELECT NULL AS durability, NULL AS python, NULL AS root) AS missing ORDER BY asked.place;
+     (SELECT NULL AS durability, NULL AS python, NULL AS root, NULL AS key, 1 AS weight, NULL AS scheduled_ms) AS missing ORDER BY asked.place;
 
 -- name: workers_of_earlier
 SELECT w.worker, w.name, w.host, w.pid, w.born, w.lease_ms, w.ttl_ms, w.beats, (SELECT asked FROM worker AS own WHERE own.worker = w.worker)
@@ -104,7 +106,15 @@ FROM worker AS w, (SELECT 0 AS asked) AS missing WHERE w.ended_ms IS NULL;
 -- name: run_heads
 SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
        (SELECT p.id FROM run AS p WHERE p.run = r.parent), r.forked_from, r.created_ms, r.started_ms, r.ended_ms, r.python,
-       coalesce(e.key & 16777215, 0), e.kind, coalesce(e.name, (SELECT c.name FROM event AS c WHERE c.key = r.run << 24 | e.ref)), e.at_ms
+       coalesce(e.key & 16777215, 0), e.kind, coalesce(e.name, (SELECT c.name FROM event AS c WHERE c.key = r.run << 24 | e.ref)), e.at_ms, r.key
+FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
+LEFT JOIN event AS e ON e.key = (SELECT max(key) FROM event WHERE key BETWEEN r.run << 24 AND r.run << 24 | 16777215)
+ORDER BY asked.key;
+
+-- name: run_heads_of_earlier
+SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
+       (SELECT p.id FROM run AS p WHERE p.run = r.parent), r.forked_from, r.created_ms, r.started_ms, r.ended_ms, r.python,
+       coalesce(e.key & 16777215, 0), e.kind, coalesce(e.name, (SELECT c.name FROM event AS c WHERE c.key = r.run << 24 | e.ref)), e.at_ms, NULL
 FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
 LEFT JOIN event AS e ON e.key = (SELECT max(key) FROM event WHERE key BETWEEN r.run << 24 AND r.run << 24 | 16777215)
 ORDER BY asked.key;
