@@ -41,6 +41,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             perdure.Retry,
         ],
     ),
+    "Queues": (
+        "What runs and steps share; see `Engine.start`, `step` and `current_step`.",
+        [perdure.Queue, perdure.Rate, perdure.QueueInfo],
+    ),
     "In workflows": (
         (
             "Inside a workflow asyncio is the vocabulary: see [what await does "

@@ -3,6 +3,7 @@ they are.
 """
 
 from perdure.api.definitions import Call, Step, Workflow, step, workflow
+from perdure.api.queues import Queue, Rate
 from perdure.api.verbs import (
     continue_as,
     current_run,
@@ -47,6 +48,7 @@ from perdure.errors import (
     ReplicaRefused,
     ReplicaRequired,
     ReplicaUnavailable,
+    RetryAfter,
     RunBlocked,
     RunCancelled,
     RunExists,
@@ -72,7 +74,7 @@ from perdure.errors import (
 )
 from perdure.replica.options import Replica
 from perdure.runtime.engine import Engine
-from perdure.runtime.info import ErrorHead, HistoryEvent, Progress, RunInfo, RunSummary
+from perdure.runtime.info import ErrorHead, HistoryEvent, Progress, QueueInfo, RunInfo, RunSummary
 from perdure.runtime.log import RunContextFilter
 from perdure.runtime.observer import Observer
 from perdure.runtime.run_handle import Run
@@ -107,6 +109,9 @@ __all__ = [
     "PayloadTooLarge",
     "PerdureError",
     "Progress",
+    "Queue",
+    "QueueInfo",
+    "Rate",
     "RecordedError",
     "Replica",
     "ReplicaDamaged",
@@ -118,6 +123,7 @@ __all__ = [
     "ReplicaRequired",
     "ReplicaUnavailable",
     "Retry",
+    "RetryAfter",
     "Run",
     "RunBlocked",
     "RunCancelled",

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
-from perdure.api import functions
+from perdure.api import functions, queues
 from perdure.api.options import Durability, OnCrash, Options, changed, check_step
 from perdure.core import names
 from perdure.core.guard import inside as _inside
@@ -52,6 +52,9 @@ class Definition(Generic[P, T]):
             self.signature = functions.without_first(self.signature, name)
         self._fixed = functions.fixed_arity(self.signature)
         self.compiled: Any = None  # the codec's compiled signature
+        self.choices: dict[int, Any] = {}  # compiled functions of keys and weights
+        if options.key is not None or options.weight != 1:
+            queues.check_choices(self)
         self.__name__ = getattr(fn, "__name__", name)
         self.__qualname__ = getattr(fn, "__qualname__", name)
         self.__doc__ = fn.__doc__
@@ -79,6 +82,8 @@ class Definition(Generic[P, T]):
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         clone.call_options = changed(self.call_options, options, f"{self.kind} {self.name}")
+        if "key" in options or "weight" in options:
+            queues.check_choices(clone)
         return clone
 
 
@@ -98,6 +103,9 @@ class Step(Definition[P, T]):
         readonly: bool = _KEEP,
         on_crash: OnCrash = _KEEP,
         durability: Durability | None = _KEEP,
+        queue: str | None = _KEEP,
+        key: str | Callable[..., str | None] | None = _KEEP,
+        weight: int | Callable[..., int] = _KEEP,
     ) -> Step[P, T]:
         """The same step with other options for the calls made from it:
         `fetch.options(timeout=5)(url)`.
@@ -108,6 +116,9 @@ class Step(Definition[P, T]):
             "readonly": readonly,
             "on_crash": on_crash,
             "durability": durability,
+            "queue": queue,
+            "key": key,
+            "weight": weight,
         }
         return cast("Step[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP}))
 
@@ -128,11 +139,20 @@ class Workflow(Definition[P, T]):
         queue: str | None = _KEEP,
         timeout: float | timedelta | None = _KEEP,
         durability: Durability | None = _KEEP,
+        key: str | Callable[..., str | None] | None = _KEEP,
+        weight: int | Callable[..., int] = _KEEP,
     ) -> Workflow[P, T]:
         """The same workflow with other options for the calls made from it:
         `review.options(id="r-1")(text)`.
         """
-        given = {"id": id, "queue": queue, "timeout": timeout, "durability": durability}
+        given = {
+            "id": id,
+            "queue": queue,
+            "timeout": timeout,
+            "durability": durability,
+            "key": key,
+            "weight": weight,
+        }
         return cast(
             "Workflow[P, T]", self._with({k: v for k, v in given.items() if v is not _KEEP})
         )
@@ -293,6 +313,9 @@ def step(
     transactional: Literal[False] = ...,
     on_crash: OnCrash = ...,
     durability: Durability | None = ...,
+    queue: str | None = ...,
+    key: str | Callable[..., str | None] | None = ...,
+    weight: int | Callable[..., int] = ...,
 ) -> _StepDecorator: ...
 def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a function a step: its outcome is recorded once, and survives the process.
@@ -306,7 +329,10 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     `transactional` (a plain `def` whose first argument is the store's connection: its writes and
     its checkpoint commit together), `on_crash` (when the process died during an attempt: "retry",
     "ask" a person, or "fail"), `durability` ("disk" or "replica": what the history has to be before
-    the step begins; default: its run's).
+    the step begins; default: its run's). With a `queue` an attempt begins when that admits it,
+    among the attempts of all processes; `key` is whom it is for (default: its run's key) and
+    `weight` how many tokens of a `Rate` it takes: values, or functions of the step's arguments,
+    `key=lambda tenant, **_: tenant`.
 
     Raises `DefinitionError` for options that can't work together, and for what is no function:
     methods, generators, partials.
@@ -337,13 +363,16 @@ def workflow(
     timeout: float | timedelta | None = ...,
     queue: str | None = ...,
     durability: Durability | None = ...,
+    key: str | Callable[..., str | None] | None = ...,
+    weight: int | Callable[..., int] = ...,
 ) -> _WorkflowDecorator: ...
 def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make an async function a workflow: code that decides, and is replayed over its history after
     a crash.
 
     Options: `name` (default: the function's), `timeout` of a whole run (seconds or timedelta),
-    `queue`, `durability` of its runs (default: the engine's, and for a child its parent's).
+    `queue` with `key` and `weight` (values, or functions of the arguments; see `Engine.start`),
+    `durability` of its runs (default: the engine's, and for a child its parent's).
     Raises `DefinitionError` if the function is not an `async def`, or takes `self` or `cls`: see
     `step`.
 

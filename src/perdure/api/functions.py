@@ -13,6 +13,10 @@ from typing import Any, cast
 from perdure.core.numbers import shown
 from perdure.errors import DefinitionError
 
+_Kind = inspect.Parameter
+POSITIONAL = (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD)
+BY_NAME = (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)
+
 
 def function_of(given: Any, kind: str) -> Callable[..., Any]:
     """The decorated function, out of its `@staticmethod`. Raises `DefinitionError` for

@@ -13,12 +13,17 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
+from perdure.api import queues
 from perdure.core import names, numbers
 from perdure.core.retry import NO_RETRY, Retry
 from perdure.errors import DefinitionError
 
 OnCrash = Literal["retry", "ask", "fail"]
 Durability = Literal["disk", "replica"]
+_OF_QUEUES = frozenset({"queue", "key", "weight"})
+_KNOWN = _OF_QUEUES | {
+    "retry", "timeout", "readonly", "transactional", "on_crash", "id", "durability",
+}  # fmt: skip
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -34,6 +39,8 @@ class Options(msgspec.Struct, frozen=True):
     id: str | None = None
     queue: str | None = None
     durability: Durability | None = None
+    key: str | Callable[..., str | None] | None = None
+    weight: int | Callable[..., int] = 1
 
 
 class StartOptions(TypedDict, total=False):
@@ -65,20 +72,10 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
     """The options with changes by name. `what` names their owner in errors. Raises
     `DefinitionError`.
     """
-    known = {
-        "retry",
-        "timeout",
-        "readonly",
-        "transactional",
-        "on_crash",
-        "id",
-        "queue",
-        "durability",
-    }
-    if unknown := set(given) - known:
+    if unknown := set(given) - _KNOWN:
         raise DefinitionError(
             f"{what}: no option is called {', '.join(sorted(unknown))}. Options: "
-            f"{', '.join(sorted(known))}."
+            f"{', '.join(sorted(_KNOWN))}."
         )
     changes = dict(given)
     if "timeout" in changes:
@@ -89,8 +86,8 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
         numbers.flag(changes[name], f"{what}: {name}")
     if changes.get("id") is not None:
         names.checked_id(changes["id"])
-    if changes.get("queue") is not None:
-        names.checked("queue", changes["queue"])
+    if not _OF_QUEUES.isdisjoint(changes):
+        queues.check_options(changes, what)
     if changes.get("on_crash", "retry") not in ("retry", "ask", "fail"):
         raise DefinitionError(
             f'{what}: on_crash is "retry", "ask" or "fail", not '
@@ -101,7 +98,13 @@ def changed(options: Options, given: dict[str, Any], what: str) -> Options:
             f'{what}: durability is "disk" or "replica", not '
             f"{numbers.shown(changes['durability'])}."
         )
-    return msgspec.structs.replace(options, **changes)
+    found = msgspec.structs.replace(options, **changes)
+    if found.transactional and found.queue is not None:
+        raise DefinitionError(
+            f"{what}: a transactional step can't have a queue: it runs in the store's writer, one "
+            f"at a time. Give the queue to the step before it, or to the run."
+        )
+    return found
 
 
 def _as_retry(value: Any, what: str) -> Retry:

@@ -55,6 +55,7 @@ from perdure.errors.steps import LeftTheProcess as LeftTheProcess
 from perdure.errors.steps import NotAllowedInStep as NotAllowedInStep
 from perdure.errors.steps import ProcessDied as ProcessDied
 from perdure.errors.steps import RecordedError as RecordedError
+from perdure.errors.steps import RetryAfter as RetryAfter
 from perdure.errors.steps import RetryFailed as RetryFailed
 from perdure.errors.steps import StepFailed as StepFailed
 from perdure.errors.steps import StepTimeout as StepTimeout

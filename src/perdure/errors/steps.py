@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from perdure.errors.base import DefinitionError, PerdureError
+
+SECONDS_MAX = 10 * 366 * 86_400
 
 
 class StepFailed(PerdureError):
@@ -26,6 +30,37 @@ class AttemptTimeout(PerdureError, TimeoutError):
         super().__init__(
             f"the attempt took longer than its timeout of {timeout_ms / 1000:g} s{goes_on}"
         )
+
+
+class RetryAfter(PerdureError):
+    """Raised by a step: it is tried again after so many seconds, and until then its queue admits
+    nothing, in any process.
+
+    `seconds` is a number, also as text, as a header has it, or a timedelta. The attempt is recorded
+    as failed, and does not count for `Retry.attempts`, up to a thousand times. Without a queue only
+    this step waits. Raises `DefinitionError` for what is no time from 0 to ten years.
+
+    >>> def check(status, headers):  # of an HTTP response
+    ...     if status == 429:
+    ...         raise RetryAfter(headers.get("retry-after", 1))
+    >>> check(429, {"retry-after": "20"})
+    Traceback (most recent call last):
+    perdure.errors.RetryAfter: to be tried again after 20 s
+    """
+
+    def __init__(self, seconds: float | str | timedelta) -> None:
+        given = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        try:
+            self.seconds = -1.0 if isinstance(given, bool) else float(given)
+        except (TypeError, ValueError, OverflowError):
+            self.seconds = -1.0
+        if not 0 <= self.seconds <= SECONDS_MAX:
+            raise DefinitionError(
+                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not {seconds!r}. A "
+                f"retry-after header may also hold a date: email.utils.parsedate_to_datetime "
+                f"reads it."
+            )
+        super().__init__(f"to be tried again after {self.seconds:g} s")
 
 
 class ProcessDied(PerdureError):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from perdure.api.queues import Rate
 from perdure.core import events as ev
 from perdure.core import lifecycle
 from perdure.core.events import Event
@@ -141,6 +142,28 @@ class Progress(msgspec.Struct, frozen=True):
     steps_failed: int = 0
     reason: str | None = None
     last_error: ErrorHead | None = None
+
+
+class QueueInfo(msgspec.Struct, frozen=True):
+    """A queue: its limits (see `Queue`), how many wait and are under way, and when the next one can
+    be admitted.
+
+    `next_at` is None where nothing waits, or where only the end of something can help. Until
+    `held_until` nothing is admitted, because a step has raised `RetryAfter`.
+    """
+
+    name: str
+    concurrency: int | None
+    per_worker: int | None
+    rate: Rate | None
+    key_concurrency: int | None
+    key_rate: Rate | None
+    waiting_max: int | None
+    paused: bool
+    held_until: datetime | None
+    waiting: int
+    running: int
+    next_at: datetime | None
 
 
 class Blocked(msgspec.Struct, frozen=True):
