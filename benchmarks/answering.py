@@ -221,11 +221,11 @@ class Answers:
         return {"seconds": seconds, "cpu_s": max(0.0, cpu_seconds(self.system.pids()) - cpu)}
 
 
-def serve(make: Callable[[Path], System]) -> None:
+def serve(make: Callable[[Path], Any], verbs: type[Answers] = Answers) -> None:
     """Answer until stdin ends. The folder of the store is the first argument of the process."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    asyncio.run(_serve(Answers(make(Path(sys.argv[1]))), answers))
+    asyncio.run(_serve(verbs(make(Path(sys.argv[1]))), answers))
 
 
 async def _serve(verbs: Answers, answers: Any) -> None:

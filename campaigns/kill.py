@@ -69,12 +69,12 @@ class Killed:
 class Worker:
     """A process that executes; what it says goes to a file of its own."""
 
-    def __init__(self, db: str, log: str, said: Path) -> None:
+    def __init__(self, module: str, said: Path, *arguments: str) -> None:
         self.said = said
         self.frozen = False
         with said.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "campaigns.kill_worker", db, log, str(LEASE_S)],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, env=environment(),
             )  # fmt: skip
 
@@ -97,6 +97,9 @@ class Worker:
 
 class Campaign:
     """One seed's campaign on a file in a folder."""
+
+    line_bytes = 30
+    """Of the log, at least."""
 
     def __init__(self, seed: int, seconds: float, processes: int, folder: Path) -> None:
         self.rng, self.seconds, self.processes, self.folder = (
@@ -122,6 +125,7 @@ class Campaign:
         """Everything but the invariants."""
         async with Engine(self.db, execute=False) as one, Engine(self.db, execute=False) as two:
             self._clients = (one, two)
+            await self._prepare()
             self._crew = [self._spawn() for _ in range(self.processes)]
             try:
                 await self._chaos()
@@ -132,32 +136,42 @@ class Campaign:
                     worker.end(kill=True)
                 os.close(self._marks)
 
+    async def _prepare(self) -> None:
+        """What the store needs before the first worker."""
+
     def _spawn(self) -> Worker:
+        return self._worker("campaigns.kill_worker", self.db, self.log, str(LEASE_S))
+
+    def _worker(self, module: str, *arguments: str) -> Worker:
         self._spawned += 1
-        return Worker(self.db, self.log, self.folder / f"said-{self._spawned}.txt")
+        return Worker(module, self.folder / f"said-{self._spawned}.txt", *arguments)
 
     # --- chaos ------------------------------------------------------------------------------------
 
     async def _chaos(self) -> None:
-        until_s = time.monotonic() + self.seconds
-        acts: list[Callable[[], Awaitable[None]]] = [
-            self._start,
-            self._tell,
-            self._cancel,
-            self._kill,
-            self._freeze,
-            self._retry,
-        ]
+        until_s, acts = time.monotonic() + self.seconds, self._acts()
         while time.monotonic() < until_s:
-            (act,) = self.rng.choices(acts, weights=(60, 30, 8, 8, 5, 2))
+            (act,) = self.rng.choices(list(acts), weights=list(acts.values()))
             await act()
             await self._progress(self.rng.choice([0, 0, 1, 2, 5, 10]))
         for victim in list(self._crew):  # at last all of them at once, as when a machine stops
             self._shoot(victim)
 
+    def _acts(self) -> dict[Callable[[], Awaitable[None]], int]:
+        """What may happen, and how often."""
+        return {
+            self._start: 60,
+            self._tell: 30,
+            self._cancel: 8,
+            self._kill: 8,
+            self._freeze: 5,
+            self._retry: 2,
+        }
+
     async def _progress(self, lines: int) -> None:
         """Until the log has grown by so many lines, or nothing has happened for a while."""
-        size, until_s = os.path.getsize(self.log) + 30 * lines, time.monotonic() + STALL_S
+        size = os.path.getsize(self.log) + self.line_bytes * lines
+        until_s = time.monotonic() + STALL_S
         while os.path.getsize(self.log) < size and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
@@ -171,13 +185,18 @@ class Campaign:
             self._open.difference_update(ended)
             return
         self._number += 1
-        for job in kill_worker.jobs(self.rng, self._number):
+        for job in self._new_jobs():
             for _ in range(self.rng.choice([1, 1, 2])):  # starting again gives the same run
-                await self._insist(lambda engine, job=job: engine.start(job.call, id=job.id))  # type: ignore[misc]
+                await self._insist(
+                    lambda engine, job=job: engine.start(job.call, id=job.id, **job.options)  # type: ignore[misc]
+                )
             self._jobs[job.id] = job
             self._open.add(job.id)
             self._untold += [(job, value) for value in job.messages]
             self._to_cancel += [job] * (job.expected is None)
+
+    def _new_jobs(self) -> list[Job]:
+        return kill_worker.jobs(self.rng, self._number)
 
     async def _tell(self) -> None:
         """Messages have keys, so one that is sent again, at any time,
@@ -211,7 +230,11 @@ class Campaign:
             if "the process died" not in (row.reason or ""):
                 self.done.broken.append(f"run {row.id} is blocked: {row.reason}")
             self.done.retried += 1
+            self._given_back(row.id)
             await self._insist(lambda engine, row=row: engine.retry(row.id))  # type: ignore[misc]
+
+    def _given_back(self, run: str) -> None:
+        """A run was blocked or is about to be paused."""
 
     async def _insist(self, verb: Callable[[Engine], Awaitable[Any]]) -> None:
         """Ask one of the engines, again while a frozen process holds the file."""

@@ -174,6 +174,7 @@ class Job:
     call: Call[Any]
     expected: int | None
     messages: list[int] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def jobs(rng: random.Random, number: int) -> list[Job]:
