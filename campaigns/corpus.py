@@ -14,13 +14,18 @@ from typing import Any
 
 from perdure import (
     Call,
+    PollTimeout,
     Retry,
+    Saga,
     StepFailed,
+    TooManyFailures,
     continue_as,
     current_run,
     emit,
+    gather_limited,
     now,
     patched,
+    poll_until,
     random,
     receive,
     send,
@@ -425,6 +430,49 @@ async def after_the_change(n: int) -> list[int]:
     return found + ([await double(60)] if patched("ask first") else [])
 
 
+@workflow
+async def gathers_limited() -> list[str]:
+    """Places that are handed on, failures in place, enough, and too many failures."""
+    found: list[str] = []
+    mixed = [double(1), fails("no"), child(2), double(3)]
+    found += map(repr, await gather_limited(mixed, limit=2, tolerate=1))
+    first = await gather_limited((_plain(n) for n in range(4, 99)), limit=3, enough=2)
+    found += [repr(one) for one in first if isinstance(one, int)]
+    try:
+        await gather_limited([child(4), fails("a"), fails("b"), *map(double, range(9))], limit=3)
+    except TooManyFailures as error:
+        found.append(str(error))
+    return found
+
+
+@workflow
+async def polls() -> int:
+    drawn = await poll_until(double(1), until=lambda n: random().random() < 0.3, every=0.02)
+    try:
+        await poll_until(double(2), until=lambda n: n > 4, timeout=0.1, every=Retry(delay=0.03))
+    except PollTimeout as error:
+        return drawn + int(error.last)
+    return 0
+
+
+@workflow
+async def compensates(n: int) -> int:
+    """One saga inside another; a compensation fails, and a cancel may come at any time."""
+    async with Saga() as outer:
+        outer.undo(child(n))
+        outer.undo(double(n))
+        async with Saga() as inner:
+            inner.undo(fails("can't be undone"))
+            inner.undo(double(n + 1))
+            await gather_limited(map(double, range(3)), limit=2)
+            await asyncio.sleep(0.03)
+        async with Saga() as failing:
+            failing.undo(fails("no"))
+            failing.undo(look("undone"))
+            await fails("on purpose")
+    return n
+
+
 BEFORE, AFTER = Case("before", before_the_change(1)), Case("after", after_the_change(1))
 """One workflow before and after a change."""
 
@@ -464,4 +512,8 @@ CASES = [
     Case("waits_in_sets", waits_in_sets()),
     Case("left_in_the_middle", left_in_the_middle()),
     Case("continues_in_a_group", continues_in_a_group(2)),
+    Case("gathers_limited", gathers_limited()),
+    Case("polls", polls()),
+    Case("compensates", compensates(1)),
+    Case("compensates_when_cancelled", compensates(2), cancelled=True),
 ]

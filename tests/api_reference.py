@@ -64,6 +64,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             verbs.current_run,
         ],
     ),
+    "Many calls, polls, sagas": (
+        "Plain code over the rest, in workflows and elsewhere.",
+        [perdure.gather_limited, perdure.poll_until, perdure.Saga],
+    ),
     "In steps": ("", [verbs.current_step]),
     "Engines": (
         "",

@@ -3,7 +3,9 @@ they are.
 """
 
 from perdure.api.definitions import Call, Step, Workflow, step, workflow
+from perdure.api.fan_out import gather_limited, poll_until
 from perdure.api.queues import Queue, Rate
+from perdure.api.saga import Saga
 from perdure.api.verbs import (
     continue_as,
     current_run,
@@ -25,6 +27,8 @@ from perdure.errors import (
     BadPosition,
     BadReplicaAddress,
     BucketUnusable,
+    CallCancelled,
+    CompensationFailed,
     DefinitionError,
     EngineClosed,
     HistoryTooLong,
@@ -39,6 +43,7 @@ from perdure.errors import (
     NotSerializable,
     PayloadTooLarge,
     PerdureError,
+    PollTimeout,
     RecordedError,
     ReplicaDamaged,
     ReplicaEmpty,
@@ -66,6 +71,7 @@ from perdure.errors import (
     StoreReplaced,
     StoreTooNew,
     StoreUnavailable,
+    TooManyFailures,
     TouchedFromOutside,
     TransactionEnded,
     UnknownWorkflow,
@@ -89,6 +95,8 @@ __all__ = [
     "BadReplicaAddress",
     "BucketUnusable",
     "Call",
+    "CallCancelled",
+    "CompensationFailed",
     "DefinitionError",
     "Engine",
     "EngineClosed",
@@ -108,6 +116,7 @@ __all__ = [
     "Observer",
     "PayloadTooLarge",
     "PerdureError",
+    "PollTimeout",
     "Progress",
     "Queue",
     "QueueInfo",
@@ -134,6 +143,7 @@ __all__ = [
     "RunInfo",
     "RunNotFound",
     "RunSummary",
+    "Saga",
     "Step",
     "StepFailed",
     "StepTimeout",
@@ -148,6 +158,7 @@ __all__ = [
     "StoreUnavailable",
     "SyncEngine",
     "SyncRun",
+    "TooManyFailures",
     "TouchedFromOutside",
     "TransactionEnded",
     "UnknownWorkflow",
@@ -159,8 +170,10 @@ __all__ = [
     "current_run",
     "current_step",
     "emit",
+    "gather_limited",
     "now",
     "patched",
+    "poll_until",
     "random",
     "receive",
     "run",

@@ -116,13 +116,12 @@ def same_error(data: dict[str, Any]) -> Exception | None:
 
 def made(cls: type[Exception], data: dict[str, Any]) -> Exception:
     args = data.get("args")
+    error: Exception
     if issubclass(cls, BaseExceptionGroup):
-        return cls.__new__(
-            cls,
-            args[0] if args else _text(data, "message").rpartition(" (")[0],
-            [rebuilt(one) for one in data["errors"]],
-        )
-    error: Exception = cls.__new__(cls, *(args or ()))
+        text = args[0] if args else _text(data, "message").rpartition(" (")[0]
+        error, args = cls.__new__(cls, text, [rebuilt(one) for one in data["errors"]]), None
+    else:
+        error = cls.__new__(cls, *(args or ()))
     if isinstance(args, list) and not (isinstance(error, OSError) and error.args):
         _set(error, "args", tuple(args))  # an OSError takes its file names out of them
     slots = slots_of(cls)

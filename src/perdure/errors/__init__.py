@@ -12,6 +12,7 @@ from perdure.errors.base import DefinitionError as DefinitionError
 from perdure.errors.base import PerdureError as PerdureError
 from perdure.errors.base import brief as brief
 from perdure.errors.base import chain as chain
+from perdure.errors.base import grown_from as grown_from
 from perdure.errors.code import BadName as BadName
 from perdure.errors.code import BadPosition as BadPosition
 from perdure.errors.code import DoesNotFit as DoesNotFit
@@ -20,6 +21,11 @@ from perdure.errors.code import NotInWorkflow as NotInWorkflow
 from perdure.errors.code import NotSerializable as NotSerializable
 from perdure.errors.code import PayloadTooLarge as PayloadTooLarge
 from perdure.errors.code import TouchedFromOutside as TouchedFromOutside
+from perdure.errors.fan_out import CallCancelled as CallCancelled
+from perdure.errors.fan_out import CompensationFailed as CompensationFailed
+from perdure.errors.fan_out import ErrorGroup as ErrorGroup
+from perdure.errors.fan_out import PollTimeout as PollTimeout
+from perdure.errors.fan_out import TooManyFailures as TooManyFailures
 from perdure.errors.queues import QueueFull as QueueFull
 from perdure.errors.queues import QueueNotFound as QueueNotFound
 from perdure.errors.queues import WeightOverBurst as WeightOverBurst

@@ -6,6 +6,9 @@ from __future__ import annotations
 class PerdureError(Exception):
     """Root of all errors of Perdure."""
 
+    retried_by_members = False
+    """Whether a retry takes back what its members failed with, and not what they grew out of."""
+
 
 class DefinitionError(PerdureError, TypeError):
     """A decorator, an option or an argument that can't work."""
@@ -36,9 +39,19 @@ def chain(error: BaseException | None) -> list[BaseException]:
         if one is None or id(one) in found:
             continue
         found[id(one)] = one
-        todo += [
-            one.__cause__,
-            one.__context__,
-            *(one.exceptions if isinstance(one, BaseExceptionGroup) else ()),
-        ]
+        todo += grown_from(one)
     return list(found.values())
+
+
+def grown_from(error: BaseException) -> list[BaseException | None]:
+    """What an error grew out of: what a retry takes back with it."""
+    if isinstance(error, PerdureError) and error.retried_by_members:
+        cause = error.__cause__
+        nested = isinstance(cause, PerdureError) and cause.retried_by_members
+        return [*members(error), *([cause] if nested else [])]
+    return [error.__cause__, error.__context__, *members(error)]
+
+
+def members(error: BaseException) -> list[BaseException]:
+    """The members of a group; of any other error none."""
+    return [*error.exceptions] if isinstance(error, BaseExceptionGroup) else []

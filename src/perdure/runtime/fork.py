@@ -15,7 +15,7 @@ from perdure.codec.errors import decode_error, decode_failure
 from perdure.core import events as ev
 from perdure.core import lifecycle
 from perdure.core.events import Event
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, grown_from
 from perdure.runtime.end_cause import TracingKernel, followed
 from perdure.runtime.naming import NAMED, TAKEN_BACK, Cut, Names, message_key, run_id
 from perdure.store.rows import RunRow
@@ -213,12 +213,9 @@ def _parts(error: BaseException | None) -> list[tuple[str, str]]:
     """Class and text of an error, of its members and of their causes."""
     if error is None:
         return []
-    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return [
-        _said(error),
-        *_parts(error.__cause__),
-        *(part for one in inner for part in _parts(one)),
-    ]
+    context = error.__context__ if error.__context__ is not error.__cause__ else None
+    inner = [one for one in grown_from(error) if one is not None and one is not context]
+    return [_said(error), *(part for one in inner for part in _parts(one))]
 
 
 def _said(error: BaseException) -> tuple[str, str]:
