@@ -1,4 +1,4 @@
-"""`ls`, `show`, `tail` and `doctor` on a store that has a bit of everything."""
+"""`ls`, `show` and `tail` on a store that has a bit of everything."""
 
 from __future__ import annotations
 
@@ -230,25 +230,6 @@ def test_tail_says_by_its_exit_code_how_it_ended(typed: Typed) -> None:
 def test_tail_json_is_one_object_a_line(typed: Typed) -> None:
     lines = typed("tail", "hello-1", "--json").out.splitlines()
     assert [msgspec.json.decode(line)["seq"] for line in lines] == [1, 2, 3, 4]
-
-
-# --- doctor ---------------------------------------------------------------------------------------
-
-
-def test_doctor_has_the_facts(typed: Typed) -> None:
-    facts = typed("doctor", "--json").json
-    assert facts["integrity"] == "ok"
-    assert facts["runs"] == {"completed": 3, "failed": 1, "waiting": 1, "cancelled": 1}
-    assert facts["workers"] == []
-    assert facts["stuck"] == []
-    assert facts["file_bytes"] > 0
-
-
-def test_doctor_for_people(typed: Typed) -> None:
-    out = typed("doctor").out
-    assert out.startswith("path ")
-    for word in ("sqlite", "schema version", "wal bytes", "integrity", "stuck", "workers"):
-        assert word in out
 
 
 def test_tail_follows_a_run_through_all_that_it_goes_on_as(

@@ -9,7 +9,17 @@ from __future__ import annotations
 import click
 
 from perdure import __version__
-from perdure.cli import check, control, init, inspect, repair, replica, run, worker
+from perdure.cli import (
+    check,
+    control,
+    doctor,
+    init,
+    inspect,
+    repair,
+    replica,
+    run,
+    worker,
+)
 from perdure.cli.common import Commands
 
 __all__ = ["main"]
@@ -20,7 +30,8 @@ __all__ = ["main"]
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every command has its own --help with examples. Exit codes: 0 done, 1 the run "
     "failed, was cancelled, is "
-    "blocked or would be, 2 wrong usage, 3 no such run, 4 the store or its replica can't be used.",
+    "blocked or would be, 2 wrong usage, 3 no such run, queue "
+    "or schedule, 4 the store or its replica can't be used.",
 )
 @click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
 def main() -> None:
@@ -38,7 +49,7 @@ def main() -> None:
 
 _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
-    "Inspect": [inspect.ls, inspect.show, inspect.tail, inspect.doctor, check.check],
+    "Inspect": [inspect.ls, inspect.show, inspect.tail, doctor.doctor, check.check],
     "Control": [control.send, control.pause, control.resume, control.cancel],
     "Repair": [repair.retry, repair.resolve, repair.fork],
     "Replica": [replica.replica],

@@ -14,6 +14,7 @@ from perdure.runtime.info import RunInfo
 from perdure.views import format as text
 from perdure.views import rows
 from perdure.views.timeline import Answer, Line
+from perdure.views.waiting import NO_PLACES, Places
 
 COLOURS = {
     "completed": "green",
@@ -120,7 +121,7 @@ def log_line(line: Line, time: str) -> str:
     return f"{style(time, 'dim')} {line.seq:>5}  {mark} {line.text}{_took(line.took_ms)}"
 
 
-def ending(run: RunInfo, limit: int | None = 200) -> list[str]:
+def ending(run: RunInfo, limit: int | None = 200, places: Places = NO_PLACES) -> list[str]:
     """The last lines of a run: its status, and its result, its error or what it waits for."""
-    first, *rest = rows.ending(run, limit)
+    first, *rest = rows.ending(run, limit, places)
     return [status(run.status) + first, *rest]

@@ -1,4 +1,4 @@
-"""`ls`, `show`, `tail` and `doctor`: read-only views of runs and of the store.
+"""`ls`, `show` and `tail`: read-only views of runs.
 
 Rules: nothing is written or executed; a page of a list or of a history costs the page; with --json
 nothing is cut.
@@ -7,11 +7,13 @@ nothing is cut.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 
 from perdure.cli.common import (
     Exit,
@@ -26,7 +28,7 @@ from perdure.cli.common import (
 from perdure.cli.format import columns, cut, ending, fitting, log_line, pad, status
 from perdure.cli.format import timeline as timeline_lines
 from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
-from perdure.cli.replica_options import seen_from_outside
+from perdure.cli.places import places_of
 from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import RunNotFound
@@ -34,14 +36,20 @@ from perdure.runtime.engine import Engine
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 from perdure.views import format, rows, timeline
 from perdure.views.rows import RunLine
-from perdure.views.waiting import needs
+from perdure.views.waiting import NO_PLACES, Places, in_queue, needs
 
 POLL_SECONDS = 0.2
+PLACE_SECONDS = 5.0
+"""A place in line may change many times a second; `tail` says so this often."""
+
 LIMIT = 20
 ROWS = 1_000
 """Rows of a history that `show` prints by default."""
 
 ROWS_AT_ONCE = 500
+PLACES_MAX = 100
+"""Runs of a list whose place in line is counted; of further ones only the queue is said."""
+
 NARROW = 72
 """Columns; narrower lines have no room for times since the start of the run."""
 
@@ -101,17 +109,22 @@ def ls(
       perdure ls --workflow refund --tag customer=42 --json
     """
 
-    async def fetch(engine: Engine) -> list[RunInfo] | list[RunSummary]:
+    async def fetch(engine: Engine) -> tuple[list[RunInfo] | list[RunSummary], list[Places]]:
         behind = None if after is None else await engine.find(after)
         runs = engine.runs if as_json else engine.summaries
-        return await runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind)
+        found = await runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind)
+        return found, [] if as_json else await _places(engine, found)
 
-    found = with_engine(store, fetch)
+    found, places = with_engine(store, fetch)
     if as_json:
         echo_json(found)
         return
     now = datetime.now(UTC)
-    lines = [rows.run_line(run, now) for run in found if isinstance(run, RunSummary)]
+    lines = [
+        rows.run_line(run, now, place)
+        for run, place in zip(found, places, strict=False)
+        if isinstance(run, RunSummary)
+    ]
     if not lines:
         say("No run." if not (status or workflow or tags or after) else "No run fits.")
     else:
@@ -119,6 +132,16 @@ def ls(
         echo(*_table(lines, created, room()))
         if len(lines) == limit:
             say(f"There may be more: {_next_page(ctx, lines[-1].id, store)}")
+
+
+async def _places(engine: Engine, found: Iterable[RunInfo | RunSummary]) -> list[Places]:
+    """Where each run stands in queues, for the first `PLACES_MAX` of those that wait in one."""
+    places, left = [], PLACES_MAX
+    for run in found:
+        counts = left > 0 and in_queue(run.waiting_for)
+        left -= counts
+        places.append(await places_of(engine, run.id, run.waiting_for) if counts else NO_PLACES)
+    return places
 
 
 def _next_page(ctx: click.Context, last: str, store: str) -> str:
@@ -207,25 +230,35 @@ def show(
         return
     most = limit or (None if full or as_json else ROWS)
 
-    async def fetch(engine: Engine, found: str) -> tuple[RunInfo, list[HistoryEvent]]:
-        return await engine.info(found), await engine.history(found, after=after, limit=most)
+    async def fetch(engine: Engine, found: str) -> _Page:
+        info = await engine.info(found)
+        history = await engine.history(found, after=after, limit=most)
+        return _Page(info, history, await places_of(engine, found, info.waiting_for))
 
-    info, history = with_run(store, run_id, fetch)
+    page = with_run(store, run_id, fetch)
+    info, history = page.info, page.history
     if as_json:
-        echo_json({"run": info, "history": history})
+        echo_json({"run": info, "history": history, "places": page.places.standings})
         return
     last = history[-1].seq if history else info.history_rows
-    echo(*_page(info, history, full, room(), more=last < info.history_rows))
+    echo(*_page_lines(page, full, room(), more=last < info.history_rows))
     if last < info.history_rows:
         _say_more(store, info, history, limit)
     elif after and not history:
         say(f"{info.id} has {info.history_rows:,} rows; there is none behind row {after:,}.")
 
 
-def _page(
-    info: RunInfo, history: list[HistoryEvent], full: bool, room: int | None, *, more: bool
-) -> list[str]:
-    """A run and rows of its history on lines of so many columns."""
+class _Page(msgspec.Struct, frozen=True):
+    """A run, rows of its history, and where it stands in queues."""
+
+    info: RunInfo
+    history: list[HistoryEvent]
+    places: Places
+
+
+def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> list[str]:
+    """A page on lines of so many columns."""
+    info, history = page.info, page.history
     narrow = room is not None and room < NARROW
     limit = None if full else fitting(90, room, 20 if narrow else 36)
     begun = info.started_at or info.created_at
@@ -235,7 +268,7 @@ def _page(
         f"{style(info.id, 'bold')}  {status(info.status)}",
         *(f"  {line}" for line in facts),
         *timeline_lines(lines, narrow=narrow),
-        *ending(info, None if full else 200),
+        *ending(info, None if full else 200, page.places),
     ]
 
 
@@ -304,7 +337,7 @@ async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
     """Print each history under the id from its first row on; the next one has the name `id~N` when
     the run has gone on by then.
     """
-    seen, said, number = 0, "", 1
+    seen, said, number, say_at = 0, "", 1, 0.0
     while await _exists(engine, f"{run_id}~{number}"):
         number += 1
     while True:
@@ -324,10 +357,13 @@ async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
             continue
         if run.ended_at is not None:
             return
-        note = needs(run) or ""
-        if not as_json and note and note != said:
+        note = needs(run, await places_of(engine, run_id, run.waiting_for)) or ""
+        if not in_queue(run.waiting_for):
+            say_at = 0.0
+        if not as_json and note and note != said and time.monotonic() >= say_at:
             say(*as_lines(f"({note})"))
-        said = note
+            said, say_at = note, time.monotonic() + PLACE_SECONDS
+        said = said if note else ""
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -355,61 +391,3 @@ async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) 
             echo(*as_lines(item))
         else:
             echo_json(item, indent=0)
-
-
-# --- doctor ---------------------------------------------------------------------------------------
-
-
-@click.command(short_help="Check the store itself, and list runs that are stuck.")
-@store_option
-@json_option
-def doctor(store: str, as_json: bool) -> None:
-    """Check the store itself: file, versions, integrity, workers, and runs that are stuck, with the
-    reason.
-
-    \b
-    Examples:
-      perdure doctor
-      perdure doctor --store /var/lib/app/perdure.db --json
-    """
-    facts = with_engine(store, lambda engine: engine.doctor())
-    if "replica" in facts:
-        facts["replica"] |= seen_from_outside(facts["replica"]["address"])
-    if as_json:
-        echo_json(facts)
-    else:
-        _print_facts(facts)
-    if facts.get("integrity", "ok") != "ok":
-        say("The file is damaged. Copy it before anything else, then restore a good copy.")
-        raise click.exceptions.Exit(Exit.STORE)
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    first = [name for name in ("path", "file_bytes", "wal_bytes") if name in facts]
-    facts = {name: facts[name] for name in [*first, *facts]}
-    lists = {name: facts.pop(name) for name in ("workers", "stuck") if name in facts}
-    width = max(len(name) for name in facts)
-    for name, fact in facts.items():
-        echo(f"{name.replace('_', ' ').ljust(width)}  {_fact(name, fact)}")
-    for name, entries in lists.items():
-        echo(f"{name.ljust(width)}  {len(entries) or 'none'}")
-        for entry in entries:
-            echo(*as_lines(f"  {_entry(entry)}"))
-
-
-def _fact(name: str, fact: Any) -> str:
-    if fact == []:
-        return "none"
-    if isinstance(fact, dict):
-        return ", ".join(f"{key} {_fact(key, item)}" for key, item in fact.items()) or "none"
-    if name.endswith("bytes") and isinstance(fact, int):
-        return f"{fact:,}"
-    return str(fact) if isinstance(fact, str | int | float) else format.value(fact)
-
-
-def _entry(entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return str(entry)
-    with contextlib.suppress(KeyError):
-        return f"{entry['id']}  {status(entry['status'])}  {entry['reason']}"
-    return ", ".join(f"{key} {_fact(key, item)}" for key, item in entry.items())

@@ -25,6 +25,7 @@ from perdure.cli.common import Exit, Misuse, json_option, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
+from perdure.cli.places import places_of
 from perdure.cli.progress import Activity, Display, Snapshot, display_for
 from perdure.cli.replica_options import (
     engine_options,
@@ -370,7 +371,9 @@ async def _snapshot(engine: Engine, run: Run[Any], request: Request) -> Snapshot
         if blocked[0].by == "crash_loop":
             snapshot.hint = f"perdure retry {shlex.quote(blocked[0].id)}{request.store_option}"
     elif progress.status == lifecycle.WAITING and progress.waiting_for:
-        snapshot.waiting = waiting_text(progress.waiting_for)
+        snapshot.waiting = waiting_text(
+            progress.waiting_for, await places_of(engine, run.id, progress.waiting_for)
+        )
         snapshot.hint = send_hint(run.id, progress.waiting_for, request.store_option)
     elif engine.replica is not None and (trouble := engine.replica.barrier.last_error) is not None:
         snapshot.waiting = f"the replica: {getattr(trouble, 'detail', trouble)}"

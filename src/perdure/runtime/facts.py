@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from perdure.core import lifecycle
+from perdure.runtime import stuck
 from perdure.store.base import Store
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -21,6 +22,7 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     facts = store.facts(now_ms)
     for run in facts["stuck"]:
         run["reason"] = _stuck_reason(run)
+    facts["stuck_queues"] = stuck.queues(store, now_ms)
     facts["path"] = path
     facts["file_bytes"] = _size(path)
     facts["wal_bytes"] = _size(path + "-wal")

@@ -29,7 +29,8 @@ def moment(ms: int | None) -> datetime | None:
     return None if ms is None or ms >= NEVER_MS else _EPOCH + timedelta(milliseconds=ms)
 
 
-def _at(ms: int) -> datetime:
+def instant(ms: int) -> datetime:
+    """Milliseconds UTC as an aware datetime, also of what is never."""
     return _EPOCH + timedelta(milliseconds=min(ms, NEVER_MS - 1))
 
 
@@ -61,6 +62,10 @@ class RunInfo(msgspec.Struct, frozen=True):
     """The version that executed it last, "3.11"; None where none has, or the file is from before
     that was recorded.
     """
+    key: str | None = None
+    weight: int = 1
+    scheduled_at: datetime | None = None
+    """The nominal time of the tick that started it; None where no schedule did."""
 
 
 class ErrorHead(msgspec.Struct, frozen=True):
@@ -104,6 +109,9 @@ class RunSummary(msgspec.Struct, frozen=True):
     python: str | None
     last: str | None
     last_at: datetime
+    key: str | None = None
+    weight: int = 1
+    scheduled_at: datetime | None = None
 
 
 class HistoryEvent(msgspec.Struct, frozen=True):
@@ -184,7 +192,7 @@ def run_info(row: RunRow) -> RunInfo:
         row.workflow,
         row.status,
         row.reason or _waiting_text(waiting, row.status),
-        _at(row.created_ms),
+        instant(row.created_ms),
         moment(row.started_ms),
         moment(row.ended_ms),
         moment(row.due_ms),
@@ -200,6 +208,9 @@ def run_info(row: RunRow) -> RunInfo:
         row.forked_from,
         waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
         row.python,
+        row.key,
+        row.weight,
+        moment(row.scheduled_ms),
     )
 
 
@@ -211,7 +222,7 @@ def run_summary(row: RunHead) -> RunSummary:
         row.workflow,
         row.status,
         row.reason or _waiting_text(waiting, row.status),
-        _at(row.created_ms),
+        instant(row.created_ms),
         moment(row.started_ms),
         moment(row.ended_ms),
         moment(row.due_ms),
@@ -226,7 +237,10 @@ def run_summary(row: RunHead) -> RunSummary:
         waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
         row.python,
         row.last_name or row.last_kind,
-        _at(row.created_ms if row.last_ms is None else row.last_ms),
+        instant(row.created_ms if row.last_ms is None else row.last_ms),
+        row.key,
+        row.weight,
+        moment(row.scheduled_ms),
     )
 
 
@@ -273,6 +287,12 @@ def _one_wait(item: dict[str, Any]) -> str:
     match item:
         case {"message": channel}:
             return f"a message on {channel!r}"
+        case {"request": channel}:
+            return f"a request on {channel!r}"
+        case {"queue": name, "step": step}:
+            return f"a place in queue {name!r} for step {step}"
+        case {"queue": name}:
+            return f"a place in queue {name!r}"
         case {"timer": None}:
             return "a timer that is never due"
         case {"timer": ms}:
@@ -339,7 +359,7 @@ def _event(row: Event, ends: Ends, of: str | None) -> HistoryEvent:
             fields = {"data": data, **_ending(row, ends.outcome)}
         case _:
             fields["data"] = data
-    at = _at(row.at_ms)
+    at = instant(row.at_ms)
     return HistoryEvent(
         row.seq, row.kind, row.name, row.ref, at, took_ms=row.took_ms, of=of, **fields
     )

@@ -205,6 +205,9 @@ class SyncEngine:
     runs = _verb(Engine.runs)
     doctor = _verb(Engine.doctor)
     blocked = _verb(Engine.blocked)
+    queue_keys = _verb(Engine.queue_keys)
+    queue_places = _verb(Engine.queue_places)
+    standing = _verb(Engine.standing)
     left_to_workers = _verb(Engine.left_to_workers)
     store_lost = _verb(Engine.store_lost)
 

@@ -252,6 +252,8 @@ class RunHead(msgspec.Struct, gc=False):
     last_name: str | None
     last_ms: int | None
     key: str | None
+    weight: int
+    scheduled_ms: int | None
 
 
 class ProgressRow(msgspec.Struct, gc=False):

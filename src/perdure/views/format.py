@@ -29,6 +29,22 @@ def clock(at: datetime | None) -> str:
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def clock_near(at: datetime, now: datetime) -> str:
+    """A time in the reader's own zone, without the date where that is today's."""
+    here = at.astimezone()
+    return here.strftime("%H:%M:%S") if here.date() == now.astimezone().date() else clock(at)
+
+
+def ordinal(number: int) -> str:
+    """A place in an order: `4th`.
+
+    >>> ordinal(1), ordinal(22), ordinal(113), ordinal(1004)
+    ('1st', '22nd', '113th', '1,004th')
+    """
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
 def duration(ms: float) -> str:
     """Two units at most: 12 ms, 1.2 s, 3 min 5 s, 2 d 4 h."""
     if ms < 1_000:

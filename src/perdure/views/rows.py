@@ -13,7 +13,7 @@ from perdure.core import lifecycle
 from perdure.process.interpreter import PYTHON, is_other
 from perdure.runtime.info import RunInfo, RunSummary
 from perdure.views import format, traces
-from perdure.views.waiting import attempt_awaited, needs
+from perdure.views.waiting import NO_PLACES, Places, attempt_awaited, needs
 
 
 class RunLine(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class RunLine(msgspec.Struct, frozen=True):
     history_rows: int
 
 
-def run_line(run: RunSummary, now: datetime) -> RunLine:
+def run_line(run: RunSummary, now: datetime, places: Places = NO_PLACES) -> RunLine:
     """A run as a line of a list."""
     attempt = attempt_awaited(run.waiting_for) if run.status == lifecycle.WAITING else None
     took = (run.ended_at or now) - (run.started_at or run.created_at)
@@ -41,18 +41,18 @@ def run_line(run: RunSummary, now: datetime) -> RunLine:
         run.workflow,
         run.status,
         run.status if attempt is None else f"retrying {attempt}",
-        note(run),
+        note(run, places),
         run.last_at,
         max(round(took.total_seconds() * 1_000), 0),
         run.history_rows,
     )
 
 
-def note(run: RunSummary) -> str:
+def note(run: RunSummary, places: Places = NO_PLACES) -> str:
     """What there is to say of a run on one line; empty where its status says it all."""
     if run.error is not None:
         return format.error_line(run.error)
-    if (text := needs(run)) is not None:
+    if (text := needs(run, places)) is not None:
         return text.partition("\n")[0]
     return f"last: {run.last}" if run.status == lifecycle.RUNNING and run.last else ""
 
@@ -68,6 +68,8 @@ def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
     if run.tags:
         tags = (f"{key}={format.value(item)}" for key, item in run.tags.items())
         found.append(f"tags: {', '.join(tags)}")
+    if run.queue is not None:
+        found.append(_in_queue(run))
     if run.parent:
         found.append(f"child of {run.parent}")
     if is_other(run.python) and run.ended_at is None:
@@ -77,7 +79,13 @@ def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
     return found
 
 
-def ending(run: RunInfo, limit: int | None = 200) -> list[str]:
+def _in_queue(run: RunInfo) -> str:
+    """Queue, key and priority of a run."""
+    key = "" if run.key is None else f", key {run.key}"
+    return f"queue {run.queue}{key}" + (f", priority {run.priority}" if run.priority else "")
+
+
+def ending(run: RunInfo, limit: int | None = 200, places: Places = NO_PLACES) -> list[str]:
     """What follows a run's status: its result, its error with the frames, or what it waits for."""
     match run.status:
         case lifecycle.COMPLETED:
@@ -85,5 +93,5 @@ def ending(run: RunInfo, limit: int | None = 200) -> list[str]:
         case lifecycle.FAILED:
             return [f": {format.error_line(run.error)}", *traces.trace(run.error)]
         case _:
-            text = needs(run)
+            text = needs(run, places)
             return f": {text}".split("\n") if text else [""]

@@ -1,36 +1,81 @@
 """What a run waits for as text, and the command that answers it.
 
-Rules: one line; no colours; a command is shell-quoted.
+Rules: one line; no colours; a command is shell-quoted; a place in a queue comes first, because it
+is what keeps a run from going on.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from perdure.core import lifecycle
 from perdure.runtime.info import RunInfo, RunSummary
+from perdure.runtime.standing import Standing
 from perdure.views import format
+from perdure.views.standing import standing
 
 _EXAMPLES = {"bool": "true", "int": "1", "float": "1.5", "str": "TEXT"}
 _SHOWN_MAX = 5
 
 
-def needs(info: RunInfo | RunSummary) -> str | None:
+class Places(msgspec.Struct, frozen=True):
+    """Where a run and its steps stand in queues, as of a moment."""
+
+    standings: Sequence[Standing]
+    now: datetime
+
+    def of(self, queue: str, seq: int | None) -> str | None:
+        """The text for one of them; None where it is unknown."""
+        found = (one for one in self.standings if (one.queue, one.seq) == (queue, seq))
+        return next((standing(one, self.now) for one in found), None)
+
+
+NO_PLACES = Places((), datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def needs(info: RunInfo | RunSummary, places: Places = NO_PLACES) -> str | None:
     """Why a run does not go on by itself right now; None while it runs or when it has ended."""
     if info.ended_at is not None:
         return None
     if info.status == lifecycle.WAITING and info.waiting_for:
-        return waiting_text(info.waiting_for)
+        return waiting_text(info.waiting_for, places)
     return info.reason
 
 
-def waiting_text(waiting_for: list[dict[str, Any]]) -> str:
+def in_queue(waiting_for: Iterable[dict[str, Any]]) -> bool:
+    """Whether one of the things that a run waits for is a place in a queue."""
+    return any("queue" in item for item in waiting_for)
+
+
+def waiting_text(waiting_for: list[dict[str, Any]], places: Places = NO_PLACES) -> str:
     """Everything that the run waits for, on one line."""
-    parts = [_one(item) for item in waiting_for[:_SHOWN_MAX]]
-    more = len(waiting_for) - len(parts)
-    return "waits for " + ", ".join(parts) + (f" and {more:,} more" if more else "")
+    others = [item for item in waiting_for if "queue" not in item]
+    parts = [_one(item) for item in others[:_SHOWN_MAX]]
+    more = len(others) - len(parts)
+    texts = _in_queues([item for item in waiting_for if "queue" in item], places)
+    if parts:
+        texts.append("waits for " + ", ".join(parts) + (f" and {more:,} more" if more else ""))
+    return "; ".join(texts)
+
+
+def _in_queues(waiting_for: list[dict[str, Any]], places: Places) -> list[str]:
+    """A text for each queue that a run waits in: of its first place there, and how many more."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in waiting_for:
+        found.setdefault(item["queue"], []).append(item)
+    texts = []
+    for queue, items in list(found.items())[:_SHOWN_MAX]:
+        first = items[0]
+        text = places.of(queue, first.get("seq")) or f"waits in queue {queue}"
+        text = f"step {first['step']}: {text}" if "step" in first else text
+        more = len(items) - 1
+        texts.append(f"{text}, and {format.count(more, 'more step')}" if more else text)
+    return texts
 
 
 def attempt_awaited(waiting_for: list[dict[str, Any]]) -> int | None:
@@ -55,6 +100,10 @@ def _one(item: dict[str, Any]) -> str:
             return f"a message on {channel} ({kind})"
         case {"message": channel}:
             return f"a message on {channel}"
+        case {"request": channel, "type": kind} if kind != "Any":
+            return f"a request on {channel} ({kind})"
+        case {"request": channel}:
+            return f"a request on {channel}"
         case {"timer": None}:
             return "a timer that is never due"
         case {"timer": ms}:

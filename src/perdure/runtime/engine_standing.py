@@ -1,0 +1,38 @@
+"""Verbs of an engine that look into queues: keys, places, where a run stands.
+
+Rules: reads give the last commit; a list has a limit, a position is counted to a limit.
+"""
+
+from __future__ import annotations
+
+from perdure.core import names, numbers
+from perdure.runtime import standing
+from perdure.runtime.engine_parts import EngineParts
+from perdure.runtime.standing import QueueKey, QueuePlace, Standing
+
+
+class StandingVerbs(EngineParts):
+    """See the module's text."""
+
+    async def queue_keys(self, name: str, *, limit: int = 50) -> list[QueueKey]:
+        """The keys of a queue that have places, the busiest first. An empty list where there is no
+        such queue, as for `queue_places`.
+        """
+        most = numbers.count(limit, "limit", low=1)
+        rows = await self._read(self._store.queue_keys, names.checked("queue", name), most)
+        return [standing.queue_key(row) for row in rows]
+
+    async def queue_places(self, name: str, *, admitted: bool, limit: int = 50) -> list[QueuePlace]:
+        """The places of a queue that were admitted, the oldest first; or those that wait, the next
+        one first.
+        """
+        most, which = numbers.count(limit, "limit", low=1), numbers.flag(admitted, "admitted")
+        rows = await self._read(self._store.places, names.checked("queue", name), most, which)
+        return [standing.queue_place(row) for row in rows]
+
+    async def standing(self, id: str) -> list[Standing]:
+        """Where a run and its steps stand in queues; empty where they wait in none. Raises
+        `RunNotFound`.
+        """
+        run = await self._read(self._queries.key, id)
+        return [standing.standing(row) for row in await self._read(self._store.place_of, run)]

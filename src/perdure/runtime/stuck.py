@@ -1,0 +1,70 @@
+"""What stands still in a store and why, for `doctor`: queues, schedules, requests.
+
+Rules: nothing here writes; every look has a limit; a reason ends with what helps.
+"""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import Any
+
+from perdure.core import lifecycle
+from perdure.runtime.info import moment, run_summary
+from perdure.store.base import Store
+from perdure.store.rows import QueueRow
+
+STUCK_MAX = 100
+"""Entries of a list, and places that are looked at to say why a queue stands still."""
+
+NAMED_MAX = 3
+LATE_MS = 5_000
+
+
+def queues(store: Store, now_ms: int) -> list[dict[str, Any]]:
+    """Queues in which something waits and nothing is admitted."""
+    reasons = (
+        (row, _queue_reason(store, row, now_ms)) for row in store.queue_rows() if row.waiting
+    )
+    return [_stuck_queue(row, why) for row, why in reasons if why][:STUCK_MAX]
+
+
+def _stuck_queue(row: QueueRow, why: str) -> dict[str, Any]:
+    counts = {"waiting": row.waiting, "running": row.running}
+    return {"name": row.name, **counts, "reason": f"{row.waiting:,} wait: {why}"}
+
+
+def _queue_reason(store: Store, row: QueueRow, now_ms: int) -> str | None:
+    """Why a queue admits nothing; None where it goes on by itself."""
+    if row.limits.paused:
+        return f"it is paused: perdure queue resume {quote(row.name)}"
+    if row.held_ms is not None and row.held_ms > now_ms:
+        return f"RetryAfter holds it back until {_time(row.held_ms)}"
+    if row.next_ms is None:
+        return _held_by_waiting(store, row.name)
+    if row.next_ms < now_ms - LATE_MS:
+        waits = store.places(row.name, 1, False)
+        workflow = store.run_head(waits[0].run_id).workflow if waits else "that it is for"
+        return (
+            f"the next one could be admitted since {_time(row.next_ms)}, but no worker takes it: "
+            f"is there one that runs, and knows workflow {workflow}?"
+        )
+    return None
+
+
+def _held_by_waiting(store: Store, name: str) -> str | None:
+    """The reason of a queue whose places are all held by runs that wait themselves."""
+    places = store.places(name, STUCK_MAX + 1, True)
+    heads = [run_summary(store.run_head(place.run_id)) for place in places[:STUCK_MAX]]
+    if not heads or any(head.status != lifecycle.WAITING for head in heads):
+        return None
+    named = [f"{head.id} waits for {head.reason}" for head in heads[:NAMED_MAX]]
+    more = len(places) - len(named)
+    return (
+        f"all its places are held by runs that wait themselves: {'; '.join(named)}"
+        f"{f'; and {more:,} more' if more else ''}. A run that waits for one of its own queue "
+        "needs a higher limit, or another queue"
+    )
+
+
+def _time(ms: int) -> str:
+    return f"{moment(ms):%Y-%m-%d %H:%M:%S} UTC"

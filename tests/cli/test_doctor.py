@@ -1,0 +1,25 @@
+"""`doctor`: facts, and what stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cli.conftest import Said
+
+Typed = Callable[..., Said]
+
+
+def test_doctor_has_the_facts(typed: Typed) -> None:
+    facts = typed("doctor", "--json").json
+    assert facts["integrity"] == "ok"
+    assert facts["runs"] == {"completed": 3, "failed": 1, "waiting": 1, "cancelled": 1}
+    assert facts["workers"] == []
+    assert facts["stuck"] == []
+    assert facts["file_bytes"] > 0
+
+
+def test_doctor_for_people(typed: Typed) -> None:
+    out = typed("doctor").out
+    assert out.startswith("path ")
+    for word in ("sqlite", "schema version", "wal bytes", "integrity", "stuck", "workers"):
+        assert word in out
