@@ -62,7 +62,7 @@ class Starts:
         """
         host, reads, store = self._host, self._host.reads, self._host.store
         exists = host.execute and await reads.get(store.has_run, start.id)
-        start = self.new_run(start, now_ms)
+        start = host.new_run(start, now_ms)
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def written(result: Any) -> None:
