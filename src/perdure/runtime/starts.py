@@ -48,6 +48,8 @@ class StartHost(Protocol):
 
     def use_lease(self) -> None: ...
 
+    def new_run(self, start: StartRun, at_ms: int) -> StartRun: ...
+
 
 class Starts:
     """Starts the runs of one scheduler."""

@@ -226,7 +226,7 @@ class LivingEngine(Engine):
             scheduler.watcher.stop()  # other engines are watched when the loop is idle
             loop.before_jump.append(self._look)
             scheduler.steps.start = _shuffled(scheduler.steps.start, loop, self._harness)  # type: ignore[method-assign]
-            scheduler.new_run = _seeded(scheduler.new_run, self._harness)  # type: ignore[method-assign]
+            scheduler.new_run = _seeded(scheduler.new_run, self._harness)
             self._living = self._open
             self._harness.opened(self)
         return self
