@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Awaitable, Callable
 
+import apsw
+
 from perdure import step, workflow
+from perdure.store import sql
+from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import PACKAGE
 
 
 @step
@@ -53,3 +60,34 @@ async def queries_of(store: SqliteStore, act: Awaitable[object]) -> list[str]:
     finally:
         store._read.exec_trace = None
     return found
+
+
+def old_file(path: str, version: int) -> apsw.Connection:
+    """A store as an earlier Perdure has made it."""
+    made = apsw.Connection(path)
+    made.pragma("journal_mode", "wal")
+    for number in range(1, version + 1):
+        made.execute(
+            connection._WHOLE.sub(
+                connection._expand, sql.text_of(f"migrations/{number:04}.sql", PACKAGE)
+            )
+        )
+    made.pragma("application_id", connection.APPLICATION_ID)
+    made.pragma("user_version", version)
+    return made
+
+
+def make_older(path: str, version: int) -> None:
+    """Make a store one of an earlier schema version, with all rows that it has."""
+    with contextlib.closing(old_file(path + "-older", version)) as made:
+        made.execute("ATTACH ? AS newer", (path,))
+        ours = "SELECT name FROM main.sqlite_schema WHERE type = 'table'"
+        for (table,) in made.execute(ours).fetchall():
+            old, new = (
+                {name for (_, name, *_) in made.execute(f"PRAGMA {schema}.table_info({table})")}
+                for schema in ("main", "newer")
+            )
+            both = ", ".join(old & new)
+            made.execute(f"INSERT INTO main.{table} ({both}) SELECT {both} FROM newer.{table}")
+        made.execute("DETACH newer")
+    os.replace(path + "-older", path)

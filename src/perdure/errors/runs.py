@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shlex import quote  # an id may hold what a shell obeys
+from typing import Self
 
 from perdure.errors.base import PerdureError
 
@@ -23,6 +24,18 @@ class RunNotFound(PerdureError, LookupError):
         else:
             text = f"There is no run {run_id!r} in this store. `perdure ls` lists the runs."
         super().__init__(text)
+
+    @classmethod
+    def pruned(cls, run: int) -> Self:
+        """The run with this key was deleted while it was looked at."""
+        error = cls.__new__(cls)
+        error.run_id, error.candidates = f"number {run}", ()
+        PerdureError.__init__(
+            error,
+            f"Run number {run} is not in this store any more: it has ended, and was deleted when "
+            "its time was over (Retention). `perdure ls` lists the runs.",
+        )
+        return error
 
 
 class RunExists(PerdureError):

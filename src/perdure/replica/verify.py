@@ -47,8 +47,8 @@ def verified(copy: Path, where: str, rows_min: int = 0) -> checksums.HistoryChec
         if checksum is None:
             raise ReplicaDamaged(where, "it is not of a file that Perdure replicates")
         rows, digest = checksums.total(db.execute(Q["history"]))
-        if (rows, digest) != (checksum.rows, checksum.digest):
-            wanted = f"its checksum is for {checksum.rows:,}, or their content differs"
+        if (rows, digest) != (checksum.rows_there, checksum.digest):
+            wanted = f"its checksum is for {checksum.rows_there:,}, or their content differs"
             raise ReplicaDamaged(where, f"it has holes: {rows:,} rows of history, and {wanted}")
         if checksum.rows < rows_min:
             lacking = f"it lacks {rows_min - checksum.rows:,} rows of history"
@@ -63,7 +63,8 @@ def verified(copy: Path, where: str, rows_min: int = 0) -> checksums.HistoryChec
 def missing_rows(local: str, copy: Path) -> int:
     """How many rows of a copy's history a local file lacks, or has with another content.
 
-    0: the file has the same history or a newer one.
+    0: the file has the same history or a newer one. Rows of runs that the file has deleted since,
+    because they ended long ago, are not missing.
     """
     db = connection.open_reader(local)
     try:

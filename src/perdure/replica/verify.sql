@@ -10,8 +10,11 @@ ATTACH ? AS copy;
 DETACH copy;
 
 -- name: missing
+-- The newest run of a file is never pruned: one behind it is missing, one before it may have been pruned.
 SELECT count(*) FROM copy.event AS theirs LEFT JOIN main.event AS ours ON ours.key = theirs.key
-WHERE ours.key IS NULL OR ours.kind <> theirs.kind OR ours.at_ms <> theirs.at_ms OR ours.data IS NOT theirs.data;
+WHERE ours.kind <> theirs.kind OR ours.at_ms <> theirs.at_ms OR ours.data IS NOT theirs.data AND ours.key IS NOT NULL
+   OR ours.key IS NULL AND (theirs.key >> 24 >= (SELECT coalesce(max(run), 0) FROM main.run)
+                            OR EXISTS (SELECT 1 FROM main.run AS kept WHERE kept.run = theirs.key >> 24));
 
 -- name: make_plain
 DELETE FROM replica;

@@ -8,10 +8,12 @@ never wait for a writer. Times are arguments. Every error of a database leaves a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from perdure.core.events import Event
 from perdure.errors import PerdureError, StoreCorrupt
+from perdure.store.retention_writes import Prunable, PrunablePage, PruningState
 from perdure.store.rows import (
     InboxRow,
     LoadedRun,
@@ -37,6 +39,27 @@ class LeaseConnection(Protocol):
 
     def close(self) -> None:
         """Close the connection, from the thread that used it, before the store is closed."""
+
+
+class PruningReads(Protocol):
+    """Reads of retention, which may take long."""
+
+    def prunable(
+        self, status: str, before_ms: int, after: tuple[int, int], limit: int
+    ) -> PrunablePage:
+        """Runs that ended with a status before a time, and may be deleted with all that goes with
+        them: the oldest first, behind `after` (a time and a key), up to `limit` looked at.
+        """
+
+
+class Export(Protocol):
+    """A new file that gets runs of a store; for a thread of its own."""
+
+    def add(self, found: Sequence[Prunable]) -> int:
+        """Copy runs with all that goes with them. Returns the size of the file in bytes."""
+
+    def close(self) -> None:
+        """Make the file whole and durable."""
 
 
 class Store(Protocol):
@@ -249,6 +272,26 @@ class Store(Protocol):
 
     def admitted(self, worker: int) -> list[tuple[int, int, int]]:
         """Steps of a worker's runs that queues have admitted, as (run, row, place)."""
+
+    # --- retention --------------------------------------------------------------------------------
+
+    def prunable(
+        self, status: str, before_ms: int, after: tuple[int, int], limit: int
+    ) -> PrunablePage:
+        """See `PruningReads`."""
+
+    def pruning(self) -> PruningState:
+        """What retention has done, and what is left to sweep."""
+
+    def reads_apart(self) -> AbstractContextManager[PruningReads] | None:
+        """The same reads on a connection of their own, for another thread; None where the database
+        has only one.
+        """
+
+    def export(self, path: str) -> AbstractContextManager[Export]:
+        """A new store in a file at `path`, to copy runs to; from any thread. What is not closed is
+        no whole file. Raises a `StoreError`, and an `OSError` of that file's disk.
+        """
 
     # --- workers and the database -----------------------------------------------------------------
 

@@ -66,6 +66,11 @@ class HistoryWriter:
         """Another connection has committed: it may have owned a run, and added chunks to it."""
         self._complete.clear()
 
+    def forget_run(self, run: int) -> None:
+        """A run exists no more."""
+        self._digests.pop(run, None)
+        self._complete.discard(run)
+
     def forget_chunks(self) -> None:
         """Nothing is known of any run's chunks."""
         self._digests.clear()

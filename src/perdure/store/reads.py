@@ -18,6 +18,7 @@ from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound
 from perdure.store import payloads
 from perdure.store.queue_reads import QueueReads
+from perdure.store.retention_reads import RetentionReads
 from perdure.store.rows import (
     InboxRow,
     LoadedRun,
@@ -56,7 +57,7 @@ class LazyPayload:
         return self._reader.whole(self._run, self._text)
 
 
-class Reads(QueueReads):
+class Reads(QueueReads, RetentionReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool
@@ -129,9 +130,18 @@ class Reads(QueueReads):
         )
         return [run_id for (run_id,) in next(filter(None, levels), [])]
 
+    def _one(self, query: str, run: int) -> tuple[Any, ...]:
+        """The row of a run. Raises `RunNotFound` where it was pruned meanwhile."""
+        found = self._all(query, run)
+        if not found:
+            raise RunNotFound.pruned(run)
+        return cast("tuple[Any, ...]", found[0])
+
     def run_row(self, run: int) -> RunRow:
-        (row,) = self._rows_of([run])
-        return row
+        rows = self._rows_of([run])
+        if not rows:
+            raise RunNotFound.pruned(run)
+        return rows[0]
 
     def _rows_of(self, runs: Sequence[int]) -> list[RunRow]:
         rows = [RunRow(*row) for row in self._run_rows(runs)]
@@ -152,8 +162,10 @@ class Reads(QueueReads):
         return cast("tuple[int, str, str | None, str | None]", found[0])
 
     def run_head(self, run_id: str) -> RunHead:
-        (head,) = self._heads_of([self.run_key(run_id)])
-        return head
+        heads = self._heads_of([self.run_key(run_id)])
+        if not heads:
+            raise RunNotFound(run_id)
+        return heads[0]
 
     def _head_rows(self, runs: str) -> list[Any]:
         return self._all("run_heads", runs)
@@ -166,18 +178,13 @@ class Reads(QueueReads):
         return heads
 
     def arguments(self, run: int) -> bytes:
-        ((text,),) = self._all("arguments_of", run)
-        return self.whole(run, text)
+        return self.whole(run, self._one("arguments_of", run)[0])
 
     def outcome(self, run: int) -> OutcomeRow:
-        ((status, successor, run_id, workflow, result, error, blocked_by, reason, durability),) = (
-            self._all("outcome", run)
-        )
+        status, successor, run_id, workflow, result, error, *rest = self._one("outcome", run)
         result = None if result is None else self.whole(run, result)
         error = None if error is None else self.whole(run, error)
-        return OutcomeRow(
-            status, successor, run_id, workflow, result, error, blocked_by, reason, durability
-        )
+        return OutcomeRow(status, successor, run_id, workflow, result, error, *rest)
 
     def run_rows(
         self,
@@ -245,9 +252,10 @@ class Reads(QueueReads):
 
     def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
         """A run's row, history and inbox; None where it has ended or is not this worker's."""
-        row = self.run_row(run)
-        if row.owner != owner or row.status in FINAL:
+        rows = self._rows_of([run])
+        if not rows or rows[0].owner != owner or rows[0].status in FINAL:
             return None
+        row = rows[0]
         history = self.history(run) if 0 < row.history_rows <= rows_max else []
         heartbeats = self._open_heartbeats(run, history) if history else {}
         return LoadedRun(row, history, self.inbox(run, 0), heartbeats)
@@ -333,7 +341,7 @@ class Reads(QueueReads):
         return found[0] if found else None
 
     def generation_after(self, run: int) -> int | None:
-        ((run_id,),) = self._all("id_of", run)
+        (run_id,) = self._one("id_of", run)
         name, _, number = run_id.partition("~")
         if not number:
             return None
@@ -362,7 +370,7 @@ class Reads(QueueReads):
         return min((ms for ms in found if ms is not None), default=None)
 
     def family(self, run: int) -> Family:
-        ((root,),) = self._all("family_of", run)
+        (root,) = self._one("family_of", run)
         return Family(run, root)
 
     def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.core.lifecycle import PENDING, RUNNING
 from perdure.core.limits import INLINE_BYTES_MAX
-from perdure.errors import PerdureError, RunExists
+from perdure.errors import PerdureError, RunExists, RunNotFound
 from perdure.store import payloads
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
@@ -112,12 +112,14 @@ class Starting:
 
     # --- forks ------------------------------------------------------------------------------------
 
-    def fork(self, fork: ForkRun) -> Started | RunExists:
+    def fork(self, fork: ForkRun) -> Started | RunExists | RunNotFound:
         """See `ForkRun`."""
         found = self._db.row("existing_run", (fork.id,))
         if not fork.replace and found is not None:
             return RunExists(fork.id, "a fork needs an id of its own")
         generation = 0
+        if self._db.row("id_of", (fork.source,)) is None:
+            return RunNotFound.pruned(fork.source)
         if fork.replace:
             if found is None or found[0] != fork.source:
                 return RunExists(fork.id, "it has been retried already")

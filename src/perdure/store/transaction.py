@@ -52,6 +52,14 @@ class Transaction(Protocol):
         `edits` are (seq, payload text): the row gets this data and is marked as edited.
         """
 
+    def delete_history(self, run: int, rows_max: int) -> int:
+        """Delete the first rows of a run, up to `rows_max`. Returns how many there were."""
+
+    def give_back_pages(self, pages: int) -> int:
+        """Give up to `pages` free pages back to the file system. Returns how many are free then; 0
+        where the database does that by itself.
+        """
+
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
         """Call a transactional step with the driver's connection.
 

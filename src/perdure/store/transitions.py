@@ -17,6 +17,14 @@ from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
+from perdure.store.retention import Retention
+from perdure.store.retention_writes import (
+    ForgetIdle,
+    GiveBackSpace,
+    NoteArchive,
+    PruneRuns,
+    SweepPruned,
+)
 from perdure.store.rows import Woken, Written
 from perdure.store.starting import Starting
 from perdure.store.tags import Tags
@@ -59,6 +67,7 @@ class Transitions:
         self._owners = self._ownership.owners
         self._tags = Tags(db, limits)
         self._starting = Starting(db, self._history, self._ownership, self._inboxes, self._tags)
+        retention = Retention(db, self._history, lambda run: self._owners.pop(run, None))
         self.flush = self._history.flush
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
@@ -78,6 +87,11 @@ class Transitions:
             Emit: self._emit,
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
+            PruneRuns: retention.prune,
+            SweepPruned: retention.sweep,
+            ForgetIdle: retention.forget_idle,
+            GiveBackSpace: retention.give_back,
+            NoteArchive: retention.note_archive,
         }
 
     def forget(self) -> None:

@@ -12,6 +12,13 @@ from typing import Any
 import msgspec
 
 from perdure.core.events import Command, Event
+from perdure.store.retention_writes import (
+    ForgetIdle,
+    GiveBackSpace,
+    NoteArchive,
+    PruneRuns,
+    SweepPruned,
+)
 
 # --- places in queues -----------------------------------------------------------------------------
 
@@ -420,6 +427,7 @@ Write = (
     StartRun | Append | Turn | Deliver | ControlRun | ForkRun | AdoptChild | Claim | JoinWorker
     | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
+    | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | NoteArchive
 )  # fmt: skip
 
 

@@ -17,8 +17,7 @@ from perdure.errors import RunExists, RunFinished
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.connection import SCHEMA_VERSION
 from perdure.store.sqlite.queries import Q
-from tests.store.sqlite.test_earlier_schemas import old_file
-from tests.store.support import count_up
+from tests.store.support import count_up, make_older
 
 
 def seal_of(path: Path) -> tuple[checksum.HistoryChecksum, tuple[int, int]]:
@@ -106,21 +105,6 @@ def test_nothing_of_ours_checkpoints_a_sealed_file(tmp_path: Path) -> None:
     assert Path(f"{path}-wal").read_bytes() == wal
 
 
-def _things(db: apsw.Connection) -> set[tuple[str, str]]:
-    """Tables, indexes and views, as (kind, name)."""
-    found = db.execute("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
-    return {(str(kind), str(name)) for kind, name in found}
-
-
-def _columns(db: apsw.Connection) -> set[tuple[str, str]]:
-    """The columns of tables, as (table, column)."""
-    found = db.execute(
-        "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c "
-        "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
-    )
-    return {(str(kind), str(name)) for kind, name in found}
-
-
 def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
 
@@ -129,21 +113,7 @@ def test_a_file_of_schema_version_1_is_brought_up_to_date_with_its_runs(tmp_path
             return await engine.run(count_up(3), id=run_id)
 
     assert asyncio.run(run("old")) == 3
-    db = apsw.Connection(str(path))
-    with contextlib.closing(old_file(str(tmp_path / "old.db"), 1)) as old:
-        wanted, columns = _things(old), _columns(old)
-    for kind, name in sorted(_things(db) - wanted, key=lambda one: one[0] == "table"):
-        db.execute(f"DROP {kind} IF EXISTS {name}")
-    for view in ("perdure_runs", "perdure_steps"):  # they name columns
-        db.execute(f"DROP VIEW {view}")
-    db.execute("DROP INDEX inbox_key")
-    for table, column in _columns(db) - columns:
-        db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-    db.execute(
-        "CREATE UNIQUE INDEX inbox_key ON inbox (run, key) WHERE key IS NOT NULL; PRAGMA "
-        "user_version = 1"
-    )
-    db.close()
+    make_older(str(path), 1)
     assert checksum.read(perdure.connect(path)) is None  # a reader takes it as it is
     assert asyncio.run(run("old")) == 3
     assert asyncio.run(run("new")) == 3

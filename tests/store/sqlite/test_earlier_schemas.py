@@ -6,32 +6,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from perdure import Limits
-from perdure.store import sql
 from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.sqlite.queries import PACKAGE
 from perdure.store.sqlite.reader import Reader
 from perdure.store.writes import Deliver, Family, Finish, JoinWorker, StartRun, Turn, WakeBlocked
-
-
-def old_file(path: str, version: int) -> apsw.Connection:
-    """A store as an earlier Perdure has made it."""
-    made = apsw.Connection(path)
-    made.pragma("journal_mode", "wal")
-    for number in range(1, version + 1):
-        made.execute(
-            connection._WHOLE.sub(
-                connection._expand, sql.text_of(f"migrations/{number:04}.sql", PACKAGE)
-            )
-        )
-    made.pragma("application_id", connection.APPLICATION_ID)
-    made.pragma("user_version", version)
-    return made
+from tests.store.support import old_file
 
 
 def go_on(store: SqliteStore, run: int, owner: int, at_ms: int) -> int:

@@ -4,16 +4,15 @@ full; files stay small.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
 from tests.runtime.support import awaited, outside, reached
+from tests.store.support import make_older
 
 LARGE = {"text": "x" * 20_000, "list": [{"n": n, "words": "abc" * 50} for n in range(60)]}
 
@@ -119,12 +118,7 @@ async def test_a_file_of_version_5_gets_the_view_that_counts_them(db: str) -> No
     async with Engine(db, workflows=[refused]) as engine:
         with pytest.raises(RunFailed):
             await engine.run(refused(), id="r")
-    before = (
-        "DROP VIEW perdure_steps; CREATE VIEW perdure_steps AS SELECT 'old' AS step;"
-        "PRAGMA user_version = 5"
-    )
-    with contextlib.closing(apsw.Connection(db)) as old:
-        old.execute(before)
+    make_older(db, 5)
     async with Engine(db, execute=False):
         pass
     (row,) = outside(db, "SELECT step, attempts FROM perdure_steps")

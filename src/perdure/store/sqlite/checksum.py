@@ -2,8 +2,8 @@
 
 Rules: the transaction that writes rows adds them to the checksum; a copy whose history does not
 match its own checksum has holes, even where SQLite's integrity check finds none; a sum does not
-depend on the order of rows, so a writer adds without reading; Litestream alone checkpoints a
-replicated file (docs/adr/0012).
+depend on the order of rows, so a writer adds without reading, and takes off what it deletes;
+Litestream alone checkpoints a replicated file (docs/adr/0012).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _MASK = (1 << 62) - 1  # two of them still fit SQLite's integers
 class HistoryChecksum(msgspec.Struct, frozen=True):
     """The record of a replicated file: its store, address and last epoch, and the checksum.
 
-    `commits` counts transactions, except those that only renewed a lease.
+    `rows` counts all rows that were ever written, so that it never falls, and `pruned` those of
+    them that have been deleted since. `digest` is of those that are there. `commits` counts
+    transactions, except those that only renewed a lease.
     """
 
     store_id: str
@@ -32,6 +34,12 @@ class HistoryChecksum(msgspec.Struct, frozen=True):
     rows: int
     digest: int
     commits: int
+    pruned: int = 0
+
+    @property
+    def rows_there(self) -> int:
+        """How many rows the history has."""
+        return self.rows - self.pruned
 
 
 def digest(
@@ -72,10 +80,10 @@ def read(db: apsw.Connection) -> HistoryChecksum | None:
 
 
 class Additions:
-    """What one transaction adds to the checksum."""
+    """What one transaction adds to the checksum, and takes off it."""
 
     def __init__(self) -> None:
-        self._rows = self._digest = 0
+        self._rows = self._digest = self._pruned = 0
 
     def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add rows as `insert_event` takes them."""
@@ -85,16 +93,22 @@ class Additions:
         """Add the rows of a run, which the database has copied."""
         self._count(total(db.execute(Q["history_of_run"], (run << 24, run << 24 | 0xFFFFFF))))
 
+    def take_off(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Take off rows that were deleted, as `history_of_all` gives them. Returns their number."""
+        pruned, digest = total(rows)
+        self._pruned, self._digest = self._pruned + pruned, (self._digest - digest) & _MASK
+        return pruned
+
     def _count(self, found: tuple[int, int]) -> None:
         self._rows, self._digest = self._rows + found[0], (self._digest + found[1]) & _MASK
 
     def write(self, db: apsw.Connection) -> None:
         """Write it, at the end of the transaction, and begin anew."""
-        db.execute(Q["add_to_checksum"], (self._rows, self._digest, _MASK))
+        db.execute(Q["add_to_checksum"], (self._rows, self._digest, _MASK, self._pruned))
         self.forget()
 
     def forget(self) -> None:
-        self._rows = self._digest = 0
+        self._rows = self._digest = self._pruned = 0
 
 
 def put(db: apsw.Connection, store_id: str, address: str, epoch: int) -> None:

@@ -63,7 +63,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
     with translated(path):
         files.check_header(path, vfs)
         if vfs is None:
-            new_file.make(path, _new_pages)
+            new_file.make(path, new_pages)
         connection = apsw.Connection(path, flags=_WRITE, vfs=vfs)
         connection.set_busy_timeout(BUSY_MS)
         try:
@@ -197,6 +197,8 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
 
 def _configure(connection: apsw.Connection) -> None:
     connection.pragma("page_size", PAGE_BYTES)  # counts only before the first table, and before WAL
+    if not connection.pragma("page_count"):
+        connection.pragma("auto_vacuum", "incremental")  # in a file that exists it would be a write
     _switch_to_wal(connection)
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)
@@ -250,10 +252,20 @@ def _bring_up_to_date(connection: apsw.Connection) -> None:
     connection.pragma("user_version", SCHEMA_VERSION)
 
 
+def vacuum(path: str) -> None:
+    """Write the whole file anew without its free pages, so that they can be given back in small
+    parts from then on. Takes as much disk again, and no other process can write meanwhile.
+    """
+    with translated(path), contextlib.closing(open_writer(path, create=False)) as db:
+        db.pragma("auto_vacuum", "incremental")
+        db.execute("VACUUM")
+
+
 @functools.cache
-def _new_pages() -> bytes:
-    """A file without runs: the same pages for every store of a process."""
+def new_pages() -> bytes:
+    """The pages of a file without runs: the same pages for every store of a process."""
     with contextlib.closing(apsw.Connection(":memory:")) as db:
         db.pragma("page_size", PAGE_BYTES)
+        db.pragma("auto_vacuum", "incremental")
         _bring_up_to_date(db)
         return new_file.in_wal_mode(db.serialize("main"))

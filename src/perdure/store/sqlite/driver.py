@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavai
 from perdure.store.sqlite import checksum, connection, error_map, files, forked
 from perdure.store.sqlite.authorizer import RolledBack
 from perdure.store.sqlite.checksum import HistoryChecksum
+from perdure.store.sqlite.export import SqliteExport, exporting
 from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
 from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
@@ -164,6 +165,18 @@ class SqliteStore(Reader):
         found = self._all("read_checksum")
         return HistoryChecksum(*found[0]) if found else None
 
+    # --- retention --------------------------------------------------------------------------------
+
+    def reads_apart(self) -> contextlib.AbstractContextManager[Reader] | None:
+        """See `base.Store`."""
+        if self.path == ":memory:":
+            return None
+        return _reader_apart(self.path)
+
+    def export(self, path: str) -> contextlib.AbstractContextManager[SqliteExport]:
+        """See `base.Store`."""
+        return exporting(self.path, path)
+
     # --- the file ---------------------------------------------------------------------------------
 
     def changed_by_others(self) -> bool:
@@ -256,6 +269,12 @@ class SqliteStore(Reader):
         if self._second is not None:
             self._second.close()
         self._db.close()
+
+
+@contextlib.contextmanager
+def _reader_apart(path: str) -> Iterator[Reader]:
+    with contextlib.closing(connection.open_reader(path)) as db:
+        yield Reader(db, path)
 
 
 def _rolled_back(batch: Sequence[Write], done: list[Any]) -> BatchRolledBack:

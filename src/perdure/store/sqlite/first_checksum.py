@@ -2,7 +2,8 @@
 
 Rules: all rows are read in a snapshot, which locks no writer out; what was committed meanwhile is
 in runs that were open then, or are newer, because the history of an ended run never changes; only
-the last read of those is in the transaction that stores the checksum.
+the last read of those is in the transaction that stores the checksum; where runs were pruned
+meanwhile, all is read anew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class FirstChecksum:
     def __init__(self, path: str) -> None:
         self._path = path
         self.rows, self._digest, self.stopped = 0, 0, False
+        self._swept = 0
+        """Rows that had been pruned when the first one was read."""
         self._newest_run = -1
         self._open_ends = array(
             "q"
@@ -71,6 +74,7 @@ class FirstChecksum:
         db.execute("BEGIN")
         try:
             version = int(db.pragma("data_version"))
+            self._look_at_pruned(db)
             rows, digest = checksum.total(self._counted(self._new_rows(db)))
             self.rows, self._digest = rows + self._before, checksum.added(self._digest, digest)
             ((newest,),) = db.execute(Q["newest_run"])
@@ -79,6 +83,12 @@ class FirstChecksum:
         finally:
             db.execute("COMMIT")
         return version
+
+    def _look_at_pruned(self, db: apsw.Connection) -> None:
+        ((swept,),) = db.execute(Q["swept_rows"])
+        if swept != self._swept:
+            self._swept, self.rows, self._digest = swept, 0, 0
+            self._newest_run, self._open_ends = -1, array("q")
 
     def _new_rows(self, db: apsw.Connection) -> Iterator[tuple[Any, ...]]:
         for end in self._open_ends:

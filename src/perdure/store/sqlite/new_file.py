@@ -26,14 +26,14 @@ def make(path: str, pages: Callable[[], bytes]) -> None:
         return
     made = f"{path}-new-{os.getpid()}-{os.urandom(4).hex()}"
     try:
-        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        write(made, pages())
+    except FileExistsError:
+        return
     except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
         return
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pages())
-            file.flush()
-            os.fsync(descriptor)
         os.link(made, path)  # fails where another process was faster
         _sync_folder(path)
     except OSError:
@@ -41,6 +41,15 @@ def make(path: str, pages: Callable[[], bytes]) -> None:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(made)
+
+
+def write(path: str, pages: bytes) -> None:
+    """Make a file that must be new, with these pages, synced. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pages)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _sync_folder(path: str) -> None:

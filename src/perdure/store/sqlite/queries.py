@@ -11,8 +11,8 @@ Q = {**sql.in_dialect(sql.shared(), _OWN), **_OWN}
 RARE = frozenset(
     {
         "block_crash_loop", "count_crashes", "crash_loops", "due_at_once", "due_names",
-        "due_with_mail", "end_worker", "free_runs", "join_worker", "read_checksum", "wake_blocked",
-        "wake_unread", "workers",
+        "due_with_mail", "end_worker", "forget_workers", "free_runs", "join_worker", "note_archive",
+        "prunable", "pruning", "read_checksum", "wake_blocked", "wake_unread", "workers",
     }
 )  # fmt: skip
 """Queries that are seldom asked: their statements are not kept."""

@@ -153,7 +153,9 @@ FROM (SELECT key & 16777215 AS seq, kind, ref, CASE kind WHEN 'attempt' THEN dat
 SELECT 1 FROM sqlite_schema WHERE name = 'replica';
 
 -- name: read_checksum
-SELECT store_id, address, epoch, rows, digest, commits FROM replica;
+-- A file of an earlier schema has no column `pruned`: the name is that of `missing` then.
+SELECT r.store_id, r.address, r.epoch, r.rows, r.digest, r.commits, (SELECT pruned FROM replica AS own WHERE own.only = r.only)
+FROM replica AS r, (SELECT 0 AS pruned) AS missing;
 
 -- name: insert_checksum
 INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?, ?, ?, 0, 0);
@@ -162,7 +164,13 @@ INSERT INTO replica (only, store_id, address, epoch, rows, digest) VALUES (1, ?,
 UPDATE replica SET store_id = ?, address = ?, epoch = ?;
 
 -- name: add_to_checksum
-UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, commits = commits + 1;
+UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, pruned = pruned + ?4, commits = commits + 1;
+
+-- name: sweep_event_rows
+-- The same as sweep_event, for a file with a checksum: what is deleted is taken off it.
+DELETE FROM event WHERE key IN (
+    SELECT key FROM event WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 ORDER BY key LIMIT ?2)
+RETURNING key, kind, at_ms, ref, name, data, took_ms, edited;
 
 -- name: set_checksum
 UPDATE replica SET rows = ?, digest = ?;
@@ -173,15 +181,15 @@ DELETE FROM replica;
 -- name: history_of_all
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event;
 
--- name: newest_run
-SELECT max(run) FROM run;
-
 -- name: open_ends
 SELECT coalesce((SELECT max(e.key) FROM event AS e WHERE e.key BETWEEN r.run << 24 AND r.run << 24 | 16777215), r.run << 24)
 FROM run AS r INDEXED BY run_open WHERE r.status <> 'completed' AND r.status NOT IN ('failed', 'cancelled');
 
 -- name: history_of_run
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key BETWEEN ? AND ?;
+
+-- name: swept_rows
+SELECT rows FROM retention;
 
 -- name: forget_schema
 -- SQLite reads the tables' definitions again when it needs them.

@@ -20,6 +20,9 @@ from perdure.store.transaction import Bindings
 
 _encode = msgspec.json.Encoder().encode
 
+INCREMENTAL = 2
+"""The mode of auto_vacuum in which free pages are given back when we say so."""
+
 
 class SqliteTransaction:
     """See `store.transaction.Transaction`; the driver begins and commits."""
@@ -70,6 +73,20 @@ class SqliteTransaction:
             self.do("edit_event", (text, run, seq))
         if self.replicated:
             self._added.add_run(self.db, run)
+
+    def delete_history(self, run: int, rows_max: int) -> int:
+        if not self.replicated:
+            return self.change("sweep_event", (run, rows_max))
+        return self._added.take_off(self.rows("sweep_event_rows", (run, rows_max)))
+
+    # --- the file ---------------------------------------------------------------------------------
+
+    def give_back_pages(self, pages: int) -> int:
+        if pages:
+            self.cursor.execute(f"PRAGMA incremental_vacuum({pages})", can_cache=False).fetchall()
+        if self.db.pragma("auto_vacuum") != INCREMENTAL:
+            return 0
+        return int(self.db.pragma("freelist_count"))
 
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
         return self._authorizer.run(work)

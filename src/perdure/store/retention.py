@@ -1,0 +1,160 @@
+"""Retention in a transaction: runs that ended long ago are deleted, in two steps.
+
+Rules: a run stops to exist at once, in one small transaction; what it consists of is deleted
+afterwards piece by piece, and the list of what is left is in the store, so that a crash loses
+nothing of it; a child goes after its parent; a key of a run is never given again, nor is a position
+of a stream or the number of an inbox row, because others hold them: the newest of each stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perdure.store.history import HistoryWriter
+from perdure.store.retention_writes import (
+    ForgetIdle,
+    GiveBackSpace,
+    NoteArchive,
+    Pruned,
+    PruneRuns,
+    SweepPruned,
+    Swept,
+)
+from perdure.store.transaction import Transaction
+
+SLICE_ROWS = 50
+"""Rows that one statement deletes: some hundred microseconds."""
+SLICE_PAGES = 8
+CHILDREN_AT_ONCE = 20
+
+SWEPT = (
+    "sweep_chunk", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken", "sweep_inbox_left",
+    "sweep_inbox_open", "sweep_place",
+)  # fmt: skip
+"""Queries that delete rows of a run, by its key and a number of rows."""
+SWEPT_WITH_CHAIN = ("sweep_keys",)
+"""Queries that delete what belongs to all runs under one id, by the key of the first."""
+FORGOTTEN = ("forget_workers", "forget_queue_keys")
+"""Queries that delete what outlives its runs, by a time and a number of rows."""
+
+
+class Retention:
+    """What writes about retention do in the transaction `db`; `forget_run` clears an owner's
+    number.
+    """
+
+    def __init__(
+        self, db: Transaction, history: HistoryWriter, forget_run: Callable[[int], object]
+    ) -> None:
+        self._db, self._history, self._forget_run = db, history, forget_run
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    def prune(self, prune: PruneRuns) -> Pruned:
+        """See `PruneRuns`."""
+        looked_at = runs = 0
+        for one in prune.found:
+            if looked_at and prune.enough():
+                break
+            looked_at += 1
+            row = self._db.row("ended_run", (one.run,))
+            if row is None or row[:2] != (one.id, one.ended_ms) or row[3] == one.run:
+                continue
+            runs += sum(self._condemn(earlier, None) for earlier in one.earlier)
+            runs += self._condemn(one.run, _chain_of(one.run, one.id, row[2]))
+        if runs:
+            self._db.do("count_pruned", (runs, prune.at_ms))
+        return Pruned(looked_at, runs)
+
+    def _condemn(self, run: int, chain: int | None) -> int:
+        """A run stops to exist. Returns 1, or 0 where it did not exist."""
+        if not self._db.change("prune_run", (run,)):
+            return 0
+        self._db.do("drop_tags", (run,))
+        self._db.do("insert_pruned", (run, chain))
+        self._history.forget_run(run)
+        self._forget_run(run)
+        return 1
+
+    # --- what they consist of ---------------------------------------------------------------------
+
+    def sweep(self, sweep: SweepPruned) -> Swept:
+        """See `SweepPruned`."""
+        swept = Swept(0, 0, False)
+        history = 0
+        while (found := self._db.row("next_pruned", ())) is not None:
+            run, chain = found
+            deleted = self._db.delete_history(run, SLICE_ROWS)
+            history += deleted
+            if deleted < SLICE_ROWS:
+                deleted += self._sweep_rest(run, chain, sweep.at_ms, swept)
+            swept.rows += deleted
+            if swept.rows >= sweep.rows_max or sweep.enough():
+                break
+        else:
+            swept.done = True
+        if history:
+            self._db.do("count_swept", (history,))
+        return swept
+
+    def _sweep_rest(self, run: int, chain: int | None, at_ms: int, swept: Swept) -> int:
+        """Delete a piece of a run without history. Returns the number of rows."""
+        self._keep_newest(run, chain)
+        for query in SWEPT:
+            if deleted := self._db.change(query, (run, SLICE_ROWS)):
+                return deleted
+        if chain is not None:
+            for query in SWEPT_WITH_CHAIN:
+                if deleted := self._db.change(query, (chain, SLICE_ROWS)):
+                    return deleted
+        if children := self._prune_children(run, at_ms):
+            swept.runs += children
+            return children
+        self._db.do("drop_pruned", (run,))
+        return 1
+
+    def _keep_newest(self, run: int, chain: int | None) -> None:
+        """Keep the highest numbers that were given, which others may hold."""
+        if self._db.change("keep_newest_stream", (run,)):
+            self._db.do("drop_older_stream", ())
+        if self._db.change("keep_newest_inbox", (run, chain)):
+            self._db.do("drop_older_inbox", ())
+
+    def _prune_children(self, run: int, at_ms: int) -> int:
+        """The next children of a run stop to exist. Returns how many were looked at."""
+        found = self._db.rows("children_of", (run, CHILDREN_AT_ONCE))
+        pruned = 0
+        for child, run_id, ended_ms, chain, newest in found:
+            if ended_ms is None or child == newest:
+                self._db.do("orphan", (child,))
+            else:
+                pruned += self._condemn(child, _chain_of(child, run_id, chain))
+        if pruned:
+            self._db.do("count_pruned", (pruned, at_ms))
+        return len(found)
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    def forget_idle(self, forget: ForgetIdle) -> int:
+        """See `ForgetIdle`."""
+        bounds = (forget.before_ms, forget.rows_max)
+        return sum(self._db.change(query, bounds) for query in FORGOTTEN)
+
+    def give_back(self, give: GiveBackSpace) -> int:
+        """See `GiveBackSpace`."""
+        free = self._db.give_back_pages(0)
+        while free > give.pages_kept:
+            left = self._db.give_back_pages(min(SLICE_PAGES, free - give.pages_kept))
+            if left >= free or give.enough():
+                return left
+            free = left
+        return free
+
+    def note_archive(self, note: NoteArchive) -> None:
+        """See `NoteArchive`."""
+        self._db.do("note_archive", (note.archive, note.archived_ms, note.error, note.at_ms))
+
+
+def _chain_of(run: int, run_id: str, chain: int | None) -> int | None:
+    """The chain that ends with a run; None for one that another went on after."""
+    return None if "~" in run_id else run if chain is None else chain

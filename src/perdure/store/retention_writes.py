@@ -1,0 +1,120 @@
+"""Write types of retention, with what they give: runs that ended long ago are deleted.
+
+Rules: a write does a bounded part of the work and says what is left; `enough` is asked between
+small steps, and ends the write where it says so, so that the caller bounds the time for which a
+write holds the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+
+class Prunable(msgspec.Struct, frozen=True):
+    """A run that may be deleted, with all that goes with it.
+
+    `earlier` are the runs that went before it under its id, the oldest first; `below` is how many
+    runs all of them have started as children.
+    """
+
+    run: int
+    id: str
+    ended_ms: int
+    earlier: tuple[int, ...] = ()
+    below: int = 0
+
+    @property
+    def runs(self) -> int:
+        """How many runs go."""
+        return 1 + len(self.earlier) + self.below
+
+
+class PrunablePage(msgspec.Struct):
+    """Runs that may be deleted, the oldest first, and what keeps others that are as old.
+
+    `after` is where to read on; None at the end.
+    """
+
+    found: list[Prunable]
+    kept: list[tuple[str, str]]
+    after: tuple[int, int] | None
+
+
+class PruningState(msgspec.Struct, frozen=True):
+    """What retention has done in a store: `runs` and `rows` so far, and `left` to sweep.
+
+    `error` is why the archive can't be written, since `error_ms`.
+    """
+
+    runs: int = 0
+    rows: int = 0
+    at_ms: int | None = None
+    archive: str | None = None
+    archived_ms: int | None = None
+    error: str | None = None
+    error_ms: int | None = None
+    left: int = 0
+
+
+class PruneRuns(msgspec.Struct, gc=False):
+    """Runs stop to exist, each with the runs before it under its id. Gives `Pruned`.
+
+    One that has been retried meanwhile stays, and so does the newest run of the store, because its
+    key must not be given again. What they consist of is deleted by `SweepPruned`.
+    """
+
+    found: Sequence[Prunable]
+    at_ms: int
+    enough: Callable[[], bool]
+
+
+class Pruned(msgspec.Struct, gc=False):
+    """How many of the asked runs were looked at, and how many runs exist no more."""
+
+    looked_at: int
+    runs: int
+
+
+class SweepPruned(msgspec.Struct, gc=False):
+    """Delete what pruned runs consist of, up to `rows_max` rows. Gives `Swept`."""
+
+    rows_max: int
+    enough: Callable[[], bool]
+    at_ms: int
+
+
+class Swept(msgspec.Struct, gc=False):
+    """How many rows were deleted, children's own among them, and whether any are left."""
+
+    rows: int
+    runs: int
+    done: bool
+
+
+class ForgetIdle(msgspec.Struct, gc=False):
+    """Delete what outlives its runs and has been idle since before `before_ms`, such as workers
+    that have ended. Gives the number of rows, up to `rows_max` of each kind.
+    """
+
+    before_ms: int
+    rows_max: int
+
+
+class GiveBackSpace(msgspec.Struct, gc=False):
+    """Give free pages back to the file system, until `pages_kept` are left. Gives how many are
+    free then; 0 where the database does that by itself.
+    """
+
+    pages_kept: int
+    enough: Callable[[], bool]
+
+
+class NoteArchive(msgspec.Struct, gc=False):
+    """Where runs are archived, when the last file was written, or why none can be. Gives None."""
+
+    archive: str | None
+    archived_ms: int | None
+    error: str | None
+    at_ms: int
