@@ -2,6 +2,8 @@
 they are.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from perdure.api.definitions import Call, Step, Workflow, step, workflow
 from perdure.api.fan_out import gather_limited, poll_until
 from perdure.api.queues import Queue, Rate
@@ -26,6 +28,7 @@ from perdure.errors import (
     BadName,
     BadPosition,
     BadReplicaAddress,
+    BadSchedule,
     BucketUnusable,
     CallCancelled,
     CompensationFailed,
@@ -60,6 +63,7 @@ from perdure.errors import (
     RunFailed,
     RunFinished,
     RunNotFound,
+    ScheduleNotFound,
     StepFailed,
     StepTimeout,
     StoreCorrupt,
@@ -87,12 +91,29 @@ from perdure.runtime.run_handle import Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.store.sqlite.connection import connect
 
+if TYPE_CHECKING:
+    from perdure.api.schedules import Every, Schedule, ScheduleInfo, TickTime
+
 __version__ = "0.1.0"
+
+_LATE = dict.fromkeys(("Every", "Schedule", "ScheduleInfo", "TickTime"), "perdure.api.schedules")
+"""Names that are loaded when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_LATE[name]), name)
+    return found
+
 
 __all__ = [
     "BadName",
     "BadPosition",
     "BadReplicaAddress",
+    "BadSchedule",
     "BucketUnusable",
     "Call",
     "CallCancelled",
@@ -101,6 +122,7 @@ __all__ = [
     "Engine",
     "EngineClosed",
     "ErrorHead",
+    "Every",
     "HistoryEvent",
     "HistoryTooLong",
     "InboxFull",
@@ -144,6 +166,9 @@ __all__ = [
     "RunNotFound",
     "RunSummary",
     "Saga",
+    "Schedule",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "Step",
     "StepFailed",
     "StepTimeout",
@@ -158,6 +183,7 @@ __all__ = [
     "StoreUnavailable",
     "SyncEngine",
     "SyncRun",
+    "TickTime",
     "TooManyFailures",
     "TouchedFromOutside",
     "TransactionEnded",

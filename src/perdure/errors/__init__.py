@@ -55,6 +55,8 @@ from perdure.errors.runs import RunFailed as RunFailed
 from perdure.errors.runs import RunFinished as RunFinished
 from perdure.errors.runs import RunNotFound as RunNotFound
 from perdure.errors.runs import UnknownWorkflow as UnknownWorkflow
+from perdure.errors.schedules import BadSchedule as BadSchedule
+from perdure.errors.schedules import ScheduleNotFound as ScheduleNotFound
 from perdure.errors.steps import AttemptTimeout as AttemptTimeout
 from perdure.errors.steps import CancelledByItself as CancelledByItself
 from perdure.errors.steps import LeftTheProcess as LeftTheProcess
