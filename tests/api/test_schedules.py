@@ -70,12 +70,12 @@ def test_an_interval_that_can_not_be_used(interval: Any, offset: Any) -> None:
 
 
 def test_a_list_has_each_name_once() -> None:
-    assert checked_list([nightly(), nightly()]) == (nightly(),)
+    assert [one.name for one in checked_list([nightly(), nightly()])] == ["nightly"]
     for other in (
         nightly(when="0 4 * * *"), nightly(call=report("yesterday")), nightly(tz="Europe/Berlin"),
         nightly(paused=True), nightly(call=report.options(timeout=5)("today")),
     ):  # fmt: skip
-        with pytest.raises(BadSchedule, match="nightly.*name: two schedules"):
+        with pytest.raises(BadSchedule, match="name: two schedules"):
             checked_list([nightly(), other])
     with pytest.raises(DefinitionError, match="which is no Schedule"):
         checked_list([report("today")])
@@ -88,4 +88,4 @@ def test_a_time_of_a_tick_is_a_datetime() -> None:
     at = datetime(2026, 10, 25, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"), fold=1)
     tick = TickTime.of(at, "the clock goes back")
     assert tick == at and tick.isoformat() == at.isoformat() and tick.clock == "the clock goes back"
-    assert (tick + timedelta(1)).clock == ""  # type: ignore[attr-defined]
+    assert (tick + timedelta(1)).clock == ""
