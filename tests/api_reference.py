@@ -64,6 +64,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             verbs.current_run,
         ],
     ),
+    "Requests and exposed values": (
+        "What callers ask a run, and what it shows; see `Engine.ask` and `Engine.exposed`.",
+        [perdure.receive_request, perdure.Request, perdure.expose],
+    ),
     "Many calls, polls, sagas": (
         "Plain code over the rest, in workflows and elsewhere.",
         [perdure.gather_limited, perdure.poll_until, perdure.Saga],
@@ -80,6 +84,7 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             perdure.RunInfo,
             perdure.RunSummary,
             perdure.HistoryEvent,
+            perdure.OpenRequest,
             perdure.Progress,
             perdure.ErrorHead,
         ],

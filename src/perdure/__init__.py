@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.api.definitions import Call, Step, Workflow, step, workflow
 from perdure.api.fan_out import gather_limited, poll_until
 from perdure.api.queues import Queue, Rate
+from perdure.api.requests import Request, expose, receive_request
 from perdure.api.saga import Saga
 from perdure.api.verbs import (
     continue_as,
@@ -25,6 +26,7 @@ from perdure.api.verbs import (
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import (
+    AlreadyReplied,
     BadName,
     BadPosition,
     BadReplicaAddress,
@@ -42,6 +44,7 @@ from perdure.errors import (
     NoReplicaEngine,
     NotAllowedInStep,
     NotDeterministic,
+    NotExposed,
     NotInWorkflow,
     NotSerializable,
     PayloadTooLarge,
@@ -56,6 +59,10 @@ from perdure.errors import (
     ReplicaRefused,
     ReplicaRequired,
     ReplicaUnavailable,
+    RequestKeyUsed,
+    RequestRefused,
+    RequestTimeout,
+    RequestUnanswered,
     RetryAfter,
     RunBlocked,
     RunCancelled,
@@ -84,7 +91,15 @@ from perdure.errors import (
 )
 from perdure.replica.options import Replica
 from perdure.runtime.engine import Engine
-from perdure.runtime.info import ErrorHead, HistoryEvent, Progress, QueueInfo, RunInfo, RunSummary
+from perdure.runtime.info import (
+    ErrorHead,
+    HistoryEvent,
+    OpenRequest,
+    Progress,
+    QueueInfo,
+    RunInfo,
+    RunSummary,
+)
 from perdure.runtime.log import RunContextFilter
 from perdure.runtime.observer import Observer
 from perdure.runtime.run_handle import Run
@@ -110,6 +125,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AlreadyReplied",
     "BadName",
     "BadPosition",
     "BadReplicaAddress",
@@ -133,9 +149,11 @@ __all__ = [
     "Nondeterminism",
     "NotAllowedInStep",
     "NotDeterministic",
+    "NotExposed",
     "NotInWorkflow",
     "NotSerializable",
     "Observer",
+    "OpenRequest",
     "PayloadTooLarge",
     "PerdureError",
     "PollTimeout",
@@ -153,6 +171,11 @@ __all__ = [
     "ReplicaRefused",
     "ReplicaRequired",
     "ReplicaUnavailable",
+    "Request",
+    "RequestKeyUsed",
+    "RequestRefused",
+    "RequestTimeout",
+    "RequestUnanswered",
     "Retry",
     "RetryAfter",
     "Run",
@@ -196,12 +219,14 @@ __all__ = [
     "current_run",
     "current_step",
     "emit",
+    "expose",
     "gather_limited",
     "now",
     "patched",
     "poll_until",
     "random",
     "receive",
+    "receive_request",
     "run",
     "send",
     "start",

@@ -211,7 +211,7 @@ def test_messages_nobody_received_are_left_for_the_successor() -> None:
     hand.feed(ev.MESSAGE, name="x", data=b"1")
     hand.feed(ev.MESSAGE, name="x", data=b"2")
     assert result(hand) == b"1"
-    assert sorted(hand.kernel.leftovers()) == [("x", b"2"), ("y", b"7")]
+    assert sorted(hand.kernel.mail.leftovers()) == [("x", b"2"), ("y", b"7")]
 
 
 # --- matching -------------------------------------------------------------------------------------

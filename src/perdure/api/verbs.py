@@ -84,7 +84,7 @@ async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
     ...     run.result()
     'a chair: True'
     """
-    return cast("T", await _kernel("receive()").receive(channel, type))
+    return cast("T", await _kernel("receive()").mail.receive(channel, type))
 
 
 def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Issued[None]:

@@ -134,6 +134,7 @@ CALLS = {name: rule for rule, names in _CALLS.items() for name in names.split()}
 COROUTINES = frozenset(
     {
         "perdure.receive",
+        "perdure.receive_request",
         "perdure.send",
         "perdure.start",
         "asyncio.sleep",

@@ -10,6 +10,7 @@ from perdure.core import events as ev
 from perdure.core.events import Codec, Command, Event
 
 _AROUND = 60
+_VALUES = frozenset({ev.EMIT, ev.EXPOSE, ev.REPLY, ev.FINISH})
 
 
 def fits(row: Event, command: Command, codec: Codec) -> bool:
@@ -28,7 +29,7 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
         same = codec.same_call(command.call, recorded, command.data)
     elif row.kind == ev.SEND:
         same = codec.same_message(command.cls, recorded, command.data)
-    elif row.kind in (ev.EMIT, ev.FINISH):
+    elif row.kind in _VALUES:
         same = codec.same_value(command.cls, recorded, command.data)
     else:
         same = False

@@ -24,8 +24,9 @@ COMPLETED = "completed"
 FAILED = "failed"
 FIRED = "fired"
 MESSAGE = "message"
+REQUEST = "request"
 CANCEL = "cancel"
-INPUTS = frozenset({START, COMPLETED, FAILED, FIRED, MESSAGE, CANCEL})
+INPUTS = frozenset({START, COMPLETED, FAILED, FIRED, MESSAGE, REQUEST, CANCEL})
 
 # commands
 STEP = "step"
@@ -35,11 +36,21 @@ SEND = "send"
 TIMER = "timer"
 EMIT = "emit"
 TAG = "tag"
+EXPOSE = "expose"
+REPLY = "reply"
+REFUSE = "refuse"
 PATCH = "patch"
 REJECT = "reject"
 ABANDON = "abandon"
 FINISH = "finish"
-COMMANDS = frozenset({STEP, CHILD, SPAWN, SEND, TIMER, EMIT, TAG, PATCH, REJECT, ABANDON, FINISH})
+COMMANDS = frozenset(
+    {
+        STEP, CHILD, SPAWN, SEND, TIMER, EMIT, TAG, EXPOSE, REPLY, REFUSE, PATCH, REJECT, ABANDON,
+        FINISH,
+    }
+)  # fmt: skip
+REPLIES = frozenset({REPLY, REFUSE, REJECT})
+"""What ends a request, whose row they refer to. A rejected message is referred to by none."""
 
 # notes
 ATTEMPT = "attempt"
@@ -56,10 +67,11 @@ class Chunked(Protocol):
 class Event(msgspec.Struct, gc=False):
     """One row of a history.
 
-    `ref` is the `seq` of the command that an input or a note answers. `name` is a step, workflow,
-    channel, stream or change id. `data` is JSON, `at_ms` milliseconds UTC, `took_ms` the length of
-    a step's last attempt. `edited` marks a step whose arguments a fork has changed, which then runs
-    with the recorded ones, and a timer whose deadline a retry or a fork has moved.
+    `ref` is the `seq` of the command that an input or a note answers, or of the request that a
+    reply answers. `name` is a step, workflow, channel, stream, exposed value or change id. `data`
+    is JSON, `at_ms` milliseconds UTC, `took_ms` the length of a step's last attempt. `edited` marks
+    a step whose arguments a fork has changed, which then runs with the recorded ones, and a timer
+    whose deadline a retry or a fork has moved.
     """
 
     seq: int
@@ -77,7 +89,8 @@ class Command(msgspec.Struct, gc=False):
 
     `call` is the live call of a step, child, spawn or successor. `edited`: `data` is from the
     history and the call's own arguments do not count. `context` has the context variables of the
-    code that asked for a step, `cls` the class of what is sent or emitted.
+    code that asked for a step, `cls` the class of what is sent, emitted, exposed or replied. `key`
+    is that of a message that is sent, or of the request that is replied to.
     """
 
     seq: int

@@ -14,6 +14,7 @@ from perdure.errors import (
     InboxFull,
     LeaseLost,
     PerdureError,
+    RequestKeyUsed,
     RunBlocked,
     RunExists,
     RunFinished,
@@ -50,6 +51,7 @@ DUE = "it is due and has no owner"
 EXECUTED = "the engine that starts it executes it"
 SAME_CALL = "workflow and arguments are the same"
 KEY_USED = "its key has arrived before"
+OTHER_KEY = "its key is that of another request"
 FULL = "the inbox is full"
 CANCEL_WAITS = "a cancel is in the inbox"
 LAST_CRASH = "it has now crashed too often"
@@ -112,6 +114,12 @@ VERBS = {
         "Put a message into the inbox.",
         (OPEN, {(KEY_USED,): _SAME, (FULL,): InboxFull, (): _SAME}),
         (FINAL, {(KEY_USED,): _SAME, (): RunFinished}),
+    ),
+    "ask": _verb(
+        CLIENT,
+        "Put a request into the inbox, which gets a reply.",
+        (OPEN, {(KEY_USED,): _SAME, (OTHER_KEY,): RequestKeyUsed, (FULL,): InboxFull, (): _SAME}),
+        (FINAL, {(KEY_USED,): _SAME, (OTHER_KEY,): RequestKeyUsed, (): RunFinished}),
     ),
     "cancel": _verb(
         CLIENT,

@@ -15,6 +15,9 @@ TURN_CALLBACKS_QUICK = 10_000
 NAME_CHARS_MAX = 1_000
 """Characters of a channel, a stream, a queue, a tag, a message key: an index holds them."""
 
+EXPOSED_NAMES_MAX = 1_000
+"""Names of exposed values of one run: a reader gets all of them at once."""
+
 INLINE_BYTES_MAX = 1024
 """Payloads up to this size are stored in their row; larger ones in shared chunks."""
 

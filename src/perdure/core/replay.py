@@ -23,9 +23,10 @@ from perdure.core import events as ev
 from perdure.core.diff import difference, fits
 from perdure.core.events import Codec, Command, Event, RunFacts
 from perdure.core.guard import inside as _inside
-from perdure.core.limits import NEVER_MS
+from perdure.core.limits import EXPOSED_NAMES_MAX, NEVER_MS
 from perdure.core.loop import Future, Task, TimerHandle, WorkflowLoop
-from perdure.errors import Nondeterminism, NotSerializable, RefusalIgnored
+from perdure.core.mail import Mail
+from perdure.errors import BadName, Nondeterminism, NotSerializable, RefusalIgnored
 
 if TYPE_CHECKING:
     import random as _rng
@@ -52,7 +53,6 @@ class Kernel:
         self.seq = 0
         self.open: dict[int, Command] = {}
         self.local = 0  # of these, how many this process answers
-        self.unread = 0  # messages in the history that were not received, or did not fit
         self.timers: dict[int, TimerHandle] = {}
         self._deadlines: list[tuple[int, int]] = []
         self.outcome: ev.Outcome | None = None
@@ -62,8 +62,8 @@ class Kernel:
         self._task: Task | None = None
         self._futures: dict[int, Future] = {}
         self._commands: list[Command] = []
-        self._mail: dict[str, deque[bytes]] = {}
-        self._receivers: dict[str, deque[tuple[Future, str]]] = {}
+        self.mail = Mail(self.loop, codec)
+        self._exposed: frozenset[str] = frozenset()
         self._patches: dict[str, bool] = {}
         self._ending = False
         self._rows: Sequence[Event] = ()
@@ -212,11 +212,8 @@ class Kernel:
                 future._Future__log_traceback = False  # type: ignore[attr-defined]  # the history has it
             case ev.FIRED if (timer := self.timers.pop(ref, None)) is not None:
                 self.loop.fire(timer)
-            case ev.MESSAGE:
-                channel = event.name or ""
-                self._mail.setdefault(channel, deque()).append(data or b"null")
-                self.unread += 1
-                self._wake_receiver(channel)
+            case ev.MESSAGE | ev.REQUEST:
+                self.mail.put(event.kind, event.name or "", event.seq, data or b"null")
             case ev.CANCEL if self._task is not None:
                 self._task.cancel()
             case _:
@@ -267,14 +264,14 @@ class Kernel:
         self.timers.clear()
         match outcome:
             case ev.Completed(result):
-                self._command(ev.FINISH, "completed", result)
+                self.command(ev.FINISH, "completed", result)
             case ev.Failed(error):
-                self._command(ev.FINISH, "failed", error)
+                self.command(ev.FINISH, "failed", error)
             case ev.Cancelled():
-                self._command(ev.FINISH, lifecycle.CANCELLED)
+                self.command(ev.FINISH, lifecycle.CANCELLED)
             case ev.Continued(call, workflow, args):
                 data = b'{"workflow":%s,"args":%s}' % (self.codec.encode(workflow, "name"), args)
-                self._command(ev.FINISH, "continued", data, call=call)
+                self.command(ev.FINISH, "continued", data, call=call)
 
     def _outcome(self, task: Task) -> ev.Outcome:
         if task.cancelled():
@@ -288,10 +285,6 @@ class Kernel:
         if (leaving := _continuation(error)) is not None:
             return ev.Continued(leaving.call, leaving.call.definition.name, leaving.args_json)
         return ev.Failed(self.codec.encode_error(error))
-
-    def leftovers(self) -> list[tuple[str, bytes]]:
-        """Messages that were recorded and never received, for the successor of a run."""
-        return [(channel, data) for channel, mail in self._mail.items() for data in mail]
 
     def discard(self) -> None:
         """Drop everything without resuming user code; see `core/discard.py`."""
@@ -316,10 +309,11 @@ class Kernel:
             self.seq = row.seq
         return self.seq
 
-    def _command(
+    def command(
         self, kind: str, name: str | None = None, data: bytes | None = None,
         ref: int | None = None, call: Any = None,
     ) -> Command:  # fmt: skip
+        """A command that is not answered."""
         at_ms, seq = self.loop.now_ms, self._number()
         command = Command(seq, kind, at_ms, ref, name, data, None, False, call)
         self._commands.append(command)
@@ -351,7 +345,7 @@ class Kernel:
     def abandon(self, seq: int) -> None:
         if (command := self._close(seq)) is not None:
             self._futures.pop(seq, None)
-            self._command(ev.ABANDON, command.name, None, seq, command)
+            self.command(ev.ABANDON, command.name, None, seq, command)
 
     def issue(self, call: Any) -> Future:
         """A step or a child is awaited."""
@@ -386,10 +380,20 @@ class Kernel:
 
     def emit(self, stream: str, item: Any) -> None:
         data = self.codec.encode_item(item, f"the item for stream {stream!r}")
-        self._command(ev.EMIT, names.checked("stream", stream), data).cls = type(item)
+        self.command(ev.EMIT, names.checked("stream", stream), data).cls = type(item)
+
+    def expose(self, values: dict[str, Any]) -> None:
+        named = self._exposed.union(names.checked("exposed value", name) for name in values)
+        if len(named) > EXPOSED_NAMES_MAX:
+            raise BadName("exposed value", f"a run has at most {EXPOSED_NAMES_MAX:,} of them")
+        where = "the exposed value {!r}"
+        encoded = [self.codec.encode_item(v, where.format(name)) for name, v in values.items()]
+        self._exposed = named
+        for (name, value), data in zip(values.items(), encoded, strict=True):
+            self.command(ev.EXPOSE, name, data).cls = type(value)
 
     def tag(self, tags: dict[str, Any]) -> None:
-        self._command(ev.TAG, None, self.codec.encode(names.checked_tags(tags), "the tags"))
+        self.command(ev.TAG, None, self.codec.encode(names.checked_tags(tags), "the tags"))
 
     def now_ms(self) -> int:
         return self.loop.now_ms
@@ -405,50 +409,13 @@ class Kernel:
             at_the_end = row is None and self._next == len(self._rows)
             self._patches[change_id] = recorded or at_the_end
             if self._patches[change_id]:
-                self._command(ev.PATCH, change_id)
+                self.command(ev.PATCH, change_id)
         return self._patches[change_id]
-
-    async def receive(self, channel: str, type_: Any) -> Any:
-        """The next message of a channel that fits `type_`; the others are noted as rejected."""
-        mail = self._mail.setdefault(names.checked("channel", channel), deque())
-        what = f"the message on channel {channel!r}"
-        self.codec.check_type(type_, what)  # now: the message may come in a week
-        while True:
-            while mail:
-                data = mail.popleft()
-                try:
-                    value = self.codec.decode(data, type_, what)
-                    self.unread -= 1
-                    return value
-                except NotSerializable as error:
-                    self._command(ev.REJECT, channel, self.codec.encode(str(error), "the reason"))
-            await self._next_message(channel, type_)
-
-    async def _next_message(self, channel: str, type_: Any) -> None:
-        entry = (self.loop.create_future(), getattr(type_, "__name__", str(type_)))
-        receivers = self._receivers.setdefault(channel, deque())
-        receivers.append(entry)
-        try:
-            await entry[0]
-        except asyncio.CancelledError:
-            if entry in receivers:
-                receivers.remove(entry)
-            if entry[0].done() and not entry[0].cancelled():
-                self._wake_receiver(channel)  # pass the turn on
-            raise
-
-    def _wake_receiver(self, channel: str) -> None:
-        receivers = self._receivers.get(channel)
-        while receivers and self._mail.get(channel):
-            future, _ = receivers.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
 
     # --- timers ---------------------------------------------------------
 
     def timer_set(self, handle: TimerHandle) -> None:
-        command = self._command(ev.TIMER, None, b'{"until_ms":%d}' % handle.when_ms)
+        command = self.command(ev.TIMER, None, b'{"until_ms":%d}' % handle.when_ms)
         handle.seq = command.seq
         self.timers[command.seq] = handle
         heappush(self._deadlines, (handle.when_ms, command.seq))
@@ -466,14 +433,11 @@ class Kernel:
     @property
     def waits(self) -> bool:
         """Whether an input may come: an answer, a timer or a message."""
-        return bool(self.open or self.due() or any(self._receivers.values()))
+        return bool(self.open or self.due() or self.mail.awaited)
 
     def waiting_for(self) -> list[dict[str, Any]]:
         """What the run waits for, human-readable: messages, children, steps, timers."""
-        found: list[dict[str, Any]] = []
-        for channel, receivers in self._receivers.items():
-            types = [type_name for future, type_name in receivers if not future.done()]
-            found += [{"message": channel, "type": type_name} for type_name in types]
+        found = self.mail.waiting_for()
         found += [{one.kind: one.name, "seq": one.seq} for one in [*self.open.values()][:20]]
         due = self.due()
         never = [] if found else [{"timer": None, "seq": seq} for seq in list(self.timers)[:1]]

@@ -41,6 +41,12 @@ from perdure.errors.replica import ReplicaMismatch as ReplicaMismatch
 from perdure.errors.replica import ReplicaRefused as ReplicaRefused
 from perdure.errors.replica import ReplicaRequired as ReplicaRequired
 from perdure.errors.replica import ReplicaUnavailable as ReplicaUnavailable
+from perdure.errors.requests import AlreadyReplied as AlreadyReplied
+from perdure.errors.requests import NotExposed as NotExposed
+from perdure.errors.requests import RequestKeyUsed as RequestKeyUsed
+from perdure.errors.requests import RequestRefused as RequestRefused
+from perdure.errors.requests import RequestTimeout as RequestTimeout
+from perdure.errors.requests import RequestUnanswered as RequestUnanswered
 from perdure.errors.runs import CrashLoop as CrashLoop
 from perdure.errors.runs import EndlessTurn as EndlessTurn
 from perdure.errors.runs import EngineClosed as EngineClosed

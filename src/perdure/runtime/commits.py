@@ -21,7 +21,7 @@ from perdure.runtime.outbox import Outbox
 from perdure.runtime.plans import Block, Plan, Todo
 from perdure.runtime.run_host import HostedRun, RunHost
 from perdure.runtime.turns import blocked
-from perdure.store.rows import Started
+from perdure.store.rows import Replied, Started
 from perdure.store.writes import Finish, Turn
 
 
@@ -61,11 +61,12 @@ def committed(
         return
     try:
         if asked:
+            replied = [one.request for one in result.effects if isinstance(one, Replied)]
             for command, answer in zip(asked, result.effects, strict=True):
                 _answered(run, command, answer)
                 if isinstance(answer, Started) and answer.created:
                     result.woken.append(answer.run)
-            run.host.emitted()
+            run.host.emitted(replied)
         run.attempts.begin_all(todo)
     except Exception as error:
         failed(run, error)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from perdure.api.definitions import Call, Workflow
+from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, changed, to_ms
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
@@ -30,7 +30,7 @@ from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
 from perdure.store.rows import RunRow, Started
-from perdure.store.writes import ControlRun, Deliver, ForkRun, StartRun, Write
+from perdure.store.writes import ControlRun, Deliver, ForkRun, StartAnd, StartRun, Write
 
 
 class Resolution(msgspec.Struct):
@@ -135,6 +135,21 @@ class Control:
             self._codec.encode(names.checked_tags(tags), "the tags")
         return start
 
+    def run_for(self, call: Call[Any], run_id: str) -> StartRun:
+        """The start of a run that a message or a request begins where there is none.
+
+        Raises `DefinitionError` where the call names another id.
+        """
+        call = workflow_call(call, "start=")
+        if call.options.id not in (None, run_id):
+            raise DefinitionError(
+                f"start= is a call with the id {call.options.id!r}, and the run that is sent to is "
+                f"{run_id!r}: leave the id of the call out."
+            )
+        start = self.new_run(call, id=run_id)
+        start.seed = int.from_bytes(os.urandom(8)) >> 2
+        return start
+
     async def start(self, start: StartRun, definition: Workflow[..., Any]) -> Started:
         """Write a run, or find the one with its id. Executes it from now on."""
         try:
@@ -147,11 +162,23 @@ class Control:
 
     # --- verbs ------------------------------------------------------------------------------------
 
-    async def send(self, run_id: str, channel: str, key: str | None, data: bytes) -> None:
-        """Put a message into a run's inbox."""
+    async def send(
+        self,
+        run_id: str,
+        channel: str,
+        key: str | None,
+        data: bytes,
+        start: Call[Any] | None = None,
+    ) -> None:
+        """Put a message into a run's inbox, which `start` begins where there is none."""
+        begin = None if start is None else self.run_for(start, run_id)
         async with self.answering(run_id):
             now_ms = self._clock.now_ms()
-            await self._deliver(Deliver(run_id, "message", now_ms, channel, None, key, data))
+            message = Deliver(run_id, "message", now_ms, channel, None, key, data)
+            await self._deliver(message if begin is None else StartAnd(begin, message))
+        if begin is not None:
+            run = await self._reads.get(self._store.run_key, run_id)
+            await self._scheduler.claims.ask_for(run)
 
     async def cancel(self, run_id: str) -> None:
         """Put a cancel into a run's inbox."""
@@ -229,7 +256,7 @@ class Control:
     async def _history(self, row: RunRow) -> list[Event]:
         return await self._reads.get(self._store.history, row.run)
 
-    async def _deliver(self, message: Deliver) -> None:
+    async def _deliver(self, message: Deliver | StartAnd) -> None:
         await self._ask(message, lambda woken: self._scheduler.woken([woken.run, *woken.others]))
 
     async def _control(self, run_id: str, verb: str) -> None:

@@ -28,6 +28,7 @@ from perdure.replica.options import Replica
 from perdure.runtime import options, validation
 from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_reads import ReadVerbs
+from perdure.runtime.engine_requests import RequestVerbs
 from perdure.runtime.engine_standing import StandingVerbs
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
@@ -43,7 +44,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Engine(ControlVerbs, ReadVerbs, StandingVerbs):
+class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.api.definitions import Call
 from perdure.core import names
 from perdure.runtime import validation
 from perdure.runtime.control import resolution
@@ -18,17 +19,27 @@ UNSET: Any = object()
 class ControlVerbs(EngineParts):
     """See the module's text."""
 
-    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None:
+    async def send(
+        self,
+        id: str,
+        value: Any,
+        *,
+        channel: str,
+        key: str | None = None,
+        start: Call[Any] | None = None,
+    ) -> None:
         """Send a message and return when it is on disk. With a `key` it arrives once, however often
-        it is sent.
+        it is sent. With `start`, the call of a workflow, the run is started with the message in one
+        transaction where no run has the id.
 
-        Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`.
+        Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`, and `RunExists` where
+        `start` is of another workflow.
         """
         names.checked("channel", channel)
         if key is not None:
             names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
-        await self._control.send(id, channel, key, data)
+        await self._control.send(id, channel, key, data, start)
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.

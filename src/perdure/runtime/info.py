@@ -68,6 +68,15 @@ class RunInfo(msgspec.Struct, frozen=True):
     """The nominal time of the tick that started it; None where no schedule did."""
 
 
+class OpenRequest(msgspec.Struct, frozen=True):
+    """A request that has no reply: who asked, on which channel, when, and under which key."""
+
+    channel: str
+    key: str
+    sender: str
+    asked_at: datetime | None
+
+
 class ErrorHead(msgspec.Struct, frozen=True):
     """A recorded error without its frames, causes and arguments; `module` is that of its type.
 
@@ -191,7 +200,7 @@ def run_info(row: RunRow) -> RunInfo:
         row.id,
         row.workflow,
         row.status,
-        row.reason or _waiting_text(waiting, row.status),
+        row.reason or waiting_text(waiting, row.status),
         instant(row.created_ms),
         moment(row.started_ms),
         moment(row.ended_ms),
@@ -221,7 +230,7 @@ def run_summary(row: RunHead) -> RunSummary:
         row.id,
         row.workflow,
         row.status,
-        row.reason or _waiting_text(waiting, row.status),
+        row.reason or waiting_text(waiting, row.status),
         instant(row.created_ms),
         moment(row.started_ms),
         moment(row.ended_ms),
@@ -276,7 +285,7 @@ def _step_error(row: Event, step: str | None) -> ErrorHead:
     return replace(head, step=step, attempt=attempt, at=moment(row.at_ms))
 
 
-def _waiting_text(waiting: list[dict[str, Any]], status: str) -> str | None:
+def waiting_text(waiting: list[dict[str, Any]], status: str) -> str | None:
     """What a waiting run waits for, as a text."""
     if status != lifecycle.WAITING or not waiting:
         return None

@@ -53,10 +53,15 @@ class News:
         self._host.reads.then(self._take, self._read, self._host.owner)
 
     def look_at_waited(self) -> None:
-        """Look whether runs that are waited for have ended or are blocked."""
+        """Look whether runs that are waited for have ended or are blocked, and requests that are
+        waited for have a reply.
+        """
         waited = self._host.waiters.waited()
         for first in range(0, len(waited), STATUSES_AT_ONCE):
             self._slices.add(self._read_statuses, waited[first : first + STATUSES_AT_ONCE])
+        asked = self._host.waiters.asked()
+        for first in range(0, len(asked), STATUSES_AT_ONCE):
+            self._slices.add(self._read_replies, asked[first : first + STATUSES_AT_ONCE])
         self._host.waiters.emitted()
 
     def _read(self, owner: int) -> tuple[list[int], set[int]]:
@@ -83,6 +88,13 @@ class News:
 
     def _read_statuses(self, runs: list[int]) -> None:
         self._host.reads.then(self._notify_ended, self._host.store.statuses, runs)
+
+    def _read_replies(self, requests: list[int]) -> None:
+        self._host.reads.then(self._notify_askers, self._host.store.have_reply, requests)
+
+    def _notify_askers(self, requests: list[int]) -> None:
+        for request in requests:
+            self._host.waiters.replied(request)
 
     def _notify_ended(self, found: Statuses) -> None:
         for run, (status, _, _) in found.items():

@@ -20,6 +20,7 @@ from perdure.runtime.durability import AnswerGate, DurabilityGate
 from perdure.runtime.options import EngineOptions
 from perdure.runtime.queries import Queries
 from perdure.runtime.read_executor import ReadExecutor
+from perdure.runtime.requests import Requests
 from perdure.runtime.results import Results
 from perdure.runtime.scheduler import Scheduler, SchedulerConfig
 from perdure.runtime.writer import Writer
@@ -41,6 +42,7 @@ class OpenEngine:
     control: Control
     queries: Queries
     results: Results
+    requests: Requests
 
 
 async def open_engine(
@@ -83,15 +85,17 @@ async def open_engine(
     answers: AnswerGate | None = gate
     if not options.execute:
         answers = validation.client_gate(store, options.durability)
+    control = Control(scheduler, codec, options.limits, answers, options.answer_s)
     return OpenEngine(
         store,
         writer,
         scheduler,
         answers,
         replica,
-        Control(scheduler, codec, options.limits, answers, options.answer_s),
+        control,
         Queries(store),
         Results(store, scheduler, answers, workflows),
+        Requests(scheduler, control, codec),
     )
 
 

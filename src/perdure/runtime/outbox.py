@@ -20,14 +20,15 @@ from perdure.core.lifecycle import FINAL
 from perdure.errors import PerdureError, RunExists
 from perdure.runtime.naming import Names, message_key, run_id
 from perdure.runtime.plans import AwaitChild, ChildSettled, Feed, Plan, RetryChild
+from perdure.store.request_writes import Expose, Reply
 from perdure.store.rows import RunRow, Started
-from perdure.store.writes import Deliver, Emit, Finish, StartRun
+from perdure.store.writes import Deliver, Emit, Finish, StartAnd, StartRun
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _arguments = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-Effect = Deliver | StartRun | Emit
+Effect = Deliver | StartAnd | StartRun | Emit | Expose | Reply
 
 
 class Outbox(msgspec.Struct):
@@ -64,6 +65,11 @@ class Outbox(msgspec.Struct):
             case ev.EMIT:
                 items = [(command.name or "", b"null")]
                 return Emit(self.run, owner, command.seq, 0, items, command.at_ms)
+            case ev.EXPOSE:
+                return Expose(self.run, owner, command.seq, command.name or "")
+            case ev.REPLY | ev.REFUSE | ev.REJECT if command.ref is not None:
+                refused, key = command.kind != ev.REPLY, command.key or ""
+                return Reply(self.run, owner, command.seq, key, refused, command.at_ms)
             case ev.ABANDON if command.call is not None and command.call.kind == ev.CHILD:
                 child = self._id_of(command.call, _arguments(command.call.data or b"{}"))
                 return Deliver(child, "cancel", at_ms, verb="cancel")
@@ -102,7 +108,7 @@ class Outbox(msgspec.Struct):
         A child whose id was taken (`Started` that is not created) needs its row: see `found`.
         """
         match command.kind, result:
-            case ((ev.ABANDON | ev.EMIT), _):
+            case ((ev.ABANDON | ev.EMIT | ev.EXPOSE | ev.REPLY | ev.REFUSE | ev.REJECT), _):
                 return None  # a child that ended first needs no cancelling
             case _, PerdureError():
                 return Feed(ev.FAILED, command.seq, data=failure_of_verb(result))

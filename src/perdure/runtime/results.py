@@ -119,18 +119,11 @@ class Results:
                 )
             case lifecycle.FAILED:
                 error = decode_error(row.error or b"{}")
-                raise RunFailed(row.id, _error_text(row.error or b"{}")) from error
+                raise RunFailed(row.id, error_text(row.error or b"{}")) from error
             case lifecycle.CANCELLED:
                 raise RunCancelled(row.id)
             case _:
-                store = (
-                    f" --store {shlex.quote(self._store.path)}"
-                    if row.blocked_by == "crash_loop"
-                    else ""
-                )  # the reason ends with a command
-                raise _BLOCKED.get(row.blocked_by or "", RunBlocked)(
-                    row.id, (row.reason or "") + store
-                )
+                raise blocked_error(row.id, row.blocked_by, row.reason, self._store.path)
 
     async def stream(
         self, run_id: str, name: str, after: int, *, positions: bool = False
@@ -203,6 +196,14 @@ def _under_way(row: OutcomeRow) -> bool:
     return row.successor is None and row.status not in FINAL and row.status != lifecycle.BLOCKED
 
 
-def _error_text(raw: bytes) -> str:
+def blocked_error(run_id: str, blocked_by: str | None, reason: str | None, path: str) -> RunBlocked:
+    """The error of a run that is blocked, in the store at `path`."""
+    # the reason ends with a command
+    store = f" --store {shlex.quote(path)}" if blocked_by == "crash_loop" else ""
+    return _BLOCKED.get(blocked_by or "", RunBlocked)(run_id, (reason or "") + store)
+
+
+def error_text(raw: bytes) -> str:
+    """Type and message of a recorded error."""
     error = msgspec.json.decode(raw)
     return f"{error.get('type', 'Error')}: {error.get('message', '')}".rstrip(": ")

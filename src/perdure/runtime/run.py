@@ -211,7 +211,7 @@ class ActiveRun(RunInputs):
             and not self.paused
             and self._timer is None
             and not kernel.timers
-            and kernel.unread == self._turns.unread
+            and kernel.mail.unread == self._turns.unread
             and not self.attempts.resting
         )
 

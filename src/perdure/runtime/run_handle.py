@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from perdure.core import numbers
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class RunVerbs(Protocol):
@@ -23,6 +25,22 @@ class RunVerbs(Protocol):
     async def summary(self, id: str) -> RunSummary: ...
 
     async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None: ...
+
+    async def ask(
+        self,
+        id: str,
+        value: Any,
+        *,
+        channel: str,
+        type: type[U],
+        timeout: float | timedelta | None = None,
+        key: str | None = None,
+        sender: str | None = None,
+    ) -> U: ...
+
+    async def exposed(
+        self, id: str, name: str | None = None, *, timeout: float | timedelta | None = None
+    ) -> Any: ...
 
     async def cancel(self, id: str) -> None: ...
 
@@ -94,6 +112,27 @@ class Run(Generic[T]):
     async def send(self, value: Any, *, channel: str, key: str | None = None) -> None:
         """Send a message to the run: see `Engine.send`."""
         await self._engine.send(self.id, value, channel=channel, key=key)
+
+    async def ask(
+        self,
+        value: Any,
+        *,
+        channel: str,
+        type: type[U] = cast("type[Any]", Any),
+        timeout: float | timedelta | None = None,
+        key: str | None = None,
+        sender: str | None = None,
+    ) -> U:
+        """Send a request to the run and return its reply: see `Engine.ask`."""
+        return await self._engine.ask(
+            self.id, value, channel=channel, type=type, timeout=timeout, key=key, sender=sender
+        )
+
+    async def exposed(
+        self, name: str | None = None, *, timeout: float | timedelta | None = None
+    ) -> Any:
+        """The values that the run has set with `expose`, or one of them: see `Engine.exposed`."""
+        return await self._engine.exposed(self.id, name, timeout=timeout)
 
     async def cancel(self) -> None:
         """Ask the run to end: see `Engine.cancel`."""

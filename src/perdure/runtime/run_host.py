@@ -5,7 +5,7 @@ Rules: this module knows neither the scheduler nor the run; both sides depend on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from perdure.api.definitions import Workflow
@@ -51,8 +51,8 @@ class RunHost(Protocol):
         """Call `act` once, when there is news of a run."""
         ...
 
-    def emitted(self) -> None:
-        """Stream items were committed."""
+    def emitted(self, replied: Sequence[int] = ()) -> None:
+        """Stream items, exposed values or replies to these requests were committed."""
         ...
 
     def parked(self, run: HostedRun) -> None:

@@ -28,7 +28,9 @@ from perdure.runtime.turns import Turns
 from perdure.store.rows import InboxRow, RunRow
 
 _PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes from outside
-_WITH_EFFECT = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.ABANDON})
+_WITH_EFFECT = ev.REPLIES | {
+    ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.EXPOSE, ev.ABANDON,
+}  # fmt: skip
 _STARTING = frozenset({ev.CHILD, ev.SPAWN, ev.FINISH})
 NONE_YET = Transactions()  # no transactional step
 
@@ -177,8 +179,8 @@ class RunInputs:
     def feed_inbox(self, row: InboxRow) -> None:
         """Feed a row of the inbox."""
         match row.kind:
-            case "message":
-                self.input(ev.MESSAGE, name=row.name, data=row.data, taken=row.id)
+            case ev.MESSAGE | ev.REQUEST:
+                self.input(row.kind, name=row.name, data=row.data, taken=row.id)
             case "cancel":
                 self.input(ev.CANCEL, taken=row.id)
             case "completed" | "failed":

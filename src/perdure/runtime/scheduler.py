@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -395,8 +395,12 @@ class Scheduler:
     def _notify(self, run: int) -> None:
         self.waiters.notify(run)
 
-    def emitted(self) -> None:
-        """Something was committed that a reader of a stream may wait for."""
+    def emitted(self, replied: Sequence[int] = ()) -> None:
+        """Something was committed that a reader of a stream may wait for, or an asker for the
+        replies to these requests.
+        """
+        for request in replied:
+            self.waiters.replied(request)
         self.waiters.emitted()
 
     def when_news(self, run: int, act: Callable[[], None]) -> None:

@@ -125,6 +125,8 @@ class SyncRun(Generic[T]):
     info = _of_run(Run.info)
     summary = _of_run(Run.summary)
     send = _of_run(Run.send)
+    ask = _of_run(Run.ask)
+    exposed = _of_run(Run.exposed)
     cancel = _of_run(Run.cancel)
     history = _of_run(Run.history)
 
@@ -189,6 +191,9 @@ class SyncEngine:
     get = _finds(Engine.get)
     find = _verb(Engine.find)
     send = _verb(Engine.send)
+    ask = _verb(Engine.ask)
+    exposed = _verb(Engine.exposed)
+    requests = _verb(Engine.requests)
     cancel = _verb(Engine.cancel)
     pause = _verb(Engine.pause)
     resume = _verb(Engine.resume)

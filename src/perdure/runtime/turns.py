@@ -89,8 +89,8 @@ class Turns:
         turn.settled, todo = self.settled, self.todo
         self.rows, self._taken, self.todo, self.settled, self.more = [], [], [], False, False
         asked = self._add_effects(turn, todo)
-        if kernel.unread != self.unread and not kernel.diverged:
-            turn.unread = self.unread = kernel.unread
+        if kernel.mail.unread != self.unread and not kernel.diverged:
+            turn.unread = self.unread = kernel.mail.unread
         if self._python != PYTHON and not kernel.diverged and not kernel.facts.old:
             turn.python = self._python = PYTHON
         return turn, asked, todo
@@ -141,7 +141,8 @@ class Turns:
         finish = self._outbox.finish(outcome, at_ms)
         if finish.successor is not None:
             finish.successor = self._host.new_run(finish.successor, at_ms)
-            finish.leftovers = self._kernel.leftovers()
+            finish.leftovers = self._kernel.mail.leftovers()
+            finish.requests = self._kernel.mail.open_requests()
         return finish
 
     def release(self, *, waits: bool) -> Turn:

@@ -1,4 +1,4 @@
-"""Waiters: callers that wait for news of a run, and readers that wait for any commit.
+"""Waiters: callers that wait for news of a run or a reply, readers that wait for any commit.
 
 Rules: outcomes are reported after the commit; a caller that gives up leaves nothing behind.
 """
@@ -16,6 +16,7 @@ class Waiters:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._readers: set[asyncio.Event] = set()
+        self._askers: dict[int, list[asyncio.Future[None]]] = {}  # by request
 
     def waited(self) -> list[int]:
         """The runs that a caller waits for."""
@@ -39,8 +40,8 @@ class Waiters:
 
     def fail(self, error: Exception) -> None:
         """Give an error to all callers, because there will be no more news."""
-        waiting, self._waiting = self._waiting, {}
-        for futures in waiting.values():
+        waiting, self._waiting, askers, self._askers = self._waiting, {}, self._askers, {}
+        for futures in [*waiting.values(), *askers.values()]:
             for future in futures:
                 if not future.done():
                     future.set_exception(error)
@@ -79,6 +80,34 @@ class Waiters:
         except asyncio.CancelledError:  # the caller may give up and come back any number of times
             self.leave(run, future)
             raise
+
+    # --- askers -----------------------------------------------------------------------------------
+
+    def asked(self) -> list[int]:
+        """The requests whose reply a caller waits for."""
+        return list(self._askers)
+
+    def expect_reply(self, request: int) -> asyncio.Future[None]:
+        """A future for the reply to a request. Give it to `leave_reply`."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._askers.setdefault(request, []).append(future)
+        return future
+
+    def leave_reply(self, request: int, future: asyncio.Future[None]) -> None:
+        """Expect no reply any more."""
+        waiting = self._askers.get(request, [])
+        if future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._askers[request]
+
+    def replied(self, request: int) -> None:
+        """Have those who wait for the reply to a request look at it."""
+        for future in self._askers.pop(request, ()):
+            if not future.done():
+                future.set_result(None)
+
+    # --- readers ----------------------------------------------------------------------------------
 
     def subscribe(self) -> tuple[asyncio.Event, Callable[[], None]]:
         """An event that is set after commits here or elsewhere, and the way to end that."""

@@ -15,6 +15,7 @@ from perdure.core.events import Event
 from perdure.errors import PerdureError, StoreCorrupt
 from perdure.store.retention_writes import Prunable, PrunablePage, PruningState
 from perdure.store.rows import (
+    ExposedRow,
     InboxRow,
     LoadedRun,
     OutcomeRow,
@@ -22,6 +23,8 @@ from perdure.store.rows import (
     ProgressRow,
     QueueKeyRow,
     QueueRow,
+    ReplyRow,
+    RequestRow,
     RunHead,
     RunRow,
     StandingRow,
@@ -185,6 +188,21 @@ class Store(Protocol):
 
     def stream_place(self, position: int) -> tuple[int, str, str] | None:
         """Key and id of the run, and the stream's name, of an item; None where it is unknown."""
+
+    def exposed(self, run: int) -> list[ExposedRow]:
+        """The exposed values of a run, those set last at the end."""
+
+    def exposed_value(self, run: int, name: str) -> bytes | None:
+        """An exposed value of a run as JSON; None where it is not set."""
+
+    def reply(self, request: int) -> ReplyRow | None:
+        """The reply to a request; None where it has none, or there is no such request."""
+
+    def have_reply(self, requests: Sequence[int]) -> list[int]:
+        """Those of these requests that wait for no reply any more."""
+
+    def open_requests(self, run: int, limit: int) -> list[RequestRow]:
+        """Up to `limit` requests to a run, or to those before it under its id, without a reply."""
 
     def generation_after(self, run: int) -> int | None:
         """The run that continued under a run's id, by `continue_as` or by a retry.

@@ -44,7 +44,7 @@ class Inboxes:
             return RunFinished(message.run_id, status, message.verb)
         if message.kind == "cancel" and (woken := self._cancel_unstarted(run, message.at_ms)):
             return woken
-        if message.kind == "message" and self._unread(run) >= self._limits.inbox_rows_max:
+        if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
             return InboxFull(message.run_id, self._limits.inbox_rows_max)
         if message.kind != "cancel" or not self._cancel_waits(run):  # one cancel waits at most
             data = None if message.data is None else message.data.decode()
@@ -112,7 +112,8 @@ class Inboxes:
     def _cancel_waits(self, run: int) -> bool:
         return self._db.row("cancel_waits", (run,)) is not None
 
-    def _unread(self, run: int) -> int:
+    def unread(self, run: int) -> int:
+        """How many messages and requests a run has not received."""
         ((unread,),) = self._db.rows("unread", (run,))
         return int(unread)
 

@@ -18,6 +18,7 @@ from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound
 from perdure.store import payloads
 from perdure.store.queue_reads import QueueReads
+from perdure.store.request_reads import RequestReads
 from perdure.store.retention_reads import RetentionReads
 from perdure.store.rows import (
     InboxRow,
@@ -57,7 +58,7 @@ class LazyPayload:
         return self._reader.whole(self._run, self._text)
 
 
-class Reads(QueueReads, RetentionReads):
+class Reads(QueueReads, RequestReads, RetentionReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool

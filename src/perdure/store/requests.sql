@@ -1,1 +1,54 @@
 -- Requests, their replies, and exposed values. Queries that every database takes, by name; see shared.sql.
+
+-- name: receiver_of_request
+SELECT run, status, workflow, coalesce(chain, run) FROM run WHERE id = ?1 {{lock}};
+
+-- name: workflow_of_id
+SELECT workflow FROM run WHERE id = ?1;
+
+-- name: request_of_key
+SELECT request, channel, digest FROM request WHERE run = ?1 AND key = ?2;
+
+-- name: insert_request
+INSERT INTO request (run, key, channel, sender, digest, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+RETURNING request;
+
+-- name: request_in_chain
+SELECT q.request FROM request AS q JOIN run AS r ON q.run = coalesce(r.chain, r.run)
+WHERE r.run = ?1 AND q.key = ?2;
+
+-- name: reply
+UPDATE request SET state = ?3, replied_ms = ?4, by_run = ?1, seq = ?5
+WHERE run = (SELECT coalesce(r.chain, r.run) FROM run AS r WHERE r.run = ?1) AND key = ?2
+  AND state = 'open'
+RETURNING request;
+
+-- name: expose
+INSERT INTO exposed (run, name, seq) VALUES (?1, ?2, ?3)
+ON CONFLICT (run, name) DO UPDATE SET seq = excluded.seq;
+
+-- name: copy_exposed
+-- The values of a history that was copied: of each name the newest row.
+INSERT INTO exposed (run, name, seq)
+SELECT ?1, e.name, max(e.key & 16777215) FROM event AS e
+WHERE e.key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 AND e.kind = 'expose' GROUP BY e.name;
+
+-- name: exposed
+SELECT x.name, e.data, x.seq, e.at_ms FROM exposed AS x JOIN event AS e ON e.key = x.run << 24 | x.seq
+WHERE x.run = ?1 ORDER BY x.seq, x.name;
+
+-- name: exposed_value
+SELECT e.data FROM exposed AS x JOIN event AS e ON e.key = x.run << 24 | x.seq
+WHERE x.run = ?1 AND x.name = ?2;
+
+-- name: reply_of
+SELECT q.state, q.by_run, e.data FROM request AS q
+LEFT JOIN event AS e ON e.key = q.by_run << 24 | q.seq WHERE q.request = ?1;
+
+-- name: request_state
+SELECT state FROM request WHERE request = ?1;
+
+-- name: open_requests
+SELECT q.request, q.channel, q.key, q.sender, q.at_ms
+FROM request AS q JOIN run AS r ON q.run = coalesce(r.chain, r.run)
+WHERE r.run = ?1 AND q.state = 'open' ORDER BY q.request LIMIT ?2;

@@ -71,6 +71,24 @@ class Woken(msgspec.Struct, gc=False):
     others: list[int] = msgspec.field(default_factory=list)
 
 
+class Asked(msgspec.Struct, gc=False):
+    """A request stands in a store under its own key, `request`; `run` is the run that has it.
+
+    `new` is False where it was asked before. `others` have something to read, too.
+    """
+
+    run: int
+    request: int
+    new: bool
+    others: list[int] = msgspec.field(default_factory=list)
+
+
+class Replied(msgspec.Struct, gc=False):
+    """A request has its reply."""
+
+    request: int
+
+
 class WorkerEnded(msgspec.Struct, gc=False):
     """A worker was ended: how many of its runs are free, and the blocked ones.
 
@@ -311,3 +329,29 @@ class WorkerRow(msgspec.Struct, gc=False):
     beats: int
     asked: int
     """1 where it executes only what it is asked for."""
+
+
+class ExposedRow(msgspec.Struct, gc=False):
+    """An exposed value as JSON, with the row that set it."""
+
+    name: str
+    data: bytes
+    seq: int
+    at_ms: int
+
+
+class ReplyRow(msgspec.Struct, gc=False):
+    """The reply to a request: its result as JSON, or the reason of a refusal as a JSON text."""
+
+    refused: bool
+    data: bytes
+
+
+class RequestRow(msgspec.Struct, gc=False):
+    """A request that waits for a reply."""
+
+    request: int
+    channel: str
+    key: str
+    sender: str
+    at_ms: int

@@ -78,7 +78,7 @@ SELECT 1 FROM inbox WHERE coalesce(chain, run) = ?1 AND key = ?2;
 
 -- name: unread
 SELECT unread + (SELECT count(*) FROM inbox
-                 WHERE inbox.run = run.run AND taken IS NULL AND kind = 'message')
+                 WHERE inbox.run = run.run AND taken IS NULL AND kind IN ('message', 'request'))
 FROM run WHERE run = ?1;
 
 -- name: set_unread
@@ -116,12 +116,12 @@ RETURNING parent, parent_seq, id;
 -- name: move_inbox
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
 SELECT ?1, kind, name, ref, data, at_ms FROM inbox
-WHERE run = ?2 AND taken IS NULL AND ref IS NULL ORDER BY id;
+WHERE run = ?2 AND taken IS NULL AND (ref IS NULL OR kind = 'request') ORDER BY id;
 
 -- name: copy_left_messages
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
 SELECT ?1, kind, name, ref, data, at_ms FROM inbox
-WHERE run = ?2 AND taken = 0 AND kind = 'message' ORDER BY id;
+WHERE run = ?2 AND taken = 0 AND kind IN ('message', 'request') ORDER BY id;
 
 -- name: join_chain
 UPDATE run SET chain = (SELECT coalesce(p.chain, p.run) FROM run AS p WHERE p.run = ?1),

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import msgspec
 
+from perdure.core.events import REQUEST
 from perdure.core.lifecycle import PENDING, RUNNING
 from perdure.core.limits import INLINE_BYTES_MAX
+from perdure.core.mail import read_envelope
 from perdure.errors import PerdureError, RunExists, RunNotFound
 from perdure.store import payloads
 from perdure.store.history import HistoryWriter
@@ -96,6 +98,8 @@ class Starting:
         assert isinstance(started, Started)
         for channel, data in finish.leftovers:
             self._inboxes.put(started.run, "message", channel, None, data, start.at_ms)
+        for channel, data in finish.requests:
+            self._put_request(started.run, run, channel, data, start.at_ms)
         self._db.do("move_inbox", (started.run, run))
         self._db.do("join_chain", (run, generation, started.run))
         return started.run
@@ -145,6 +149,7 @@ class Starting:
         db.copy_history(run, source, fork.before_seq, fork.left_out, edits)
         streams = "move_stream" if fork.replace else "fork_stream"
         db.do(streams, (run, source, fork.before_seq))
+        db.do("copy_exposed", (run,))
         if fork.args is not None:
             db.do("set_args", (payload(run, fork.args, True), run))
         return int(run)
@@ -154,8 +159,19 @@ class Starting:
         self._db.do("fork_heartbeats", (run, fork.source, fork.before_seq))
         for row in fork.returned:
             data = row.data if row.data is None or isinstance(row.data, bytes) else row.data.read()
-            self._inboxes.put(run, row.kind, row.name, row.ref, data, row.at_ms)
+            if row.kind == REQUEST:
+                self._put_request(run, fork.source, row.name, data, row.at_ms)
+            else:
+                self._inboxes.put(run, row.kind, row.name, row.ref, data, row.at_ms)
         self._db.do("copy_left_messages", (run, fork.source))
+
+    def _put_request(
+        self, run: int, before: int, channel: str | None, data: bytes | None, at_ms: int
+    ) -> None:
+        """Give a run a request again that the run `before` it has received."""
+        found = self._db.row("request_in_chain", (before, read_envelope(data or b"{}").key))
+        ref = None if found is None else found[0]
+        self._inboxes.put(run, REQUEST, channel, ref, data, at_ms)
 
     def adopt_child(self, adopt: AdoptChild) -> bool:
         """See `AdoptChild`."""

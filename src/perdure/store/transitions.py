@@ -17,6 +17,8 @@ from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
+from perdure.store.request_writes import Ask, Expose, Reply
+from perdure.store.requests import Requests
 from perdure.store.retention import Retention
 from perdure.store.retention_writes import (
     ForgetIdle,
@@ -44,6 +46,7 @@ from perdure.store.writes import (
     JoinWorker,
     RecordHeartbeat,
     RenewLease,
+    StartAnd,
     StartRun,
     Suspend,
     Transact,
@@ -68,6 +71,7 @@ class Transitions:
         self._tags = Tags(db, limits)
         self._starting = Starting(db, self._history, self._ownership, self._inboxes, self._tags)
         retention = Retention(db, self._history, lambda run: self._owners.pop(run, None))
+        self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
         self.flush = self._history.flush
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
@@ -92,6 +96,10 @@ class Transitions:
             ForgetIdle: retention.forget_idle,
             GiveBackSpace: retention.give_back,
             NoteArchive: retention.note_archive,
+            Ask: self._requests.ask,
+            StartAnd: self._requests.start_and,
+            Expose: self._requests.expose,
+            Reply: self._requests.reply,
         }
 
     def forget(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.core.events import Command, Event
+from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
     ForgetIdle,
     GiveBackSpace,
@@ -154,7 +155,7 @@ class Finish(msgspec.Struct, gc=False):
     """The end of a run: its status, and its result or error as JSON.
 
     `successor` is the run that continues under the same id, `leftovers` are the messages (channel,
-    JSON) that it receives again.
+    JSON) that it receives again, `requests` those without a reply.
     """
 
     status: str
@@ -162,6 +163,7 @@ class Finish(msgspec.Struct, gc=False):
     error: bytes | None = None
     successor: StartRun | None = None
     leftovers: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
+    requests: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
 
 
 class Suspend(msgspec.Struct, gc=False):
@@ -275,6 +277,17 @@ class Deliver(msgspec.Struct, gc=False):
     key: str | None = None
     data: bytes | None = None
     verb: str = "send to"
+
+
+class StartAnd(msgspec.Struct, gc=False):
+    """A message or a request for a run that is started where there is none with its id.
+
+    Gives what `then` gives; the refusal of the start; or `RunExists` where the id is that of a run
+    of another workflow.
+    """
+
+    start: StartRun
+    then: Deliver | Ask
 
 
 class ControlRun(msgspec.Struct, gc=False):
@@ -428,6 +441,7 @@ Write = (
     | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | NoteArchive
+    | Ask | StartAnd | Expose | Reply
 )  # fmt: skip
 
 

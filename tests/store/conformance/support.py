@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.core.events import COMPLETED, START, STEP, Event
 from perdure.store.base import Store
+from perdure.store.request_writes import Ask
 from perdure.store.rows import Started
 from perdure.store.writes import (
     Append,
@@ -90,3 +91,7 @@ def died(worker: int, now_ms: int = 0, crashes_max: int = 3) -> EndWorker:
 
 def message(id: str = "r", data: bytes = b"1", key: str | None = None, at_ms: int = 0) -> Deliver:
     return Deliver(id, "message", at_ms, "channel", None, key, data)
+
+
+def request(id: str = "r", key: str = "once", value: bytes = b"1", at_ms: int = 0) -> Ask:
+    return Ask(id, "channel", key, "me", value, at_ms)

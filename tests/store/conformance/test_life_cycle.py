@@ -23,6 +23,7 @@ from perdure.core.lifecycle import (
     LAST_CRASH,
     NEW,
     NOT_STARTED,
+    OTHER_KEY,
     OWNER,
     PAUSED,
     PENDING,
@@ -57,6 +58,7 @@ from tests.store.conformance.support import (
     message,
     one,
     owned,
+    request,
     row,
     start,
     suspend,
@@ -84,7 +86,9 @@ class Case:
         else:
             self.run, self.worker = owned(self.store, ID)
         if KEY_USED in self.facts:
-            one(self.store, message(key="once"))
+            one(self.store, request() if verb == "ask" else message(key="once"))
+        if OTHER_KEY in self.facts:
+            one(self.store, request(value=b"2"))
         if FULL in self.facts:
             one(self.store, message())
         if CANCEL_WAITS in self.facts:
@@ -137,6 +141,10 @@ def _send(case: Case) -> Any:
     return message(key="once" if KEY_USED in case.facts else None)
 
 
+def _ask(case: Case) -> Any:
+    return request(key="once" if {KEY_USED, OTHER_KEY} & {*case.facts} else "new")
+
+
 def _claim(case: Case) -> Any:
     claim(case.store, join(case.store), 0)
 
@@ -164,6 +172,7 @@ WRITES: dict[str, Callable[[Case], Any]] = {
     "start": _start,
     "fork": _fork,
     "send": _send,
+    "ask": _ask,
     "cancel": lambda case: CANCEL,
     "pause": lambda case: ControlRun(ID, "pause", 0),
     "resume": lambda case: ControlRun(ID, "resume", 0),

@@ -16,9 +16,12 @@ import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
-from perdure.store.rows import WorkerRow
+from perdure.store.rows import ExposedRow, RequestRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import RARE, Q
+
+REQUESTS_SCHEMA = 9
+"""The first schema that has requests and exposed values."""
 
 
 class Reader(Reads):
@@ -77,8 +80,12 @@ class Reader(Reads):
             raise self._failed(error) from error
 
     @cached_property
+    def _schema_version(self) -> int:
+        return int(self.pragma("user_version"))
+
+    @property
     def _is_current(self) -> bool:
-        return bool(self.pragma("user_version") == connection.SCHEMA_VERSION)
+        return self._schema_version == connection.SCHEMA_VERSION
 
     def _run_rows(self, runs: Sequence[int]) -> list[Any]:
         """The query for files of earlier schemas looks for columns, which takes eight times."""
@@ -97,6 +104,12 @@ class Reader(Reads):
         if self._is_current:
             return super().workers()
         return [WorkerRow(*row) for row in self._all("workers_of_earlier")]
+
+    def exposed(self, run: int) -> list[ExposedRow]:
+        return super().exposed(run) if self._schema_version >= REQUESTS_SCHEMA else []
+
+    def open_requests(self, run: int, limit: int) -> list[RequestRow]:
+        return super().open_requests(run, limit) if self._schema_version >= REQUESTS_SCHEMA else []
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
