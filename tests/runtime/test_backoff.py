@@ -266,7 +266,7 @@ def test_what_was_dropped_or_put_off_anew_is_not_due() -> None:
     backoff = Backoff()
     for seq, again_ms in ((1, 50), (2, 10), (3, 30)):
         backoff.add(PendingAttempt(Command(seq, "step", name="s"), 2, 1, again_ms))
-    backoff.drop(2)
+    backoff.take(2)
     backoff.add(PendingAttempt(backoff.steps[1].command, 3, 2, 60))
     assert backoff.due_ms() == 30
     assert [step.command.seq for step in backoff.take_due(59)] == [3]

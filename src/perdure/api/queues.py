@@ -176,6 +176,11 @@ def checked_weight(weight: Any, what: str = "weight") -> int:
     return numbers.count(weight, what, low=0, high=LIMIT_MAX)
 
 
+def checked_amount(amount: Any) -> int:
+    """What a step has used, if it can be that. Raises `DefinitionError`."""
+    return numbers.count(amount, "The amount that spend() takes", low=0, high=LIMIT_MAX)
+
+
 def check_options(options: Mapping[str, Any], what: str) -> None:
     """Raise what is wrong with the queue, the key or the weight among options of a definition."""
     if options.get("queue") is not None:

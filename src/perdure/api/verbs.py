@@ -247,6 +247,7 @@ class Attempt(Protocol):
     def last_heartbeat(self) -> Any: ...
     def heartbeat(self, value: Any = None) -> Issued[None]: ...
     def emit(self, stream: str, item: Any) -> None: ...
+    def spend(self, queue: str, amount: int, *, key: str | None = None) -> Issued[None]: ...
 
 
 _attempt: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar(
@@ -258,6 +259,11 @@ def current_step() -> Attempt:
     """The attempt that is being executed: `run_id`, `workflow`, `step`, `seq`, `attempt` (from 1),
     `idempotency_key` (the same on every attempt), `heartbeat(value)`, and `last_heartbeat` (the
     last value that an earlier attempt reported).
+
+    `spend(queue, amount)` charges the rate of a queue for what the attempt has really used, tokens
+    of a model say. On the queue of the step its weight counts as paid in advance: what is spent
+    over it makes the queue wait, what was not needed is given back. `key` is whose rate is charged,
+    by default that of the step on its own queue.
 
     Raises `NotInWorkflow` outside a step, and in one that no workflow runs.
 

@@ -1,4 +1,5 @@
-"""The attempts of one run's steps: begun, cancelled, confirmed by the replica first, or postponed.
+"""The attempts of one run's steps: admitted by a queue or confirmed by the replica first, begun,
+cancelled, or postponed.
 
 Rules: an attempt of a run that is blocked, stopping or gone is not begun here, but where the run
 continues; one of a paused run waits for its next commit; what came of an attempt is reported to the
@@ -9,32 +10,41 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextvars import Context
 from functools import partial
 from typing import Any, Protocol
 
 from perdure.core import events as ev
 from perdure.core.events import Command
 from perdure.core.replay import Kernel
+from perdure.errors import QueueNotFound
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.outbox import Outbox
 from perdure.runtime.plans import (
+    Admit,
     BackOff,
     Begin,
     BeginAfterCommit,
+    Block,
     PendingAttempt,
     Plan,
     Todo,
     Transact,
 )
+from perdure.runtime.queues import Asked, RunPlaces, asked_for
 from perdure.runtime.run_host import RunHost
+from perdure.runtime.step_attempt import Held
 from perdure.runtime.steps import Again, Ended, Running
-from perdure.store.writes import Emit, RecordHeartbeat
+from perdure.store.rows import Place
+from perdure.store.writes import Emit, RecordHeartbeat, ReleasePlaces, Spend
 
 
 class RunOfSteps(Protocol):
     """What attempts need of their run."""
 
     def do(self, plan: Plan) -> None: ...
+
+    def touch(self) -> None: ...
 
     def attempt_ended(self, command: Command, ended: Ended | Again | None) -> None: ...
 
@@ -47,7 +57,7 @@ class Attempts:
 
     __slots__ = (
         "_backoff", "_heartbeats", "_host", "_kernel", "_outbox", "_run", "closed", "paused",
-        "resting", "under_way",
+        "places", "resting", "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +70,7 @@ class Attempts:
         self._heartbeats: dict[int, bytes] | None = None  # the last one of each open step
         self._backoff: Backoff | None = None  # made by the first attempt that waits
         self.resting: Mapping[int, PendingAttempt] = _NOTHING  # those that wait, by row
+        self.places: RunPlaces | None = None  # made by the first step that has a queue
 
     def begin_all(self, todo: Todo) -> None:
         """Begin what waited for its commit."""
@@ -75,19 +86,21 @@ class Attempts:
         confirmed: bool = False,
     ) -> None:  # fmt: skip
         """Begin an attempt, or let it wait for its time, its commit or its confirmation."""
-        run = self._run
+        run, options = self._run, command.call.options
         if self.closed or run is None:
             return
         if self.paused:
             run.do(BeginAfterCommit(PendingAttempt(command, attempt, failures, again_ms)))
         elif again_ms and again_ms > self._host.steps.clock.now_ms():
             run.do(BackOff(PendingAttempt(command, attempt, failures, again_ms)))
-        elif command.call.options.transactional:
+        elif options.queue is not None and self.needs_place(command):
+            run.do(BeginAfterCommit(PendingAttempt(command, attempt, failures)))
+        elif options.transactional:
             run.do(Transact(PendingAttempt(command, attempt, failures)))
         elif (
             not confirmed
             and (gate := self._host.gate) is not None
-            and gate.holds(command.call.options, self._outbox.durability)
+            and gate.holds(options, self._outbox.durability)
         ):
             gate.after(partial(self._confirmed, command, attempt, failures))
         else:
@@ -103,6 +116,10 @@ class Attempts:
         self.under_way.pop(command.seq, None)
         if self._heartbeats and not isinstance(ended, Again):
             self._heartbeats.pop(command.seq, None)
+        if self.places is not None:
+            self.places.give_back(command.seq)
+            if self._run is None:  # it has left, so no turn of it gives the place back
+                self._release(self.places.take_released())
         if self._run is not None:
             self._run.attempt_ended(command, ended)
 
@@ -124,8 +141,89 @@ class Attempts:
     def leave(self) -> None:
         """Cancel all attempts; nothing of them is reported any more."""
         self.closed, self._run = True, None
+        if self.places is not None:
+            for seq in self.places.held:
+                self._host.lines.remove(self._outbox.run, seq)
         for running in list(self.under_way.values()):
             running.cancel()
+
+    # --- places in queues -------------------------------------------------------------------------
+
+    @property
+    def asking(self) -> bool:
+        """Whether the store has not answered for a place yet."""
+        return self.places is not None and bool(self.places.asking)
+
+    def needs_place(self, command: Command) -> bool:
+        """Whether a step has to ask its queue for a place."""
+        return command.call.options.queue is not None and (
+            self.places is None or command.seq not in self.places.held
+        )
+
+    def ask(self, attempt: PendingAttempt) -> None:
+        """Ask for a place with the next turn: the attempt begins when the queue admits it."""
+        if self.places is None:
+            self.places = RunPlaces()
+        try:
+            self.places.asked.append(asked_for(attempt, self._outbox.key))
+        except Exception as error:  # of a function of the user's
+            self.places.refused = True
+            self._refused_soon(attempt, error)
+
+    def placed(self, asked: Asked, answer: Any) -> None:
+        """What became of a place that was asked for."""
+        places, run, attempt = self.places, self._run, asked.attempt
+        seq = attempt.command.seq
+        if places is None or run is None:
+            return  # it has left: whoever loads it asks again
+        places.asking -= 1
+        places.found.pop(seq, None)
+        if isinstance(answer, Place):
+            places.held[seq] = Held(answer.place, asked.queue, asked.key)
+            if seq not in self._kernel.open:  # cancelled meanwhile
+                places.give_back(seq)
+            elif answer.admitted:
+                run.do(Begin(attempt))
+            else:
+                self._backoff_of().add_in_line(attempt)
+                self._host.lines.add(self._outbox.run, seq, answer.place, self.admitted)
+        elif isinstance(answer, QueueNotFound):
+            run.do(Block("code", str(answer)))
+        else:
+            self._refused_soon(attempt, answer)
+        run.touch()
+
+    def admitted(self, seq: int) -> None:
+        """The step in row `seq` waits no longer."""
+        attempt = None if self._backoff is None else self._backoff.take(seq)
+        if attempt is not None and self._run is not None:
+            self._run.do(Admit(attempt))
+
+    def take_places(self, found: dict[int, int]) -> None:
+        """Take over those that were read with the run: no attempt of these steps has begun."""
+        self.places = RunPlaces()
+        self.places.found = found
+
+    def give_up_places(self) -> None:
+        """The run leaves and asks anew: attempts that have not ended keep theirs."""
+        if self.places is not None:
+            for seq in self.places.held:
+                self._host.lines.remove(self._outbox.run, seq)
+            self.places.give_up(self.under_way)
+
+    def _refused_soon(self, attempt: PendingAttempt, error: BaseException) -> None:
+        """An attempt fails before it has begun; reported in a callback, as all outcomes are."""
+        steps, command = self._host.steps, attempt.command
+        ended = steps.after_failure(
+            self._outbox.run_id, command, attempt.attempt, attempt.failures + 1, error,
+            steps.clock.now_ms(),
+        )  # fmt: skip
+        steps.loop.call_soon(self._ended, command, ended, context=Context())
+
+    def _release(self, places: list[int]) -> None:
+        if places:
+            release = ReleasePlaces(places, self._host.owner, self._host.steps.clock.now_ms())
+            self._host.writer.put(release, self._host.released, keep=True)
 
     # --- what a step sees of its run --------------------------------------------------------------
 
@@ -148,6 +246,14 @@ class Attempts:
     def name_of(self, seq: int) -> str:
         return self._outbox.name_of(seq)
 
+    def held_place(self, seq: int) -> Held | None:
+        """The place that the step in row `seq` has in its queue."""
+        return None if self.places is None else self.places.held.get(seq)
+
+    def spend(self, spend: Spend) -> None:
+        """Queue what an attempt has used of a queue's rate."""
+        self._host.writer.put(spend, self._host.spent, keep=True)
+
     def write(self, write: Emit | RecordHeartbeat) -> None:
         """Queue what an attempt emits, or its heartbeat."""
         if self._run is not None:
@@ -168,15 +274,20 @@ class Attempts:
 
     def back_off(self, attempt: PendingAttempt) -> None:
         """Let an attempt wait until it is due."""
+        self._backoff_of().add(attempt)
+
+    def _backoff_of(self) -> Backoff:
         if self._backoff is None:
             self._backoff = Backoff()
             self.resting = self._backoff.steps
-        self._backoff.add(attempt)
+        return self._backoff
 
     def forget_backoff(self, seq: int) -> None:
         """The step in row `seq` was cancelled, or has its outcome."""
-        if self._backoff is not None:
-            self._backoff.drop(seq)
+        waited = self._backoff is not None and self._backoff.take(seq) is not None
+        if waited and self.places is not None:
+            self._host.lines.remove(self._outbox.run, seq)
+            self.places.give_back(seq)
 
     def due_ms(self) -> int | None:
         """When the next attempt is due."""

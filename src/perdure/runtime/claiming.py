@@ -14,6 +14,7 @@ from perdure.errors import StoreError
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import Loop
 from perdure.runtime.durability import DurabilityGate
+from perdure.runtime.queues import Lines
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.runs_in_memory import RunsInMemory
 from perdure.runtime.writer import Writer
@@ -38,6 +39,7 @@ class ClaimHost(Protocol):
     clock: SystemClock
     gate: DurabilityGate | None
     memory: RunsInMemory
+    lines: Lines
     lost: asyncio.Future[StoreError]
 
     @property
@@ -89,7 +91,7 @@ class Claims:
         if host.gate is not None and host.gate.full:
             return FULL_S
         families = None if self.families is None else tuple(self.families.values())
-        due_ms = await host.reads.get(host.store.next_due_ms, host.names, families)
+        due_ms = await host.reads.get(host.store.next_due_ms, host.names, families, host.owner)
         room, now_ms = min(CLAIM_RUNS_MAX, host.memory.room()), host.clock.now_ms()
         if due_ms is None:
             # The watcher of the file wakes this loop; no timer is needed for what is not there.
@@ -98,15 +100,24 @@ class Claims:
             return min((due_ms - now_ms) / 1000, host.clock.idle_s_max)
         if room <= 0:
             host.memory.no_room(EVICT_RUNS_MAX)
-            return host.clock.idle_s_max
+            if not len(host.lines):
+                return host.clock.idle_s_max
         host.use_lease()
         claim = Claim(
-            host.owner, host.names, room, now_ms, insists=not self._claimed, families=families
+            host.owner,
+            host.names,
+            max(0, room),
+            now_ms,
+            insists=not self._claimed,
+            families=families,
         )
         claimed: Claimed = await host.writer.ask(claim)
         runs = claimed.runs
         for run in runs:
             host.load_soon(run)
+        host.lines.admitted(claimed.admitted)
+        if room <= 0:
+            return host.clock.idle_s_max
         # What our share left is for others to take; what they leave we take next time.
         self._claimed = bool(runs)
         return 0.0 if len(runs) == room else CLAIM_AGAIN_S

@@ -7,6 +7,7 @@ happened to, which is blocked as the file has it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,9 +20,10 @@ from perdure.runtime.attempts import Attempts
 from perdure.runtime.children import Children
 from perdure.runtime.outbox import Outbox
 from perdure.runtime.plans import Block, Plan, Todo
+from perdure.runtime.queues import Asked
 from perdure.runtime.run_host import HostedRun, RunHost
 from perdure.runtime.turns import blocked
-from perdure.store.rows import Replied, Started
+from perdure.store.rows import Replied, Started, Written
 from perdure.store.writes import Finish, Turn
 
 
@@ -39,22 +41,38 @@ class RunOfCommits(HostedRun, Protocol):
     def drop(self) -> None: ...
 
 
-def appended(run: RunOfCommits, todo: Todo, refusal: PerdureError | None) -> None:
-    """Rows were committed, or refused."""
-    if refusal is not None:
-        refused(run, refusal)
+def appended(
+    run: RunOfCommits,
+    todo: Todo,
+    result: Written | PerdureError | None,
+    places: Sequence[Asked] = (),
+) -> None:
+    """Rows were committed, or refused. `places` are those that were asked for."""
+    if isinstance(result, PerdureError):
+        refused(run, result)
         return
     try:
+        if result is not None:
+            placed(run, places, result)
         run.attempts.begin_all(todo)
     except Exception as error:
         failed(run, error)
 
 
+def placed(run: RunOfCommits, asked: Sequence[Asked], written: Written | Started) -> None:
+    """What became of places that were asked for, and who waits no longer."""
+    for one, answer in zip(asked, written.places, strict=True):
+        run.attempts.placed(one, answer)
+    run.host.released(written)
+
+
 def committed(
-    run: RunOfCommits, asked: list[Command], todo: Todo, end: Finish | bool, result: Any
-) -> None:
-    """A turn was committed, or refused. `asked` are the commands of its effects, in their order;
-    `end` says whether the run has left memory with it, and how it ended.
+    run: RunOfCommits, asked: list[Command], todo: Todo, end: Finish | bool, result: Any,
+    places: Sequence[Asked] = (),
+) -> None:  # fmt: skip
+    """A turn was committed, or refused. `asked` are the commands of its first effects, in their
+    order, and `places` what it asked queues for; `end` says whether the run has left memory with
+    it, and how it ended.
     """
     if isinstance(result, PerdureError):
         refused(run, result)
@@ -62,11 +80,13 @@ def committed(
     try:
         if asked:
             replied = [one.request for one in result.effects if isinstance(one, Replied)]
-            for command, answer in zip(asked, result.effects, strict=True):
+            for command, answer in zip(asked, result.effects, strict=False):
                 _answered(run, command, answer)
                 if isinstance(answer, Started) and answer.created:
                     result.woken.append(answer.run)
             run.host.emitted(replied)
+        if places or result.admitted or result.queue_due:
+            placed(run, places, result)
         run.attempts.begin_all(todo)
     except Exception as error:
         failed(run, error)
@@ -122,4 +142,7 @@ def failed(run: RunOfCommits, error: BaseException) -> None:
 def _block_in_file(run: RunOfCommits, reason: str) -> None:
     suspend, host = blocked(Block("store", reason)), run.host
     turn = Turn(run.run, host.owner, [], host.steps.clock.now_ms(), suspend=suspend)
+    if (places := run.attempts.places) is not None:
+        run.attempts.give_up_places()
+        turn.released = places.take_released()
     host.writer.put(turn, lambda _: host.ended(run), keep=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from perdure.core.events import Command, Event
 from perdure.errors import WriteRefused
+from perdure.runtime.queues import Asked, asks
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.writer import Writer
 from perdure.store.writes import StartRun
@@ -20,8 +21,8 @@ Rows = list[Event | Command]
 
 
 class FirstTurn:
-    """A run that is about to be written. `done` is called with the run, its first rows, and the
-    result of the write.
+    """A run that is about to be written. `done` is called with the run, its first rows, the result
+    of the write, and the places that it asked for.
     """
 
     def __init__(
@@ -29,13 +30,18 @@ class FirstTurn:
         run: ActiveRun,
         start: StartRun,
         writer: Writer,
-        done: Callable[[ActiveRun, Rows | None, Any], None],
+        done: Callable[[ActiveRun, Rows | None, Any, list[Asked]], None],
     ) -> None:
         self._run, self._start, self._writer, self._done = run, start, writer, done
+        self._places: list[Asked] = []
 
     def collect(self) -> None:
         """Execute the run up to its first wait, and queue the write."""
-        self._start.first = self._run.first_rows()
+        start = self._start
+        start.first = self._run.first_rows()
+        if start.first is not None and (places := self._run.first_places()):
+            self._places = places
+            start.places = asks(places, 0, start.owner or 0, start.priority, start.at_ms)
         self._writer.put(self._start, self._written, keep=False)
 
     def failed(self, error: BaseException) -> None:
@@ -43,4 +49,4 @@ class FirstTurn:
         self._written(WriteRefused(f"{type(error).__name__} in the run's first turn"))
 
     def _written(self, result: Any) -> None:
-        self._done(self._run, self._start.first, result)
+        self._done(self._run, self._start.first, result, self._places)

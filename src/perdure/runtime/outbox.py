@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.api import queues
 from perdure.codec.error_encoder import failure_of_run, failure_of_verb
 from perdure.core import events as ev
 from perdure.core import lifecycle
@@ -35,7 +36,7 @@ class Outbox(msgspec.Struct):
     """What the writes of one run are made of: its key and id, and the names of its commands.
 
     `origin` is the key of its first generation. `names` is None for a run that was neither retried
-    nor forked.
+    nor forked. `key` and `priority` are those of its steps in queues, and of its children.
     """
 
     run: int
@@ -44,6 +45,8 @@ class Outbox(msgspec.Struct):
     root: int | None
     durability: str | None
     names: Names | None
+    key: str | None = None
+    priority: int = 0
 
     def name_of(self, seq: int) -> str:
         """The name by which the command in row `seq` is known outside."""
@@ -90,9 +93,11 @@ class Outbox(msgspec.Struct):
         start.root = self.root or self.run
         start.tags = _decode(asked["tags"]) if "tags" in asked else None
         start.queue, start.timeout_ms = options.queue, options.timeout_ms
+        start.key, start.weight = start_in_queue(command.call)
         start.durability = options.durability or self.durability
         if command.kind == ev.CHILD:
             start.parent, start.parent_seq = self.run, command.seq
+            start.key, start.priority = start.key or self.key, self.priority
         return start
 
     def _id_of(self, command: Command, asked: dict[str, msgspec.Raw]) -> str:
@@ -161,9 +166,23 @@ class Outbox(msgspec.Struct):
             case ev.Continued(call, workflow, args):
                 start = StartRun(self.run_id, workflow, args, 0, at_ms, at_ms)
                 start.queue, start.timeout_ms = call.options.queue, call.options.timeout_ms
+                start.key, start.weight = start_in_queue(call)
                 # callers that wait for this id were promised the level of the first run
                 start.durability = self.durability or call.options.durability
                 return Finish("completed", successor=start)
+
+
+def start_in_queue(call: Any) -> tuple[str | None, int]:
+    """Key and weight of a run that is started by a call. Raises what their functions raise, and
+    `DefinitionError` for what they must not return.
+    """
+    options, definition = call.options, call.definition
+    if not callable(options.key) and not callable(options.weight):
+        return options.key, options.weight
+    what = f"workflow {definition.name}"
+    key = queues.chosen(options.key, definition, call.args, call.kwargs)
+    weight = queues.chosen(options.weight, definition, call.args, call.kwargs)
+    return queues.checked_key(key, f"{what}: key"), queues.checked_weight(weight, f"{what}: weight")
 
 
 def args_of(command: Command) -> bytes:

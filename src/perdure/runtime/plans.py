@@ -76,6 +76,12 @@ class BackOff(msgspec.Struct, frozen=True, gc=False):
     attempt: PendingAttempt
 
 
+class Admit(msgspec.Struct, frozen=True, gc=False):
+    """A queue has admitted an attempt that waited in line."""
+
+    attempt: PendingAttempt
+
+
 class Transact(msgspec.Struct, frozen=True, gc=False):
     """Give an attempt of a transactional step to the writer; other plans wait until it is done."""
 
@@ -126,6 +132,7 @@ Plan: TypeAlias = (
     | Begin
     | BeginAfterCommit
     | BackOff
+    | Admit
     | Transact
     | Block
     | Reissue

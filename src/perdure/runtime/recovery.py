@@ -113,12 +113,14 @@ def recover(
     *,
     released: bool,
     adopts: bool,
+    in_line: Collection[int] = (),
 ) -> Recovery:
     """The plans for what is open at the end of a `history`, after the run has read its inbox.
 
     `since` are the rows that are not written yet: they may hold decisions on open steps. `released`
     says that no open step has begun, as `released_at` finds; `adopts` that the run was retried, so
-    that a child may be of an earlier generation.
+    that a child may be of an earlier generation. `in_line` are the rows of steps that have places
+    in queues, which those of a process that died have no more: they have not begun.
     """
     last_seq = history[-1].seq
     notes = _notes([*history, *since])
@@ -128,7 +130,10 @@ def recover(
     died = []
     plans: list[Plan] = []
     if not released:
-        begun = [step for step in steps if _may_have_begun(step, notes.get(step.seq, []), now_ms)]
+        begun = [
+            step for step in steps
+            if step.seq not in in_line and _may_have_begun(step, notes.get(step.seq, []), now_ms)
+        ]  # fmt: skip
         died = [(step, _number(step, notes.get(step.seq, []), deaths)) for step in begun]
     if died:
         # One note for all of them: which had begun is not known, and a wide fan-out must not grow
@@ -141,7 +146,8 @@ def recover(
             case ev.STEP:
                 of_step = notes.get(command.seq, [])
                 number = _number(command, of_step, deaths)
-                plans += _step(run_id, command, of_step, number, now_ms, released=released)
+                unbegun = released or command.seq in in_line
+                plans += _step(run_id, command, of_step, number, now_ms, released=unbegun)
             case ev.SEND | ev.SPAWN:
                 plans.append(Reissue(command))
             case ev.CHILD if adopts or may_exist(command):
@@ -208,7 +214,8 @@ def _step(
 ) -> list[Plan]:
     """The plans for one open step."""
     decided = (i + 1 for i, note in enumerate(notes) if note.get("resolved") == "retry")
-    failures = sum("error" in note for note in notes[max(decided, default=0) :])
+    since = notes[max(decided, default=0) :]
+    failures = sum("error" in note and "held" not in note for note in since)
     last = notes[-1] if notes else {}
     attempt = PendingAttempt(step, number, failures, _again_ms(notes))
     careful = step.call.options.on_crash != "retry"

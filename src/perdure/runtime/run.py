@@ -18,6 +18,7 @@ from perdure.errors import PerdureError
 from perdure.runtime import commits, log, plans, recovery
 from perdure.runtime.block_reason import too_long
 from perdure.runtime.plans import PendingAttempt, Plan
+from perdure.runtime.queues import Asked
 from perdure.runtime.run_inputs import NONE_YET, RunInputs
 from perdure.runtime.steps import Again, Ended
 from perdure.runtime.transactional import Transactions
@@ -45,6 +46,8 @@ class ActiveRun(RunInputs):
         todo = self._turns.todo
         if not self._steady() or any(getattr(item, "kind", None) != ev.STEP for item in todo):
             return None
+        if (places := self.attempts.places) is not None and places.refused:
+            return None
         return self._turns.rows
 
     def written(self, run: int, first: list[Event | Command] | None) -> None:
@@ -56,6 +59,10 @@ class ActiveRun(RunInputs):
         else:
             self.attempts.begin_all(self._turns.taken_over())
 
+    def first_places(self) -> list[Asked]:
+        """The places that its first turn asks for, to be written with the run."""
+        return self._turns.first_places()
+
     def load(self, loaded: LoadedRun) -> None:
         """Continue behind the history, or begin if there is none; then feed the inbox."""
         history = loaded.history
@@ -64,6 +71,8 @@ class ActiveRun(RunInputs):
             self._inbox.take(self, loaded.inbox)
             return
         self.attempts.take_heartbeats(loaded.heartbeats)
+        if loaded.places:
+            self.attempts.take_places(loaded.places)
         asked = self.kernel.replay(history)  # commands that no row records yet
         self._register(asked)
         if self._names is not None:
@@ -77,11 +86,14 @@ class ActiveRun(RunInputs):
         found = recovery.recover(
             self.run_id, history, self._turns.rows, self.kernel.open.values(),
             self.clock.now_ms(), released=released_seq > 0, adopts=self._names is not None,
+            in_line=loaded.places,
         )  # fmt: skip
         if found.died:
             log.run_taken_over(self, found.died)
         for plan in found.plans:
             self.do(plan)
+        if (places := self.attempts.places) is not None:
+            places.forget([seq for seq in places.found if seq not in self.kernel.open])
         self.touch()
 
     # --- plans ------------------------------------------------------------------------------------
@@ -110,9 +122,13 @@ class ActiveRun(RunInputs):
                     attempt.command, attempt.attempt, attempt.failures, attempt.again_ms
                 )
             case plans.BeginAfterCommit(attempt):
-                turns.todo.append(attempt)
+                self._begin_after_commit(attempt)
             case plans.BackOff(attempt) if attempt.command.seq in open_commands:
                 self.attempts.back_off(attempt)
+                self.touch()
+            case plans.Admit(attempt):
+                for step in recovery.due_attempts([attempt], noted=self._noted):
+                    self.do(step)
                 self.touch()
             case plans.Transact(attempt) if attempt.command.seq in open_commands:
                 if self._transactions is NONE_YET:
@@ -164,7 +180,23 @@ class ActiveRun(RunInputs):
         if later and not self.attempts.closed and not self.paused:
             self.do(plans.BackOff(attempt))
         else:
+            self._begin_after_commit(attempt)
+        if again.held and command.call.options.queue is not None:
+            self._turns.hold(command.call.options.queue, again.again_ms)
+
+    def _begin_after_commit(self, attempt: PendingAttempt) -> None:
+        """Begin an attempt after the next commit, which asks for a place if one is needed."""
+        attempts = self.attempts
+        if attempts.paused or attempts.closed or not attempts.needs_place(attempt.command):
             self._turns.todo.append(attempt)
+        else:
+            attempts.ask(attempt)
+            self.touch()
+
+    @property
+    def _noted(self) -> bool:
+        """Whether the last row notes that no step has begun."""
+        return self.kernel.seq == self._turns.noted_seq
 
     # --- turns ------------------------------------------------------------------------------------
 
@@ -182,18 +214,24 @@ class ActiveRun(RunInputs):
         turns = self._turns
         if turns.rows and not turns.more and self._steady():
             append, todo = turns.append()
-            self.host.writer.put(append, partial(commits.appended, self, todo), keep=True)
+            if self.attempts.places is None:
+                self.host.writer.put(append, partial(commits.appended, self, todo), keep=True)
+            else:
+                places = turns.add_places(append)
+                done = partial(commits.appended, self, todo, places=places)
+                self.host.writer.put(append, done, keep=True)
             return
         turn, asked, todo = turns.turn()
         if not self._steady():
             self._conclude(turn)
+        places = turns.add_places(turn)
         suspend = turn.suspend
         end: Finish | bool = turn.finish or (suspend is not None and suspend.release)
         if (
             turn.rows or suspend or turn.finish or turn.effects or turn.taken
-            or turn.unread is not None
+            or turn.unread is not None or places or turn.released
         ):  # fmt: skip
-            done = partial(commits.committed, self, asked, todo, end)
+            done = partial(commits.committed, self, asked, todo, end, places=places)
             self.host.writer.put(turn, done, keep=True)
         else:
             self.attempts.begin_all(todo)
@@ -217,7 +255,7 @@ class ActiveRun(RunInputs):
 
     def _conclude(self, turn: Turn) -> None:
         """Add what becomes of the run to a turn, and act on it."""
-        held = self._transactions.waiting is not None
+        held = self._transactions.waiting is not None or self.attempts.asking
         at_work = self.status == RUNNING
         now = Standing(at_work, self.paused, self._blocked, held, bool(self.adopting))
         self._turns.conclude(turn, now)
@@ -260,8 +298,7 @@ class ActiveRun(RunInputs):
         if self.gone or self.paused or held or self.kernel.diverged or too_long(self._blocked):
             return  # the next turn sets it anew
         again = self.attempts.take_due(now_ms := self.clock.now_ms())
-        noted = self.kernel.seq == self._turns.noted_seq
-        for plan in recovery.due_attempts(again, noted=noted):
+        for plan in recovery.due_attempts(again, noted=self._noted):
             self.do(plan)
         if (due := self.kernel.due()) is not None and due[0] <= now_ms:
             self.input(ev.FIRED, due[1])

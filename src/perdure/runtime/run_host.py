@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.runtime.durability import DurabilityGate
+from perdure.runtime.queues import Lines
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.steps import Steps
 from perdure.runtime.writer import Writer
@@ -34,6 +35,7 @@ class RunHost(Protocol):
     codec: JsonCodec
     history_rows_max: int
     gate: DurabilityGate | None
+    lines: Lines
 
     def register(self, definition: Any) -> None:
         """Make a workflow known here. Raises `DefinitionError` if its name is taken."""
@@ -49,6 +51,14 @@ class RunHost(Protocol):
 
     def when_news(self, run: int, act: Callable[[], None]) -> None:
         """Call `act` once, when there is news of a run."""
+        ...
+
+    def released(self, result: Any) -> None:
+        """Places were given back, and perhaps others admitted: the `Written` of that."""
+        ...
+
+    def spent(self, result: Any) -> None:
+        """What an attempt has spent was committed, or refused."""
         ...
 
     def emitted(self, replied: Sequence[int] = ()) -> None:

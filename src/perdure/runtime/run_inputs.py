@@ -19,8 +19,8 @@ from perdure.runtime.attempts import Attempts
 from perdure.runtime.block_reason import too_long
 from perdure.runtime.inbox import Inbox
 from perdure.runtime.naming import Names
-from perdure.runtime.outbox import Outbox, may_exist
-from perdure.runtime.plans import Block, Plan
+from perdure.runtime.outbox import Outbox, may_exist, start_in_queue
+from perdure.runtime.plans import Block, PendingAttempt, Plan
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.steps import Again, Ended
 from perdure.runtime.transactional import Transactions
@@ -53,7 +53,9 @@ class RunInputs:
         origin = row.origin or row.run
         names = None if row.forked_from is None and row.origin is None else Names(origin)
         self._names = names
-        self.outbox = Outbox(row.run, row.id, origin, row.root, row.durability, names)
+        self.outbox = Outbox(
+            row.run, row.id, origin, row.root, row.durability, names, row.key, row.priority
+        )
         self.attempts = Attempts(host, self, kernel, self.outbox, paused=self.paused)
         self._turns = Turns(host, row, kernel, self.outbox, self.attempts)
         self._inbox = Inbox(host)
@@ -145,6 +147,7 @@ class RunInputs:
         for command in commands:
             if command.kind in _STARTING and command.call is not None:
                 self.host.register(command.call.definition)
+                start_in_queue(command.call)  # what its functions raise is raised here
 
     def _queue(self, commands: list[Command]) -> None:
         """Queue commands for their rows, and begin at once what may run ahead of them."""
@@ -154,7 +157,10 @@ class RunInputs:
             if names is not None:
                 names.add(command)
             if command.kind == ev.STEP:
-                if command.call.options.readonly and self.run:
+                options = command.call.options
+                if options.queue is not None:
+                    self.attempts.ask(PendingAttempt(command, 1, 0))
+                elif options.readonly and self.run:
                     self.attempts.begin(command, 1, 0)
                 else:
                     turns.todo.append(command)

@@ -22,6 +22,7 @@ from perdure.core.limits import Limits
 from perdure.core.replay import Kernel
 from perdure.errors import (
     EngineClosed,
+    PerdureError,
     StoreCorrupt,
     StoreError,
     StoreReplaced,
@@ -38,6 +39,7 @@ from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
 from perdure.runtime.news import News, Statuses
 from perdure.runtime.observer import Notifier
+from perdure.runtime.queues import Lines
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run import ActiveRun
@@ -49,7 +51,7 @@ from perdure.runtime.waiters import Waiters
 from perdure.runtime.watcher import Watcher
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.rows import RunRow
+from perdure.store.rows import RunRow, Started, Written
 from perdure.store.writes import ClockMovedBack, Finish, WakeBlocked
 
 log = logging.getLogger("perdure")
@@ -107,6 +109,7 @@ class Scheduler:
         self.memory = RunsInMemory(config.limits, self.claims.wake)
         self._loader, self._news = Loader(self), News(self)
         self.load_soon = self._loader.load_soon
+        self.lines = Lines(self)
         starts = Starts(self)
         self.start, self.new_run = starts.start, starts.new_run
         self._heart = Loop("lease", self._beat)
@@ -395,6 +398,20 @@ class Scheduler:
     def _notify(self, run: int) -> None:
         self.waiters.notify(run)
 
+    def released(self, result: Written | Started | PerdureError) -> None:
+        """Places in queues were given back, so others may be admitted, some of them ours."""
+        if isinstance(result, PerdureError):
+            return
+        if isinstance(result, Written) and result.admitted:
+            self.lines.admitted(result.admitted)
+        if result.queue_due:
+            self.claims.wake()
+
+    def spent(self, result: PerdureError | None) -> None:
+        """What an attempt has spent was committed, or refused."""
+        if result is not None:
+            log.error("what a step has spent can't be charged: %s", result)
+
     def emitted(self, replied: Sequence[int] = ()) -> None:
         """Something was committed that a reader of a stream may wait for, or an asker for the
         replies to these requests.
@@ -431,4 +448,5 @@ class Scheduler:
                 self._heart.wake()  # another worker may be there now
             self.claims.wake()
             self._news.look_at_runs()
+            self.lines.others_committed()
         self._news.look_at_waited()

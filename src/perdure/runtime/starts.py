@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from perdure.api.definitions import Workflow
-from perdure.core.events import Command, Event
 from perdure.errors import PerdureError, RunExists
 from perdure.process.interpreter import PYTHON
+from perdure.runtime import commits
 from perdure.runtime.claiming import Claims
 from perdure.runtime.existing_run import found_again
-from perdure.runtime.first_turn import FirstTurn
+from perdure.runtime.first_turn import FirstTurn, Rows
 from perdure.runtime.observer import Notifier
+from perdure.runtime.queues import Asked
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runs_in_memory import RunsInMemory
@@ -92,13 +93,15 @@ class Starts:
         host.memory.keep_promise()
         host.memory.unwritten.add(active)
 
-        def done(active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
-            self._begun(active, first, result)
+        def done(active: ActiveRun, first: Rows | None, result: Any, places: list[Asked]) -> None:
+            self._begun(active, first, result, places)
             written(result)
 
         host.writer.touch(FirstTurn(active, start, host.writer, done))
 
-    def _begun(self, active: ActiveRun, first: list[Event | Command] | None, result: Any) -> None:
+    def _begun(
+        self, active: ActiveRun, first: Rows | None, result: Any, places: list[Asked]
+    ) -> None:
         host, memory = self._host, self._host.memory
         memory.unwritten.discard(active)
         if isinstance(result, Started) and result.owned:
@@ -108,6 +111,8 @@ class Starts:
             if host.closing:
                 active.begin_no_more()
             active.written(result.run, first)
+            if places or result.queue_due:
+                commits.placed(active, places, result)
             if host.closing:
                 active.release()
         else:

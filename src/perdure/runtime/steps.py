@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from perdure.api import verbs
 from perdure.codec.error_encoder import failure_of_step
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
-from perdure.core import names, numbers
+from perdure.core import numbers
 from perdure.core.events import Command
 from perdure.core.limits import Limits
 from perdure.core.retry import Retry
@@ -33,6 +33,7 @@ from perdure.errors import (
     LeftTheProcess,
     NotSerializable,
     PayloadTooLarge,
+    RetryAfter,
     RetryFailed,
 )
 from perdure.process import eager
@@ -40,7 +41,10 @@ from perdure.process.clock import SystemClock
 from perdure.process.slices import SLICE_S
 from perdure.process.thread_pool import ThreadPool
 from perdure.runtime.observer import Notifier
-from perdure.store.writes import Emit, RecordHeartbeat
+from perdure.runtime.step_attempt import StepAttempt, StepHost
+
+HELD_MAX = 1_000
+"""How often an attempt of a step may raise `RetryAfter` without counting as a failure."""
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -58,7 +62,8 @@ class Again(msgspec.Struct, frozen=True, gc=False):
     """An attempt failed and there will be another one: the number of the next, how many have failed
     by now, when it is due.
 
-    `note` is what the history keeps of the failed one.
+    `note` is what the history keeps of the failed one. `held`: the step asked for this time, and
+    its queue is to wait as well.
     """
 
     attempt: int
@@ -66,89 +71,10 @@ class Again(msgspec.Struct, frozen=True, gc=False):
     again_ms: int
     note: bytes
     took_ms: int
+    held: bool = False
 
 
 Done = Callable[[Command, "Ended | Again | None"], None]
-
-
-class StepHost(Protocol):
-    """What a step needs of its run: its names, and where its heartbeats and items go."""
-
-    @property
-    def run(self) -> int: ...
-
-    @property
-    def run_id(self) -> str: ...
-
-    @property
-    def owner(self) -> int: ...
-
-    @property
-    def workflow(self) -> str: ...
-
-    def name_of(self, seq: int) -> str: ...
-
-    def write(self, write: Emit | RecordHeartbeat) -> None: ...
-
-    def last_heartbeat(self, seq: int) -> bytes | None: ...
-
-
-class StepAttempt(msgspec.Struct, eq=False):
-    """What `current_step()` gives; see `verbs.Attempt`."""
-
-    _host: StepHost
-    _steps: Any
-    seq: int
-    attempt: int
-    step: str
-
-    @property
-    def run_id(self) -> str:
-        return self._host.run_id
-
-    @property
-    def workflow(self) -> str:
-        return self._host.workflow
-
-    @property
-    def idempotency_key(self) -> str:
-        return f"{self.run_id}/{self._host.name_of(self.seq)}"
-
-    @property
-    def last_heartbeat(self) -> Any:
-        found = self._host.last_heartbeat(self.seq)
-        return None if found is None else msgspec.json.decode(found)
-
-    def heartbeat(self, value: Any = None) -> verbs.Issued[None]:
-        data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")
-        self._write(
-            RecordHeartbeat(
-                self._host.run,
-                self._host.owner,
-                self.seq,
-                self.attempt,
-                data,
-                self._steps.clock.now_ms(),
-            )
-        )
-        return verbs.Issued()
-
-    def emit(self, stream: str, item: Any) -> None:
-        data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")
-        items = [(names.checked("stream", stream), data)]
-        self._write(
-            Emit(
-                self._host.run,
-                self._host.owner,
-                self.seq,
-                self.attempt,
-                items,
-                self._steps.clock.now_ms(),
-            )
-        )
-
-    def _write(self, write: Emit | RecordHeartbeat) -> None:
-        self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
 
 
 class CapacityLimiter:
@@ -336,20 +262,26 @@ class Steps:
         took_ms = max(0, now_ms - began_ms)
         cause = self.as_error(error) or error
         retry: Retry = command.call.options.retry
+        held_s = _held_s(cause, attempt - failures)
         try:
-            if self.goes_on(retry, failures, cause):
-                wait_ms = round(retry.wait_ms(failures, f"{run_id}/{command.seq}"))
+            if held_s is not None or self.goes_on(retry, failures, cause):
+                if held_s is None:
+                    wait_ms = round(retry.wait_ms(failures, f"{run_id}/{command.seq}"))
+                else:
+                    wait_ms, failures = round(1000 * held_s), failures - 1
                 again_ms = now_ms + numbers.count(
                     wait_ms, "Retry.wait_ms()", low=0, high=numbers.SECONDS_MAX * 1000
                 )
-                text = msgspec.Raw(self.codec.encode_error(cause))
-                note = {
+                note: dict[str, Any] = {
                     "attempt": attempt,
-                    "error": text,
+                    "error": msgspec.Raw(self.codec.encode_error(cause)),
                     "began_ms": began_ms,
                     "again_ms": again_ms,
                 }
-                return Again(attempt + 1, failures, again_ms, msgspec.json.encode(note), took_ms)
+                if held_s is not None:
+                    note["held"] = True
+                raw = msgspec.json.encode(note)
+                return Again(attempt + 1, failures, again_ms, raw, took_ms, held_s is not None)
         except Exception as problem:  # of a policy or an error class that is the user's
             cause = RetryFailed(command.name or "", cause, problem)
         return Ended("failed", self.failure(cause, failures), took_ms, attempt)
@@ -421,6 +353,11 @@ class Steps:
             )
         timeout_ms = call.options.timeout_ms
         return work if timeout_ms is None else _within(work, timeout_ms, not definition.is_async)
+
+
+def _held_s(error: BaseException, uncounted: int) -> float | None:
+    """After how many seconds a step asked to be tried again, if it did, and not too often."""
+    return error.seconds if isinstance(error, RetryAfter) and uncounted < HELD_MAX else None
 
 
 def context_of(command: Command) -> Context:

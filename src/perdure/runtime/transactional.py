@@ -20,7 +20,8 @@ from perdure.runtime import log
 from perdure.runtime.attempts import Attempts
 from perdure.runtime.plans import Begin, PendingAttempt, Plan
 from perdure.runtime.run_host import RunHost
-from perdure.runtime.steps import Again, Ended, StepAttempt, StepHost, Steps, context_of
+from perdure.runtime.step_attempt import StepAttempt, StepHost
+from perdure.runtime.steps import Again, Ended, Steps, context_of
 from perdure.store.writes import Transact
 
 

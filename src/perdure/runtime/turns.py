@@ -20,9 +20,10 @@ from perdure.runtime.attempts import Attempts
 from perdure.runtime.block_reason import UNKNOWN_OUTCOME, too_long
 from perdure.runtime.outbox import Outbox, tags_of
 from perdure.runtime.plans import Block, Todo
+from perdure.runtime.queues import Asked, asks
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import RunRow
-from perdure.store.writes import Append, Finish, StartRun, Suspend, Turn
+from perdure.store.writes import Append, Finish, HoldQueue, StartRun, Suspend, Turn
 
 _WAITING_STEPS_MAX = 20
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +47,7 @@ class Turns:
     """See the module's text. `more` says that the next turn is no mere `Append`."""
 
     __slots__ = (
-        "_attempts", "_host", "_kernel", "_outbox", "_python", "_taken", "more",
+        "_attempts", "_holds", "_host", "_kernel", "_outbox", "_python", "_taken", "more",
         "noted_seq", "rows", "settled", "todo", "unread",
     )  # fmt: skip
 
@@ -57,6 +58,7 @@ class Turns:
         self.rows: list[Event | Command] = []
         self.todo: Todo = []
         self._taken: list[tuple[int, int]] = []
+        self._holds: list[HoldQueue] = []
         self.more = True
         self.settled = False  # the count of crashes begins anew
         self.noted_seq = 0  # the row of the note of a release, while nothing has happened since
@@ -105,8 +107,35 @@ class Turns:
             if effect is not None:
                 turn.effects.append(effect)
                 asked.append(command)
+        if self._holds:
+            turn.effects += self._holds
+            self._holds = []
         turn.tags = tags_of(commands)
         return asked
+
+    def hold(self, queue: str, until_ms: int) -> None:
+        """Have a queue admit nothing until a time, with the next turn."""
+        now_ms = self._host.steps.clock.now_ms()
+        if until_ms > now_ms:
+            self._holds.append(HoldQueue(queue, until_ms, now_ms))
+            self.more = True
+
+    def add_places(self, write: Append | Turn) -> list[Asked]:
+        """Add what is to be said of places in queues; returns what is asked for."""
+        places = self._attempts.places
+        if places is None or not places.pending:
+            return []
+        asked = places.take(self._kernel.open)
+        write.at_ms = write.at_ms or self._host.steps.clock.now_ms()
+        write.released = places.take_released()
+        owner, priority = self._host.owner, self._outbox.priority
+        write.places = asks(asked, self._outbox.run, owner, priority, write.at_ms)
+        return asked
+
+    def first_places(self) -> list[Asked]:
+        """The places that the first turn of a run asks for, which is written with the run."""
+        places = self._attempts.places
+        return [] if places is None else places.take(self._kernel.open)
 
     # --- the state of the run ---------------------------------------------------------------------
 
@@ -115,16 +144,20 @@ class Turns:
 
         A run that is at work, as its row says, gets no new state.
         """
-        kernel = self._kernel
-        quiet = not self._attempts.under_way and not now.held
-        if kernel.outcome is not None and not kernel.diverged and not too_long(now.blocked):
-            turn.finish = self._finish(kernel.outcome, turn.at_ms)
+        kernel, attempts = self._kernel, self._attempts
+        quiet = not attempts.under_way and not now.held
+        outcome = None if attempts.asking else kernel.outcome
+        if outcome is not None and not kernel.diverged and not too_long(now.blocked):
+            turn.finish = self._finish(outcome, turn.at_ms)
+            attempts.give_up_places()
         elif now.blocked is not None and quiet:
             turn.suspend = blocked(now.blocked)
+            attempts.give_up_places()
             if now.blocked.by != UNKNOWN_OUTCOME:  # the step in question may have begun
                 self.note_unbegun(turn)
         elif now.paused and quiet:
             turn.suspend = Suspend(None, release=True)  # the row says paused, or resumed by now
+            attempts.give_up_places()
             self.note_unbegun(turn)
         elif now.held or now.unsettled or now.blocked is not None or self._busy:
             if not now.at_work:
@@ -150,6 +183,8 @@ class Turns:
         at_ms = self._host.steps.clock.now_ms()
         status, due_ms = (WAITING, self.due_ms()) if waits else (PENDING, at_ms)
         suspend = Suspend(status, self._waiting_for(), due_ms, release=True)
+        if (places := self._attempts.places) is not None:
+            suspend.places = places.any
         turn = Turn(self._outbox.run, self._host.owner, [], at_ms, suspend=suspend)
         self.note_unbegun(turn)
         return turn
