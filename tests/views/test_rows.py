@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from perdure.runtime.info import ErrorHead, RunSummary
-from perdure.views.rows import run_line
+from perdure.runtime.info import ErrorHead, RunInfo, RunSummary
+from perdure.views.format import clock
+from perdure.views.rows import facts, run_line
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = BEGUN + timedelta(seconds=90)
@@ -69,3 +70,33 @@ def test_a_run_that_waits_for_another_attempt_is_retrying() -> None:
     line = run_line(summary("waiting", waiting_for=[AGAIN]), NOW)
     assert (line.status, line.label) == ("waiting", "retrying 3")
     assert line.note.startswith("waits for attempt 3 of 5 of pay at ")
+
+
+def test_facts_say_where_a_run_waits_and_which_tick_started_it() -> None:
+    run = RunInfo(
+        id="r",
+        workflow="w",
+        status="waiting",
+        reason=None,
+        created_at=BEGUN,
+        started_at=None,
+        ended_at=None,
+        due_at=None,
+        queue="openai",
+        priority=3,
+        tags={},
+        parent=None,
+        args={},
+        result=None,
+        error=None,
+        history_rows=0,
+        owner=None,
+        forked_from=None,
+        waiting_for=[{"queue": "openai"}],
+        key="acme",
+        scheduled_at=BEGUN,
+    )
+    lines = facts(run, NOW, 100)
+    assert "queue openai, key acme, priority 3" in lines
+    assert f"started by a schedule, for {clock(BEGUN)}" in lines
+    assert "queue openai" in facts(replace(run, key=None, priority=0), NOW, 100)

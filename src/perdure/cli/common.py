@@ -26,6 +26,7 @@ from perdure.errors import (
     NotSerializable,
     PayloadTooLarge,
     PerdureError,
+    QueueNotFound,
     RunExists,
     RunNotFound,
     StoreError,
@@ -158,7 +159,7 @@ def _failed(text: str, code: int) -> int:
 
 def exit_code(error: PerdureError) -> Exit:
     match error:
-        case RunNotFound():
+        case RunNotFound() | QueueNotFound():
             return Exit.NOT_FOUND
         case StoreError():
             return Exit.STORE

@@ -20,7 +20,7 @@ from perdure.views import format
 LISTS = ("workers", "stuck", "stuck_queues", "stuck_schedules", "unanswered")
 
 
-@click.command(short_help="Check the store itself, and list what stands still, with the reason.")
+@click.command(short_help="Check the store, and say what stands still and why.")
 @store_option
 @json_option
 def doctor(store: str, as_json: bool) -> None:

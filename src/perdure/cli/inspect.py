@@ -33,7 +33,8 @@ from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import RunNotFound
 from perdure.runtime.engine import Engine
-from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
+from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
+from perdure.runtime.standing import ExposedValue
 from perdure.views import format, rows, timeline
 from perdure.views.rows import RunLine
 from perdure.views.waiting import NO_PLACES, Places, in_queue, needs
@@ -233,12 +234,21 @@ def show(
     async def fetch(engine: Engine, found: str) -> _Page:
         info = await engine.info(found)
         history = await engine.history(found, after=after, limit=most)
-        return _Page(info, history, await places_of(engine, found, info.waiting_for))
+        shown = await engine.exposed_values(found), await engine.requests(found)
+        return _Page(info, history, await places_of(engine, found, info.waiting_for), *shown)
 
     page = with_run(store, run_id, fetch)
     info, history = page.info, page.history
     if as_json:
-        echo_json({"run": info, "history": history, "places": page.places.standings})
+        echo_json(
+            {
+                "run": info,
+                "history": history,
+                "places": page.places.standings,
+                "exposed": {one.name: one.value for one in page.exposed},
+                "requests": page.requests,
+            }
+        )
         return
     last = history[-1].seq if history else info.history_rows
     echo(*_page_lines(page, full, room(), more=last < info.history_rows))
@@ -249,11 +259,13 @@ def show(
 
 
 class _Page(msgspec.Struct, frozen=True):
-    """A run, rows of its history, and where it stands in queues."""
+    """A run, rows of its history, where it stands in queues, what it shows and what it is asked."""
 
     info: RunInfo
     history: list[HistoryEvent]
     places: Places
+    exposed: list[ExposedValue]
+    requests: list[OpenRequest]
 
 
 def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> list[str]:
@@ -263,7 +275,11 @@ def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> lis
     limit = None if full else fitting(90, room, 20 if narrow else 36)
     begun = info.started_at or info.created_at
     lines = timeline.lines(history, begun, full=full, limit=limit, more=more)
-    facts = rows.facts(info, datetime.now(UTC), None if full else fitting(100, room, 10))
+    now, room_of_facts = datetime.now(UTC), None if full else fitting(100, room, 10)
+    facts = rows.facts(info, now, room_of_facts)
+    facts += rows.exposed(page.exposed, room_of_facts)
+    if info.ended_at is None:
+        facts += rows.requests(page.requests, now)
     return [
         f"{style(info.id, 'bold')}  {status(info.status)}",
         *(f"  {line}" for line in facts),

@@ -1,4 +1,5 @@
-"""Verbs of an engine that look into queues: keys, places, where a run stands.
+"""Verbs of an engine that look into queues and runs: keys, places, where a run stands and what it
+shows.
 
 Rules: reads give the last commit; a list has a limit, a position is counted to a limit.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from perdure.core import names, numbers
 from perdure.runtime import standing
 from perdure.runtime.engine_parts import EngineParts
-from perdure.runtime.standing import QueueKey, QueuePlace, Standing
+from perdure.runtime.standing import ExposedValue, QueueKey, QueuePlace, Standing
 
 
 class StandingVerbs(EngineParts):
@@ -36,3 +37,11 @@ class StandingVerbs(EngineParts):
         """
         run = await self._read(self._queries.key, id)
         return [standing.standing(row) for row in await self._read(self._store.place_of, run)]
+
+    async def exposed_values(self, id: str) -> list[ExposedValue]:
+        """The exposed values of a run, those set last at the end, with the time and the row of
+        each: as they are in this file, also where a replica has not confirmed them yet. Raises
+        `RunNotFound`.
+        """
+        run = await self._read(self._queries.key, id)
+        return [standing.exposed_value(row) for row in await self._read(self._store.exposed, run)]

@@ -1,4 +1,4 @@
-"""Places in queues as decoded values: who waits, who runs, and where a run stands.
+"""What a run shows and waits for as decoded values: places in queues, exposed values.
 
 Rules: nothing here reads a store; every list that is made of these has a limit.
 """
@@ -6,11 +6,12 @@ Rules: nothing here reads a store; every list that is made of these has a limit.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from perdure.runtime.info import instant, moment
-from perdure.store.rows import PlaceRow, QueueKeyRow, StandingRow
+from perdure.store.rows import ExposedRow, PlaceRow, QueueKeyRow, StandingRow
 
 POSITION_MAX = 1_000
 """Places that are counted to say which one is a run's; behind that it is only said that it is."""
@@ -62,6 +63,20 @@ class Standing(msgspec.Struct, frozen=True):
     why: str
     limit: int | None = None
     next_at: datetime | None = None
+
+
+class ExposedValue(msgspec.Struct, frozen=True):
+    """A value that a run has set with `expose`: when, and in which row of its history."""
+
+    name: str
+    value: Any
+    at: datetime
+    seq: int
+
+
+def exposed_value(row: ExposedRow) -> ExposedValue:
+    """An exposed value's row with its value decoded."""
+    return ExposedValue(row.name, msgspec.json.decode(row.data), instant(row.at_ms), row.seq)
 
 
 def queue_key(row: QueueKeyRow) -> QueueKey:

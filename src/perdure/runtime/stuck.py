@@ -18,6 +18,7 @@ STUCK_MAX = 100
 
 NAMED_MAX = 3
 LATE_MS = 5_000
+ANSWER_MS = 60_000
 
 
 def queues(store: Store, now_ms: int) -> list[dict[str, Any]]:
@@ -64,6 +65,26 @@ def _held_by_waiting(store: Store, name: str) -> str | None:
         f"{f'; and {more:,} more' if more else ''}. A run that waits for one of its own queue "
         "needs a higher limit, or another queue"
     )
+
+
+def requests(store: Store, now_ms: int) -> list[dict[str, Any]]:
+    """Requests that have waited for a reply for more than a minute, and what their runs do."""
+    found = []
+    for row in store.unanswered(now_ms - ANSWER_MS, STUCK_MAX):
+        head = run_summary(store.run_head(row.run_id))
+        does = "" if head.reason is None else f": {head.reason}"
+        found.append(
+            {
+                "id": row.run_id,
+                "channel": row.channel,
+                "key": row.key,
+                "sender": row.sender,
+                "status": head.status,
+                "reason": f"asked on {row.channel} by {row.sender} at {_time(row.at_ms)} "
+                f"(key {row.key}), no reply yet. The run is {head.status}{does}",
+            }
+        )
+    return found
 
 
 def _time(ms: int) -> str:

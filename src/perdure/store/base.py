@@ -29,6 +29,7 @@ from perdure.store.rows import (
     RunRow,
     StandingRow,
     StreamItem,
+    UnansweredRow,
     WorkerRow,
 )
 from perdure.store.writes import Family, Write
@@ -203,6 +204,11 @@ class Store(Protocol):
 
     def open_requests(self, run: int, limit: int) -> list[RequestRow]:
         """Up to `limit` requests to a run, or to those before it under its id, without a reply."""
+
+    def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
+        """Requests from before `before_ms` without a reply, the oldest first, to runs that have not
+        ended.
+        """
 
     def generation_after(self, run: int) -> int | None:
         """The run that continued under a run's id, by `continue_as` or by a retry.

@@ -9,7 +9,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.store.rows import ExposedRow, ReplyRow, RequestRow
+from perdure.store.rows import ExposedRow, ReplyRow, RequestRow, UnansweredRow
+
+UNANSWERED_LOOKED_AT_MAX = 100_000
+"""Requests without a reply that are looked at: those to runs that have ended are among them."""
 
 
 class RequestReads:
@@ -49,3 +52,7 @@ class RequestReads:
 
     def open_requests(self, run: int, limit: int) -> list[RequestRow]:
         return [RequestRow(*row) for row in self._all("open_requests", run, limit)]
+
+    def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
+        found = self._all("unanswered", before_ms, limit, UNANSWERED_LOOKED_AT_MAX)
+        return [UnansweredRow(*row) for row in found]

@@ -52,3 +52,13 @@ SELECT state FROM request WHERE request = ?1;
 SELECT q.request, q.channel, q.key, q.sender, q.at_ms
 FROM request AS q JOIN run AS r ON q.run = coalesce(r.chain, r.run)
 WHERE r.run = ?1 AND q.state = 'open' ORDER BY q.request LIMIT ?2;
+
+-- name: unanswered
+-- Of runs that have not ended. The newest inbox row of a request is that of the run that has it.
+SELECT r.id, q.channel, q.key, q.sender, q.at_ms
+FROM (SELECT request, channel, key, sender, at_ms FROM request {{index request_open}}
+      WHERE state = 'open' AND at_ms < ?1 LIMIT ?3) AS q
+JOIN inbox AS i ON i.id = (SELECT max(l.id) FROM inbox AS l {{index inbox_request}}
+                           WHERE l.kind = 'request' AND l.ref = q.request)
+JOIN run AS r ON r.run = i.run
+WHERE r.status NOT IN ('completed', 'failed', 'cancelled') ORDER BY q.at_ms, q.request LIMIT ?2;

@@ -355,3 +355,13 @@ class RequestRow(msgspec.Struct, gc=False):
     key: str
     sender: str
     at_ms: int
+
+
+class UnansweredRow(msgspec.Struct, gc=False):
+    """A request without a reply to a run that has not ended."""
+
+    run_id: str
+    channel: str
+    key: str
+    sender: str
+    at_ms: int

@@ -5,15 +5,19 @@ Rules: values and texts without colours, one line each; the time is given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from perdure.core import lifecycle
 from perdure.process.interpreter import PYTHON, is_other
-from perdure.runtime.info import RunInfo, RunSummary
+from perdure.runtime.info import OpenRequest, RunInfo, RunSummary
+from perdure.runtime.standing import ExposedValue
 from perdure.views import format, traces
 from perdure.views.waiting import NO_PLACES, Places, attempt_awaited, needs
+
+REQUESTS_SHOWN_MAX = 5
 
 
 class RunLine(msgspec.Struct, frozen=True):
@@ -70,6 +74,8 @@ def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
         found.append(f"tags: {', '.join(tags)}")
     if run.queue is not None:
         found.append(_in_queue(run))
+    if run.scheduled_at is not None:
+        found.append(f"started by a schedule, for {format.clock(run.scheduled_at)}")
     if run.parent:
         found.append(f"child of {run.parent}")
     if is_other(run.python) and run.ended_at is None:
@@ -83,6 +89,26 @@ def _in_queue(run: RunInfo) -> str:
     """Queue, key and priority of a run."""
     key = "" if run.key is None else f", key {run.key}"
     return f"queue {run.queue}{key}" + (f", priority {run.priority}" if run.priority else "")
+
+
+def exposed(values: Sequence[ExposedValue], limit: int | None) -> list[str]:
+    """What a run shows of its state, on one line; cut to `limit` characters."""
+    if not values:
+        return []
+    return [f"shows {format.arguments({one.name: one.value for one in values}, limit)}"]
+
+
+def requests(open_requests: Sequence[OpenRequest], now: datetime) -> list[str]:
+    """Requests without a reply: the oldest ones, and how many more."""
+    lines = [_request(one, now) for one in open_requests[:REQUESTS_SHOWN_MAX]]
+    if more := len(open_requests) - len(lines):
+        lines.append(f"{format.count(more, 'more request')} without a reply")
+    return lines
+
+
+def _request(one: OpenRequest, now: datetime) -> str:
+    since = "" if one.asked_at is None else f", {format.between(one.asked_at, now)} ago"
+    return f"asked on {one.channel} by {one.sender}{since}, no reply yet (key {one.key})"
 
 
 def ending(run: RunInfo, limit: int | None = 200, places: Places = NO_PLACES) -> list[str]:

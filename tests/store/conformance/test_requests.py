@@ -142,6 +142,22 @@ def test_nothing_is_asked_of_a_run_that_is_not_there_or_has_ended(store: Store) 
     assert one(store, request()) == Asked(run, store.open_requests(run, 10)[0].request, False)
 
 
+def test_requests_without_a_reply_are_found_by_their_age(store: Store) -> None:
+    run, worker = owned(store)
+    one(store, request(at_ms=20))
+    one(store, request(key="later", at_ms=30))
+    start(store, "other")
+    one(store, request("other", at_ms=10))
+    assert [row.run_id for row in store.unanswered(30, 10)] == ["other", "r"]
+    assert [(row.key, row.at_ms) for row in store.unanswered(31, 10)][1:] == [
+        ("once", 20),
+        ("later", 30),
+    ]
+    assert len(store.unanswered(31, 1)) == 1
+    one(store, finish(run, worker, "failed"))
+    assert [row.run_id for row in store.unanswered(31, 10)] == ["other"]
+
+
 # --- replies --------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
-from perdure.store.rows import ExposedRow, RequestRow, WorkerRow
+from perdure.store.rows import ExposedRow, RequestRow, UnansweredRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import RARE, Q
 
@@ -110,6 +110,10 @@ class Reader(Reads):
 
     def open_requests(self, run: int, limit: int) -> list[RequestRow]:
         return super().open_requests(run, limit) if self._schema_version >= REQUESTS_SCHEMA else []
+
+    def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
+        known = self._schema_version >= REQUESTS_SCHEMA
+        return super().unanswered(before_ms, limit) if known else []
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
