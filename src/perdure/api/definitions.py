@@ -417,3 +417,21 @@ def workflow_call(call: Any, verb: str) -> Call[Any]:
         )
     call.used()
     return call
+
+
+def starting_call(call: Any, run_id: str) -> Call[Any]:
+    """The call that begins the run which a message or a request is for, marked as passed on.
+
+    Raises `DefinitionError` where it is no workflow's, or has another id.
+    """
+    if not isinstance(call, Call) or not isinstance(call.definition, Workflow):
+        raise DefinitionError(
+            f"start= takes the call of a workflow, as in start=agent('x'), not {shown(call)}."
+        )
+    call.used()
+    if call.options.id not in (None, run_id):
+        raise DefinitionError(
+            f"start= is a call with the id {call.options.id!r}, and what is sent is for run "
+            f"{run_id!r}: leave the id of the call out."
+        )
+    return call

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 import msgspec
 
-from perdure.api.definitions import Call, workflow_call
+from perdure.api.definitions import Call, starting_call, workflow_call
 from perdure.core import names
 from perdure.core.guard import inside as _inside
 from perdure.errors import NotInWorkflow
@@ -87,15 +87,36 @@ async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
     return cast("T", await _kernel("receive()").mail.receive(channel, type))
 
 
-def send(run_id: str, value: Any, *, channel: str, key: str | None = None) -> Issued[None]:
+def send(
+    run_id: str,
+    value: Any,
+    *,
+    channel: str,
+    key: str | None = None,
+    start: Call[Any] | None = None,
+) -> Issued[None]:
     """Send a message to another run. Awaiting it waits for delivery, and raises `RunNotFound`,
     `RunFinished` or `InboxFull`.
 
     It is on its way when this returns, and arrives once, however often this run is replayed; with a
-    `key` it arrives once for that key, from all senders. Raises `NotSerializable` and
-    `BadName` at once.
+    `key` it arrives once for that key, from all senders. With `start`, the call of a workflow, the
+    run is started with the message in one transaction where no run has the id, and is independent
+    of this one; awaiting it raises `RunExists` where that is a run of another workflow. Raises
+    `NotSerializable`, `BadName` and `DefinitionError` at once.
+
+    >>> from perdure import SyncEngine, receive, workflow
+    >>> @workflow
+    ... async def totals() -> int:
+    ...     return await receive("add", int) + await receive("add", int)
+    >>> @workflow
+    ... async def sale(cents: int) -> None:
+    ...     await send("totals", cents, channel="add", start=totals())
+    >>> with SyncEngine(":memory:", workflows=[sale]) as engine:
+    ...     engine.run(sale(3)), engine.run(sale(4)), engine.get("totals").result()
+    (None, None, 7)
     """
-    return Issued(_kernel("send()").send(run_id, value, channel, key))
+    call = None if start is None else starting_call(start, run_id)
+    return Issued(_kernel("send()").send(run_id, value, channel, key, call))
 
 
 def start(

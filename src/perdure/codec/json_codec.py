@@ -42,12 +42,17 @@ class JsonCodec:
             call.definition, bytes(one["args"]), bytes(other["args"])
         )
 
-    def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool:
-        """As `same_call`, for a send of a value of this class."""
+    def same_message(
+        self, cls: type, start: Call[Any] | None, recorded: bytes, asked: bytes
+    ) -> bool:
+        """As `same_call`, for a send of a value of this class that may start a run."""
         one, other = (decode(data, dict[str, Raw], "the message") for data in (recorded, asked))
-        return _but(one, "value") == _but(other, "value") and self.same_value(
-            cls, bytes(one["value"]), bytes(other["value"])
-        )
+        if one.keys() != other.keys() or one["channel"] != other["channel"]:
+            return False
+        begins = (bytes(one["start"]), bytes(other["start"])) if "start" in one else None
+        if begins is not None and (start is None or not self.same_call(start, *begins)):
+            return False
+        return self.same_value(cls, bytes(one["value"]), bytes(other["value"]))
 
     def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool:
         """Whether recorded JSON of a value of this class means the same as what is given now."""

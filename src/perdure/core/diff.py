@@ -25,10 +25,10 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
     if row.data == command.data if isinstance(row.data, bytes) else row.data.same_as(command.data):
         return True
     recorded = row.data if isinstance(row.data, bytes) else row.data.read()
-    if command.call is not None:
+    if row.kind == ev.SEND:
+        same = codec.same_message(command.cls, command.call, recorded, command.data)
+    elif command.call is not None:
         same = codec.same_call(command.call, recorded, command.data)
-    elif row.kind == ev.SEND:
-        same = codec.same_message(command.cls, recorded, command.data)
     elif row.kind in _VALUES:
         same = codec.same_value(command.cls, recorded, command.data)
     else:

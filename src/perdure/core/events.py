@@ -87,10 +87,11 @@ class Event(msgspec.Struct, gc=False):
 class Command(msgspec.Struct, gc=False):
     """What workflow code asked for; its first fields are those of an event.
 
-    `call` is the live call of a step, child, spawn or successor. `edited`: `data` is from the
-    history and the call's own arguments do not count. `context` has the context variables of the
-    code that asked for a step, `cls` the class of what is sent, emitted, exposed or replied. `key`
-    is that of a message that is sent, or of the request that is replied to.
+    `call` is the live call of a step, child, spawn or successor, or of what a send may start.
+    `edited`: `data` is from the history and the call's own arguments do not count. `context` has
+    the context variables of the code that asked for a step, `cls` the class of what is sent,
+    emitted, exposed or replied. `key` is that of a message that is sent, or of the request that is
+    replied to.
     """
 
     seq: int
@@ -139,7 +140,7 @@ class Codec(Protocol):
 
     def encode_call(self, call: Any) -> bytes: ...
     def same_call(self, call: Any, recorded: bytes, asked: bytes) -> bool: ...
-    def same_message(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
+    def same_message(self, cls: type, start: Any, recorded: bytes, asked: bytes) -> bool: ...
     def same_value(self, cls: type, recorded: bytes, asked: bytes) -> bool: ...
     def decode_result(self, call: Any, raw: bytes) -> Any: ...
     def encode_output(self, definition: Any, value: Any) -> bytes: ...

@@ -223,7 +223,8 @@ class Kernel:
         if (command := self.open.pop(seq, None)) is None:
             return  # abandoned
         self.local -= command.kind != ev.CHILD
-        call = None if command.kind == ev.SPAWN else command.call  # a spawn is answered with an id
+        # A spawn is answered with an id, a send with nothing.
+        call = None if command.kind in (ev.SPAWN, ev.SEND) else command.call
         try:
             value = self.codec.decode_result(call, data)
         except NotSerializable as error:
@@ -367,14 +368,19 @@ class Kernel:
             parts.append(b'"tags":%s' % self.codec.encode(names.checked_tags(tags), "the tags"))
         return b"{%s}" % b",".join(parts)
 
-    def send(self, run_id: str, value: Any, channel: str, key: str | None) -> Future:
+    def send(self, run_id: str, value: Any, channel: str, key: str | None, start: Any) -> Future:
         names.checked("run id", run_id)
         if key is not None:
             names.checked("message key", key)
         text = self.codec.encode(names.checked("channel", channel), "the channel name")
         raw = self.codec.encode(value, f"the message on channel {channel!r}")
-        data = b'{"channel":%s,"value":%s}' % (text, raw)
-        future = self._ask(ev.SEND, run_id, data, key=key)
+        begin = b""
+        if start is not None:
+            names.checked_id(run_id)
+            name = self.codec.encode(start.definition.name, "the name of the workflow")
+            begin = b',"start":{"workflow":%s,"args":%s}' % (name, self.codec.encode_call(start))
+        data = b'{"channel":%s,"value":%s%s}' % (text, raw, begin)
+        future = self._ask(ev.SEND, run_id, data, start, key)
         self._commands[-1].cls = type(value)
         return future
 

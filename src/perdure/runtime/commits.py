@@ -98,7 +98,7 @@ def committed(
 
 def _answered(run: RunOfCommits, command: Command, answer: Any) -> None:
     """What became of the effect of a command."""
-    if isinstance(answer, RunExists) and command.call is not None:
+    if isinstance(answer, RunExists) and command.kind in (ev.CHILD, ev.SPAWN):
         run.adopting.add(command.seq)
         children_of(run).compare(command, answer)
     else:

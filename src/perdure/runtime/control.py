@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from perdure.api.definitions import Call, Workflow, workflow_call
+from perdure.api.definitions import Call, Workflow, starting_call
 from perdure.api.options import Durability, changed, to_ms
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
@@ -26,6 +26,7 @@ from perdure.errors import DefinitionError, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.kernels import check_result, in_callback, kernel_of
+from perdure.runtime.naming import new_seed
 from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
@@ -136,18 +137,9 @@ class Control:
         return start
 
     def run_for(self, call: Call[Any], run_id: str) -> StartRun:
-        """The start of a run that a message or a request begins where there is none.
-
-        Raises `DefinitionError` where the call names another id.
-        """
-        call = workflow_call(call, "start=")
-        if call.options.id not in (None, run_id):
-            raise DefinitionError(
-                f"start= is a call with the id {call.options.id!r}, and the run that is sent to is "
-                f"{run_id!r}: leave the id of the call out."
-            )
-        start = self.new_run(call, id=run_id)
-        start.seed = int.from_bytes(os.urandom(8)) >> 2
+        """The start of the run that a message or a request is for, where there is none yet."""
+        start = self.new_run(starting_call(call, run_id), id=run_id)
+        start.seed = new_seed()
         return start
 
     async def start(self, start: StartRun, definition: Workflow[..., Any]) -> Started:

@@ -161,7 +161,10 @@ def retry(
         event
         for event in cut
         if event.seq not in taken_back
-        and (event.kind == ev.MESSAGE or (event.kind == ev.COMPLETED and event.ref in open_seqs))
+        and (
+            event.kind in (ev.MESSAGE, ev.REQUEST)
+            or (event.kind == ev.COMPLETED and event.ref in open_seqs)
+        )
     ]
     return made
 

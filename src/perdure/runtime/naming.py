@@ -10,6 +10,7 @@ every process makes the same ones.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -120,3 +121,8 @@ def _content(row: Event | Command) -> tuple[str, str, str]:
     data: Any = row.data
     raw = data if data is None or isinstance(data, bytes) else data.read()
     return row.kind, row.name or "", hashlib.blake2b(raw or b"", digest_size=12).hexdigest()
+
+
+def new_seed() -> int:
+    """The seed of a new run's random numbers."""
+    return int.from_bytes(os.urandom(8)) >> 2

@@ -78,18 +78,28 @@ class Outbox(msgspec.Struct):
                 return Deliver(child, "cancel", at_ms, verb="cancel")
         return None
 
-    def _message(self, command: Command, at_ms: int) -> Deliver:
+    def _message(self, command: Command, at_ms: int) -> Deliver | StartAnd:
         sent = _arguments(command.data or b"{}")
         key = command.key or self._sent(command.seq) or message_key(self.name_of(command.seq))
         channel, value = _decode(sent["channel"]), bytes(sent["value"])
-        return Deliver(command.name or "", "message", at_ms, channel, None, key, value)
+        message = Deliver(command.name or "", "message", at_ms, channel, None, key, value)
+        if "start" not in sent:
+            return message
+        asked = _arguments(sent["start"])
+        start = self._new_run(command.name or "", _decode(asked["workflow"]), command, asked, at_ms)
+        return StartAnd(start, message)
 
     def _start(self, command: Command, at_ms: int) -> StartRun:
         asked = _arguments(command.data or b"{}")
+        run_id = self._id_of(command, asked)
+        return self._new_run(run_id, command.name or "", command, asked, at_ms)
+
+    def _new_run(
+        self, run_id: str, workflow: str, command: Command, asked: dict[str, msgspec.Raw],
+        at_ms: int,
+    ) -> StartRun:  # fmt: skip
         options = command.call.options
-        start = StartRun(
-            self._id_of(command, asked), command.name or "", bytes(asked["args"]), 0, at_ms, at_ms
-        )
+        start = StartRun(run_id, workflow, bytes(asked["args"]), 0, at_ms, at_ms)
         start.root = self.root or self.run
         start.tags = _decode(asked["tags"]) if "tags" in asked else None
         start.queue, start.timeout_ms = options.queue, options.timeout_ms

@@ -31,7 +31,7 @@ _PROGRESS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED})  # a message comes fr
 _WITH_EFFECT = ev.REPLIES | {
     ev.CHILD, ev.SPAWN, ev.SEND, ev.EMIT, ev.TAG, ev.EXPOSE, ev.ABANDON,
 }  # fmt: skip
-_STARTING = frozenset({ev.CHILD, ev.SPAWN, ev.FINISH})
+_STARTING = frozenset({ev.CHILD, ev.SPAWN, ev.SEND, ev.FINISH})
 NONE_YET = Transactions()  # no transactional step
 
 

@@ -7,7 +7,6 @@ answered after the commit, never before.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ from perdure.runtime import commits
 from perdure.runtime.claiming import Claims
 from perdure.runtime.existing_run import found_again
 from perdure.runtime.first_turn import FirstTurn, Rows
+from perdure.runtime.naming import new_seed
 from perdure.runtime.observer import Notifier
 from perdure.runtime.queues import Asked
 from perdure.runtime.read_executor import ReadExecutor
@@ -124,7 +124,7 @@ class Starts:
         host = self._host
         here = host.execute and not host.closing and start.workflow in host.workflows
         now = here and (start.due_ms or 0) <= at_ms and host.memory.room() > 0
-        start.seed = int.from_bytes(os.urandom(8)) >> 2
+        start.seed = new_seed()
         if now:
             host.use_lease()
             start.owner, start.due_ms, start.python = host.owner, None, PYTHON

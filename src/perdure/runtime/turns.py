@@ -18,12 +18,13 @@ from perdure.process.interpreter import PYTHON
 from perdure.runtime import recovery
 from perdure.runtime.attempts import Attempts
 from perdure.runtime.block_reason import UNKNOWN_OUTCOME, too_long
+from perdure.runtime.naming import new_seed
 from perdure.runtime.outbox import Outbox, tags_of
 from perdure.runtime.plans import Block, Todo
 from perdure.runtime.queues import Asked, asks
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import RunRow
-from perdure.store.writes import Append, Finish, HoldQueue, StartRun, Suspend, Turn
+from perdure.store.writes import Append, Finish, HoldQueue, StartAnd, StartRun, Suspend, Turn
 
 _WAITING_STEPS_MAX = 20
 _encode = msgspec.json.Encoder().encode
@@ -104,6 +105,8 @@ class Turns:
             effect = self._outbox.effect(command, self._host.owner, turn.at_ms)
             if type(effect) is StartRun:
                 effect = self._host.new_run(effect, turn.at_ms)
+            elif type(effect) is StartAnd:
+                effect.start.seed = new_seed()
             if effect is not None:
                 turn.effects.append(effect)
                 asked.append(command)

@@ -41,10 +41,10 @@ class RequestReads:
 
     def reply(self, request: int) -> ReplyRow | None:
         found = self._all("reply_of", request)
-        if not found or found[0][0] == "open":
+        if not found or found[0][2] is None:
             return None
         ((state, run, data),) = found
-        return ReplyRow(state == "refused", self.whole(run, data or "null"))
+        return ReplyRow(state == "refused", self.whole(run, data))
 
     def have_reply(self, requests: Sequence[int]) -> list[int]:
         found = {one: self._all("request_state", one) for one in requests}

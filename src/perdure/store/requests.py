@@ -54,11 +54,13 @@ class Requests:
         digest = _digest_of(ask.value)
         before = self._db.row("request_of_key", (chain, ask.key))
         if before is not None:
-            request, channel, recorded = before
+            request, channel, recorded, kept = before
             if channel != ask.channel:
                 return RequestKeyUsed(ask.run_id, ask.key, f"it is on channel {channel!r}")
             if recorded != digest:
                 return RequestKeyUsed(ask.run_id, ask.key, "it has another value")
+            if not kept:
+                return RequestKeyUsed(ask.run_id, ask.key, "its reply has been pruned")
             return Asked(run, request, False)
         if status in FINAL:
             return RunFinished(ask.run_id, status, "ask")

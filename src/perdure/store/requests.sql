@@ -7,7 +7,10 @@ SELECT run, status, workflow, coalesce(chain, run) FROM run WHERE id = ?1 {{lock
 SELECT workflow FROM run WHERE id = ?1;
 
 -- name: request_of_key
-SELECT request, channel, digest FROM request WHERE run = ?1 AND key = ?2;
+-- The row of its reply is gone where the run that gave it has been pruned.
+SELECT q.request, q.channel, q.digest,
+       q.state = 'open' OR EXISTS (SELECT 1 FROM event AS e WHERE e.key = q.by_run << 24 | q.seq)
+FROM request AS q WHERE q.run = ?1 AND q.key = ?2;
 
 -- name: insert_request
 INSERT INTO request (run, key, channel, sender, digest, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -29,10 +29,10 @@ CHILDREN_AT_ONCE = 20
 
 SWEPT = (
     "sweep_chunk", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken", "sweep_inbox_left",
-    "sweep_inbox_open", "sweep_place",
+    "sweep_inbox_open", "sweep_place", "sweep_exposed",
 )  # fmt: skip
 """Queries that delete rows of a run, by its key and a number of rows."""
-SWEPT_WITH_CHAIN = ("sweep_keys",)
+SWEPT_WITH_CHAIN = ("sweep_keys", "sweep_requests")
 """Queries that delete what belongs to all runs under one id, by the key of the first."""
 FORGOTTEN = ("forget_workers", "forget_queue_keys")
 """Queries that delete what outlives its runs, by a time and a number of rows."""

@@ -96,6 +96,14 @@ DELETE FROM inbox WHERE id IN (SELECT id FROM inbox {{index inbox_open}}
 -- name: sweep_place
 DELETE FROM place WHERE place IN (SELECT place FROM place WHERE run = ?1 ORDER BY seq LIMIT ?2);
 
+-- name: sweep_exposed
+DELETE FROM exposed
+WHERE run = ?1 AND name IN (SELECT name FROM exposed WHERE run = ?1 ORDER BY name LIMIT ?2);
+
+-- name: sweep_requests
+-- By the chain: a request is known by its key in all its runs.
+DELETE FROM request WHERE request IN (SELECT request FROM request WHERE run = ?1 LIMIT ?2);
+
 -- name: sweep_keys
 -- By the chain.
 DELETE FROM inbox WHERE id IN (SELECT id FROM inbox

@@ -24,7 +24,7 @@ from perdure.store.sqlite.queries import PACKAGE
 Q = sql.load("export.sql", PACKAGE)
 COPIED = (
     "copy_run", "copy_tag", "copy_event", "copy_chunk", "copy_heartbeat", "copy_stream",
-    "copy_inbox",
+    "copy_inbox", "copy_exposed", "copy_request",
 )  # fmt: skip
 CACHE_KIB = -8_000
 

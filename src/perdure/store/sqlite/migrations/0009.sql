@@ -8,7 +8,7 @@ CREATE TABLE exposed (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE request (
-    request       INTEGER PRIMARY KEY,
+    request       INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again: askers hold it
     run           INTEGER NOT NULL,                   -- the first of the runs that went on under one id
     key           TEXT NOT NULL,                      -- one request, however often it is asked
     channel       TEXT NOT NULL,
