@@ -146,6 +146,8 @@ BAD = {
         "flow(names)",
         "perdure.receive('go', bool)",
         "answer = receive('go')",
+        "perdure.gather_limited(map(fetch, urls), limit=2)",
+        "answer = perdure.poll_until(fetch('a'), until=bool)",
         "asyncio.sleep(5)",
         "if fetch('a'): ...",
         "while not fetch('a'): ...",

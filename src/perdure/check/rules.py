@@ -133,6 +133,8 @@ CALLS = {name: rule for rule, names in _CALLS.items() for name in names.split()}
 
 COROUTINES = frozenset(
     {
+        "perdure.gather_limited",
+        "perdure.poll_until",
         "perdure.receive",
         "perdure.receive_request",
         "perdure.send",
