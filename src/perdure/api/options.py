@@ -48,8 +48,12 @@ class StartOptions(TypedDict, total=False):
 
     id: str | None
     queue: str | None
+    key: str | None
     priority: int
+    weight: int | None
     at: datetime | None
+    debounce: float | timedelta | None
+    debounce_max: float | timedelta | None
     tags: dict[str, Any] | None
     timeout: float | timedelta | None
     durability: Durability | None

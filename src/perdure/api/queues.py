@@ -45,6 +45,8 @@ class Rate(msgspec.Struct, frozen=True):
         if not numbers.is_number(seconds) or not PER_S_MIN <= seconds <= PER_S_MAX:
             right = f"per is seconds or a timedelta, from {PER_S_MIN} s to a year"
             raise DefinitionError(f"Rate: {right}, not {numbers.shown(per)}.")
+        if isinstance(per, timedelta):
+            msgspec.structs.force_setattr(self, "per", seconds)
         if self.burst is None:
             msgspec.structs.force_setattr(self, "burst", self.limit)
         numbers.count(self.burst, "Rate: burst", high=LIMIT_MAX)
@@ -53,7 +55,7 @@ class Rate(msgspec.Struct, frozen=True):
     def per_ms(self) -> int:
         """`per` in whole milliseconds."""
         per = self.per
-        return round(1000 * (per.total_seconds() if isinstance(per, timedelta) else per))
+        return max(1, round(1000 * (per.total_seconds() if isinstance(per, timedelta) else per)))
 
     @property
     def tokens_max(self) -> int:

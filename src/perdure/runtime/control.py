@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.api.definitions import Call, Workflow, starting_call
 from perdure.api.options import Durability, changed, to_ms
+from perdure.api.queues import checked_key, checked_name, checked_weight
 from perdure.codec.json_codec import JsonCodec
 from perdure.codec.signature import signature_of
 from perdure.core import lifecycle, names
@@ -27,11 +28,13 @@ from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.kernels import check_result, in_callback, kernel_of
 from perdure.runtime.naming import new_seed
+from perdure.runtime.outbox import start_in_queue
 from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
-from perdure.store.rows import RunRow, Started
-from perdure.store.writes import ControlRun, Deliver, ForkRun, StartAnd, StartRun, Write
+from perdure.runtime.start_options import put_off
+from perdure.store.rows import QueueRow, RunRow, Started
+from perdure.store.writes import ControlRun, Deliver, ForkRun, SetQueue, StartAnd, StartRun, Write
 
 
 class Resolution(msgspec.Struct):
@@ -100,8 +103,12 @@ class Control:
         *,
         id: str | None = None,
         queue: str | None = None,
+        key: str | None = None,
         priority: int = 0,
+        weight: int | None = None,
         at: datetime | None = None,
+        debounce: float | timedelta | None = None,
+        debounce_max: float | timedelta | None = None,
         tags: dict[str, Any] | None = None,
         timeout: float | timedelta | None = None,
         durability: Durability | None = None,
@@ -127,14 +134,27 @@ class Control:
             now_ms,
             now_ms if at is None else validation.at_ms(at),
             tags=tags,
-            queue=options.queue if queue is None else names.checked("queue", queue),
+            queue=options.queue if queue is None else checked_name(queue),
             priority=validation.checked_priority(priority),
             timeout_ms=options.timeout_ms if timeout is None else to_ms(timeout, "timeout"),
             durability=changed(options, level, "start()").durability,
         )
         if tags is not None:
             self._codec.encode(names.checked_tags(tags), "the tags")
+        in_queue = start_in_queue(call)
+        start.key = in_queue[0] if key is None else checked_key(key)
+        start.weight = in_queue[1] if weight is None else checked_weight(weight)
+        if weight is not None and start.queue is None:
+            raise DefinitionError(f"weight={weight!r} is of a run in a queue: give queue, too.")
+        if debounce is not None or debounce_max is not None:
+            put_off(start, debounce, debounce_max, has_id=given is not None, at=at)
         return start
+
+    async def set_queue(self, write: SetQueue) -> QueueRow:
+        """Make a queue, or change its limits."""
+        row: QueueRow = await self._scheduler.writer.ask(write)
+        self._scheduler.queue_set()
+        return row
 
     def run_for(self, call: Call[Any], run_id: str) -> StartRun:
         """The start of the run that a message or a request is for, where there is none yet."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar,
 
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions
+from perdure.api.queues import Queue
 from perdure.codec.json_codec import JsonCodec
 from perdure.core import names
 from perdure.core.limits import Limits
@@ -27,6 +28,7 @@ from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
 from perdure.runtime import options, validation
 from perdure.runtime.engine_control import UNSET, ControlVerbs
+from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
 from perdure.runtime.engine_requests import RequestVerbs
 from perdure.runtime.engine_standing import StandingVerbs
@@ -44,7 +46,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
+class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what
@@ -53,8 +55,9 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
     that starts, sends and looks without executing; `create=False` refuses to make a new file;
     `execute="asked"` executes only the runs that are started or waited for through this engine,
     with what they start, and leaves the others in the file to workers; `limits` is a `Limits`;
-    `observer` is an `Observer`, or several, that are notified of runs, attempts, commits and
-    leases; `close_grace` the seconds that steps under way get to end when the engine closes.
+    `queues` is a list of `Queue`, stored on entering where they are new or declared otherwise than
+    before; `observer` is an `Observer`, or several, that are notified of runs, attempts, commits
+    and leases; `close_grace` the seconds that steps under way get to end when the engine closes.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
@@ -95,6 +98,7 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
         observer: Observer | Iterable[Observer] | None = None,
         close_grace: float = 2.0,
         name: str | None = None,
+        queues: Iterable[Queue] = (),
         **moved: Never,
     ) -> None:
         self._options = options.checked(
@@ -110,6 +114,7 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
             observer=observer,
             close_grace=close_grace,
             name=name,
+            queues=queues,
             moved=moved,
         )
         self.path, self.durability = self._options.path, self._options.durability
@@ -167,8 +172,12 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
         *,
         id: str | None = None,
         queue: str | None = None,
+        key: str | None = None,
         priority: int = 0,
+        weight: int | None = None,
         at: datetime | None = None,
+        debounce: float | timedelta | None = None,
+        debounce_max: float | timedelta | None = None,
         tags: dict[str, Any] | None = None,
         timeout: float | timedelta | None = None,
         durability: Durability | None = None,
@@ -182,8 +191,15 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
         first; `durability` is this run's own. With "replica" it returns when the start is in the
         replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk
         then, and the same start finds it.
-        Raises `NotSerializable`, `PayloadTooLarge`, `BadName` and `DefinitionError` before anything
-        is written.
+
+        In a `queue` it waits until that admits it, by priority, then by turns of `key` (whom it is
+        for, also in the queues of its steps and its children), and holds its place until its end;
+        `weight` is how many tokens of a `Rate` it takes. With `debounce` (seconds or a timedelta)
+        and an `id` it begins when so much time has passed without another such start, at most
+        `debounce_max` after the first, with the arguments of the last one.
+
+        Raises `NotSerializable`, `PayloadTooLarge`, `BadName`, `DefinitionError`, `QueueNotFound`
+        and `QueueFull`; nothing is written then.
 
         >>> from perdure import workflow
         >>> @workflow
@@ -200,7 +216,8 @@ class Engine(ControlVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
         """
         confirmed = self._control.confirmed
         run, level = await self._begin(
-            call, id=id, queue=queue, priority=priority, at=at, tags=tags, timeout=timeout,
+            call, id=id, queue=queue, key=key, priority=priority, weight=weight, at=at,
+            debounce=debounce, debounce_max=debounce_max, tags=tags, timeout=timeout,
             durability=durability,
         )  # fmt: skip
         await confirmed(run.id, level)

@@ -77,6 +77,10 @@ async def open_engine(
         stack.push_async_callback(replica.end)
         gate = DurabilityGate(replica.barrier, options.durability)
     stack.callback(writer.close)
+    for queue in options.queues:
+        from perdure.runtime.queue_limits import declaration
+
+        await writer.ask(declaration(queue, clock.now_ms()))
     scheduler = Scheduler(store, reads, writer, workflows, _config(options, codec, clock, gate))
     await scheduler.open()
     if replica is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+from perdure.api.queues import Queue, checked_queues
 from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError
@@ -38,6 +39,7 @@ class EngineOptions:
     observer: Notifier | None
     close_grace_s: float
     name: str
+    queues: tuple[Queue, ...] = ()
 
 
 def checked(
@@ -54,6 +56,7 @@ def checked(
     observer: Observer | Iterable[Observer] | None,
     close_grace: float,
     name: str | None,
+    queues: object,
     moved: Mapping[str, Any],
 ) -> EngineOptions:
     """The options of an engine, from its arguments. Raises `DefinitionError`."""
@@ -76,6 +79,7 @@ def checked(
         observer=notifier(observer),
         close_grace_s=close_grace,
         name=names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name),
+        queues=checked_queues(queues),
     )
 
 

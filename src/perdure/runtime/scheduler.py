@@ -398,6 +398,12 @@ class Scheduler:
     def _notify(self, run: int) -> None:
         self.waiters.notify(run)
 
+    def queue_set(self) -> None:
+        """A queue is new, or has other limits: what waits for it may go on."""
+        if self.execute:
+            self._try_blocked(self.names)
+        self.claims.wake()
+
     def released(self, result: Written | Started | PerdureError) -> None:
         """Places in queues were given back, so others may be admitted, some of them ours."""
         if isinstance(result, PerdureError):

@@ -200,6 +200,8 @@ class SyncEngine:
     retry = _verb(Engine.retry)
     resolve = _verb(Engine.resolve)
     fork = _finds(Engine.fork)
+    queue = _verb(Engine.queue)
+    queues = _verb(Engine.queues)
     info = _verb(Engine.info)
     summary = _verb(Engine.summary)
     summaries = _verb(Engine.summaries)

@@ -67,7 +67,7 @@ class HistoryWriter:
         self._complete.clear()
 
     def forget_run(self, run: int) -> None:
-        """A run exists no more."""
+        """A run, or what it has in chunks, exists no more."""
         self._digests.pop(run, None)
         self._complete.discard(run)
 

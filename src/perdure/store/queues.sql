@@ -1,5 +1,21 @@
 -- Queues: places in line, admission, limits. Queries that every database takes, by name; see shared.sql.
 
+-- Starts that are put off -----------------------------------------------------------------------
+
+-- name: set_debounce
+UPDATE run SET debounce_until_ms = ?1 WHERE run = ?2;
+
+-- name: put_off
+-- A run that was put off and has not begun; one in line keeps its place.
+UPDATE run SET due_ms = CASE WHEN status = 'waiting' THEN due_ms
+                             WHEN debounce_until_ms < ?1 THEN debounce_until_ms ELSE ?1 END
+WHERE id = ?2 AND workflow = ?3 AND debounce_until_ms IS NOT NULL AND started_ms IS NULL
+  AND owner IS NULL AND status IN ('pending', 'waiting', 'paused')
+RETURNING run;
+
+-- name: drop_chunks
+DELETE FROM chunk WHERE run = ?1;
+
 -- Reads -----------------------------------------------------------------------------------------
 
 -- name: queue_names

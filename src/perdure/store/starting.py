@@ -14,7 +14,7 @@ from perdure.core.lifecycle import PENDING, RUNNING
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.core.mail import read_envelope
 from perdure.errors import PerdureError, RunExists, RunNotFound
-from perdure.store import payloads
+from perdure.store import debounce, payloads
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
@@ -62,6 +62,8 @@ class Starting:
             self._db.do("set_args", (self._history.payload(run, start.args, True), run))
         if start.tags:
             self._tags.put(run, start.tags)
+        if start.debounce_until_ms is not None:
+            self._db.do("set_debounce", (start.debounce_until_ms, run))
         if start.owner is not None:
             self._ownership.owners[run] = start.owner
             self._history.append(run, start.first or ())
@@ -69,6 +71,9 @@ class Starting:
 
     def _existing(self, start: StartRun) -> Started | RunExists:
         """The run that has the id, if the start means it."""
+        put_off = debounce.put_off(self._db, self._history, start)
+        if put_off is not None:
+            return Started(put_off, start.id, False)
         ((run, workflow, args),) = self._db.rows("existing_run", (start.id,))
         if _is_start_of(start, workflow, args):
             return Started(run, start.id, False)

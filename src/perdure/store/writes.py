@@ -126,6 +126,8 @@ class StartRun(msgspec.Struct, gc=False):
     With a `queue` that does not admit it at once it waits there without an owner, and `first` and
     `places` (of the steps of the first turn) are left out; with a `due_ms` behind `at_ms` it asks
     for its place when it is due. `scheduled_ms` is the nominal time of the tick that starts it.
+    With `debounce_ms` a run with this id that has not begun gets these arguments and is put off by
+    so much, until `debounce_until_ms` of its first start at most.
     """
 
     id: str
@@ -149,6 +151,8 @@ class StartRun(msgspec.Struct, gc=False):
     weight: int = 1
     scheduled_ms: int | None = None
     places: list[AskPlace] = []
+    debounce_ms: int | None = None
+    debounce_until_ms: int | None = None
 
 
 class Finish(msgspec.Struct, gc=False):
