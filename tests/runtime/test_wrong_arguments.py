@@ -19,7 +19,10 @@ from perdure import (
     Engine,
     Limits,
     PerdureError,
+    Queue,
+    Rate,
     Retry,
+    RetryAfter,
     SyncEngine,
     Workflow,
     connect,
@@ -140,7 +143,11 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     for begin in (untyped.start, untyped.run):
         yield "the call of a workflow", begin, set()
         yield "run id", by(begin, "id", call), OPTIONAL_ID
-        yield "queue", by(begin, "queue", call), OPTIONAL_NAME
+        yield "queue", by(begin, "queue", call), OPTIONAL_NAME - {"empty"}
+        yield "key", by(begin, "key", call), OPTIONAL_NAME - {"empty"}
+        yield "weight", by(begin, "weight", call), {"0", "1", "None"}
+        yield "debounce", by(begin, "debounce", call, id="put-off"), TIMEOUT
+        yield "debounce", by(begin, "debounce_max", call, id="put-off", debounce=1), TIMEOUT
         yield "priority", by(begin, "priority", call), {"-1", "0", "1"}
         yield "at", by(begin, "at", call), {"None"}
         yield "tag", by(begin, "tags", call), {"None"}
@@ -171,6 +178,12 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         yield "after", by(to.history, "after", *first), COUNT_FROM_0 | {"None"}
         yield "limit", by(to.history, "limit", *first), COUNT | {"None"}
         yield "payloads", by(to.history, "payloads", *first), FLAG
+    yield "queue", untyped.queue, NAME - {"empty"}
+    for limit in ("concurrency", "per_worker", "key_concurrency", "waiting_max"):
+        yield limit, by(untyped.queue, limit, "q"), COUNT | {"None"}
+    yield "rate", by(untyped.queue, "rate", "q"), {"None"}
+    yield "key_rate", by(untyped.queue, "key_rate", "q"), {"None"}
+    yield "paused", by(untyped.queue, "paused", "q"), FLAG
     yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
     yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}
     yield "retry", lambda v: untyped.resolve("waits", retry=v), FLAG
@@ -206,8 +219,18 @@ def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
         "limits": {"None"},
         "close_grace": SECONDS,
         "name": OPTIONAL_NAME,
+        "queues": set(),
     }.items():
         yield name.replace("name", "name of an engine"), by(made, name, ":memory:"), right
+    for name in ("concurrency", "per_worker", "key_concurrency", "waiting_max"):
+        yield name, by(Queue, name, "q"), COUNT | {"None"}
+    yield "rate", by(Queue, "rate", "q"), {"None"}
+    yield "paused", by(Queue, "paused", "q"), FLAG
+    yield "queue", Queue, NAME - {"empty"}
+    yield "limit", lambda v: Rate(v, 1), COUNT
+    yield "per", lambda v: Rate(1, v), {"1", "1.5"}
+    yield "burst", lambda v: Rate(1, 1, v), COUNT | {"None"}
+    yield "RetryAfter", RetryAfter, SECONDS
     for name in ("payload_bytes_max", "history_rows_max", "threads_max"):
         yield name, by(Limits, name), COUNT
     for name, right in {
@@ -235,11 +258,16 @@ def definitions() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
         "readonly": FLAG,
         "on_crash": set(),
         "durability": {"None"},
+        "queue": OPTIONAL_NAME - {"empty"},
+        "key": (OPTIONAL_NAME - {"empty"}) | {"function"},
+        "weight": {"0", "1", "function"},
     }
     decides: dict[str, set[str]] = {
         "timeout": TIMEOUT,
-        "queue": OPTIONAL_NAME,
+        "queue": OPTIONAL_NAME - {"empty"},
         "durability": {"None"},
+        "key": (OPTIONAL_NAME - {"empty"}) | {"function"},
+        "weight": {"0", "1", "function"},
     }
     once: Any = step
     decide: Any = workflow
