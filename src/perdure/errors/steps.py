@@ -56,7 +56,7 @@ class RetryAfter(PerdureError):
             self.seconds = -1.0
         if not 0 <= self.seconds <= SECONDS_MAX:
             raise DefinitionError(
-                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not {seconds!r}. A "
+                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not {seconds!r:.200}. A "
                 f"retry-after header may also hold a date: email.utils.parsedate_to_datetime "
                 f"reads it."
             )
