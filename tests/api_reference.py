@@ -45,6 +45,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         "What runs and steps share; see `Engine.start`, `step` and `current_step`.",
         [perdure.Queue, perdure.Rate, perdure.QueueInfo],
     ),
+    "Retention": (
+        "How long runs are kept that have ended, and what a prune has done.",
+        [perdure.Retention, perdure.PruneReport],
+    ),
     "In workflows": (
         (
             "Inside a workflow asyncio is the vocabulary: see [what await does "

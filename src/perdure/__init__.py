@@ -8,6 +8,7 @@ from perdure.api.definitions import Call, Step, Workflow, step, workflow
 from perdure.api.fan_out import gather_limited, poll_until
 from perdure.api.queues import Queue, Rate
 from perdure.api.requests import Request, expose, receive_request
+from perdure.api.retention import Retention
 from perdure.api.saga import Saga
 from perdure.api.verbs import (
     continue_as,
@@ -27,6 +28,8 @@ from perdure.core.limits import Limits
 from perdure.core.retry import Retry
 from perdure.errors import (
     AlreadyReplied,
+    ArchiveUnavailable,
+    BadArchiveAddress,
     BadName,
     BadPosition,
     BadReplicaAddress,
@@ -50,6 +53,7 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     PollTimeout,
+    PrunedElsewhere,
     RecordedError,
     ReplicaDamaged,
     ReplicaEmpty,
@@ -87,6 +91,7 @@ from perdure.errors import (
     TransactionEnded,
     UnknownWorkflow,
     UsedAfterFork,
+    VacuumRefused,
     WriteRefused,
 )
 from perdure.replica.options import Replica
@@ -102,6 +107,7 @@ from perdure.runtime.info import (
 )
 from perdure.runtime.log import RunContextFilter
 from perdure.runtime.observer import Observer
+from perdure.runtime.prune_report import PruneReport
 from perdure.runtime.run_handle import Run
 from perdure.runtime.sync import SyncEngine, SyncRun, run
 from perdure.store.sqlite.connection import connect
@@ -126,6 +132,8 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AlreadyReplied",
+    "ArchiveUnavailable",
+    "BadArchiveAddress",
     "BadName",
     "BadPosition",
     "BadReplicaAddress",
@@ -158,6 +166,8 @@ __all__ = [
     "PerdureError",
     "PollTimeout",
     "Progress",
+    "PruneReport",
+    "PrunedElsewhere",
     "Queue",
     "QueueInfo",
     "Rate",
@@ -176,6 +186,7 @@ __all__ = [
     "RequestRefused",
     "RequestTimeout",
     "RequestUnanswered",
+    "Retention",
     "Retry",
     "RetryAfter",
     "Run",
@@ -212,6 +223,7 @@ __all__ = [
     "TransactionEnded",
     "UnknownWorkflow",
     "UsedAfterFork",
+    "VacuumRefused",
     "Workflow",
     "WriteRefused",
     "connect",

@@ -47,6 +47,10 @@ from perdure.errors.requests import RequestKeyUsed as RequestKeyUsed
 from perdure.errors.requests import RequestRefused as RequestRefused
 from perdure.errors.requests import RequestTimeout as RequestTimeout
 from perdure.errors.requests import RequestUnanswered as RequestUnanswered
+from perdure.errors.retention import ArchiveUnavailable as ArchiveUnavailable
+from perdure.errors.retention import BadArchiveAddress as BadArchiveAddress
+from perdure.errors.retention import PrunedElsewhere as PrunedElsewhere
+from perdure.errors.retention import VacuumRefused as VacuumRefused
 from perdure.errors.runs import CrashLoop as CrashLoop
 from perdure.errors.runs import EndlessTurn as EndlessTurn
 from perdure.errors.runs import EngineClosed as EngineClosed

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from perdure.errors import BucketUnusable, ReplicaUnavailable
@@ -24,7 +25,7 @@ class S3Bucket:
     Credentials come from the usual AWS variables, or from the machine's role.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, timeout_s: float = TIMEOUT_S) -> None:
         import obstore
         from obstore import exceptions
         from obstore.store import S3Store
@@ -44,7 +45,7 @@ class S3Bucket:
             address.bucket,
             prefix=address.prefix or None,
             client_options={
-                "timeout": timedelta(seconds=TIMEOUT_S),
+                "timeout": timedelta(seconds=timeout_s),
                 "connect_timeout": timedelta(seconds=TIMEOUT_S),
                 "allow_http": (address.endpoint or "").startswith("http:"),
             },
@@ -64,6 +65,10 @@ class S3Bucket:
     async def put_if(self, name: str, data: bytes, tag: str) -> str | None:
         return await self._ask("write", self._put, name, data, {"e_tag": tag})
 
+    async def put_file(self, name: str, file: Path) -> None:
+        """Write an object from a file of any size, in parts."""
+        await self._ask("write", self._put_file, name, file)
+
     async def names(self, under: str) -> list[Found]:
         return await self._ask("list", self._names, under) or []
 
@@ -79,6 +84,9 @@ class S3Bucket:
 
     def _put(self, name: str, data: bytes, mode: Any) -> str:
         return str(self._do.put(self._store, name, data, mode=mode, use_multipart=False)["e_tag"])
+
+    def _put_file(self, name: str, file: Path) -> None:
+        self._do.put(self._store, name, file, use_multipart=True)
 
     def _names(self, under: str) -> list[Found]:
         found: list[Found] = []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar,
 from perdure.api.definitions import Call, Workflow, workflow_call
 from perdure.api.options import Durability, StartOptions
 from perdure.api.queues import Queue
+from perdure.api.retention import Retention
 from perdure.codec.json_codec import JsonCodec
 from perdure.core import names
 from perdure.core.limits import Limits
@@ -31,6 +32,7 @@ from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
 from perdure.runtime.engine_requests import RequestVerbs
+from perdure.runtime.engine_retention import RetentionVerbs
 from perdure.runtime.engine_standing import StandingVerbs
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
@@ -46,7 +48,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
+class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, StandingVerbs):
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what
@@ -57,7 +59,8 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
     with what they start, and leaves the others in the file to workers; `limits` is a `Limits`;
     `queues` is a list of `Queue`, stored on entering where they are new or declared otherwise than
     before; `observer` is an `Observer`, or several, that are notified of runs, attempts, commits
-    and leases; `close_grace` the seconds that steps under way get to end when the engine closes.
+    and leases; `close_grace` the seconds that steps under way get to end when the engine closes;
+    `retention` is a `Retention`: runs that ended long ago are archived and deleted meanwhile.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
@@ -99,6 +102,7 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
         close_grace: float = 2.0,
         name: str | None = None,
         queues: Iterable[Queue] = (),
+        retention: Retention | None = None,
         **moved: Never,
     ) -> None:
         self._options = options.checked(
@@ -115,6 +119,7 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, StandingVerbs):
             close_grace=close_grace,
             name=name,
             queues=queues,
+            retention=retention,
             moved=moved,
         )
         self.path, self.durability = self._options.path, self._options.durability

@@ -33,11 +33,24 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
             "epoch": checksum.epoch,
             "history_rows": checksum.rows,
         }
+    if retention := _retention(store):
+        facts["retention"] = retention
     facts["workers"] = [
         {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
         for w in store.workers()
     ]
     return facts
+
+
+def _retention(store: Store) -> dict[str, Any]:
+    """What retention has done, as far as there is something to say."""
+    state = store.pruning()
+    found = {
+        "pruned_runs": state.runs, "pruned_last_ms": state.at_ms, "being_deleted": state.left,
+        "archive": state.archive, "archived_last_ms": state.archived_ms,
+        "archive_error": state.error, "failing_since_ms": state.error_ms,
+    }  # fmt: skip
+    return {name: fact for name, fact in found.items() if fact}
 
 
 def _stuck_reason(run: dict[str, Any]) -> str:

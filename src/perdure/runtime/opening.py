@@ -22,6 +22,7 @@ from perdure.runtime.queries import Queries
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.requests import Requests
 from perdure.runtime.results import Results
+from perdure.runtime.retention import RetentionLoop
 from perdure.runtime.scheduler import Scheduler, SchedulerConfig
 from perdure.runtime.writer import Writer
 from perdure.store.sqlite.driver import SqliteStore
@@ -86,6 +87,10 @@ async def open_engine(
     if replica is not None:
         replica.on_lost(scheduler.give_up)
     stack.push_async_callback(scheduler.close, options.close_grace_s)
+    if options.retention is not None:
+        retention = RetentionLoop(store, reads, writer, clock, options.retention)
+        retention.start()
+        stack.push_async_callback(retention.stop)
     answers: AnswerGate | None = gate
     if not options.execute:
         answers = validation.client_gate(store, options.durability)

@@ -13,10 +13,12 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from perdure.api.queues import Queue, checked_queues
+from perdure.api.retention import Retention
 from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError
 from perdure.replica.options import Replica
+from perdure.runtime import retention as retentions
 from perdure.runtime import validation
 from perdure.runtime.observer import Notifier, Observer, notifier
 from perdure.store.sqlite.connection import path_of
@@ -40,6 +42,7 @@ class EngineOptions:
     close_grace_s: float
     name: str
     queues: tuple[Queue, ...] = ()
+    retention: Retention | None = None
 
 
 def checked(
@@ -57,6 +60,7 @@ def checked(
     close_grace: float,
     name: str | None,
     queues: object,
+    retention: Retention | None,
     moved: Mapping[str, Any],
 ) -> EngineOptions:
     """The options of an engine, from its arguments. Raises `DefinitionError`."""
@@ -80,6 +84,7 @@ def checked(
         close_grace_s=close_grace,
         name=names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name),
         queues=checked_queues(queues),
+        retention=None if retention is None else retentions.checked(retention, path),
     )
 
 

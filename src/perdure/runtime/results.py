@@ -26,6 +26,7 @@ from perdure.errors import (
     RunBlocked,
     RunCancelled,
     RunFailed,
+    RunNotFound,
 )
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Scheduler
@@ -76,7 +77,13 @@ class Results:
         run = asked_for = await self._key(run_id) if key is None else key
         await self._scheduler.claims.ask_for(asked_for)
         while True:
-            row = await self._outcome_or_news(run)
+            try:
+                row = await self._outcome_or_news(run)
+            except RunNotFound:  # pruned: others may have gone on under its id since
+                if (later := await self._key(run_id)) == run:
+                    raise
+                run, key = later, None
+                continue
             if run == key and row.id != run_id:
                 # A retried run goes on under its id with another key.
                 run, key = await self._key(run_id), None
@@ -175,12 +182,7 @@ class Results:
         """
         run, chain = self._store.run_key(run_id), run_id.partition("~")[0]
         if not after:
-            first = f"{chain}~1"
-            return (
-                self._store.run_key(first)
-                if "~" not in run_id and self._store.has_run(first)
-                else run
-            )
+            return run if "~" in run_id else self._store.first_generation(run)
         place = self._store.stream_place(after)
         if place is None:
             raise BadPosition(run_id, name, after, "no item has it")

@@ -216,6 +216,7 @@ class SyncEngine:
     queue_places = _verb(Engine.queue_places)
     standing = _verb(Engine.standing)
     exposed_values = _verb(Engine.exposed_values)
+    prune = _verb(Engine.prune)
     left_to_workers = _verb(Engine.left_to_workers)
     store_lost = _verb(Engine.store_lost)
 

@@ -130,6 +130,11 @@ class Writer:
         return result
 
     @property
+    def waiting(self) -> bool:
+        """Whether writes wait for a transaction, or one is under way in the thread."""
+        return self._busy or bool(self._writes)
+
+    @property
     def busy(self) -> bool:
         """Whether the thread holds the connection at this moment."""
         return self._busy

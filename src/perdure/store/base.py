@@ -77,6 +77,8 @@ class Store(Protocol):
     """The name of the database, for messages."""
     commit_ms: float
     """How long the last commit took, until the database said that it is durable."""
+    held_ms: float
+    """For how long the last transaction held the store, its commit included."""
     inline: bool
     """Whether reads and short writes take microseconds, so that an event loop may make them itself.
     Where it is False they are made in threads, one read at a time.
@@ -209,6 +211,9 @@ class Store(Protocol):
         """Requests from before `before_ms` without a reply, the oldest first, to runs that have not
         ended.
         """
+
+    def first_generation(self, run: int) -> int:
+        """The oldest run that is there of those that went on under one id to this one."""
 
     def generation_after(self, run: int) -> int | None:
         """The run that continued under a run's id, by `continue_as` or by a retry.

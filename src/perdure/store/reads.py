@@ -341,6 +341,14 @@ class Reads(QueueReads, RequestReads, RetentionReads):
         found = self._all("stream_place", position)
         return found[0] if found else None
 
+    def first_generation(self, run: int) -> int:
+        run_id, chain = self._one("id_and_chain", run)
+        first = self._all("run_of_id", f"{run_id}~1")
+        if first or chain is None:
+            return first[0][0] if first else run
+        found = self._all("oldest_of", f"{run_id}~", f"{run_id}\x7f", chain)
+        return int(found[0][0] or run)
+
     def generation_after(self, run: int) -> int | None:
         (run_id,) = self._one("id_of", run)
         name, _, number = run_id.partition("~")

@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 from perdure.store.history import HistoryWriter
 from perdure.store.retention_writes import (
+    HOLD_MS_MAX,
     ForgetIdle,
     GiveBackSpace,
+    HoldPruning,
     NoteArchive,
     Pruned,
     PruneRuns,
+    Space,
     SweepPruned,
     Swept,
 )
@@ -133,6 +136,16 @@ class Retention:
             self._db.do("count_pruned", (pruned, at_ms))
         return len(found)
 
+    # --- who prunes -------------------------------------------------------------------------------
+
+    def hold(self, hold: HoldPruning) -> bool:
+        """See `HoldPruning`."""
+        if hold.until_ms is None:
+            self._db.do("release_pruning", (hold.holder,))
+            return True
+        bounds = (hold.holder, hold.until_ms, hold.at_ms, hold.at_ms + HOLD_MS_MAX)
+        return self._db.row("hold_pruning", bounds) is not None
+
     # --- the rest ---------------------------------------------------------------------------------
 
     def forget_idle(self, forget: ForgetIdle) -> int:
@@ -140,15 +153,15 @@ class Retention:
         bounds = (forget.before_ms, forget.rows_max)
         return sum(self._db.change(query, bounds) for query in FORGOTTEN)
 
-    def give_back(self, give: GiveBackSpace) -> int:
+    def give_back(self, give: GiveBackSpace) -> Space:
         """See `GiveBackSpace`."""
-        free = self._db.give_back_pages(0)
-        while free > give.pages_kept:
-            left = self._db.give_back_pages(min(SLICE_PAGES, free - give.pages_kept))
-            if left >= free or give.enough():
-                return left
-            free = left
-        return free
+        free, pages, size = self._db.give_back_pages(0)
+        keep, enough = max(give.pages_kept, int(pages * give.share_kept)), False
+        while free > keep and not enough:
+            before = free
+            free, pages, size = self._db.give_back_pages(min(SLICE_PAGES, free - keep))
+            enough = free >= before or give.enough()
+        return Space(free * size, pages * size, free <= keep)
 
     def note_archive(self, note: NoteArchive) -> None:
         """See `NoteArchive`."""

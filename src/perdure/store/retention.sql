@@ -10,16 +10,23 @@ WHERE status = ?1 AND ended_ms IS NOT NULL AND parent IS NULL
 ORDER BY ended_ms, run LIMIT ?5;
 
 -- name: family_below
--- How many runs there are below one, and one of them that has not ended before ?2.
+-- How many runs there are below one, one of them that has not ended before ?2, and the newest.
 WITH RECURSIVE below (run) AS (
     SELECT run FROM run WHERE parent = ?1
     UNION ALL
     SELECT r.run FROM below JOIN run AS r ON r.parent = below.run)
-SELECT count(*), min(CASE WHEN r.ended_ms IS NULL OR r.ended_ms >= ?2 THEN r.id END)
+SELECT count(*), min(CASE WHEN r.ended_ms IS NULL OR r.ended_ms >= ?2 THEN r.id END), max(r.run)
 FROM below JOIN run AS r ON r.run = below.run;
 
 -- name: earlier_run
 SELECT run, successor FROM run WHERE id = ?1;
+
+-- name: id_and_chain
+SELECT id, chain FROM run WHERE run = ?1;
+
+-- name: oldest_of
+-- The first of a chain was pruned: the oldest that is left, by the index of ids.
+SELECT min(run) FROM run WHERE id >= ?1 AND id < ?2 AND chain = ?3;
 
 -- name: newest_run
 SELECT max(run) FROM run;
@@ -59,6 +66,14 @@ UPDATE retention SET runs = runs + ?1, at_ms = ?2;
 
 -- name: count_swept
 UPDATE retention SET rows = rows + ?1;
+
+-- name: hold_pruning
+UPDATE retention SET holder = ?1, held_ms = ?2
+WHERE holder IS NULL OR holder = ?1 OR held_ms <= ?3 OR held_ms > ?4
+RETURNING 1;
+
+-- name: release_pruning
+UPDATE retention SET holder = NULL, held_ms = NULL WHERE holder = ?1;
 
 -- name: note_archive
 UPDATE retention SET archive = ?1, archived_ms = coalesce(?2, archived_ms), error = ?3,

@@ -38,9 +38,9 @@ class RetentionReads:
             before = int(number) - 1 if number else self._before(name, generation, chain)
             earlier = [*self._earlier(name, before, only_retried=bool(number))]
             earlier = [one for one in reversed(earlier) if one not in seen]
-            below, open_id = self._below((*earlier, run), before_ms)
-            if run == newest:
-                page.kept.append((run_id, "it is the newest run: its number stays taken"))
+            below, open_id, last = self._below((*earlier, run), before_ms)
+            if newest in (run, last):
+                page.kept.append((run_id, "it has the newest run, whose number stays taken"))
             elif open_id is not None:
                 page.kept.append((run_id, f"its child {open_id} has not ended for long enough"))
             else:
@@ -64,10 +64,11 @@ class RetentionReads:
                 return
             yield found[0][0]
 
-    def _below(self, runs: tuple[int, ...], before_ms: int) -> tuple[int, str | None]:
-        """How many runs are below these, and the id of one that keeps them."""
+    def _below(self, runs: tuple[int, ...], before_ms: int) -> tuple[int, str | None, int]:
+        """How many runs are below these, the id of one that keeps them, and the newest."""
         found = [self._all("family_below", run, before_ms)[0] for run in runs]
-        return sum(row[0] for row in found), next((row[1] for row in found if row[1]), None)
+        open_id = next((row[1] for row in found if row[1] is not None), None)
+        return sum(row[0] for row in found), open_id, max(row[2] or 0 for row in found)
 
     def pruning(self) -> PruningState:
         return PruningState(*self._all("pruning")[0])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+HOLD_MS_MAX = 120_000
+
 
 class Prunable(msgspec.Struct, frozen=True):
     """A run that may be deleted, with all that goes with it.
@@ -81,8 +83,8 @@ class SweepPruned(msgspec.Struct, gc=False):
     """Delete what pruned runs consist of, up to `rows_max` rows. Gives `Swept`."""
 
     rows_max: int
-    enough: Callable[[], bool]
     at_ms: int
+    enough: Callable[[], bool]
 
 
 class Swept(msgspec.Struct, gc=False):
@@ -103,12 +105,35 @@ class ForgetIdle(msgspec.Struct, gc=False):
 
 
 class GiveBackSpace(msgspec.Struct, gc=False):
-    """Give free pages back to the file system, until `pages_kept` are left. Gives how many are
-    free then; 0 where the database does that by itself.
+    """Give free pages back to the file system, but for `pages_kept`, or a share of the file where
+    that is more: new rows need them soon. Gives `Space`.
     """
 
     pages_kept: int
+    share_kept: float
     enough: Callable[[], bool]
+
+
+class Space(msgspec.Struct, gc=False):
+    """Free bytes and all bytes of a file; zeros where the database sees to that by itself, or can't
+    give any back. `done`: there is no more to give.
+    """
+
+    free_bytes: int
+    file_bytes: int
+    done: bool
+
+
+class HoldPruning(msgspec.Struct, gc=False):
+    """One process prunes a store at a time: `holder` does until `until_ms`, if no other one does.
+
+    Gives True, or False. With `until_ms` None it lets go. An end that is further away than
+    `HOLD_MS_MAX` is that of a clock which was set back since, and holds nothing.
+    """
+
+    holder: str
+    until_ms: int | None
+    at_ms: int
 
 
 class NoteArchive(msgspec.Struct, gc=False):

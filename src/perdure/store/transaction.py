@@ -55,9 +55,10 @@ class Transaction(Protocol):
     def delete_history(self, run: int, rows_max: int) -> int:
         """Delete the first rows of a run, up to `rows_max`. Returns how many there were."""
 
-    def give_back_pages(self, pages: int) -> int:
-        """Give up to `pages` free pages back to the file system. Returns how many are free then; 0
-        where the database does that by itself.
+    def give_back_pages(self, pages: int) -> tuple[int, int, int]:
+        """Give up to `pages` free pages back to the file system. Returns how many are free then,
+        how many there are, and the bytes of one; zeros where the database does that by itself, or
+        can't do it.
         """
 
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:

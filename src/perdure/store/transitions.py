@@ -23,6 +23,7 @@ from perdure.store.retention import Retention
 from perdure.store.retention_writes import (
     ForgetIdle,
     GiveBackSpace,
+    HoldPruning,
     NoteArchive,
     PruneRuns,
     SweepPruned,
@@ -95,6 +96,7 @@ class Transitions:
             SweepPruned: retention.sweep,
             ForgetIdle: retention.forget_idle,
             GiveBackSpace: retention.give_back,
+            HoldPruning: retention.hold,
             NoteArchive: retention.note_archive,
             Ask: self._requests.ask,
             StartAnd: self._requests.start_and,

@@ -16,6 +16,7 @@ from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
     ForgetIdle,
     GiveBackSpace,
+    HoldPruning,
     NoteArchive,
     PruneRuns,
     SweepPruned,
@@ -444,7 +445,7 @@ Write = (
     StartRun | Append | Turn | Deliver | ControlRun | ForkRun | AdoptChild | Claim | JoinWorker
     | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
-    | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | NoteArchive
+    | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
     | Ask | StartAnd | Expose | Reply
 )  # fmt: skip
 

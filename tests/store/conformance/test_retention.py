@@ -14,6 +14,7 @@ from perdure.store.base import Store
 from perdure.store.retention_writes import (
     ForgetIdle,
     GiveBackSpace,
+    HoldPruning,
     NoteArchive,
     Prunable,
     PrunablePage,
@@ -76,7 +77,7 @@ def ids(found: PrunablePage) -> list[str]:
 def prune(store: Store, before_ms: int = 100, status: str = "completed") -> int:
     """Prune all that ended before a time. Returns the number of runs."""
     pruned = one(store, PruneRuns(page(store, before_ms, status).found, 200, never))
-    swept = one(store, SweepPruned(10**6, never, 200))
+    swept = one(store, SweepPruned(10**6, 200, never))
     assert swept.done
     return int(pruned.runs + swept.runs)
 
@@ -122,7 +123,7 @@ def test_the_newest_run_stays_so_that_its_key_is_not_given_again(store: Store) -
     runs = [ended(store, id) for id in ("a", "b")]
     found = page(store)
     assert ids(found) == ["a"]
-    assert found.kept == [("b", "it is the newest run: its number stays taken")]
+    assert found.kept == [("b", "it has the newest run, whose number stays taken")]
     asked = [Prunable(run, id, 10) for run, id in zip(runs, "ab", strict=True)]
     pruned = one(store, PruneRuns(asked, 200, never))
     assert (pruned.looked_at, pruned.runs) == (2, 1)
@@ -189,7 +190,7 @@ def test_a_child_that_was_retried_meanwhile_stays_without_its_parent(store: Stor
     again = one(store, ForkRun(child, "c", 2, 150, replace=True))
     assert isinstance(again, Started)
     assert one(store, PruneRuns(asked, 200, never)).runs == 1
-    assert one(store, SweepPruned(10**6, never, 200)).done
+    assert one(store, SweepPruned(10**6, 200, never)).done
     assert not store.has_run("p")
     assert not store.has_run("c~1")
     assert store.run_row(again.run).parent is None
@@ -238,6 +239,7 @@ def test_of_a_run_that_goes_on_for_ever_the_old_ones_go(store: Store) -> None:
     assert [store.has_run(id) for id in ("loop~1", "loop~2", "loop~3", "loop~4", "loop")] == [
         False, False, True, True, True
     ]  # fmt: skip
+    assert store.first_generation(runs[-1]) == runs[2]
     goes_on(store, runs[-1], worker, 40)
     assert store.has_run("loop~5")
     one(store, row(runs[-1] + 1, worker, 2))
@@ -282,13 +284,13 @@ def test_a_long_history_is_deleted_piece_by_piece(store: Store) -> None:
     one(store, finish(run, worker, "completed", 10))
     start(store, "newest")
     one(store, PruneRuns(page(store).found, 200, never))
-    swept = one(store, SweepPruned(100, never, 200))
+    swept = one(store, SweepPruned(100, 200, never))
     assert 100 <= swept.rows < 200
     assert not swept.done
-    swept = one(store, SweepPruned(10**6, at_once, 200))
+    swept = one(store, SweepPruned(10**6, 200, at_once))
     assert 0 < swept.rows < 100
     assert store.pruning().left == 1
-    assert one(store, SweepPruned(10**6, never, 200)).done
+    assert one(store, SweepPruned(10**6, 200, never)).done
     assert store.history(run) == []
 
 
@@ -305,11 +307,11 @@ def test_another_process_continues_what_one_has_begun(store: Store, other: Store
     run = ended(store, "old")
     start(store, "newest")
     one(store, PruneRuns(page(store).found, 200, never))
-    one(store, SweepPruned(1, at_once, 200))
+    one(store, SweepPruned(1, 200, at_once))
     assert not other.has_run("old")
-    assert one(other, SweepPruned(10**6, never, 200)).done
+    assert one(other, SweepPruned(10**6, 200, never)).done
     assert left_of(other, run) == []
-    assert one(store, SweepPruned(10**6, never, 200)) == Swept(0, 0, True)
+    assert one(store, SweepPruned(10**6, 200, never)) == Swept(0, 0, True)
 
 
 def test_two_that_prune_the_same_do_no_harm(store: Store, other: Store) -> None:
@@ -341,9 +343,24 @@ def test_space_is_given_back_until_some_is_kept(store: Store) -> None:
         ended(store, f"r{n}")
     start(store, "newest")
     prune(store)
-    free = one(store, GiveBackSpace(10**9, never))
-    kept = one(store, GiveBackSpace(5, never))
-    assert kept == min(free, 5)
+    before = one(store, GiveBackSpace(10**9, 0, never))
+    assert before.done
+    part = one(store, GiveBackSpace(0, 0, at_once))
+    after = one(store, GiveBackSpace(5, 0.01, never))
+    assert after.done
+    assert after.free_bytes <= max(5 * 4096, after.file_bytes // 100)
+    assert after.file_bytes <= part.file_bytes <= before.file_bytes
+    assert store.held_ms >= 0
+
+
+def test_one_process_at_a_time_prunes(store: Store, other: Store) -> None:
+    assert one(store, HoldPruning("a", 60_000, 0))
+    assert not one(other, HoldPruning("b", 60_000, 1))
+    assert one(store, HoldPruning("a", 70_000, 10_000))
+    assert one(other, HoldPruning("b", 130_000, 70_000))
+    assert one(other, HoldPruning("b", None, 70_000))
+    assert one(store, HoldPruning("a", 10**12, 70_000))
+    assert one(other, HoldPruning("b", 90_000, 70_000))  # the clock was set back since
 
 
 def test_the_state_of_the_archive_is_kept(store: Store) -> None:

@@ -45,7 +45,7 @@ class SqliteStore(Reader):
         self._second: apsw.Connection | None = None
         self._used = threading.Lock()
         """Held while a thread writes, and during a read on the same connection."""
-        self.commit_ms = 0.0
+        self.commit_ms = self.held_ms = 0.0
         self._version = self._data_version()
         self._files = files.files_of(path)  # only now there is a WAL
         self.watched = tuple(self._files)[:2]
@@ -96,6 +96,7 @@ class SqliteStore(Reader):
         if db.in_transaction:
             transaction.roll_back()  # what could not be undone at once, as when memory ran out
         execute("BEGIN IMMEDIATE")
+        begun = perf_counter()
         try:
             if db.data_version("main") != self._own_version:
                 self._see_others()
@@ -108,7 +109,8 @@ class SqliteStore(Reader):
                 transaction.update_checksum(changes)
             begin = perf_counter()
             execute("COMMIT")
-            self.commit_ms = (perf_counter() - begin) * 1000
+            end = perf_counter()
+            self.commit_ms, self.held_ms = (end - begin) * 1000, (end - begun) * 1000
             self._own_version = db.data_version("main")
         except BaseException:
             self._transitions.undo()

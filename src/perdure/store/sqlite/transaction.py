@@ -81,12 +81,13 @@ class SqliteTransaction:
 
     # --- the file ---------------------------------------------------------------------------------
 
-    def give_back_pages(self, pages: int) -> int:
+    def give_back_pages(self, pages: int) -> tuple[int, int, int]:
+        if self.db.pragma("auto_vacuum") != INCREMENTAL:
+            return 0, 0, 0
         if pages:
             self.cursor.execute(f"PRAGMA incremental_vacuum({pages})", can_cache=False).fetchall()
-        if self.db.pragma("auto_vacuum") != INCREMENTAL:
-            return 0
-        return int(self.db.pragma("freelist_count"))
+        pragma = self.db.pragma
+        return pragma("freelist_count"), pragma("page_count"), pragma("page_size")
 
     def execute_step(self, work: Callable[[Any], Any]) -> tuple[Any, BaseException | None]:
         return self._authorizer.run(work)

@@ -11,6 +11,8 @@ CREATE TABLE retention (
     runs          INTEGER NOT NULL DEFAULT 0,         -- pruned so far
     rows          INTEGER NOT NULL DEFAULT 0,         -- rows of history that were deleted with them
     at_ms         INTEGER,                            -- the last time that a run was pruned
+    holder        TEXT,                               -- the process that prunes, until held_ms
+    held_ms       INTEGER,
     archive       TEXT,                               -- where such runs go first
     archived_ms   INTEGER,                            -- the last file that was written there
     error         TEXT,                               -- why the archive can't be written, since error_ms

@@ -1,0 +1,71 @@
+"""Pace of writes in the background: how long each may hold the store, by what was measured.
+
+Rules: other writes come first, though not for ever; a pause after each write is some times as long
+as the write; a write that held the store for too long makes the next ones smaller at once, and
+short ones make them larger slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from perdure.runtime.writer import Writer
+from perdure.store.base import Store
+from perdure.store.writes import Write
+
+HOLD_MS_MAX = 5.0
+"""For how long a write is meant to hold the store at most, its commit included."""
+WORK_MS_MIN, WORK_MS_MAX = 0.2, 2.0
+"""The part of it that is not the commit."""
+WAIT_S_MAX, WAIT_S = 1.0, 0.01
+"""How long other writes may keep one waiting, and how often that is looked at."""
+
+
+class Pace:
+    """See the module's text. With `gentle` it leaves three quarters of the time to others; without,
+    for a command that is waited for, half of it.
+    """
+
+    def __init__(self, store: Store, writer: Writer, *, gentle: bool) -> None:
+        self._store, self._writer = store, writer
+        self._pause_times = 3.0 if gentle else 1.0
+        self._work_ms = WORK_MS_MAX / 4
+        self._held_ms = 0.0
+        self.longest_ms = 0.0
+
+    async def write(self, made: Callable[[Callable[[], bool]], Write]) -> Any:
+        """Write what `made` gives for an `enough`, and pause. Raises what the store raises."""
+        await self._others()
+        result = await self._writer.ask(made(self._budget()), self._measure)
+        await asyncio.sleep(self._pause_times * self._held_ms / 1000)
+        return result
+
+    async def _others(self) -> None:
+        """Let the writes go first that wait already."""
+        for _ in range(round(WAIT_S_MAX / WAIT_S)):
+            if not self._writer.waiting:
+                return
+            await asyncio.sleep(WAIT_S)
+
+    def _budget(self) -> Callable[[], bool]:
+        """An `enough` that counts from its first call, in the transaction."""
+        until_s: float | None = None
+
+        def enough() -> bool:
+            nonlocal until_s
+            if until_s is None:
+                until_s = perf_counter() + self._work_ms / 1000
+            return perf_counter() >= until_s
+
+        return enough
+
+    def _measure(self, _: object) -> None:
+        self._held_ms = held_ms = self._store.held_ms
+        self.longest_ms = max(self.longest_ms, held_ms)
+        if held_ms > HOLD_MS_MAX / 2:
+            self._work_ms = max(WORK_MS_MIN, self._work_ms / 2)
+        elif held_ms < HOLD_MS_MAX / 3:
+            self._work_ms = min(WORK_MS_MAX, self._work_ms * 1.1)
