@@ -20,8 +20,10 @@ SORTED_ROWS_MAX = 1_000
 """Up to this many due runs are sorted; of more, the order comes from an index."""
 
 
-def due_runs(db: Transaction, claim: Claim) -> list[int]:
-    """The runs that a claim gets, in the order in which they should begin."""
+def due_runs(db: Transaction, claim: Claim) -> list[tuple[int, str | None]]:
+    """The runs that a claim gets, in the order in which they should begin, and their queues."""
+    if claim.limit <= 0:
+        return []
     if claim.families is not None:
         asked = [
             (family.run, family.root, name, claim.now_ms, claim.limit)
@@ -34,7 +36,7 @@ def due_runs(db: Transaction, claim: Claim) -> list[int]:
     names = _encode(claim.workflows).decode()
     count_max = max(SORTED_ROWS_MAX, claim.limit) + 1
     ((due,),) = db.rows("due_count", (names, claim.now_ms, count_max))
-    limit = min(claim.limit, _share(db, claim, due))
+    limit = min(claim.limit, share(db, claim, due))
     if limit <= 0:
         return []
     if due <= SORTED_ROWS_MAX:
@@ -45,12 +47,13 @@ def due_runs(db: Transaction, claim: Claim) -> list[int]:
     return _in_order(found, limit)
 
 
-def _in_order(rows: list[tuple[Any, ...]], limit: int) -> list[int]:
-    """The first runs of rows (priority, due time, run)."""
-    return [run for _, _, run in sorted(rows, key=lambda row: (-row[0], row[1]))[:limit]]
+def _in_order(rows: list[tuple[Any, ...]], limit: int) -> list[tuple[int, str | None]]:
+    """The first runs of rows (priority, due time, run, queue)."""
+    ordered = sorted(rows, key=lambda row: (-row[0], row[1]))[:limit]
+    return [(run, queue) for _, _, run, queue in ordered]
 
 
-def _share(db: Transaction, claim: Claim, due: int) -> int:
+def share(db: Transaction, claim: Claim, due: int) -> int:
     """How many of `due` runs this worker may take, beside what it and the others execute."""
     workers, running, own = map(int, db.rows("loads", (claim.owner,))[0])
     if workers <= 1:

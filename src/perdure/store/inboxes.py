@@ -14,6 +14,7 @@ import msgspec
 from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import InboxFull, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.store.queues import Places
 from perdure.store.rows import Woken
 from perdure.store.transaction import Transaction
 from perdure.store.writes import ControlRun, Deliver, Finish
@@ -24,8 +25,8 @@ _encode = msgspec.json.Encoder().encode
 class Inboxes:
     """What writes about inboxes do in the transaction `db`."""
 
-    def __init__(self, db: Transaction, limits: Limits) -> None:
-        self._db, self._limits = db, limits
+    def __init__(self, db: Transaction, limits: Limits, places: Places) -> None:
+        self._db, self._limits, self._places = db, limits, places
 
     # --- messages and verbs -----------------------------------------------------------------------
 
@@ -76,7 +77,9 @@ class Inboxes:
         if status in FINAL:
             return RunFinished(control.run_id, status, control.verb)
         if control.verb == "pause":  # a blocked run, too: new code would continue it
-            self._db.do("pause", (run,))
+            ((owner,),) = self._db.rows("pause", (run,))
+            if owner is None and self._places.states.any:
+                self._places.stop(run, None, control.at_ms)
         elif control.verb == "resume" and status == BLOCKED:
             return RunBlocked(control.run_id, reason or "")
         elif status in (PAUSED, BLOCKED):
@@ -103,7 +106,9 @@ class Inboxes:
             below = self.deliver(Deliver(str(child), "cancel", at_ms, verb="cancel"))
             if isinstance(below, Woken):
                 woken.others += [below.run, *below.others]
-        parent, seq, run_id = ended
+        parent, seq, run_id, queue = ended
+        if queue is not None:
+            self._places.end_run(run, None, at_ms)
         if parent is not None:
             self.answer_parent(parent, seq, run_id, Finish(CANCELLED), at_ms)
             woken.others.append(parent)

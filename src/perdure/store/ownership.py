@@ -11,7 +11,10 @@ import msgspec
 
 from perdure.errors import CrashLoop, LeaseLost
 from perdure.store import claims
+from perdure.store.admission import Room
 from perdure.store.inboxes import Inboxes
+from perdure.store.queue_settings import QueueSettings
+from perdure.store.queues import Places
 from perdure.store.rows import Claimed, WorkerEnded
 from perdure.store.transaction import Transaction
 from perdure.store.writes import (
@@ -29,8 +32,10 @@ _encode = msgspec.json.Encoder().encode
 class Ownership:
     """What writes about workers do in the transaction `db`."""
 
-    def __init__(self, db: Transaction, inboxes: Inboxes) -> None:
-        self._db, self._inboxes = db, inboxes
+    def __init__(
+        self, db: Transaction, inboxes: Inboxes, places: Places, queues: QueueSettings
+    ) -> None:
+        self._db, self._inboxes, self._places, self._queues = db, inboxes, places, queues
         self.owners: dict[int, int] = {}
         """Owners of runs, as far as they are known."""
         self._alive: set[int] = set()
@@ -64,9 +69,31 @@ class Ownership:
         """See `Claim`."""
         if not self.is_alive(claim.owner):
             return Claimed()
-        runs = claims.due_runs(self._db, claim)
-        self._db.many("claim_run", [(claim.owner, claim.now_ms, run) for run in runs])
-        return Claimed(runs)
+        due = claims.due_runs(self._db, claim)
+        free = [(claim.owner, claim.now_ms, run) for run, queue in due if queue is None]
+        self._db.many("claim_run", free)
+        if len(free) == len(due) and not self._places.states.any:
+            return Claimed([run for run, _ in due])
+        runs = [run for run, queue in due if queue is None or self._goes_on(run, claim)]
+        return self._admit(claim, runs)
+
+    def _goes_on(self, run: int, claim: Claim) -> bool:
+        """Claim a run with a queue, or let it wait there."""
+        admitted = self._places.goes_on(run, claim.owner, claim.now_ms)
+        if admitted:
+            self._db.do("claim_run", (claim.owner, claim.now_ms, run))
+        return admitted
+
+    def _admit(self, claim: Claim, runs: list[int]) -> Claimed:
+        """Add to claimed `runs` what queues admit."""
+        places = self._places
+        places.begin()
+        left = claim.limit - len(runs)
+        if left > 0 and claim.families is None:
+            left = min(left, claims.share(self._db, claim, places.admissible(claim.now_ms)))
+        room = Room(claim.owner, left, claim.workflows if claim.families is None else ())
+        places.claim(claim, room)
+        return Claimed(runs + room.runs, places.admitted_of(claim.owner))
 
     def join(self, join: JoinWorker) -> int:
         """See `JoinWorker`."""
@@ -84,6 +111,8 @@ class Ownership:
         self.forget()
         if not self._db.rows("end_worker", (end.now_ms, end.worker, end.beats)):
             return None
+        self._places.begin()
+        self._places.end_worker(end.worker, end.now_ms)
         blocked = self._block_crash_loops(end) if end.crashed else []
         return WorkerEnded(self._db.change("free_runs", (end.now_ms, end.worker)), blocked)
 
@@ -96,6 +125,8 @@ class Ownership:
         ):
             reason = CrashLoop(run_id, crashes).reason
             self._db.do("block_crash_loop", (reason, run))
+            if self._places.states.any:
+                self._places.stop(run, end.worker, end.now_ms)
             self._inboxes.cancel_blocked(run, end.now_ms)
             blocked.append((run_id, workflow, reason))
         return blocked
@@ -111,3 +142,4 @@ class Ownership:
         """See `ClockMovedBack`."""
         self._db.do("due_at_once", (moved.now_ms,))
         self._db.do("due_with_mail", (moved.now_ms,))
+        self._queues.clock_moved_back(moved.now_ms)

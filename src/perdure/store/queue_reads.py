@@ -10,9 +10,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from perdure.errors import QueueNotFound
+from perdure.store.lines import of_worker, of_workflow
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
-from perdure.store.writes import QueueLimits
+from perdure.store.writes import Family, QueueLimits
 
 QUEUE_COUNT_MAX = 100_001
 """Counts of places stop here."""
@@ -29,6 +32,37 @@ class QueueReads:
     def _has_queues(self) -> bool:
         """Whether the schema has them."""
         return True
+
+    def next_admission_ms(
+        self, workflows: tuple[str, ...], families: Sequence[Family] | None, worker: int | None
+    ) -> int | None:
+        """When a claim of this worker may admit something, of these families only, if given."""
+        takers = [] if families is not None else [of_workflow(name) for name in workflows]
+        takers += [] if worker is None else [of_worker(worker)]
+        rows = self._all("next_admissions", _json(takers))
+        if families and rows:
+            names = _json([of_workflow(name) for name in workflows])
+            for family in families:
+                rows += self._all("family_admissions", family.root, family.run, names)
+        return min(
+            (
+                max(next_ms, ready_ms)
+                for queue, name, next_ms, per_worker, ready_ms in rows
+                if ready_ms is not None
+                and (per_worker is None or not self._worker_full(per_worker, worker, queue, name))
+            ),
+            default=None,
+        )
+
+    def _worker_full(self, limit: int, worker: int | None, queue: int, name: str) -> bool:
+        """Whether a worker has as much of a queue as it may."""
+        if worker is None:
+            return False
+        runs, steps = (
+            self._all("count_runs_of", worker, name),
+            self._all("count_steps_of", worker, queue),
+        )
+        return bool(runs[0][0] + steps[0][0] >= limit)
 
     def queue_rows(self) -> list[QueueRow]:
         """See `base.Store`, also for what follows."""
@@ -65,5 +99,10 @@ class QueueReads:
 
 def _queue_row(row: Sequence[Any]) -> QueueRow:
     name, *limits, paused, declared, held_ms, next_ms, waiting, running = row
-    allows = QueueLimits(*limits, paused=bool(paused))
+    allows = QueueLimits(*limits)
+    allows.paused = bool(paused)
     return QueueRow(name, allows, declared, held_ms, next_ms, waiting, running)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -15,8 +15,253 @@ RETURNING run;
 
 -- name: drop_chunks
 DELETE FROM chunk WHERE run = ?1;
+-- State -----------------------------------------------------------------------------------------
+
+-- name: any_queue
+SELECT 1 FROM queue LIMIT 1;
+
+-- name: queue_by_name
+SELECT queue, name, concurrency, per_worker, rate_limit, rate_per_ms, rate_burst, key_concurrency,
+       key_rate_limit, key_rate_per_ms, key_rate_burst, waiting_max, paused, declared, held_ms,
+       held_at_ms, level_ns, level_ms, turn, waiting, next_ms
+FROM queue WHERE name = ?1 {{lock}};
+
+-- name: queue_by_key
+SELECT queue, name, concurrency, per_worker, rate_limit, rate_per_ms, rate_burst, key_concurrency,
+       key_rate_limit, key_rate_per_ms, key_rate_burst, waiting_max, paused, declared, held_ms,
+       held_at_ms, level_ns, level_ms, turn, waiting, next_ms
+FROM queue WHERE queue = ?1 {{lock}};
+
+-- name: due_queues
+SELECT queue FROM queue WHERE next_ms <= ?1 ORDER BY next_ms, queue;
+
+-- name: set_queue_state
+UPDATE queue SET held_ms = ?1, held_at_ms = ?2, level_ns = ?3, level_ms = ?4, turn = ?5,
+    waiting = ?6, next_ms = ?7
+WHERE queue = ?8;
+
+-- name: insert_queue
+INSERT INTO queue (name) VALUES (?1) ON CONFLICT (name) DO NOTHING;
+
+-- name: set_queue
+UPDATE queue SET concurrency = ?1, per_worker = ?2, rate_limit = ?3, rate_per_ms = ?4,
+    rate_burst = ?5, key_concurrency = ?6, key_rate_limit = ?7, key_rate_per_ms = ?8,
+    key_rate_burst = ?9, waiting_max = ?10, paused = ?11, declared = ?12
+WHERE queue = ?13;
+
+-- name: count_admitted
+SELECT count(*) FROM place WHERE queue = ?1 AND admitted_ms IS NOT NULL;
+
+-- name: count_key
+SELECT count(*) FROM place WHERE queue = ?1 AND key = ?2 AND admitted_ms IS NOT NULL;
+
+-- name: count_runs_of
+SELECT count(*) FROM run {{index run_owned}} WHERE owner = ?1 AND owner IS NOT NULL AND queue = ?2;
+
+-- name: count_steps_of
+SELECT count(*) FROM place WHERE worker = ?1 AND queue = ?2;
+
+-- name: key_bucket
+SELECT level_ns, level_ms FROM queue_key WHERE queue = ?1 AND key = ?2;
+
+-- name: set_key_bucket
+INSERT INTO queue_key (queue, key, level_ns, level_ms, full_ms) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (queue, key) DO UPDATE SET level_ns = excluded.level_ns, level_ms = excluded.level_ms,
+    full_ms = excluded.full_ms;
+
+-- name: drop_full_keys
+DELETE FROM queue_key WHERE queue = ?1 AND full_ms <= ?2;
+
+-- name: prepaid
+SELECT prepaid FROM place WHERE place = ?1 AND queue = ?2;
+
+-- name: use_prepaid
+UPDATE place SET prepaid = 0 WHERE place = ?1;
+
+-- name: queues_later_than
+SELECT name FROM queue WHERE next_ms > ?1;
+
+-- name: key_buckets
+SELECT key, level_ns, level_ms FROM queue_key WHERE queue = ?1;
+
+-- Places ----------------------------------------------------------------------------------------
+
+-- name: place_of
+SELECT place, queue, key, priority, weight, prepaid, line, admitted_ms, worker FROM place
+WHERE run = ?1 AND seq = ?2;
+
+-- name: insert_admitted
+INSERT INTO place (queue, key, run, seq, root, priority, weight, prepaid, asked_ms, admitted_ms,
+                   worker)
+SELECT ?1, ?2, run, ?4, coalesce(root, run), ?5, ?6, ?7, ?8, ?8, ?9 FROM run WHERE run = ?3
+ON CONFLICT (run, seq) DO NOTHING RETURNING place;
+
+-- name: insert_waiting
+INSERT INTO place (queue, key, run, seq, root, priority, weight, asked_ms)
+SELECT ?1, ?2, run, ?4, coalesce(root, run), ?5, ?6, ?7 FROM run WHERE run = ?3
+RETURNING place;
+
+-- name: set_place_worker
+UPDATE place SET worker = ?1 WHERE place = ?2;
+
+-- name: set_line
+UPDATE place SET line = ?1 WHERE place = ?2;
+
+-- name: set_aside
+UPDATE place SET line = NULL, admitted_ms = NULL WHERE place = ?1;
+
+-- name: admit_place
+UPDATE place SET line = NULL, admitted_ms = ?1, prepaid = ?2, worker = ?3 WHERE place = ?4;
+
+-- name: hand_on_place
+UPDATE place SET run = ?1 WHERE run = ?2 AND seq = 0;
+
+-- name: release_place
+-- What waits is the owner's; what is admitted is the worker's who executes it.
+DELETE FROM place
+WHERE place = ?1 AND seq > 0
+  AND (worker = ?2 OR (worker IS NULL
+                       AND (SELECT r.owner FROM run AS r WHERE r.run = place.run) = ?2))
+RETURNING place, key, queue, line, admitted_ms;
+
+-- name: drop_place
+DELETE FROM place WHERE place = ?1;
+
+-- name: drop_run_place
+DELETE FROM place WHERE run = ?1 AND (seq = 0 OR worker IS NULL)
+RETURNING place, key, queue, line, admitted_ms;
+
+-- name: drop_step_places
+DELETE FROM place WHERE run = ?1 AND seq > 0 AND admitted_ms IS NULL
+RETURNING place, key, queue, line, admitted_ms;
+
+-- name: drop_worker_places
+DELETE FROM place WHERE worker = ?1
+RETURNING place, key, queue, line, admitted_ms, run;
+
+-- name: step_places
+SELECT place, queue, key, priority, line, admitted_ms FROM place
+WHERE run = ?1 AND seq > 0 ORDER BY place;
+
+-- name: asks_of_run
+SELECT queue, workflow, key, priority, weight FROM run WHERE run = ?1;
+
+-- name: workflow_of
+SELECT workflow FROM run WHERE run = ?1;
+
+-- name: owner_and_queue
+SELECT queue, owner FROM run WHERE run = ?1;
+
+-- name: wait_in_line
+UPDATE run SET status = 'waiting', waiting = ?1, due_ms = NULL WHERE run = ?2 AND owner IS NULL;
+
+-- name: admit_run
+UPDATE run SET owner = ?1, status = 'running', started_ms = coalesce(started_ms, ?2), waiting = NULL
+WHERE run = ?3 AND owner IS NULL AND status IN ('waiting', 'pending');
+
+-- name: due_for_step
+UPDATE run SET due_ms = ?1
+WHERE run = ?2 AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?1);
+
+-- name: paused_in_queues
+SELECT r.run FROM run AS r WHERE r.owner = ?1 AND r.status = 'paused';
+
+-- name: runs_in_line
+SELECT DISTINCT p.run FROM line AS l JOIN place AS p ON p.line = l.line WHERE l.taker = ?1;
+
+-- name: family_places
+-- In the order of admission; (queue, priority, served, place, …) as of a place that waits.
+SELECT p.queue, p.priority, l.served, p.place, p.line, p.key, p.run, p.seq, p.weight, p.prepaid,
+       l.taker
+FROM place AS p JOIN line AS l ON l.line = p.line
+WHERE p.root = ?1 AND p.line IS NOT NULL AND (p.run = ?2 OR p.run <> ?1)
+ORDER BY p.priority DESC, l.served, p.place;
+
+-- Lines -----------------------------------------------------------------------------------------
+
+-- name: next_taker
+SELECT min(taker) FROM line {{index line_ready}} WHERE queue = ?1 AND ready_ms = 0 AND taker > ?2;
+
+-- name: first_in_line
+SELECT l.priority, l.served, l.head, l.line, l.key, p.run, p.seq, p.weight, p.prepaid
+FROM line AS l {{index line_ready}} JOIN place AS p ON p.place = l.head
+WHERE l.queue = ?1 AND l.taker = ?2 AND l.ready_ms = 0
+ORDER BY l.priority DESC, l.served, l.head LIMIT 1;
+
+-- name: any_ready
+SELECT 1 FROM line {{index line_ready}} WHERE queue = ?1 AND ready_ms = 0 LIMIT 1;
+
+-- name: find_line
+SELECT line, head FROM line WHERE queue = ?1 AND key = ?2 AND priority = ?3 AND taker = ?4;
+
+-- name: line_taker
+SELECT taker, ready_ms FROM line WHERE line = ?1;
+
+-- name: line_head
+SELECT key, head, ready_ms FROM line WHERE line = ?1;
+
+-- name: next_head
+SELECT min(place) FROM place WHERE line = ?1;
+
+-- name: set_head
+UPDATE line SET head = ?1 WHERE line = ?2;
+
+-- name: insert_line
+INSERT INTO line (queue, key, priority, taker, served, head, ready_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING line;
+
+-- name: delete_line
+DELETE FROM line WHERE line = ?1;
+
+-- name: served_of_key
+SELECT max(served) FROM line WHERE queue = ?1 AND key = ?2 AND priority = ?3;
+
+-- name: least_served
+SELECT served FROM line {{index line_ready}}
+WHERE queue = ?1 AND taker = ?2 AND priority = ?3 AND ready_ms = 0 ORDER BY served LIMIT 1;
+
+-- name: set_served
+UPDATE line SET served = ?1 WHERE queue = ?2 AND key = ?3 AND priority = ?4;
+
+-- name: close_lines
+UPDATE line SET ready_ms = ?1 WHERE queue = ?2 AND key = ?3;
+
+-- name: closed_lines_of
+SELECT line, priority, served, taker FROM line
+WHERE queue = ?1 AND key = ?2 AND ready_ms > ?3 AND ready_ms < ?4;
+
+-- name: closed_lines
+SELECT line, priority, served, taker FROM line {{index line_timed}}
+WHERE queue = ?1 AND ready_ms > 0 AND ready_ms <= ?2;
+
+-- name: timed_lines
+SELECT line, priority, served, taker FROM line {{index line_timed}}
+WHERE queue = ?1 AND ready_ms > ?2 AND ready_ms < ?3;
+
+-- name: open_line
+UPDATE line SET ready_ms = 0, served = ?1 WHERE line = ?2;
+
+-- name: next_open
+SELECT min(ready_ms) FROM line {{index line_timed}}
+WHERE queue = ?1 AND ready_ms > 0 AND ready_ms < ?2;
 
 -- Reads -----------------------------------------------------------------------------------------
+
+-- name: next_admissions
+-- Queues that may admit something, and when the lines of these takers are ready.
+SELECT q.queue, q.name, q.next_ms, q.per_worker,
+       CASE WHEN EXISTS (SELECT 1 FROM line AS l {{index line_ready}}
+                         WHERE l.queue = q.queue AND l.taker IN ({{each ?1}}) AND l.ready_ms = 0)
+            THEN 0
+            ELSE (SELECT min(l.ready_ms) FROM line AS l {{index line_timed}}
+                  WHERE l.queue = q.queue AND l.ready_ms > 0 AND l.ready_ms < 9007199254740991) END
+FROM queue AS q {{index queue_next}} WHERE q.next_ms IS NOT NULL;
+
+-- name: family_admissions
+SELECT q.queue, q.name, q.next_ms, q.per_worker, l.ready_ms
+FROM place AS p JOIN line AS l ON l.line = p.line JOIN queue AS q ON q.queue = p.queue
+WHERE p.root = ?1 AND p.line IS NOT NULL AND (p.run = ?2 OR p.run <> ?1)
+  AND l.taker IN ({{each ?3}}) AND l.ready_ms < 9007199254740991 AND q.next_ms IS NOT NULL;
 
 -- name: queue_names
 SELECT queue, name FROM queue ORDER BY name;

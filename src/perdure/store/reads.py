@@ -258,15 +258,22 @@ class Reads(QueueReads, RequestReads, RetentionReads):
             return None
         row = rows[0]
         history = self.history(run) if 0 < row.history_rows <= rows_max else []
-        heartbeats = self._open_heartbeats(run, history) if history else {}
-        return LoadedRun(row, history, self.inbox(run, 0), heartbeats)
+        loaded = LoadedRun(row, history, self.inbox(run, 0), {})
+        if history:
+            self._add_open_steps(loaded)
+        return loaded
 
-    def _open_heartbeats(self, run: int, history: list[Event]) -> dict[int, bytes]:
-        """The heartbeats of steps without an outcome. Most runs have none at all."""
-        seqs = {seq for (seq,) in self._all("heartbeat_rows", run)}
-        if seqs:
-            seqs -= {event.ref for event in history if event.kind in _OUTCOMES}
-        return {seq: data for seq in seqs if (data := self.heartbeat(run, seq)) is not None}
+    def _add_open_steps(self, loaded: LoadedRun) -> None:
+        """The heartbeats and places of steps without an outcome. Most runs have none at all."""
+        run = loaded.row.run
+        found = self._all("heartbeat_rows", run)
+        if not found:
+            return
+        ended = {event.ref for event in loaded.history if event.kind in _OUTCOMES}
+        loaded.places = {seq: place for seq, place in found if place and seq not in ended}
+        for seq in {seq for seq, place in found if place is None} - ended:
+            if (data := self.heartbeat(run, seq)) is not None:
+                loaded.heartbeats[seq] = data
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
         """Rows of a run in order; large arguments as `LazyPayload`."""
@@ -376,6 +383,7 @@ class Reads(QueueReads, RequestReads, RetentionReads):
             found = [
                 ms for bindings in each for (ms,) in self._all("next_due_in_family", *bindings)
             ]
+        found.append(self.next_admission_ms(workflows, families, worker))
         return min((ms for ms in found if ms is not None), default=None)
 
     def family(self, run: int) -> Family:

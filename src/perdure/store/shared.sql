@@ -42,7 +42,7 @@ UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiti
 WHERE run = ?6;
 
 -- name: release
-UPDATE run SET owner = NULL WHERE run = ?1;
+UPDATE run SET owner = NULL WHERE run = ?1 RETURNING queue, status;
 
 -- name: release_with_mail
 UPDATE run SET due_ms = ?1
@@ -59,10 +59,11 @@ UPDATE run SET crashes = 0 WHERE run = ?1;
 UPDATE run SET status = ?1, result = ?2, error = ?3, ended_ms = ?4, owner = NULL, due_ms = NULL,
     waiting = NULL, blocked_by = NULL, reason = NULL, successor = ?5
 WHERE run = ?6
-RETURNING parent, parent_seq, id;
+RETURNING parent, parent_seq, id, queue;
 
 -- name: inherited
-SELECT parent, parent_seq, coalesce(root, run), tags, durability FROM run WHERE run = ?1;
+SELECT parent, parent_seq, coalesce(root, run), tags, durability, queue, key, priority, weight
+FROM run WHERE run = ?1;
 
 -- name: close_inbox
 UPDATE inbox SET taken = 0 WHERE run = ?1 AND taken IS NULL;
@@ -100,18 +101,23 @@ WHERE run = ?1 AND status NOT IN ('completed', 'failed', 'cancelled');
 -- name: wake_idle
 UPDATE run SET due_ms = ?1
 WHERE run = ?2 AND owner IS NULL AND status IN ('waiting', 'pending')
-  AND (due_ms IS NULL OR due_ms > ?1);
+  AND (due_ms IS NULL OR due_ms > ?1)
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = ?2 AND p.seq = 0
+                                    AND p.line IS NOT NULL));
 
 -- name: wake_waiting
+-- Not one that waits for its own place in a queue.
 UPDATE run SET due_ms = ?1
-WHERE run = ?2 AND owner IS NULL AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?1);
+WHERE run = ?2 AND owner IS NULL AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?1)
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = ?2 AND p.seq = 0
+                                    AND p.line IS NOT NULL));
 
 -- name: cancel_unstarted
 UPDATE run SET status = 'cancelled', ended_ms = ?1, due_ms = NULL, waiting = NULL,
     blocked_by = NULL, reason = NULL, owner = NULL
 WHERE run = ?2 AND (status = 'blocked' OR (status = 'paused' AND blocked_by IS NOT NULL)
-                    OR (status IN ('pending', 'paused') AND started_ms IS NULL))
-RETURNING parent, parent_seq, id;
+                    OR (status IN ('pending', 'paused', 'waiting') AND started_ms IS NULL))
+RETURNING parent, parent_seq, id, queue;
 
 -- name: move_inbox
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
@@ -138,11 +144,11 @@ SELECT generation FROM run WHERE run = ?1;
 SELECT count(*) FROM run WHERE id >= ?1 AND id < ?2;
 
 -- name: pause
-UPDATE run SET status = 'paused' WHERE run = ?1;
+UPDATE run SET status = 'paused' WHERE run = ?1 RETURNING owner;
 
 -- name: resume
 UPDATE run SET status = 'pending',
-    due_ms = CASE WHEN started_ms IS NULL THEN due_ms ELSE ?1 END, waiting = NULL,
+    due_ms = CASE WHEN started_ms IS NULL THEN coalesce(due_ms, ?1) ELSE ?1 END, waiting = NULL,
     blocked_by = NULL, reason = NULL, crashes = 0
 WHERE run = ?2;
 
@@ -254,16 +260,16 @@ SELECT count(*) FROM (SELECT 1 FROM run {{index run_due}}
     LIMIT ?3) AS due;
 
 -- name: due_runs
-SELECT priority, due_ms, run FROM run {{index run_due}}
+SELECT priority, due_ms, run, queue FROM run {{index run_due}}
 WHERE owner IS NULL AND due_ms <= ?2 AND status <> 'paused' AND workflow IN ({{each ?1}})
 ORDER BY priority DESC, due_ms LIMIT ?3;
 
 -- name: due_in_family
 -- The run that was asked for, as far as it is due, and what it has started.
-SELECT priority, due_ms, run FROM run
+SELECT priority, due_ms, run, queue FROM run
 WHERE run = ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL AND status <> 'paused'
 UNION ALL
-SELECT * FROM (SELECT priority, due_ms, run FROM run {{index run_family}}
+SELECT * FROM (SELECT priority, due_ms, run, queue FROM run {{index run_family}}
                WHERE root = ?2 AND run <> ?1 AND workflow = ?3 AND due_ms <= ?4 AND owner IS NULL
                  AND status <> 'paused'
                ORDER BY due_ms LIMIT ?5) AS others;
@@ -282,7 +288,9 @@ WHERE status <> 'completed' AND status = 'blocked'
 -- name: wake_unread
 UPDATE run {{index run_unread}} SET due_ms = ?1
 WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN ({{each ?2}})
-  AND (CAST(?3 AS BIGINT) IS NULL OR run = ?3 OR root = ?4);
+  AND (CAST(?3 AS BIGINT) IS NULL OR run = ?3 OR root = ?4)
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = run.run AND p.seq = 0
+                                    AND p.line IS NOT NULL));
 
 -- Reads -----------------------------------------------------------------------------------------
 
@@ -332,7 +340,9 @@ SELECT worker, name, host, pid, born, lease_ms, ttl_ms, beats, asked FROM worker
 WHERE ended_ms IS NULL;
 
 -- name: heartbeat_rows
-SELECT seq FROM heartbeat WHERE run = ?1;
+-- And the places of steps in queues.
+SELECT seq, NULL FROM heartbeat WHERE run = ?1
+UNION ALL SELECT seq, place FROM place WHERE run = ?1 AND seq > 0;
 
 -- name: heartbeat
 SELECT data FROM heartbeat WHERE run = ?1 AND seq = ?2;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.core.events import REQUEST
-from perdure.core.lifecycle import PENDING, RUNNING
+from perdure.core.lifecycle import PENDING, RUNNING, WAITING
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.core.mail import read_envelope
 from perdure.errors import PerdureError, RunExists, RunNotFound
@@ -18,6 +18,7 @@ from perdure.store import debounce, payloads
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
+from perdure.store.queues import Places, waiting_for
 from perdure.store.rows import Started
 from perdure.store.tags import Tags
 from perdure.store.transaction import Transaction
@@ -36,23 +37,58 @@ class Starting:
         ownership: Ownership,
         inboxes: Inboxes,
         tags: Tags,
+        places: Places,
     ) -> None:
         self._db, self._history, self._ownership = db, history, ownership
-        self._inboxes, self._tags = inboxes, tags
+        self._inboxes, self._tags, self._places = inboxes, tags, places
 
     def start(self, start: StartRun) -> Started | PerdureError:
         """See `StartRun`."""
         if start.owner is not None and not self._ownership.is_alive(start.owner):
             start.owner, start.due_ms = None, start.at_ms  # ended meanwhile: any worker may claim
+        started = self._begin(start) if start.queue is None else self._start_in_queue(start)
+        if start.places and isinstance(started, Started) and started.owned:
+            for ask in start.places:
+                ask.run = started.run
+                started.places.append(self._places.ask(ask))
+        return started
+
+    def _start_in_queue(self, start: StartRun) -> Started | PerdureError:
+        """Start a run that is admitted at once, or waits in line, or asks when it is due."""
+        assert start.queue is not None
+        if self._db.row("existing_run", (start.id,)) is not None:
+            return self._existing(start)
+        if start.due_ms is not None and start.due_ms > start.at_ms:
+            refused = self._places.refusal(start.queue, start.weight)
+            start.owner = None
+            return refused if isinstance(refused, PerdureError) else self._begin(start)
+        against = self._places.plan(start)
+        if isinstance(against, PerdureError):
+            return against
+        if against is not None:
+            start.owner = None
+        started = self._begin(start, waits=against is not None)
+        assert isinstance(started, Started)
+        self._places.begin_run(start, started.run, against)
+        queue = self._places.states.named(start.queue)
+        next_ms = None if queue is None else queue.next_ms
+        started.queue_due = next_ms is not None and next_ms <= start.at_ms
+        return started
+
+    def _begin(self, start: StartRun, *, waits: bool = False) -> Started | PerdureError:
+        """Insert a run; with `waits` one that waits in line."""
         inline = len(start.args) <= INLINE_BYTES_MAX
         owned = start.owner is not None
         status, started_ms = (RUNNING, start.at_ms) if owned else (PENDING, None)
+        due_ms, waiting = start.due_ms, None
+        if waits:
+            status, due_ms, waiting = WAITING, None, waiting_for(start.queue or "")
         args = start.args.decode() if inline else "null"
         fields = (
-            start.id, start.workflow, status, args, start.owner, start.due_ms, start.priority,
+            start.id, start.workflow, status, args, start.owner, due_ms, start.priority,
             start.queue, start.parent, start.parent_seq, start.seed, start.timeout_ms, start.at_ms,
-            started_ms, start.durability, start.python, start.root, None, start.key, start.weight,
-            start.scheduled_ms,
+            started_ms, start.durability, start.python, start.root, waiting, start.key,
+            start.weight, start.scheduled_ms,
         )  # fmt: skip
         inserted = self._db.row("insert_run", fields)
         if inserted is None:
@@ -92,15 +128,22 @@ class Starting:
     def succeed(self, run: int, start: StartRun, finish: Finish) -> int:
         """Start the run that continues another under its id. Returns the new run's key.
 
-        It inherits parent, family, tags and durability: callers of the id were promised that.
+        It inherits parent, family, tags and durability: callers of the id were promised that; and
+        the place in its queue.
         """
-        ((parent, seq, root, tags, durability),) = self._db.rows("inherited", (run,))
+        ((parent, seq, root, tags, durability, *asks),) = self._db.rows("inherited", (run,))
         start.parent, start.parent_seq, start.root = parent, seq, root
         start.tags = _decode(tags) if tags else None
         start.durability = durability or start.durability
+        if asks[0] is not None:
+            start.queue, start.key, start.priority, start.weight = asks
         generation = self._rename(run, start.id)
-        started = self.start(start)
+        if start.owner is not None and not self._ownership.is_alive(start.owner):
+            start.owner, start.due_ms = None, start.at_ms
+        started = self._begin(start)
         assert isinstance(started, Started)
+        if asks[0] is not None:
+            self._db.do("hand_on_place", (started.run, run))
         for channel, data in finish.leftovers:
             self._inboxes.put(started.run, "message", channel, None, data, start.at_ms)
         for channel, data in finish.requests:

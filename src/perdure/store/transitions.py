@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.core.events import FINISH, Event
-from perdure.core.lifecycle import BLOCKED
+from perdure.core.lifecycle import BLOCKED, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
+from perdure.store.queue_settings import QueueSettings
+from perdure.store.queues import Places
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.requests import Requests
 from perdure.store.retention import Retention
@@ -28,13 +30,14 @@ from perdure.store.retention_writes import (
     PruneRuns,
     SweepPruned,
 )
-from perdure.store.rows import Woken, Written
+from perdure.store.rows import Place, Woken, Written
 from perdure.store.starting import Starting
 from perdure.store.tags import Tags
 from perdure.store.transaction import Transaction
 from perdure.store.writes import (
     AdoptChild,
     Append,
+    AskPlace,
     BeginEpoch,
     Claim,
     ClockMovedBack,
@@ -44,9 +47,13 @@ from perdure.store.writes import (
     EndWorker,
     Finish,
     ForkRun,
+    HoldQueue,
     JoinWorker,
     RecordHeartbeat,
+    ReleasePlaces,
     RenewLease,
+    SetQueue,
+    Spend,
     StartAnd,
     StartRun,
     Suspend,
@@ -66,14 +73,17 @@ class Transitions:
     def __init__(self, db: Transaction, limits: Limits) -> None:
         self._db = db
         self._history = HistoryWriter(db)
-        self._inboxes = Inboxes(db, limits)
-        self._ownership = Ownership(db, self._inboxes)
+        self._places = places = Places(db)
+        self._queues = QueueSettings(db, places.states, places.lines, places.admission)
+        self._inboxes = Inboxes(db, limits, places)
+        self._ownership = Ownership(db, self._inboxes, places, self._queues)
         self._owners = self._ownership.owners
         self._tags = Tags(db, limits)
-        self._starting = Starting(db, self._history, self._ownership, self._inboxes, self._tags)
         retention = Retention(db, self._history, lambda run: self._owners.pop(run, None))
+        self._starting = Starting(
+            db, self._history, self._ownership, self._inboxes, self._tags, places
+        )
         self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
-        self.flush = self._history.flush
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
             Turn: self._turn,
@@ -102,27 +112,44 @@ class Transitions:
             StartAnd: self._requests.start_and,
             Expose: self._requests.expose,
             Reply: self._requests.reply,
+            AskPlace: self._ask_place,
+            ReleasePlaces: self._release_places,
+            SetQueue: self._queues.set,
+            HoldQueue: self._queues.hold,
+            Spend: self._queues.spend,
         }
+
+    def flush(self) -> None:
+        """Write what was gathered: rows of history, states of queues."""
+        self._history.flush()
+        self._places.states.flush()
 
     def forget(self) -> None:
         """Another connection has committed."""
         self._history.others_committed()
         self._ownership.forget()
+        self._places.states.forget()
 
     def undo(self) -> None:
         """The transaction was rolled back."""
         self._history.forget()
         self._ownership.forget()
+        self._places.states.forget()
 
     # --- turns ------------------------------------------------------------------------------------
 
-    def _append(self, append: Append) -> LeaseLost | None:
+    def _append(self, append: Append) -> Written | LeaseLost | None:
         if self._owners.get(append.run) != append.owner:
             lost = self._ownership.lost(append.run, append.owner)
             if lost is not None:
                 return lost
         self._history.append(append.run, append.rows)
-        return None
+        if not append.places and not append.released:
+            return None
+        self._places.begin()
+        written = Written()
+        self._ask_and_release(append, written)
+        return self._with_admitted(append, written)
 
     def _turn(self, turn: Turn) -> Written | PerdureError:
         lost = self._ownership.lost(turn.run, turn.owner)
@@ -138,15 +165,31 @@ class Transitions:
         self._history.append(turn.run, turn.rows)
         self._update_run(turn, tags)
         written = Written([], [])
+        self._places.begin()
         for effect in turn.effects:
             result = self.apply[type(effect)](effect)
             written.effects.append(result)
             if isinstance(result, Woken):
                 written.woken += [result.run, *result.others]
+        if turn.places or turn.released:
+            self._ask_and_release(turn, written)
         if turn.finish is not None:
             written.woken += self._finish(turn, turn.finish)
         elif turn.suspend is not None:
-            written.woken += self._suspend(turn.run, turn.suspend, turn.at_ms)
+            written.woken += self._suspend(turn, turn.suspend)
+        return self._with_admitted(turn, written)
+
+    def _ask_and_release(self, write: Append | Turn, written: Written) -> None:
+        if write.released:
+            self._places.release(write.released, write.owner, write.at_ms)
+        written.places = [self._places.ask(ask) for ask in write.places]
+
+    def _with_admitted(self, write: Append | Turn, written: Written) -> Written:
+        """Add to a result what queues have admitted."""
+        places = self._places
+        if places.steps:
+            written.admitted = places.admitted_of(write.owner)
+        written.queue_due = places.due(write.at_ms)
         return written
 
     def _update_run(self, turn: Turn, tags: dict[str, Any] | None) -> None:
@@ -162,16 +205,21 @@ class Transitions:
         if turn.settled:
             self._db.do("settle", (turn.run,))
 
-    def _suspend(self, run: int, suspend: Suspend, at_ms: int) -> list[int]:
+    def _suspend(self, turn: Turn, suspend: Suspend) -> list[int]:
         """Store the state of a run. Returns the runs to wake."""
+        run, at_ms = turn.run, turn.at_ms
         if suspend.status is not None:
             waiting = None if suspend.waiting is None else suspend.waiting.decode()
             block = (suspend.blocked_by, suspend.reason)
             self._db.do("suspend", (suspend.status, waiting, suspend.due_ms, *block, run))
         if suspend.release:
             self._owners.pop(run, None)
-            self._db.do("release", (run,))
+            ((queue, status),) = self._db.rows("release", (run,))
             self._db.do("release_with_mail", (at_ms, run))
+            if queue is not None:
+                self._places.let_go(run, queue, status, turn.owner, at_ms)
+            if suspend.places and status != PAUSED:
+                self._places.leave_in_line(run, at_ms)
         return self._inboxes.cancel_blocked(run, at_ms) if suspend.status == BLOCKED else []
 
     def _finish(self, turn: Turn, finish: Finish) -> list[int]:
@@ -182,14 +230,29 @@ class Transitions:
         result = self._history.payload(run, finish.result)
         error = self._history.payload(run, finish.error)
         fields = (finish.status, result, error, turn.at_ms, successor, run)
-        ((parent, seq, run_id),) = self._db.rows("finish", fields)
+        ((parent, seq, run_id, queue),) = self._db.rows("finish", fields)
         self._db.do("close_inbox", (run,))
+        if queue is not None:
+            self._places.end_run(run, turn.owner, turn.at_ms)
         if successor is not None:
             return [successor]
         if parent is None:
             return []
         self._inboxes.answer_parent(parent, seq, run_id, finish, turn.at_ms)
         return [parent]
+
+    # --- places in queues -------------------------------------------------------------------------
+
+    def _ask_place(self, ask: AskPlace) -> Place | PerdureError:
+        lost = self._ownership.lost(ask.run, ask.owner)
+        return self._places.ask(ask) if lost is None else lost
+
+    def _release_places(self, release: ReleasePlaces) -> Written:
+        places = self._places
+        places.begin()
+        places.release(release.places, release.worker, release.at_ms)
+        admitted = places.admitted_of(release.worker)
+        return Written([], [], [], admitted, places.due(release.at_ms))
 
     # --- steps ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 from perdure.core.events import COMPLETED, START, STEP, Event
 from perdure.store.base import Store
 from perdure.store.request_writes import Ask
-from perdure.store.rows import Started
+from perdure.store.rows import QueueRow, Started
 from perdure.store.writes import (
     Append,
     Claim,
@@ -16,6 +16,7 @@ from perdure.store.writes import (
     EndWorker,
     Finish,
     JoinWorker,
+    SetQueue,
     StartRun,
     Suspend,
     Turn,
@@ -58,6 +59,13 @@ def owned(store: Store, id: str = "r", **more: Any) -> tuple[int, int]:
     worker = join(store)
     more = {"due_ms": None, "first": [Event(1, START, 0)]} | more
     return start(store, id, owner=worker, **more).run, worker
+
+
+def queue(store: Store, name: str = "q", at_ms: int = 0, **limits: Any) -> QueueRow:
+    """Create a queue, or change it."""
+    row = one(store, SetQueue(name, limits, at_ms))
+    assert isinstance(row, QueueRow), row
+    return row
 
 
 def claim(store: Store, worker: int, now_ms: int = 0, limit: int = 100, **more: Any) -> list[int]:

@@ -10,13 +10,24 @@ from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import RunExists
 from perdure.store.base import Store
 from perdure.store.writes import AdoptChild, Emit, ForkRun, RecordHeartbeat, Turn
-from tests.store.conformance.support import claim, finish, join, one, owned, row, start, step_row
+from tests.store.conformance.support import (
+    claim,
+    finish,
+    join,
+    one,
+    owned,
+    queue,
+    row,
+    start,
+    step_row,
+)
 
 LARGE = b'{"text":"' + b"x" * INLINE_BYTES_MAX * 3 + b'"}'
 
 
 def grown(store: Store, **more: Any) -> tuple[int, int]:
     """A run with four rows, one of them large, items of a stream, a heartbeat and tags."""
+    queue(store)
     run, worker = owned(store, args=LARGE, tags={"a": 1}, priority=3, queue="q", **more)
     for seq in (2, 3, 4):
         one(store, row(run, worker, seq, LARGE if seq == 2 else b"%d" % seq))

@@ -12,12 +12,13 @@ from perdure.errors import RunExists, RunNotFound
 from perdure.store.base import Store
 from perdure.store.rows import Started
 from perdure.store.writes import ControlRun, EndWorker, Finish, StartRun, Turn
-from tests.store.conformance.support import finish, join, one, owned, row, start
+from tests.store.conformance.support import finish, join, one, owned, queue, row, start
 
 LARGE = b'["' + b"x" * INLINE_BYTES_MAX + b'"]'
 
 
 def test_everything_that_a_start_says_is_stored(store: Store) -> None:
+    queue(store)
     worker = join(store)
     parent = start(store, "parent").run
     asked = StartRun(
@@ -191,6 +192,7 @@ def test_lists_of_runs(store: Store) -> None:
 
 def test_a_head_is_the_run_without_its_payloads(store: Store) -> None:
     parent = start(store, "parent").run
+    queue(store)
     run, worker = owned(store, args=LARGE, parent=parent, tags={"a": 1}, priority=2, queue="q")
     one(store, row(run, worker, 2))
     full, head = store.run_row(run), store.run_head("r")

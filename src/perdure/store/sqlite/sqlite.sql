@@ -60,7 +60,7 @@ WITH RECURSIVE level (priority) AS (
             WHERE r.workflow = ?1 AND r.priority < level.priority AND r.due_ms IS NOT NULL
               AND r.owner IS NULL AND r.status <> 'paused')
     FROM level WHERE level.priority IS NOT NULL)
-SELECT r.priority, r.due_ms, r.run FROM level CROSS JOIN run AS r INDEXED BY run_ready
+SELECT r.priority, r.due_ms, r.run, r.queue FROM level CROSS JOIN run AS r INDEXED BY run_ready
 WHERE r.workflow = ?1 AND r.priority = level.priority AND r.due_ms <= ?2 AND r.owner IS NULL
   AND r.status <> 'paused'
 LIMIT ?3;

@@ -1,0 +1,221 @@
+"""Admission: which places of a queue may go on, in the order of the queue.
+
+Rules: higher priority first, then keys take turns, then the oldest; the place that comes first
+waits for its tokens and no other overtakes it, but a key that is full or without tokens is passed
+over; each pass ends with when the next one is worth making.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perdure.core.lifecycle import PAUSED
+from perdure.store.buckets import Bucket
+from perdure.store.lines import UNTIL_RELEASE, Lines, Waiting, of_worker, of_workflow
+from perdure.store.queue_state import QueueState, QueueStates
+from perdure.store.transaction import Transaction
+
+HELD = "held"
+CONCURRENCY = "concurrency"
+KEY_LIMIT = "key_limit"
+KEY_RATE = "key_rate"
+RATE = "rate"
+PER_WORKER = "per_worker"
+LINE = "line"
+
+_WORKER = "worker:"
+
+
+class Obstacle(NamedTuple):
+    """Why a place is not admitted, and when it may be; None: not before a release or a change."""
+
+    why: str
+    ms: int | None = None
+
+
+class Room:
+    """What a pass may take, and what it has taken.
+
+    `worker` takes up to `left` runs of these `workflows`. With None for them it takes no run, and a
+    pass ends where the next place is one of a run without an owner. `steps` are admitted steps, as
+    (worker, run, row, place).
+    """
+
+    __slots__ = ("left", "runs", "steps", "takers", "worker")
+
+    def __init__(
+        self, worker: int | None = None, left: int = 0, workflows: tuple[str, ...] | None = None
+    ) -> None:
+        self.worker, self.left = worker, left
+        self.takers = None if workflows is None else {of_workflow(name) for name in workflows}
+        self.runs: list[int] = []
+        self.steps: list[tuple[int, int, int, int]] = []
+
+    def takes(self, queue: QueueState, taker: str) -> bool:
+        """Whether a pass looks at places of this taker."""
+        if taker.startswith(_WORKER):
+            return not queue.worker_full(int(taker.removeprefix(_WORKER)))
+        if self.takers is None:
+            return True
+        return self.left > 0 and taker in self.takers and not queue.worker_full(self.worker)
+
+
+class Admission:
+    """Admits places in the transaction `db`."""
+
+    def __init__(self, db: Transaction, states: QueueStates, lines: Lines) -> None:
+        self._db, self._states, self._lines = db, states, lines
+
+    # --- one place --------------------------------------------------------------------------------
+
+    def obstacle(
+        self,
+        queue: QueueState,
+        key: str,
+        tokens: int,
+        worker: int | None,
+        now_ms: int,
+        *,
+        in_order: bool = True,
+    ) -> Obstacle | None:
+        """Why a place may not be admitted now. `in_order`: not before those that wait."""
+        if queue.limits.paused:
+            return Obstacle(PAUSED)
+        if (held_ms := queue.held(now_ms)) is not None:
+            return Obstacle(HELD, held_ms)
+        if queue.full():
+            return Obstacle(CONCURRENCY)
+        if (closed := self._closed(queue, key, tokens, now_ms)) is not None:
+            return closed
+        if (wait_ms := queue.wait_ms(tokens, now_ms)) > 0:
+            return Obstacle(RATE, now_ms + wait_ms)
+        if queue.worker_full(worker):
+            return Obstacle(PER_WORKER, now_ms)
+        if in_order and self._lines.any_ready(queue):
+            return Obstacle(LINE, now_ms)
+        return None
+
+    def _closed(self, queue: QueueState, key: str, tokens: int, now_ms: int) -> Obstacle | None:
+        """Why a key may not go on."""
+        if queue.key_full(key):
+            return Obstacle(KEY_LIMIT)
+        if key == "" or queue.key_rate is None:
+            return None
+        wait_ms = self._bucket(queue, key).wait_ms(queue.key_rate, tokens, now_ms)
+        return Obstacle(KEY_RATE, now_ms + wait_ms) if wait_ms > 0 else None
+
+    def draw(self, queue: QueueState, key: str, tokens: int, now_ms: int) -> None:
+        """Take tokens from the buckets of a queue and of a key."""
+        if tokens == 0:
+            return
+        queue.draw(tokens, now_ms)
+        if key == "" or queue.key_rate is None:
+            return
+        bucket = self._bucket(queue, key).after(queue.key_rate, tokens, now_ms)
+        self._db.do("drop_full_keys", (queue.queue, now_ms))
+        if bucket.level_ns > 0:
+            self._db.do("set_key_bucket", (queue.queue, key, *bucket, bucket.full_ms))
+
+    def _bucket(self, queue: QueueState, key: str) -> Bucket:
+        row = self._db.row("key_bucket", (queue.queue, key))
+        return Bucket() if row is None else Bucket(*row)
+
+    # --- a pass -----------------------------------------------------------------------------------
+
+    def admit(self, queue: QueueState, now_ms: int, room: Room) -> None:
+        """Admit what may go on, and note when the next pass is worth making."""
+        if queue.limits.paused or queue.waiting == 0:
+            queue.look_next(None)
+        elif (held_ms := queue.held(now_ms)) is not None:
+            queue.look_next(held_ms)
+        else:
+            self._lines.open_due(queue, now_ms)
+            firsts: dict[str, Waiting] = {}
+            while not queue.full():
+                first = self._first(queue, firsts, room)
+                if first is None:
+                    ready_ms = now_ms + queue.wait_ms(1, now_ms)
+                    ready = self._lines.any_ready(queue)
+                    return queue.look_next(ready_ms if ready else self._lines.opens_ms(queue))
+                if not self._take(queue, firsts, first, now_ms, room):
+                    return None
+            queue.look_next(None)
+        return None
+
+    def _first(self, queue: QueueState, firsts: dict[str, Waiting], room: Room) -> Waiting | None:
+        """The place that comes first. `firsts` are those of takers that were looked at before."""
+        for taker in [*self._lines.takers(queue)]:
+            if not room.takes(queue, taker):
+                firsts.pop(taker, None)
+            elif taker not in firsts and (found := self._lines.first(queue, taker)) is not None:
+                firsts[taker] = found
+        return min(firsts.values(), key=lambda one: one.order, default=None)
+
+    def _take(
+        self,
+        queue: QueueState,
+        firsts: dict[str, Waiting],
+        first: Waiting,
+        now_ms: int,
+        room: Room,
+    ) -> bool:
+        """Admit the first place, or close its key. Returns False where it has to wait."""
+        tokens = max(0, first.weight - first.prepaid)
+        closed = self._closed(queue, first.key, tokens, now_ms)
+        if closed is not None:
+            until_ms = UNTIL_RELEASE if closed.ms is None else closed.ms
+            self._lines.close(queue, first.key, until_ms)
+        elif (wait_ms := queue.wait_ms(tokens, now_ms)) > 0:
+            queue.look_next(now_ms + wait_ms)
+            queue.look_at(self._lines.opens_ms(queue))
+            return False
+        elif room.takers is None and not first.taker.startswith(_WORKER):
+            queue.look_next(now_ms)
+            return False
+        else:
+            self.take(queue, first, now_ms, room)
+        for taker in [one.taker for one in firsts.values() if one.key == first.key]:
+            del firsts[taker]
+        return True
+
+    def take(self, queue: QueueState, first: Waiting, now_ms: int, room: Room) -> None:
+        """Admit a place that waits, and claim its run where that has no owner."""
+        if first.taker.startswith(_WORKER):
+            worker: int | None = int(first.taker.removeprefix(_WORKER))
+        else:
+            worker = room.worker
+            ((name, owner),) = self._db.rows("owner_and_queue", (first.run,))
+            if owner is not None:  # it was claimed meanwhile for another reason
+                taker = of_worker(owner)
+                fields = (first.head, first.key, first.priority, first.line, taker, now_ms)
+                return self._lines.move(queue, *fields)
+            if not self._claim(first, name, now_ms, room):
+                self._db.do("drop_place", (first.head,))
+                return self._lines.left(queue, first.line, first.head, now_ms)
+        tokens = max(0, first.weight - first.prepaid)
+        self.draw(queue, first.key, tokens, now_ms)
+        executes = worker if first.seq else None
+        self._db.do("admit_place", (now_ms, first.prepaid + tokens, executes, first.head))
+        self._lines.served(queue, first)
+        queue.added(first.key, 1)
+        queue.worker_changed(worker)
+        if first.seq and worker is not None:
+            room.steps.append((worker, first.run, first.seq, first.head))
+        return None
+
+    def _claim(self, first: Waiting, name: str | None, now_ms: int, room: Room) -> bool:
+        """Become the owner of the run of a place. Returns False where it has to ask again.
+
+        `name` is the queue of that run.
+        """
+        own = self._states.named(name) if first.seq and name is not None else None
+        if own is not None and own.worker_full(room.worker):
+            self._db.do("due_for_step", (now_ms, first.run))
+            return False
+        if not self._db.change("admit_run", (room.worker, now_ms, first.run)):
+            return False
+        if own is not None:
+            own.worker_changed(room.worker)
+        room.left -= 1
+        room.runs.append(first.run)
+        return True
