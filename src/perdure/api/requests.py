@@ -5,7 +5,7 @@ Rules: as in `verbs`; a request gets one reply, given by workflow code of the ru
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 from perdure.api.verbs import Issued, _kernel
 from perdure.core.mail import Received
@@ -72,7 +72,11 @@ class Request(Generic[T]):
         return Issued()
 
 
-async def receive_request(channel: str, type: type[T] = cast("type[Any]", Any)) -> Request[T]:
+@overload
+async def receive_request(channel: str) -> Request[Any]: ...
+@overload
+async def receive_request(channel: str, type: type[T]) -> Request[T]: ...
+async def receive_request(channel: str, type: Any = Any) -> Request[Any]:
     """Wait for the next request on `channel`, with its value decoded as `type`.
 
     Requests of a channel come in the order in which they were recorded, each to one receiver;

@@ -90,8 +90,7 @@ class Command(msgspec.Struct, gc=False):
     `call` is the live call of a step, child, spawn or successor, or of what a send may start.
     `edited`: `data` is from the history and the call's own arguments do not count. `context` has
     the context variables of the code that asked for a step, `cls` the class of what is sent,
-    emitted, exposed or replied. `key` is that of a message that is sent, or of the request that is
-    replied to.
+    emitted, exposed or replied. `key` is that of a message that is sent.
     """
 
     seq: int

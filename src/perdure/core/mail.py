@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.core import events as ev
 from perdure.core import names
-from perdure.core.events import Codec, Command
+from perdure.core.events import Codec, Command, Event
 from perdure.core.loop import Future, WorkflowLoop
 from perdure.errors import AlreadyReplied, NotSerializable
 
@@ -67,16 +67,16 @@ class Mail:
     def __init__(self, loop: WorkflowLoop, codec: Codec) -> None:
         self._loop, self._codec = loop, codec
         self._queues: dict[tuple[str, str], _Queue] = {}
-        self._open: dict[int, tuple[str, bytes]] = {}  # requests without a reply, by row
+        self._open: dict[int, Event] = {}  # requests without a reply, by row
         self.unread = 0
 
-    def put(self, kind: str, channel: str, seq: int, data: bytes) -> None:
-        """Add an item, and wake a receiver."""
+    def put(self, row: Event, data: bytes) -> None:
+        """Add what a row has, and wake a receiver."""
         self.unread += 1
-        if kind == ev.REQUEST:
-            self._open[seq] = channel, data
-        queue = self._queue(kind, channel)
-        queue.items.append((seq, data))
+        if row.kind == ev.REQUEST:
+            self._open[row.seq] = row
+        queue = self._queue(row.kind, row.name or "")
+        queue.items.append((row.seq, data))
         queue.wake()
 
     # --- verbs of workflow code -------------------------------------------------------------------
@@ -128,7 +128,6 @@ class Mail:
             raise AlreadyReplied(kernel.facts.run_id, request.channel, request.key)
         del self._open[request.seq]
         command: Command = kernel.command(kind, request.channel, data, request.seq)
-        command.key = request.key
         return command
 
     # --- what is left and what is awaited ---------------------------------------------------------
@@ -142,8 +141,8 @@ class Mail:
             for _, data in queue.items
         ]
 
-    def open_requests(self) -> list[tuple[str, bytes]]:
-        """Requests without a reply, received or not, as channel and data."""
+    def open_requests(self) -> list[Event]:
+        """The rows of requests without a reply, received or not."""
         return list(self._open.values())
 
     @property

@@ -213,7 +213,7 @@ class Kernel:
             case ev.FIRED if (timer := self.timers.pop(ref, None)) is not None:
                 self.loop.fire(timer)
             case ev.MESSAGE | ev.REQUEST:
-                self.mail.put(event.kind, event.name or "", event.seq, data or b"null")
+                self.mail.put(event, data or b"null")
             case ev.CANCEL if self._task is not None:
                 self._task.cancel()
             case _:

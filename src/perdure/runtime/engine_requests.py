@@ -7,7 +7,7 @@ checked before anything is written.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from perdure.api.definitions import Call
 from perdure.core import names, numbers
@@ -15,8 +15,6 @@ from perdure.runtime.engine_parts import EngineParts
 from perdure.runtime.info import OpenRequest
 from perdure.runtime.requests import Requests, new_key
 from perdure.store.request_writes import Ask
-
-T = TypeVar("T")
 
 
 class RequestVerbs(EngineParts):
@@ -32,12 +30,12 @@ class RequestVerbs(EngineParts):
         value: Any,
         *,
         channel: str,
-        type: type[T] = cast("type[Any]", Any),
+        type: Any = Any,
         timeout: float | timedelta | None = None,
         key: str | None = None,
         start: Call[Any] | None = None,
         sender: str | None = None,
-    ) -> T:
+    ) -> Any:
         """Send a request to a run and return its reply, decoded as `type`.
 
         The workflow takes it with `receive_request` and gives the reply, which is recorded, and on
@@ -81,7 +79,7 @@ class RequestVerbs(EngineParts):
             self._clock.now_ms(),
         )
         begin = None if start is None else self._control.run_for(start, id)
-        return cast("T", await self._requests.ask(ask, type, begin, _seconds(timeout)))
+        return await self._requests.ask(ask, type, begin, _seconds(timeout))
 
     async def exposed(
         self, id: str, name: str | None = None, *, timeout: float | timedelta | None = None

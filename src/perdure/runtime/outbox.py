@@ -71,8 +71,8 @@ class Outbox(msgspec.Struct):
             case ev.EXPOSE:
                 return Expose(self.run, owner, command.seq, command.name or "")
             case ev.REPLY | ev.REFUSE | ev.REJECT if command.ref is not None:
-                refused, key = command.kind != ev.REPLY, command.key or ""
-                return Reply(self.run, owner, command.seq, key, refused, command.at_ms)
+                to, refused = command.ref, command.kind != ev.REPLY
+                return Reply(self.run, owner, command.seq, to, refused, command.at_ms)
             case ev.ABANDON if command.call is not None and command.call.kind == ev.CHILD:
                 child = self._id_of(command.call, _arguments(command.call.data or b"{}"))
                 return Deliver(child, "cancel", at_ms, verb="cancel")

@@ -14,7 +14,6 @@ from perdure.core import numbers
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 class RunVerbs(Protocol):
@@ -32,11 +31,11 @@ class RunVerbs(Protocol):
         value: Any,
         *,
         channel: str,
-        type: type[U],
+        type: Any = Any,
         timeout: float | timedelta | None = None,
         key: str | None = None,
         sender: str | None = None,
-    ) -> U: ...
+    ) -> Any: ...
 
     async def exposed(
         self, id: str, name: str | None = None, *, timeout: float | timedelta | None = None
@@ -118,11 +117,11 @@ class Run(Generic[T]):
         value: Any,
         *,
         channel: str,
-        type: type[U] = cast("type[Any]", Any),
+        type: Any = Any,
         timeout: float | timedelta | None = None,
         key: str | None = None,
         sender: str | None = None,
-    ) -> U:
+    ) -> Any:
         """Send a request to the run and return its reply: see `Engine.ask`."""
         return await self._engine.ask(
             self.id, value, channel=channel, type=type, timeout=timeout, key=key, sender=sender

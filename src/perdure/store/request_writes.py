@@ -33,15 +33,15 @@ class Expose(msgspec.Struct, gc=False):
 
 
 class Reply(msgspec.Struct, gc=False):
-    """The reply in row `seq` of a run to the request with this key.
+    """The reply in row `seq` of a run to the request that its row `to` has.
 
-    Gives `Replied`; `LeaseLost`; or None where no request with the key waits for a reply: it was
-    to another run, whose fork this one is, or had a reply before this run was retried.
+    Gives `Replied`; `LeaseLost`; or None where that request does not wait for a reply: it was to
+    another run, whose fork this one is, or had a reply before this run was retried.
     """
 
     run: int
     owner: int
     seq: int
-    key: str
+    to: int
     refused: bool
     at_ms: int

@@ -102,7 +102,7 @@ class Requests:
         if lost is not None:
             return lost
         state = "refused" if reply.refused else "replied"
-        found = self._db.row("reply", (reply.run, reply.key, state, reply.at_ms, reply.seq))
+        found = self._db.row("reply", (reply.run, reply.to, state, reply.at_ms, reply.seq))
         return None if found is None else Replied(found[0])
 
     def expose(self, expose: Expose) -> LeaseLost | None:

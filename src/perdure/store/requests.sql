@@ -16,13 +16,20 @@ FROM request AS q WHERE q.run = ?1 AND q.key = ?2;
 INSERT INTO request (run, key, channel, sender, digest, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 RETURNING request;
 
--- name: request_in_chain
-SELECT q.request FROM request AS q JOIN run AS r ON q.run = coalesce(r.chain, r.run)
-WHERE r.run = ?1 AND q.key = ?2;
+-- name: request_at
+-- The request that a row of history has; none where a fork has the row.
+SELECT ref FROM inbox WHERE run = ?1 AND kind = 'request' AND taken = ?2;
+
+-- name: copy_requests
+-- A run that is retried has its requests in the same rows.
+INSERT INTO inbox (run, kind, name, ref, at_ms, taken)
+SELECT ?1, kind, name, ref, at_ms, taken FROM inbox
+WHERE run = ?2 AND kind = 'request' AND taken > 0 AND taken < ?3 ORDER BY id;
 
 -- name: reply
 UPDATE request SET state = ?3, replied_ms = ?4, by_run = ?1, seq = ?5
-WHERE run = (SELECT coalesce(r.chain, r.run) FROM run AS r WHERE r.run = ?1) AND key = ?2
+WHERE request = (SELECT i.ref FROM inbox AS i
+                 WHERE i.run = ?1 AND i.kind = 'request' AND i.taken = ?2)
   AND state = 'open'
 RETURNING request;
 

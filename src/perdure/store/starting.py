@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from perdure.core.events import REQUEST
+from perdure.core.events import REQUEST, Chunked, Event
 from perdure.core.lifecycle import PENDING, RUNNING, WAITING
 from perdure.core.limits import INLINE_BYTES_MAX
-from perdure.core.mail import read_envelope
 from perdure.errors import PerdureError, RunExists, RunNotFound
 from perdure.store import debounce, payloads
 from perdure.store.history import HistoryWriter
@@ -146,8 +145,8 @@ class Starting:
             self._db.do("hand_on_place", (started.run, run))
         for channel, data in finish.leftovers:
             self._inboxes.put(started.run, "message", channel, None, data, start.at_ms)
-        for channel, data in finish.requests:
-            self._put_request(started.run, run, channel, data, start.at_ms)
+        for request in finish.requests:
+            self._put_request(started.run, run, request)
         self._db.do("move_inbox", (started.run, run))
         self._db.do("join_chain", (run, generation, started.run))
         return started.run
@@ -205,21 +204,19 @@ class Starting:
     def _take_over(self, fork: ForkRun, run: int) -> None:
         """What the source received behind the cut comes first, then what it has not read."""
         self._db.do("fork_heartbeats", (run, fork.source, fork.before_seq))
+        self._db.do("copy_requests", (run, fork.source, fork.before_seq))
         for row in fork.returned:
-            data = row.data if row.data is None or isinstance(row.data, bytes) else row.data.read()
             if row.kind == REQUEST:
-                self._put_request(run, fork.source, row.name, data, row.at_ms)
+                self._put_request(run, fork.source, row)
             else:
-                self._inboxes.put(run, row.kind, row.name, row.ref, data, row.at_ms)
+                self._inboxes.put(run, row.kind, row.name, row.ref, _whole(row.data), row.at_ms)
         self._db.do("copy_left_messages", (run, fork.source))
 
-    def _put_request(
-        self, run: int, before: int, channel: str | None, data: bytes | None, at_ms: int
-    ) -> None:
-        """Give a run a request again that the run `before` it has received."""
-        found = self._db.row("request_in_chain", (before, read_envelope(data or b"{}").key))
+    def _put_request(self, run: int, before: int, row: Event) -> None:
+        """Give a run a request again that the run `before` it has in a row."""
+        found = self._db.row("request_at", (before, row.seq))
         ref = None if found is None else found[0]
-        self._inboxes.put(run, REQUEST, channel, ref, data, at_ms)
+        self._inboxes.put(run, REQUEST, row.name, ref, _whole(row.data), row.at_ms)
 
     def adopt_child(self, adopt: AdoptChild) -> bool:
         """See `AdoptChild`."""
@@ -232,3 +229,7 @@ def _is_start_of(start: StartRun, workflow: str, args: str) -> bool:
     if payloads.is_chunked(args):
         return payloads.recorded_digest(args) == payloads.digest_of(start.args)
     return args == start.args.decode()
+
+
+def _whole(data: bytes | Chunked | None) -> bytes | None:
+    return data if data is None or isinstance(data, bytes) else data.read()

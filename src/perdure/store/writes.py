@@ -160,7 +160,7 @@ class Finish(msgspec.Struct, gc=False):
     """The end of a run: its status, and its result or error as JSON.
 
     `successor` is the run that continues under the same id, `leftovers` are the messages (channel,
-    JSON) that it receives again, `requests` those without a reply.
+    JSON) that it receives again, `requests` the rows of requests without a reply.
     """
 
     status: str
@@ -168,7 +168,7 @@ class Finish(msgspec.Struct, gc=False):
     error: bytes | None = None
     successor: StartRun | None = None
     leftovers: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
-    requests: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
+    requests: list[Event] = msgspec.field(default_factory=list)
 
 
 class Suspend(msgspec.Struct, gc=False):

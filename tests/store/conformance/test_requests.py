@@ -41,11 +41,12 @@ def envelope(value: Any = 1, key: str = "once") -> bytes:
     return msgspec.json.encode({"key": key, "sender": "me", "value": value})
 
 
-def received(store: Store, run: int, worker: int, seq: int = 2) -> None:
-    """The newest request in an inbox is in the history at a row."""
-    (*_, arrived) = store.inbox(run, 0)
+def received(store: Store, run: int, worker: int, seq: int = 2, place: int = -1) -> Event:
+    """A request in an inbox, the newest, is in the history at a row."""
+    arrived = store.inbox(run, 0)[place]
     row = Event(seq, REQUEST, 0, name=arrived.name, data=arrived.data)
     one(store, Turn(run, worker, [row], 0, taken=[(arrived.id, seq)]))
+    return row
 
 
 def reply(
@@ -53,7 +54,7 @@ def reply(
 ) -> Any:
     """A reply with its row, as a turn writes it."""
     row = Event(seq, REFUSE if more.get("refused") else REPLY, 0, ref=2, name="channel", data=data)
-    given: dict[str, Any] = {"key": "once", "refused": False, "at_ms": 7} | more
+    given: dict[str, Any] = {"to": 2, "refused": False, "at_ms": 7} | more
     effect = Reply(run, worker, seq, **given)
     return one(store, Turn(run, worker, [row], 7, effects=[effect])).effects[0]
 
@@ -179,6 +180,7 @@ def test_a_reply_is_a_row_and_ends_the_request(store: Store, data: bytes, refuse
 def test_the_first_reply_stands(store: Store) -> None:
     run, worker = owned(store)
     asked = one(store, request())
+    received(store, run, worker)
     reply(store, run, worker, data=b"1")
     assert reply(store, run, worker, seq=4, data=b"2") is None
     assert store.reply(asked.request) == ReplyRow(False, b"1")
@@ -186,7 +188,7 @@ def test_the_first_reply_stands(store: Store) -> None:
 
 def test_a_reply_to_nothing_is_nothing(store: Store) -> None:
     run, worker = owned(store)
-    assert reply(store, run, worker, key="unknown") is None
+    assert reply(store, run, worker, to=9) is None
     assert store.reply(77) is None
     assert store.have_reply([77]) == [77], "nothing is to be waited for"
 
@@ -194,8 +196,9 @@ def test_a_reply_to_nothing_is_nothing(store: Store) -> None:
 def test_only_the_owner_replies_and_exposes(store: Store) -> None:
     run, worker = owned(store)
     asked = one(store, request())
+    received(store, run, worker)
     thief = join(store)
-    assert isinstance(one(store, Reply(run, thief, 3, "once", False, 7)), LeaseLost)
+    assert isinstance(one(store, Reply(run, thief, 3, 2, False, 7)), LeaseLost)
     assert isinstance(one(store, Expose(run, thief, 3, "stage")), LeaseLost)
     assert store.reply(asked.request) is None
     assert store.exposed(run) == []
@@ -208,18 +211,19 @@ def test_only_the_owner_replies_and_exposes(store: Store) -> None:
 def test_requests_without_a_reply_go_on_with_a_successor(store: Store) -> None:
     run, worker = owned(store)
     asked = [one(store, request(key=key)) for key in ("replied", "received", "unread")]
-    reply(store, run, worker, key="replied")
-    for row in store.inbox(run, 0)[:2]:
-        one(store, Turn(run, worker, [], 0, taken=[(row.id, 2)]))
-    later = continue_as(store, run, worker, requests=[("channel", envelope(key="received"))])
+    taken = [received(store, run, worker, seq, place=0) for seq in (2, 3)]
+    reply(store, run, worker, seq=4)
+    later = continue_as(store, run, worker, requests=[taken[1]])
     assert requests_in(store, later) == [
         ("request", envelope(key="received")),
         ("request", envelope(key="unread")),
     ]
     assert [row.key for row in store.open_requests(later, 10)] == ["received", "unread"]
-    assert reply(store, later, worker, key="received", data=b"2") == Replied(asked[1].request)
+    received(store, later, worker, place=0)
+    assert reply(store, later, worker, data=b"2") == Replied(asked[1].request)
     last = continue_as(store, later, worker)
-    assert reply(store, last, worker, key="unread", data=b"3") == Replied(asked[2].request)
+    received(store, last, worker)
+    assert reply(store, last, worker, data=b"3") == Replied(asked[2].request)
     assert [store.reply(one.request) for one in asked] == [
         ReplyRow(False, data) for data in (b"42", b"2", b"3")
     ]
@@ -229,22 +233,19 @@ def test_requests_without_a_reply_go_on_with_a_successor(store: Store) -> None:
 def test_a_retry_takes_requests_along_and_replies_stand(store: Store) -> None:
     run, worker = owned(store)
     asked = [one(store, request(key=key)) for key in ("replied", "received", "unread")]
-    reply(store, run, worker, key="replied")
-    for row in store.inbox(run, 0)[:2]:
-        one(store, Turn(run, worker, [], 0, taken=[(row.id, 2)]))
+    taken = [received(store, run, worker, seq, place=0) for seq in (2, 3)]
+    reply(store, run, worker, seq=4)
     one(store, finish(run, worker, "failed"))
-    returned = [
-        Event(4 + n, REQUEST, 0, name="channel", data=envelope(key=key))
-        for n, key in enumerate(("replied", "received"))
-    ]
-    again = retried(store, run, returned=returned)
+    again = retried(store, run, returned=taken)
     assert [data for _, data in requests_in(store, again)] == [
         envelope(key=key) for key in ("replied", "received", "unread")
     ]
     new = join(store)
     assert again in claim(store, new, 30)
-    assert reply(store, again, new, key="replied", data=b"other") is None
-    assert reply(store, again, new, key="unread", seq=4) == Replied(asked[2].request)
+    for seq in (2, 3, 4):
+        received(store, again, new, seq, place=0)
+    assert reply(store, again, new, seq=5, data=b"other") is None
+    assert reply(store, again, new, seq=6, to=4) == Replied(asked[2].request)
     assert store.reply(asked[0].request) == ReplyRow(False, b"42")
     assert [row.key for row in store.open_requests(again, 10)] == ["received"]
 
@@ -252,17 +253,22 @@ def test_a_retry_takes_requests_along_and_replies_stand(store: Store) -> None:
 def test_a_fork_replies_to_nobody(store: Store) -> None:
     run, worker = owned(store)
     asked = one(store, request())
-    received(store, run, worker)
+    taken = received(store, run, worker)
     fork = one(store, ForkRun(run, "fork", 3, 9)).run
     new = join(store)
     assert claim(store, new, 10) == [fork]
+    own = one(store, request("fork"))
+    assert own.new, "a fork has requests of its own"
     assert reply(store, fork, new) is None
-    assert store.reply(asked.request) is None
-    assert store.open_requests(fork, 10) == []
+    assert store.reply(asked.request) is store.reply(own.request) is None
     later = StartRun("fork", "flow", b"{}", 1, 10, None, owner=new)
-    end = Finish("completed", successor=later, requests=[("channel", envelope())])
+    end = Finish("completed", successor=later, requests=[taken])
     successor = one(store, Turn(fork, new, [], 10, finish=end)).woken[-1]
-    assert requests_in(store, successor) == [("request", envelope())]
+    assert requests_in(store, successor) == [("request", envelope())] * 2
+    received(store, successor, new, 2, place=0)
+    received(store, successor, new, 3, place=0)
+    assert reply(store, successor, new, seq=4) is None
+    assert reply(store, successor, new, seq=5, to=3) == Replied(own.request)
     assert reply(store, run, worker) == Replied(asked.request)
 
 

@@ -26,6 +26,7 @@ CREATE INDEX request_by ON request (by_run) WHERE by_run IS NOT NULL;
 
 -- An inbox row of kind request refers to its request.
 CREATE INDEX inbox_request ON inbox (ref, id) WHERE kind = 'request';
+CREATE INDEX inbox_request_row ON inbox (run, taken) WHERE kind = 'request';
 
 CREATE VIEW perdure_exposed AS
 SELECT r.id AS run_id, x.name, {{whole e.data of e.run}} AS value,
