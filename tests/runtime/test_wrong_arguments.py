@@ -5,6 +5,7 @@ was written."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -28,8 +29,10 @@ from perdure import (
     connect,
     continue_as,
     emit,
+    expose,
     patched,
     receive,
+    receive_request,
     send,
     start,
     step,
@@ -166,15 +169,30 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         "history",
         "progress",
         "blocked",
+        "exposed",
+        "exposed_values",
+        "requests",
     ):
         yield "run id", getattr(untyped, verb), FOUND
     yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
+    yield "run id", lambda v: untyped.ask(v, 1, channel="y"), FOUND
+    yield "start=", by(untyped.send, "start", "waits", 1, channel="y"), {"None"}
+    yield "start=", by(untyped.ask, "start", "waits", 1, channel="y", timeout=0), {"None"}
     yield "run id", lambda v: untyped.fork(v, 1), FOUND
     yield "run id", lambda v: untyped.entry(v, 1), FOUND
     for to in (untyped, run):
         first = () if to is run else ("waits",)
         yield "channel", by(to.send, "channel", *first, 1), NAME
         yield "message key", by(to.send, "key", *first, 1, channel="y"), OPTIONAL_NAME
+        ask = functools.partial(to.ask, *first, 1, timeout=0)
+        yield "channel", by(ask, "channel"), NAME
+        yield "request key", by(ask, "key", channel="y"), OPTIONAL_NAME
+        yield "sender", by(ask, "sender", channel="y"), OPTIONAL_NAME
+        yield "the reply", by(ask, "type", channel="y"), TEXTS | {"None"}
+        yield "timeout", by(ask, "timeout", channel="y"), OPTIONAL_SECONDS
+        shown = functools.partial(to.exposed, *first)
+        yield "exposed value", by(shown, "name", timeout=0), OPTIONAL_NAME
+        yield "timeout", by(functools.partial(shown, "y"), "timeout"), OPTIONAL_SECONDS
         yield "after", by(to.history, "after", *first), COUNT_FROM_0 | {"None"}
         yield "limit", by(to.history, "limit", *first), COUNT | {"None"}
         yield "payloads", by(to.history, "payloads", *first), FLAG
@@ -329,9 +347,19 @@ def test_options(
 
 def in_a_workflow() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
     untyped_start: Any = start
+    untyped_send: Any = send
     yield "channel", lambda v: send("waits", 1, channel=v), NAME
     yield "message key", lambda v: send("waits", 1, channel="x", key=v), OPTIONAL_NAME
     yield "run id", lambda v: send(v, 1, channel="x"), FOUND
+    yield "start=", by(untyped_send, "start", "waits", 1, channel="x"), {"None"}
+    yield "channel", lambda v: receive_request(v, int).send(None), NAME
+    takes: Any = receive_request
+    yield "the request on", lambda v: takes("x", v).send(None), TEXTS | {"None"}
+    yield (
+        "exposed value",
+        lambda v: expose(**{v: 1}),
+        set(VALUES) - {"long", "surrogate"},
+    )
     yield "channel", lambda v: receive(v, int).send(None), NAME
     yield "stream", lambda v: emit(v, 1), NAME
     yield "the call of a workflow", untyped_start, set()

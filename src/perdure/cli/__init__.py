@@ -10,6 +10,7 @@ import click
 
 from perdure import __version__
 from perdure.cli import (
+    ask,
     check,
     control,
     doctor,
@@ -50,7 +51,7 @@ def main() -> None:
 _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
     "Inspect": [inspect.ls, inspect.show, inspect.tail, doctor.doctor, check.check],
-    "Control": [control.send, control.pause, control.resume, control.cancel],
+    "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
     "Repair": [repair.retry, repair.resolve, repair.fork],
     "Replica": [replica.replica],
 }

@@ -27,6 +27,7 @@ from perdure.errors import (
     PayloadTooLarge,
     PerdureError,
     QueueNotFound,
+    RequestKeyUsed,
     RunExists,
     RunNotFound,
     StoreError,
@@ -165,6 +166,7 @@ def exit_code(error: PerdureError) -> Exit:
             return Exit.STORE
         case (
             RunExists()
+            | RequestKeyUsed()
             | NotSerializable()
             | PayloadTooLarge()
             | DefinitionError()

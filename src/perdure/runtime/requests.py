@@ -17,6 +17,7 @@ import msgspec
 from perdure.codec.json_codec import JsonCodec
 from perdure.core.lifecycle import BLOCKED, CANCELLED, FAILED, FINAL, PENDING
 from perdure.errors import NotExposed, RequestRefused, RequestTimeout, RequestUnanswered
+from perdure.runtime import validation
 from perdure.runtime.control import Control
 from perdure.runtime.info import OpenRequest, moment, waiting_text
 from perdure.runtime.results import blocked_error, error_text
@@ -89,7 +90,9 @@ class Requests:
 
     def open(self, run_id: str) -> list[OpenRequest]:
         """Requests to a run that wait for a reply, the oldest first."""
-        rows = self._store.open_requests(self._store.run_key(run_id), OPEN_REQUESTS_MAX)
+        rows = self._store.open_requests(
+            self._store.run_key(validation.findable(run_id)), OPEN_REQUESTS_MAX
+        )
         return [OpenRequest(row.channel, row.key, row.sender, moment(row.at_ms)) for row in rows]
 
     # --- exposed values ---------------------------------------------------------------------------

@@ -181,18 +181,14 @@ def title(row: HistoryEvent, limit: int | None = 90) -> str:
             return f"{verb} {row.name}({args}){run_id}"
         case "timer":
             return f"timer until {_when(data.get('until_ms'))}"
-        case "send":
-            value = format.value(data.get("value"), limit)
-            return f"sent to {row.name}, channel {data.get('channel')}: {value}"
-        case "message" | "emit":
-            verb = "← message on" if row.kind == "message" else "emitted to"
-            return f"{verb} {row.name}: {format.value(_payload(row), limit)}"
+        case "send" | "message" | "emit" | "request" | "reply" | "refuse" | "reject":
+            return _mail_title(row, data, limit)
+        case "expose":
+            return f"exposed {row.name}: {format.value(_payload(row), limit)}"
         case "tag":
             return f"tagged {format.arguments(_payload(row), limit)}"
         case "patch":
             return f"took the new path of {row.name}"
-        case "reject":
-            return f"refused the message on {row.name}: {_payload(row)}"
         case "cancel":
             return "← cancel"
         case _ if row.kind in _ANSWERS and row.ref is not None:
@@ -201,6 +197,27 @@ def title(row: HistoryEvent, limit: int | None = 90) -> str:
             return _note(row.name, data)
         case _:
             return " ".join(part for part in (row.kind, row.name) if part)
+
+
+def _mail_title(row: HistoryEvent, data: dict[str, Any], limit: int | None) -> str:
+    """What was sent, or has arrived, or was said to what has arrived."""
+    match row.kind:
+        case "send":
+            value = format.value(data.get("value"), limit)
+            return f"sent to {row.name}, channel {data.get('channel')}: {value}"
+        case "message" | "emit":
+            verb = "← message on" if row.kind == "message" else "emitted to"
+            return f"{verb} {row.name}: {format.value(_payload(row), limit)}"
+        case "request":
+            value = format.value(data.get("value"), limit)
+            return f"← request on {row.name} from {data.get('sender')}: {value}"
+        case "reply":
+            return f"replied to row {row.ref}: {format.value(_payload(row), limit)}"
+        case "refuse":
+            return f"refused row {row.ref}: {_payload(row)}"
+        case _:
+            what = "message" if row.ref is None else f"request in row {row.ref}"
+            return f"refused the {what} on {row.name}: {_payload(row)}"
 
 
 def _answer_title(row: HistoryEvent, limit: int | None) -> str:

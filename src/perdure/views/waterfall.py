@@ -19,8 +19,8 @@ IDLE_OVER = 20
 """A stretch is idle from this many times the median length of a bar on."""
 
 IDLE_MS_MIN = 1_000
-_BARS = frozenset({"step", "child", "timer", "message", "cancel", "emit", "send", "spawn"})
-_POINTS = frozenset({"message", "cancel", "emit", "send", "spawn"})
+_POINTS = frozenset({"message", "request", "reply", "refuse", "cancel", "emit", "send", "spawn"})
+_BARS = _POINTS | {"step", "child", "timer"}
 
 
 class Waterfall(msgspec.Struct, frozen=True):
