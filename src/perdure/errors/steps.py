@@ -56,9 +56,9 @@ class RetryAfter(PerdureError):
             self.seconds = -1.0
         if not 0 <= self.seconds <= SECONDS_MAX:
             raise DefinitionError(
-                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not {seconds!r:.200}. A "
-                f"retry-after header may also hold a date: email.utils.parsedate_to_datetime "
-                f"reads it."
+                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not "
+                f"{seconds!r:.200}. A retry-after header may also hold a date: "
+                f"email.utils.parsedate_to_datetime reads it."
             )
         super().__init__(f"to be tried again after {self.seconds:g} s")
 

@@ -34,7 +34,7 @@ from perdure.runtime.plans import (
 from perdure.runtime.queues import Asked, RunPlaces, asked_for
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.step_attempt import Held
-from perdure.runtime.steps import Again, Ended, Running
+from perdure.runtime.steps import Again, Ended, InThread, Running
 from perdure.store.rows import Place
 from perdure.store.writes import Emit, RecordHeartbeat, ReleasePlaces, Spend
 
@@ -113,13 +113,12 @@ class Attempts:
             self.begin(command, attempt, failures, confirmed=True)
 
     def _ended(self, command: Command, ended: Ended | Again | None) -> None:
-        self.under_way.pop(command.seq, None)
+        running = self.under_way.pop(command.seq, None)
         if self._heartbeats and not isinstance(ended, Again):
             self._heartbeats.pop(command.seq, None)
         if self.places is not None:
-            self.places.give_back(command.seq)
-            if self._run is None:  # it has left, so no turn of it gives the place back
-                self._release(self.places.take_released())
+            thread = None if running is None or isinstance(ended, Again) else running.thread
+            self._give_back(self.places, command.seq, thread)
         if self._run is not None:
             self._run.attempt_ended(command, ended)
 
@@ -219,6 +218,18 @@ class Attempts:
             steps.clock.now_ms(),
         )  # fmt: skip
         steps.loop.call_soon(self._ended, command, ended, context=Context())
+
+    def _give_back(self, places: RunPlaces, seq: int, thread: InThread | None) -> None:
+        """Give the place of an attempt back: with the next turn, when the run has left at once, and
+        where a thread can't be stopped when its function has returned.
+        """
+        held = places.held.get(seq)
+        act = None if held is None else partial(self._release, [held.place])
+        if act is not None and thread is not None and thread.when_ended(act):
+            del places.held[seq]
+        places.give_back(seq)
+        if self._run is None:
+            self._release(places.take_released())
 
     def _release(self, places: list[int]) -> None:
         if places:

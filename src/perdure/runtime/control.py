@@ -153,7 +153,7 @@ class Control:
     async def set_queue(self, write: SetQueue) -> QueueRow:
         """Make a queue, or change its limits."""
         row: QueueRow = await self._scheduler.writer.ask(write)
-        self._scheduler.queue_set()
+        await self._scheduler.queue_set()
         return row
 
     def run_for(self, call: Call[Any], run_id: str) -> StartRun:

@@ -398,10 +398,11 @@ class Scheduler:
     def _notify(self, run: int) -> None:
         self.waiters.notify(run)
 
-    def queue_set(self) -> None:
-        """A queue is new, or has other limits: what waits for it may go on."""
-        if self.execute:
-            self._try_blocked(self.names)
+    async def queue_set(self) -> None:
+        """A queue is new, or has other limits: what waits for it, or is blocked for want of it, may
+        go on.
+        """
+        await self.writer.ask(WakeBlocked(self.names, self.clock.now_ms(), None))
         self.claims.wake()
 
     def released(self, result: Written | Started | PerdureError) -> None:

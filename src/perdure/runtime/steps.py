@@ -9,6 +9,7 @@ is another attempt is part of it: nothing waits here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -106,12 +107,40 @@ class CapacityLimiter:
         self._line.clear()
 
 
+class InThread:
+    """The function of an attempt in a thread, which may go on when the attempt has ended."""
+
+    __slots__ = ("_loop", "_on_end", "_work", "ended")
+
+    def __init__(self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._work, self._loop = work, loop
+        self._on_end: Callable[[], None] | None = None
+        self.ended = False
+
+    def __call__(self) -> Any:
+        try:
+            return self._work()
+        finally:
+            self.ended = True
+            if self._on_end is not None:
+                with contextlib.suppress(RuntimeError):  # the event loop is closed
+                    self._loop.call_soon_threadsafe(self._on_end, context=Context())
+
+    def when_ended(self, act: Callable[[], None]) -> bool:
+        """Call `act`, perhaps twice, when the function has returned. False if it has already."""
+        self._on_end = act  # before the look: the thread looks after it has ended
+        return not self.ended
+
+
 class Running(msgspec.Struct, eq=False):
-    """One attempt, from waiting for capacity to its end; `cancel` works at any point."""
+    """One attempt, from waiting for capacity to its end; `cancel` works at any point. `thread` is
+    there for a plain step with a queue.
+    """
 
     task: asyncio.Task[None] | None = None
     begun: bool = False
     cancelled: bool = False
+    thread: InThread | None = None
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -209,7 +238,7 @@ class Steps:
                     self.observer.attempt_started(
                         host.run_id, command.seq, command.name or "", attempt
                     )
-                value = await self._work(host, command, attempt)
+                value = await self._work(running, host, command, attempt)
                 data = self.codec.encode_output(command.call.definition, value)
                 ended = Ended("completed", data, self.clock.now_ms() - began_ms)
         except asyncio.CancelledError as error:
@@ -335,7 +364,7 @@ class Steps:
             self.codec.encode_error(error), attempts, isinstance(error, AttemptTimeout)
         )
 
-    def _work(self, host: StepHost, command: Command, attempt: int) -> Any:
+    def _work(self, running: Running, host: StepHost, command: Command, attempt: int) -> Any:
         """The attempt, to be awaited."""
         call = command.call
         definition = call.definition
@@ -347,10 +376,11 @@ class Steps:
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:
-            what = f"step {command.name} of run {host.run_id}"
-            work = self.loop.run_in_executor(
-                self.threads, _bound(definition.fn, args, kwargs), what
-            )
+            what, fn = f"step {command.name} of run {host.run_id}", definition.fn
+            bound = _bound(fn, args, kwargs)
+            if call.options.queue is not None:
+                running.thread = bound = InThread(bound, self.loop)
+            work = self.loop.run_in_executor(self.threads, bound, what)
         timeout_ms = call.options.timeout_ms
         return work if timeout_ms is None else _within(work, timeout_ms, not definition.is_async)
 

@@ -1,0 +1,601 @@
+"""Steps in queues: an attempt begins when its queue admits it, among the attempts of all engines,
+and what a step does not need any more it gives back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from functools import partial
+from typing import Any
+
+import pytest
+
+from perdure import (
+    DefinitionError,
+    Engine,
+    Limits,
+    Observer,
+    Queue,
+    QueueFull,
+    Rate,
+    Retry,
+    RetryAfter,
+    RunFailed,
+    StepFailed,
+    SyncEngine,
+    current_step,
+    run,
+    step,
+    workflow,
+)
+from tests.runtime.support import awaited, kinds, outside, reached, until
+
+AT_ONCE = Retry(attempts=3, delay=0)
+CLOSED = Queue("q", concurrency=1)
+
+
+class Gates:
+    """What steps of these tests wait for, by name; `under_way` are those that have begun."""
+
+    def __init__(self) -> None:
+        self.under_way: list[str] = []
+        self.begun: list[str] = []
+        self.most = 0
+        self.open: dict[str, asyncio.Event] = {}
+
+    def gate(self, name: str) -> asyncio.Event:
+        return self.open.setdefault(name, asyncio.Event())
+
+    def is_last(self, name: str) -> bool:
+        return self.begun[-1] == name
+
+    async def through(self, name: str) -> None:
+        self.under_way.append(name)
+        self.begun.append(name)
+        self.most = max(self.most, len(self.under_way))
+        try:
+            await self.gate(name).wait()
+        finally:
+            self.under_way.remove(name)
+
+
+gates = Gates()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    global gates
+    gates = Gates()
+
+
+@step(queue="q")
+async def pass_gate(name: str) -> str:
+    await gates.through(name)
+    return name
+
+
+@step(queue="q", retry=None)
+async def quick(n: int) -> int:
+    gates.under_way.append(str(n))
+    gates.most = max(gates.most, len(gates.under_way))
+    await asyncio.sleep(0)
+    gates.under_way.remove(str(n))
+    return n
+
+
+@workflow
+async def one(name: str) -> str:
+    return await pass_gate(name)
+
+
+@workflow
+async def many(n: int) -> int:
+    return sum(await asyncio.gather(*map(quick, range(n))))
+
+
+def places(db: str) -> list[dict[str, Any]]:
+    return outside(db, "SELECT * FROM perdure_places ORDER BY asked_at")
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+@awaited
+async def test_at_most_so_many_steps_are_under_way(db: str) -> None:
+    async with Engine(db, workflows=[many], queues=[Queue("q", concurrency=3)]) as engine:
+        runs = [await engine.start(many(10)) for _ in range(10)]
+        assert await asyncio.gather(*(run.result() for run in runs)) == [45] * 10
+        assert gates.most == 3
+        (queue,) = await engine.queues()
+        assert (queue.waiting, queue.running, queue.next_at) == (0, 0, None)
+    assert outside(db, "SELECT * FROM place") == outside(db, "SELECT * FROM line") == []
+
+
+@awaited
+async def test_a_step_that_is_admitted_at_once_costs_no_commit(db: str) -> None:
+    """The rows of a run with a queue are in the transactions that they would be in without."""
+    commits: list[int] = []
+
+    class Counter(Observer):
+        def committed(self, writes: int, took_ms: float) -> None:
+            commits.append(writes)
+
+    @step
+    async def free(n: int) -> int:
+        return n
+
+    @workflow
+    async def both(queued: bool) -> None:
+        for n in range(20):
+            await (quick(n) if queued else free(n))
+
+    counts = []
+    async with Engine(db, workflows=[both], queues=[CLOSED], observer=Counter()) as engine:
+        for queued in (False, True):
+            await engine.run(both(queued), id=f"warm-{queued}")
+            del commits[:]
+            await engine.run(both(queued), id=f"r-{queued}")
+            counts.append(len(commits))
+    assert counts[1] <= counts[0] + 1
+
+
+@awaited
+async def test_a_step_in_line_says_so_and_its_run_parks(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[CLOSED]) as engine:
+        first = await engine.start(one("first"), id="first")
+        await until(lambda: gates.begun)
+        second = await engine.start(one("second"), id="second")
+        await reached(second, "waiting")
+        (row,) = outside(db, "SELECT waiting FROM run WHERE id = 'second'")
+        assert json.loads(row["waiting"]) == [{"step": "pass_gate", "seq": 2, "queue": "q"}]
+        (queue,) = await engine.queues()
+        assert (queue.waiting, queue.running) == (1, 1)
+        gates.gate("first").set()
+        await first.result()
+        await until(lambda: gates.begun == ["first", "second"])
+        assert await second.status() == "running"
+        gates.gate("second").set()
+        assert await second.result() == "second"
+        assert kinds(await second.history()) == ["start", "step", "completed", "finish"]
+
+
+@awaited
+async def test_a_readonly_step_waits_too(db: str) -> None:
+    @step(queue="q", readonly=True)
+    async def look(name: str) -> str:
+        await gates.through(name)
+        return name
+
+    @workflow
+    async def looks(name: str) -> str:
+        return await look(name)
+
+    async with Engine(db, workflows=[looks], queues=[CLOSED]) as engine:
+        runs = [await engine.start(looks(name)) for name in "ab"]
+        await reached(runs[1], "waiting")
+        assert gates.begun == ["a"]
+        for name in "ab":
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == ["a", "b"]
+
+
+@awaited
+async def test_each_key_has_its_limit_and_a_full_one_holds_up_nobody(db: str) -> None:
+    @step(queue="q", key=lambda name: name[0])
+    async def keyed(name: str) -> str:
+        await gates.through(name)
+        return name
+
+    @workflow
+    async def by_key(name: str) -> str:
+        return await keyed(name)
+
+    async with Engine(
+        db, workflows=[by_key], queues=[Queue("q", concurrency=3, key_concurrency=1)]
+    ) as engine:
+        runs = [await engine.start(by_key(name)) for name in ("a1", "a2", "a3", "b1")]
+        await until(lambda: len(gates.begun) == 2)
+        assert sorted(gates.begun) == ["a1", "b1"]
+        for name in ("a1", "a2", "a3", "b1"):
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == ["a1", "a2", "a3", "b1"]
+
+
+@awaited
+async def test_steps_have_the_key_and_the_priority_of_their_run(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[CLOSED]) as engine:
+        await engine.start(one("first"), id="first")
+        await until(lambda: gates.begun)
+        for name, priority in (("low", -1), ("middle", 0), ("high", 7)):
+            waiting = await engine.start(one(name), id=name, key=f"for-{name}", priority=priority)
+            await reached(waiting, "waiting")
+        assert {(row["run_id"], row["key"], row["priority"]) for row in places(db)} == {
+            ("first", None, 0), ("low", "for-low", -1), ("middle", "for-middle", 0),
+            ("high", "for-high", 7),
+        }  # fmt: skip
+        for name in ("first", "high", "middle", "low"):
+            await until(partial(gates.is_last, name))
+            gates.gate(name).set()
+
+
+@awaited
+async def test_limits_change_while_runs_wait(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[Queue("q", paused=True)]) as engine:
+        runs = [await engine.start(one(name)) for name in "abc"]
+        for waiting in runs:
+            await reached(waiting, "waiting")
+        assert gates.begun == []
+        await engine.queue("q", concurrency=2, paused=False)
+        await until(lambda: len(gates.begun) == 2)
+        await engine.queue("q", concurrency=None)
+        await until(lambda: len(gates.begun) == 3)
+        for name in "abc":
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == ["a", "b", "c"]
+
+
+# --- attempts -------------------------------------------------------------------------------------
+
+
+@awaited
+async def test_a_failed_attempt_gives_its_place_back_and_asks_again(db: str) -> None:
+    @step(queue="q", retry=AT_ONCE)
+    async def fails_twice(name: str) -> int:
+        await gates.through(name)
+        if current_step().attempt < 3:
+            raise ConnectionError(name)
+        return current_step().attempt
+
+    @workflow
+    async def fragile(name: str) -> int:
+        return await fails_twice(name)
+
+    async with Engine(db, workflows=[fragile], queues=[CLOSED]) as engine:
+        runs = [await engine.start(fragile(name)) for name in "ab"]
+        for name in "ab":
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == [3, 3]
+        assert gates.most == 1
+        assert gates.begun == ["a", "b"] * 3
+    assert places(db) == []
+
+
+@awaited
+async def test_while_a_step_waits_for_its_next_attempt_it_holds_no_place(db: str) -> None:
+    @step(queue="q", retry=Retry(attempts=2, delay=3_600, max_delay=3_600))
+    async def down() -> None:
+        raise ConnectionError
+
+    @workflow
+    async def waits() -> None:
+        await down()
+
+    async with Engine(db, workflows=[waits, many], queues=[CLOSED]) as engine:
+        await reached(await engine.start(waits()), "waiting")
+        assert await engine.run(many(3)) == 3
+        assert places(db) == []
+
+
+@awaited
+async def test_a_cancelled_attempt_holds_its_place_until_it_has_ended(db: str) -> None:
+    may_end, begun = threading.Event(), threading.Event()
+
+    @step(queue="q")
+    def stubborn() -> None:
+        begun.set()
+        may_end.wait(30)
+
+    @workflow
+    async def impatient() -> str:
+        try:
+            async with asyncio.timeout(0.05):
+                await stubborn()
+        except TimeoutError:
+            return "gave up"
+        return "done"
+
+    async with Engine(db, workflows=[impatient, one], queues=[CLOSED]) as engine:
+        assert await engine.run(impatient()) == "gave up"
+        assert begun.is_set()
+        next_one = await engine.start(one("next"))
+        await reached(next_one, "waiting")
+        assert gates.begun == []
+        may_end.set()
+        await until(lambda: gates.begun)
+        gates.gate("next").set()
+        assert await next_one.result() == "next"
+    assert places(db) == []
+
+
+@awaited
+async def test_a_step_that_is_given_up_leaves_its_line(db: str) -> None:
+    @workflow
+    async def impatient() -> str:
+        try:
+            async with asyncio.timeout(0.03):
+                return await pass_gate("never")
+        except TimeoutError:
+            return "gave up"
+
+    async with Engine(db, workflows=[one, impatient], queues=[CLOSED]) as engine:
+        first = await engine.start(one("first"))
+        await until(lambda: gates.begun)
+        assert await engine.run(impatient()) == "gave up"
+        assert [row["status"] for row in places(db)] == ["running"]
+        gates.gate("first").set()
+        await first.result()
+    assert places(db) == []
+    assert gates.begun == ["first"]
+
+
+@awaited
+async def test_a_cancelled_run_leaves_its_line(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[CLOSED]) as engine:
+        first = await engine.start(one("first"))
+        await until(lambda: gates.begun)
+        second, third = await engine.start(one("second")), await engine.start(one("third"))
+        await reached(third, "waiting")
+        await second.cancel()
+        await reached(second, "cancelled")
+        gates.gate("first").set()
+        await first.result()
+        await until(lambda: gates.begun == ["first", "third"])
+        gates.gate("third").set()
+        await third.result()
+    assert places(db) == []
+
+
+@awaited
+async def test_a_paused_run_takes_no_place_and_asks_again(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[CLOSED]) as engine:
+        await engine.start(one("first"), id="first")
+        await until(lambda: gates.begun)
+        second = await engine.start(one("second"), id="second")
+        await reached(second, "waiting")
+        await engine.pause("second")
+        third = await engine.start(one("third"), id="third")
+        await reached(third, "waiting")
+        gates.gate("first").set()
+        await until(lambda: gates.begun == ["first", "third"])
+        await engine.resume("second")
+        gates.gate("third").set()
+        await until(lambda: gates.begun == ["first", "third", "second"])
+        gates.gate("second").set()
+        assert await second.result() == "second"
+
+
+@awaited
+async def test_runs_in_line_leave_memory_and_are_admitted_from_the_store(db: str) -> None:
+    limits = Limits(runs_parked_max=2)
+    async with Engine(db, workflows=[one], queues=[CLOSED], limits=limits) as engine:
+        runs = [await engine.start(one(str(n)), id=str(n)) for n in range(12)]
+        for waiting in runs[1:]:
+            await reached(waiting, "waiting")
+        loaded = engine._scheduler.memory.active
+        await until(lambda: len(loaded) <= 4)
+        for n in range(12):
+            gates.gate(str(n)).set()
+        assert [await run.result() for run in runs] == [str(n) for n in range(12)]
+        assert gates.most == 1
+        for waiting in runs:  # no attempt was counted that had not begun
+            assert kinds(await waiting.history()).count("completed") == 1
+    assert places(db) == []
+
+
+@awaited
+async def test_an_evicted_run_in_line_can_be_paused_and_resumed(db: str) -> None:
+    limits = Limits(runs_parked_max=0)
+    async with Engine(db, workflows=[one], queues=[CLOSED], limits=limits) as engine:
+        first = await engine.start(one("first"))
+        await until(lambda: gates.begun)
+        second = await engine.start(one("second"), id="second")
+        await until(lambda: second._key not in engine._scheduler.memory.active)
+        await engine.pause("second")
+        gates.gate("first").set()
+        await first.result()
+        third = await engine.start(one("third"))
+        await until(lambda: gates.begun == ["first", "third"])
+        gates.gate("third").set()
+        await third.result()
+        await engine.resume("second")
+        gates.gate("second").set()
+        assert await second.result() == "second"
+    assert places(db) == []
+
+
+# --- what a step says to its queue ----------------------------------------------------------------
+
+
+@awaited
+async def test_retry_after_holds_the_queue_for_other_engines_too(db: str) -> None:
+    tried: list[int] = []
+
+    @step(queue="q", retry=None)
+    async def limited(n: int) -> int:
+        tried.append(n)
+        if tried == [1]:
+            raise RetryAfter(0.4)
+        return current_step().attempt
+
+    @workflow
+    async def asks(n: int) -> int:
+        return await limited(n)
+
+    async with (
+        Engine(db, workflows=[asks], queues=[Queue("q")]) as here,
+        Engine(db, workflows=[asks]) as there,
+    ):
+        first = await here.start(asks(1))
+        await reached(first, "waiting")
+        (queue,) = await there.queues()
+        assert queue.held_until is not None
+        second = await there.start(asks(2))
+        await reached(second, "waiting")
+        assert tried == [1]
+        assert (await first.result(), await second.result()) == (2, 1)
+        note = next(row for row in await first.history() if row.kind == "attempt")
+        assert note.error is not None
+        assert note.error["type"] == "RetryAfter"
+
+
+@awaited
+async def test_retry_after_does_not_count_for_the_policy(db: str) -> None:
+    @step(retry=Retry(attempts=2, delay=0))
+    async def limited() -> int:
+        if current_step().attempt in (1, 2, 4):
+            raise RetryAfter(0)
+        raise ConnectionError(f"attempt {current_step().attempt}")
+
+    @workflow
+    async def asks() -> None:
+        await limited()
+
+    async with Engine(db, workflows=[asks]) as engine:
+        with pytest.raises(RunFailed, match="after 2 attempts: ConnectionError: attempt 5"):
+            await engine.run(asks(), id="r")
+        assert kinds(await engine.history("r")).count("attempt") == 4
+
+
+@awaited
+async def test_spending_makes_the_next_one_wait(db: str) -> None:
+    @step(queue="q", weight=2)
+    async def use(tokens: int) -> None:
+        current_step().spend("q", tokens)
+
+    @step(queue="q", weight=2)
+    def use_in_thread(tokens: int) -> None:
+        current_step().spend("q", tokens)
+
+    @workflow
+    async def uses(tokens: int, in_thread: bool) -> None:
+        await (use_in_thread if in_thread else use)(tokens)
+
+    for in_thread in (False, True):
+        store = f"{db}-{in_thread}"
+        async with Engine(store, workflows=[uses], queues=[Queue("q", rate=Rate(10, 3600))]) as eng:
+            await eng.run(uses(1, in_thread))  # of 2 that were paid one comes back: 9 are left
+            await eng.run(uses(7, in_thread))  # 2 are left
+            await eng.run(uses(2, in_thread))  # none is
+            third = await eng.start(uses(1, in_thread))
+            await reached(third, "waiting")
+            (queue,) = await eng.queues()
+            assert (queue.waiting, queue.running) == (1, 0)
+            assert queue.next_at is not None
+            await third.cancel()
+
+
+@awaited
+async def test_what_can_not_be_spent_is_refused(db: str) -> None:
+    @step(retry=None)
+    async def use(amount: Any) -> str:
+        try:
+            current_step().spend("q", amount)
+        except DefinitionError as error:
+            return str(error)
+        return "taken"
+
+    @workflow
+    async def uses(amount: Any) -> str:
+        return await use(amount)
+
+    async with Engine(db, workflows=[uses], queues=[CLOSED]) as engine:
+        for amount in (-1, 1.5, "1", None):
+            assert "spend() takes is a whole number" in await engine.run(uses(amount))
+        assert await engine.run(uses(0)) == "taken"
+
+
+# --- what can't be --------------------------------------------------------------------------------
+
+
+@awaited
+async def test_a_queue_that_is_missing_blocks_the_run_until_it_is_there(db: str) -> None:
+    async with Engine(db, workflows=[one]) as engine:
+        gates.gate("x").set()
+        run = await engine.start(one("x"), id="x")
+        assert await reached(run, "blocked") == "blocked"
+        info = await run.info()
+        assert "no queue 'q'" in (info.reason or "")
+        await engine.queue("q")
+        assert await run.result() == "x"
+
+
+@awaited
+async def test_a_full_queue_fails_the_attempt(db: str) -> None:
+    @workflow
+    async def tries(name: str) -> str:
+        try:
+            return await pass_gate.options(retry=None)(name)
+        except StepFailed as failed:
+            return "full" if isinstance(failed.__cause__, QueueFull) else "other"
+
+    queue = Queue("q", concurrency=1, waiting_max=1)
+    async with Engine(db, workflows=[tries], queues=[queue]) as engine:
+        runs = [await engine.start(tries(name)) for name in "ab"]
+        await reached(runs[1], "waiting")
+        assert await engine.run(tries("c")) == "full"
+        for name in "ab":
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": 11}, "burst of 10"),
+        ({"weight": lambda n: n + 10}, "burst of 10"),
+        ({"weight": lambda n: 1.5}, "weight is a whole number"),
+        ({"key": lambda n: n}, "key is a text"),
+        ({"key": lambda n: [][n]}, "out of range"),
+    ],
+    ids=["weight", "weight of", "no weight", "no key", "no answer"],
+)
+def test_a_step_that_can_not_ask_fails(db: str, options: dict[str, Any], message: str) -> None:
+    asks: Any = quick.options(**options)
+
+    @workflow
+    async def tries() -> str:
+        try:
+            await asks(1)
+        except StepFailed as failed:
+            return str(failed)
+        return "passed"
+
+    with SyncEngine(db, workflows=[tries], queues=[Queue("q", rate=Rate(10, 1))]) as engine:
+        assert message in engine.run(tries())
+        assert engine.queues()[0].waiting == 0
+
+
+# --- any engine -----------------------------------------------------------------------------------
+
+
+def test_a_script_and_an_engine_without_a_loop(db: str) -> None:
+    with SyncEngine(db, queues=[Queue("q", concurrency=2)]) as engine:
+        assert engine.queue("q", concurrency=1).concurrency == 1
+        assert [queue.name for queue in engine.queues()] == ["q"]
+    assert run(many(20), store=db) == 190
+    assert gates.most == 1
+
+
+@awaited
+async def test_engines_with_different_workflows_share_a_queue(db: str) -> None:
+    """Neither executes what it does not know, nor keeps its place, whoever is first in line."""
+
+    @workflow(name="theirs")
+    async def theirs(name: str) -> str:
+        return await pass_gate(name)
+
+    async with (
+        Engine(db, workflows=[one], queues=[CLOSED]) as here,
+        Engine(db, workflows=[theirs]) as there,
+    ):
+        runs = []
+        for n in range(6):
+            engine, flow = ((here, one), (there, theirs))[n % 2]
+            runs.append(await engine.start(flow(str(n)), id=str(n)))
+        for n in range(6):
+            gates.gate(str(n)).set()
+        assert await asyncio.gather(*(run.result() for run in runs)) == [str(n) for n in range(6)]
+        assert gates.most == 1
+    assert places(db) == []
