@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import perdure
+from perdure import Limits
 from perdure.store import sql
-from perdure.store.sqlite.queries import PACKAGE
+from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import PACKAGE, Q
 
 SHARED = sql.shared()
 OWN = sql.load("sqlite.sql", PACKAGE)
@@ -58,3 +61,18 @@ def test_a_query_has_one_place() -> None:
 @pytest.mark.parametrize("name", [*SHARED, *(one for one in OWN if one not in WORDS)])
 def test_a_query_has_a_caller(name: str) -> None:
     assert f'"{name}"' in SOURCE
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[SqliteStore]:
+    store = SqliteStore(":memory:", limits=Limits())
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("name", sorted(set(Q) - {*WORDS, "whole"}))
+def test_a_query_can_be_prepared(database: SqliteStore, name: str) -> None:
+    """An index that is asked for by name must fit the query, whatever its parameters are."""
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", Q[name])]
+    count = max(numbered, default=Q[name].count("?"))
+    database._db.execute(f"EXPLAIN {Q[name]}", (None,) * count).fetchall()

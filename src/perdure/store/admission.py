@@ -12,7 +12,7 @@ from typing import NamedTuple
 from perdure.core.lifecycle import PAUSED
 from perdure.store.buckets import Bucket
 from perdure.store.lines import UNTIL_RELEASE, Lines, Waiting, of_worker, of_workflow
-from perdure.store.queue_state import QueueState, QueueStates
+from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.transaction import Transaction
 
 HELD = "held"
@@ -21,6 +21,7 @@ KEY_LIMIT = "key_limit"
 KEY_RATE = "key_rate"
 RATE = "rate"
 PER_WORKER = "per_worker"
+NO_WORKER = "no_worker"
 LINE = "line"
 
 _WORKER = "worker:"
@@ -51,7 +52,7 @@ class Room:
         self.runs: list[int] = []
         self.steps: list[tuple[int, int, int, int]] = []
 
-    def takes(self, queue: QueueState, taker: str) -> bool:
+    def takes(self, queue: OpenQueue, taker: str) -> bool:
         """Whether a pass looks at places of this taker."""
         if taker.startswith(_WORKER):
             return not queue.worker_full(int(taker.removeprefix(_WORKER)))
@@ -70,7 +71,7 @@ class Admission:
 
     def obstacle(
         self,
-        queue: QueueState,
+        queue: OpenQueue,
         key: str,
         tokens: int,
         worker: int | None,
@@ -95,39 +96,47 @@ class Admission:
             return Obstacle(LINE, now_ms)
         return None
 
-    def _closed(self, queue: QueueState, key: str, tokens: int, now_ms: int) -> Obstacle | None:
+    def _closed(self, queue: OpenQueue, key: str, tokens: int, now_ms: int) -> Obstacle | None:
         """Why a key may not go on."""
         if queue.key_full(key):
             return Obstacle(KEY_LIMIT)
         if key == "" or queue.key_rate is None:
             return None
-        wait_ms = self._bucket(queue, key).wait_ms(queue.key_rate, tokens, now_ms)
+        wait_ms = self._bucket(queue, key, now_ms).wait_ms(queue.key_rate, tokens, now_ms)
         return Obstacle(KEY_RATE, now_ms + wait_ms) if wait_ms > 0 else None
 
-    def draw(self, queue: QueueState, key: str, tokens: int, now_ms: int) -> None:
+    def draw(self, queue: OpenQueue, key: str, tokens: int, now_ms: int) -> None:
         """Take tokens from the buckets of a queue and of a key."""
         if tokens == 0:
             return
         queue.draw(tokens, now_ms)
         if key == "" or queue.key_rate is None:
             return
-        bucket = self._bucket(queue, key).after(queue.key_rate, tokens, now_ms)
+        bucket = self._bucket(queue, key, now_ms).after(queue.key_rate, tokens, now_ms)
+        self._put_bucket(queue, key, bucket)
         self._db.do("drop_full_keys", (queue.queue, now_ms))
-        if bucket.level_ns > 0:
-            self._db.do("set_key_bucket", (queue.queue, key, *bucket, bucket.full_ms))
 
-    def _bucket(self, queue: QueueState, key: str) -> Bucket:
+    def _bucket(self, queue: OpenQueue, key: str, now_ms: int) -> Bucket:
         row = self._db.row("key_bucket", (queue.queue, key))
-        return Bucket() if row is None else Bucket(*row)
+        bucket = Bucket() if row is None else Bucket(*row)
+        if now_ms < bucket.level_ms:  # the clock was set back: time counts from here on
+            bucket = bucket.at(now_ms)
+            self._put_bucket(queue, key, bucket)
+        return bucket
+
+    def _put_bucket(self, queue: OpenQueue, key: str, bucket: Bucket) -> None:
+        self._db.do("set_key_bucket", (queue.queue, key, *bucket, bucket.full_ms))
 
     # --- a pass -----------------------------------------------------------------------------------
 
-    def admit(self, queue: QueueState, now_ms: int, room: Room) -> None:
+    def admit(self, queue: OpenQueue, now_ms: int, room: Room) -> None:
         """Admit what may go on, and note when the next pass is worth making."""
         if queue.limits.paused or queue.waiting == 0:
             queue.look_next(None)
         elif (held_ms := queue.held(now_ms)) is not None:
             queue.look_next(held_ms)
+        elif room.takers is None and not self._any_step(queue):
+            self._leave_to_claims(queue, now_ms)
         else:
             self._lines.open_due(queue, now_ms)
             firsts: dict[str, Waiting] = {}
@@ -142,7 +151,20 @@ class Admission:
             queue.look_next(None)
         return None
 
-    def _first(self, queue: QueueState, firsts: dict[str, Waiting], room: Room) -> Waiting | None:
+    def _any_step(self, queue: OpenQueue) -> bool:
+        """Whether steps of runs with owners may be ready."""
+        return any(taker.startswith(_WORKER) for taker in self._lines.takers(queue))
+
+    def _leave_to_claims(self, queue: OpenQueue, now_ms: int) -> None:
+        """Nothing but runs without owners waits."""
+        if queue.full():
+            queue.look_next(None)
+        elif self._lines.takers(queue):
+            queue.look_next(now_ms + queue.wait_ms(1, now_ms))
+        else:
+            queue.look_next(self._lines.opens_ms(queue))
+
+    def _first(self, queue: OpenQueue, firsts: dict[str, Waiting], room: Room) -> Waiting | None:
         """The place that comes first. `firsts` are those of takers that were looked at before."""
         for taker in [*self._lines.takers(queue)]:
             if not room.takes(queue, taker):
@@ -153,7 +175,7 @@ class Admission:
 
     def _take(
         self,
-        queue: QueueState,
+        queue: OpenQueue,
         firsts: dict[str, Waiting],
         first: Waiting,
         now_ms: int,
@@ -178,7 +200,7 @@ class Admission:
             del firsts[taker]
         return True
 
-    def take(self, queue: QueueState, first: Waiting, now_ms: int, room: Room) -> None:
+    def take(self, queue: OpenQueue, first: Waiting, now_ms: int, room: Room) -> None:
         """Admit a place that waits, and claim its run where that has no owner."""
         if first.taker.startswith(_WORKER):
             worker: int | None = int(first.taker.removeprefix(_WORKER))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perdure.store.queue_state import QueueState
+from perdure.store.queue_state import OpenQueue
 from perdure.store.transaction import Transaction
 
 READY = 0
@@ -26,6 +26,11 @@ def of_worker(worker: int) -> str:
 def of_workflow(name: str) -> str:
     """The taker of places of runs that no worker executes."""
     return f"workflow:{name}"
+
+
+def worker_of(taker: str) -> int | None:
+    """The worker that a taker is; None where it is a workflow."""
+    return int(taker.removeprefix("worker:")) if taker.startswith("worker:") else None
 
 
 class Waiting(NamedTuple):
@@ -56,7 +61,7 @@ class Lines:
 
     # --- takers -----------------------------------------------------------------------------------
 
-    def takers(self, queue: QueueState) -> set[str]:
+    def takers(self, queue: OpenQueue) -> set[str]:
         """Takers of lines that may be ready: all that have one that is."""
         if queue.takers is None:
             queue.takers, last = set(), ""
@@ -65,7 +70,7 @@ class Lines:
                 queue.takers.add(last)
         return queue.takers
 
-    def first(self, queue: QueueState, taker: str) -> Waiting | None:
+    def first(self, queue: OpenQueue, taker: str) -> Waiting | None:
         """The place of a taker that comes first."""
         row = self._db.row("first_in_line", (queue.queue, taker))
         if row is None:
@@ -74,14 +79,14 @@ class Lines:
         priority, served, head, line, key, run, seq, weight, prepaid = row
         return Waiting(priority, served, head, line, key, run, seq, weight, prepaid, taker)
 
-    def any_ready(self, queue: QueueState) -> bool:
+    def any_ready(self, queue: OpenQueue) -> bool:
         """Whether some line is ready."""
         return queue.waiting > 0 and self._db.row("any_ready", (queue.queue,)) is not None
 
     # --- in and out -------------------------------------------------------------------------------
 
     def join(
-        self, queue: QueueState, key: str, priority: int, taker: str, place: int, ready_ms: int
+        self, queue: OpenQueue, key: str, priority: int, taker: str, place: int, ready_ms: int
     ) -> int:
         """The line that a place joins, which is made where there is none. Returns its key."""
         found = self._db.row("find_line", (queue.queue, key, priority, taker))
@@ -100,7 +105,7 @@ class Lines:
 
     def move(
         self,
-        queue: QueueState,
+        queue: OpenQueue,
         place: int,
         key: str,
         priority: int,
@@ -116,12 +121,12 @@ class Lines:
         self._db.do("set_line", (into, place))
         self.left(queue, line, place, now_ms)
 
-    def _served(self, queue: QueueState, key: str, priority: int) -> int:
+    def _served(self, queue: OpenQueue, key: str, priority: int) -> int:
         """The turns that a new line of a key begins with."""
         ((served,),) = self._db.rows("served_of_key", (queue.queue, key, priority))
         return self._least_served(queue, priority) if served is None else int(served)
 
-    def _least_served(self, queue: QueueState, priority: int) -> int:
+    def _least_served(self, queue: OpenQueue, priority: int) -> int:
         """The turns of the key that has had the fewest, of those that are ready."""
         each = [
             self._db.row("least_served", (queue.queue, taker, priority))
@@ -129,7 +134,7 @@ class Lines:
         ]
         return min((int(row[0]) for row in each if row is not None), default=queue.turn)
 
-    def left(self, queue: QueueState, line: int, place: int, now_ms: int) -> None:
+    def left(self, queue: OpenQueue, line: int, place: int, now_ms: int) -> None:
         """A place has left its line without being admitted: the next one may need less."""
         queue.queued(-1)
         ((key, head, ready_ms),) = self._db.rows("line_head", (line,))
@@ -149,21 +154,26 @@ class Lines:
         else:
             self._db.do("set_head", (head, line))
 
-    def served(self, queue: QueueState, first: Waiting) -> None:
+    def served(self, queue: OpenQueue, first: Waiting) -> None:
         """The first place was admitted: its key has had a turn."""
         queue.queued(-1)
         queue.turn = max(queue.turn, first.served)
-        self._advance(first.line)
-        fields = (first.served + 1, queue.queue, first.key, first.priority)
-        self._db.do("set_served", fields)
+        ((head,),) = self._db.rows("next_head", (first.line,))
+        if head is None:
+            self._db.do("delete_line", (first.line,))
+        else:
+            self._db.do("set_head_and_turns", (head, first.served + 1, first.line))
+        if len(self.takers(queue)) > 1:
+            fields = (first.served + 1, queue.queue, first.key, first.priority)
+            self._db.do("set_served", fields)
 
     # --- closed lines -----------------------------------------------------------------------------
 
-    def close(self, queue: QueueState, key: str, until_ms: int) -> None:
+    def close(self, queue: OpenQueue, key: str, until_ms: int) -> None:
         """Nothing of this key is admitted before a time."""
         self._db.do("close_lines", (until_ms, queue.queue, key))
 
-    def open(self, queue: QueueState, key: str, now_ms: int, *, timed: bool = False) -> None:
+    def open(self, queue: OpenQueue, key: str, now_ms: int, *, timed: bool = False) -> None:
         """A key may go on: one that waits for a release, or with `timed` for tokens."""
         bounds = (READY, UNTIL_RELEASE) if timed else (UNTIL_RELEASE - 1, UNTIL_RELEASE + 1)
         rows = self._db.rows("closed_lines_of", (queue.queue, key, *bounds))
@@ -171,27 +181,27 @@ class Lines:
         if rows:
             queue.look_at(now_ms)
 
-    def open_due(self, queue: QueueState, now_ms: int) -> None:
+    def open_due(self, queue: OpenQueue, now_ms: int) -> None:
         """Open the lines whose keys have tokens again."""
         if queue.key_rate is not None:
             self._open(queue, self._db.rows("closed_lines", (queue.queue, now_ms)))
 
-    def open_timed(self, queue: QueueState, now_ms: int) -> None:
+    def open_timed(self, queue: OpenQueue, now_ms: int) -> None:
         """Open lines that wait for tokens until a later time: the clock was set back."""
         self._open(queue, self._db.rows("timed_lines", (queue.queue, now_ms, UNTIL_RELEASE)))
 
-    def open_all(self, queue: QueueState) -> None:
+    def open_all(self, queue: OpenQueue) -> None:
         """Open all lines: limits have changed."""
         self._open(queue, self._db.rows("closed_lines", (queue.queue, UNTIL_RELEASE)))
 
-    def _open(self, queue: QueueState, rows: list[tuple[int, int, int, str]]) -> None:
+    def _open(self, queue: OpenQueue, rows: list[tuple[int, int, int, str]]) -> None:
         """Who could not go on has saved no turns."""
         for line, priority, served, taker in rows:
             least = self._least_served(queue, priority)
             self._db.do("open_line", (max(served, least), line))
             self.takers(queue).add(taker)
 
-    def opens_ms(self, queue: QueueState) -> int | None:
+    def opens_ms(self, queue: OpenQueue) -> int | None:
         """When the next key has tokens again."""
         if queue.key_rate is None:
             return None

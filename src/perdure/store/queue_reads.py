@@ -8,15 +8,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import msgspec
 
+from perdure.core.lifecycle import PAUSED
 from perdure.errors import QueueNotFound
-from perdure.store.lines import of_worker, of_workflow
+from perdure.store.admission import (
+    CONCURRENCY,
+    HELD,
+    KEY_LIMIT,
+    KEY_RATE,
+    LINE,
+    NO_WORKER,
+    PER_WORKER,
+    RATE,
+)
+from perdure.store.lines import READY, UNTIL_RELEASE, of_worker, of_workflow, worker_of
+from perdure.store.queue_state import QueueState
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
 from perdure.store.writes import Family, QueueLimits
 
+STANDINGS_MAX = 8
+"""Places of one run that are looked up."""
+POSITION_MAX = 1_000
+"""Places that are counted to say which one it is."""
 QUEUE_COUNT_MAX = 100_001
 """Counts of places stop here."""
 
@@ -87,11 +104,94 @@ class QueueReads:
 
     def places(self, name: str, limit: int, admitted: bool) -> list[PlaceRow]:
         queue, _ = self._queue(name)
-        query = "admitted_places" if admitted else "waiting_places"
-        return [PlaceRow(*row) for row in self._all(query, queue, limit)]
+        if admitted:
+            return [PlaceRow(*row) for row in self._all("admitted_places", queue, limit)]
+        places = self._in_order(queue, limit)
+        found = [self._all("waiting_place", place) for place in places]
+        return [PlaceRow(*row) for rows in found for row in rows]
+
+    def _in_order(self, queue: int, limit: int) -> list[int]:
+        """Places that wait, as they would be admitted if the next one always had room; what is
+        closed by its key comes last.
+        """
+        takers, last = [], ""
+        while (taker := self._all("next_taker", queue, last)[0][0]) is not None:
+            takers.append(last := taker)
+        ready = [row for one in takers for row in self._all("first_lines", queue, one, limit)]
+        places = self._merged(ready, limit)
+        if len(places) < limit:
+            left = limit - len(places)
+            places += self._merged(self._all("shut_lines", queue, left), left)
+        return places
+
+    def _merged(self, lines: list[tuple[int, int, int, int]], limit: int) -> list[int]:
+        """The first places of lines (priority, turns, head, line)."""
+        heads = [(-priority, served, head, line) for priority, served, head, line in lines]
+        heapify(heads)
+        left: dict[int, list[int]] = {}
+        places: list[int] = []
+        while heads and len(places) < limit:
+            priority, served, head, line = heappop(heads)
+            places.append(head)
+            if line not in left:
+                found = self._all("places_in_line", line, limit)
+                left[line] = [place for (place,) in reversed(found)]
+            left[line].pop()
+            if left[line]:
+                heappush(heads, (priority, served + 1, left[line][-1], line))
+        return places
 
     def place_of(self, run: int) -> list[StandingRow]:
-        return []
+        found = self._all("waits_of", run, STANDINGS_MAX) if self._has_queues else []
+        order: dict[int, list[int]] = {}
+        for row in found:
+            if row[0] not in order:
+                order[row[0]] = self._in_order(row[0], POSITION_MAX)
+        return [self._standing(row, order[row[0]]) for row in found]
+
+    def _standing(self, row: Sequence[Any], order: list[int]) -> StandingRow:
+        queue, place, seq, step, key, ready_ms, taker = row
+        position = order.index(place) + 1 if place in order else None
+        ((*more,),) = self._all("queue_by_key", queue)
+        state = QueueState(tuple(more))
+        why, limit, next_ms = self._why(state, key, ready_ms, taker)
+        return StandingRow(
+            state.name, seq or None, step, key or None, position, state.waiting, why, limit, next_ms
+        )
+
+    def _why(
+        self, queue: QueueState, key: str, ready_ms: int, taker: str
+    ) -> tuple[str, int | None, int | None]:
+        """Why a place waits, the limit that it is for, and when it may be admitted."""
+        limits, next_ms = queue.limits, queue.next_ms
+        if limits.paused:
+            return PAUSED, None, None
+        if queue.held_ms is not None and queue.held_ms == next_ms:
+            return HELD, None, queue.held_ms
+        if ready_ms == UNTIL_RELEASE:
+            return KEY_LIMIT, limits.key_concurrency, None
+        if ready_ms != READY:
+            return KEY_RATE, limits.key_rate_limit, ready_ms
+        if self._reached("count_admitted", limits.concurrency, queue.queue):
+            return CONCURRENCY, limits.concurrency, None
+        if self._reached("count_key", limits.key_concurrency if key else None, queue.queue, key):
+            return KEY_LIMIT, limits.key_concurrency, None
+        if queue.rate is not None and next_ms is not None and next_ms > queue.bucket.level_ms:
+            return RATE, limits.rate_limit, next_ms
+        worker = worker_of(taker)
+        full = (
+            limits.per_worker is not None
+            and worker is not None
+            and self._worker_full(limits.per_worker, worker, queue.queue, queue.name)
+        )
+        if full:
+            return PER_WORKER, limits.per_worker, None
+        if worker is None and not self._all("any_worker"):
+            return NO_WORKER, None, None
+        return LINE, None, next_ms
+
+    def _reached(self, query: str, limit: int | None, *bindings: Any) -> bool:
+        return limit is not None and self._all(query, *bindings)[0][0] >= limit
 
     def admitted(self, worker: int) -> list[tuple[int, int, int]]:
         return self._all("admitted_steps", worker)

@@ -6,16 +6,20 @@ person has set since stays; limits are changed in the transaction that they hold
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from perdure.errors import PerdureError, QueueNotFound
 from perdure.store.admission import Admission
 from perdure.store.buckets import Bucket
 from perdure.store.lines import Lines
-from perdure.store.queue_state import QueueState, QueueStates
+from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.rows import QueueRow
 from perdure.store.transaction import Transaction
 from perdure.store.writes import HoldQueue, QueueLimits, SetQueue, Spend
+
+_decode = msgspec.json.decode
 
 
 class QueueSettings:
@@ -30,8 +34,9 @@ class QueueSettings:
         """See `SetQueue`."""
         queue = self._states.named(change.name)
         old = QueueLimits() if queue is None else queue.limits
-        if queue is None or change.declared is None or change.declared != queue.declared:
-            new = msgspec.structs.replace(old, **change.given)
+        given = _given(change, None if queue is None else queue.declared)
+        if queue is None or given:
+            new = msgspec.structs.replace(old, **given)
             try:
                 if change.check is not None:
                     change.check(new)
@@ -39,17 +44,19 @@ class QueueSettings:
                 return error
             queue = queue or self._new(change.name)
             self._use(queue, new, change)
+        elif change.declared is not None and change.declared != queue.declared:
+            self._use(queue, old, change)
         return QueueRow(
             queue.name, queue.limits, queue.declared, queue.held(change.at_ms), queue.next_ms,
             queue.waiting, queue.admitted,
         )  # fmt: skip
 
-    def _new(self, name: str) -> QueueState:
+    def _new(self, name: str) -> OpenQueue:
         self._db.do("insert_queue", (name,))
         ((*row,),) = self._db.rows("queue_by_name", (name,))
         return self._states.put(tuple(row))
 
-    def _use(self, queue: QueueState, new: QueueLimits, change: SetQueue) -> None:
+    def _use(self, queue: OpenQueue, new: QueueLimits, change: SetQueue) -> None:
         """Give a queue these limits. What waits is looked at again."""
         rate, key_rate = queue.rate, queue.key_rate
         queue.use(new)
@@ -102,3 +109,15 @@ class QueueSettings:
             if queue is not None:
                 self._lines.open_timed(queue, now_ms)
                 queue.look_at(now_ms)
+
+
+def _given(change: SetQueue, declared: str | None) -> dict[str, Any]:
+    """The limits to set: of a declaration those that differ from the last one."""
+    if change.declared is None or declared is None:
+        return change.given
+    last = _decode(declared)
+    return {
+        name: value
+        for name, value in change.given.items()
+        if name not in last or last[name] != value
+    }

@@ -7,7 +7,8 @@ once, before the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from perdure.store.buckets import Bucket, Rate
 from perdure.store.transaction import Transaction
@@ -18,39 +19,38 @@ KEYS_KNOWN_MAX = 10_000
 
 
 class QueueState:
-    """One queue: its row, and counts as far as they are known."""
+    """The row of a queue."""
 
-    __slots__ = (
-        "_admitted", "_changes", "_db", "_of_key", "_of_worker", "bucket", "declared", "held_at_ms",
-        "held_ms", "key_rate", "limits", "name", "next_ms", "queue", "rate", "takers", "turn",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, db: Transaction, row: tuple[object, ...], changes: set[QueueState]) -> None:
-        values = iter(row)
-        self._db, self._changes = db, changes
-        self.queue, self.name = _int(next(values)), str(next(values))
-        self.use(QueueLimits(*(next(values) for _ in range(10))))  # type: ignore[arg-type]
-        self.limits.paused = bool(next(values))
-        declared, held_ms, held_at_ms = (next(values) for _ in range(3))
-        self.declared = None if declared is None else str(declared)
-        self.held_ms = None if held_ms is None else _int(held_ms)
-        self.held_at_ms = 0 if held_at_ms is None else _int(held_at_ms)
-        self.bucket = Bucket(_int(next(values)), _int(next(values)))
-        self.turn, self.waiting = _int(next(values)), _int(next(values))
-        next_ms = next(values)
-        self.next_ms = None if next_ms is None else _int(next_ms)
-        self.takers: set[str] | None = None
-        """Takers of lines that may be ready."""
-        self._admitted: int | None = None
-        self._of_key: dict[str, int] = {}
-        self._of_worker: dict[int, int] = {}
+    def __init__(self, row: Sequence[Any]) -> None:
+        self.queue, self.name = int(row[0]), str(row[1])
+        self.use(QueueLimits(*row[2:12]))
+        self.limits.paused = bool(row[12])
+        self.declared: str | None = row[13]
+        self.held_ms: int | None = row[14]
+        self.held_at_ms: int = row[15] or 0
+        self.bucket = Bucket(row[16], row[17])
+        self.turn: int = row[18]
+        self.waiting: int = row[19]
+        self.next_ms: int | None = row[20]
 
     def use(self, limits: QueueLimits) -> None:
         """Take these limits."""
         self.limits = limits
         self.rate = _rate(limits.rate_limit, limits.rate_per_ms, limits.rate_burst)
         self.key_rate = _rate(limits.key_rate_limit, limits.key_rate_per_ms, limits.key_rate_burst)
+
+
+class OpenQueue(QueueState):
+    """A queue in a transaction: its row, and counts as far as they are known."""
+
+    def __init__(self, db: Transaction, row: Sequence[Any], changes: set[OpenQueue]) -> None:
+        super().__init__(row)
+        self._db, self._changes = db, changes
+        self.takers: set[str] | None = None
+        """Takers of lines that may be ready."""
+        self._admitted: int | None = None
+        self._of_key: dict[str, int] = {}
+        self._of_worker: dict[int, int] = {}
 
     # --- counts -----------------------------------------------------------------------------------
 
@@ -130,7 +130,12 @@ class QueueState:
 
     def wait_ms(self, tokens: int, now_ms: int) -> int:
         """How long until the queue's bucket has so many tokens."""
-        return 0 if self.rate is None else self.bucket.wait_ms(self.rate, tokens, now_ms)
+        if self.rate is None:
+            return 0
+        if now_ms < self.bucket.level_ms:  # the clock was set back: time counts from here on
+            self.bucket = self.bucket.at(now_ms)
+            self.touch()
+        return self.bucket.wait_ms(self.rate, tokens, now_ms)
 
     def look_at(self, ms: int | None) -> None:
         """An admission may be possible at this time, if not before."""
@@ -159,9 +164,9 @@ class QueueStates:
 
     def __init__(self, db: Transaction) -> None:
         self._db = db
-        self._by_key: dict[int, QueueState] = {}
-        self._by_name: dict[str, QueueState | None] = {}
-        self._changes: set[QueueState] = set()
+        self._by_key: dict[int, OpenQueue] = {}
+        self._by_name: dict[str, OpenQueue | None] = {}
+        self._changes: set[OpenQueue] = set()
         self._any: bool | None = None
 
     def forget(self) -> None:
@@ -178,24 +183,24 @@ class QueueStates:
             self._any = self._db.row("any_queue", ()) is not None
         return self._any
 
-    def named(self, name: str) -> QueueState | None:
+    def named(self, name: str) -> OpenQueue | None:
         """A queue by its name."""
         if name not in self._by_name:
             row = self._db.row("queue_by_name", (name,)) if self.any else None
             self._by_name[name] = None if row is None else self.put(row)
         return self._by_name[name]
 
-    def keyed(self, queue: int) -> QueueState:
+    def keyed(self, queue: int) -> OpenQueue:
         """A queue by its key."""
         if queue not in self._by_key:
             ((*row,),) = self._db.rows("queue_by_key", (queue,))
-            self.put(tuple(row))
+            self.put(row)
         return self._by_key[queue]
 
-    def put(self, row: tuple[object, ...]) -> QueueState:
+    def put(self, row: Sequence[Any]) -> OpenQueue:
         """Remember a queue that was read."""
         self._any = True
-        state = QueueState(self._db, row, self._changes)
+        state = OpenQueue(self._db, row, self._changes)
         self._by_key[state.queue] = self._by_name[state.name] = state
         return state
 
@@ -203,7 +208,7 @@ class QueueStates:
         """Names of queues, for the message that one is missing."""
         return tuple(name for _, name in self._db.rows("queue_names", ()))
 
-    def due(self, now_ms: int) -> Iterator[QueueState]:
+    def due(self, now_ms: int) -> Iterator[OpenQueue]:
         """Queues that may admit something by now."""
         self.flush()
         for (queue,) in self._db.rows("due_queues", (now_ms,)) if self.any else ():
@@ -218,11 +223,6 @@ class QueueStates:
             )  # fmt: skip
             self._db.do("set_queue_state", fields)
         self._changes.clear()
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value
 
 
 def _rate(limit: int | None, per_ms: int | None, burst: int | None) -> Rate | None:

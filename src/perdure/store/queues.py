@@ -17,7 +17,7 @@ from perdure.errors import PerdureError, QueueFull, QueueNotFound, WeightOverBur
 from perdure.store import lines as line_takers
 from perdure.store.admission import KEY_LIMIT, KEY_RATE, Admission, Obstacle, Room
 from perdure.store.lines import READY, UNTIL_RELEASE, Lines
-from perdure.store.queue_state import QueueState, QueueStates
+from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.rows import Place
 from perdure.store.transaction import Transaction
 from perdure.store.writes import AskPlace, Claim, StartRun
@@ -52,7 +52,7 @@ class Places:
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def refusal(self, name: str, weight: int) -> QueueState | PerdureError:
+    def refusal(self, name: str, weight: int) -> OpenQueue | PerdureError:
         """The queue, or why it never takes a place of this weight."""
         queue = self.states.named(name)
         if queue is None:
@@ -100,14 +100,14 @@ class Places:
             self.lines.move(state, place, key, priority, line, taker, ask.at_ms)
         return Place(place, False)
 
-    def _too_many(self, queue: QueueState) -> QueueFull | None:
+    def _too_many(self, queue: OpenQueue) -> QueueFull | None:
         waiting_max = queue.limits.waiting_max
         if waiting_max is not None and queue.waiting >= waiting_max:
             return QueueFull(queue.name, waiting_max)
         return None
 
     def _insert_admitted(
-        self, queue: QueueState, key: str, run: int, seq: int, priority: int, weight: int,
+        self, queue: OpenQueue, key: str, run: int, seq: int, priority: int, weight: int,
         now_ms: int, worker: int | None,
     ) -> int | None:  # fmt: skip
         """A place that is admitted at once. None where there is one already."""
@@ -123,7 +123,7 @@ class Places:
         return int(row[0])
 
     def _insert_waiting(
-        self, queue: QueueState, key: str, run: int, seq: int, priority: int, weight: int,
+        self, queue: OpenQueue, key: str, run: int, seq: int, priority: int, weight: int,
         taker: str, now_ms: int, against: Obstacle | None,
     ) -> int:  # fmt: skip
         """A place that waits, as the last of its line."""
@@ -133,7 +133,7 @@ class Places:
         return int(place)
 
     def _into_line(
-        self, queue: QueueState, place: int, key: str, priority: int, taker: str, now_ms: int,
+        self, queue: OpenQueue, place: int, key: str, priority: int, taker: str, now_ms: int,
         against: Obstacle | None,
     ) -> None:  # fmt: skip
         ready_ms = READY
@@ -146,7 +146,7 @@ class Places:
         queue.look_at(now_ms if against is None else against.ms)
         self._note_due(queue)
 
-    def _note_due(self, queue: QueueState) -> None:
+    def _note_due(self, queue: OpenQueue) -> None:
         if queue.next_ms is not None:
             self.due_at_ms = min(queue.next_ms, self.due_at_ms or queue.next_ms)
 
@@ -162,7 +162,7 @@ class Places:
         for queue in changed.values():
             self._pass(queue, now_ms)
 
-    def _freed(self, row: tuple[Any, ...], worker: int | None, now_ms: int) -> QueueState:
+    def _freed(self, row: tuple[Any, ...], worker: int | None, now_ms: int) -> OpenQueue:
         """A place is gone, or its run has given it back."""
         place, key, state, line, admitted_ms = row
         queue = self.states.keyed(state)
@@ -175,7 +175,7 @@ class Places:
                 self.lines.open(queue, key, now_ms)
         return queue
 
-    def _pass(self, queue: QueueState, now_ms: int) -> None:
+    def _pass(self, queue: OpenQueue, now_ms: int) -> None:
         """Let the next steps go on; a run is left to a claim."""
         if queue.waiting == 0:
             return queue.look_next(None)
@@ -244,7 +244,7 @@ class Places:
         return False
 
     def _admit_again(
-        self, queue: QueueState, place: int, key: str, prepaid: int, tokens: int, now_ms: int,
+        self, queue: OpenQueue, place: int, key: str, prepaid: int, tokens: int, now_ms: int,
         worker: int,
     ) -> None:  # fmt: skip
         self.admission.draw(queue, key, tokens, now_ms)
@@ -337,7 +337,7 @@ class Places:
                     queue.look_next(None)
         self.steps += room.steps
 
-    def _claim_asked(self, row: tuple[Any, ...], claim: Claim, room: Room) -> QueueState:
+    def _claim_asked(self, row: tuple[Any, ...], claim: Claim, room: Room) -> OpenQueue:
         """Admit a place of a family that an engine was asked for."""
         queue = self.states.keyed(row[0])
         first = line_takers.Waiting(*row[1:])

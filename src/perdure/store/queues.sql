@@ -220,6 +220,9 @@ SELECT max(served) FROM line WHERE queue = ?1 AND key = ?2 AND priority = ?3;
 SELECT served FROM line {{index line_ready}}
 WHERE queue = ?1 AND taker = ?2 AND priority = ?3 AND ready_ms = 0 ORDER BY served LIMIT 1;
 
+-- name: set_head_and_turns
+UPDATE line SET head = ?1, served = ?2 WHERE line = ?3;
+
 -- name: set_served
 UPDATE line SET served = ?1 WHERE queue = ?2 AND key = ?3 AND priority = ?4;
 
@@ -236,7 +239,7 @@ WHERE queue = ?1 AND ready_ms > 0 AND ready_ms <= ?2;
 
 -- name: timed_lines
 SELECT line, priority, served, taker FROM line {{index line_timed}}
-WHERE queue = ?1 AND ready_ms > ?2 AND ready_ms < ?3;
+WHERE queue = ?1 AND ready_ms > 0 AND ready_ms > ?2 AND ready_ms < ?3;
 
 -- name: open_line
 UPDATE line SET ready_ms = 0, served = ?1 WHERE line = ?2;
@@ -299,13 +302,32 @@ FROM (SELECT place FROM place WHERE queue = ?1 AND admitted_ms IS NOT NULL
 JOIN place AS p ON p.place = first.place JOIN run AS r ON r.run = p.run
 ORDER BY p.place;
 
--- name: waiting_places
+-- name: waiting_place
 SELECT r.id, r.status, nullif(p.seq, 0),
        (SELECT e.name FROM event AS e WHERE e.key = p.run << 24 | p.seq AND p.seq > 0),
        nullif(p.key, ''), p.priority, p.weight, p.asked_ms, NULL, NULL
-FROM line AS l JOIN place AS p ON p.line = l.line JOIN run AS r ON r.run = p.run
-WHERE l.queue = ?1
-ORDER BY l.priority DESC, l.served, p.place LIMIT ?2;
+FROM place AS p JOIN run AS r ON r.run = p.run WHERE p.place = ?1;
+
+-- name: waits_of
+SELECT p.queue, p.place, p.seq,
+       (SELECT e.name FROM event AS e WHERE e.key = p.run << 24 | p.seq AND p.seq > 0),
+       p.key, l.ready_ms, l.taker
+FROM place AS p JOIN line AS l ON l.line = p.line WHERE p.run = ?1 ORDER BY p.seq LIMIT ?2;
+
+-- name: any_worker
+SELECT 1 FROM worker WHERE ended_ms IS NULL LIMIT 1;
+
+-- name: first_lines
+SELECT priority, served, head, line FROM line {{index line_ready}}
+WHERE queue = ?1 AND taker = ?2 AND ready_ms = 0
+ORDER BY priority DESC, served, head LIMIT ?3;
+
+-- name: shut_lines
+SELECT priority, served, head, line FROM line {{index line_timed}}
+WHERE queue = ?1 AND ready_ms > 0 LIMIT ?2;
+
+-- name: places_in_line
+SELECT place FROM place WHERE line = ?1 ORDER BY place LIMIT ?2;
 
 -- name: admitted_steps
 SELECT run, seq, place FROM place WHERE worker = ?1;

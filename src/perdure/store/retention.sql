@@ -109,7 +109,9 @@ DELETE FROM inbox WHERE id IN (SELECT id FROM inbox {{index inbox_open}}
                                WHERE run = ?1 AND taken IS NULL AND key IS NULL LIMIT ?2);
 
 -- name: sweep_place
-DELETE FROM place WHERE place IN (SELECT place FROM place WHERE run = ?1 ORDER BY seq LIMIT ?2);
+-- Not those of attempts that are still at work: their worker releases them.
+DELETE FROM place WHERE place IN (SELECT place FROM place WHERE run = ?1 AND worker IS NULL
+                                  ORDER BY seq LIMIT ?2);
 
 -- name: sweep_exposed
 DELETE FROM exposed

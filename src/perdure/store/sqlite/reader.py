@@ -23,6 +23,8 @@ from perdure.store.sqlite.queries import RARE, Q
 REQUESTS_SCHEMA = 9
 """The first schema that has requests and exposed values."""
 
+FIRST_SCHEMA_WITH_QUEUES = 7
+
 
 class Reader(Reads):
     """The reads of `base.Store` on an SQLite connection."""
@@ -86,6 +88,10 @@ class Reader(Reads):
     @property
     def _is_current(self) -> bool:
         return self._schema_version == connection.SCHEMA_VERSION
+
+    @cached_property
+    def _has_queues(self) -> bool:
+        return int(self.pragma("user_version")) >= FIRST_SCHEMA_WITH_QUEUES
 
     def _run_rows(self, runs: Sequence[int]) -> list[Any]:
         """The query for files of earlier schemas looks for columns, which takes eight times."""
