@@ -182,3 +182,16 @@ def test_the_drill_loses_a_machine_and_nothing_else(
     assert "Machine A is gone, with its disk." in done.stdout
     assert "10 receipts, the last one is 'receipt for bill 10'" in done.stdout
     assert "The bank has seen every bill: True." in done.stdout
+
+
+# --- the trips ------------------------------------------------------------------------------------
+
+
+def test_trips_that_are_not_paid_are_undone_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    done = python(tmp_path, str(EXAMPLES / "trips.py"))
+    assert done.returncode == 0, done.stderr
+    assert "10 declined, 20 receipts" in done.stdout
+    assert "Booked is what was paid, and nothing else: True." in done.stdout
