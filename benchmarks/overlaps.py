@@ -9,26 +9,19 @@ the judge has to be able to find something.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from driving import HERE, PERDURE, Driver, Failed, Kind, driven, peers
+from driving import Driver, Failed, Kind, driven, peers
+from queue_kinds import OURS, dbos, queueing
+from queueing import EXECUTES, LIMIT, QUEUE
 
-ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
-
-from postgres import postgres  # noqa: E402
-from queueing import EXECUTES, LIMIT, LOG, POLL_S, QUEUE, URL  # noqa: E402
-
-from campaigns import queue_log  # noqa: E402
-from campaigns.queue_judge import Hold, overlapping_pairs  # noqa: E402
+from campaigns import queue_log
+from campaigns.queue_judge import Hold, overlapping_pairs
 
 ENDED_S_MAX = 300.0
 """How long the last run may take after the last one was enqueued."""
@@ -44,36 +37,9 @@ class Work:
     seed: int
 
 
-@contextmanager
-def ours(log: Path) -> Iterator[Kind]:
-    """Perdure on a file."""
-    yield queueing(replace(PERDURE, program="perdure_queue.py"), log)
-
-
-@contextmanager
-def dbos(log: Path, poll_s: float) -> Iterator[Kind]:
-    """DBOS on a Postgres that is started for it."""
-    kind = replace(
-        peers(["dbos"])[0], name=f"DBOS on Postgres, poll {poll_s:g} s", program="dbos_queue.py"
-    )
-    if kind.why_not:
-        raise Failed(kind.why_not)
-    with postgres(kind.python) as url:
-        yield queueing(kind, log, **{URL: url, POLL_S: str(poll_s)})
-
-
-def queueing(kind: Kind, log: Path, **settings: str) -> Kind:
-    """A system whose processes have the queue and write to this log."""
-    places = [str(HERE), str(ROOT)]
-    if not kind.peer:
-        places += [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    path = os.pathsep.join(filter(None, places))
-    return replace(kind, settings={"PYTHONPATH": path, LOG: str(log), EXECUTES: "1", **settings})
-
-
 def overlapping(kind: Kind, folder: Path, log: Path, processes: int, work: Work) -> list[Hold]:
     """The places that were held, as the log has them, of a queue with a limit of 1."""
-    kind = replace(kind, settings={**kind.settings, LIMIT: "1"})
+    kind = replace(kind, settings={**kind.settings, LIMIT: "1", EXECUTES: "1"})
     with ExitStack() as stack, ThreadPoolExecutor(processes) as pool:
         drivers = [stack.enter_context(driven(kind, folder)) for _ in range(processes)]
         list(pool.map(lambda n: offer(drivers[n], n, work), range(processes)))
@@ -124,8 +90,11 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory(prefix="overlaps-") as made:
                 folder, log = Path(made), Path(made) / "queue.log"
-                system = ours(log) if name == "perdure" else dbos(log, options.poll)
-                with system as kind:
+                with (
+                    nullcontext(queueing(OURS, log))
+                    if name == "perdure"
+                    else dbos(peers(["dbos"])[0], options.poll, log)
+                ) as kind:
                     begin = time.monotonic()
                     share = replace(work, seed=work.seed + 100 * number)
                     found = overlapping(kind, folder, log, options.processes, share)

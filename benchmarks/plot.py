@@ -13,6 +13,8 @@ ROW, LABEL, WIDTH, HEAD = 17, 330, 460, 62
 COLOURS = {
     "DBOS": "#b3541e",
     "DBOS, file in WAL": "#e0a030",
+    "DBOS, polls each 1 s": "#b3541e",
+    "DBOS, polls each 0.01 s": "#e0a030",
     "Restate": "#4878a8",
     "raw apsw commit": "#888888",
 }
@@ -22,6 +24,8 @@ TIMES = {
     "recovery": "recovery",
     "replay": "replay",
     "parked": "wake-up",
+    "starts": "enqueue to start,",
+    "admissions": "admissions/s",
 }
 
 
@@ -97,10 +101,11 @@ def svg(width: int, height: int, lines: list[str]) -> str:
 def label(table: Table) -> str:
     """What a group is called."""
     kind = table.scenario.partition(" ")[0]
+    rest = table.scenario.partition(" ")[2]
     name = (
-        f"steps/s, {table.scenario.partition(' ')[2].replace('x', 'runs ×')}"
+        f"steps/s, {rest.replace('x', 'runs ×')}"
         if kind == "crowd"
-        else TIMES[kind]
+        else f"{TIMES[kind]} {rest}".strip()
     )
     return f"{name}, sync +{table.slow_ms} ms" if table.slow_ms else name
 

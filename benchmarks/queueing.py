@@ -11,11 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import time
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 from answering import Answers, System
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from campaigns import queue_log
 from campaigns.queue_judge import NO_KEY
@@ -64,15 +68,58 @@ class QueueSystem(System):
     async def crowd(self, runs: int, steps: int) -> None:
         raise NotImplementedError
 
+    begun = 0
+    """Runs whose workflow has begun in this process."""
+
     @abstractmethod
     async def enqueue(self, run: str, priority: int, hold_ms: int) -> None:
         """One run that holds its place for so long; back when it is on record."""
+
+    @abstractmethod
+    async def fill(self, runs: int) -> None:
+        """So many runs that do nothing wait in the queue, which admits none of them yet."""
+
+    @abstractmethod
+    async def admit(self) -> None:
+        """The queue admits from now on."""
+
+    async def steps(self, runs: int, steps: int, kind: str) -> None:
+        """So many runs at once, each of so many no-op steps with a place in a queue of this
+        kind.
+        """
+        raise NotImplementedError
+
+    async def schedule(self, schedules: int) -> None:
+        """So many schedules whose next tick is far away."""
+        raise NotImplementedError
 
 
 class QueueAnswers(Answers):
     """The verbs of measurements of queues."""
 
     system: QueueSystem
+
+    async def fill(self, runs: int) -> dict[str, Any]:
+        return await self._timed(self.system.fill, runs)
+
+    async def admissions(self, runs: int) -> dict[str, Any]:
+        """From when the queue admits until so many runs have begun."""
+        return await self._timed(self._admitted, self.system.begun + runs)
+
+    async def _admitted(self, runs: int) -> None:
+        await self.system.admit()
+        while self.system.begun < runs:
+            await asyncio.sleep(0.002)
+
+    async def steps(self, runs: int, steps: int, kind: str) -> dict[str, Any]:
+        return await self._timed(self.system.steps, runs, steps, kind)
+
+    async def schedule(self, schedules: int) -> dict[str, Any]:
+        return await self._timed(self.system.schedule, schedules)
+
+    async def idle(self, seconds: float) -> dict[str, Any]:
+        """CPU of this process while nothing happens."""
+        return await self._timed(asyncio.sleep, seconds)
 
     async def offer(
         self, prefix: str, runs: int, seed: int, gap_ms: int, hold_ms: int

@@ -18,8 +18,12 @@ from pathlib import Path
 
 from driving import can_slow, peers
 from plot import bars
-from scenarios import QUICK, SCENARIOS, Bench, Sizes
+from queue_scenarios import QUEUE_SCENARIOS
+from scenarios import QUICK, Bench, Sizes
+from scenarios import SCENARIOS as RUN_SCENARIOS
 from tables import Table, text
+
+SCENARIOS = {**RUN_SCENARIOS, **QUEUE_SCENARIOS}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -48,6 +48,7 @@ class Killed:
     seed: int
     kills: int = 0
     freezes: int = 0
+    skews: int = 0
     buried_frozen: int = 0
     jobs: int = 0
     messages: int = 0
@@ -299,6 +300,21 @@ class Campaign:
         victim.process.send_signal(signal.SIGCONT)
         victim.frozen = False
 
+    async def _skew(self) -> None:
+        """Move the clock of one worker, forward or back."""
+        victim = self.rng.choice(self._crew)
+        if victim.frozen or await self._joined(victim):
+            victim.process.send_signal(signal.SIGUSR2)
+            self.done.skews += 1
+
+    async def _joined(self, worker: Worker) -> bool:
+        """Whether it has come so far that it answers signals."""
+        reader = connect(self.db)
+        try:
+            return bool(reader.execute(kill_worker.Q["alive"], (worker.pid,)).fetchall())
+        finally:
+            reader.close()
+
     def _succeed(self, worker: Worker) -> Worker:
         self._expect_alive(worker)
         return self._spawn() if worker.ended else worker
@@ -308,7 +324,7 @@ class Campaign:
         if worker.ended:
             self.done.broken.append(
                 f"a worker ended by itself with {worker.process.returncode}: "
-                f"{worker.said.read_text()[-2000:]}"
+                f"{worker.said.read_text()[-600:]}"
             )
 
     # --- calm -------------------------------------------------------------------------------------
@@ -394,11 +410,11 @@ class Campaign:
             code = await asyncio.to_thread(worker.end)
             if code:
                 self.done.broken.append(
-                    f"a worker ended with {code}: {worker.said.read_text()[-2000:]}"
+                    f"a worker ended with {code}: {worker.said.read_text()[-600:]}"
                 )
         for said in sorted(self.folder.glob("said-*.txt")):
             if "Traceback" in (text := said.read_text()):
-                self.done.broken.append(f"a worker said: {text[-2000:]}")
+                self.done.broken.append(f"a worker said: {text[-600:]}")
         facts = await self._clients[0].doctor()
         if facts["integrity"] != "ok" or facts["stuck"]:
             self.done.broken.append(

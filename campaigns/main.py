@@ -128,6 +128,7 @@ CAMPAIGNS = {
     "engine": "campaigns.main:engine",
     "power": "campaigns.power:power",
     "kill": "campaigns.kill:kill",
+    "queues": "campaigns.queues:queues",
 }
 
 

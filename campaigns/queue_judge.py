@@ -9,13 +9,11 @@ overlap it. The same judge counts for the systems that Perdure is compared with.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 NO_KEY = "-"
-TURNS_AHEAD_MAX = 1
-"""Of a key over another one that waits: keys of one queue take turns, and one of them is first."""
 RATE_TOLERANCE = 0.01
 """Tokens: buckets are kept in whole microseconds."""
 
@@ -126,7 +124,7 @@ def over_rate(
 
 # --- the order of admissions ----------------------------------------------------------------------
 
-ASKED, ADMITTED, RELEASED = "asked", "admitted", "released"
+ASKED, ADMITTED, MOVED, RELEASED = "asked", "admitted", "moved", "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +139,25 @@ class Place:
     priority: int = 0
     weight: int = 1
     taker: int = 0
-    ready_ms: int = 0
+
+    @property
+    def line(self) -> tuple[str, int]:
+        """What takes turns."""
+        return self.key, self.priority
 
 
 @dataclass(slots=True)
 class Standing:
     """One queue, replayed from its asks, admissions and releases in their order.
 
-    `served` counts for each key what it was given while it waited: a key that comes, or comes
+    `turns` are what each key was given at a priority while it waited: a key that comes, or comes
     back, begins at the least served of those that wait.
     """
 
     bounds: Bounds
     waiting: dict[int, Place] = field(default_factory=dict)
     held: dict[int, Place] = field(default_factory=dict)
-    served: Counter[str] = field(default_factory=Counter)
+    turns: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def full(self, place: Place) -> bool:
         """Whether a limit of its key or its worker keeps this place waiting."""
@@ -166,47 +168,57 @@ class Standing:
             each is not None and place.taker != 0 and takers >= each
         )
 
-    def could(self, at_ms: int) -> list[Place]:
-        """The places that wait and could be admitted, were there room in the queue."""
-        return [
-            one for one in self.waiting.values() if one.ready_ms <= at_ms and not self.full(one)
-        ]
-
     def ask(self, place: Place) -> None:
-        active = {one.key for one in self.waiting.values()}
-        if place.key not in active:
-            least = min((self.served[key] for key in active), default=0)
-            self.served[place.key] = max(self.served[place.key], least)
+        """A place waits; again, where it has another taker now."""
+        if place.line not in self.turns:
+            others = [n for (_, priority), n in self.turns.items() if priority == place.priority]
+            self.turns[place.line] = min(others, default=0)
         self.waiting[place.number] = place
 
     def release(self, place: Place) -> None:
-        self.waiting.pop(place.number, None)
+        """A place is gone: it was held, or waited."""
         self.held.pop(place.number, None)
+        self._leave(place)
 
-    def admit(self, place: Place, at_ms: int, *, laws: bool) -> Iterator[str]:
+    def _leave(self, place: Place) -> Place | None:
+        asked = self.waiting.pop(place.number, None)
+        if asked and all(one.line != asked.line for one in self.waiting.values()):
+            del self.turns[asked.line]
+        return asked
+
+    def admit(self, place: Place, *, laws: bool) -> Iterator[str]:
         """Admit a place; the limits and orders that this violates."""
-        asked = self.waiting.pop(place.number, place)
-        place, who = replace(place, ready_ms=asked.ready_ms), f"place {place.number}"
-        concurrency = self.bounds.concurrency
+        who, concurrency = f"place {place.number} of queue {place.queue}", self.bounds.concurrency
         if concurrency is not None and len(self.held) >= concurrency:
-            yield f"{who} of queue {place.queue} was admitted beside {len(self.held)}"
+            yield f"{who} was admitted beside {len(self.held)}"
         if self.full(place):
-            yield (
-                f"{who} of queue {place.queue} was admitted, though key {place.key} or worker "
-                f"{place.taker} was full"
-            )
-        yield from self._order(place, at_ms) if laws else ()
+            yield f"{who} was admitted, though key {place.key} or worker {place.taker} was full"
+        if laws:
+            yield from self._order(place)
+        if place.number in self.waiting:
+            self.turns[self.waiting[place.number].line] += 1
+        self._leave(place)
         self.held[place.number] = place
-        self.served[place.key] += 1
 
-    def _order(self, place: Place, at_ms: int) -> Iterator[str]:
+    def _order(self, place: Place) -> Iterator[str]:
+        """A place whose run no worker executes waits for a worker that has room for the run: steps
+        of others may go before it.
+        """
+        owned = self.waiting.get(place.number, place).taker
         head = f"place {place.number} of queue {place.queue}, priority {place.priority}"
-        for one in self.could(at_ms):
+        mine = self.turns.get(place.line, 0) if place.number in self.waiting else None
+        for one in self.waiting.values():
+            if one.number == place.number or self.full(one) or (owned and not one.taker):
+                continue
             if one.priority > place.priority:
                 yield f"{head}, was admitted before place {one.number}, priority {one.priority}"
                 return
-            ahead = self.served[place.key] - self.served[one.key]
-            if one.priority == place.priority and ahead > TURNS_AHEAD_MAX:
+            if one.priority < place.priority:
+                continue
+            if mine is None:
+                yield f"{head}, was admitted before place {one.number}, which waits"
+                return
+            if (ahead := mine - self.turns[one.line]) > 0:
                 yield (
                     f"{head}, was admitted for key {place.key}, which is {ahead} turns ahead of "
                     f"key {one.key} of place {one.number}"
@@ -215,23 +227,23 @@ class Standing:
 
 
 def order(
-    steps: Iterable[tuple[str, Place, int]],
-    bounds: dict[str, Bounds],
-    *,
-    ordered: Container[str] = (),
+    steps: Iterable[tuple[str, Place]], bounds: dict[str, Bounds], *, ordered: Container[str] = ()
 ) -> list[str]:
-    """Asks, admissions and releases (what, place, ms) in the order of the store's transactions: no
-    limit is exceeded after any of them; and in the queues that are `ordered` none passes over a
-    higher priority, and keys take turns.
+    """Asks, admissions, moves to other workers and releases in the order of the store's
+    transactions: no limit is exceeded after any of them; and in the queues that are `ordered` none
+    passes over a higher priority, and keys take turns.
     """
     broken: list[str] = []
     queues = {name: Standing(limits) for name, limits in bounds.items()}
-    for what, place, at_ms in steps:
+    for what, place in steps:
         queue = queues.setdefault(place.queue, Standing(Bounds()))
-        if what == ASKED:
-            queue.ask(place)
-        elif what == RELEASED:
-            queue.release(place)
-        else:
-            broken += queue.admit(place, at_ms, laws=place.queue in ordered)
+        match what:
+            case "asked":
+                queue.ask(place)
+            case "released":
+                queue.release(place)
+            case "moved":
+                queue.held[place.number] = place
+            case _:
+                broken += queue.admit(place, laws=place.queue in ordered)
     return broken

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from answering import serve
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
@@ -18,6 +19,11 @@ from queueing import POLL_S, QUEUE, URL, Noted, QueueAnswers, QueueSystem, execu
 def held(run: str, hold_ms: int) -> None:
     with Noted(run):
         time.sleep(hold_ms / 1000)
+
+
+@DBOS.workflow()
+def empty() -> None:
+    Dbos.begun += 1
 
 
 class Dbos(QueueSystem):
@@ -51,6 +57,16 @@ class Dbos(QueueSystem):
     def _enqueue(self, run: str, priority: int, hold_ms: int) -> None:
         with SetWorkflowID(run), SetEnqueueOptions(priority=priority):
             DBOS.enqueue_workflow(QUEUE, held, run, hold_ms)
+
+    async def fill(self, runs: int) -> None:
+        await asyncio.to_thread(self._fill, runs)
+
+    def _fill(self, runs: int) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: DBOS.enqueue_workflow(QUEUE, empty), range(runs)))
+
+    async def admit(self) -> None:
+        """A process that listens to the queue admits from its launch on."""
 
 
 if __name__ == "__main__":

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from answering import serve
 from queueing import QUEUE, Noted, QueueAnswers, QueueSystem, executes, limit
 
-from perdure import Engine, Queue, step, workflow
+from perdure import Engine, Limits, Queue, Rate, step, workflow
+from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.writes import StartRun
+
+ROOMY = 1_000_000
+"""A limit that no measurement reaches."""
+AT_ONCE = 1_000
+FILL = "fill"
+QUEUES = [
+    Queue(QUEUE, concurrency=limit()),
+    Queue("roomy", concurrency=ROOMY),
+    Queue(
+        "keys",
+        concurrency=ROOMY,
+        per_worker=ROOMY,
+        rate=Rate(ROOMY, per=1),
+        key_concurrency=ROOMY,
+        key_rate=Rate(ROOMY, per=1),
+    ),
+]
 
 
 @step(readonly=True)
@@ -22,15 +42,39 @@ async def held(run: str, hold_ms: int) -> None:
     await work(run, hold_ms)
 
 
+@workflow
+async def empty() -> None:
+    Perdure.begun += 1
+
+
+@step
+async def noop(n: int) -> int:
+    return n
+
+
+NOOPS = {
+    "": noop,
+    "roomy": noop.options(queue="roomy"),
+    "keys": noop.options(queue="keys", key="a"),
+}
+
+
+@workflow
+async def sequence(steps: int, kind: str) -> int:
+    call = NOOPS[kind]
+    for n in range(steps):
+        await call(n)
+    return steps
+
+
 class Perdure(QueueSystem):
     """One engine in this process, on `bench.db`."""
 
     async def open(self) -> None:
-        options: dict[str, Any] = {"queues": [Queue(QUEUE, concurrency=limit())]}
-        if not executes():
-            options["execute"] = False
+        self.path = str(self.folder / "bench.db")
+        options: dict[str, Any] = {} if executes() else {"execute": False}
         self.engine = await Engine(
-            self.folder / "bench.db", workflows=[held], **options
+            self.path, workflows=[held, empty, sequence], queues=QUEUES, **options
         ).__aenter__()
 
     async def close(self) -> None:
@@ -38,6 +82,27 @@ class Perdure(QueueSystem):
 
     async def enqueue(self, run: str, priority: int, hold_ms: int) -> None:
         await self.engine.start(held(run, hold_ms), id=run, queue=QUEUE, priority=priority)
+
+    async def fill(self, runs: int) -> None:
+        await self.engine.queue(QUEUE, paused=True)
+        store = SqliteStore(self.path, limits=Limits())
+        now_ms = time.time_ns() // 1_000_000
+        for first in range(0, runs, AT_ONCE):
+            store.write(
+                [
+                    StartRun(f"{FILL}-{n}", "empty", b"{}", n, now_ms, now_ms, queue=QUEUE)
+                    for n in range(first, min(runs, first + AT_ONCE))
+                ],
+                True,
+            )
+            await asyncio.sleep(0)
+        store.close()
+
+    async def admit(self) -> None:
+        await self.engine.queue(QUEUE, paused=False)
+
+    async def steps(self, runs: int, steps: int, kind: str) -> None:
+        await asyncio.gather(*(self.engine.run(sequence(steps, kind)) for _ in range(runs)))
 
 
 if __name__ == "__main__":

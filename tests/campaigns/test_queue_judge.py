@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from campaigns.queue_judge import (
     ADMITTED,
     ASKED,
+    MOVED,
     RELEASED,
     Bounds,
     Hold,
@@ -102,8 +104,7 @@ def test_a_rate_used_to_the_full_is_not_exceeded() -> None:
 
 
 def judged(*steps: tuple[str, Place], bounds: Bounds | None = None, laws: bool = True) -> list[str]:
-    timed = [(what, place, at_ms) for at_ms, (what, place) in enumerate(steps)]
-    return order(timed, {"q": bounds or Bounds()}, ordered={"q"} if laws else ())
+    return order(steps, {"q": bounds or Bounds()}, ordered={"q"} if laws else ())
 
 
 def test_an_admission_beside_a_full_queue_key_or_worker_is_told() -> None:
@@ -128,10 +129,19 @@ def test_a_higher_priority_that_is_passed_over_is_told() -> None:
 
 def test_a_place_that_can_not_be_admitted_is_passed_over_rightly() -> None:
     running, low = Place(1, "q", "a"), Place(2, "q", "b")
-    full, later = Place(3, "q", "a", priority=5), Place(4, "q", "b", priority=5, ready_ms=10**6)
-    steps = [(ASKED, running), (ADMITTED, running), (ASKED, low), (ASKED, full), (ASKED, later)]
+    full = Place(3, "q", "a", priority=5)
+    steps = [(ASKED, running), (ADMITTED, running), (ASKED, low), (ASKED, full)]
     assert judged(*steps, (ADMITTED, low), bounds=Bounds(key_concurrency=1)) == []
     assert judged(*steps, (ADMITTED, low))
+
+
+def test_a_run_that_no_worker_has_may_be_passed_over_by_steps_of_runs_that_have_one() -> None:
+    homeless, owned = Place(1, "q", priority=5), Place(2, "q", taker=7)
+    assert judged((ASKED, homeless), (ASKED, owned), (ADMITTED, owned)) == []
+    assert judged((ASKED, owned), (ASKED, homeless), (ADMITTED, replace(homeless, taker=7))) == []
+    higher = replace(owned, number=3, priority=6)
+    taken = (ADMITTED, replace(homeless, taker=7))
+    assert "before place 3" in judged((ASKED, higher), (ASKED, homeless), taken)[0]
 
 
 def test_a_key_that_gets_more_than_its_turn_is_told() -> None:
@@ -139,9 +149,22 @@ def test_a_key_that_gets_more_than_its_turn_is_told() -> None:
     asks = [(ASKED, one) for one in places]
     turns = [places[n] for n in (0, 4, 1, 5, 2, 6, 3, 7)]
     assert judged(*asks, *((ADMITTED, one) for one in turns)) == []
-    greedy = judged(*asks, *((ADMITTED, one) for one in places[:3]))
+    greedy = judged(*asks, *((ADMITTED, one) for one in places[:2]))
     assert len(greedy) == 1
-    assert "2 turns ahead of key b" in greedy[0]
+    assert "1 turns ahead of key b" in greedy[0]
+
+
+def test_a_place_that_does_not_wait_goes_before_none_of_its_priority() -> None:
+    first, second = Place(1, "q", "a"), Place(2, "q", "b")
+    assert "before place 1, which waits" in judged((ASKED, first), (ADMITTED, second))[0]
+    assert judged((ASKED, first), (ADMITTED, replace(second, priority=1))) == []
+
+
+def test_a_place_that_another_worker_takes_over_counts_for_that_one() -> None:
+    one, two = Place(1, "q", taker=7), Place(2, "q", taker=8)
+    moved = [(ADMITTED, one), (MOVED, replace(one, taker=8)), (ADMITTED, two)]
+    assert "worker 8 was full" in judged(*moved, bounds=Bounds(per_worker=1))[0]
+    assert judged(moved[0], moved[2], bounds=Bounds(per_worker=1)) == []
 
 
 def test_a_key_that_comes_late_is_not_owed_what_it_missed() -> None:
@@ -149,7 +172,7 @@ def test_a_key_that_comes_late_is_not_owed_what_it_missed() -> None:
     late = [Place(n, "q", "b") for n in range(10, 13)]
     asks = [(ASKED, one) for one in first], [(ASKED, one) for one in late]
     before = [(ADMITTED, one) for one in first[:4]]
-    fair = [(ADMITTED, one) for pair in zip(late, first[4:], strict=False) for one in pair]
+    fair = [(ADMITTED, one) for pair in zip(first[4:], late, strict=False) for one in pair]
     assert judged(*asks[0], *before, *asks[1], *fair) == []
     owed = [(ADMITTED, one) for one in late]
     assert "turns ahead of key a" in judged(*asks[0], *before, *asks[1], *owed)[0]
