@@ -32,6 +32,7 @@ from perdure.store.rows import (
     UnansweredRow,
     WorkerRow,
 )
+from perdure.store.schedule_writes import DueSchedule, ScheduleRow
 from perdure.store.writes import Family, Write
 
 
@@ -301,6 +302,26 @@ class Store(Protocol):
 
     def admitted(self, worker: int) -> list[tuple[int, int, int]]:
         """Steps of a worker's runs that queues have admitted, as (run, row, place)."""
+
+    # --- schedules --------------------------------------------------------------------------------
+
+    def next_fire_ms(self) -> int | None:
+        """When to look at a schedule next: a tick is due, or what one waited for has ended."""
+
+    def any_held(self) -> bool:
+        """Whether a tick waits for the end of a run."""
+
+    def due_schedules(self, now_ms: int, limit: int) -> list[DueSchedule]:
+        """Schedules to look at, those that are due for the longest first."""
+
+    def schedules_ahead(self, now_ms: int, limit: int) -> list[DueSchedule]:
+        """Schedules whose last tick is behind `now_ms`: the clock was set back."""
+
+    def schedule_row(self, name: str) -> ScheduleRow:
+        """A schedule. Raises `ScheduleNotFound`."""
+
+    def schedule_rows(self, after: str, limit: int) -> list[ScheduleRow]:
+        """Schedules by name, those behind the name `after`."""
 
     # --- retention --------------------------------------------------------------------------------
 

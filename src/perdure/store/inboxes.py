@@ -106,13 +106,20 @@ class Inboxes:
             below = self.deliver(Deliver(str(child), "cancel", at_ms, verb="cancel"))
             if isinstance(below, Woken):
                 woken.others += [below.run, *below.others]
-        parent, seq, run_id, queue = ended
+        parent, seq, run_id, queue, scheduled_ms = ended
         if queue is not None:
             self._places.end_run(run, None, at_ms)
+        if scheduled_ms is not None:
+            self.tick_ended(run_id, at_ms)
         if parent is not None:
             self.answer_parent(parent, seq, run_id, Finish(CANCELLED), at_ms)
             woken.others.append(parent)
         return woken
+
+    def tick_ended(self, run_id: str, at_ms: int) -> None:
+        """The run of a tick has ended: ticks of its schedule that wait for that are due."""
+        for (schedule,) in self._db.rows("end_tick", (run_id,)):
+            self._db.do("wake_held", (at_ms, schedule))
 
     def _cancel_waits(self, run: int) -> bool:
         return self._db.row("cancel_waits", (run,)) is not None

@@ -113,6 +113,8 @@ class Ownership:
             return None
         self._places.begin()
         self._places.end_worker(end.worker, end.now_ms)
+        self._db.do("orphan_schedules", (end.worker,))
+        self._db.do("undeclare_schedules", (end.worker,))
         blocked = self._block_crash_loops(end) if end.crashed else []
         return WorkerEnded(self._db.change("free_runs", (end.now_ms, end.worker)), blocked)
 

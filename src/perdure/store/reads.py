@@ -30,6 +30,7 @@ from perdure.store.rows import (
     StreamItem,
     WorkerRow,
 )
+from perdure.store.schedule_reads import ScheduleReads
 from perdure.store.writes import Family
 
 ROWS_MAX = 1 << 62
@@ -58,7 +59,7 @@ class LazyPayload:
         return self._reader.whole(self._run, self._text)
 
 
-class Reads(QueueReads, RequestReads, RetentionReads):
+class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool

@@ -59,7 +59,7 @@ UPDATE run SET crashes = 0 WHERE run = ?1;
 UPDATE run SET status = ?1, result = ?2, error = ?3, ended_ms = ?4, owner = NULL, due_ms = NULL,
     waiting = NULL, blocked_by = NULL, reason = NULL, successor = ?5
 WHERE run = ?6
-RETURNING parent, parent_seq, id, queue;
+RETURNING parent, parent_seq, id, queue, scheduled_ms;
 
 -- name: inherited
 SELECT parent, parent_seq, coalesce(root, run), tags, durability, queue, key, priority, weight
@@ -117,7 +117,7 @@ UPDATE run SET status = 'cancelled', ended_ms = ?1, due_ms = NULL, waiting = NUL
     blocked_by = NULL, reason = NULL, owner = NULL
 WHERE run = ?2 AND (status = 'blocked' OR (status = 'paused' AND blocked_by IS NOT NULL)
                     OR (status IN ('pending', 'paused', 'waiting') AND started_ms IS NULL))
-RETURNING parent, parent_seq, id, queue;
+RETURNING parent, parent_seq, id, queue, scheduled_ms;
 
 -- name: move_inbox
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)

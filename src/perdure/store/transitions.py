@@ -31,6 +31,15 @@ from perdure.store.retention_writes import (
     SweepPruned,
 )
 from perdure.store.rows import Place, Woken, Written
+from perdure.store.schedule_writes import (
+    ControlSchedule,
+    DeclareSchedules,
+    FireSchedule,
+    RemoveSchedule,
+    SetSchedule,
+    StartTicks,
+)
+from perdure.store.schedules import Schedules
 from perdure.store.starting import Starting
 from perdure.store.tags import Tags
 from perdure.store.transaction import Transaction
@@ -84,6 +93,7 @@ class Transitions:
             db, self._history, self._ownership, self._inboxes, self._tags, places
         )
         self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
+        schedules = Schedules(db, self._starting.start, self._inboxes, self._ownership.is_alive)
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
             Turn: self._turn,
@@ -102,6 +112,12 @@ class Transitions:
             Emit: self._emit,
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
+            DeclareSchedules: schedules.declare,
+            SetSchedule: schedules.set,
+            FireSchedule: schedules.fire,
+            StartTicks: schedules.start,
+            ControlSchedule: schedules.control,
+            RemoveSchedule: schedules.remove,
             PruneRuns: retention.prune,
             SweepPruned: retention.sweep,
             ForgetIdle: retention.forget_idle,
@@ -230,12 +246,14 @@ class Transitions:
         result = self._history.payload(run, finish.result)
         error = self._history.payload(run, finish.error)
         fields = (finish.status, result, error, turn.at_ms, successor, run)
-        ((parent, seq, run_id, queue),) = self._db.rows("finish", fields)
+        ((parent, seq, run_id, queue, scheduled_ms),) = self._db.rows("finish", fields)
         self._db.do("close_inbox", (run,))
         if queue is not None:
             self._places.end_run(run, turn.owner, turn.at_ms)
         if successor is not None:
             return [successor]
+        if scheduled_ms is not None:
+            self._inboxes.tick_ended(run_id, turn.at_ms)
         if parent is None:
             return []
         self._inboxes.answer_parent(parent, seq, run_id, finish, turn.at_ms)

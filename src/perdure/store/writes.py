@@ -21,6 +21,14 @@ from perdure.store.retention_writes import (
     PruneRuns,
     SweepPruned,
 )
+from perdure.store.schedule_writes import (
+    ControlSchedule,
+    DeclareSchedules,
+    FireSchedule,
+    RemoveSchedule,
+    SetSchedule,
+    StartTicks,
+)
 
 # --- places in queues -----------------------------------------------------------------------------
 
@@ -445,6 +453,7 @@ Write = (
     StartRun | Append | Turn | Deliver | ControlRun | ForkRun | AdoptChild | Claim | JoinWorker
     | RenewLease | EndWorker | WakeBlocked | ClockMovedBack | BeginEpoch | Emit | RecordHeartbeat
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
+    | DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
     | Ask | StartAnd | Expose | Reply
 )  # fmt: skip
