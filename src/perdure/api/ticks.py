@@ -64,6 +64,23 @@ def first_after(ticks: Ticks, ms: int) -> int | None:
     return next(ticks.after(ms), None)
 
 
+def clock_text(ticks: Ticks, zone: Zone, before_ms: int, ms: int) -> str:
+    """What the clock does between two ticks and at the second, as text; empty where nothing."""
+    found = []
+    moved = timedelta(milliseconds=zone.offset_ms(ms) - zone.offset_ms(before_ms))
+    if moved:
+        way = "forward" if moved > timedelta(0) else "back"
+        found.append(f"the clock goes {way} by {abs(moved)}")
+    at = zone.at(ms)
+    if isinstance(ticks, Line) and next(
+        ticks.walls(zone.wall(ms) - timedelta(seconds=1))
+    ) != zone.wall(ms):
+        found.append("its time does not exist there, so it is right after the gap")
+    elif at.replace(fold=0).utcoffset() != at.replace(fold=1).utcoffset():
+        found.append(f"its time comes twice, and this is the {'second' if at.fold else 'first'}")
+    return "; ".join(found)
+
+
 # --- intervals ------------------------------------------------------------------------------------
 
 

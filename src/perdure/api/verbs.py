@@ -58,13 +58,17 @@ _NOTHING = _Nothing()
 
 
 class CurrentRun(msgspec.Struct, frozen=True):
-    """Facts of the run that is being executed; `replaying` is True while recorded history is run
-    again.
+    """Facts of the run that is being executed.
+
+    `replaying` is True while recorded history is run again. `scheduled_at` is the nominal time, in
+    UTC, of the tick of a schedule that started the run, or the time of `trigger()`; None where no
+    schedule did. It is the same on every replay.
     """
 
     id: str
     workflow: str
     replaying: bool
+    scheduled_at: datetime | None = None
 
 
 async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
@@ -243,7 +247,13 @@ def continue_as(call: Call[Any]) -> NoReturn:
 def current_run() -> CurrentRun:
     """Facts of the run that is being executed."""
     kernel = _kernel("current_run()")
-    return CurrentRun(kernel.facts.run_id, kernel.facts.workflow, kernel.replaying)
+    facts = kernel.facts
+    at = (
+        None
+        if facts.scheduled_ms is None
+        else datetime.fromtimestamp(facts.scheduled_ms / 1000, UTC)
+    )
+    return CurrentRun(facts.run_id, facts.workflow, kernel.replaying, at)
 
 
 # --- in steps -------------------------------------------------------------------------------------

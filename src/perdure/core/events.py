@@ -164,6 +164,7 @@ class RunFacts(msgspec.Struct, frozen=True, gc=False):
     timeout_ms: int | None = None
     forked: bool = False
     old: bool = False
+    scheduled_ms: int | None = None
 
 
 Main = Callable[[], Any]

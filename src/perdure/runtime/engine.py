@@ -33,6 +33,7 @@ from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
 from perdure.runtime.engine_requests import RequestVerbs
 from perdure.runtime.engine_retention import RetentionVerbs
+from perdure.runtime.engine_schedules import ScheduleVerbs
 from perdure.runtime.engine_standing import StandingVerbs
 from perdure.runtime.observer import Observer
 from perdure.runtime.opening import OpenEngine, open_engine
@@ -42,13 +43,16 @@ from perdure.store.sqlite import forked
 from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
+    from perdure.api.schedules import Schedule
     from perdure.replica.replicate import Replication
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, StandingVerbs):
+class Engine(
+    ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, ScheduleVerbs, StandingVerbs
+):
     """Opens a store and executes its runs while the `async with` block lasts.
 
     `store` is a path or `sqlite:///path`; `workflows` are those that this process executes (what
@@ -60,7 +64,8 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, 
     `queues` is a list of `Queue`, stored on entering where they are new or declared otherwise than
     before; `observer` is an `Observer`, or several, that are notified of runs, attempts, commits
     and leases; `close_grace` the seconds that steps under way get to end when the engine closes;
-    `retention` is a `Retention`: runs that ended long ago are archived and deleted meanwhile.
+    `retention` is a `Retention`: runs that ended long ago are archived and deleted meanwhile;
+    `schedules` are those of this code (`Schedule`), declared by an engine that executes runs.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
@@ -103,6 +108,7 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, 
         name: str | None = None,
         queues: Iterable[Queue] = (),
         retention: Retention | None = None,
+        schedules: Iterable[Schedule] = (),
         **moved: Never,
     ) -> None:
         self._options = options.checked(
@@ -120,6 +126,7 @@ class Engine(ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, 
             name=name,
             queues=queues,
             retention=retention,
+            schedules=schedules,
             moved=moved,
         )
         self.path, self.durability = self._options.path, self._options.durability

@@ -35,13 +35,17 @@ def make_kernel(kind: type[K], row: RunRow, definition: Workflow[..., Any], code
         args, kwargs = signature_of(definition).decode_args(row.args)
         return definition.fn(*args, **kwargs)
 
-    old = row.python is None and row.history_rows > 0
     return kind(
         main,
         definition,
-        RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, row.forked_from is not None, old),
+        _facts(row),
         codec,
     )
+
+
+def _facts(row: RunRow) -> RunFacts:
+    old, forked = row.python is None and row.history_rows > 0, row.forked_from is not None
+    return RunFacts(row.id, row.workflow, row.seed, row.timeout_ms, forked, old, row.scheduled_ms)
 
 
 async def in_callback(act: Callable[[], T]) -> T:

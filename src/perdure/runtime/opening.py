@@ -29,6 +29,7 @@ from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
     from perdure.replica.replicate import Replication
+    from perdure.runtime.schedules import Schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class OpenEngine:
     queries: Queries
     results: Results
     requests: Requests
+    schedules: Schedules | None
 
 
 async def open_engine(
@@ -91,6 +93,13 @@ async def open_engine(
         retention = RetentionLoop(store, reads, writer, clock, options.retention)
         retention.start()
         stack.push_async_callback(retention.stop)
+    schedules = None
+    if options.execute is True:
+        from perdure.runtime.schedules import Schedules
+
+        schedules = Schedules(scheduler, options.schedules, options.limits)
+        stack.push_async_callback(schedules.stop)
+        await schedules.start()
     answers: AnswerGate | None = gate
     if not options.execute:
         answers = validation.client_gate(store, options.durability)
@@ -105,6 +114,7 @@ async def open_engine(
         Queries(store),
         Results(store, scheduler, answers, workflows),
         Requests(scheduler, control, codec),
+        schedules,
     )
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.api.queues import Queue, checked_queues
 from perdure.api.retention import Retention
@@ -22,6 +22,9 @@ from perdure.runtime import retention as retentions
 from perdure.runtime import validation
 from perdure.runtime.observer import Notifier, Observer, notifier
 from perdure.store.sqlite.connection import path_of
+
+if TYPE_CHECKING:
+    from perdure.api.schedules import Schedule
 
 OF_THE_REPLICA = frozenset({"fencing", "standby", "drill_every", "on_wait"})
 
@@ -43,6 +46,7 @@ class EngineOptions:
     name: str
     queues: tuple[Queue, ...] = ()
     retention: Retention | None = None
+    schedules: tuple[Schedule, ...] = ()
 
 
 def checked(
@@ -61,6 +65,7 @@ def checked(
     name: str | None,
     queues: object,
     retention: Retention | None,
+    schedules: object,
     moved: Mapping[str, Any],
 ) -> EngineOptions:
     """The options of an engine, from its arguments. Raises `DefinitionError`."""
@@ -85,7 +90,17 @@ def checked(
         name=names.checked("name of an engine", f"pid-{os.getpid()}" if name is None else name),
         queues=checked_queues(queues),
         retention=None if retention is None else retentions.checked(retention, path),
+        schedules=_schedules(schedules),
     )
+
+
+def _schedules(given: object) -> tuple[Schedule, ...]:
+    """Schedules, checked. Where there are none, nothing is loaded."""
+    if given == ():
+        return ()
+    from perdure.api.schedules import checked_list
+
+    return checked_list(given)
 
 
 def check_moved(given: Mapping[str, Any]) -> None:

@@ -100,6 +100,12 @@ class Scheduler:
         self.history_rows_max, self.gate = config.limits.history_rows_max, config.gate
         self.execute, self._moves = bool(config.execute), config.moves
         self.observer = config.observer
+        self.when_joined: Callable[[], None] | None = None
+        self.when_changed: Callable[[], None] | None = None
+        self.when_ended: Callable[[], None] | None = None
+        """Called when this worker has another number, when another process has committed, and when
+        there is news of a run, if somebody asks for it.
+        """
         self.steps = Steps(config.codec, config.clock, config.limits, writer.touch, config.observer)
         self.waiters = Waiters()
         self._loop = asyncio.get_running_loop()
@@ -252,7 +258,12 @@ class Scheduler:
         self.watcher.look()
         if self.lost.done():
             return IDLE_S_WHEN_LOST
-        return await self._membership.look() if self.execute else self._membership.beat_s
+        if not self.execute:
+            return self._membership.beat_s
+        worker, wait_s = self.owner, await self._membership.look()
+        if self.owner != worker and self.when_joined is not None:
+            self.when_joined()
+        return wait_s
 
     def give_up(self, error: StoreError) -> None:
         """The store is lost for good: execute and write nothing more; waiters get the error."""
@@ -397,6 +408,8 @@ class Scheduler:
 
     def _notify(self, run: int) -> None:
         self.waiters.notify(run)
+        if self.when_ended is not None:
+            self.when_ended()
 
     async def queue_set(self) -> None:
         """A queue is new, or has other limits: what waits for it, or is blocked for want of it, may
@@ -454,6 +467,8 @@ class Scheduler:
             if self._membership.alone:
                 self._heart.wake()  # another worker may be there now
             self.claims.wake()
+            if self.when_changed is not None:
+                self.when_changed()
             self._news.look_at_runs()
             self.lines.others_committed()
         self._news.look_at_waited()

@@ -154,8 +154,9 @@ class Schedules:
         if found is None or found[0] != fire.version or found[1] is None:
             return None
         overlap, hold_max, held = found[2], found[3], _decode(found[4]) if found[4] else []
+        ticks = [tick for tick in fire.ticks if not self._exists(tick)]  # by a backfill, say
         begin, hold, skipped, cancel = _by_overlap(
-            overlap, fire.ticks, hold_max, is_open=self._open(fire.schedule, 1) != []
+            overlap, ticks, hold_max, is_open=self._open(fire.schedule, 1) != []
         )
         fired = Fired([], [])
         if cancel and not held:  # once: a second cancel would interrupt its cleaning up
@@ -172,7 +173,7 @@ class Schedules:
             last_run = tick.id
             if started.created:
                 fired.started.append(tick.id)
-        self._advance(fire, last_run, hold, len(fire.ticks) - len(begin) - len(hold), skipped)
+        self._advance(fire, last_run, hold, len(ticks) - len(begin) - len(hold), skipped)
         return fired
 
     def _advance(
@@ -201,6 +202,9 @@ class Schedules:
         if isinstance(started, Started) and started.created:
             self._db.do("note_tick", (tick.id, schedule))
         return started
+
+    def _exists(self, tick: TickRun) -> bool:
+        return self._db.row("existing_run", (tick.id,)) is not None
 
     def _open(self, schedule: int, limit: int) -> list[str]:
         """Ids of runs of a schedule that have not ended."""

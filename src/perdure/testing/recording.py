@@ -52,6 +52,7 @@ class Recording:
     seed: int
     timeout_ms: int | None
     rows: list[Event]
+    scheduled_ms: int | None = None
 
     def kernel(self, known: dict[str, Workflow[..., Any]]) -> Kernel:
         """A fresh kernel for the run. Raises `UnknownWorkflow`."""
@@ -66,7 +67,13 @@ class Recording:
         return Kernel(
             main,
             definition,
-            RunFacts(self.id, self.workflow, self.seed, self.timeout_ms),
+            RunFacts(
+                self.id,
+                self.workflow,
+                self.seed,
+                self.timeout_ms,
+                scheduled_ms=self.scheduled_ms,
+            ),
             JsonCodec(),
         )
 
@@ -96,8 +103,9 @@ def _recording(reader: Reader, row: RunRow) -> Recording:
         if event.kind == ev.FINISH:
             event.data = _last_word(reader, row, event)
     return Recording(
-        row.run, row.id, row.workflow, row.status, row.args, row.seed, row.timeout_ms, history
-    )
+        row.run, row.id, row.workflow, row.status, row.args, row.seed, row.timeout_ms, history,
+        row.scheduled_ms,
+    )  # fmt: skip
 
 
 def _last_word(reader: Reader, row: RunRow, event: Event) -> bytes | None:
@@ -129,6 +137,8 @@ def to_json(recording: Recording) -> bytes:
         {name: value for name in _FIELDS if (value := _shown(row, name)) is not None}
         for row in recording.rows
     ]
+    if recording.scheduled_ms is not None:
+        run["scheduled_ms"] = recording.scheduled_ms
     whole = {"perdure_recording": FORMAT, **run, "args": msgspec.Raw(recording.args), "rows": rows}
     return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
 
@@ -166,6 +176,7 @@ class _Exported(msgspec.Struct):
     timeout_ms: int | None
     args: msgspec.Raw
     rows: list[_Row]
+    scheduled_ms: int | None = None
 
 
 def from_json(data: bytes | str) -> Recording:
@@ -195,6 +206,7 @@ def from_json(data: bytes | str) -> Recording:
         found.seed,
         found.timeout_ms,
         rows,
+        found.scheduled_ms,
     )
 
 

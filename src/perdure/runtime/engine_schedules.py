@@ -1,0 +1,268 @@
+"""Verbs of an engine about schedules.
+
+Rules: a verb returns after its commit, and when that is as durable as the engine promises; what is
+computed from a row is written only where the row is still the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from perdure.api.definitions import Call
+from perdure.core import numbers
+from perdure.errors import BadSchedule, PerdureError, ScheduleNotFound
+from perdure.runtime.engine_parts import EngineParts
+from perdure.runtime.run_handle import Run
+from perdure.runtime.schedule_handle import ScheduleHandle
+from perdure.store.schedule_writes import (
+    ControlSchedule,
+    RemoveSchedule,
+    ScheduleDefinition,
+    ScheduleRow,
+    SetSchedule,
+    StartTicks,
+    TickRun,
+)
+
+if TYPE_CHECKING:
+    from perdure.api.schedules import Every, Overlap, Schedule, ScheduleInfo, TickTime
+
+PAGE_ROWS = 1_000
+SCHEDULES_MAX = 100_000
+BACKFILL_AT_ONCE = 100
+TRIES_MAX = 100
+
+
+class ScheduleVerbs(EngineParts):
+    """See the module's text."""
+
+    async def schedule(
+        self,
+        name: str | Schedule,
+        when: str | Every | None = None,
+        call: Call[Any] | None = None,
+        *,
+        tz: str = "UTC",
+        overlap: Overlap = "skip",
+        catch_up: timedelta | float = timedelta(hours=1),
+        catch_up_max: int = 1,
+        jitter: timedelta | float = 0,
+        queue: str | None = None,
+        paused: bool = False,
+    ) -> ScheduleHandle:
+        """Set a schedule, and return when that is on disk. Takes what `Schedule` does, or one.
+
+        It stays in the store until it is removed, whatever code is there; an engine that executes
+        runs starts its ticks. One with this name is changed: other times count from now on, and it
+        stays paused where it is. The same again changes nothing. Raises `BadSchedule`,
+        `NotSerializable`.
+
+        >>> import asyncio
+        >>> from perdure import Engine, workflow
+        >>> @workflow
+        ... async def report(day: str) -> None: ...
+        >>> async def main():
+        ...     async with Engine(":memory:") as engine:
+        ...         await engine.schedule("nightly", "0 3 * * *", report("today"), tz="Asia/Tokyo")
+        ...         return [one.when for one in await engine.schedules()]
+        >>> asyncio.run(main())
+        ['0 3 * * *']
+        """
+        from perdure.api.schedules import Schedule
+        from perdure.runtime.schedules import definition_of
+
+        if not isinstance(name, Schedule):
+            name = Schedule(
+                name, when, call, tz=tz, overlap=overlap, catch_up=catch_up,  # type: ignore[arg-type]
+                catch_up_max=catch_up_max, jitter=jitter, queue=queue, paused=paused,
+            )  # fmt: skip
+        self._know(name.call)
+        definition = definition_of(name, self.limits, self._clock.now_ms())
+        return await self._set_schedule(definition)
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """All schedules of the store by name, up to 100,000, with their next ticks and counts."""
+        found: list[ScheduleRow] = []
+        while len(found) < SCHEDULES_MAX:
+            after = found[-1].name if found else ""
+            page = await self._read(self._store.schedule_rows, after, PAGE_ROWS)
+            found += page
+            if len(page) < PAGE_ROWS:
+                break
+        return [_info(row) for row in found]
+
+    async def get_schedule(self, name: str) -> ScheduleHandle:
+        """The schedule with this name. Raises `ScheduleNotFound`."""
+        await self._read(self._store.schedule_row, name)
+        return ScheduleHandle(self, name)
+
+    # --- what a handle calls ----------------------------------------------------------------------
+
+    async def _set_schedule(self, definition: ScheduleDefinition) -> ScheduleHandle:
+        await self._write_schedule(SetSchedule(definition, self._clock.now_ms()))
+        return ScheduleHandle(self, definition.name)
+
+    async def _schedule_info(self, name: str) -> ScheduleInfo:
+        return _info(await self._read(self._store.schedule_row, name))
+
+    async def _control_schedule(self, name: str, verb: str) -> None:
+        from perdure.api.ticks import first_after, ticks_of
+
+        for _ in range(TRIES_MAX):  # a tick may come in between
+            row, now_ms = await self._read(self._store.schedule_row, name), self._clock.now_ms()
+            if row.paused == (verb == "pause"):
+                return
+            next_ms = first_after(ticks_of(row.expression, row.tz), now_ms)
+            control = ControlSchedule(name, verb, row.version, next_ms, now_ms)
+            if await self._write_schedule(control):
+                return
+
+    async def _trigger(self, name: str) -> Run[Any]:
+        from perdure.runtime.ticks import tick_run
+
+        row, now_ms = await self._read(self._store.schedule_row, name), self._clock.now_ms()
+        for ms in range(now_ms, now_ms + TRIES_MAX):  # another one of this millisecond
+            tick = tick_run(name, ms, row.tz, "-trigger")
+            (started,) = await self._write_schedule(StartTicks(name, [tick], now_ms, True))
+            if isinstance(started, PerdureError):
+                raise started
+            if started.created:
+                break
+        return Run(self, tick.id, started.run)  # type: ignore[arg-type]
+
+    async def _backfill(self, name: str, start: Any, end: Any) -> list[Run[Any]]:
+        from perdure.runtime.ticks import tick_run
+
+        row = await self._read(self._store.schedule_row, name)
+        ticks = _backfilled(row, start, end, self._clock.now_ms())
+        runs: list[Run[Any]] = []
+        for at in range(0, len(ticks), BACKFILL_AT_ONCE):
+            some = [tick_run(name, ms, row.tz) for ms in ticks[at : at + BACKFILL_AT_ONCE]]
+            runs += await self._start_ticks(name, some)
+        return runs
+
+    async def _start_ticks(self, name: str, ticks: Sequence[TickRun]) -> list[Run[Any]]:
+        now_ms = self._clock.now_ms()
+        results = await self._write_schedule(StartTicks(name, list(ticks), now_ms))
+        for result in results:
+            if isinstance(result, PerdureError):
+                raise result
+        return [Run(self, one.id, one.run) for one in results]  # type: ignore[arg-type]
+
+    async def _next(self, name: str, count: int) -> list[TickTime]:
+        from itertools import islice
+
+        from perdure.api.schedules import TICKS_AT_ONCE_MAX, TickTime
+        from perdure.api.ticks import clock_text, ticks_of, zone_of
+
+        numbers.count(count, "count", high=TICKS_AT_ONCE_MAX)
+        row, now_ms = await self._read(self._store.schedule_row, name), self._clock.now_ms()
+        ticks, zone = ticks_of(row.expression, row.tz), zone_of(row.tz)
+        found, before_ms = [], now_ms
+        for ms in islice(ticks.after(now_ms), count):
+            found.append(TickTime.of(zone.at(ms), clock_text(ticks, zone, before_ms, ms)))
+            before_ms = ms
+        return found
+
+    async def _remove_schedule(self, name: str) -> None:
+        await self._write_schedule(RemoveSchedule(name))
+
+    async def _write_schedule(self, write: Any) -> Any:
+        """Write, wake what looks for ticks and runs, and wait until it may be reported."""
+        parts = self._parts()
+
+        def then(_: Any) -> None:
+            if parts.schedules is not None:
+                parts.schedules.wake()
+            parts.scheduler.claims.wake()
+
+        try:
+            result = await parts.scheduler.writer.ask(write, then)
+        except ScheduleNotFound as error:
+            await self._read(self._store.schedule_row, error.name)  # raises it with names
+            raise
+        await parts.control.confirmed("")
+        return result
+
+    def _know(self, call: Call[Any]) -> None:
+        """Execute runs of this workflow here, if runs are executed here."""
+        from perdure.runtime.registry import know_workflow
+
+        scheduler, definition = self._scheduler, call.definition
+        if scheduler.execute:
+            scheduler.register(definition)  # type: ignore[arg-type]
+        else:
+            know_workflow(scheduler.workflows, definition)  # type: ignore[arg-type]
+
+
+def _info(row: ScheduleRow) -> ScheduleInfo:
+    import msgspec
+
+    from perdure.api.schedules import ScheduleInfo
+    from perdure.api.ticks import zone_of
+
+    try:
+        zone = zone_of(row.tz)
+    except BadSchedule:  # of a machine with other zones
+        zone = zone_of("UTC")
+    runs = row.status == "active"
+    return ScheduleInfo(
+        name=row.name,
+        when=row.expression,
+        tz=row.tz,
+        workflow=row.workflow,
+        args=msgspec.json.decode(row.args),
+        overlap=row.overlap,  # type: ignore[arg-type]
+        catch_up=timedelta(milliseconds=row.catch_up_ms),
+        catch_up_max=row.catch_up_max,
+        jitter=timedelta(milliseconds=row.jitter_ms),
+        queue=row.queue,
+        status=row.status,
+        next_at=zone.at(row.next_ms) if runs and row.next_ms is not None else None,
+        last_at=None if row.last_ms is None else zone.at(row.last_ms),
+        last_run=row.last_run,
+        missed=row.missed,
+        skipped=row.skipped,
+        waiting=len(row.held),
+        error=row.error,
+    )
+
+
+def _backfilled(row: ScheduleRow, start: Any, end: Any, now_ms: int) -> list[int]:
+    """The ticks of a backfill. Raises `BadSchedule`."""
+    from perdure.api.schedules import TICKS_AT_ONCE_MAX
+    from perdure.api.ticks import ticks_of
+
+    start_ms, end_ms = _aware_ms("start", start, row.name), _aware_ms("end", end, row.name)
+    if end_ms <= start_ms:
+        raise BadSchedule("end", "it is after the start of the backfill.", row.name)
+    if end_ms > now_ms:
+        now = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds")
+        raise BadSchedule(
+            "end", f"it is in the future, and it is {now} now: ticks that come are started then.",
+            row.name,
+        )  # fmt: skip
+    found: list[int] = []
+    for ms in ticks_of(row.expression, row.tz).after(start_ms - 1):
+        if ms >= end_ms:
+            break
+        found.append(ms)
+        if len(found) > TICKS_AT_ONCE_MAX:
+            raise BadSchedule(
+                "end", f"a backfill starts up to {TICKS_AT_ONCE_MAX:,} ticks, and until then there "
+                "are more. Do it in parts.", row.name,
+            )  # fmt: skip
+    return found
+
+
+def _aware_ms(field: str, at: Any, name: str) -> int:
+    if at is None:
+        raise BadSchedule(field, "a backfill needs a start and an end.", name)
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise BadSchedule(
+            field, "it is an aware datetime, such as datetime(2026, 11, 1, tzinfo=timezone.utc), "
+            f"not {numbers.shown(at)}.", name,
+        )  # fmt: skip
+    return round(at.timestamp() * 1000)
