@@ -77,6 +77,16 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         [perdure.gather_limited, perdure.poll_until, perdure.Saga],
     ),
     "In steps": ("", [verbs.current_step]),
+    "Schedules": (
+        "Workflows that start by themselves; see `Engine.schedule`.",
+        [
+            perdure.Schedule,
+            perdure.Every,
+            perdure.ScheduleHandle,
+            perdure.TickTime,
+            perdure.SyncScheduleHandle,
+        ],
+    ),
     "Engines": (
         "",
         [perdure.Engine, perdure.Replica, perdure.Run, perdure.Limits, perdure.connect],
@@ -87,6 +97,7 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         [
             perdure.RunInfo,
             perdure.RunSummary,
+            perdure.ScheduleInfo,
             perdure.HistoryEvent,
             perdure.OpenRequest,
             perdure.Progress,

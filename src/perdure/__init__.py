@@ -112,7 +112,8 @@ from perdure.runtime.log import RunContextFilter
 from perdure.runtime.observer import Observer
 from perdure.runtime.prune_report import PruneReport
 from perdure.runtime.run_handle import Run
-from perdure.runtime.sync import SyncEngine, SyncRun, run
+from perdure.runtime.schedule_handle import ScheduleHandle
+from perdure.runtime.sync import SyncEngine, SyncRun, SyncScheduleHandle, run
 from perdure.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ __all__ = [
     "RunSummary",
     "Saga",
     "Schedule",
+    "ScheduleHandle",
     "ScheduleInfo",
     "ScheduleNotFound",
     "Step",
@@ -222,6 +224,7 @@ __all__ = [
     "StoreUnavailable",
     "SyncEngine",
     "SyncRun",
+    "SyncScheduleHandle",
     "TickTime",
     "TooManyFailures",
     "TouchedFromOutside",

@@ -26,8 +26,10 @@ from perdure import (
     Run,
     RunInfo,
     RunNotFound,
+    ScheduleHandle,
     SyncEngine,
     SyncRun,
+    SyncScheduleHandle,
     emit,
     receive,
     workflow,
@@ -113,7 +115,9 @@ def test_what_a_type_checker_refuses_is_refused_here_too(db: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sync", "engine"), [(SyncEngine, Engine), (SyncRun, Run)], ids=["engine", "run"]
+    ("sync", "engine"),
+    [(SyncEngine, Engine), (SyncRun, Run), (SyncScheduleHandle, ScheduleHandle)],
+    ids=["engine", "run", "schedule"],
 )
 def test_no_verb_is_missing_and_each_says_what_the_engines_says(sync: type, engine: type) -> None:
     assert verbs(engine) <= verbs(sync)

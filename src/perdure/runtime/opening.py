@@ -57,17 +57,7 @@ async def open_engine(
     stack: contextlib.AsyncExitStack,
 ) -> OpenEngine:
     """Open an engine. `stack` gets the way back from each part as soon as it is open."""
-    acquired = None
-    if options.replica is not None:
-        from perdure.replica.acquire import acquire
-
-        acquired = await acquire(
-            options.path,
-            options.replica,
-            lease_ms=options.lease_ms,
-            on_change=lambda change: _lease_changed(options, change),
-        )
-        stack.push_async_callback(acquired.release)
+    acquired = None if options.replica is None else await _acquire(options, stack)
     store = open_store()
     stack.callback(store.close)
     reads = ReadExecutor(store)
@@ -93,13 +83,7 @@ async def open_engine(
         retention = RetentionLoop(store, reads, writer, clock, options.retention)
         retention.start()
         stack.push_async_callback(retention.stop)
-    schedules = None
-    if options.execute is True:
-        from perdure.runtime.schedules import Schedules
-
-        schedules = Schedules(scheduler, options.schedules, options.limits)
-        stack.push_async_callback(schedules.stop)
-        await schedules.start()
+    schedules = await _scheduling(options, scheduler, stack)
     answers: AnswerGate | None = gate
     if not options.execute:
         answers = validation.client_gate(store, options.durability)
@@ -116,6 +100,35 @@ async def open_engine(
         Requests(scheduler, control, codec),
         schedules,
     )
+
+
+async def _acquire(options: EngineOptions, stack: contextlib.AsyncExitStack) -> Any:
+    """The replica, under its lease."""
+    from perdure.replica.acquire import acquire
+
+    assert options.replica is not None
+    acquired = await acquire(
+        options.path,
+        options.replica,
+        lease_ms=options.lease_ms,
+        on_change=lambda change: _lease_changed(options, change),
+    )
+    stack.push_async_callback(acquired.release)
+    return acquired
+
+
+async def _scheduling(
+    options: EngineOptions, scheduler: Scheduler, stack: contextlib.AsyncExitStack
+) -> Schedules | None:
+    """The schedules of an engine that takes whatever is due; None of others."""
+    if options.execute is not True:
+        return None
+    from perdure.runtime.schedules import Schedules
+
+    schedules = Schedules(scheduler, options.schedules, options.limits)
+    stack.push_async_callback(schedules.stop)
+    await schedules.start()
+    return schedules
 
 
 async def _replicate(

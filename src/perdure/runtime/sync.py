@@ -19,8 +19,11 @@ from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, EngineClosed, UsedAfterFork
 from perdure.runtime.engine import Engine
 from perdure.runtime.run_handle import Run
+from perdure.runtime.schedule_handle import ScheduleHandle
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from perdure.replica.replicate import Replication
 
 P = ParamSpec("P")
@@ -66,7 +69,7 @@ def _waits(method: Any, owner: str, returns: str | None = None) -> Any:
     def verb(self: Any, *args: Any, **kwargs: Any) -> Any:
         engine = self if isinstance(self, SyncEngine) else self._engine
         result = engine.wait(method(self._inner, *args, **kwargs))
-        return SyncRun(engine, result) if isinstance(result, Run) else result
+        return _in_sync(engine, result)
 
     signature = inspect.signature(method)
     verb.__signature__ = (  # type: ignore[attr-defined]
@@ -77,6 +80,19 @@ def _waits(method: Any, owner: str, returns: str | None = None) -> Any:
         method.__doc__ and f"{method.__doc__.partition('>>>')[0].rstrip()}\n"
     )  # its example awaits
     return verb
+
+
+def _in_sync(engine: SyncEngine, result: Any) -> Any:
+    """A handle as one whose verbs wait; anything else as it is."""
+    match result:
+        case Run():
+            return SyncRun(engine, result)
+        case ScheduleHandle():
+            return SyncScheduleHandle(engine, result)
+        case [Run(), *_]:
+            return [SyncRun(engine, run) for run in result]
+        case _:
+            return result
 
 
 def _verb(
@@ -99,6 +115,23 @@ def _of_run(
     method: Callable[Concatenate[Run[T], P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[SyncRun[T], P], R]:
     return cast("Callable[Concatenate[SyncRun[T], P], R]", _waits(method, "SyncRun"))
+
+
+def _finds_schedule(
+    method: Callable[Concatenate[Engine, P], Coroutine[Any, Any, ScheduleHandle]],
+) -> Callable[Concatenate[SyncEngine, P], SyncScheduleHandle]:
+    return cast(
+        "Callable[Concatenate[SyncEngine, P], SyncScheduleHandle]",
+        _waits(method, "SyncEngine", "SyncScheduleHandle"),
+    )
+
+
+def _of_schedule(
+    method: Callable[Concatenate[ScheduleHandle, P], Coroutine[Any, Any, R]],
+    returns: str | None = None,
+) -> Callable[Concatenate[SyncScheduleHandle, P], R]:
+    made = _waits(method, "SyncScheduleHandle", returns)
+    return cast("Callable[Concatenate[SyncScheduleHandle, P], R]", made)
 
 
 def _made_like(
@@ -151,6 +184,30 @@ class SyncRun(Generic[T]):
                 yield self._engine.wait(_next(items))
             except StopAsyncIteration:
                 return
+
+
+class SyncScheduleHandle:
+    """A `ScheduleHandle` whose verbs wait; its runs are `SyncRun`s."""
+
+    def __init__(self, engine: SyncEngine, inner: ScheduleHandle) -> None:
+        self._engine, self._inner, self.name = engine, inner, inner.name
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+    info = _of_schedule(ScheduleHandle.info)
+    pause = _of_schedule(ScheduleHandle.pause)
+    resume = _of_schedule(ScheduleHandle.resume)
+    trigger = cast(
+        "Callable[[SyncScheduleHandle], SyncRun[Any]]",
+        _of_schedule(ScheduleHandle.trigger, "SyncRun[Any]"),
+    )
+    backfill = cast(
+        "Callable[[SyncScheduleHandle, datetime, datetime | None], list[SyncRun[Any]]]",
+        _of_schedule(ScheduleHandle.backfill, "list[SyncRun[Any]]"),
+    )
+    next = _of_schedule(ScheduleHandle.next)
+    remove = _of_schedule(ScheduleHandle.remove)
 
 
 async def _and_tell(work: Coroutine[Any, Any, T], ended: threading.Event) -> T:
@@ -219,6 +276,9 @@ class SyncEngine:
     prune = _verb(Engine.prune)
     left_to_workers = _verb(Engine.left_to_workers)
     store_lost = _verb(Engine.store_lost)
+    schedule = _finds_schedule(Engine.schedule)
+    schedules = _verb(Engine.schedules)
+    get_schedule = _finds_schedule(Engine.get_schedule)
 
     @property
     def path(self) -> str:
