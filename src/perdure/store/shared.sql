@@ -62,7 +62,8 @@ WHERE run = ?6
 RETURNING parent, parent_seq, id, queue, scheduled_ms;
 
 -- name: inherited
-SELECT parent, parent_seq, coalesce(root, run), tags, durability, queue, key, priority, weight
+SELECT parent, parent_seq, coalesce(root, run), tags, durability, scheduled_ms, queue, key,
+       priority, weight
 FROM run WHERE run = ?1;
 
 -- name: close_inbox

@@ -130,7 +130,9 @@ class Starting:
         It inherits parent, family, tags and durability: callers of the id were promised that; and
         the place in its queue.
         """
-        ((parent, seq, root, tags, durability, *asks),) = self._db.rows("inherited", (run,))
+        ((parent, seq, root, tags, durability, scheduled_ms, *asks),) = self._db.rows(
+            "inherited", (run,)
+        )
         start.parent, start.parent_seq, start.root = parent, seq, root
         start.tags = _decode(tags) if tags else None
         start.durability = durability or start.durability

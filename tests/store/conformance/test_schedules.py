@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perdure.core.limits import NEVER_MS
-from perdure.errors import ScheduleNotFound
+from perdure.errors import QueueNotFound, ScheduleNotFound
 from perdure.store.base import Store
 from perdure.store.rows import Started
 from perdure.store.schedule_writes import (
@@ -188,6 +188,15 @@ def test_a_blocked_run_that_is_cancelled_lets_a_tick_go(store: Store) -> None:
     fired(store, store.schedule_row("nightly"), 120_000)
     one(store, Deliver("nightly@60000", "cancel", 150_000, verb="cancel"))
     assert store.next_fire_ms() == 150_000
+
+
+def test_a_tick_that_can_not_start_stays_due(store: Store) -> None:
+    row = put(store, queue="nowhere")
+    done = fired(store, row, 60_000)
+    assert isinstance(done.refused, QueueNotFound)
+    after = store.schedule_row("nightly")
+    assert (after.next_ms, after.fire_ms, after.last_ms) == (60_000, 90_000, None)
+    assert after.error is not None and "nowhere" in after.error
 
 
 def test_schedules_ahead_of_the_clock_are_found(store: Store) -> None:
