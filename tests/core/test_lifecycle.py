@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from perdure.core import lifecycle
-from perdure.core.lifecycle import CANCELLED, COMPLETED, FAILED, FINAL, NEW, OPEN, STATUSES, VERBS
+from perdure.core.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    FINAL,
+    NEW,
+    OPEN,
+    PAUSED,
+    STATUSES,
+    VERBS,
+)
 from tests import life_cycle_page
 
 SOURCE = Path(lifecycle.__file__).parent.parent
@@ -83,7 +93,8 @@ def test_a_status_in_sql_that_is_unknown_is_found() -> None:
 def spelled(text: str) -> list[ast.Constant]:
     """Where Python spells a status instead of naming it.
 
-    "completed" and "failed" are kinds of rows too: they count where a status is compared with them.
+    "completed" and "failed" are kinds of rows too, and "paused" is a field of queues and schedules:
+    they count where a status is compared with them.
     A name in `__slots__` is no status.
     """
     tree = ast.parse(text)
@@ -92,7 +103,7 @@ def spelled(text: str) -> list[ast.Constant]:
     for node in ast.walk(tree):
         match node:
             case ast.Constant(value=str(value)) if value in STATUSES:
-                if value not in (COMPLETED, FAILED) and id(node) not in slots:
+                if value not in (COMPLETED, FAILED, PAUSED) and id(node) not in slots:
                     found[id(node)] = node
             case ast.Compare() if "status" in ast.unparse(node.left).rpartition(".")[2]:
                 found |= {id(one): one for one in _statuses_below(node)}

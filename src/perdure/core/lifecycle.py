@@ -14,6 +14,8 @@ from perdure.errors import (
     InboxFull,
     LeaseLost,
     PerdureError,
+    QueueFull,
+    QueueNotFound,
     RequestKeyUsed,
     RunBlocked,
     RunExists,
@@ -55,6 +57,10 @@ OTHER_KEY = "its key is that of another request"
 FULL = "the inbox is full"
 CANCEL_WAITS = "a cancel is in the inbox"
 LAST_CRASH = "it has now crashed too often"
+NO_QUEUE = "there is no such queue"
+LINE_FULL = "too many wait in its queue"
+NO_ROOM = "its queue does not admit it"
+ADMITTED = "it waits in a queue that admits it"
 
 Outcome = str | type[PerdureError]
 """The status afterwards, or the error that refuses the verb."""
@@ -103,7 +109,16 @@ VERBS = {
     "start": _verb(
         CLIENT,
         "Begin a run under an id.",
-        ((NEW,), {(EXECUTED,): RUNNING, (): PENDING}),
+        (
+            (NEW,),
+            {
+                (NO_QUEUE,): QueueNotFound,
+                (LINE_FULL,): QueueFull,
+                (NO_ROOM,): WAITING,
+                (EXECUTED,): RUNNING,
+                (): PENDING,
+            },
+        ),
         (STATUSES, {(SAME_CALL,): _SAME, (): RunExists}),
     ),
     "fork": _verb(
@@ -124,7 +139,7 @@ VERBS = {
     "cancel": _verb(
         CLIENT,
         "Ask for its end. Code that has begun is unwound first.",
-        ((PENDING,), {(NOT_STARTED,): CANCELLED, (): PENDING}),
+        ((PENDING, WAITING), {(NOT_STARTED,): CANCELLED, (): _SAME}),
         ((PAUSED,), {(NOT_STARTED,): CANCELLED, (WAS_BLOCKED,): CANCELLED, (): PENDING}),
         ((BLOCKED, CANCELLED), CANCELLED),
     ),
@@ -140,8 +155,12 @@ VERBS = {
     ),
     "claim": _verb(
         ENGINE,
-        "Become the owner of runs that are due.",
-        ((PENDING, WAITING), {(DUE,): RUNNING, (): _SAME}),
+        "Become the owner of runs that are due, or that their queues admit.",
+        ((PENDING,), {(DUE, NO_ROOM): WAITING, (DUE,): RUNNING, (): PENDING}),
+        (
+            (WAITING,),
+            {(DUE, NO_ROOM): WAITING, (DUE,): RUNNING, (ADMITTED,): RUNNING, (): WAITING},
+        ),
     ),
     "worker leaves": _verb(ENGINE, "A worker gives up its runs.", ((RUNNING,), PENDING)),
     "worker died": _verb(

@@ -9,6 +9,7 @@ import pytest
 
 from perdure.core import lifecycle
 from perdure.core.lifecycle import (
+    ADMITTED,
     BLOCKED,
     BY_CODE,
     CANCEL_WAITS,
@@ -21,7 +22,10 @@ from perdure.core.lifecycle import (
     FULL,
     KEY_USED,
     LAST_CRASH,
+    LINE_FULL,
     NEW,
+    NO_QUEUE,
+    NO_ROOM,
     NOT_STARTED,
     OTHER_KEY,
     OWNER,
@@ -58,6 +62,7 @@ from tests.store.conformance.support import (
     message,
     one,
     owned,
+    queue,
     request,
     row,
     start,
@@ -80,6 +85,9 @@ class Case:
         by_owner = VERBS[verb].by == OWNER or verb.startswith("worker")
         if status == NEW:
             self.worker = join(self.store)
+            self._fill_queue()
+            return
+        if self._in_queue(status):
             return
         if NOT_STARTED in self.facts:
             self.run = start(self.store, ID).run
@@ -94,6 +102,29 @@ class Case:
         if CANCEL_WAITS in self.facts:
             one(self.store, CANCEL)
         self._bring(status, release=not by_owner)
+
+    def _fill_queue(self) -> None:
+        """A queue that admits nothing, and takes one more place or none."""
+        if LINE_FULL in self.facts or NO_ROOM in self.facts:
+            queue(self.store, paused=True, waiting_max=1 if LINE_FULL in self.facts else 2)
+            start(self.store, "before", queue="q")
+
+    def _in_queue(self, status: str) -> bool:
+        """A run that waits for a queue, or that will have to; False where it is about none."""
+        waits = status == WAITING and (ADMITTED in self.facts or NOT_STARTED in self.facts)
+        if not waits and NO_ROOM not in self.facts:
+            return False
+        queue(self.store, per_worker=1, paused=waits)
+        if waits:
+            self.run = start(self.store, ID, queue="q").run
+        elif status == PENDING:
+            self.run = start(self.store, ID, queue="q", due_ms=1).run
+        else:
+            self.run, worker = owned(self.store, ID, queue="q")
+            self._write(suspend(self.run, worker, WAITING, due_ms=0, release=True))
+        assert self.store.status(ID) == status
+        queue(self.store, paused=status == PENDING)
+        return True
 
     def _bring(self, status: str, *, release: bool) -> None:
         due_ms = 0 if DUE in self.facts else None
@@ -123,7 +154,8 @@ class Case:
 def _start(case: Case) -> Any:
     same = SAME_CALL in case.facts
     owner = case.worker if EXECUTED in case.facts else None
-    return StartRun(ID, "flow", b"{}" if same else b"[1]", 1, 0, 0, owner=owner)
+    name = "q" if {NO_QUEUE, LINE_FULL, NO_ROOM} & {*case.facts} else None
+    return StartRun(ID, "flow", b"{}" if same else b"[1]", 1, 0, 0, owner=owner, queue=name)
 
 
 def _fork(case: Case) -> Any:
@@ -146,7 +178,10 @@ def _ask(case: Case) -> Any:
 
 
 def _claim(case: Case) -> Any:
-    claim(case.store, join(case.store), 0)
+    worker = join(case.store)
+    if NO_ROOM in case.facts and case.store.status(ID) == WAITING:
+        start(case.store, "busy", owner=worker, queue="q")  # all that this worker may have of it
+    claim(case.store, worker, 1, insists=True)
 
 
 def _died(case: Case) -> Any:
