@@ -22,12 +22,14 @@ from perdure import (
     continue_as,
     current_run,
     emit,
+    expose,
     gather_limited,
     now,
     patched,
     poll_until,
     random,
     receive,
+    receive_request,
     send,
     start,
     step,
@@ -54,8 +56,8 @@ async def fails(why: str) -> int:
 
 @dataclass
 class Case:
-    """A workflow's call, and what it needs: messages as (channel, JSON), a cancel, a time limit of
-    the whole run.
+    """A workflow's call, and what it needs: messages and requests as (channel, JSON), a cancel, a
+    time limit of the whole run.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Case:
     messages: list[tuple[str, bytes]] = field(default_factory=list)
     cancelled: bool = False
     timeout_ms: int | None = None
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 @workflow
@@ -473,6 +476,49 @@ async def compensates(n: int) -> int:
     return n
 
 
+@workflow
+async def answers(limit: int) -> list[Any]:
+    """Replies and refuses in any order, at once and after a step, and shows how far it is."""
+    seen: list[Any] = []
+
+    async def serve(channel: str) -> None:
+        request = await receive_request(channel, int)
+        expose(**{f"asked_{channel}": request.value})
+        if request.value > limit:
+            request.refuse(f"{request.value} is too much")
+            return
+        request.reply([await double(request.value), len(seen)])
+        seen.append([channel, request.key])
+
+    async with asyncio.TaskGroup() as group:
+        for channel in "aabb":
+            group.create_task(serve(channel))
+    expose(seen=len(seen))
+    return seen
+
+
+@workflow
+async def hands_on(left: int, total: int = 0) -> int:
+    """Takes one request in each generation, and replies in the last one only."""
+    request = await receive_request("count", int)
+    if left:
+        expose(left=left)
+        continue_as(hands_on(left - 1, total + request.value))
+    request.reply(total + request.value)
+    return total
+
+
+@workflow
+async def asked_and_cancelled() -> str:
+    """Replies while it is unwound."""
+    request = await receive_request("a")
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        request.reply(await double(request.value))
+    return "never"
+
+
 BEFORE, AFTER = Case("before", before_the_change(1)), Case("after", after_the_change(1))
 """One workflow before and after a change."""
 
@@ -515,5 +561,12 @@ CASES = [
     Case("gathers_limited", gathers_limited()),
     Case("polls", polls()),
     Case("compensates", compensates(1)),
+    Case(
+        "answers",
+        answers(5),
+        requests=[("a", b"1"), ("b", b"2"), ("a", b'"no int"'), ("b", b"9"), ("a", b"3")],
+    ),
+    Case("hands_on", hands_on(2), requests=[("count", b"4")]),
+    Case("asked_and_cancelled", asked_and_cancelled(), requests=[("a", b"4")], cancelled=True),
     Case("compensates_when_cancelled", compensates(2), cancelled=True),
 ]

@@ -25,6 +25,9 @@ from campaigns.random_workflows import program
 from perdure import (
     Engine,
     PerdureError,
+    RequestRefused,
+    RequestTimeout,
+    RequestUnanswered,
     Retry,
     RunBlocked,
     RunFinished,
@@ -503,13 +506,15 @@ async def _fork_case(harness: CrashHarness, case: Case) -> int:
     async with harness.engine() as engine:
         timeout = None if case.timeout_ms is None else case.timeout_ms / 1000
         run = await engine.start(case.call, id="r", timeout=timeout)
-        await _tell(run, case, 0)
+        await _tell(run, case)
         await outcome(engine, "r")
         rows = sound(engine, "r")
         for at in range(1, len(rows) + 1):
             fork = await engine.fork("r", at, new_id=f"f{at}")
             kept = _kept(engine, fork.id)
-            await _tell(fork, case, sum(row.kind == ev.MESSAGE for row in kept))
+            await _tell(fork, case, *(
+                sum(row.kind == kind for row in kept) for kind in (ev.MESSAGE, ev.REQUEST)
+            ))  # fmt: skip
             await outcome(engine, fork.id)
             _forked_well(rows, kept, sound(engine, fork.id), at)
             if await fork.status() in ("failed", "cancelled"):
@@ -519,10 +524,13 @@ async def _fork_case(harness: CrashHarness, case: Case) -> int:
         return len(rows)
 
 
-async def _tell(run: Any, case: Case, first: int) -> None:
+async def _tell(run: Any, case: Case, first: int = 0, first_request: int = 0) -> None:
     with contextlib.suppress(RunFinished):
         for channel, data in case.messages[first:]:
             await run.send(msgspec.json.decode(data), channel=channel)
+        for channel, data in case.requests[first_request:]:
+            with contextlib.suppress(RequestTimeout, RequestRefused, RequestUnanswered):
+                await run.ask(msgspec.json.decode(data), channel=channel, timeout=0)
     if case.cancelled:
         await asyncio.sleep(0.03)
         if await run.status() not in ("completed", "failed", "cancelled"):

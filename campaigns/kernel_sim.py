@@ -138,6 +138,10 @@ class World:
             case "message":
                 channel, data = self.case.messages[number]
                 self._feed(self.kernel.stamp(ev.MESSAGE, at_ms, name=channel, data=data))
+            case "request":
+                channel, data = self.case.requests[number]
+                sent = b'{"key":"k%d","sender":"me","value":%s}' % (number, data)
+                self._feed(self.kernel.stamp(ev.REQUEST, at_ms, name=channel, data=sent))
             case _:
                 self._feed(self.kernel.stamp(ev.CANCEL, at_ms))
 
@@ -146,6 +150,9 @@ class World:
         taken = sum(row.kind == ev.MESSAGE for row in self.rows)
         if taken < len(self.case.messages):
             options.append(("message", taken))
+        asked = sum(row.kind == ev.REQUEST for row in self.rows)
+        if asked < len(self.case.requests):
+            options.append(("request", asked))
         if (
             self.case.cancelled
             and len(self.rows) > 4
@@ -214,6 +221,7 @@ def every_prefix_replays(case: Case, seed: int) -> int:
     rows = _calm(case, seed).rows
     invariants.in_order(rows)
     invariants.recorded_once(rows)
+    invariants.replied_once(rows)
     invariants.replay_every_prefix(lambda: kernel_of(case), rows)
     return len(rows)
 
@@ -267,6 +275,7 @@ def more_is_asked_behind_notes(case: Case, seed: int) -> int:
         world.run()
         invariants.in_order(world.rows)
         invariants.recorded_once(world.rows)
+        invariants.replied_once(world.rows)
         if invariants.facts(world.rows[: end + len(notes)]) != invariants.facts(rows[:end] + notes):
             raise InvariantViolated(f"Rows before {end} have changed")
         if invariants.replay(lambda: kernel_of(case), world.rows):

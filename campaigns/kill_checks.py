@@ -202,6 +202,7 @@ def check_run(run: Recording, track: Track, log: Log) -> None:
         raise invariants.InvariantViolated(f"it is {run.status}")
     invariants.in_order(run.rows)
     invariants.recorded_once(run.rows)
+    invariants.replied_once(run.rows)
     replay_recorded(run, kill_worker.WORKFLOWS)
     _on_disk_before(run, track)
     _outcomes(run, track, log)

@@ -109,6 +109,7 @@ def survives(case: Case, seed: int) -> int:
     return assert_survives_every_crash(
         case.call,
         messages=[(channel, msgspec.json.decode(data)) for channel, data in case.messages],
+        requests=[(channel, msgspec.json.decode(data)) for channel, data in case.requests],
         seeds=[seed],
         hash_seeds=(),
         cancel_after=0.03 if case.cancelled else None,

@@ -12,7 +12,17 @@ import random as rng
 from typing import Any
 
 from campaigns.corpus import Case, child, double, fails
-from perdure import emit, now, random, receive, send, uuid4, workflow
+from perdure import (
+    emit,
+    expose,
+    now,
+    random,
+    receive,
+    receive_request,
+    send,
+    uuid4,
+    workflow,
+)
 
 DEPTH_MAX = 4
 _SECONDS = (0.001, 0.02, 0.2, 5.0)
@@ -29,6 +39,8 @@ _LEAVES = (
     "child",
     "send",
     "draw",
+    "request",
+    "expose",
 )
 _BRANCHES = (
     "seq",
@@ -65,8 +77,10 @@ def program(seed: int) -> Case:
         (dice.choice("ab"), dice.choice([b"1", b"2", b'"word"'])) for _ in range(dice.randint(0, 4))
     ]
     limit_ms = dice.choice([None, None, None, 50, 500])
+    cancelled = dice.random() < 0.25
+    requests = [(dice.choice("ab"), b"%d" % dice.randint(1, 9)) for _ in range(dice.randint(0, 3))]
     return Case(
-        f"program {seed}", walk(tree), messages, cancelled=dice.random() < 0.25, timeout_ms=limit_ms
+        f"program {seed}", walk(tree), messages, cancelled, timeout_ms=limit_ms, requests=requests
     )
 
 
@@ -79,7 +93,7 @@ def _leaf(dice: rng.Random) -> list[Any]:
     match kind:
         case "sleep":
             return [kind, dice.choice(_SECONDS)]
-        case "receive":
+        case "receive" | "request":
             return [kind, dice.choice("ab"), dice.choice(_SECONDS)]
         case _:
             return [kind, dice.randint(0, 99)]
@@ -122,6 +136,22 @@ async def _emit(n: int) -> str:
 async def _receive(channel: str, seconds: float) -> int:
     async with asyncio.timeout(seconds):
         return await receive(channel, int)
+
+
+async def _request(channel: str, seconds: float) -> int:
+    """Refuses every third value; a reply may come after a step."""
+    async with asyncio.timeout(seconds):
+        request = await receive_request(channel, int)
+    if request.value % 3 == 0:
+        request.refuse("a third")
+    else:
+        request.reply(await double(request.value) if request.value % 2 else request.value)
+    return request.value
+
+
+async def _expose(n: int) -> str:
+    expose(**{f"shown_{n % 3}": n})
+    return "exposed"
 
 
 async def _draw(n: int) -> list[str]:
@@ -355,6 +385,8 @@ _LEAF: dict[str, Any] = {
     "child": child,
     "send": lambda n: send("other", n, channel="x"),
     "draw": _draw,
+    "request": _request,
+    "expose": _expose,
 }
 _BRANCH: dict[str, Any] = {
     "seq": _seq,

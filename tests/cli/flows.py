@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from perdure import emit, receive, step, tag, workflow
+from perdure import emit, expose, receive, receive_request, step, tag, workflow
 
 
 @dataclass
@@ -109,6 +109,21 @@ async def asks(question: str) -> str:
     answer = await receive("answer", str)
     emit("words", answer)
     return f"{question}: {answer}"
+
+
+@workflow
+async def desk(name: str) -> int:
+    """Replies with what it is asked, and refuses numbers, until it is asked to close."""
+    replies = 0
+    while True:
+        expose(replies=replies, stage="open")
+        request = await receive_request("question", str)
+        if request.value == "nothing":
+            continue
+        replies += 1
+        request.reply({"to": request.sender, "said": request.value})
+        if request.value == "close":
+            return replies
 
 
 @workflow

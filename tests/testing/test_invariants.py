@@ -57,6 +57,21 @@ def test_a_good_history_passes() -> None:
             "asks for nothing",
         ),
         (
+            invariants.replied_once,
+            lambda rows: rows.append(Event(99, ev.REPLY, 0, 1)),
+            "replies to row 1, which is no request",
+        ),
+        (
+            invariants.replied_once,
+            lambda rows: rows.extend(
+                Event(97 + n, kind, 0, ref)
+                for n, (kind, ref) in enumerate(
+                    [(ev.REQUEST, None), (ev.REPLY, 97), (ev.REFUSE, 97)]
+                )
+            ),
+            "second reply to the request in 97",
+        ),
+        (
             lambda changed: invariants.only_grown(rows(), changed),
             lambda rows: rows.pop(),
             "are left",

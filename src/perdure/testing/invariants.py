@@ -111,6 +111,20 @@ def recorded_once(rows: Sequence[Event]) -> None:
         answered.add(row.ref)
 
 
+def replied_once(rows: Sequence[Event]) -> None:
+    """A reply is to a request before it, and a request gets one."""
+    requests = {row.seq for row in rows if row.kind == ev.REQUEST}
+    answered: set[int] = set()
+    for row in rows:
+        if row.kind not in ev.REPLIES or row.ref is None:
+            continue
+        if row.ref in answered:
+            raise InvariantViolated(f"Row {row.seq} is a second reply to the request in {row.ref}")
+        if row.ref not in requests or row.ref > row.seq:
+            raise InvariantViolated(f"Row {row.seq} replies to row {row.ref}, which is no request")
+        answered.add(row.ref)
+
+
 def only_grown(before: Sequence[Event], after: Sequence[Event]) -> None:
     """Rows are never changed: the earlier history is the beginning of the later one."""
     for one, two in zip(facts(before), facts(after), strict=False):

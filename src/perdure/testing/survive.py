@@ -27,6 +27,8 @@ from perdure.core.events import Event
 from perdure.core.lifecycle import FINAL
 from perdure.errors import (
     DefinitionError,
+    RequestRefused,
+    RequestUnanswered,
     RunBlocked,
     RunCancelled,
     RunExists,
@@ -62,6 +64,7 @@ def assert_survives_every_crash(
     *,
     workflows: Iterable[Workflow[..., Any]] = (),
     messages: Sequence[tuple[Any, ...]] = (),
+    requests: Sequence[tuple[str, Any]] = (),
     cancel_after: float | None = None,
     timeout: float | None = None,
     once: list[Any] | Callable[[], Iterable[Any]] | None = None,
@@ -76,13 +79,14 @@ def assert_survives_every_crash(
 
     `workflows` are those that its code does not name. `messages` are (channel, value), or (channel,
     value, seconds after the start); a fourth part names another run as receiver: an id, or a
-    workflow, of which every child gets it. `cancel_after` and `timeout` are seconds. `once` is a
-    list to which your steps add their effects, or a function that returns one: every effect must be
-    in it as often as undisturbed. A list is emptied before each trial, and `before_each` is called.
-    `same` compares results. Each of `seeds` is another order of steps, and other random numbers;
-    with 0 a step takes no time. Processes with each of `hash_seeds` replay the history, if they can
-    import the workflow. `only` repeats one place: ("before", 3) is the third commit.
-
+    workflow, of which every child gets it. `requests` are (channel, value): each is asked at the
+    start and again after a crash, and gets the reply that it gets undisturbed. `cancel_after` and
+    `timeout` are seconds. `once` is a list to which your steps add their effects, or a function
+    that returns one: every effect must be in it as often as undisturbed. A list is emptied before
+    each trial, and `before_each` is called. `same` compares results. Each of `seeds` is another
+    order of steps, and other random numbers; with 0 a step takes no time. Processes with each of
+    `hash_seeds` replay the history, if they can import the workflow. `only` repeats one place:
+    ("before", 3) is the third commit.
 
     Raises `InvariantViolated`, an AssertionError. Raises `DefinitionError` inside a running event
     loop: in an async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
@@ -108,8 +112,10 @@ def assert_survives_every_crash(
     if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
         right = "tuples of two to four parts, as (channel, value, seconds)"
         raise DefinitionError(f"messages are {right}, not {messages!r}.")
+    if not all(isinstance(one, tuple | list) and len(one) == 2 for one in requests):
+        raise DefinitionError(f"requests are pairs of channel and value, not {requests!r}.")
     known = [call.definition, *workflows]
-    given = (messages, cancel_after, timeout, once, before_each, same)
+    given = (messages, requests, cancel_after, timeout, once, before_each, same)
     trials = [_Trial(call, known, *given, seed) for seed in tried]
     crashes = sum(trial.survives(only) for trial in trials)
     elsewhere = list(hash_seeds) if recording.can_be_found(trials[0].known) else []
@@ -125,6 +131,7 @@ class _Trial:
     call: Call[Any]
     known: list[Workflow[..., Any]]
     messages: Sequence[tuple[Any, ...]]
+    requests: Sequence[tuple[str, Any]]
     cancel_after: float | None
     timeout: float | None
     once: list[Any] | Callable[[], Iterable[Any]] | None
@@ -136,6 +143,9 @@ class _Trial:
     recordings: list[Recording] = field(default_factory=list)
     # By this engine: messages by number, with the ids of their receivers.
     sent: set[tuple[int, str]] = field(default_factory=set)
+    # To the requests, in their order: of this engine, and undisturbed.
+    replies: list[tuple[str, Any]] = field(default_factory=list)
+    calm_replies: list[tuple[str, Any]] = field(default_factory=list)
 
     def survives(self, only: tuple[When, int] | None) -> int:
         """The number of crashes that it has survived."""
@@ -155,6 +165,7 @@ class _Trial:
         with self._harness() as harness:
             self.calm = harness.run(self._drive(harness))
             self._check_sent()
+            self.calm_replies = self.replies
             self.recordings = recording.recordings(harness.path)
             self.effects = self._effects(self.recordings)
         with self._blaming(None):
@@ -191,6 +202,10 @@ class _Trial:
         if outcome[0] != self.calm[0] or not self.same(outcome[1], self.calm[1]):
             raise InvariantViolated(
                 f"  It is {_shown(outcome)}\n  undisturbed it is {_shown(self.calm)}"
+            )
+        if self.replies != self.calm_replies:
+            raise InvariantViolated(
+                f"  Its replies are {self.replies}\n  undisturbed they are {self.calm_replies}"
             )
         after = {one.key: one for one in found}
         for one in held:
@@ -253,8 +268,13 @@ class _Trial:
                 for number, one in enumerate(self.messages)
                 if len(one) > 3
             ]
+            asked = [
+                asyncio.create_task(self._reply_of(run, number))
+                for number in range(len(self.requests))
+            ]
             await self._send_and_cancel(engine, run)
             outcome = await self._outcome(run)
+            self.replies = list(await asyncio.gather(*asked))
             for task in others:
                 task.cancel()
             for sent in await asyncio.gather(*others, return_exceptions=True):
@@ -279,6 +299,17 @@ class _Trial:
                 await _until(self.cancel_after)
                 if not await _cancel_arrived(engine, run):
                     await self._ask("cancel", run.cancel)
+
+    async def _reply_of(self, run: Run[Any], number: int) -> tuple[str, Any]:
+        """What became of a request: a run that has ended replies to what it was asked before."""
+        channel, value = self.requests[number]
+        key = f"request {number}"
+        try:
+            return "reply", await self._ask(key, run.ask, value, channel=channel, key=key)
+        except RequestRefused as error:
+            return "refused", error.reason
+        except (RequestUnanswered, RunFinished, RunBlocked):
+            return "none", None
 
     async def _send_to_others(self, engine: Engine, number: int) -> None:
         """Send a message to each of its receivers, as soon as there is one."""
@@ -386,6 +417,7 @@ class _Trial:
 def _obeys(one: Recording) -> None:
     invariants.in_order(one.rows)
     invariants.recorded_once(one.rows)
+    invariants.replied_once(one.rows)
 
 
 async def _until(seconds: float) -> None:
