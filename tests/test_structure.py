@@ -81,12 +81,12 @@ CORE_LINES_MAX = 2_500
 # says why there is a limit for each part.
 ENGINE = "engine"
 CODE_LINES_MAX = {
-    ENGINE: 19_000,
+    ENGINE: 22_500,
     "check": 850,
-    "cli": 3_700,
+    "cli": 4_200,
     "replica": 3_350,
     "testing": 1_300,
-    "views": 850,
+    "views": 1_000,
 }
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "cronsim", "msgspec", "rich", "tzdata"}
