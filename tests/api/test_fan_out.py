@@ -18,6 +18,7 @@ from perdure import (
     Engine,
     PerdureError,
     PollTimeout,
+    Queue,
     Retry,
     RunFailed,
     StepFailed,
@@ -402,6 +403,28 @@ def test_it_survives_a_cancel_at_any_time_and_every_crash_around_it(after_s: flo
     assert assert_survives_every_crash(
         six_doubles(), cancel_after=after_s, hash_seeds=HERE_ONLY
     ).crashes
+
+
+@step(queue="model", key=lambda n: str(n % 2))
+async def ask_model(n: int) -> int:
+    await asyncio.sleep(1)
+    return n
+
+
+@workflow
+async def asks_model() -> list[int]:
+    return await gather_limited(map(ask_model, range(5)), limit=4)
+
+
+MODEL = Queue("model", concurrency=2, key_concurrency=1)
+
+
+@pytest.mark.parametrize("after_s", [None, 0.5, 2.5])
+def test_with_a_queue_in_its_way_it_survives_every_crash(after_s: float | None) -> None:
+    found = assert_survives_every_crash(
+        asks_model(), queues=[MODEL], cancel_after=after_s, hash_seeds=HERE_ONLY
+    )
+    assert found.crashes >= 6
 
 
 # --- polls ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from perdure.api.definitions import Call, Workflow
+from perdure.api.queues import Queue, checked_queues
 from perdure.core import events as ev
 from perdure.core import lifecycle
 from perdure.core.events import Event
@@ -63,6 +64,7 @@ def assert_survives_every_crash(
     call: Call[Any],
     *,
     workflows: Iterable[Workflow[..., Any]] = (),
+    queues: Iterable[Queue] = (),
     messages: Sequence[tuple[Any, ...]] = (),
     requests: Sequence[tuple[str, Any]] = (),
     cancel_after: float | None = None,
@@ -77,6 +79,7 @@ def assert_survives_every_crash(
     """Kill a run of `call` before and after every commit. It has to end as it does undisturbed,
     with a history that keeps the invariants.
 
+<<<<<<< HEAD
     `workflows` are those that its code does not name. `messages` are (channel, value), or (channel,
     value, seconds after the start); a fourth part names another run as receiver: an id, or a
     workflow, of which every child gets it. `requests` are (channel, value): each is asked at the
@@ -87,6 +90,17 @@ def assert_survives_every_crash(
     order of steps, and other random numbers; with 0 a step takes no time. Processes with each of
     `hash_seeds` replay the history, if they can import the workflow. `only` repeats one place:
     ("before", 3) is the third commit.
+=======
+    `workflows` are those that its code does not name, `queues` those that its steps wait in.
+    `messages` are (channel, value), or (channel, value, seconds after the start); a fourth part
+    names another run as receiver: an id, or a workflow, of which every child gets it.
+    `cancel_after` and `timeout` are seconds. `once` is a list to which your steps add their
+    effects, or a function that returns one: every effect must be in it as often as undisturbed. A
+    list is emptied before each trial, and `before_each` is called.
+    `same` compares results. Each of `seeds` is another order of steps, and other random numbers;
+    with 0 a step takes no time. Processes with each of `hash_seeds` replay the history, if they can
+    import the workflow. `only` repeats one place: ("before", 3) is the third commit.
+>>>>>>> 1a5ad24 (assert_survives_every_crash takes queues: a step in a queue that nobody declares blocks its run)
 
     Raises `InvariantViolated`, an AssertionError. Raises `DefinitionError` inside a running event
     loop: in an async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
@@ -115,8 +129,14 @@ def assert_survives_every_crash(
     if not all(isinstance(one, tuple | list) and len(one) == 2 for one in requests):
         raise DefinitionError(f"requests are pairs of channel and value, not {requests!r}.")
     known = [call.definition, *workflows]
+<<<<<<< HEAD
     given = (messages, requests, cancel_after, timeout, once, before_each, same)
     trials = [_Trial(call, known, *given, seed) for seed in tried]
+=======
+    given = (messages, cancel_after, timeout, once, before_each, same)
+    lines = checked_queues(queues)
+    trials = [_Trial(call, known, *given, seed, lines) for seed in tried]
+>>>>>>> 1a5ad24 (assert_survives_every_crash takes queues: a step in a queue that nobody declares blocks its run)
     crashes = sum(trial.survives(only) for trial in trials)
     elsewhere = list(hash_seeds) if recording.can_be_found(trials[0].known) else []
     for hash_seed in elsewhere:
@@ -138,6 +158,7 @@ class _Trial:
     before_each: Callable[[], object] | None
     same: Callable[[Any, Any], bool]
     seed: int
+    queues: tuple[Queue, ...] = ()
     calm: Outcome = ("", None)
     effects: Counter[str] = field(default_factory=Counter)
     recordings: list[Recording] = field(default_factory=list)
@@ -255,7 +276,7 @@ class _Trial:
         """Start the run and send it all it gets. After a crash all is sent again; keys make it
         arrive once.
         """
-        async with harness.engine(workflows=self.known) as engine:
+        async with harness.engine(workflows=self.known, queues=self.queues) as engine:
             try:
                 run = await self._ask(
                     "start", engine.start, self.call, id=RUN_ID, timeout=self.timeout
