@@ -94,6 +94,7 @@ def trial_of(case: Case, seed: int, **options: Any) -> PowerTrial:
         case.call,
         [definition],
         messages,
+        [(channel, msgspec.json.decode(data)) for channel, data in case.requests],
         0.03 if case.cancelled else None,
         timeout,
         None,

@@ -18,10 +18,13 @@ from perdure import (
     Call,
     DefinitionError,
     Engine,
+    RequestRefused,
     RunFailed,
     continue_as,
     emit,
+    expose,
     receive,
+    receive_request,
     start,
     workflow,
 )
@@ -42,6 +45,8 @@ ACKNOWLEDGED = {
     "resolve",
     "fork",
     "result",
+    "ask",
+    "exposed",
 }
 """Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and
 the end of a stream.
@@ -63,6 +68,7 @@ READS = {
     "doctor",
     "blocked",
     "left_to_workers",
+    "requests",
 }
 """Verbs that show what is on this disk."""
 
@@ -81,6 +87,17 @@ async def says(n: int = 0) -> str:
 
 
 @workflow
+async def desk() -> None:
+    while True:
+        expose(open=True)
+        request = await receive_request("q", int)
+        if request.value:
+            request.reply(request.value)
+        else:
+            request.refuse("nothing")
+
+
+@workflow
 async def quick(n: int = 0) -> int:
     return n
 
@@ -90,7 +107,7 @@ async def fails() -> None:
     raise ValueError("no")
 
 
-WORKFLOWS: list[Any] = [echo, says, quick, fails]
+WORKFLOWS: list[Any] = [echo, says, desk, quick, fails]
 
 
 @asynccontextmanager
@@ -126,6 +143,8 @@ async def prepared(engine: Engine, level: Durability | None) -> None:
     ):
         await engine.start(echo(), id=name, durability=level)
     await engine.start(says(), id="says", durability=level)
+    await engine.start(desk(), id="desk", durability=level)
+    assert await engine.ask("desk", 7, channel="q", key="k") == 7
     await engine.start(quick(), id="done", durability=level)
     await (await engine.get("done")).result()
     failed = await engine.start(fails(), id="failed", durability=level)
@@ -168,6 +187,22 @@ ANSWERS: dict[str, tuple[Verb, type[Exception] | None]] = {
         lambda e, _: e.send("done", "x", channel="other"),
         RunFinished,
     ),
+    "send and start": (
+        lambda e, level: e.send(
+            "sent-new", "x", channel="other", start=echo.options(durability=level)()
+        ),
+        None,
+    ),
+    "ask": (lambda e, _: e.ask("desk", 1, channel="q"), None),
+    "ask again by key": (lambda e, _: e.ask("desk", 7, channel="q", key="k"), None),
+    "ask and be refused": (lambda e, _: e.ask("desk", 0, channel="q"), RequestRefused),
+    "ask a run that has ended": (lambda e, _: e.ask("done", 1, channel="q"), RunFinished),
+    "ask and start": (
+        lambda e, level: e.ask("desk-new", 1, channel="q", start=desk.options(durability=level)()),
+        None,
+    ),
+    "exposed": (lambda e, _: e.exposed("desk"), None),
+    "exposed by name": (lambda e, _: e.exposed("desk", "open"), None),
     "cancel": (lambda e, _: e.cancel("cancelled"), None),
     "cancel a run that has ended": (lambda e, _: e.cancel("done"), RunFinished),
     "pause": (lambda e, _: e.pause("paused"), None),
@@ -239,7 +274,9 @@ async def outcome(verb: Awaitable[Any], patience_s: float) -> type[Exception] | 
     try:
         async with asyncio.timeout(patience_s + 20 if patience_s > 1 else patience_s + 1):
             await verb
-    except (ReplicaUnavailable, TimeoutError, RunExists, RunFinished, DefinitionError) as error:
+    except (
+        ReplicaUnavailable, TimeoutError, RunExists, RunFinished, RequestRefused, DefinitionError,
+    ) as error:  # fmt: skip
         return type(error)
     return None
 
