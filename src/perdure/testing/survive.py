@@ -79,28 +79,16 @@ def assert_survives_every_crash(
     """Kill a run of `call` before and after every commit. It has to end as it does undisturbed,
     with a history that keeps the invariants.
 
-<<<<<<< HEAD
-    `workflows` are those that its code does not name. `messages` are (channel, value), or (channel,
-    value, seconds after the start); a fourth part names another run as receiver: an id, or a
-    workflow, of which every child gets it. `requests` are (channel, value): each is asked at the
-    start and again after a crash, and gets the reply that it gets undisturbed. `cancel_after` and
-    `timeout` are seconds. `once` is a list to which your steps add their effects, or a function
-    that returns one: every effect must be in it as often as undisturbed. A list is emptied before
-    each trial, and `before_each` is called. `same` compares results. Each of `seeds` is another
-    order of steps, and other random numbers; with 0 a step takes no time. Processes with each of
-    `hash_seeds` replay the history, if they can import the workflow. `only` repeats one place:
-    ("before", 3) is the third commit.
-=======
     `workflows` are those that its code does not name, `queues` those that its steps wait in.
     `messages` are (channel, value), or (channel, value, seconds after the start); a fourth part
-    names another run as receiver: an id, or a workflow, of which every child gets it.
-    `cancel_after` and `timeout` are seconds. `once` is a list to which your steps add their
-    effects, or a function that returns one: every effect must be in it as often as undisturbed. A
-    list is emptied before each trial, and `before_each` is called.
-    `same` compares results. Each of `seeds` is another order of steps, and other random numbers;
-    with 0 a step takes no time. Processes with each of `hash_seeds` replay the history, if they can
-    import the workflow. `only` repeats one place: ("before", 3) is the third commit.
->>>>>>> 1a5ad24 (assert_survives_every_crash takes queues: a step in a queue that nobody declares blocks its run)
+    names another run as receiver: an id, or a workflow, of which every child gets it. `requests`
+    are (channel, value): each is asked at the start and again after a crash, and gets the reply
+    that it gets undisturbed. `cancel_after` and `timeout` are seconds. `once` is a list to which
+    your steps add their effects, or a function that returns one: every effect must be in it as
+    often as undisturbed. A list is emptied before each trial, and `before_each` is called. `same`
+    compares results. Each of `seeds` is another order of steps, and other random numbers; with 0 a
+    step takes no time. Processes with each of `hash_seeds` replay the history, if they can import
+    the workflow. `only` repeats one place: ("before", 3) is the third commit.
 
     Raises `InvariantViolated`, an AssertionError. Raises `DefinitionError` inside a running event
     loop: in an async test write `await asyncio.to_thread(assert_survives_every_crash, call)`.
@@ -129,14 +117,9 @@ def assert_survives_every_crash(
     if not all(isinstance(one, tuple | list) and len(one) == 2 for one in requests):
         raise DefinitionError(f"requests are pairs of channel and value, not {requests!r}.")
     known = [call.definition, *workflows]
-<<<<<<< HEAD
     given = (messages, requests, cancel_after, timeout, once, before_each, same)
-    trials = [_Trial(call, known, *given, seed) for seed in tried]
-=======
-    given = (messages, cancel_after, timeout, once, before_each, same)
     lines = checked_queues(queues)
     trials = [_Trial(call, known, *given, seed, lines) for seed in tried]
->>>>>>> 1a5ad24 (assert_survives_every_crash takes queues: a step in a queue that nobody declares blocks its run)
     crashes = sum(trial.survives(only) for trial in trials)
     elsewhere = list(hash_seeds) if recording.can_be_found(trials[0].known) else []
     for hash_seed in elsewhere:
