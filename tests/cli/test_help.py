@@ -19,15 +19,18 @@ COMMANDS = [
     "doctor",
     "check",
     "send",
+    "ask",
     "pause",
     "resume",
     "cancel",
     "retry",
     "resolve",
     "fork",
+    "queue",
     "replica",
 ]
-READERS = ["run", "ls", "show", "tail", "doctor", "check"]
+GROUPS = ["queue", "replica"]
+READERS = ["run", "ls", "show", "tail", "doctor", "check", "queue ls", "queue show"]
 
 
 def help_of(*words: str) -> str:
@@ -39,7 +42,7 @@ def help_of(*words: str) -> str:
 def test_every_command_is_listed_in_a_section() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
     text = help_of()
-    sections = ["Start", "Inspect", "Control", "Repair", "Replica"]
+    sections = ["Start", "Inspect", "Control", "Queues and schedules", "Repair", "Replica"]
     assert [line[:-1] for line in text.splitlines() if line[:-1] in sections] == sections
     for name in COMMANDS:
         assert f"\n  {name} " in text
@@ -52,7 +55,7 @@ def test_every_command_shows_examples(name: str) -> None:
     assert f"\n    perdure {name}" in text
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init", "replica")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init", *GROUPS)])
 def test_every_command_on_a_store_takes_store(name: str) -> None:
     assert "--store PATH" in help_of(name)
     assert "PERDURE_STORE" in help_of(name)
@@ -60,7 +63,7 @@ def test_every_command_on_a_store_takes_store(name: str) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_everything_that_reads_has_json(name: str) -> None:
-    assert "--json" in help_of(name)
+    assert "--json" in help_of(*name.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -79,3 +82,10 @@ def test_the_commands_of_a_replica_teach_too(name: str) -> None:
     assert f"\n    perdure replica {name}" in text
     assert "--store PATH" in text
     assert "PERDURE_REPLICA" in text or name == "detach"
+
+
+@pytest.mark.parametrize("name", ["ls", "show", "set", "pause", "resume"])
+def test_the_commands_of_a_queue_teach_too(name: str) -> None:
+    text = help_of("queue", name)
+    assert f"\n    perdure queue {name}" in text
+    assert "--store PATH" in text

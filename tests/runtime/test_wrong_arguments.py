@@ -202,6 +202,13 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "rate", by(untyped.queue, "rate", "q"), {"None"}
     yield "key_rate", by(untyped.queue, "key_rate", "q"), {"None"}
     yield "paused", by(untyped.queue, "paused", "q"), FLAG
+    for read in (untyped.queue_keys, by(untyped.queue_places, "name", admitted=True)):
+        yield "queue", read, NAME
+    yield "limit", by(untyped.queue_keys, "limit", "q"), COUNT
+    yield "limit", by(untyped.queue_places, "limit", "q", admitted=True), COUNT
+    yield "admitted", by(untyped.queue_places, "admitted", "q"), FLAG
+    yield "run id", untyped.standing, FOUND
+    yield "run id", untyped.exposed_values, FOUND
     yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
     yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}
     yield "retry", lambda v: untyped.resolve("waits", retry=v), FLAG

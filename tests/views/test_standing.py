@@ -45,7 +45,7 @@ def place(why: str, position: int | None = 4, **fields: Any) -> Standing:
         (place("concurrency", limit=10), "4th in queue openai; all its 10 places are taken"),
         (place("concurrency", limit=1), "4th in queue openai; its place is taken"),
         (place("per_worker", limit=2), "4th in queue openai; its worker is at its limit of 2"),
-        (place("no_worker"), "4th in queue openai; no live worker knows its workflow"),
+        (place("no_worker"), "4th in queue openai; no worker is running"),
     ],
 )
 def test_a_place_says_where_it_is_and_why(one: Standing, text: str) -> None:

@@ -16,6 +16,7 @@ from perdure.cli import (
     doctor,
     init,
     inspect,
+    queue,
     repair,
     replica,
     run,
@@ -52,6 +53,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
     "Inspect": [inspect.ls, inspect.show, inspect.tail, doctor.doctor, check.check],
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
+    "Queues and schedules": [queue.queue],
     "Repair": [repair.retry, repair.resolve, repair.fork],
     "Replica": [replica.replica],
 }

@@ -27,8 +27,7 @@ _OPTIONS = (
     ),
     click.option(
         "--weight",
-        type=click.IntRange(1),
-        default=1,
+        type=click.IntRange(0),
         metavar="N",
         help="How much of its queue's rate it takes. Default: 1.",
     ),

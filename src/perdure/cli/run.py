@@ -25,7 +25,7 @@ from perdure.cli.common import Exit, Misuse, json_option, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo_json, echo_result, is_terminal, say
-from perdure.cli.places import places_of
+from perdure.cli.places import place_options, places_of
 from perdure.cli.progress import Activity, Display, Snapshot, display_for
 from perdure.cli.replica_options import (
     engine_options,
@@ -65,6 +65,10 @@ class Request:
     durability: str | None = None
     fencing: str | None = None
     no_fencing: bool = False
+    queue: str | None = None
+    key: str | None = None
+    priority: int = 0
+    weight: int | None = None
 
     @property
     def may_go_on(self) -> bool:
@@ -79,6 +83,7 @@ class Request:
                 "perdure",
                 "run",
                 *options,
+                *self.place_arguments,
                 *self.store_arguments,
                 self.target,
                 *dashes,
@@ -107,6 +112,14 @@ class Request:
         )
 
     @property
+    def place_arguments(self) -> list[str]:
+        """The options that give the run its place in a queue."""
+        given = {"--queue": self.queue, "--key": self.key}
+        words = [word for name, text in given.items() if text for word in (name, text)]
+        words += ["--priority", str(self.priority)] if self.priority else []
+        return words + ([] if self.weight is None else ["--weight", str(self.weight)])
+
+    @property
     def store_option(self) -> str:
         return "" if self.store == "perdure.db" else f" --store {shlex.quote(self.store)}"
 
@@ -125,6 +138,7 @@ class Request:
 @store_option
 @replica_options
 @click.option("--again", is_flag=True, help="Start another run even if these arguments had one.")
+@place_options
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def run(**given: Any) -> None:
@@ -143,6 +157,7 @@ def run(**given: Any) -> None:
       perdure run app.py:refund order=A-17 amount=120
       perdure run app.py A-17 120 --again
       perdure run app.py A-17 120 --json --quiet | jq .result
+      perdure run app.py A-17 120 --queue nightly --key acme
     """
     execute(_run(Request(**given)))
 
@@ -257,7 +272,11 @@ async def _begin(engine: Engine, request: Request, call: Call[Any]) -> tuple[Run
     note = "started"
     with contextlib.suppress(RunNotFound):
         note = await _progress_note(engine, await engine.get(run_id))
-    return await engine.start(call, id=run_id), note
+    run = await engine.start(
+        call, id=run_id, queue=request.queue, key=request.key, priority=request.priority,
+        weight=request.weight,
+    )  # fmt: skip
+    return run, note
 
 
 async def _progress_note(engine: Engine, run: Run[Any]) -> str:

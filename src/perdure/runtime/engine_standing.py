@@ -16,8 +16,8 @@ class StandingVerbs(EngineParts):
     """See the module's text."""
 
     async def queue_keys(self, name: str, *, limit: int = 50) -> list[QueueKey]:
-        """The keys of a queue that have places, the busiest first. An empty list where there is no
-        such queue, as for `queue_places`.
+        """The keys of a queue that have places, the busiest first. Raises `QueueNotFound`, as
+        `queue_places` does.
         """
         most = numbers.count(limit, "limit", low=1)
         rows = await self._read(self._store.queue_keys, names.checked("queue", name), most)

@@ -30,7 +30,7 @@ def queues(store: Store, now_ms: int) -> list[dict[str, Any]]:
 
 
 def _stuck_queue(row: QueueRow, why: str) -> dict[str, Any]:
-    counts = {"waiting": row.waiting, "running": row.running}
+    counts = {lifecycle.WAITING: row.waiting, lifecycle.RUNNING: row.running}
     return {"name": row.name, **counts, "reason": f"{row.waiting:,} wait: {why}"}
 
 

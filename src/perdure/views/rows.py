@@ -67,7 +67,7 @@ def facts(run: RunInfo, now: datetime, limit: int | None) -> list[str]:
     took = f"{'took' if run.ended_at else 'for'} {format.between(begun, run.ended_at or now)}"
     found = [
         f"{run.workflow}({format.arguments(run.args, limit)})",
-        f"started {format.clock(begun)}, {took}",
+        f"{'created' if run.started_at is None else 'started'} {format.clock(begun)}, {took}",
     ]
     if run.tags:
         tags = (f"{key}={format.value(item)}" for key, item in run.tags.items())

@@ -38,7 +38,7 @@ def _why(place: Standing, now: datetime) -> str:
         case "per_worker":
             return f"its worker is at its limit of {place.limit:,}"
         case "no_worker":
-            return "no live worker knows its workflow"
+            return "no worker is running"
         case _:
             return at
 
