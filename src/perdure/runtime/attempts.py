@@ -31,12 +31,12 @@ from perdure.runtime.plans import (
     Todo,
     Transact,
 )
-from perdure.runtime.queues import Asked, RunPlaces, asked_for
+from perdure.runtime.queues import Asked, RunPlaces, key_and_weight
 from perdure.runtime.run_host import RunHost
 from perdure.runtime.step_attempt import Held
 from perdure.runtime.steps import Again, Ended, InThread, Running
 from perdure.store.rows import Place
-from perdure.store.writes import Emit, RecordHeartbeat, ReleasePlaces, Spend
+from perdure.store.writes import AskPlace, Emit, RecordHeartbeat, ReleasePlaces, Spend
 
 
 class RunOfSteps(Protocol):
@@ -125,6 +125,8 @@ class Attempts:
     def cancel(self, seq: int) -> None:
         """Cancel the attempt of the step in row `seq`, if there is one."""
         self.forget_backoff(seq)
+        if self.places is not None:
+            self.places.cancel(seq)
         running = self.under_way.get(seq)
         if running is not None:
             running.cancel()
@@ -161,31 +163,45 @@ class Attempts:
 
     def ask(self, attempt: PendingAttempt) -> None:
         """Ask for a place with the next turn: the attempt begins when the queue admits it."""
-        if self.places is None:
-            self.places = RunPlaces()
-        try:
-            self.places.asked.append(asked_for(attempt, self._outbox.key))
-        except Exception as error:  # of a function of the user's
-            self.places.refused = True
-            self._refused_soon(attempt, error)
+        if (places := self.places) is None:
+            self.places = places = RunPlaces()
+        command, outbox, host = attempt.command, self._outbox, self._host
+        options = command.call.options
+        key, weight = options.key, options.weight
+        if callable(key) or callable(weight):
+            try:
+                key, weight = key_and_weight(command)
+            except Exception as error:  # of a function of the user's
+                places.refused = True
+                self._refused_soon(attempt, error)
+                return
+        ask = AskPlace(
+            outbox.run, host.owner, command.seq, options.queue, key or outbox.key, weight,
+            outbox.priority, host.steps.clock.now_ms(),
+        )  # fmt: skip
+        places.asked.append((attempt, ask))
 
     def placed(self, asked: Asked, answer: Any) -> None:
         """What became of a place that was asked for."""
-        places, run, attempt = self.places, self._run, asked.attempt
-        seq = attempt.command.seq
+        places, run = self.places, self._run
         if places is None or run is None:
             return  # it has left: whoever loads it asks again
         places.asking -= 1
-        places.found.pop(seq, None)
-        if isinstance(answer, Place):
-            places.held[seq] = Held(answer.place, asked.queue, asked.key)
-            if seq not in self._kernel.open:  # cancelled meanwhile
-                places.give_back(seq)
-            elif answer.admitted:
-                run.do(Begin(attempt))
+        attempt, ask = asked
+        command, kernel = attempt.command, self._kernel
+        if places.found:
+            places.found.pop(ask.seq, None)
+        if type(answer) is Place:
+            places.held[ask.seq] = Held(answer.place, ask.queue, ask.key)
+            if answer.admitted and ask.seq in kernel.open and kernel.outcome is None:
+                self.begin(command, attempt.attempt, attempt.failures)  # the usual case
+                if not (self.closed or self.paused):
+                    return
+            elif answer.admitted or ask.seq not in kernel.open:  # cancelled meanwhile
+                places.give_back(ask.seq)
             else:
                 self._backoff_of().add_in_line(attempt)
-                self._host.lines.add(self._outbox.run, seq, answer.place, self.admitted)
+                self._host.lines.add(self._outbox.run, ask.seq, answer.place, self.admitted)
         elif isinstance(answer, QueueNotFound):
             run.do(Block("code", str(answer)))
         else:

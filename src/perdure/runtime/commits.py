@@ -63,7 +63,8 @@ def placed(run: RunOfCommits, asked: Sequence[Asked], written: Written | Started
     """What became of places that were asked for, and who waits no longer."""
     for one, answer in zip(asked, written.places, strict=True):
         run.attempts.placed(one, answer)
-    run.host.released(written)
+    if written.queue_due or (isinstance(written, Written) and written.admitted):
+        run.host.released(written)
 
 
 def committed(

@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.core.events import Command, Event
 from perdure.errors import WriteRefused
-from perdure.runtime.queues import Asked, asks
+from perdure.runtime.queues import Asked
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.writer import Writer
 from perdure.store.writes import StartRun
@@ -41,7 +41,7 @@ class FirstTurn:
         start.first = self._run.first_rows()
         if start.first is not None and (places := self._run.first_places()):
             self._places = places
-            start.places = asks(places, 0, start.owner or 0, start.priority, start.at_ms)
+            start.places = [ask for _, ask in places]
         self._writer.put(self._start, self._written, keep=False)
 
     def failed(self, error: BaseException) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, Protocol
 
-import msgspec
-
 from perdure.api import queues
 from perdure.codec.signature import signature_of
 from perdure.core.events import Command
@@ -24,34 +22,22 @@ from perdure.runtime.step_attempt import Held
 from perdure.store.base import Store
 from perdure.store.writes import AskPlace
 
-
-class Asked(msgspec.Struct, frozen=True, gc=False):
-    """A place to be asked for, and the attempt that it is for."""
-
-    attempt: PendingAttempt
-    queue: str
-    key: str | None
-    weight: int
+Asked = tuple[PendingAttempt, AskPlace]
+"""An attempt, and the write that asks for its place."""
 
 
-def asked_for(attempt: PendingAttempt, key_of_run: str | None) -> Asked:
-    """The place that an attempt needs. Raises what the functions of key and weight raise, and
-    `DefinitionError` for what they must not return.
+def key_and_weight(command: Command) -> tuple[str | None, int]:
+    """Key and weight of a step's place. Raises what their functions raise, and `DefinitionError`
+    for what they must not return.
     """
-    command = attempt.command
     call = command.call
-    options = call.options
-    key, weight = options.key, options.weight
-    if callable(key) or callable(weight):
-        args, kwargs = call.args, call.kwargs
-        if command.edited:
-            args, kwargs = signature_of(call.definition).decode_args(command.data or b"{}")
-        what, definition = f"step {command.name}", call.definition
-        key = queues.checked_key(queues.chosen(key, definition, args, kwargs), f"{what}: key")
-        weight = queues.checked_weight(
-            queues.chosen(weight, definition, args, kwargs), f"{what}: weight"
-        )
-    return Asked(attempt, options.queue, key_of_run if key is None else key, weight)
+    options, definition, args, kwargs = call.options, call.definition, call.args, call.kwargs
+    if command.edited:
+        args, kwargs = signature_of(definition).decode_args(command.data or b"{}")
+    key = queues.chosen(options.key, definition, args, kwargs)
+    weight = queues.chosen(options.weight, definition, args, kwargs)
+    what = f"step {command.name}"
+    return queues.checked_key(key, f"{what}: key"), queues.checked_weight(weight, f"{what}: weight")
 
 
 class RunPlaces:
@@ -71,21 +57,19 @@ class RunPlaces:
         self.refused = False  # an attempt has failed before it asked
 
     @property
-    def pending(self) -> bool:
-        """Whether the next turn has something to say of places."""
-        return bool(self.asked or self.released)
-
-    @property
     def any(self) -> bool:
         """Whether the store may have a place of a step of this run."""
         return bool(self.held or self.found or self.asking)
 
-    def take(self, open_commands: dict[int, Command]) -> list[Asked]:
-        """Take what is to be asked for, of steps that still need it."""
-        asked = [one for one in self.asked if one.attempt.command.seq in open_commands]
-        self.asked = []
+    def take(self) -> list[Asked]:
+        """Take what is to be asked for."""
+        asked, self.asked = self.asked, []
         self.asking += len(asked)
         return asked
+
+    def cancel(self, seq: int) -> None:
+        """Ask for nothing for the step in row `seq`."""
+        self.asked = [one for one in self.asked if one[1].seq != seq]
 
     def take_released(self) -> list[int]:
         """Take the numbers of places that are given back."""
@@ -110,16 +94,6 @@ class RunPlaces:
             self.give_back(seq)
         self.forget([seq for seq in self.found if seq not in keep])
         self.asked = []
-
-
-def asks(asked: Iterable[Asked], run: int, owner: int, priority: int, at_ms: int) -> list[AskPlace]:
-    """The writes for places that are asked for."""
-    return [
-        AskPlace(
-            run, owner, one.attempt.command.seq, one.queue, one.key, one.weight, priority, at_ms
-        )
-        for one in asked
-    ]
 
 
 # --- steps in line --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from perdure.runtime.block_reason import UNKNOWN_OUTCOME, too_long
 from perdure.runtime.naming import new_seed
 from perdure.runtime.outbox import Outbox, tags_of
 from perdure.runtime.plans import Block, Todo
-from perdure.runtime.queues import Asked, asks
+from perdure.runtime.queues import Asked
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import RunRow
 from perdure.store.writes import Append, Finish, HoldQueue, StartAnd, StartRun, Suspend, Turn
@@ -126,19 +126,23 @@ class Turns:
     def add_places(self, write: Append | Turn) -> list[Asked]:
         """Add what is to be said of places in queues; returns what is asked for."""
         places = self._attempts.places
-        if places is None or not places.pending:
+        if places is None:
             return []
-        asked = places.take(self._kernel.open)
-        write.at_ms = write.at_ms or self._host.steps.clock.now_ms()
-        write.released = places.take_released()
-        owner, priority = self._host.owner, self._outbox.priority
-        write.places = asks(asked, self._outbox.run, owner, priority, write.at_ms)
+        if places.released:
+            write.released = places.take_released()
+            write.at_ms = write.at_ms or self._host.steps.clock.now_ms()
+        if not places.asked:
+            return []
+        asked = places.take()
+        write.places = [ask for _, ask in asked]
+        for ask in write.places:
+            ask.run = write.run  # which had no key yet when its first turn asked
         return asked
 
     def first_places(self) -> list[Asked]:
         """The places that the first turn of a run asks for, which is written with the run."""
         places = self._attempts.places
-        return [] if places is None else places.take(self._kernel.open)
+        return [] if places is None else places.take()
 
     # --- the state of the run ---------------------------------------------------------------------
 
