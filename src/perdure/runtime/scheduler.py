@@ -100,11 +100,11 @@ class Scheduler:
         self.history_rows_max, self.gate = config.limits.history_rows_max, config.gate
         self.execute, self._moves = bool(config.execute), config.moves
         self.observer = config.observer
-        self.when_joined: Callable[[], None] | None = None
+        self.when_stale: Callable[[], None] | None = None
         self.when_changed: Callable[[], None] | None = None
         self.when_ended: Callable[[], None] | None = None
-        """Called when this worker has another number, when another process has committed, and when
-        there is news of a run, if somebody asks for it.
+        """Called, if set: when this worker has another number or the clock has jumped, when another
+        process has committed, and when there is news of a run.
         """
         self.steps = Steps(config.codec, config.clock, config.limits, writer.touch, config.observer)
         self.waiters = Waiters()
@@ -261,8 +261,8 @@ class Scheduler:
         if not self.execute:
             return self._membership.beat_s
         worker, wait_s = self.owner, await self._membership.look()
-        if self.owner != worker and self.when_joined is not None:
-            self.when_joined()
+        if self.owner != worker and self.when_stale is not None:
+            self.when_stale()
         return wait_s
 
     def give_up(self, error: StoreError) -> None:
@@ -298,6 +298,8 @@ class Scheduler:
                     ClockMovedBack(self.clock.now_ms()), lambda _: self.claims.wake(), keep=True
                 )
             self.claims.wake()
+            if self.when_stale is not None:
+                self.when_stale()
 
     # --- runs in memory ---------------------------------------------------------------------------
 

@@ -55,12 +55,12 @@ class Schedules:
         for schedule in self._declared:
             self._host.register(schedule.call.definition)  # type: ignore[arg-type]
         await self._declare()
-        self._host.when_joined, self._host.when_changed = self.wake, self._changed
+        self._host.when_stale, self._host.when_changed = self.wake, self._changed
         self._loop.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        self._host.when_joined = self._host.when_changed = self._host.when_ended = None
+        self._host.when_stale = self._host.when_changed = self._host.when_ended = None
         if self._soon is not None:
             self._soon.cancel()
         await self._loop.stop()

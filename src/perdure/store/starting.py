@@ -130,9 +130,8 @@ class Starting:
         It inherits parent, family, tags and durability: callers of the id were promised that; and
         the place in its queue.
         """
-        ((parent, seq, root, tags, durability, scheduled_ms, *asks),) = self._db.rows(
-            "inherited", (run,)
-        )
+        ((parent, seq, root, tags, durability, *more),) = self._db.rows("inherited", (run,))
+        start.scheduled_ms, *asks = more
         start.parent, start.parent_seq, start.root = parent, seq, root
         start.tags = _decode(tags) if tags else None
         start.durability = durability or start.durability
