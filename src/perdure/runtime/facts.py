@@ -23,6 +23,7 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     for run in facts["stuck"]:
         run["reason"] = _stuck_reason(run)
     facts["stuck_queues"] = stuck.queues(store, now_ms)
+    facts["stuck_schedules"] = stuck.schedules(store, now_ms)
     facts["unanswered"] = stuck.requests(store, now_ms)
     facts["path"] = path
     facts["file_bytes"] = _size(path)

@@ -5,6 +5,7 @@ Rules: nothing here writes; every look has a limit; a reason ends with what help
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from shlex import quote
 from typing import Any
 
@@ -12,13 +13,16 @@ from perdure.core import lifecycle
 from perdure.runtime.info import moment, run_summary
 from perdure.store.base import Store
 from perdure.store.rows import QueueRow
+from perdure.store.schedule_writes import ScheduleRow
 
 STUCK_MAX = 100
 """Entries of a list, and places that are looked at to say why a queue stands still."""
 
 NAMED_MAX = 3
 LATE_MS = 5_000
+FIRE_LATE_MS = 60_000
 ANSWER_MS = 60_000
+PAGE, SCHEDULES_MAX = 1_000, 10_000
 
 
 def queues(store: Store, now_ms: int) -> list[dict[str, Any]]:
@@ -65,6 +69,51 @@ def _held_by_waiting(store: Store, name: str) -> str | None:
         f"{f'; and {more:,} more' if more else ''}. A run that waits for one of its own queue "
         "needs a higher limit, or another queue"
     )
+
+
+def schedules(store: Store, now_ms: int) -> list[dict[str, Any]]:
+    """Schedules that start nothing, and those that have missed ticks."""
+    found: list[dict[str, Any]] = []
+    for row in _schedule_rows(store):
+        if reason := _schedule_reason(row, now_ms):
+            found.append({"name": row.name, "status": row.status, "reason": reason})
+        if len(found) == STUCK_MAX:
+            break
+    return found
+
+
+def _schedule_rows(store: Store) -> Iterator[ScheduleRow]:
+    """All schedules, up to `SCHEDULES_MAX`."""
+    after = ""
+    for _ in range(SCHEDULES_MAX // PAGE):
+        page = store.schedule_rows(after, PAGE)
+        yield from page
+        if len(page) < PAGE:
+            return
+        after = page[-1].name
+
+
+def _schedule_reason(row: ScheduleRow, now_ms: int) -> str | None:
+    """Why a schedule starts nothing, or what it has missed; None where all is well."""
+    found = []
+    if row.paused:
+        found.append(f"it is paused: perdure schedule resume {quote(row.name)}")
+    elif row.status == "orphaned":
+        found.append(
+            "no worker that runs declares it, so it starts nothing: start one, or remove it: "
+            f"perdure schedule rm {quote(row.name)}"
+        )
+    elif row.fire_ms is not None and row.fire_ms < now_ms - FIRE_LATE_MS:
+        found.append(f"its tick is due since {_time(row.fire_ms)}, but no worker starts it")
+    if row.error is not None:
+        found.append(f"its last tick could not be started: {row.error}")
+    if row.missed:
+        ticks = "tick was" if row.missed == 1 else "ticks were"
+        found.append(
+            f"{row.missed:,} {ticks} missed: no worker ran in time "
+            f"(perdure schedule backfill {quote(row.name)} runs them)"
+        )
+    return "; ".join(found) or None
 
 
 def requests(store: Store, now_ms: int) -> list[dict[str, Any]]:
