@@ -118,6 +118,7 @@ def survives(case: Case, seed: int) -> int:
 
 
 CAMPAIGNS = {
+    "asks": "campaigns.asks:asks",
     "asyncio": "campaigns.asyncio_suite:asyncio_tests",
     "chaos": "campaigns.chaos:chaos",
     "chaos-folder": "campaigns.chaos:chaos_folder",
