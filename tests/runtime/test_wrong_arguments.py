@@ -208,6 +208,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "limit", by(untyped.queue_places, "limit", "q", admitted=True), COUNT
     yield "admitted", by(untyped.queue_places, "admitted", "q"), FLAG
     yield "run id", untyped.standing, FOUND
+    yield "ids", untyped.standings, {"list"}
     yield "run id", untyped.exposed_values, FOUND
     yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
     yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}

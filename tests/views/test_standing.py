@@ -29,7 +29,7 @@ def place(why: str, position: int | None = 4, **fields: Any) -> Standing:
     [
         (place("line"), "4th in queue openai"),
         (place("line", 1), "1st in queue openai"),
-        (place("line", None), f"over {POSITION_MAX:,}th in queue openai"),
+        (place("line", None), f"behind {POSITION_MAX:,} others in queue openai"),
         (place("line", next_at=SOON), f"4th in queue openai; next at {CLOCK}"),
         (place("rate", next_at=SOON), f"4th in queue openai; next at {CLOCK}"),
         (place("paused"), "4th in queue openai; the queue is paused"),

@@ -137,12 +137,10 @@ def ls(
 
 async def _places(engine: Engine, found: Iterable[RunInfo | RunSummary]) -> list[Places]:
     """Where each run stands in queues, for the first `PLACES_MAX` of those that wait in one."""
-    places, left = [], PLACES_MAX
-    for run in found:
-        counts = left > 0 and in_queue(run.waiting_for)
-        left -= counts
-        places.append(await places_of(engine, run.id, run.waiting_for) if counts else NO_PLACES)
-    return places
+    ids = [run.id for run in found]
+    waiting = [run.id for run in found if in_queue(run.waiting_for)][:PLACES_MAX]
+    now, standings = datetime.now(UTC), await engine.standings(waiting)
+    return [Places(standings[id], now) if id in standings else NO_PLACES for id in ids]
 
 
 def _next_page(ctx: click.Context, last: str, store: str) -> str:

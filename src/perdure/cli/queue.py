@@ -26,7 +26,7 @@ from perdure.views import format, queues
 
 LIMIT = 20
 COUNT_MAX = 100_000
-"""Places that the store counts; of more it is only said that there are."""
+"""Running places that the store counts; of more it is only said that there are."""
 
 NONE = "none"
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -246,7 +246,7 @@ def _table(found: list[QueueInfo], room: int | None) -> list[str]:
     cells = [
         (
             visible(one.name),
-            format.bounded(one.waiting, COUNT_MAX),
+            f"{one.waiting:,}",
             format.bounded(one.running, COUNT_MAX),
             _coloured(queues.state(one, now)),
         )
@@ -338,7 +338,7 @@ def _page(found: _Contents, now: datetime, room: int | None) -> list[str]:
     ):
         lines += ["", *_places(title, places, now, room)]
         if total > len(places):
-            lines.append(f"{format.bounded(total - len(places), COUNT_MAX)} more")
+            lines.append(f"{total - len(places):,} more")
     return lines
 
 

@@ -6,8 +6,10 @@ Rules: reads give the last commit; a list has a limit, a position is counted to 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from perdure.core import names, numbers
-from perdure.runtime import standing
+from perdure.runtime import standing, validation
 from perdure.runtime.engine_parts import EngineParts
 from perdure.runtime.standing import ExposedValue, QueueKey, QueuePlace, Standing
 
@@ -37,6 +39,13 @@ class StandingVerbs(EngineParts):
         """
         run = await self._read(self._queries.key, id)
         return [standing.standing(row) for row in await self._read(self._store.place_of, run)]
+
+    async def standings(self, ids: Iterable[str]) -> dict[str, list[Standing]]:
+        """The same for several runs, by id: the order of a queue is read once for all of them."""
+        wanted = validation.several_ids(ids)
+        runs = {id: await self._read(self._queries.key, id) for id in wanted}
+        found = await self._read(self._store.places_of, list(runs.values()))
+        return {id: [standing.standing(row) for row in found[run]] for id, run in runs.items()}
 
     async def exposed_values(self, id: str) -> list[ExposedValue]:
         """The exposed values of a run, those set last at the end, with the time and the row of

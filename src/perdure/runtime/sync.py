@@ -272,6 +272,7 @@ class SyncEngine:
     queue_keys = _verb(Engine.queue_keys)
     queue_places = _verb(Engine.queue_places)
     standing = _verb(Engine.standing)
+    standings = _verb(Engine.standings)
     exposed_values = _verb(Engine.exposed_values)
     prune = _verb(Engine.prune)
     left_to_workers = _verb(Engine.left_to_workers)

@@ -41,6 +41,14 @@ def findable(run_id: str) -> str:
     return run_id
 
 
+def several_ids(ids: Any) -> list[str]:
+    """Ids of runs. Raises `DefinitionError` for what are none."""
+    found = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes) else None
+    if found is None or not all(isinstance(id, str) for id in found):
+        raise DefinitionError(f"ids are ids of runs, as in ['a', 'b'], not {numbers.shown(ids)}.")
+    return found
+
+
 def check_filters(status: Any, workflow: Any, tags: Any, limit: Any) -> None:
     """Raise what is wrong with a question for runs."""
     if status is not None and status not in STATUSES:

@@ -300,6 +300,9 @@ class Store(Protocol):
     def place_of(self, run: int) -> list[StandingRow]:
         """Where the places of a run stand that wait: its own and those of its steps, at most 8."""
 
+    def places_of(self, runs: Sequence[int]) -> dict[int, list[StandingRow]]:
+        """The same for several runs, by run: a queue's order is read once."""
+
     def admitted(self, worker: int) -> list[tuple[int, int, int]]:
         """Steps of a worker's runs that queues have admitted, as (run, row, place)."""
 

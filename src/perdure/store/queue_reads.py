@@ -142,12 +142,17 @@ class QueueReads:
         return places
 
     def place_of(self, run: int) -> list[StandingRow]:
-        found = self._all("waits_of", run, STANDINGS_MAX) if self._has_queues else []
-        order: dict[int, list[int]] = {}
-        for row in found:
-            if row[0] not in order:
-                order[row[0]] = self._in_order(row[0], POSITION_MAX)
-        return [self._standing(row, order[row[0]]) for row in found]
+        return self.places_of([run])[run]
+
+    def places_of(self, runs: Sequence[int]) -> dict[int, list[StandingRow]]:
+        orders: dict[int, list[int]] = {}
+        found: dict[int, list[StandingRow]] = {}
+        for run in runs:
+            rows = self._all("waits_of", run, STANDINGS_MAX) if self._has_queues else []
+            for queue in {row[0] for row in rows} - orders.keys():
+                orders[queue] = self._in_order(queue, POSITION_MAX)
+            found[run] = [self._standing(row, orders[row[0]]) for row in rows]
+        return found
 
     def _standing(self, row: Sequence[Any], order: list[int]) -> StandingRow:
         queue, place, seq, step, key, ready_ms, taker = row

@@ -13,7 +13,9 @@ from perdure.views import format
 
 def standing(place: Standing, now: datetime) -> str:
     """Where a run or a step stands in a queue, and what it waits for there."""
-    at = f"over {POSITION_MAX:,}th" if place.position is None else format.ordinal(place.position)
+    at = f"behind {POSITION_MAX:,} others"
+    if place.position is not None:
+        at = format.ordinal(place.position)
     why = _why(place, now)
     return f"{at} in queue {place.queue}{f'; {why}' if why else ''}"
 

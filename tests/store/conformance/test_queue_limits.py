@@ -340,6 +340,8 @@ def test_where_a_run_stands(store: Store) -> None:
     assert [of(id).why for id in ("b", "r")] == ["key_limit", "key_limit"]
     assert store.place_of(start(store, "none").run) == []
     assert store.place_of(10**6) == []
+    runs = [store.run_key(id) for id in ("b", "c")]
+    assert store.places_of(runs) == {run: store.place_of(run) for run in runs}
 
 
 def test_why_a_run_waits_for_tokens_or_a_worker(store: Store) -> None:
