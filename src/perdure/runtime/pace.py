@@ -2,7 +2,8 @@
 
 Rules: other writes come first, though not for ever; a pause after each write is some times as long
 as the write; a write that held the store for too long makes the next ones smaller at once, and
-short ones make them larger slowly.
+short ones make them larger slowly; a disk on which the smallest commit takes long is not helped by
+smaller writes, so a commit is compared with that.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from perdure.runtime.writer import Writer
 from perdure.store.base import Store
 from perdure.store.writes import Write
 
-HOLD_MS_MAX = 5.0
-"""For how long a write is meant to hold the store at most, its commit included."""
-WORK_MS_MIN, WORK_MS_MAX = 0.2, 2.0
-"""The part of it that is not the commit."""
+WORK_MS_MIN, WORK_MS_MAX = 0.3, 1.5
+"""How long a write works, apart from its commit: together they are to hold the store for 5 ms at
+most, where the disk allows it."""
+COMMIT_MS_MORE = 2.0
+"""How much longer the commit of a large write may take than that of a small one."""
+USUAL_GROWS = 1.02
+"""The shortest commit is forgotten slowly: a disk may become slower for good."""
 WAIT_S_MAX, WAIT_S = 1.0, 0.01
 """How long other writes may keep one waiting, and how often that is looked at."""
 
@@ -33,8 +37,8 @@ class Pace:
         self._store, self._writer = store, writer
         self._pause_times = 3.0 if gentle else 1.0
         self._work_ms = WORK_MS_MAX / 4
-        self._held_ms = 0.0
-        self.longest_ms = 0.0
+        self._held_ms, self._usual_ms = 0.0, 5.0
+        self.longest_ms = self.longest_work_ms = 0.0
 
     async def write(self, made: Callable[[Callable[[], bool]], Write]) -> Any:
         """Write what `made` gives for an `enough`, and pause. Raises what the store raises."""
@@ -63,9 +67,12 @@ class Pace:
         return enough
 
     def _measure(self, _: object) -> None:
-        self._held_ms = held_ms = self._store.held_ms
+        held_ms, commit_ms = self._store.held_ms, self._store.commit_ms
+        self._held_ms = held_ms
         self.longest_ms = max(self.longest_ms, held_ms)
-        if held_ms > HOLD_MS_MAX / 2:
+        self.longest_work_ms = max(self.longest_work_ms, held_ms - commit_ms)
+        self._usual_ms = min(commit_ms, self._usual_ms * USUAL_GROWS)
+        if commit_ms > self._usual_ms + COMMIT_MS_MORE:
             self._work_ms = max(WORK_MS_MIN, self._work_ms / 2)
-        elif held_ms < HOLD_MS_MAX / 3:
+        else:
             self._work_ms = min(WORK_MS_MAX, self._work_ms * 1.1)

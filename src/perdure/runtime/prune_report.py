@@ -24,7 +24,8 @@ class PruneReport:
     archive. `kept` has the ids of runs that are old enough and stay all the same, with the reason,
     up to 100 of them. `space_given_back` is how many bytes the file is shorter, and
     `space_free` how many are free in it for new runs. `longest_hold_ms` is the longest time for
-    which other writes waited.
+    which a write held the store, and `longest_work_ms` the same without the commit, which is the
+    disk's.
     """
 
     dry_run: bool = False
@@ -38,6 +39,7 @@ class PruneReport:
     space_given_back: int = 0
     space_free: int = 0
     longest_hold_ms: float = 0.0
+    longest_work_ms: float = 0.0
 
     def found(self, status: str, page: PrunablePage) -> None:
         """Count what keeps runs of a page, and when the others ended."""

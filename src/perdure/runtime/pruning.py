@@ -199,6 +199,7 @@ class Pruning:
 
     def _tell(self) -> None:
         self.report.longest_hold_ms = self._pace.longest_ms
+        self.report.longest_work_ms = self._pace.longest_work_ms
         if self._on_progress is not None:
             self._on_progress(self.report)
 

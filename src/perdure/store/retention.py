@@ -101,20 +101,23 @@ class Retention:
         return swept
 
     def _sweep_rest(self, run: int, chain: int | None, at_ms: int, swept: Swept) -> int:
-        """Delete a piece of a run without history. Returns the number of rows."""
+        """Delete what a run without history has, up to a slice of one table. Returns the number of
+        rows.
+        """
         self._keep_newest(run, chain)
-        for query in SWEPT:
-            if deleted := self._db.change(query, (run, SLICE_ROWS)):
-                return deleted
-        if chain is not None:
-            for query in SWEPT_WITH_CHAIN:
-                if deleted := self._db.change(query, (chain, SLICE_ROWS)):
-                    return deleted
+        rows = 0
+        keys = [(run, SWEPT)] if chain is None else [(run, SWEPT), (chain, SWEPT_WITH_CHAIN)]
+        for key, queries in keys:
+            for query in queries:
+                deleted = self._db.change(query, (key, SLICE_ROWS))
+                rows += deleted
+                if deleted == SLICE_ROWS:
+                    return rows
         if children := self._prune_children(run, at_ms):
             swept.runs += children
-            return children
+            return rows + children
         self._db.do("drop_pruned", (run,))
-        return 1
+        return rows + 1
 
     def _keep_newest(self, run: int, chain: int | None) -> None:
         """Keep the highest numbers that were given, which others may hold."""
