@@ -129,11 +129,9 @@ class Month:
             "longest_hold_ms": round(report.longest_hold_ms, 2),
             "given_back_bytes": report.space_given_back,
             "free_bytes": report.space_free,
-            "other_write_ms_p50": round(statistics.median(waits), 2) if waits else None,
-            "other_write_ms_p99": round(sorted(waits)[int(len(waits) * 0.99)], 2)
-            if waits
-            else None,
-            "other_write_ms_max": round(max(waits), 2) if waits else None,
+            "longest_work_ms": round(report.longest_work_ms, 2),
+            "other_write_ms_p50": _share(waits, 0.5),
+            "other_write_ms_p99": _share(waits, 0.99),
             "files": report.files,
         }
 

@@ -1,9 +1,8 @@
 """Pace of writes in the background: how long each may hold the store, by what was measured.
 
 Rules: other writes come first, though not for ever; a pause after each write is some times as long
-as the write; a write that held the store for too long makes the next ones smaller at once, and
-short ones make them larger slowly; a disk on which the smallest commit takes long is not helped by
-smaller writes, so a commit is compared with that.
+as the write; the time for which a write works is bounded by the clock, and gets shorter while the
+commits of such writes take clearly longer than the shortest ones, which the disk alone decides.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from perdure.runtime.writer import Writer
 from perdure.store.base import Store
 from perdure.store.writes import Write
 
-WORK_MS_MIN, WORK_MS_MAX = 0.3, 1.5
+WORK_MS_MIN, WORK_MS_MAX = 0.75, 1.5
 """How long a write works, apart from its commit: together they are to hold the store for 5 ms at
 most, where the disk allows it."""
 COMMIT_MS_MORE = 2.0
-"""How much longer the commit of a large write may take than that of a small one."""
-USUAL_GROWS = 1.02
+"""How much longer commits may take, on average, than the shortest ones."""
+SMOOTH = 0.1
+SHORTEST_GROWS = 1.02
 """The shortest commit is forgotten slowly: a disk may become slower for good."""
 WAIT_S_MAX, WAIT_S = 1.0, 0.01
 """How long other writes may keep one waiting, and how often that is looked at."""
@@ -36,8 +36,8 @@ class Pace:
     def __init__(self, store: Store, writer: Writer, *, gentle: bool) -> None:
         self._store, self._writer = store, writer
         self._pause_times = 3.0 if gentle else 1.0
-        self._work_ms = WORK_MS_MAX / 4
-        self._held_ms, self._usual_ms = 0.0, 5.0
+        self._work_ms = WORK_MS_MIN
+        self._held_ms, self._longer_ms, self._shortest_ms = 0.0, 0.0, 5.0
         self.longest_ms = self.longest_work_ms = 0.0
 
     async def write(self, made: Callable[[Callable[[], bool]], Write]) -> Any:
@@ -71,8 +71,7 @@ class Pace:
         self._held_ms = held_ms
         self.longest_ms = max(self.longest_ms, held_ms)
         self.longest_work_ms = max(self.longest_work_ms, held_ms - commit_ms)
-        self._usual_ms = min(commit_ms, self._usual_ms * USUAL_GROWS)
-        if commit_ms > self._usual_ms + COMMIT_MS_MORE:
-            self._work_ms = max(WORK_MS_MIN, self._work_ms / 2)
-        else:
-            self._work_ms = min(WORK_MS_MAX, self._work_ms * 1.1)
+        self._shortest_ms = min(commit_ms, self._shortest_ms * SHORTEST_GROWS)
+        self._longer_ms += SMOOTH * (commit_ms - self._shortest_ms - self._longer_ms)
+        factor = 0.8 if self._longer_ms > COMMIT_MS_MORE else 1.1
+        self._work_ms = min(WORK_MS_MAX, max(WORK_MS_MIN, self._work_ms * factor))
