@@ -32,7 +32,16 @@ from perdure.runtime.pruning import Pruning
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.writer import Writer
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.writes import Append, Deliver, Emit, Finish, JoinWorker, StartRun, Turn
+from perdure.store.writes import (
+    Append,
+    Deliver,
+    Emit,
+    Finish,
+    JoinWorker,
+    RenewLease,
+    StartRun,
+    Turn,
+)
 
 DAY_MS = 86_400_000
 BATCH_RUNS = 100
@@ -61,7 +70,7 @@ class Month:
             timedelta(days=7), timedelta(days=14), timedelta(days=7), archive=archive
         )
         self._number = 0
-        (self._worker,) = self.store.write([JoinWorker("w", "h", 1, "", FIRST_MS, 10**12)], True)
+        self._worker: int = self._write(JoinWorker("w", "h", 1, "", FIRST_MS, 10**12))[0]
 
     def write_day(self, day: int) -> None:
         """Write the runs of a day."""
@@ -70,16 +79,17 @@ class Month:
             at_ms = begin_ms + DAY_MS * first // self.runs_a_day
             runs = min(BATCH_RUNS, self.runs_a_day - first)
             starts = [self._start(at_ms) for _ in range(runs)]
-            started = [one.run for one in self.store.write(starts, True)]
+            started = [one.run for one in self._write(*starts)]
             family = [
                 self._start(at_ms, parent=run) for run in started if self._random.random() < 0.05
             ]
-            started = [one.run for one in self.store.write(family, True)] + started
+            started = [one.run for one in self._write(*family)] + started
             ids = [one.id for one in [*family, *starts]]
             pairs = zip(started, ids, strict=True)
-            self.store.write(
-                [write for run, id in pairs for write in self._run(run, id, at_ms)], True
-            )
+            self._write(*(write for run, id in pairs for write in self._run(run, id, at_ms)))
+
+    def _write(self, *writes: Any) -> list[Any]:
+        return self.store.write(writes, True) if writes else []
 
     def _start(self, at_ms: int, parent: int | None = None) -> StartRun:
         self._number += 1
@@ -93,7 +103,7 @@ class Month:
 
     def _run(self, run: int, id: str, at_ms: int) -> list[Any]:
         rows = [Deliver(id, "message", at_ms, "channel", None, None, b'"go"')]
-        events = [
+        events: list[Any] = [
             event
             for seq in (2, 4, 6)
             for event in (
@@ -106,7 +116,7 @@ class Month:
         end = Turn(run, self._worker, [Event(8, FINISH, at_ms)], at_ms)
         end.finish = Finish(status, b'"%s"' % (b"r" * 100))
         emit = Emit(run, self._worker, 2, 1, [("progress", b'"half"')], at_ms)
-        return [*rows, Append(run, self._worker, events), emit, end]  # type: ignore[list-item]
+        return [*rows, Append(run, self._worker, events), emit, end]
 
     async def prune(self, day: int) -> dict[str, Any]:
         """Prune at the end of a day, while other writes go on."""
@@ -137,8 +147,6 @@ class Month:
 
     async def _sample(self, waits: list[float]) -> None:
         """Write small things as an engine does, and note how long each takes."""
-        from perdure.store.writes import RenewLease
-
         while True:
             begin = time.perf_counter()
             await self.writer.ask(RenewLease(self._worker, FIRST_MS))

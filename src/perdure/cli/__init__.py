@@ -16,6 +16,7 @@ from perdure.cli import (
     doctor,
     init,
     inspect,
+    prune,
     queue,
     repair,
     replica,
@@ -54,7 +55,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     "Inspect": [inspect.ls, inspect.show, inspect.tail, doctor.doctor, check.check],
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
     "Queues and schedules": [queue.queue],
-    "Repair": [repair.retry, repair.resolve, repair.fork],
+    "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
     "Replica": [replica.replica],
 }
 for section, commands in _SECTIONS.items():

@@ -23,13 +23,15 @@ class RetentionVerbs(EngineParts):
         retention: Retention | None = None,
         *,
         dry_run: bool = False,
+        vacuum: bool = False,
         on_progress: Callable[[PruneReport], None] | None = None,
     ) -> PruneReport:
         """Delete the runs now that ended long enough ago, by `retention` or by the engine's own.
 
-        With `dry_run` nothing is written: the report says what would be done. `on_progress` is
-        called with the report as it grows. A run is deleted only after the file with it is durable
-        in the archive, if there is one.
+        With `dry_run` nothing is written: the report says what would be done. With `vacuum` all
+        free space is given back to the file system, where usually a tenth of the file is kept for
+        new runs. `on_progress` is called with the report as it grows. A run is deleted only after
+        the file with it is durable in the archive, if there is one.
         Raises `DefinitionError` where neither has a retention, `ArchiveUnavailable`, after which
         what is not archived is still there, and `PrunedElsewhere`.
 
@@ -54,11 +56,12 @@ class RetentionVerbs(EngineParts):
             )
         given = retentions.checked(retention or self._options.retention, self.path)
         numbers.flag(dry_run, "dry_run")
+        numbers.flag(vacuum, "vacuum")
         from perdure.runtime.pruning import Pruning  # late: few engines prune
 
         parts = self._parts()
         pruning = Pruning(
             parts.store, parts.scheduler.reads, parts.writer, self._clock, given,
-            on_progress=on_progress,
+            all_space=vacuum, on_progress=on_progress,
         )  # fmt: skip
         return await (pruning.look() if dry_run else pruning.prune())

@@ -19,7 +19,7 @@ from time import sleep
 from typing import Any, TypeVar
 
 from perdure.api.retention import Retention
-from perdure.errors import EngineClosed, PrunedElsewhere
+from perdure.errors import ArchiveUnavailable, EngineClosed, PrunedElsewhere
 from perdure.process.clock import SystemClock
 from perdure.runtime import archive as archives
 from perdure.runtime.archive import DAY_MS, Archive
@@ -63,7 +63,8 @@ Pages = list[tuple[str, PrunablePage]]
 
 class Pruning:
     """One pass. With `whole_days` an archive gets only days that are over, so that there is one
-    file for each; `gentle` leaves most of the time to others.
+    file for each; `gentle` leaves most of the time to others, `all_space` keeps no free
+    space for new runs.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Pruning:
         *,
         whole_days: bool = False,
         gentle: bool = False,
+        all_space: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
         self._store, self._reads, self._writer, self._clock = store, reads, writer, clock
         self._pace = Pace(store, writer, gentle=gentle)
+        self._space = (0, 0.0) if all_space else (SPACE_KEPT_PAGES, SPACE_KEPT_SHARE)
         self._archive_at = retention.archive
         self._on_progress = on_progress
         now_ms, ages = clock.now_ms(), retention.ages_ms()
@@ -138,6 +141,10 @@ class Pruning:
                 await self._archive_days(archive)
             await self._forget_idle()
             await self._give_back_space()
+        except ArchiveUnavailable as error:
+            now_ms = self._clock.now_ms()
+            await self._writer.ask(NoteArchive(error.where, None, error.detail, now_ms))
+            raise
         finally:
             self._stopped.set()
             self._held_s = None
@@ -184,16 +191,16 @@ class Pruning:
             await self._hold()
 
     async def _give_back_space(self) -> None:
-        first = last = await self._give_back()
-        while not last.done:
+        done = False
+        while not done:
             await self._hold()
-            last = await self._give_back()
+            space = await self._give_back()
+            self.report.space_given_back += space.given_bytes
+            self.report.space_free, done = space.free_bytes, space.done
             self._tell()
-        self.report.space_given_back = first.file_bytes - last.file_bytes
-        self.report.space_free = last.free_bytes
 
     async def _give_back(self) -> Space:
-        write = partial(GiveBackSpace, SPACE_KEPT_PAGES, SPACE_KEPT_SHARE)
+        write = partial(GiveBackSpace, *self._space)
         given: Space = await self._pace.write(write)
         return given
 

@@ -17,7 +17,6 @@ from perdure.process.periodic import Loop
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.writer import Writer
 from perdure.store.base import Store
-from perdure.store.retention_writes import NoteArchive
 
 log = logging.getLogger("perdure")
 
@@ -81,21 +80,19 @@ class RetentionLoop:
         try:
             if await pruning.is_due():
                 await pruning.prune()
-                await self._archived()
+                self._archived()
         except PrunedElsewhere:
             pass  # another engine has this retention, too
         except ArchiveUnavailable as error:
-            await self._not_archived(error)
+            self._not_archived(error)
         return self._every_s
 
-    async def _archived(self) -> None:
+    def _archived(self) -> None:
         if self._failing:
             log.info("the archive %s can be written again", self._retention.archive)
             self._failing = False
 
-    async def _not_archived(self, error: ArchiveUnavailable) -> None:
+    def _not_archived(self, error: ArchiveUnavailable) -> None:
         if not self._failing:
             log.warning("%s", error)
             self._failing = True
-        now_ms = self._clock.now_ms()
-        await self._writer.ask(NoteArchive(error.where, None, error.detail, now_ms))

@@ -159,12 +159,14 @@ class Retention:
     def give_back(self, give: GiveBackSpace) -> Space:
         """See `GiveBackSpace`."""
         free, pages, size = self._db.give_back_pages(0)
+        all_pages = pages
         keep, enough = max(give.pages_kept, int(pages * give.share_kept)), False
         while free > keep and not enough:
             before = free
             free, pages, size = self._db.give_back_pages(min(SLICE_PAGES, free - keep))
             enough = free >= before or give.enough()
-        return Space(free * size, pages * size, free <= keep)
+        given = all_pages - pages
+        return Space(free * size, pages * size, given * size, free <= keep)
 
     def note_archive(self, note: NoteArchive) -> None:
         """See `NoteArchive`."""

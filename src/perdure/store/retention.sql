@@ -11,12 +11,13 @@ ORDER BY ended_ms, run LIMIT ?5;
 
 -- name: family_below
 -- How many runs there are below one, one of them that has not ended before ?2, and the newest.
-WITH RECURSIVE below (run) AS (
-    SELECT run FROM run WHERE parent = ?1
+WITH RECURSIVE below (run, id, ended_ms) AS (
+    SELECT run, id, ended_ms FROM run {{index run_parent}} WHERE parent = ?1
     UNION ALL
-    SELECT r.run FROM below JOIN run AS r ON r.parent = below.run)
-SELECT count(*), min(CASE WHEN r.ended_ms IS NULL OR r.ended_ms >= ?2 THEN r.id END), max(r.run)
-FROM below JOIN run AS r ON r.run = below.run;
+    SELECT r.run, r.id, r.ended_ms
+    FROM below JOIN run AS r {{index run_parent}} ON r.parent = below.run)
+SELECT count(*), min(CASE WHEN ended_ms IS NULL OR ended_ms >= ?2 THEN id END), max(run)
+FROM below;
 
 -- name: earlier_run
 SELECT run, successor FROM run WHERE id = ?1;

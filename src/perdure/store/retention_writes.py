@@ -115,12 +115,13 @@ class GiveBackSpace(msgspec.Struct, gc=False):
 
 
 class Space(msgspec.Struct, gc=False):
-    """Free bytes and all bytes of a file; zeros where the database sees to that by itself, or can't
-    give any back. `done`: there is no more to give.
+    """Free bytes and all bytes of a file, and how many were given back; zeros where the database
+    sees to that by itself, or can't give any back. `done`: there is no more to give.
     """
 
     free_bytes: int
     file_bytes: int
+    given_bytes: int
     done: bool
 
 

@@ -252,13 +252,18 @@ def _bring_up_to_date(connection: apsw.Connection) -> None:
     connection.pragma("user_version", SCHEMA_VERSION)
 
 
-def vacuum(path: str) -> None:
+def vacuum(path: str) -> int:
     """Write the whole file anew without its free pages, so that they can be given back in small
-    parts from then on. Takes as much disk again, and no other process can write meanwhile.
+    parts from then on. Returns the bytes that it is shorter. Takes as much disk again, and no other
+    process can write meanwhile.
     """
     with translated(path), contextlib.closing(open_writer(path, create=False)) as db:
+        before = db.pragma("page_count")
         db.pragma("auto_vacuum", "incremental")
         db.execute("VACUUM")
+        after = db.pragma("page_count")
+    fold_wal(path)
+    return (int(before) - int(after)) * PAGE_BYTES
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from perdure.store.reads import Reads
 from perdure.store.rows import ExposedRow, RequestRow, UnansweredRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import RARE, Q
+from perdure.store.sqlite.transaction import INCREMENTAL
 
 REQUESTS_SCHEMA = 9
 """The first schema that has requests and exposed values."""
@@ -131,6 +132,8 @@ class Reader(Reads):
             "journal_mode": pragma("journal_mode"),
             "page_bytes": pragma("page_size"),
             "pages": pragma("page_count"),
+            "free_pages": pragma("freelist_count"),
+            "gives_space_back": pragma("auto_vacuum") == INCREMENTAL,
             "integrity": pragma("quick_check"),
             "runs": self.status_counts(),
             "stuck": [
