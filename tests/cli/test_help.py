@@ -26,11 +26,12 @@ COMMANDS = [
     "retry",
     "resolve",
     "fork",
+    "prune",
     "queue",
     "replica",
 ]
 GROUPS = ["queue", "replica"]
-READERS = ["run", "ls", "show", "tail", "doctor", "check", "queue ls", "queue show"]
+READERS = ["run", "ls", "show", "tail", "doctor", "check", "queue ls", "queue show", "prune"]
 
 
 def help_of(*words: str) -> str:
