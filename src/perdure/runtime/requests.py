@@ -209,11 +209,10 @@ def _check_run(head: RunHead, ask: Ask, store: str) -> None:
         )
     if head.status == BLOCKED:
         stays = (
-            f"The request stays with the run, and asking again with key={ask.key!r} waits for its "
-            "reply."
+            f"\nThe request stays with the run, and asking again with key={ask.key!r} waits for "
+            "its reply."
         )
-        reason = f"{head.reason or ''}\n{stays}"
-        raise blocked_error(ask.run_id, head.blocked_by, reason, store)
+        raise blocked_error(ask.run_id, head.blocked_by, head.reason, store, stays)
 
 
 def _standing(head: RunHead, channel: str) -> str:

@@ -198,11 +198,13 @@ def _under_way(row: OutcomeRow) -> bool:
     return row.successor is None and row.status not in FINAL and row.status != lifecycle.BLOCKED
 
 
-def blocked_error(run_id: str, blocked_by: str | None, reason: str | None, path: str) -> RunBlocked:
-    """The error of a run that is blocked, in the store at `path`."""
+def blocked_error(
+    run_id: str, blocked_by: str | None, reason: str | None, path: str, more: str = ""
+) -> RunBlocked:
+    """The error of a run that is blocked, in the store at `path`; `more` is said behind it."""
     # the reason ends with a command
     store = f" --store {shlex.quote(path)}" if blocked_by == "crash_loop" else ""
-    return _BLOCKED.get(blocked_by or "", RunBlocked)(run_id, (reason or "") + store)
+    return _BLOCKED.get(blocked_by or "", RunBlocked)(run_id, (reason or "") + store + more)
 
 
 def error_text(raw: bytes) -> str:

@@ -19,6 +19,7 @@ from perdure.errors import (
 )
 from perdure.store.base import Store
 from perdure.store.request_writes import Ask, Expose, Reply
+from perdure.store.retention_writes import PruneRuns, SweepPruned
 from perdure.store.rows import Asked, Replied, ReplyRow, Woken
 from perdure.store.writes import Finish, ForkRun, StartAnd, StartRun, Turn
 from tests.store.conformance.support import (
@@ -354,3 +355,45 @@ def test_a_successor_exposes_nothing_before_it_says_so(store: Store) -> None:
     later = continue_as(store, run, worker)
     assert store.exposed(later) == []
     assert shown(store, run) == {"stage": b"1"}
+
+
+# --- pruned runs ----------------------------------------------------------------------------------
+
+
+def prune(store: Store, before_ms: int) -> None:
+    found = store.prunable("completed", before_ms, (-1, 0), 100).found
+    one(store, PruneRuns(found, 200, lambda: False))
+    assert one(store, SweepPruned(10**6, 200, lambda: False)).done
+
+
+def test_requests_and_exposed_values_go_with_their_run(store: Store) -> None:
+    run, worker = owned(store)
+    asked = one(store, request())
+    received(store, run, worker)
+    reply(store, run, worker)
+    expose(store, run, worker, 4, "stage", b"1")
+    one(store, finish(run, worker, "completed", 5))
+    owned(store, "newest")
+    prune(store, 100)
+    assert not store.has_run("r")
+    assert store.exposed(run) == []
+    assert store.reply(asked.request) is None
+    assert store.have_reply([asked.request]) == [asked.request]
+    start(store)
+    again = one(store, request())
+    assert again.new
+    assert again.request > asked.request, "the number of a request is not given again"
+
+
+def test_a_reply_goes_with_the_generation_that_gave_it(store: Store) -> None:
+    run, worker = owned(store)
+    asked = one(store, request())
+    received(store, run, worker)
+    reply(store, run, worker)
+    later = continue_as(store, run, worker)
+    prune(store, 100)
+    refused = one(store, request())
+    assert isinstance(refused, RequestKeyUsed)
+    assert "pruned" in str(refused)
+    assert store.reply(asked.request) is None
+    assert one(store, request(key="new")).run == later

@@ -127,3 +127,11 @@ def test_a_file_of_any_schema_is_read_without_being_changed(tmp_path: Path, vers
         assert [event.kind for event in reader.history(1)] == ["start"]
         assert [(one.name, one.asked) for one in reader.workers()] == [("w", 0)]
         assert reader.pragma("user_version") == version
+
+
+def test_a_file_from_before_requests_shows_none(tmp_path: Path) -> None:
+    path = str(tmp_path / "old.db")
+    old_file(path, 8).close()
+    with closing(connection.open_reader(path)) as db:
+        reader = Reader(db, path)
+        assert reader.exposed(1) == reader.open_requests(1, 10) == []
