@@ -19,7 +19,9 @@ from perdure import (
     PerdureError,
     PollTimeout,
     Queue,
+    Rate,
     Retry,
+    RetryAfter,
     RunFailed,
     StepFailed,
     StepTimeout,
@@ -419,12 +421,40 @@ async def asks_model() -> list[int]:
 MODEL = Queue("model", concurrency=2, key_concurrency=1)
 
 
-@pytest.mark.parametrize("after_s", [None, 0.5, 2.5])
-def test_with_a_queue_in_its_way_it_survives_every_crash(after_s: float | None) -> None:
+SLOW = Queue("model", concurrency=2, rate=Rate(2, per=10))
+BUSY: list[float] = []
+
+
+@step(queue="model")
+async def is_refused(n: int) -> int:
+    if BUSY:
+        raise RetryAfter(BUSY.pop())
+    return n
+
+
+@workflow
+async def asks_busy_model() -> list[int]:
+    return await gather_limited(map(is_refused, range(3)), limit=3)
+
+
+@pytest.mark.parametrize("queue", [MODEL, SLOW], ids=["keys", "rate"])
+@pytest.mark.parametrize("after_s", [None, 0.5, 2.5, 11])
+def test_with_a_queue_in_its_way_it_survives_every_crash(
+    queue: Queue, after_s: float | None
+) -> None:
     found = assert_survives_every_crash(
-        asks_model(), queues=[MODEL], cancel_after=after_s, hash_seeds=HERE_ONLY
+        asks_model(), queues=[queue], cancel_after=after_s, hash_seeds=HERE_ONLY
     )
     assert found.crashes >= 6
+
+
+def test_steps_go_on_when_tokens_are_back_or_a_hold_is_over(perdure_time: Any) -> None:
+    """To the second: nothing else happens meanwhile that could wake the engine."""
+    assert perdure_time.run(asks_model(), queues=[SLOW]) == [*range(5)]
+    assert perdure_time.elapsed_s == 16
+    BUSY[:] = [3600]
+    assert perdure_time.run(asks_busy_model(), queues=[Queue("model", concurrency=1)]) == [0, 1, 2]
+    assert perdure_time.elapsed_s == 3616
 
 
 # --- polls ----------------------------------------------------------------------------------------

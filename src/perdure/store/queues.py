@@ -46,9 +46,11 @@ class Places:
         """Steps of a worker that this write has admitted."""
         return [(run, seq, place) for one, run, seq, place in self.steps if one == worker]
 
-    def due(self, now_ms: int) -> bool:
-        """Whether a claim would be worth making after this write."""
-        return self.due_at_ms is not None and self.due_at_ms <= now_ms
+    def due(self) -> bool:
+        """Whether a claim is worth making after this write, now or at a time that claims, which
+        may sleep for longer, have to be told: tokens come back by themselves.
+        """
+        return self.due_at_ms is not None
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class Started(msgspec.Struct, gc=False):
     places: list[Any] = []
     """Results of `StartRun.places`: `Place` or a `PerdureError` each."""
     queue_due: bool = False
-    """Whether a claim would admit something from a queue by now."""
+    """Whether a claim admits something from a queue, now or at a time that may be news."""
 
 
 class Place(msgspec.Struct, gc=False):
@@ -52,7 +52,7 @@ class Written(msgspec.Struct, gc=False):
     places: list[Any] = []
     admitted: list[tuple[int, int, int]] = []
     queue_due: bool = False
-    """Whether a claim would admit something from a queue by now."""
+    """Whether a claim admits something from a queue, now or at a time that may be news."""
 
 
 class Claimed(msgspec.Struct, gc=False):

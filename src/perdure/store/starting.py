@@ -70,8 +70,7 @@ class Starting:
         assert isinstance(started, Started)
         self._places.begin_run(start, started.run, against)
         queue = self._places.states.named(start.queue)
-        next_ms = None if queue is None else queue.next_ms
-        started.queue_due = next_ms is not None and next_ms <= start.at_ms
+        started.queue_due = queue is not None and queue.next_ms is not None
         return started
 
     def _begin(self, start: StartRun, *, waits: bool = False) -> Started | PerdureError:

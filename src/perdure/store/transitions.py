@@ -205,7 +205,7 @@ class Transitions:
         places = self._places
         if places.steps:
             written.admitted = places.admitted_of(write.owner)
-        written.queue_due = places.due(write.at_ms)
+        written.queue_due = places.due()
         return written
 
     def _update_run(self, turn: Turn, tags: dict[str, Any] | None) -> None:
@@ -270,7 +270,7 @@ class Transitions:
         places.begin()
         places.release(release.places, release.worker, release.at_ms)
         admitted = places.admitted_of(release.worker)
-        return Written([], [], [], admitted, places.due(release.at_ms))
+        return Written([], [], [], admitted, places.due())
 
     # --- steps ------------------------------------------------------------------------------------
 
