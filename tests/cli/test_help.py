@@ -28,10 +28,23 @@ COMMANDS = [
     "fork",
     "prune",
     "queue",
+    "schedule",
     "replica",
 ]
-GROUPS = ["queue", "replica"]
-READERS = ["run", "ls", "show", "tail", "doctor", "check", "queue ls", "queue show", "prune"]
+GROUPS = ["queue", "schedule", "replica"]
+READERS = [
+    "run",
+    "ls",
+    "show",
+    "tail",
+    "doctor",
+    "check",
+    "queue ls",
+    "queue show",
+    "schedule ls",
+    "schedule next",
+    "prune",
+]
 
 
 def help_of(*words: str) -> str:
@@ -89,4 +102,13 @@ def test_the_commands_of_a_replica_teach_too(name: str) -> None:
 def test_the_commands_of_a_queue_teach_too(name: str) -> None:
     text = help_of("queue", name)
     assert f"\n    perdure queue {name}" in text
+    assert "--store PATH" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["ls", "add", "rm", "pause", "resume", "trigger", "backfill", "next"]
+)
+def test_the_commands_of_a_schedule_teach_too(name: str) -> None:
+    text = help_of("schedule", name)
+    assert f"\n    perdure schedule {name}" in text
     assert "--store PATH" in text

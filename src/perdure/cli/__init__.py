@@ -21,6 +21,7 @@ from perdure.cli import (
     repair,
     replica,
     run,
+    schedule,
     worker,
 )
 from perdure.cli.common import Commands
@@ -54,7 +55,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
     "Inspect": [inspect.ls, inspect.show, inspect.tail, doctor.doctor, check.check],
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
-    "Queues and schedules": [queue.queue],
+    "Queues and schedules": [queue.queue, schedule.schedule],
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
     "Replica": [replica.replica],
 }

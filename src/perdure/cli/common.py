@@ -30,6 +30,7 @@ from perdure.errors import (
     RequestKeyUsed,
     RunExists,
     RunNotFound,
+    ScheduleNotFound,
     StoreError,
     UnknownWorkflow,
 )
@@ -160,7 +161,7 @@ def _failed(text: str, code: int) -> int:
 
 def exit_code(error: PerdureError) -> Exit:
     match error:
-        case RunNotFound() | QueueNotFound():
+        case RunNotFound() | QueueNotFound() | ScheduleNotFound():
             return Exit.NOT_FOUND
         case StoreError():
             return Exit.STORE

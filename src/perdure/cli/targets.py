@@ -24,6 +24,10 @@ from perdure.cli.common import misuse
 from perdure.codec import signature, values
 from perdure.errors import NotSerializable
 
+_DECLARATIONS = {
+    "schedules": ("perdure.api.schedules", "Schedule"),
+    "queues": ("perdure.api.queues", "Queue"),
+}
 AnyWorkflow = Workflow[..., Any]
 
 
@@ -137,6 +141,25 @@ def workflows_in(files: Iterable[str]) -> dict[str, AnyWorkflow]:
         for name, definition in workflows_of(load(path)).items():
             if found.setdefault(name, definition).fn is not definition.fn:
                 raise misuse(f"{file} has a workflow {name!r}, and so has another of these files.")
+    return found
+
+
+def declared_in(files: Iterable[str]) -> dict[str, Any]:
+    """The schedules and the queues that the modules of these files hold, by themselves or in lists:
+    as an engine takes them.
+    """
+    values = [
+        one
+        for file in files
+        for thing in vars(load(split_target(file)[0])).values()
+        for one in (thing if isinstance(thing, list | tuple) else [thing])
+    ]
+    found: dict[str, Any] = {}
+    for option, (module, name) in _DECLARATIONS.items():
+        if (loaded := sys.modules.get(module)) is not None:  # else no file can hold one
+            kind = getattr(loaded, name)
+            ours = [one for one in values if isinstance(one, kind)]
+            found[option] = list({id(one): one for one in ours}.values())
     return found
 
 

@@ -54,6 +54,8 @@ def worker(
 ) -> None:
     """Execute the runs of a store, with the workflows of these files, until stopped.
 
+    Schedules and queues that the files hold, as in `nightly = Schedule(...)`, are declared by it.
+
     Ctrl-C or SIGTERM drains: nothing new begins, running steps get the grace to end and be
     recorded. What is left goes on with the next worker. A second signal stops at once; nothing is
     lost then either.
@@ -89,7 +91,10 @@ async def _work(
             say(text)
 
     with stop_signals() as stopped:
-        engine = Engine(store, workflows=list(workflows.values()), close_grace=grace, **options)
+        declared: dict[str, Any] = targets.declared_in(files)
+        engine = Engine(
+            store, workflows=list(workflows.values()), close_grace=grace, **declared, **options
+        )
         if not await opened(engine, stopped):
             report("Stopped while another engine held the replica.")
             return Exit.DONE

@@ -104,6 +104,17 @@ class ScheduleVerbs(EngineParts):
         await self._write_schedule(SetSchedule(definition, self._clock.now_ms()))
         return ScheduleHandle(self, definition.name)
 
+    async def _schedule_by_name(
+        self, schedule: Schedule, workflow: str, args: dict[str, Any]
+    ) -> ScheduleHandle:
+        """Set a schedule of a workflow whose code is not here; `schedule` has any call."""
+        from perdure.runtime.schedules import definition_of
+
+        definition = definition_of(schedule, self.limits, self._clock.now_ms())
+        definition.workflow = workflow
+        definition.args = self._codec.encode(args, "the arguments")
+        return await self._set_schedule(definition)
+
     async def _schedule_info(self, name: str) -> ScheduleInfo:
         return _info(await self._read(self._store.schedule_row, name))
 
