@@ -207,6 +207,19 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "limit", by(untyped.queue_keys, "limit", "q"), COUNT
     yield "limit", by(untyped.queue_places, "limit", "q", admitted=True), COUNT
     yield "admitted", by(untyped.queue_places, "admitted", "q"), FLAG
+    yield "schedule", untyped.get_schedule, NAME
+    yield "name", by(untyped.schedule, "name", when="@daily", call=call), {"str"}
+    given = functools.partial(untyped.schedule, "s")
+    yield "when", by(given, "when", call=call), set()
+    yield "call", by(given, "call", when="@daily"), set()
+    on_time = functools.partial(given, "@daily", call)
+    yield "tz", by(on_time, "tz"), set()
+    yield "overlap", by(on_time, "overlap"), set()
+    for duration in ("catch_up", "jitter"):
+        yield duration, by(on_time, duration), SECONDS
+    yield "catch_up_max", by(on_time, "catch_up_max"), COUNT
+    yield "queue", by(on_time, "queue"), OPTIONAL_NAME - {"empty"}
+    yield "paused", by(on_time, "paused"), FLAG
     yield "run id", untyped.standing, FOUND
     yield "ids", untyped.standings, {"list"}
     yield "run id", untyped.exposed_values, FOUND

@@ -121,6 +121,8 @@ class Schedule:
         _field("paused", numbers.flag, self.paused, "it")
         if self.queue is not None:
             _field("queue", names.checked, "queue", self.queue)
+            if not self.queue:
+                raise BadSchedule("queue", "it is the name of a queue, or None.")
 
 
 class TickTime(datetime):

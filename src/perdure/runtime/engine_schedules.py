@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from perdure.api.definitions import Call
-from perdure.core import numbers
+from perdure.core import names, numbers
 from perdure.errors import BadSchedule, PerdureError, ScheduleNotFound
 from perdure.runtime.engine_parts import EngineParts
 from perdure.runtime.run_handle import Run
@@ -95,6 +95,7 @@ class ScheduleVerbs(EngineParts):
 
     async def get_schedule(self, name: str) -> ScheduleHandle:
         """The schedule with this name. Raises `ScheduleNotFound`."""
+        names.checked("schedule", name)
         await self._read(self._store.schedule_row, name)
         return ScheduleHandle(self, name)
 
