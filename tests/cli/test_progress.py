@@ -166,6 +166,8 @@ def test_hints_fit_the_type() -> None:
         send_hint("r", [{"timer": 1}, {"message": "go", "type": "Order"}], " --store x.db")
         == "perdure send r go JSON --store x.db"
     )
+    asked = send_hint("r", [{"request": "a b", "type": "int"}], "")
+    assert asked == "perdure ask r 1 --channel 'a b'"
     assert send_hint("r", [{"timer": 1}], "") is None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import contextlib
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from perdure import (
     workflow,
 )
 from tests.runtime import request_victim
+from tests.runtime.remote_store import RemoteEngine
 from tests.runtime.request_victim import desk, tally
 from tests.runtime.support import Victim, awaited, kinds, outside, reached, until
 
@@ -267,6 +270,52 @@ async def test_a_blocked_run_is_no_reason_to_wait(db: str) -> None:
             await engine.ask("b", 1, channel="q", key="k")
         with pytest.raises(RunBlocked):
             await engine.exposed("b", "more")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@awaited
+async def test_a_run_that_is_blocked_or_cancelled_meanwhile_ends_the_wait(
+    db: str, elsewhere: bool
+) -> None:
+    @workflow
+    async def careless() -> None:
+        request = await receive_request("q")
+        with contextlib.suppress(Exception):
+            time.sleep(0)  # refused, which the code ignores  # noqa: ASYNC251
+        request.reply(1)
+
+    async with Engine(db, workflows=[careless]) as engine, Engine(db, execute=False) as client:
+        asker = client if elsewhere else engine
+        run = await engine.start(careless(), id="c")
+        await engine.pause("c")
+        asked = asyncio.create_task(asker.ask("c", 1, channel="q", key="k"))
+        await until(lambda: engine._store.open_requests(engine._store.run_key("c"), 1))
+        await engine.resume("c")
+        with pytest.raises(RunBlocked, match=r"(?s)swallowed.*again with key='k'"):
+            await asked
+        assert await run.status() == "blocked"
+        later = datetime.now(UTC) + timedelta(days=1)
+        await client.start(deaf(), id="d", at=later)
+        asked = asyncio.create_task(asker.ask("d", 1, channel="q"))
+        await until(lambda: engine._store.open_requests(engine._store.run_key("d"), 1))
+        await engine.cancel("d")
+        with pytest.raises(RequestUnanswered, match="cancelled"):
+            await asked
+
+
+@awaited
+async def test_a_store_that_is_read_in_threads_gives_replies_and_values(db: str) -> None:
+    async with RemoteEngine(db, workflows=EVERY) as engine:
+        run = await engine.start(counter(0), id="c")
+        asked = await asyncio.gather(*(run.ask(1, channel="add") for _ in range(50)))
+        assert sorted(one["total"] for one in asked) == [*range(1, 51)]
+        assert await run.exposed("total", timeout=30) == 50
+        waits = [asyncio.create_task(run.ask(1, channel="other")) for _ in range(5)]
+        await run.ask(0, channel="add")
+        for one in waits:
+            with pytest.raises((RequestUnanswered, RunFinished)):
+                await one
+        assert await engine.requests("c") != []
 
 
 @awaited

@@ -55,7 +55,7 @@ class Requests:
             await self._scheduler.claims.ask_for(asked.run)
             try:
                 async with asyncio.timeout(timeout_s):
-                    reply = await self._reply(ask, asked.request)
+                    reply = await self._reply(ask, asked)
             except TimeoutError:
                 head = await self._reads.get(self._store.run_head, ask.run_id)
                 standing = _standing(head, ask.channel)
@@ -70,21 +70,23 @@ class Requests:
         if asked.new:
             self._scheduler.woken([asked.run, *asked.others])
 
-    async def _reply(self, ask: Ask, request: int) -> ReplyRow:
+    async def _reply(self, ask: Ask, asked: Asked) -> ReplyRow:
         """The reply to a request. Raises what the end of its run means for that."""
-        waiters = self._scheduler.waiters
+        run, request, waiters = asked.run, asked.request, self._scheduler.waiters
         while True:
             self._scheduler.check_lost()
-            news = waiters.expect_reply(request)
+            news = waiters.expect_reply(request)  # before the reads: news may come during them
             try:
-                head = await self._reads.get(self._store.run_head, ask.run_id)
-                # Behind that: a run that has ended by now may have replied before it did.
-                reply = await self._reads.get(self._store.reply, request)
-                if reply is not None:
-                    return reply
-                _check_run(head, ask, self._store.path)
-                with self._watched.by(head.run, request):
-                    await news
+                with self._watched.by(run, request):
+                    head = await self._reads.get(self._store.run_head, ask.run_id)
+                    # Behind that: a run that has ended by now may have replied before it did.
+                    reply = await self._reads.get(self._store.reply, request)
+                    if reply is not None:
+                        return reply
+                    _check_run(head, ask, self._store.path)
+                    if head.run == run:
+                        await news
+                    run = head.run  # it may have continued as another one
             finally:
                 waiters.leave_reply(request, news)
 

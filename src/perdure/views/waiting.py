@@ -84,13 +84,18 @@ def attempt_awaited(waiting_for: list[dict[str, Any]]) -> int | None:
 
 
 def send_hint(run_id: str, waiting_for: list[dict[str, Any]], store_option: str) -> str | None:
-    """The command that sends the message that the run waits for; None where it waits for none."""
+    """The command that sends the message or the request that the run waits for; None where it
+    waits for none.
+    """
     for item in waiting_for:
+        example = _EXAMPLES.get(str(item.get("type")), "JSON")
         if channel := item.get("message"):
-            example = _EXAMPLES.get(str(item.get("type")), "JSON")
             return (
                 f"perdure send {shlex.quote(run_id)} {shlex.quote(channel)} {example}{store_option}"
             )
+        if channel := item.get("request"):
+            words = f"{shlex.quote(run_id)} {example} --channel {shlex.quote(channel)}"
+            return f"perdure ask {words}{store_option}"
     return None
 
 
