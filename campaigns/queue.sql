@@ -1,5 +1,6 @@
 -- What the campaign of queues asks of the file, and the inside log that its triggers write: each
--- ask, admission and release of a place, in the transaction that makes it. `real_ms` is SQLite's
+-- ask, admission and release of a place, in the transaction that makes it. The weight of an admission is
+-- what it draws from buckets: a place that is admitted again has paid before. `real_ms` is SQLite's
 -- own clock, which no skew of a worker changes.
 
 -- name: make_seen
@@ -11,7 +12,7 @@ CREATE TABLE campaign_seen (
 -- name: see_inserts
 CREATE TRIGGER campaign_inserts AFTER INSERT ON place BEGIN
     INSERT INTO campaign_seen (what, place, queue, key, priority, weight, taker, at_ms)
-    SELECT CASE WHEN NEW.admitted_ms IS NULL THEN 'asked' ELSE 'admitted' END, NEW.place, q.name, NEW.key, NEW.priority, NEW.weight,
+    SELECT CASE WHEN NEW.admitted_ms IS NULL THEN 'asked' ELSE 'admitted' END, NEW.place, q.name, NEW.key, NEW.priority, NEW.prepaid,
            coalesce('worker:' || NEW.worker, (SELECT taker FROM line WHERE line = NEW.line)), coalesce(NEW.admitted_ms, NEW.asked_ms)
     FROM queue AS q WHERE q.queue = NEW.queue AND (NEW.line IS NOT NULL OR NEW.admitted_ms IS NOT NULL);
 END;
@@ -26,7 +27,7 @@ CREATE TRIGGER campaign_updates AFTER UPDATE ON place BEGIN
     SELECT 'asked', NEW.place, q.name, NEW.key, NEW.priority, NEW.weight, (SELECT taker FROM line WHERE line = NEW.line), NEW.asked_ms
     FROM queue AS q WHERE q.queue = NEW.queue AND NEW.line IS NOT NULL AND NEW.line IS NOT OLD.line;
     INSERT INTO campaign_seen (what, place, queue, key, priority, weight, taker, at_ms)
-    SELECT 'admitted', NEW.place, q.name, NEW.key, NEW.priority, NEW.weight, 'worker:' || NEW.worker, NEW.admitted_ms
+    SELECT 'admitted', NEW.place, q.name, NEW.key, NEW.priority, NEW.prepaid - OLD.prepaid, 'worker:' || NEW.worker, NEW.admitted_ms
     FROM queue AS q WHERE q.queue = NEW.queue AND OLD.admitted_ms IS NULL AND NEW.admitted_ms IS NOT NULL;
     INSERT INTO campaign_seen (what, place, queue, key, priority, weight, taker, at_ms)
     SELECT 'moved', NEW.place, q.name, NEW.key, NEW.priority, NEW.weight, 'worker:' || NEW.worker, NEW.admitted_ms

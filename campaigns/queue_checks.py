@@ -187,17 +187,20 @@ def _steps(log: Iterable[Row]) -> Iterator[tuple[str, Place]]:
 
 
 def _rates(log: Iterable[Row], given: dict[str, Given]) -> Iterator[str]:
+    """Processes read the clock before they wait for the file, so that times may go back a little
+    from one transaction to the next: what counts for a bucket is its latest one so far.
+    """
     by_queue: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for one in log:
-        if one.what == ADMITTED:
-            by_queue[one.queue, ""].append((one.at_ms, one.weight or 1))
-            if one.key:
-                by_queue[one.queue, one.key].append((one.at_ms, one.weight or 1))
+        if one.what == ADMITTED and one.weight:
+            for key in {"", one.key or ""}:
+                found = by_queue[one.queue, key]
+                found.append((max(one.at_ms, found[-1][0] if found else 0), one.weight))
     for (queue, key), admissions in by_queue.items():
         rate = given[queue].key_rate if key else given[queue].rate
         if rate is not None:
-            for found in over_rate(sorted(admissions), rate[0], round(rate[1] * 1000), rate[2]):
-                yield f"queue {queue}, key {key or NO_KEY}: {found}"
+            for text in over_rate(admissions, rate[0], round(rate[1] * 1000), rate[2]):
+                yield f"queue {queue}, key {key or NO_KEY}: {text}"
 
 
 def _held_back(log: Iterable[Row]) -> Iterator[str]:
