@@ -131,6 +131,7 @@ CAMPAIGNS = {
     "power": "campaigns.power:power",
     "kill": "campaigns.kill:kill",
     "queues": "campaigns.queues:queues",
+    "ticks": "campaigns.ticks:ticks",
 }
 
 
