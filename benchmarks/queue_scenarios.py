@@ -223,8 +223,32 @@ def _queued(bench: Bench, slow_ms: int, name: str, runs: int, steps: int) -> Tab
     return table
 
 
+# Schedules ----------------------------------------------------------------------------------------
+
+
+def schedules(bench: Bench, slow_ms: int) -> list[Table]:
+    """The CPU of an engine whose schedules have nothing to do."""
+    if slow_ms:
+        return []
+    size = sizes(bench)
+    table = Table("schedules", "An idle engine with schedules", "% of a core", [])
+    for count in (0, size.schedules):
+        row = Row(f"{count:,} schedules", f"{size.idle_s:g} s")
+        table.rows.append(row)
+        ready = queueing(OURS, bench.folder / "no.log", **{EXECUTES: "1"})
+        with driven(ready, bench.fresh(ready)) as driver:
+            made = driver.ask("schedule", count, seconds_max=900)
+            row.more["made, s"] = f"{made['seconds']:.1f}"
+            driver.ask("idle", min(2.0, size.idle_s))
+            for _ in range(bench.sizes.rounds):
+                answer = driver.ask("idle", size.idle_s)
+                row.values.append(answer["cpu_s"] / answer["seconds"] * 100)
+    return [table]
+
+
 QUEUE_SCENARIOS: dict[str, Callable[[Bench, int], list[Table]]] = {
     "starts": starts,
     "admissions": admissions,
     "queued": queued_steps,
+    "schedules": schedules,
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 from answering import serve
 from queueing import QUEUE, Noted, QueueAnswers, QueueSystem, executes, limit
 
-from perdure import Engine, Limits, Queue, Rate, step, workflow
+from perdure import Engine, Every, Limits, Queue, Rate, step, workflow
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.writes import StartRun
 
@@ -103,6 +104,11 @@ class Perdure(QueueSystem):
 
     async def steps(self, runs: int, steps: int, kind: str) -> None:
         await asyncio.gather(*(self.engine.run(sequence(steps, kind)) for _ in range(runs)))
+
+    async def schedule(self, schedules: int) -> None:
+        for n in range(schedules):
+            when = Every(timedelta(days=365)) if n % 2 else "17 4 29 2 *"
+            await self.engine.schedule(f"idle-{n}", when, empty())
 
 
 if __name__ == "__main__":
