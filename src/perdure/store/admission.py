@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from perdure.core.lifecycle import PAUSED
 from perdure.store.buckets import Bucket
-from perdure.store.lines import UNTIL_RELEASE, Lines, Waiting, of_worker, of_workflow
+from perdure.store.lines import UNTIL_RELEASE, Lines, Waiting, in_order, of_worker, of_workflow
 from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.transaction import Transaction
 
@@ -59,6 +59,10 @@ class Room:
         if self.takers is None:
             return True
         return self.left > 0 and taker in self.takers and not queue.worker_full(self.worker)
+
+    def claims(self, taker: str) -> bool:
+        """Whether a pass may admit a place of this taker, which it looks at."""
+        return self.takers is not None or taker.startswith(_WORKER)
 
 
 class Admission:
@@ -139,15 +143,11 @@ class Admission:
             self._leave_to_claims(queue, now_ms)
         else:
             self._lines.open_due(queue, now_ms)
-            firsts: dict[str, Waiting] = {}
+            firsts: dict[str, Waiting | None] = {}
             while not queue.full():
                 first = self._first(queue, firsts, room)
-                if first is None:
-                    ready_ms = now_ms + queue.wait_ms(1, now_ms)
-                    ready = self._lines.any_ready(queue)
-                    return queue.look_next(ready_ms if ready else self._lines.opens_ms(queue))
-                if not self._take(queue, firsts, first, now_ms, room):
-                    return None
+                if first is None or not self._take(queue, firsts, first, now_ms, room):
+                    return self._look_later(queue, now_ms)
             queue.look_next(None)
         return None
 
@@ -159,46 +159,67 @@ class Admission:
         """Nothing but runs without owners waits."""
         if queue.full():
             queue.look_next(None)
-        elif self._lines.takers(queue):
-            queue.look_next(now_ms + queue.wait_ms(1, now_ms))
         else:
-            queue.look_next(self._lines.opens_ms(queue))
+            self._look_later(queue, now_ms)
 
-    def _first(self, queue: OpenQueue, firsts: dict[str, Waiting], room: Room) -> Waiting | None:
+    def _look_later(self, queue: OpenQueue, now_ms: int) -> None:
+        """The next pass is worth making when some taker's first place has tokens, or a key has.
+
+        Each worker works out from the first place of its own when its claim is worth making.
+        """
+        queue.look_next(self._lines.opens_ms(queue))
+        if queue.rate is None:
+            queue.look_at(now_ms if self._lines.any_ready(queue) else None)
+            return
+        for taker in [*self._lines.takers(queue)]:
+            if (first := self._lines.first(queue, taker)) is not None:
+                queue.look_at(now_ms + queue.wait_ms(first.tokens, now_ms))
+
+    def _first(
+        self, queue: OpenQueue, firsts: dict[str, Waiting | None], room: Room
+    ) -> Waiting | None:
         """The place that comes first. `firsts` are those of takers that were looked at before."""
         for taker in [*self._lines.takers(queue)]:
             if not room.takes(queue, taker):
                 firsts.pop(taker, None)
-            elif taker not in firsts and (found := self._lines.first(queue, taker)) is not None:
-                firsts[taker] = found
-        return min(firsts.values(), key=lambda one: one.order, default=None)
+            elif taker not in firsts:
+                firsts[taker] = self._lines.first(queue, taker)
+        return min(filter(None, firsts.values()), key=in_order, default=None)
 
     def _take(
         self,
         queue: OpenQueue,
-        firsts: dict[str, Waiting],
+        firsts: dict[str, Waiting | None],
         first: Waiting,
         now_ms: int,
         room: Room,
     ) -> bool:
         """Admit the first place, or close its key. Returns False where it has to wait."""
-        tokens = max(0, first.weight - first.prepaid)
-        closed = self._closed(queue, first.key, tokens, now_ms)
+        closed = self._closed(queue, first.key, first.tokens, now_ms)
         if closed is not None:
             until_ms = UNTIL_RELEASE if closed.ms is None else closed.ms
             self._lines.close(queue, first.key, until_ms)
-        elif (wait_ms := queue.wait_ms(tokens, now_ms)) > 0:
-            queue.look_next(now_ms + wait_ms)
-            queue.look_at(self._lines.opens_ms(queue))
+        elif queue.wait_ms(first.tokens, now_ms) > 0 or not room.claims(first.taker):
             return False
-        elif room.takers is None and not first.taker.startswith(_WORKER):
-            queue.look_next(now_ms)
-            return False
+        elif self._needs_two(queue, first, room):
+            firsts[first.taker] = None
+            if queue.limits.per_worker == 1:
+                self._lines.close_one(first.line)  # no worker can ever take it
+            return True
         else:
             self.take(queue, first, now_ms, room)
-        for taker in [one.taker for one in firsts.values() if one.key == first.key]:
+        for taker in [one.taker for one in firsts.values() if one and one.key == first.key]:
             del firsts[taker]
         return True
+
+    def _needs_two(self, queue: OpenQueue, first: Waiting, room: Room) -> bool:
+        """Whether the run of a step would take what its worker has left of this very queue."""
+        limit = queue.limits.per_worker
+        if limit is None or first.seq == 0 or first.taker.startswith(_WORKER):
+            return False
+        ((name, owner),) = self._db.rows("owner_and_queue", (first.run,))
+        both = owner is None and name == queue.name and room.worker is not None
+        return both and queue.of_worker(room.worker or 0) + 2 > limit
 
     def take(self, queue: OpenQueue, first: Waiting, now_ms: int, room: Room) -> None:
         """Admit a place that waits, and claim its run where that has no owner."""
@@ -214,10 +235,10 @@ class Admission:
             if not self._claim(first, name, now_ms, room):
                 self._db.do("drop_place", (first.head,))
                 return self._lines.left(queue, first.line, first.head, now_ms)
-        tokens = max(0, first.weight - first.prepaid)
-        self.draw(queue, first.key, tokens, now_ms)
+        self.draw(queue, first.key, first.tokens, now_ms)
         executes = worker if first.seq else None
-        self._db.do("admit_place", (now_ms, first.prepaid + tokens, executes, first.head))
+        prepaid = first.prepaid + first.tokens
+        self._db.do("admit_place", (now_ms, prepaid, executes, first.head))
         self._lines.served(queue, first)
         queue.added(first.key, 1)
         queue.worker_changed(worker)

@@ -56,6 +56,10 @@ class Bucket(NamedTuple):
         missing_ns = rate.time_ns(min(tokens, rate.burst)) - have_ns
         return max(0, -(-missing_ns // _NS))
 
+    def ready_ms(self, rate: Rate, tokens: int) -> int:
+        """From when on it has so many tokens; not before it was last looked at."""
+        return self.level_ms + self.wait_ms(rate, tokens, self.level_ms)
+
     @property
     def full_ms(self) -> int:
         """When it is full again."""

@@ -8,7 +8,8 @@ the worker that executes its run, else the run's workflow.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from perdure.store.queue_state import OpenQueue
 from perdure.store.transaction import Transaction
@@ -33,6 +34,11 @@ def worker_of(taker: str) -> int | None:
     return int(taker.removeprefix("worker:")) if taker.startswith("worker:") else None
 
 
+def in_order(first: Sequence[Any]) -> tuple[int, int, int]:
+    """What comes first of (priority, turns, place, …) has the lowest."""
+    return (-first[0], first[1], first[2])
+
+
 class Waiting(NamedTuple):
     """The oldest place of a line that is ready."""
 
@@ -48,9 +54,9 @@ class Waiting(NamedTuple):
     taker: str
 
     @property
-    def order(self) -> tuple[int, int, int]:
-        """What comes first has the lowest."""
-        return (-self.priority, self.served, self.head)
+    def tokens(self) -> int:
+        """What its admission draws: a place that was admitted before has paid."""
+        return max(0, self.weight - self.prepaid)
 
 
 class Lines:
@@ -172,6 +178,10 @@ class Lines:
     def close(self, queue: OpenQueue, key: str, until_ms: int) -> None:
         """Nothing of this key is admitted before a time."""
         self._db.do("close_lines", (until_ms, queue.queue, key))
+
+    def close_one(self, line: int) -> None:
+        """Nothing of this line is admitted before limits change."""
+        self._db.do("close_line", (UNTIL_RELEASE, line))
 
     def open(self, queue: OpenQueue, key: str, now_ms: int, *, timed: bool = False) -> None:
         """A key may go on: one that waits for a release, or with `timed` for tokens."""

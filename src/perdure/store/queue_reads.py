@@ -25,7 +25,7 @@ from perdure.store.admission import (
     PER_WORKER,
     RATE,
 )
-from perdure.store.lines import READY, UNTIL_RELEASE, of_worker, of_workflow, worker_of
+from perdure.store.lines import READY, UNTIL_RELEASE, in_order, of_worker, of_workflow, worker_of
 from perdure.store.queue_state import QueueState
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
 from perdure.store.writes import Family, QueueLimits
@@ -56,24 +56,60 @@ class QueueReads:
         """When a claim of this worker may admit something, of these families only, if given."""
         takers = [] if families is not None else [of_workflow(name) for name in workflows]
         takers += [] if worker is None else [of_worker(worker)]
-        rows = self._all("next_admissions", _json(takers))
-        if families and rows:
-            names = _json([of_workflow(name) for name in workflows])
-            for family in families:
-                rows += self._all("family_admissions", family.root, family.run, names)
-        return min(
-            (
-                max(next_ms, ready_ms)
-                for queue, name, next_ms, per_worker, ready_ms in rows
-                if ready_ms is not None
-                and (per_worker is None or not self._worker_full(per_worker, worker, queue, name))
-            ),
-            default=None,
-        )
+        found = [
+            (queue, max(next_ms, ready_ms, self._tokens_ms(queue, takers) if limited else 0))
+            for queue, next_ms, ready_ms, limited in self._all("next_admissions", _json(takers))
+            if ready_ms is not None
+        ]
+        names = _json([of_workflow(name) for name in workflows])
+        for family in families or ():
+            rows = self._all("family_admissions", family.root, family.run, names)
+            for queue, next_ms, ready_ms, tokens in rows:
+                state = self._state_of(queue)
+                rate_ms = 0 if state.rate is None else state.bucket.ready_ms(state.rate, tokens)
+                found.append((queue, max(next_ms, ready_ms, rate_ms)))
+        times = [ms for queue, ms in found if not self._full_for(queue, worker)]
+        return min(times, default=None)
 
-    def _worker_full(self, limit: int, worker: int | None, queue: int, name: str) -> bool:
+    def _tokens_ms(self, queue: int, takers: Sequence[str]) -> int:
+        """When the place that a claim for these takers looks at first has its tokens; 0 where there
+        is none. A claim looks at steps of all workers that may have more, too.
+        """
+        state = self._state_of(queue)
+        rows: list[Any] = []
+        for taker in self._ready_takers(queue):
+            worker = worker_of(taker)
+            per_worker = state.limits.per_worker
+            if taker in takers or (
+                worker is not None and not self._worker_full(per_worker, worker, queue, state.name)
+            ):
+                rows += self._all("first_in_line", queue, taker)
+        if not rows or state.rate is None:
+            return 0
+        first = min(rows, key=in_order)
+        return state.bucket.ready_ms(state.rate, first[7] - first[8])
+
+    def _ready_takers(self, queue: int) -> list[str]:
+        """Takers of lines that are ready."""
+        takers, last = [], ""
+        while (taker := self._all("next_taker", queue, last)[0][0]) is not None:
+            takers.append(last := taker)
+        return takers
+
+    def _state_of(self, queue: int) -> QueueState:
+        ((*row,),) = self._all("queue_by_key", queue)
+        return QueueState(row)
+
+    def _full_for(self, queue: int, worker: int | None) -> bool:
+        """Whether a worker has as much of a queue as it may. Most queues set no limit for that."""
+        if worker is None or not self._all("limit_of_workers", queue):
+            return False
+        state = self._state_of(queue)
+        return self._worker_full(state.limits.per_worker, worker, queue, state.name)
+
+    def _worker_full(self, limit: int | None, worker: int | None, queue: int, name: str) -> bool:
         """Whether a worker has as much of a queue as it may."""
-        if worker is None:
+        if worker is None or limit is None:
             return False
         runs, steps = (
             self._all("count_runs_of", worker, name),
@@ -114,9 +150,7 @@ class QueueReads:
         """Places that wait, as they would be admitted if the next one always had room; what is
         closed by its key comes last.
         """
-        takers, last = [], ""
-        while (taker := self._all("next_taker", queue, last)[0][0]) is not None:
-            takers.append(last := taker)
+        takers = self._ready_takers(queue)
         ready = [row for one in takers for row in self._all("first_lines", queue, one, limit)]
         places = self._merged(ready, limit)
         if len(places) < limit:
@@ -157,8 +191,7 @@ class QueueReads:
     def _standing(self, row: Sequence[Any], order: list[int]) -> StandingRow:
         queue, place, seq, step, key, ready_ms, taker = row
         position = order.index(place) + 1 if place in order else None
-        ((*more,),) = self._all("queue_by_key", queue)
-        state = QueueState(tuple(more))
+        state = self._state_of(queue)
         why, limit, next_ms = self._why(state, key, ready_ms, taker)
         return StandingRow(
             state.name, seq or None, step, key or None, position, state.waiting, why, limit, next_ms
@@ -184,12 +217,7 @@ class QueueReads:
         if queue.rate is not None and next_ms is not None and next_ms > queue.bucket.level_ms:
             return RATE, limits.rate_limit, next_ms
         worker = worker_of(taker)
-        full = (
-            limits.per_worker is not None
-            and worker is not None
-            and self._worker_full(limits.per_worker, worker, queue.queue, queue.name)
-        )
-        if full:
+        if self._worker_full(limits.per_worker, worker, queue.queue, queue.name):
             return PER_WORKER, limits.per_worker, None
         if worker is None and not self._all("any_worker"):
             return NO_WORKER, None, None

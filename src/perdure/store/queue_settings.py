@@ -103,12 +103,21 @@ class QueueSettings:
         return None
 
     def clock_moved_back(self, now_ms: int) -> None:
-        """Times that the clock will not reach for long are looked at again."""
-        for (name,) in self._db.rows("queues_later_than", (now_ms,)) if self._states.any else ():
+        """Times that the clock will not reach for long are looked at again, and buckets fill from
+        here on.
+        """
+        if not self._states.any:
+            return
+        self._states.flush()
+        self._db.do("key_buckets_from", (now_ms,))
+        for (name,) in self._db.rows("queues_later_than", (now_ms,)):
             queue = self._states.named(name)
             if queue is not None:
+                queue.from_here(now_ms)
+                queue.held(now_ms)
                 self._lines.open_timed(queue, now_ms)
-                queue.look_at(now_ms)
+                if queue.next_ms is not None:
+                    queue.look_at(now_ms)
 
 
 def _given(change: SetQueue, declared: str | None) -> dict[str, Any]:

@@ -132,10 +132,14 @@ class OpenQueue(QueueState):
         """How long until the queue's bucket has so many tokens."""
         if self.rate is None:
             return 0
-        if now_ms < self.bucket.level_ms:  # the clock was set back: time counts from here on
+        self.from_here(now_ms)
+        return self.bucket.wait_ms(self.rate, tokens, now_ms)
+
+    def from_here(self, now_ms: int) -> None:
+        """The bucket fills from here on, where the clock was set back."""
+        if now_ms < self.bucket.level_ms:
             self.bucket = self.bucket.at(now_ms)
             self.touch()
-        return self.bucket.wait_ms(self.rate, tokens, now_ms)
 
     def look_at(self, ms: int | None) -> None:
         """An admission may be possible at this time, if not before."""

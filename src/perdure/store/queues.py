@@ -344,10 +344,9 @@ class Places:
         queue = self.states.keyed(row[0])
         first = line_takers.Waiting(*row[1:])
         wanted = [line_takers.of_workflow(name) for name in claim.workflows]
-        tokens = max(0, first.weight - first.prepaid)
         if room.left > 0 and first.taker in wanted:
             against = self.admission.obstacle(
-                queue, first.key, tokens, claim.owner, claim.now_ms, in_order=False
+                queue, first.key, first.tokens, claim.owner, claim.now_ms, in_order=False
             )
             if against is None:
                 self.admission.take(queue, first, claim.now_ms, room)

@@ -79,7 +79,10 @@ SELECT prepaid FROM place WHERE place = ?1 AND queue = ?2;
 UPDATE place SET prepaid = 0 WHERE place = ?1;
 
 -- name: queues_later_than
-SELECT name FROM queue WHERE next_ms > ?1;
+SELECT name FROM queue WHERE next_ms > ?1 OR level_ms > ?1 OR held_at_ms > ?1;
+
+-- name: key_buckets_from
+UPDATE queue_key SET full_ms = full_ms - level_ms + ?1, level_ms = ?1 WHERE level_ms > ?1;
 
 -- name: key_buckets
 SELECT key, level_ns, level_ms FROM queue_key WHERE queue = ?1;
@@ -229,6 +232,9 @@ UPDATE line SET served = ?1 WHERE queue = ?2 AND key = ?3 AND priority = ?4;
 -- name: close_lines
 UPDATE line SET ready_ms = ?1 WHERE queue = ?2 AND key = ?3;
 
+-- name: close_line
+UPDATE line SET ready_ms = ?1 WHERE line = ?2;
+
 -- name: closed_lines_of
 SELECT line, priority, served, taker FROM line
 WHERE queue = ?1 AND key = ?2 AND ready_ms > ?3 AND ready_ms < ?4;
@@ -252,19 +258,23 @@ WHERE queue = ?1 AND ready_ms > 0 AND ready_ms < ?2;
 
 -- name: next_admissions
 -- Queues that may admit something, and when the lines of these takers are ready.
-SELECT q.queue, q.name, q.next_ms, q.per_worker,
+SELECT q.queue, q.next_ms,
        CASE WHEN EXISTS (SELECT 1 FROM line AS l {{index line_ready}}
                          WHERE l.queue = q.queue AND l.taker IN ({{each ?1}}) AND l.ready_ms = 0)
             THEN 0
             ELSE (SELECT min(l.ready_ms) FROM line AS l {{index line_timed}}
-                  WHERE l.queue = q.queue AND l.ready_ms > 0 AND l.ready_ms < 9007199254740991) END
+                  WHERE l.queue = q.queue AND l.ready_ms > 0 AND l.ready_ms < 9007199254740991) END,
+       q.rate_limit
 FROM queue AS q {{index queue_next}} WHERE q.next_ms IS NOT NULL;
 
 -- name: family_admissions
-SELECT q.queue, q.name, q.next_ms, q.per_worker, l.ready_ms
+SELECT q.queue, q.next_ms, l.ready_ms, p.weight - p.prepaid
 FROM place AS p JOIN line AS l ON l.line = p.line JOIN queue AS q ON q.queue = p.queue
 WHERE p.root = ?1 AND p.line IS NOT NULL AND (p.run = ?2 OR p.run <> ?1)
   AND l.taker IN ({{each ?3}}) AND l.ready_ms < 9007199254740991 AND q.next_ms IS NOT NULL;
+
+-- name: limit_of_workers
+SELECT 1 FROM queue WHERE queue = ?1 AND per_worker IS NOT NULL;
 
 -- name: queue_names
 SELECT queue, name FROM queue ORDER BY name;

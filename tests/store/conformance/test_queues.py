@@ -562,6 +562,20 @@ def test_each_worker_takes_what_it_may(store: Store, other: Store) -> None:
     assert claimed(store, first, 3).runs == runs[:1], "with its old number it is first"
 
 
+def test_a_step_in_the_queue_of_its_run_needs_a_place_of_its_own(store: Store) -> None:
+    """With one for each worker it can't get that, and nobody tries for ever."""
+    queue(store, per_worker=1)
+    worker = join(store)
+    run = enqueue(store, "a", owner=worker).run
+    assert not ask(store, run, worker, 2).admitted
+    one(store, suspend(run, worker, "waiting", 1, release=True, places=True))
+    assert claimed(store, worker, 1).runs == []
+    assert store.next_due_ms(("flow",), worker=worker) is None
+    queue(store, at_ms=2, per_worker=2)
+    assert claimed(store, worker, 2).runs == [run]
+    assert len(store.admitted(worker)) == 1
+
+
 def test_an_engine_that_is_asked_admits_its_family_only(store: Store) -> None:
     queue(store, concurrency=1)
     asked = join(store, asked=True)
