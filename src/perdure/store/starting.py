@@ -134,7 +134,6 @@ class Starting:
         start.parent, start.parent_seq, start.root = parent, seq, root
         start.tags = _decode(tags) if tags else None
         start.durability = durability or start.durability
-        start.scheduled_ms = scheduled_ms
         if asks[0] is not None:
             start.queue, start.key, start.priority, start.weight = asks
         generation = self._rename(run, start.id)
