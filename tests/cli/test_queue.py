@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_set_makes_and_changes(empty: Typed) -> None:
     assert (one["concurrency"], one["rate"], one["key_concurrency"]) == (10, None, 2)
 
 
+def test_set_says_where_nothing_changes(empty: Typed) -> None:
+    empty("queue", "set", "q", "--concurrency", "2")
+    assert (
+        empty("queue", "set", "q", "--concurrency", "2").err == "Queue q is as it was: 2 at once.\n"
+    )
+
+
 def test_a_burst_alone_keeps_the_rate(empty: Typed) -> None:
     empty("queue", "set", "q", "--rate", "100/60s", "--burst", "5")
     assert "100 per 1 min (burst 5)" in empty("queue", "ls").out
@@ -163,7 +171,10 @@ def test_set_refuses_what_is_no_limit_and_makes_nothing(
 def test_odd_names_are_names(empty: Typed, name: str) -> None:
     assert empty("queue", "set", "--concurrency", "3", "--", name).code == 0
     assert [one["name"] for one in empty("queue", "ls", "--json").json] == [name]
-    assert empty("queue", "pause", "--", name).code == 0
+    paused = empty("queue", "pause", "--", name)
+    assert paused.code == 0
+    said = empty(*shlex.split(paused.err.rpartition("perdure ")[2]))
+    assert (said.code, said.err.split(",")[0]) == (0, f"Resumed queue {name}")
     assert empty("queue", "show", "--", name).code == 0
 
 

@@ -220,7 +220,7 @@ def test_a_worker_executes_until_it_is_told_to_stop(terminal: Terminal) -> None:
     terminal.until(lambda: terminal.status("f") == "completed")
     said = terminal.stop(worker, signal.SIGTERM)
     assert said.code == 0
-    assert "Executing alone, asks, dozes" in said.err
+    assert "Executing alone, asks, desk, dozes" in said.err
     assert "Stopped." in said.err
 
 
@@ -360,3 +360,21 @@ def test_progress_tells_of_a_child_that_needs_a_person(here: Typed) -> None:
     assert found.waiting is not None
     assert found.waiting.startswith("child is blocked: the process died 3 times")
     assert found.hint == "perdure retry child --store other.db"
+
+
+def test_a_run_takes_its_place_in_a_queue(here: Callable[..., Said]) -> None:
+    said = here("run", "flows.py:hello", "Ada", "--queue", "nope")
+    assert (said.code, said.out) == (3, "")
+    assert "no queue 'nope'" in said.err
+    assert here("queue", "set", "q", "--concurrency", "1").code == 0
+    words = ["--queue", "q", "--key", "acme", "--priority", "2", "--weight", "3"]
+    assert here("run", "flows.py:hello", "Ada", "--id", "h", *words).out == "hello Ada\n"
+    run = here("show", "h", "--json").json["run"]
+    assert [run[name] for name in ("queue", "key", "priority", "weight")] == ["q", "acme", 2, 3]
+
+
+def test_run_declares_the_queues_of_its_file(here: Callable[..., Said]) -> None:
+    with Path("flows.py").open("a") as file:
+        file.write("\nfrom perdure import Queue\n\nlines = [Queue('nightly', concurrency=3)]\n")
+    assert here("run", "flows.py:hello", "Ada", "--queue", "nightly").code == 0
+    assert [one["concurrency"] for one in here("queue", "ls", "--json").json] == [3]

@@ -224,9 +224,10 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 
 def command(store: str, *arguments: str) -> str:
-    """A command for this store, as it would be typed."""
+    """A command for this store, as it would be typed; options go before a `--`."""
     named = [] if store in (STORE, os.environ.get("PERDURE_STORE")) else ["--store", store]
-    return shlex.join(["perdure", *arguments, *named])
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return shlex.join(["perdure", *arguments[:at], *named, *arguments[at:]])
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -120,12 +120,25 @@ def set_(name: str, store: str, **given: tuple[Any, ...] | None) -> None:
         return before, await engine.queue(name, **_changes(before, given))
 
     before, after = with_engine(store, act)
-    made = "Changed" if before else "Made"
-    say(f"{made} queue {name}: {', '.join(queues.limits(after)) or 'no limits'}.")
-    if before and queues.limits(before) != queues.limits(after):
-        say(f"  It was: {', '.join(queues.limits(before)) or 'no limits'}.")
+    limits, was = _limits(after), None if before is None else _limits(before)
+    if was is None:
+        say(f"Made queue {name}: {limits}.")
+    elif was == limits:
+        say(f"Queue {name} is as it was: {limits}.")
+    else:
+        say(f"Changed queue {name}: {limits}.", f"  It was: {was}.")
     if after.paused:
-        say(f"  It is paused: {command(store, 'queue', 'resume', name)}")
+        say(f"  It is paused: {_command(store, 'resume', name)}")
+
+
+def _limits(one: QueueInfo) -> str:
+    return ", ".join(queues.limits(one)) or "no limits"
+
+
+def _command(store: str, verb: str, name: str) -> str:
+    """A command for a queue, whose name may begin with a dash."""
+    dashes = ["--"] if name.startswith("-") else []
+    return command(store, "queue", verb, *dashes, name)
 
 
 def _changes(before: QueueInfo | None, given: dict[str, tuple[Any, ...] | None]) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def pause(name: str, store: str) -> None:
         say(f"Queue {name} is paused already: nothing was changed.")
     else:
         say(f"Paused queue {name}, with {format.count(before.waiting, 'place')} waiting.")
-    say(f"It goes on with: {command(store, 'queue', 'resume', name)}")
+    say(f"It goes on with: {_command(store, 'resume', name)}")
 
 
 @click.command(short_help="Let a paused queue go on.")
@@ -253,7 +266,7 @@ def _table(found: list[QueueInfo], room: int | None) -> list[str]:
         for one in found
     ]
     table = columns(("QUEUE", "WAITING", "RUNNING", "STATE"), cells)
-    texts = [", ".join(queues.limits(one)) or "no limits" for one in found]
+    texts = [_limits(one) for one in found]
     used = max(map(width, table)) + 2
     if room is None or used + max(map(len, texts)) <= room:
         heads = [style("LIMITS", "bold"), *texts]
@@ -368,5 +381,4 @@ def _name(text: str) -> str:
     return cut(visible(text), 40)
 
 
-for one in (ls, show, set_, pause, resume):
-    queue.add_command(one)
+queue.add_section("Commands", [ls, show, set_, pause, resume])

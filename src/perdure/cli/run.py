@@ -184,6 +184,7 @@ async def _run(request: Request) -> int:
             request.store,
             workflows=list(workflows.values()),
             execute="asked",
+            queues=targets.declared_in([request.target]).get("queues", ()),
             observer=None if request.quiet else activity,
             **options,
         )
