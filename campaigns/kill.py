@@ -25,7 +25,7 @@ from campaigns import environment, kill_checks, kill_worker
 from campaigns.kill_worker import Job
 from campaigns.main import Count
 from perdure.core.lifecycle import FINAL
-from perdure.errors import RunCancelled, RunFinished, StoreLocked
+from perdure.errors import PerdureError, RunCancelled, RunFinished, StoreLocked
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import RunInfo
 from perdure.store.sqlite.connection import connect
@@ -245,6 +245,9 @@ class Campaign:
             except StoreLocked:
                 self.done.locked_out += 1
             except RunFinished:
+                return
+            except PerdureError as error:
+                self.done.broken.append(f"{type(error).__name__}: {error}")
                 return
             else:
                 return

@@ -25,6 +25,8 @@ from perdure.runtime.engine import Engine
 from perdure.store.sqlite.connection import connect
 
 SECONDS = 8.0
+GO_ON_S_MAX = 60.0
+"""How long it may take after the last kill until each schedule has started a run again."""
 
 
 @dataclass(slots=True)
@@ -98,11 +100,30 @@ class TickCampaign(Campaign):
         queue_log.note(self._marks, mark, pid=worker.pid)
 
     async def _calm(self) -> None:
-        """No more ticks; every run that was started ends."""
+        """Each schedule goes on; then there are no more ticks, and every run that was started ends."""
+        await self._go_on()
         for schedule in tick_worker.schedules():
             await self._insist(partial(_stop, schedule.name))
         await super()._calm()
         self._found = {one.name: one for one in await self._clients[0].schedules()}
+
+    async def _go_on(self) -> None:
+        """Until each schedule has started another run than it had."""
+        until_s, since = time.monotonic() + GO_ON_S_MAX, self._last_runs()
+        while len(self._last_runs() - since) < len(tick_worker.schedules()):
+            if time.monotonic() > until_s:
+                self.done.broken.append(f"schedules start nothing any more: {since}")
+                return
+            await asyncio.sleep(0.1)
+
+    def _last_runs(self) -> set[str]:
+        """The last run of each schedule that has one."""
+        reader = connect(self.db)
+        try:
+            last = {run.partition("@")[0]: run for (run,) in reader.execute(tick_worker.Q["runs"])}
+            return set(last.values())
+        finally:
+            reader.close()
 
     def check(self) -> Ticked:
         """The invariants, when everybody is gone."""
