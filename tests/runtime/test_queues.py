@@ -506,6 +506,37 @@ async def test_what_can_not_be_spent_is_refused(db: str) -> None:
         assert await engine.run(uses(0)) == "taken"
 
 
+@awaited
+async def test_what_waits_for_tokens_begins_when_they_are_there(db: str) -> None:
+    """Nothing else wakes this engine: it looks at its file once a day."""
+
+    @workflow
+    async def at_once(n: int) -> int:
+        return sum(await asyncio.gather(*(quick(i) for i in range(n))))
+
+    queue = Queue("q", rate=Rate(1, 0.05, burst=2))
+    async with Engine(db, workflows=[at_once], queues=[queue]) as engine:
+        engine._scheduler.clock.idle_s_max = 86_400.0
+        assert await engine.run(at_once(8)) == 28
+
+
+@awaited
+async def test_what_waits_for_a_hold_begins_when_it_is_over(db: str) -> None:
+    @step(queue="q", retry=None)
+    async def limited(n: int) -> int:
+        if n == 0 and current_step().attempt == 1:
+            raise RetryAfter(0.1)
+        return n
+
+    @workflow
+    async def at_once(n: int) -> int:
+        return sum(await asyncio.gather(*map(limited, range(n))))
+
+    async with Engine(db, workflows=[at_once], queues=[CLOSED]) as engine:
+        engine._scheduler.clock.idle_s_max = 86_400.0
+        assert await engine.run(at_once(8)) == 28
+
+
 # --- what can't be --------------------------------------------------------------------------------
 
 
