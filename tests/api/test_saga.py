@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from perdure import (
 )
 from perdure.errors import CallCancelled
 from perdure.testing import assert_survives_every_crash
-from tests.runtime.support import awaited
+from tests.runtime.support import awaited, executed_again
 
 HERE_ONLY: tuple[int, ...] = ()
 WORLD: set[str] = set()
@@ -308,32 +309,45 @@ async def test_outside_a_workflow_it_is_the_same() -> None:
     assert saga.undone == ["log('two')", "log('one')"]
 
 
+@pytest.mark.parametrize("knows_the_code", [True, False])
 @awaited
-async def test_a_retry_does_the_failed_compensations_again_and_takes_back_nothing_else() -> None:
+async def test_a_retry_does_the_failed_compensations_again_and_takes_back_nothing_else(
+    tmp_path: Path, knows_the_code: bool
+) -> None:
     LOG.clear()
+    db = str(tmp_path / "orders.db")
     there: set[str] = set()
 
     @step(retry=None)
     async def refund(order: str) -> None:
         if not there:
-            raise ConnectionError("the bank is away")
+            raise ConnectionError(f"the bank is away, {order}")
         LOG.append(f"refund {order}")
 
     @workflow
     async def order(number: str) -> None:
         async with Saga() as saga:
+            saga.undo(log("shop"))
             saga.undo(refund(number))
-            await pay(900)
+            async with Saga() as inner:
+                inner.undo(refund(f"{number}/2"))
+                inner.undo(log("inner"))
+                await pay(900)
 
-    async with Engine(":memory:", workflows=[order]) as engine:
+    async with Engine(db, workflows=[order]) as engine:
         run = await engine.start(order("A-17"), id="A-17")
         with pytest.raises(RunFailed, match=r"Not undone: refund\('A-17'\)"):
             await run.result()
+        assert LOG == ["inner", "shop"]
         there.add("bank")
-        await engine.retry("A-17")
-        with pytest.raises(RunFailed, match="no money"):
-            await (await engine.get("A-17")).result()
-    assert LOG == ["refund A-17"]
+        if knows_the_code:
+            await engine.retry("A-17")
+    if not knows_the_code:
+        async with Engine(db, execute=False) as client:
+            await client.retry("A-17")
+    with pytest.raises(RunFailed, match="no money"):
+        await executed_again(db, [order], "A-17")
+    assert LOG == ["inner", "shop", "refund A-17/2", "refund A-17", "shop"]
 
 
 # --- bad input ------------------------------------------------------------------------------------
