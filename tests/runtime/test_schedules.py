@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from perdure import (
 from perdure.store.sqlite.queries import Q
 from perdure.testing import CrashHarness
 from perdure.testing.virtual_time import BEGIN_MS
-from tests.runtime.support import awaited
+from tests.runtime.support import Victim, awaited
 
 MINUTE = timedelta(minutes=1)
 BEGIN = datetime.fromtimestamp(BEGIN_MS / 1000, UTC)  # 2027-01-15 08:00
@@ -529,6 +530,29 @@ def test_a_crash_at_any_commit_loses_no_tick_and_doubles_none(tmp_path: Path, wh
             harness.run(main())
         runs = harness.run(main())
         assert runs == [f"0{n}:00 completed" for n in (1, 2, 3)], commits
+
+
+@awaited
+async def test_processes_that_are_killed_start_each_tick_once(tmp_path: Path) -> None:
+    """Three at a time on one file; after each two ticks one of them is killed."""
+    path, script = str(tmp_path / "perdure.db"), Path(__file__).with_name("ticker.py")
+    async with Engine(path, execute=False) as engine:
+
+        async def ticks() -> int:
+            return sum((await engine.counts()).values())
+
+        with contextlib.ExitStack() as stack:
+            crew = [stack.enter_context(Victim(path, script=script)) for _ in range(3)]
+            for number in range(4):
+                while await ticks() < 2 * number + 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                crew[number % 3].kill()
+                crew[number % 3] = stack.enter_context(Victim(path, script=script))
+        (info,) = await engine.schedules()
+    with contextlib.closing(connect(path)) as db:
+        times = [at for (at,) in db.execute("SELECT scheduled_ms FROM run ORDER BY 1")]
+    assert times == list(range(times[0], times[-1] + 1, 1_000))
+    assert len(times) >= 8 and (info.missed, info.skipped) == (0, 0)
 
 
 def engine_now(engine: Engine) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perdure import Limits
+from perdure import Limits, ScheduleNotFound
 from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
@@ -135,3 +135,13 @@ def test_a_file_from_before_requests_shows_none(tmp_path: Path) -> None:
     with closing(connection.open_reader(path)) as db:
         reader = Reader(db, path)
         assert reader.exposed(1) == reader.open_requests(1, 10) == []
+
+
+def test_a_file_from_before_schedules_has_none(tmp_path: Path) -> None:
+    path = str(tmp_path / "old.db")
+    old_file(path, 7).close()
+    with closing(connection.open_reader(path)) as db:
+        reader = Reader(db, path)
+        assert reader.schedule_rows("", 10) == []
+        with pytest.raises(ScheduleNotFound):
+            reader.schedule_row("nightly")

@@ -24,6 +24,7 @@ from perdure.store.sqlite.transaction import INCREMENTAL
 REQUESTS_SCHEMA = 9
 """The first schema that has requests and exposed values."""
 
+FIRST_SCHEMA_WITH_SCHEDULES = 8
 FIRST_SCHEMA_WITH_QUEUES = 7
 
 
@@ -93,6 +94,10 @@ class Reader(Reads):
     @cached_property
     def _has_queues(self) -> bool:
         return int(self.pragma("user_version")) >= FIRST_SCHEMA_WITH_QUEUES
+
+    @cached_property
+    def _has_schedules(self) -> bool:
+        return int(self.pragma("user_version")) >= FIRST_SCHEMA_WITH_SCHEDULES
 
     def _run_rows(self, runs: Sequence[int]) -> list[Any]:
         """The query for files of earlier schemas looks for columns, which takes eight times."""
