@@ -248,7 +248,7 @@ def ls(store: str, as_json: bool) -> None:
     if as_json:
         echo_json(found)
     elif not found:
-        say("No queue. Make one: perdure queue set NAME --concurrency 10")
+        say(f"No queue. Make one: {command(store, 'queue', 'set', 'NAME', '--concurrency', '10')}")
     else:
         echo(*_table(found, room()))
 

@@ -68,7 +68,7 @@ class StoreReadOnly(StoreError):
         super().__init__(
             f"The store {path!r} can't be written: the file or its folder is read-only. Fix "
             f"the permissions; "
-            "`perdure.connect` and `perdure ls` can read it as it is."
+            "`perdure.connect` can read it as it is."
         )
 
 

@@ -111,7 +111,7 @@ def _schedule_reason(row: ScheduleRow, now_ms: int) -> str | None:
         ticks = "tick was" if row.missed == 1 else "ticks were"
         found.append(
             f"{row.missed:,} {ticks} missed: no worker ran in time "
-            f"(perdure schedule backfill {quote(row.name)} runs them)"
+            f"(perdure schedule backfill {quote(row.name)} START END runs them)"
         )
     return "; ".join(found) or None
 
