@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from perdure.runtime.info import ErrorHead, RunInfo, RunSummary
+from perdure.runtime.info import ErrorHead, OpenRequest, RunInfo, RunSummary
+from perdure.runtime.standing import ExposedValue, Standing
 from perdure.views.format import clock
-from perdure.views.rows import facts, run_line
+from perdure.views.rows import exposed, facts, requests, run_line, standings
+from perdure.views.waiting import Places
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = BEGUN + timedelta(seconds=90)
@@ -100,3 +102,23 @@ def test_facts_say_where_a_run_waits_and_which_tick_started_it() -> None:
     assert "queue openai, key acme, priority 3" in lines
     assert f"started by a schedule, for {clock(BEGUN)}" in lines
     assert "queue openai" in facts(replace(run, key=None, priority=0), NOW, 100)
+
+
+def test_steps_that_wait_in_queues_while_a_run_goes_on() -> None:
+    found = [Standing("q", row, "think", None, row, 9, "line") for row in range(2, 7)]
+    assert standings(Places(found[:2], NOW)) == [
+        "step think (row 2): 2nd in queue q",
+        "step think (row 3): 3rd in queue q",
+    ]
+    assert standings(Places(found, NOW))[3:] == ["more steps wait in queues"]
+    assert standings(Places([replace(found[0], seq=None)], NOW)) == []
+
+
+def test_what_a_run_shows_and_is_asked() -> None:
+    values = [ExposedValue("stage", "new", BEGUN, 2), ExposedValue("left", 3, BEGUN, 3)]
+    assert exposed(values, 100) == ['shows stage="new", left=3']
+    assert exposed([], 100) == []
+    asked = [OpenRequest("q", f"k{n}", "me", BEGUN) for n in range(7)]
+    lines = requests(asked, NOW)
+    assert lines[0] == "asked on q by me, 1 min 30 s ago, no reply yet (key k0)"
+    assert lines[5:] == ["2 more requests without a reply"]

@@ -233,7 +233,8 @@ def show(
         info = await engine.info(found)
         history = await engine.history(found, after=after, limit=most)
         shown = await engine.exposed_values(found), await engine.requests(found)
-        return _Page(info, history, await places_of(engine, found, info.waiting_for), *shown)
+        waits = [] if info.ended_at else await engine.standing(found)
+        return _Page(info, history, Places(waits, datetime.now(UTC)), *shown)
 
     page = with_run(store, run_id, fetch)
     info, history = page.info, page.history
@@ -278,6 +279,8 @@ def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> lis
     facts += rows.exposed(page.exposed, room_of_facts)
     if info.ended_at is None:
         facts += rows.requests(page.requests, now)
+    if info.status == lifecycle.RUNNING:
+        facts += rows.standings(page.places)
     return [
         f"{style(info.id, 'bold')}  {status(info.status)}",
         *(f"  {line}" for line in facts),

@@ -15,9 +15,11 @@ from perdure.process.interpreter import PYTHON, is_other
 from perdure.runtime.info import OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
 from perdure.views import format, traces
+from perdure.views.standing import standing
 from perdure.views.waiting import NO_PLACES, Places, attempt_awaited, needs
 
 REQUESTS_SHOWN_MAX = 5
+STANDINGS_SHOWN_MAX = 3
 
 
 class RunLine(msgspec.Struct, frozen=True):
@@ -104,6 +106,17 @@ def requests(open_requests: Sequence[OpenRequest], now: datetime) -> list[str]:
     if more := len(open_requests) - len(lines):
         lines.append(f"{format.count(more, 'more request')} without a reply")
     return lines
+
+
+def standings(places: Places) -> list[str]:
+    """Steps of a run that wait in queues while it goes on: the first ones, and how many more."""
+    shown = [one for one in places.standings if one.seq is not None]
+    lines = [
+        f"step {one.step} (row {one.seq}): {standing(one, places.now)}"
+        for one in shown[:STANDINGS_SHOWN_MAX]
+    ]
+    more = len(shown) - len(lines)
+    return [*lines, *(["more steps wait in queues"] if more else [])]
 
 
 def _request(one: OpenRequest, now: datetime) -> str:
