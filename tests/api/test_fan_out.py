@@ -576,6 +576,8 @@ def test_a_poll_that_hangs_is_cancelled_by_the_timeout(perdure_time: Any) -> Non
         (waits_for_hour(1), {"until": bool}, "takes the call of a step"),
         (odd(1), {"until": 7}, "until is a plain function"),
         (odd(1), {"until": asyncio.sleep}, "until is a plain function"),
+        (odd(1), {"until": lambda n: asyncio.sleep(n)}, "this one is to be awaited"),
+        (odd(1), {"until": lambda n: odd(n)}, "this one is to be awaited"),
         (odd(1), {"until": bool, "every": 0}, "every must be a positive number"),
         (odd(1), {"until": bool, "every": "5"}, "every must be a positive number"),
         (odd(1), {"until": bool, "timeout": -1}, "timeout must be a positive number"),

@@ -28,6 +28,7 @@ POLLS_MAX = 5_000
 """Polls of one `poll_until`: 20,000 rows of history, of the 50,000 that a run may have."""
 
 POLL_EVERY = Retry(delay=1.0, factor=1.5, max_delay=60.0)
+_UNTIL = "until is a plain function of the result that gives True or False"
 
 
 # --- many calls -----------------------------------------------------------------------------------
@@ -286,8 +287,7 @@ class _Poll:
             )
         if not callable(until) or inspect.iscoroutinefunction(until):
             call.close()
-            text = "a plain function of the result that gives True or False"
-            raise DefinitionError(f"poll_until: until is {text}, not {numbers.shown(until)}.")
+            raise DefinitionError(f"poll_until: {_UNTIL}, not {numbers.shown(until)}.")
         self.name, self.polls, self.last = call.definition.name, 0, None
         self._call, self._until, self._every, self._polls_max = call, until, every, polls_max
 
@@ -296,13 +296,21 @@ class _Poll:
         while True:
             self.last = await call
             self.polls += 1
-            if self._until(self.last):
+            if self._is_enough(self.last):
                 return self.last
             if self.polls == self._polls_max:
                 limit = f"polls_max={self._polls_max:,}"
                 raise PollTimeout(self.name, self.polls, limit, self.last)
             await asyncio.sleep(self._every.wait_ms(self.polls, self._jitter_key()) / 1000)
             call = Call(call.definition, call.args, call.kwargs, call.options)
+
+    def _is_enough(self, result: Any) -> bool:
+        said = self._until(result)
+        if inspect.isawaitable(said):  # it would count as true
+            if inspect.iscoroutine(said) or isinstance(said, Call):
+                said.close()
+            raise DefinitionError(f"poll_until: {_UNTIL}, and this one is to be awaited.")
+        return bool(said)
 
     def _jitter_key(self) -> str:
         """Other numbers for each run and poll; in a run the same ones on replay."""
