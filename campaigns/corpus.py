@@ -478,7 +478,9 @@ async def compensates(n: int) -> int:
 
 @workflow
 async def answers(limit: int) -> list[Any]:
-    """Replies and refuses in any order, at once and after a step, and shows how far it is."""
+    """Replies after a step and refuses, in any order, and shows how far it is. What it returns does
+    not depend on the order in which it is asked.
+    """
     seen: list[Any] = []
 
     async def serve(channel: str) -> None:
@@ -487,14 +489,14 @@ async def answers(limit: int) -> list[Any]:
         if request.value > limit:
             request.refuse(f"{request.value} is too much")
             return
-        request.reply([await double(request.value), len(seen)])
+        request.reply([await double(request.value), request.sender != ""])
         seen.append([channel, request.key])
 
     async with asyncio.TaskGroup() as group:
         for channel in "aabb":
             group.create_task(serve(channel))
     expose(seen=len(seen))
-    return seen
+    return sorted(seen)
 
 
 @workflow

@@ -28,7 +28,7 @@ from campaigns.main import Count
 from perdure.api.definitions import Workflow
 from perdure.core import events as ev
 from perdure.core.lifecycle import FINAL
-from perdure.errors import PerdureError, RunCancelled, RunFailed, StoreError
+from perdure.errors import PerdureError, RequestRefused, RunCancelled, RunFailed, StoreError
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
@@ -121,6 +121,7 @@ class PowerTrial(_Trial):
         """Everything that can go wrong with the run, found by an undisturbed one."""
         with self._lives_on_disk() as (harness, disk):
             self.calm = harness.run(self._drive(harness))
+            self.calm_replies = self.replies
             self.writes, self.syncs = disk.writes, disk.syncs
         found = [Fault("power", "write", n) for n in range(1, self.writes + 1)]
         found += [Fault("power", "sync", n) for n in range(1, self.syncs + 1)]
@@ -207,7 +208,7 @@ class PowerTrial(_Trial):
         while True:
             try:
                 answer = await verb(*args, **options)
-            except (RunFailed, RunCancelled):
+            except (RunFailed, RunCancelled, RequestRefused):
                 self.acknowledged.append(what)
                 raise
             except StoreError:
@@ -295,6 +296,9 @@ def _nothing_lost(db: apsw.Connection, held: dict[str, Recording], acknowledged:
                 row.kind for row in Reader(db, "").inbox(run.key, 0)
             }
             kept = run.status in FINAL or bool(words & {ev.CANCEL, "cancel"})
+        elif what.startswith("request "):
+            told = "SELECT 1 FROM perdure_requests WHERE key = ? AND state <> 'open'"
+            kept = bool(db.execute(told, (what,)).fetchall())
         else:
             kept = what == "start" or bool(db.execute(Q["key_used"], (run.key, what)).fetchall())
         if not kept:
