@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
 
 import perdure
 from perdure.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS = [
     "init",
@@ -112,3 +116,21 @@ def test_the_commands_of_a_schedule_teach_too(name: str) -> None:
     text = help_of("schedule", name)
     assert f"\n    perdure schedule {name}" in text
     assert "--store PATH" in text
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    groups = {name: one for name, one in main.commands.items() if isinstance(one, click.Group)}
+    names = [f"{group} {name}" for group, one in groups.items() for name in one.commands]
+    names += sorted(set(main.commands) - set(groups))
+    assert [name for name in names if f"`perdure {name}" not in text] == []
+    commands = [*main.commands.values(), *(c for g in groups.values() for c in g.commands.values())]
+    options = {
+        word
+        for command in commands
+        for one in command.params
+        if isinstance(one, click.Option)
+        for word in one.opts
+        if word.startswith("--")
+    }
+    assert sorted(word for word in options if word not in text) == []
