@@ -143,9 +143,10 @@ class Lines:
     def left(self, queue: OpenQueue, line: int, place: int, now_ms: int) -> None:
         """A place has left its line without being admitted: the next one may need less."""
         queue.queued(-1)
-        ((key, head, ready_ms),) = self._db.rows("line_head", (line,))
-        if head != place:
+        rows = self._db.rows("line_head", (line,))
+        if not rows or rows[0][1] != place:  # places that leave together take their line along
             return
+        ((key, _, ready_ms),) = rows
         self._advance(line)
         if queue.next_ms is not None:
             queue.look_at(now_ms)

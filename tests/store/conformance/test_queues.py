@@ -517,12 +517,16 @@ def test_a_woken_run_takes_its_steps_along(store: Store) -> None:
     assert store.admitted(worker) == [(run, 2, step.place)]
 
 
-def test_a_paused_run_without_an_owner_gives_up_the_places_of_its_steps(store: Store) -> None:
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_paused_run_without_an_owner_gives_up_the_places_of_its_steps(
+    store: Store, steps: int
+) -> None:
     queue(store, concurrency=1)
     run, worker = owned(store)
     busy_run, busy = owned(store, "busy")
     ask(store, busy_run, busy)
-    ask(store, run, worker)
+    for seq in range(2, 2 + steps):
+        ask(store, run, worker, seq)
     one(store, suspend(run, worker, "waiting", 1, release=True, places=True))
     one(store, ControlRun("r", "pause", 2))
     assert waiting(store) == (0, 1)
