@@ -123,7 +123,7 @@ class Admission:
     def _bucket(self, queue: OpenQueue, key: str, now_ms: int) -> Bucket:
         row = self._db.row("key_bucket", (queue.queue, key))
         bucket = Bucket() if row is None else Bucket(*row)
-        if now_ms < bucket.level_ms:  # the clock was set back: time counts from here on
+        if bucket.ahead_of(now_ms):  # the clock was set back: time counts from here on
             bucket = bucket.at(now_ms)
             self._put_bucket(queue, key, bucket)
         return bucket

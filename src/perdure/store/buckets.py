@@ -1,8 +1,10 @@
 """Token buckets: what a rate allows at a time, as arithmetic on integers.
 
 Rules: a bucket is how long it takes to be full again (`level_ns`) and from when on (`level_ms`);
-what was spent beyond the burst makes that longer, not wrong; a clock that was set back leaves the
-level as it is, one that was set forward fills the bucket at most once.
+what was spent beyond the burst makes that longer, not wrong. Writes of several processes come a
+little out of the order of their times: a time before `level_ms` fills nothing. Only one that is
+before it by `STEP_MS` means that the clock was set back; then the level stays as it is. A clock
+that was set forward fills the bucket at most once.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _NS = 1_000_000
+STEP_MS = 10_000
+"""A time that is so much before another one is of another clock."""
 LEVEL_NS_MAX = 1 << 62
 """A bucket is full again after 146 years at the latest: the number fits a column."""
 
@@ -37,24 +41,33 @@ class Bucket(NamedTuple):
 
         >>> Bucket(3_000_000, 10).at(11)
         Bucket(level_ns=2000000, level_ms=11)
-        >>> Bucket(3_000_000, 10).at(4)  # the clock was set back
-        Bucket(level_ns=3000000, level_ms=4)
+        >>> Bucket(3_000_000, 10).at(9)  # another process was faster with a later time
+        Bucket(level_ns=3000000, level_ms=10)
+        >>> Bucket(3_000_000, 20_000).at(10_000)  # the clock was set back
+        Bucket(level_ns=3000000, level_ms=10000)
         """
-        passed_ms = max(0, now_ms - self.level_ms)
-        return Bucket(max(0, self.level_ns - passed_ms * _NS), now_ms)
+        if now_ms < self.level_ms:
+            return Bucket(self.level_ns, now_ms) if self.ahead_of(now_ms) else self
+        return Bucket(max(0, self.level_ns - (now_ms - self.level_ms) * _NS), now_ms)
+
+    def ahead_of(self, now_ms: int) -> bool:
+        """Whether the clock was set back since it was last looked at."""
+        return self.level_ms - now_ms >= STEP_MS
 
     def after(self, rate: Rate, tokens: int, now_ms: int) -> Bucket:
         """The bucket after tokens were drawn; a negative number puts tokens back."""
-        level_ns = self.at(now_ms).level_ns + rate.time_ns(tokens)
-        return Bucket(min(max(0, level_ns), LEVEL_NS_MAX), now_ms)
+        now = self.at(now_ms)
+        level_ns = now.level_ns + rate.time_ns(tokens)
+        return Bucket(min(max(0, level_ns), LEVEL_NS_MAX), now.level_ms)
 
     def wait_ms(self, rate: Rate, tokens: int, now_ms: int) -> int:
         """How long until it has so many tokens; of more than its burst, until it is full."""
         if tokens <= 0:
             return 0
-        have_ns = rate.time_ns(rate.burst) - self.at(now_ms).level_ns
+        now = self.at(now_ms)
+        have_ns = rate.time_ns(rate.burst) - now.level_ns
         missing_ns = rate.time_ns(min(tokens, rate.burst)) - have_ns
-        return max(0, -(-missing_ns // _NS))
+        return 0 if missing_ns <= 0 else now.level_ms - now_ms + -(-missing_ns // _NS)
 
     def ready_ms(self, rate: Rate, tokens: int) -> int:
         """From when on it has so many tokens; not before it was last looked at."""

@@ -12,7 +12,7 @@ import msgspec
 
 from perdure.errors import PerdureError, QueueNotFound
 from perdure.store.admission import Admission
-from perdure.store.buckets import Bucket
+from perdure.store.buckets import STEP_MS, Bucket
 from perdure.store.lines import Lines
 from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.rows import QueueRow
@@ -109,7 +109,7 @@ class QueueSettings:
         if not self._states.any:
             return
         self._states.flush()
-        self._db.do("key_buckets_from", (now_ms,))
+        self._db.do("key_buckets_from", (now_ms, now_ms + STEP_MS))
         for (name,) in self._db.rows("queues_later_than", (now_ms,)):
             queue = self._states.named(name)
             if queue is not None:

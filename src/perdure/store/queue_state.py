@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perdure.store.buckets import Bucket, Rate
+from perdure.store.buckets import STEP_MS, Bucket, Rate
 from perdure.store.transaction import Transaction
 from perdure.store.writes import QueueLimits
 
@@ -113,7 +113,7 @@ class OpenQueue(QueueState):
         """Until when it is held back; None where it is not. A clock set back makes it no longer."""
         if self.held_ms is None:
             return None
-        if now_ms < self.held_at_ms:
+        if self.held_at_ms - now_ms >= STEP_MS:
             self.held_ms += now_ms - self.held_at_ms
             self.held_at_ms = now_ms
             self.touch()
@@ -137,7 +137,7 @@ class OpenQueue(QueueState):
 
     def from_here(self, now_ms: int) -> None:
         """The bucket fills from here on, where the clock was set back."""
-        if now_ms < self.bucket.level_ms:
+        if self.bucket.ahead_of(now_ms):
             self.bucket = self.bucket.at(now_ms)
             self.touch()
 

@@ -82,7 +82,7 @@ UPDATE place SET prepaid = 0 WHERE place = ?1;
 SELECT name FROM queue WHERE next_ms > ?1 OR level_ms > ?1 OR held_at_ms > ?1;
 
 -- name: key_buckets_from
-UPDATE queue_key SET full_ms = full_ms - level_ms + ?1, level_ms = ?1 WHERE level_ms > ?1;
+UPDATE queue_key SET full_ms = full_ms - level_ms + ?1, level_ms = ?1 WHERE level_ms >= ?2;
 
 -- name: key_buckets
 SELECT key, level_ns, level_ms FROM queue_key WHERE queue = ?1;

@@ -64,11 +64,12 @@ class Bucket:
     def draw(self, tokens: float, now_ms: int) -> None:
         self.tokens = min(self.burst, self.most(now_ms) - tokens)
         self.few = min(self.burst, self.fewest(now_ms) - tokens)
-        self.few_at_ms = now_ms
+        self.few_at_ms = max(self.few_at_ms, now_ms)
 
     def back(self, now_ms: int) -> None:
         self.most(now_ms)
-        self.few_at_ms = now_ms
+        if self.few_at_ms - now_ms >= 10_000:
+            self.few_at_ms = now_ms
 
 
 class World:
@@ -465,9 +466,11 @@ class World:
     def clock_back(self) -> None:
         if self.rng.random() < 0.3:
             back_ms = self.rng.choice([10, 5_000, 100_000])
+            for bucket in self.buckets.values():
+                bucket.most(self.now_ms)
             self.now_ms -= back_ms
             for name, length_ms in self.hold_length_ms.items():  # it may not have seen its end
-                self.held_ms[name] = self.now_ms + length_ms + 10
+                self.held_ms[name] = self.now_ms + length_ms + 10_000
             for bucket in self.buckets.values():
                 bucket.back(self.now_ms)
             self.write(ClockMovedBack(self.now_ms))
@@ -476,10 +479,11 @@ class World:
 
     def drain(self) -> None:
         """Without limits of the moment everything that waits is admitted in the end."""
+        self.names = dict.fromkeys(self.names, WORKFLOWS)  # somebody has to know each
         for name in self.limits:
             self.write(SetQueue(name, {"paused": False}, self.now_ms))
             self.limits[name].paused = False
-        for _ in range(2_000):
+        for _ in range(300):
             self.resume()
             self.settle()
             for run, owner in self.owned():

@@ -195,8 +195,8 @@ def test_a_queue_that_is_held_admits_nothing_before(store: Store) -> None:
     assert claimed(store, worker, 4_999).admitted == []
     assert len(claimed(store, worker, 5_000).admitted) == 1
     assert store.queue_row("q").held_ms is None
-    one(store, HoldQueue("q", 9_000, 8_000))
-    assert not ask(store, run, worker, 3, 8_000).admitted
+    one(store, HoldQueue("q", 91_000, 90_000))
+    assert not ask(store, run, worker, 3, 90_000).admitted
     one(store, ClockMovedBack(100))
     assert claimed(store, worker, 100).admitted == []
     assert store.next_due_ms(("flow",), worker=worker) == 1_100, "a second, by the new clock"
