@@ -138,7 +138,7 @@ def judge(told: Told, runs: Sequence[Recording], requests: Iterable[tuple[str, s
             broken.append(f"{run.id}: {error}")
     recorded = _recorded(runs)
     broken += [
-        f"k{number} was told {told_} and the file has {recorded.get(number)}"
+        f"k{number} was told {told_!r} and the file has {recorded.get(number)}"
         for number, all_told in replies.items()
         for told_ in all_told
         if recorded.get(number) != [told_]

@@ -90,7 +90,7 @@ class Requests:
             if not isinstance(started, RunExists):
                 return started if isinstance(started, PerdureError) else None
             # Where several writers work at once, another one was first.
-            ((*found,),) = self._db.rows("receiver_of_request", (start.id,))
+            (found,) = self._db.rows("receiver_of_request", (start.id,))
         run, _, workflow, _ = found
         first = self._db.row("workflow_of_id", (f"{start.id}~1",)) or (workflow,)
         if start.workflow in (workflow, *first):
