@@ -23,7 +23,9 @@ def test_recorded_histories_replay(name: str) -> None:
 @every_flow
 def test_a_helper_that_asked_in_another_order_would_be_found(name: str, tmp_path: Path) -> None:
     recorded = json.loads((FOLDER / f"{name}.json").read_text())
-    doubles = [row for row in recorded["rows"] if row.get("name") == "double"]
+    doubles = [
+        row for row in recorded["rows"] if (row["kind"], row.get("name")) == ("step", "double")
+    ]
     doubles[-1]["data"]["n"] += 100
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(recorded))
