@@ -155,7 +155,7 @@ async def test_a_step_in_line_says_so_and_its_run_parks(db: str) -> None:
         gates.gate("first").set()
         await first.result()
         await until(lambda: gates.begun == ["first", "second"])
-        assert await second.status() == "running"
+        await reached(second, "running")
         gates.gate("second").set()
         assert await second.result() == "second"
         assert kinds(await second.history()) == ["start", "step", "completed", "finish"]

@@ -127,9 +127,7 @@ class ActiveRun(RunInputs):
                 self.attempts.back_off(attempt)
                 self.touch()
             case plans.Admit(attempt):
-                for step in recovery.due_attempts([attempt], noted=self._noted):
-                    self.do(step)
-                self.touch()
+                self._admitted(attempt)
             case plans.Transact(attempt) if attempt.command.seq in open_commands:
                 if self._transactions is NONE_YET:
                     self._transactions = Transactions()
@@ -192,6 +190,18 @@ class ActiveRun(RunInputs):
         else:
             attempts.ask(attempt)
             self.touch()
+
+    def _admitted(self, attempt: PendingAttempt) -> None:
+        """Begin an attempt that has waited in line; that the run is at work is written beside it.
+
+        Should the process die first, no crash is counted, but its history notes it all the same.
+        """
+        if self._noted or attempt.command.call.options.on_crash != "retry":
+            for step in recovery.due_attempts([attempt], noted=self._noted):
+                self.do(step)
+        else:
+            self.do(plans.Begin(attempt))
+        self.touch()
 
     @property
     def _noted(self) -> bool:
