@@ -20,7 +20,17 @@ import click
 import msgspec
 import pytest
 
-from perdure import Engine, RunFailed, emit, receive, step, workflow
+from perdure import (
+    Engine,
+    RequestTimeout,
+    RunFailed,
+    emit,
+    expose,
+    receive,
+    receive_request,
+    step,
+    workflow,
+)
 from perdure.cli import main, output, progress
 from perdure.cli.output import as_lines, plain, style, visible, width
 from tests.cli.conftest import COMMAND, Terminal, type_here
@@ -240,6 +250,13 @@ async def gives_back(text: str) -> str:
     return text
 
 
+@workflow
+async def shows(text: str) -> str:
+    expose(**{text: text})
+    request = await receive_request(f"ask{text}", str)
+    return request.value
+
+
 APP = f"""
 from perdure import workflow
 
@@ -270,13 +287,19 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 async def _attack() -> None:
     logging.getLogger("perdure").addHandler(logging.NullHandler())
-    async with Engine("perdure.db", workflows=[attacked, gives_back]) as engine:
+    async with Engine("perdure.db", workflows=[attacked, gives_back, shows]) as engine:
         await engine.run(gives_back(ACTIVE), id="whole", tags={WORD: ACTIVE})
         await engine.start(attacked(WORD), id="waits")
         failing = await engine.start(attacked(WORD), id="fails", tags={"tag": ACTIVE})
         await failing.send("x", channel=f"go{WORD}")
         with contextlib.suppress(RunFailed):
             await failing.result()
+        await engine.queue(f"q{WORD}", concurrency=1)
+        await engine.schedule("daily", "@daily", gives_back(ACTIVE))
+        for name in ("shows", "lines-up"):
+            await engine.start(shows(WORD), id=name, queue=f"q{WORD}", key=f"k{WORD}")
+        with contextlib.suppress(RequestTimeout):
+            await engine.ask("shows", ACTIVE, channel=WORD, timeout=0, key=WORD, sender=WORD)
         while await (await engine.get("waits")).status() != "waiting":  # a status has no event  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -294,6 +317,23 @@ COMMANDS = [
     ["doctor"],
     ["doctor", "--store", f"a{WORD}.db"],
     ["show", f"x{WORD}"],
+    ["show", "shows"],
+    ["show", "lines-up"],
+    ["queue", "ls"],
+    ["queue", "show", f"q{WORD}"],
+    ["queue", "show", WORD],
+    ["queue", "pause", f"q{WORD}"],
+    ["queue", "resume", f"q{WORD}"],
+    ["queue", "set", f"q{WORD}", "--key-rate", WORD],
+    ["schedule", "ls"],
+    ["schedule", "next", "daily"],
+    ["schedule", "next", WORD],
+    ["schedule", "pause", "daily"],
+    ["schedule", "add", WORD, WORD, WORD],
+    ["schedule", "backfill", "daily", WORD, WORD],
+    ["ask", "shows", WORD, "--channel", WORD, "--timeout", "0"],
+    ["prune", "--dry-run", "--archive", f"file:///{WORD}"],
+    ["prune", "--completed", WORD],
     ["send", "waits", WORD, WORD],
     ["run", f"{WORD}.py"],
     ["run", "app.py"],
