@@ -107,6 +107,20 @@ class OpenQueue(QueueState):
         limit = self.limits.per_worker
         return limit is not None and worker is not None and self.of_worker(worker) >= limit
 
+    def is_open(self, worker: int, key: str) -> bool:
+        """Whether nothing waits, nothing is counted but places, and none is one too many."""
+        limits = self.limits
+        if self.waiting or self.rate is not None or self.key_rate is not None:
+            return False
+        if limits.paused or self.held_ms is not None:
+            return False
+        many, of_key, own = limits.concurrency, limits.key_concurrency, limits.per_worker
+        return (
+            (many is None or self.admitted <= many)
+            and (of_key is None or key == "" or self.of_key(key) <= of_key)
+            and (own is None or self.of_worker(worker) <= own)
+        )
+
     # --- times ------------------------------------------------------------------------------------
 
     def held(self, now_ms: int) -> int | None:

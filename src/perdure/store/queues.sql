@@ -94,21 +94,30 @@ SELECT place, queue, key, priority, weight, prepaid, line, admitted_ms, worker F
 WHERE run = ?1 AND seq = ?2;
 
 -- name: insert_admitted
+-- The root is looked up when it waits.
 INSERT INTO place (queue, key, run, seq, root, priority, weight, prepaid, asked_ms, admitted_ms,
                    worker)
-SELECT ?1, ?2, run, ?4, coalesce(root, run), ?5, ?6, ?7, ?8, ?8, ?9 FROM run WHERE run = ?3
+VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?8, ?9)
 ON CONFLICT (run, seq) DO NOTHING RETURNING place;
+
+-- name: hand_on
+UPDATE place SET run = ?5, seq = ?6, priority = ?7, weight = ?8, prepaid = ?8, asked_ms = ?9,
+    admitted_ms = ?9
+WHERE place = ?1 AND worker = ?2 AND queue = ?3 AND key = ?4 AND admitted_ms IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM place AS o WHERE o.run = ?5 AND o.seq = ?6 AND o.place <> ?1)
+RETURNING place;
 
 -- name: insert_waiting
 INSERT INTO place (queue, key, run, seq, root, priority, weight, asked_ms)
-SELECT ?1, ?2, run, ?4, coalesce(root, run), ?5, ?6, ?7 FROM run WHERE run = ?3
-RETURNING place;
+VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7) RETURNING place;
 
 -- name: set_place_worker
 UPDATE place SET worker = ?1 WHERE place = ?2;
 
 -- name: set_line
-UPDATE place SET line = ?1 WHERE place = ?2;
+UPDATE place SET line = ?1,
+    root = (SELECT coalesce(r.root, r.run) FROM run AS r WHERE r.run = place.run)
+WHERE place = ?2;
 
 -- name: set_aside
 UPDATE place SET line = NULL, admitted_ms = NULL WHERE place = ?1;

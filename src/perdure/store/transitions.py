@@ -196,9 +196,15 @@ class Transitions:
         return self._with_admitted(turn, written)
 
     def _ask_and_release(self, write: Append | Turn, written: Written) -> None:
+        places = self._places
+        if len(write.released) == len(write.places) == 1:  # the usual case: a step after a step
+            handed_on = places.hand_on(write.released[0], write.places[0])
+            if handed_on is not None:
+                written.places = [handed_on]
+                return
         if write.released:
-            self._places.release(write.released, write.owner, write.at_ms)
-        written.places = [self._places.ask(ask) for ask in write.places]
+            places.release(write.released, write.owner, write.at_ms)
+        written.places = [places.ask(ask) for ask in write.places]
 
     def _with_admitted(self, write: Append | Turn, written: Written) -> Written:
         """Add to a result what queues have admitted."""

@@ -367,6 +367,37 @@ def test_a_place_is_asked_for_once_and_released_by_its_worker_only(store: Store)
     assert waiting(store) == (1, 1)
 
 
+def test_a_step_takes_over_the_place_of_the_step_before(store: Store, other: Store) -> None:
+    """Unless another waits for it, or it is another kind of place."""
+    queue(store, concurrency=1)
+    run, worker = owned(store)
+    place = ask(store, run, worker, 2)
+
+    def next_step(seq: int, released: Place, at_ms: int = 5, **more: Any) -> Place:
+        ask = asking(run, worker, seq, at_ms, **more)
+        turn = Turn(run, worker, [], at_ms, places=[ask], released=[released.place])
+        (found,) = written(store, turn).places
+        assert isinstance(found, Place)
+        return found
+
+    handed_on = next_step(3, place, weight=4)
+    assert handed_on.admitted
+    assert store.admitted(worker) == [(run, 3, handed_on.place)]
+    (shown,) = store.places("q", 9, True)
+    assert (shown.seq, shown.weight, shown.asked_ms, shown.admitted_ms) == (3, 4, 5, 5)
+    with_key = next_step(4, handed_on, key="k")
+    assert (with_key.admitted, waiting(store)) == (True, (0, 1))
+    assert store.places("q", 9, True)[0].key == "k"
+    other_run, other_worker = owned(other, "other")
+    waits = ask(other, other_run, other_worker)
+    last = next_step(5, with_key, key="k")
+    assert not last.admitted
+    assert store.admitted(other_worker) == [(other_run, 2, waits.place)]
+    free(store, worker, last)
+    assert next_step(6, waits).admitted is False, "it is not this worker's to hand on"
+    assert waiting(store) == (1, 1)
+
+
 def test_a_step_in_line_gives_up(store: Store) -> None:
     queue(store, concurrency=1)
     run, worker = owned(store)
