@@ -23,7 +23,7 @@ def typed(tmp_path: Path) -> Typed:
     store = str(tmp_path / "perdure.db")
     with SyncEngine(store):
         pass
-    runner = CliRunner()
+    runner = CliRunner(env={"COLUMNS": "150"})
     return lambda *words: runner.invoke(main, ["schedule", *words, "--store", store])
 
 
@@ -40,9 +40,13 @@ def test_a_schedule_from_its_first_day_to_its_last(typed: Typed) -> None:
     assert listed.splitlines()[0].split() == [
         "SCHEDULE", "WHEN", "ZONE", "STATUS", "NEXT", "LAST", "RUN", "MISSED", "SKIPPED",
     ]  # fmt: skip
-    assert "nightly   0 3 * * *  Europe/Berlin  active" in listed
+    assert "nightly   0 3 * * *  Europe/Berlin  no worker" in listed
     (info,) = msgspec.json.decode(said(typed("ls", "--json")))
-    assert (info["args"], info["overlap"], info["status"]) == ({"day": "today"}, "skip", "active")
+    assert (info["args"], info["overlap"], info["status"]) == (
+        {"day": "today"},
+        "skip",
+        "no worker",
+    )
     assert "perdure schedule resume nightly" in said(typed("pause", "nightly"))
     assert "  paused  -  " in said(typed("ls"))
     assert "It starts next at 2" in said(typed("resume", "nightly"))
@@ -61,6 +65,22 @@ def test_a_schedule_from_its_first_day_to_its_last(typed: Typed) -> None:
     assert "no tick" in nothing
     assert "runs stay" in said(typed("rm", "nightly"))
     assert "No schedule" in said(typed("ls"))
+
+
+def test_what_is_so_already_is_said(typed: Typed) -> None:
+    said(typed("add", "n", "@daily", "report"))
+    assert "is not paused: nothing was changed" in said(typed("resume", "n"))
+    said(typed("pause", "n"))
+    assert "is paused already: nothing was changed" in said(typed("pause", "n"))
+
+
+def test_a_narrow_terminal_gets_two_lines_each(typed: Typed, monkeypatch: Any) -> None:
+    said(typed("add", "n", "0 3 * * *", "report"))
+    monkeypatch.setattr("perdure.cli.schedule.room", lambda: 50)
+    first, second = said(typed("ls")).splitlines()
+    assert (
+        first.startswith("n  no worker  2") and second == "  0 3 * * *  UTC  -  missed 0, skipped 0"
+    )
 
 
 def test_the_next_ticks_say_what_the_clock_does(typed: Typed) -> None:
@@ -135,7 +155,7 @@ def test_a_worker_declares_the_schedules_of_its_file(terminal: Terminal) -> None
     assert "@every 1s" in listed and "paused" in listed
     terminal.stop(worker)
     assert rows("SELECT schedule, status FROM perdure_schedules ORDER BY 1") == [
-        ("fast", "orphaned"), ("nightly", "paused"),
+        ("fast", "no worker"), ("nightly", "paused"),
     ]  # fmt: skip
     ids = [run_id for (run_id,) in rows("SELECT id FROM perdure_runs")]
     assert len(ids) == len(set(ids))

@@ -627,7 +627,8 @@ def test_the_view_says_what_there_is(harness: CrashHarness, tmp_path: Path) -> N
     found = connect(tmp_path / "perdure.db").execute("SELECT * FROM perdure_schedules ORDER BY 1")
     columns = [name for name, _ in found.get_description()]
     first, second = (dict(zip(columns, row, strict=True)) for row in found)
-    assert (first["schedule"], first["status"], first["next_at"]) == ("m", "orphaned", None)
+    assert (first["schedule"], first["status"]) == ("m", "no worker")
+    assert first["next_at"] == "2027-01-15 08:02:00.000"
     assert (first["last_at"], first["catch_up_ms"]) == ("2027-01-15 08:01:00.000", 60_000)
     assert first["last_run"] == "m@2027-01-15T08:01:00+00:00"
     assert (second["schedule"], second["status"], second["tz"]) == (

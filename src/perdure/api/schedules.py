@@ -148,8 +148,9 @@ class TickTime(datetime):
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule as it is stored. Times are aware, `next_at` and `last_at` in its own zone.
 
-    `status` is "active", "paused", or "orphaned" where the code of no live process declares it any
-    more: then it starts nothing. `next_at` is None where it starts nothing. `missed` and `skipped`
+    `status` is "active", "paused", "orphaned" where there are workers and the code of none of them
+    declares it, or "no worker". `next_at` is None where it is paused, orphaned, or has no tick any
+    more; without a worker it may be one that was missed. `missed` and `skipped`
     count ticks without a run: because no process was there, and because a run had not ended.
     `waiting` ticks start when that run has ended. `error` is why the last tick could not start.
     """
@@ -164,7 +165,7 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_max: int
     jitter: timedelta
     queue: str | None
-    status: Literal["active", "paused", "orphaned"]
+    status: Literal["active", "paused", "orphaned", "no worker"]
     next_at: datetime | None
     last_at: datetime | None
     last_run: str | None

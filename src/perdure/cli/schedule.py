@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from perdure.cli.common import command, json_option, misuse, store_option, strict_json, with_engine
-from perdure.cli.format import columns
-from perdure.cli.output import echo, echo_json, say
+from perdure.cli.format import columns, cut
+from perdure.cli.output import echo, echo_json, room, say, visible, width
 from perdure.runtime.engine import Engine
 from perdure.runtime.schedule_handle import ScheduleHandle
 
@@ -57,7 +57,8 @@ def schedule() -> None:
 def ls(store: str, as_json: bool) -> None:
     """List schedules by name: when they start next, and how many ticks were missed or skipped.
 
-    "orphaned" is one that the code of no worker has: it starts nothing.
+    "orphaned": there are workers, and the code of none has it, so it starts nothing. "no worker":
+    it goes on, with what was missed, when there is one.
 
     \b
     Examples:
@@ -70,11 +71,24 @@ def ls(store: str, as_json: bool) -> None:
     elif not found:
         say(f"No schedule. `{command(store, 'schedule', 'add', '--help')}` says how to make one.")
     else:
-        head = ("SCHEDULE", "WHEN", "ZONE", "STATUS", "NEXT", "LAST RUN", "MISSED", "SKIPPED")
-        echo(*columns(head, [_line(one) for one in found]))
+        echo(*_table(found, room()))
         for one in found:
             if one.error is not None:
                 say(f"{one.name}: the last tick could not start: {one.error}")
+
+
+def _table(found: list[ScheduleInfo], room: int | None) -> list[str]:
+    """The schedules as a table; where it is too wide, in two lines each."""
+    head = ("SCHEDULE", "WHEN", "ZONE", "STATUS", "NEXT", "LAST RUN", "MISSED", "SKIPPED")
+    rows = [[visible(cell) for cell in _line(one)] for one in found]
+    table = columns(head, rows)
+    if room is None or max(map(width, table)) <= room:
+        return table
+    narrow = []
+    for name, when, tz, status, next_at, last_run, missed, skipped in rows:
+        counts = f"missed {missed}, skipped {skipped}"
+        narrow += [f"{name}  {status}  {next_at}", f"  {when}  {tz}  {last_run}  {counts}"]
+    return [cut(line, room) for line in narrow]
 
 
 def _line(one: ScheduleInfo) -> list[str]:
@@ -181,7 +195,9 @@ def pause(name: str, store: str) -> None:
     Example:
       perdure schedule pause nightly
     """
-    _with_schedule(store, name, lambda handle: handle.pause())
+    if not _with_schedule(store, name, lambda handle: handle.pause()):
+        say(f"Schedule {name} is paused already: nothing was changed.")
+        return
     say(f"Paused {name}. It goes on with: {command(store, 'schedule', 'resume', name)}")
 
 
@@ -196,12 +212,13 @@ def resume(name: str, store: str) -> None:
       perdure schedule resume nightly
     """
 
-    async def act(handle: ScheduleHandle) -> ScheduleInfo:
-        await handle.resume()
-        return await handle.info()
+    async def act(handle: ScheduleHandle) -> tuple[bool, ScheduleInfo]:
+        return await handle.resume(), await handle.info()
 
-    info = _with_schedule(store, name, act)
-    if info.next_at is None:
+    resumed, info = _with_schedule(store, name, act)
+    if not resumed:
+        say(f"Schedule {name} is not paused: nothing was changed.")
+    elif info.next_at is None:
         say(f"Resumed {name}. It is {info.status}, so it starts nothing.")
     else:
         say(f"Resumed {name}. It starts next at {info.next_at.isoformat()}.")

@@ -119,17 +119,18 @@ class ScheduleVerbs(EngineParts):
     async def _schedule_info(self, name: str) -> ScheduleInfo:
         return _info(await self._read(self._store.schedule_row, name))
 
-    async def _control_schedule(self, name: str, verb: str) -> None:
+    async def _control_schedule(self, name: str, verb: str) -> bool:
         from perdure.api.ticks import first_after, ticks_of
 
         for _ in range(TRIES_MAX):  # a tick may come in between
             row, now_ms = await self._read(self._store.schedule_row, name), self._clock.now_ms()
             if row.paused == (verb == "pause"):
-                return
+                return False
             next_ms = first_after(ticks_of(row.expression, row.tz), now_ms)
             control = ControlSchedule(name, verb, row.version, next_ms, now_ms)
             if await self._write_schedule(control):
-                return
+                return True
+        return False
 
     async def _trigger(self, name: str) -> Run[Any]:
         from perdure.runtime.ticks import tick_run
@@ -219,7 +220,7 @@ def _info(row: ScheduleRow) -> ScheduleInfo:
         zone = zone_of(row.tz)
     except BadSchedule:  # of a machine with other zones
         zone = zone_of("UTC")
-    runs = row.status == "active"
+    next_ms = row.next_ms if row.status in ("active", "no worker") else None
     return ScheduleInfo(
         name=row.name,
         when=row.expression,
@@ -232,7 +233,7 @@ def _info(row: ScheduleRow) -> ScheduleInfo:
         jitter=timedelta(milliseconds=row.jitter_ms),
         queue=row.queue,
         status=row.status,
-        next_at=zone.at(row.next_ms) if runs and row.next_ms is not None else None,
+        next_at=None if next_ms is None else zone.at(next_ms),
         last_at=None if row.last_ms is None else zone.at(row.last_ms),
         last_run=row.last_run,
         missed=row.missed,
@@ -277,4 +278,4 @@ def _aware_ms(field: str, at: Any, name: str) -> int:
             field, "it is an aware datetime, such as datetime(2026, 11, 1, tzinfo=timezone.utc), "
             f"not {numbers.shown(at)}.", name,
         )  # fmt: skip
-    return round(at.timestamp() * 1000)
+    return int(at.timestamp() * 1000)  # down: a datetime.now() is never in the future

@@ -19,7 +19,7 @@ class ScheduleHost(Protocol):
 
     async def _schedule_info(self, name: str) -> ScheduleInfo: ...
 
-    async def _control_schedule(self, name: str, verb: str) -> None: ...
+    async def _control_schedule(self, name: str, verb: str) -> bool: ...
 
     async def _trigger(self, name: str) -> Run[Any]: ...
 
@@ -57,13 +57,17 @@ class ScheduleHandle:
         """The schedule as it is stored, with its next tick and its counts."""
         return await self._engine._schedule_info(self.name)
 
-    async def pause(self) -> None:
-        """Start nothing more until it is resumed. Runs that it has started go on."""
-        await self._engine._control_schedule(self.name, "pause")
+    async def pause(self) -> bool:
+        """Start nothing more until it is resumed. Runs that it has started go on. Returns False
+        where it is paused already.
+        """
+        return await self._engine._control_schedule(self.name, "pause")
 
-    async def resume(self) -> None:
-        """Go on with the next tick from now; those of the pause are left out and not counted."""
-        await self._engine._control_schedule(self.name, "resume")
+    async def resume(self) -> bool:
+        """Go on with the next tick from now; those of the pause are left out and not counted.
+        Returns False where it is not paused.
+        """
+        return await self._engine._control_schedule(self.name, "resume")
 
     async def trigger(self) -> Run[Any]:
         """Start a run now, whatever the schedule's times, pause and overlap are.

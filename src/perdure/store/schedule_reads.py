@@ -66,7 +66,7 @@ def _schedule_row(row: tuple[Any, ...]) -> ScheduleRow:
     found = ScheduleRow(*row)
     found.held = _held(row[18])
     found.paused, found.manual = bool(found.paused), bool(found.manual)
-    found.is_declared = bool(found.is_declared)
+    found.is_declared, found.has_worker = bool(found.is_declared), bool(found.has_worker)
     return found
 
 

@@ -156,7 +156,8 @@ class DueSchedule(msgspec.Struct, gc=False):
 class ScheduleRow(msgspec.Struct, gc=False):
     """A schedule as it is stored.
 
-    `held` ticks wait for the end of a run; `is_declared`: by the code of a worker that is there.
+    `held` ticks wait for the end of a run; `is_declared`: by the code of a worker that is there;
+    `has_worker`: some worker is there that takes whatever is due.
     """
 
     schedule: int
@@ -182,10 +183,13 @@ class ScheduleRow(msgspec.Struct, gc=False):
     skipped: int
     error: str | None
     is_declared: bool
+    has_worker: bool
 
     @property
     def status(self) -> Any:
-        """Paused, orphaned or active."""
+        """Paused, orphaned, without a worker, or active."""
         if self.paused:
             return "paused"
+        if not self.has_worker:
+            return "no worker"
         return "active" if self.manual or self.is_declared else "orphaned"

@@ -114,7 +114,9 @@ SELECT s.schedule, s.name, s.expression, s.tz, s.workflow, s.args, s.overlap, s.
        s.catch_up_max, s.jitter_ms, s.queue, s.paused, s.manual, s.version, s.next_ms, s.fire_ms,
        s.last_ms, s.last_run, s.held, s.missed, s.skipped, s.error,
        CASE WHEN EXISTS (SELECT 1 FROM schedule_worker AS w WHERE w.schedule = s.schedule)
-            THEN 1 ELSE 0 END AS is_declared
+            THEN 1 ELSE 0 END AS is_declared,
+       CASE WHEN EXISTS (SELECT 1 FROM worker WHERE ended_ms IS NULL AND asked = 0)
+            THEN 1 ELSE 0 END AS has_worker
 FROM schedule AS s
 WHERE (CAST(?1 AS TEXT) IS NULL OR s.name = ?1) AND s.name > ?2
 ORDER BY s.name LIMIT ?3;

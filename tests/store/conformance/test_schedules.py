@@ -231,7 +231,9 @@ def test_a_backfill_of_a_changed_definition_finds_the_old_runs(store: Store) -> 
 
 
 def test_a_schedule_is_set_once(store: Store) -> None:
-    first = put(store)
+    assert put(store).status == "no worker"
+    join(store)
+    first = store.schedule_row("nightly")
     assert (first.status, first.manual, first.is_declared) == ("active", True, False)
     assert one(store, SetSchedule(definition(next_ms=999_999), 5)) is False
     assert store.schedule_row("nightly") == first
@@ -246,6 +248,7 @@ def test_other_times_count_from_now_on(store: Store) -> None:
 
 
 def test_pause_and_resume(store: Store) -> None:
+    join(store)
     row = put(store)
 
     def control(verb: str, version: int) -> Any:
@@ -329,8 +332,11 @@ def test_what_no_live_worker_declares_is_orphaned(store: Store) -> None:
     declare(store, second, definition())
     one(store, died(first))
     assert store.schedule_row("nightly").status == "active"
-    row = store.schedule_row("nightly")
     one(store, died(second))
+    assert store.schedule_row("nightly").status == "no worker"
+    join(store, asked=True)
+    assert store.schedule_row("nightly").status == "no worker"
+    join(store)
     row = store.schedule_row("nightly")
     assert (row.status, row.fire_ms, store.next_fire_ms()) == ("orphaned", None, None)
     assert fired(store, row, 60_000) is None
@@ -340,7 +346,7 @@ def test_what_no_live_worker_declares_is_orphaned(store: Store) -> None:
 
 
 def test_what_a_caller_has_set_is_never_orphaned(store: Store) -> None:
-    worker = join(store)
+    worker, _ = join(store), join(store)
     declare(store, worker, definition())
     assert one(store, SetSchedule(definition(), 0))
     one(store, died(worker))
@@ -357,7 +363,7 @@ def test_an_orphan_that_is_set_by_a_caller_starts_again(store: Store) -> None:
 
 
 def test_resume_of_an_orphan_starts_nothing(store: Store) -> None:
-    worker = join(store)
+    worker, _ = join(store), join(store)
     declare(store, worker, definition(paused=True))
     one(store, died(worker))
     row = store.schedule_row("nightly")

@@ -49,9 +49,11 @@ CREATE INDEX schedule_open ON schedule_run (schedule);
 CREATE VIEW perdure_schedules AS
 SELECT name AS schedule, expression, tz, workflow, args, overlap, catch_up_ms, jitter_ms, queue,
        CASE WHEN paused = 1 THEN 'paused'
+            WHEN NOT EXISTS (SELECT 1 FROM worker WHERE ended_ms IS NULL AND asked = 0) THEN 'no worker'
             WHEN manual = 0 AND NOT EXISTS (SELECT 1 FROM schedule_worker AS w WHERE w.schedule = s.schedule) THEN 'orphaned'
             ELSE 'active' END AS status,
-       CASE WHEN fire_ms IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', next_ms / 1000.0, 'unixepoch') END AS next_at,
+       CASE WHEN paused = 0 AND (fire_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker WHERE ended_ms IS NULL AND asked = 0))
+            THEN strftime('%Y-%m-%d %H:%M:%f', next_ms / 1000.0, 'unixepoch') END AS next_at,
        strftime('%Y-%m-%d %H:%M:%f', last_ms / 1000.0, 'unixepoch') AS last_at, last_run, missed,
        skipped, coalesce(json_array_length(held), 0) AS waiting, catch_up_max, error
 FROM schedule AS s;
