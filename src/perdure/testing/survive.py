@@ -109,13 +109,7 @@ def assert_survives_every_crash(
         raise DefinitionError(
             f"This takes the call of a workflow, such as order('a'), not {call!r}."
         )
-    if not (tried := list(seeds)) or not all(isinstance(seed, int) for seed in tried):
-        raise DefinitionError(f"seeds are one or more whole numbers, not {seeds!r}.")
-    if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
-        right = "tuples of two to four parts, as (channel, value, seconds)"
-        raise DefinitionError(f"messages are {right}, not {messages!r}.")
-    if not all(isinstance(one, tuple | list) and len(one) == 2 for one in requests):
-        raise DefinitionError(f"requests are pairs of channel and value, not {requests!r}.")
+    _check(tried := list(seeds), messages, requests)
     known = [call.definition, *workflows]
     given = (messages, requests, cancel_after, timeout, once, before_each, same)
     lines = checked_queues(queues)
@@ -125,6 +119,17 @@ def assert_survives_every_crash(
     for hash_seed in elsewhere:
         trials[0].replays_elsewhere(hash_seed)
     return Survived(crashes, len(tried), len(elsewhere))
+
+
+def _check(seeds: list[int], messages: Sequence[Any], requests: Sequence[Any]) -> None:
+    """Raise `DefinitionError` for what no trial can be made of."""
+    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise DefinitionError(f"seeds are one or more whole numbers, not {seeds!r}.")
+    if not all(isinstance(one, tuple | list) and 2 <= len(one) <= 4 for one in messages):
+        right = "tuples of two to four parts, as (channel, value, seconds)"
+        raise DefinitionError(f"messages are {right}, not {messages!r}.")
+    if not all(isinstance(one, tuple | list) and len(one) == 2 for one in requests):
+        raise DefinitionError(f"requests are pairs of channel and value, not {requests!r}.")
 
 
 @dataclass
