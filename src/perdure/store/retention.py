@@ -27,16 +27,16 @@ from perdure.store.transaction import Transaction
 
 SLICE_ROWS = 50
 """Rows that one statement deletes: some hundred microseconds."""
+RUNS_AT_ONCE = 20
+"""Pruned runs that are swept together: most have few rows."""
 SLICE_PAGES = 8
-CHILDREN_AT_ONCE = 20
 
 SWEPT = (
     "sweep_chunk", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken", "sweep_inbox_left",
-    "sweep_inbox_open", "sweep_place", "sweep_exposed",
+    "sweep_inbox_open", "sweep_place", "sweep_exposed", "sweep_keys", "sweep_requests",
 )  # fmt: skip
-"""Queries that delete rows of a run, by its key and a number of rows."""
-SWEPT_WITH_CHAIN = ("sweep_keys", "sweep_requests")
-"""Queries that delete what belongs to all runs under one id, by the key of the first."""
+"""Queries that delete rows of the pruned runs up to a key, up to a number of rows; the last ones
+what belongs to all runs under one id, which goes with the last of them."""
 FORGOTTEN = ("forget_workers", "forget_queue_keys")
 """Queries that delete what outlives its runs, by a time and a number of rows."""
 
@@ -85,12 +85,11 @@ class Retention:
         """See `SweepPruned`."""
         swept = Swept(0, 0, False)
         history = 0
-        while (found := self._db.row("next_pruned", ())) is not None:
-            run, chain = found
-            deleted = self._db.delete_history(run, SLICE_ROWS)
+        while (up_to := self._db.rows("next_pruned", (RUNS_AT_ONCE,))[0][0]) is not None:
+            deleted = self._db.delete_history(up_to, SLICE_ROWS)
             history += deleted
             if deleted < SLICE_ROWS:
-                deleted += self._sweep_rest(run, chain, sweep.at_ms, swept)
+                deleted += self._sweep_rest(up_to, sweep.at_ms, swept)
             swept.rows += deleted
             if swept.rows >= sweep.rows_max or sweep.enough():
                 break
@@ -100,35 +99,28 @@ class Retention:
             self._db.do("count_swept", (history,))
         return swept
 
-    def _sweep_rest(self, run: int, chain: int | None, at_ms: int, swept: Swept) -> int:
-        """Delete what a run without history has, up to a slice of one table. Returns the number of
-        rows.
+    def _sweep_rest(self, up_to: int, at_ms: int, swept: Swept) -> int:
+        """Delete what the pruned runs up to a key have, which have no history any more, up to a
+        slice of one table. Returns the number of rows.
         """
-        self._keep_newest(run, chain)
+        if self._db.change("keep_newest_stream", (up_to,)):
+            self._db.do("drop_older_stream", ())
+        if self._db.change("keep_newest_inbox", (up_to,)):
+            self._db.do("drop_older_inbox", ())
         rows = 0
-        keys = [(run, SWEPT)] if chain is None else [(run, SWEPT), (chain, SWEPT_WITH_CHAIN)]
-        for key, queries in keys:
-            for query in queries:
-                deleted = self._db.change(query, (key, SLICE_ROWS))
-                rows += deleted
-                if deleted == SLICE_ROWS:
-                    return rows
-        if children := self._prune_children(run, at_ms):
+        for query in SWEPT:
+            deleted = self._db.change(query, (up_to, SLICE_ROWS))
+            rows += deleted
+            if deleted == SLICE_ROWS:
+                return rows
+        if children := self._prune_children(up_to, at_ms):
             swept.runs += children
             return rows + children
-        self._db.do("drop_pruned", (run,))
-        return rows + 1
+        return rows + self._db.change("drop_pruned", (up_to,))
 
-    def _keep_newest(self, run: int, chain: int | None) -> None:
-        """Keep the highest numbers that were given, which others may hold."""
-        if self._db.change("keep_newest_stream", (run,)):
-            self._db.do("drop_older_stream", ())
-        if self._db.change("keep_newest_inbox", (run, chain)):
-            self._db.do("drop_older_inbox", ())
-
-    def _prune_children(self, run: int, at_ms: int) -> int:
-        """The next children of a run stop to exist. Returns how many were looked at."""
-        found = self._db.rows("children_of", (run, CHILDREN_AT_ONCE))
+    def _prune_children(self, up_to: int, at_ms: int) -> int:
+        """The next children of these runs stop to exist. Returns how many were looked at."""
+        found = self._db.rows("children_of_pruned", (up_to, RUNS_AT_ONCE))
         pruned = 0
         for child, run_id, ended_ms, chain, newest in found:
             if ended_ms is None or child == newest:

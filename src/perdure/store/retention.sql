@@ -42,9 +42,10 @@ FROM retention;
 -- name: ended_run
 SELECT id, ended_ms, chain, (SELECT max(run) FROM run) FROM run WHERE run = ?1 {{lock}};
 
--- name: children_of
-SELECT run, id, ended_ms, chain, (SELECT max(run) FROM run) FROM run
-WHERE parent = ?1 ORDER BY run LIMIT ?2;
+-- name: children_of_pruned
+SELECT r.run, r.id, r.ended_ms, r.chain, (SELECT max(run) FROM run)
+FROM pruned_run AS p CROSS JOIN run AS r {{index run_parent}}
+WHERE p.run <= ?1 AND r.parent = p.run LIMIT ?2;
 
 -- name: prune_run
 DELETE FROM run WHERE run = ?1;
@@ -57,10 +58,11 @@ INSERT INTO pruned_run (run, chain) VALUES (?1, ?2) ON CONFLICT DO NOTHING;
 UPDATE run SET parent = NULL, parent_seq = NULL WHERE run = ?1;
 
 -- name: next_pruned
-SELECT run, chain FROM pruned_run ORDER BY run LIMIT 1;
+-- The last of the first ?1 of them.
+SELECT max(run) FROM (SELECT run FROM pruned_run ORDER BY run LIMIT ?1) AS first;
 
 -- name: drop_pruned
-DELETE FROM pruned_run WHERE run = ?1;
+DELETE FROM pruned_run WHERE run <= ?1;
 
 -- name: count_pruned
 UPDATE retention SET runs = runs + ?1, at_ms = ?2;
@@ -80,59 +82,75 @@ UPDATE retention SET holder = NULL, held_ms = NULL WHERE holder = ?1;
 UPDATE retention SET archive = ?1, archived_ms = coalesce(?2, archived_ms), error = ?3,
     error_ms = CASE WHEN ?3 IS NULL THEN NULL ELSE coalesce(error_ms, ?4) END;
 
--- What is swept, table by table: up to ?2 rows of a run that is pruned ----------------------------
+-- What is swept, table by table: up to ?2 rows of the pruned runs up to ?1 -------------------------
 
 -- name: sweep_event
 DELETE FROM event WHERE key IN (
-    SELECT key FROM event WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 ORDER BY key LIMIT ?2);
+    SELECT e.key FROM pruned_run AS p CROSS JOIN event AS e
+    WHERE p.run <= ?1 AND e.key BETWEEN p.run << 24 AND p.run << 24 | 16777215 LIMIT ?2);
 
 -- name: sweep_chunk
-DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE run = ?1 ORDER BY n LIMIT ?2);
+DELETE FROM chunk WHERE id IN (
+    SELECT c.id FROM pruned_run AS p CROSS JOIN chunk AS c
+    WHERE p.run <= ?1 AND c.run = p.run LIMIT ?2);
 
 -- name: sweep_heartbeat
-DELETE FROM heartbeat
-WHERE run = ?1 AND seq IN (SELECT seq FROM heartbeat WHERE run = ?1 ORDER BY seq LIMIT ?2);
+DELETE FROM heartbeat WHERE (run, seq) IN (
+    SELECT h.run, h.seq FROM pruned_run AS p CROSS JOIN heartbeat AS h
+    WHERE p.run <= ?1 AND h.run = p.run LIMIT ?2);
 
 -- name: sweep_stream
-DELETE FROM stream WHERE id IN (SELECT id FROM stream WHERE run = ?1 LIMIT ?2);
+DELETE FROM stream WHERE id IN (
+    SELECT s.id FROM pruned_run AS p CROSS JOIN stream AS s
+    WHERE p.run <= ?1 AND s.run = p.run LIMIT ?2);
 
 -- name: sweep_inbox_taken
 -- A key arrives once in a whole chain: its row stays until the last run of the chain goes.
-DELETE FROM inbox WHERE id IN (SELECT id FROM inbox {{index inbox_taken}}
-                               WHERE run = ?1 AND taken > 0 AND key IS NULL LIMIT ?2);
+DELETE FROM inbox WHERE id IN (
+    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_taken}}
+    WHERE p.run <= ?1 AND i.run = p.run AND i.taken > 0 AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_inbox_left
-DELETE FROM inbox WHERE id IN (SELECT id FROM inbox {{index inbox_left}}
-                               WHERE run = ?1 AND taken = 0 AND key IS NULL LIMIT ?2);
+DELETE FROM inbox WHERE id IN (
+    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_left}}
+    WHERE p.run <= ?1 AND i.run = p.run AND i.taken = 0 AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_inbox_open
-DELETE FROM inbox WHERE id IN (SELECT id FROM inbox {{index inbox_open}}
-                               WHERE run = ?1 AND taken IS NULL AND key IS NULL LIMIT ?2);
+DELETE FROM inbox WHERE id IN (
+    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_open}}
+    WHERE p.run <= ?1 AND i.run = p.run AND i.taken IS NULL AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_place
--- Not those of attempts that are still at work: their worker releases them.
-DELETE FROM place WHERE place IN (SELECT place FROM place WHERE run = ?1 AND worker IS NULL
-                                  ORDER BY seq LIMIT ?2);
+-- Places with a worker are those of attempts that still work, and release them.
+DELETE FROM place WHERE place IN (
+    SELECT a.place FROM pruned_run AS p CROSS JOIN place AS a
+    WHERE p.run <= ?1 AND a.run = p.run AND a.worker IS NULL LIMIT ?2);
 
 -- name: sweep_exposed
-DELETE FROM exposed
-WHERE run = ?1 AND name IN (SELECT name FROM exposed WHERE run = ?1 ORDER BY name LIMIT ?2);
+DELETE FROM exposed WHERE (run, name) IN (
+    SELECT x.run, x.name FROM pruned_run AS p CROSS JOIN exposed AS x
+    WHERE p.run <= ?1 AND x.run = p.run LIMIT ?2);
 
 -- name: sweep_requests
 -- By the chain: a request is known by its key in all its runs.
-DELETE FROM request WHERE request IN (SELECT request FROM request WHERE run = ?1 LIMIT ?2);
+DELETE FROM request WHERE request IN (
+    SELECT q.request FROM pruned_run AS p CROSS JOIN request AS q
+    WHERE p.run <= ?1 AND p.chain IS NOT NULL AND q.run = p.chain LIMIT ?2);
 
 -- name: sweep_keys
--- By the chain.
-DELETE FROM inbox WHERE id IN (SELECT id FROM inbox
-                               WHERE coalesce(chain, run) = ?1 AND key IS NOT NULL LIMIT ?2);
+-- By the chain; the plus is for SQLite, which otherwise does not use the index of that expression.
+DELETE FROM inbox WHERE id IN (
+    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i
+    WHERE p.run <= ?1 AND p.chain IS NOT NULL AND coalesce(i.chain, i.run) = +p.chain
+      AND i.key IS NOT NULL LIMIT ?2);
 
 -- Positions of streams and numbers of inbox rows are held by readers, and must not come back: the
 -- newest row stays, under run 0, which is none.
 
 -- name: keep_newest_stream
 UPDATE stream SET run = 0, name = '', data = NULL
-WHERE id = (SELECT max(id) FROM stream) AND run = ?1;
+WHERE id = (SELECT max(id) FROM stream)
+  AND run IN (SELECT run FROM pruned_run WHERE run <= ?1);
 
 -- name: drop_older_stream
 DELETE FROM stream WHERE run = 0 AND id < (SELECT max(id) FROM stream);
@@ -140,7 +158,9 @@ DELETE FROM stream WHERE run = 0 AND id < (SELECT max(id) FROM stream);
 -- name: keep_newest_inbox
 UPDATE inbox SET run = 0, chain = NULL, key = NULL, name = NULL, data = NULL, taken = 0
 WHERE id = (SELECT max(id) FROM inbox)
-  AND (run = ?1 AND key IS NULL OR coalesce(chain, run) = CAST(?2 AS BIGINT));
+  AND EXISTS (SELECT 1 FROM pruned_run AS p
+              WHERE p.run <= ?1 AND (p.run = inbox.run AND inbox.key IS NULL
+                                     OR p.chain = coalesce(inbox.chain, inbox.run)));
 
 -- name: drop_older_inbox
 DELETE FROM inbox

@@ -52,8 +52,10 @@ class Transaction(Protocol):
         `edits` are (seq, payload text): the row gets this data and is marked as edited.
         """
 
-    def delete_history(self, run: int, rows_max: int) -> int:
-        """Delete the first rows of a run, up to `rows_max`. Returns how many there were."""
+    def delete_history(self, up_to: int, rows_max: int) -> int:
+        """Delete rows of history of the pruned runs up to a key, up to `rows_max`. Returns how many
+        there were.
+        """
 
     def give_back_pages(self, pages: int) -> tuple[int, int, int]:
         """Give up to `pages` free pages back to the file system. Returns how many are free then,

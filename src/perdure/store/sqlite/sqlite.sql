@@ -169,7 +169,8 @@ UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, pruned = prune
 -- name: sweep_event_rows
 -- The same as sweep_event, for a file with a checksum: what is deleted is taken off it.
 DELETE FROM event WHERE key IN (
-    SELECT key FROM event WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 ORDER BY key LIMIT ?2)
+    SELECT e.key FROM pruned_run AS p CROSS JOIN event AS e
+    WHERE p.run <= ?1 AND e.key BETWEEN p.run << 24 AND p.run << 24 | 16777215 LIMIT ?2)
 RETURNING key, kind, at_ms, ref, name, data, took_ms, edited;
 
 -- name: set_checksum

@@ -74,10 +74,10 @@ class SqliteTransaction:
         if self.replicated:
             self._added.add_run(self.db, run)
 
-    def delete_history(self, run: int, rows_max: int) -> int:
+    def delete_history(self, up_to: int, rows_max: int) -> int:
         if not self.replicated:
-            return self.change("sweep_event", (run, rows_max))
-        return self._added.take_off(self.rows("sweep_event_rows", (run, rows_max)))
+            return self.change("sweep_event", (up_to, rows_max))
+        return self._added.take_off(self.rows("sweep_event_rows", (up_to, rows_max)))
 
     # --- the file ---------------------------------------------------------------------------------
 
