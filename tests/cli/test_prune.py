@@ -16,8 +16,9 @@ from tests.store.support import make_older
 
 
 @pytest.fixture
-def ended(terminal: Terminal) -> Terminal:
+def ended(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """A terminal whose store has four runs that have ended."""
+    monkeypatch.chdir(terminal.folder)  # the flows write notes where they run
 
     async def main() -> None:
         async with Engine(terminal.folder / "perdure.db", workflows=[flows.asks]) as engine:
