@@ -32,6 +32,7 @@ class QueueSizes:
     """How much of everything."""
 
     starts: int = 40
+    gap_ms_max: int = 200
     limit: int = 100
     admitted: int = 5_000
     waiting: tuple[int, int] = (1_000, 1_000_000)
@@ -41,7 +42,7 @@ class QueueSizes:
     idle_s: float = 20.0
 
 
-TINY = QueueSizes(3, 2, 10, (10, 50), 10, (3, 2), 5, 0.1)
+TINY = QueueSizes(3, 5, 2, 10, (10, 50), 10, (3, 2), 5, 0.1)
 
 
 def sizes(bench: Bench) -> QueueSizes:
@@ -58,20 +59,28 @@ def peer(bench: Bench) -> list[Kind]:
 
 
 def starts(bench: Bench, slow_ms: int) -> list[Table]:
-    """From the call that enqueues a run to the beginning of its first step."""
-    return [] if slow_ms else [_starts(bench, across) for across in (False, True)]
+    """From the call that enqueues a run to the beginning of its first step; a gap of 200 ms between
+    two on average, or of 10 ms, at which a watched file counts as written all the time.
+    """
+    if slow_ms:
+        return []
+    return [
+        _starts(bench, "in one process", across=False, gap_ms=200),
+        _starts(bench, "across two processes", across=True, gap_ms=200),
+        _starts(bench, "across, each 10 ms", across=True, gap_ms=10),
+    ]
 
 
-def _starts(bench: Bench, across: bool) -> Table:
-    where = "across two processes" if across else "in one process"
+def _starts(bench: Bench, where: str, *, across: bool, gap_ms: int) -> Table:
     table = Table(f"starts {where}", f"Enqueue to start, {where}", "ms", [])
+    gap_ms = min(gap_ms, sizes(bench).gap_ms_max)
     count = sizes(bench).starts
     with ExitStack() as stack:
         pairs: list[tuple[Row, Driver, Path]] = []
         for number, begin in enumerate(_systems(bench)):
             row = Row("", f"median of {count}")
             table.rows.append(row)
-            log = bench.folder / f"starts-{across}-{number}.log"
+            log = bench.folder / f"starts-{len(pairs)}-{gap_ms}-{across}-{number}.log"
             try:
                 kind = stack.enter_context(begin(log))
                 row.system = kind.name
@@ -88,7 +97,7 @@ def _starts(bench: Bench, across: bool) -> Table:
             table.disk_us += bench.disk_us(0)
             for row, driver, log in pairs:
                 try:
-                    found = _latencies_ms(driver, log, f"{number}", count)
+                    found = _latencies_ms(driver, log, f"{number}", count, gap_ms)
                 except Failed as error:
                     row.failed = str(error)
                     continue
@@ -105,8 +114,8 @@ def _systems(bench: Bench) -> Iterator[Callable[[Path], AbstractContextManager[K
             yield partial(dbos, kind, poll_s)
 
 
-def _latencies_ms(driver: Driver, log: Path, prefix: str, count: int) -> list[float]:
-    asked = driver.ask("offer", prefix, count, 1, 10, 0)["asked_ns"]
+def _latencies_ms(driver: Driver, log: Path, prefix: str, count: int, gap_ms: int) -> list[float]:
+    asked = driver.ask("offer", prefix, count, 1, gap_ms, 0)["asked_ns"]
     until_s = time.monotonic() + 60
     begun: dict[str, int] = {}
     while not asked.keys() <= begun.keys():
