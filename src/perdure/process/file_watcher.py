@@ -29,9 +29,15 @@ log = logging.getLogger("perdure")
 
 LOOK_S = 0.02
 """The shortest time between two looks of one watch."""
+AFTER_S = 0.002
+"""How long after a report the second look comes: most commits can be seen by then."""
 LOOKS_END_S = 15.0
 """The longest time from one look to the next one after a write. Then they end."""
 
+BUSY_REPORTS = 6
+"""So many reports in a row, 20 ms apart, and a file is written all the time: one run that was
+started, executed and ended is less.
+"""
 BUSY_S = 1.0
 """How long a file that is written all the time goes without reports of writes."""
 
@@ -68,7 +74,7 @@ class Watch:
         """A file was written to. Look now, or 20 ms after the last look."""
         if self.ended:
             return
-        self._wait_s = LOOK_S
+        self._wait_s = AFTER_S if self.loop.time() >= self._busy_until_s else LOOK_S
         due_s = max(self.loop.time(), self._looked_s + LOOK_S)
         if self._timer is not None:
             if self._timer.when() <= due_s:
@@ -122,7 +128,7 @@ class FileWatcher:
         self._files: dict[Watch, list[int]] = {}
         self._ticked: set[Watch] = set()
         self._paths: dict[int, str] = {}
-        self._reported_s: dict[int, float] = {}
+        self._reported_s: dict[int, tuple[float, int]] = {}
         self._muted_until_s: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
@@ -237,10 +243,11 @@ class FileWatcher:
             watch.report(watch.busy if watch in busy else watch.written)
 
     def _is_busy(self, number: int, now_s: float) -> bool:
-        """Whether it was reported on as shortly before as can be."""
-        before_s = self._reported_s.get(number)
-        self._reported_s[number] = now_s
-        return number in self._by_file and before_s is not None and now_s - before_s < 3 * LOOK_S
+        """Whether it was reported on again and again, each time as shortly after as can be."""
+        before_s, in_row = self._reported_s.get(number, (0.0, 0))
+        in_row = in_row + 1 if now_s - before_s < 3 * LOOK_S else 0
+        self._reported_s[number] = now_s, in_row
+        return number in self._by_file and in_row >= BUSY_REPORTS
 
     def _mute(self, number: int, muted: bool) -> None:
         """Ask for reports of its writes, or only of its name."""
