@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from perdure.runtime.info import RunSummary
 from perdure.runtime.standing import Standing
-from perdure.views.waiting import NO_PLACES, Places, waiting_text
+from perdure.views.format import clock
+from perdure.views.waiting import NO_PLACES, Places, needs, waiting_text
 
 RUN = {"queue": "nightly"}
 STEP = {"step": "think", "seq": 7, "queue": "openai"}
@@ -61,3 +63,16 @@ def test_with_its_place(waiting: list[dict[str, Any]], text: str) -> None:
 def test_many_things_are_counted() -> None:
     text = waiting_text([{"child": f"c-{n}"} for n in range(1_005)], NO_PLACES)
     assert text == "waits for child c-0, child c-1, child c-2, child c-3, child c-4 and 1,000 more"
+
+
+def pending(due_at: datetime, queue: str | None = None) -> RunSummary:
+    empty: dict[str, Any] = dict.fromkeys(RunSummary.__struct_fields__)
+    given = {"status": "pending", "due_at": due_at, "queue": queue, "waiting_for": []}
+    return RunSummary(**empty | given)
+
+
+def test_a_run_that_has_not_begun_says_when_it_does() -> None:
+    later, now = PLACES.now + timedelta(hours=1), PLACES.now
+    assert needs(pending(later, "q"), PLACES) == f"begins at {clock(later)}"
+    assert needs(pending(now, "q"), PLACES) == "a worker puts it into queue q"
+    assert needs(pending(now), PLACES) is None

@@ -37,7 +37,7 @@ from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
 from perdure.views import format, rows, timeline
 from perdure.views.rows import RunLine
-from perdure.views.waiting import NO_PLACES, Places, in_queue, needs
+from perdure.views.waiting import Places, in_queue, needs
 
 POLL_SECONDS = 0.2
 PLACE_SECONDS = 5.0
@@ -140,7 +140,7 @@ async def _places(engine: Engine, found: Iterable[RunInfo | RunSummary]) -> list
     ids = [run.id for run in found]
     waiting = [run.id for run in found if in_queue(run.waiting_for)][:PLACES_MAX]
     now, standings = datetime.now(UTC), await engine.standings(waiting)
-    return [Places(standings[id], now) if id in standings else NO_PLACES for id in ids]
+    return [Places(standings.get(id, ()), now) for id in ids]
 
 
 def _next_page(ctx: click.Context, last: str, store: str) -> str:

@@ -64,11 +64,11 @@ def _held_by_waiting(store: Store, name: str) -> str | None:
         return None
     named = [f"{head.id} waits for {head.reason}" for head in heads[:NAMED_MAX]]
     more = len(places) - len(named)
-    return (
-        f"all its places are held by runs that wait themselves: {'; '.join(named)}"
-        f"{f'; and {more:,} more' if more else ''}. A run that waits for one of its own queue "
-        "needs a higher limit, or another queue"
-    )
+    text = f"all its places are held by runs that wait themselves: {'; '.join(named)}"
+    text += f"; and {more:,} more" if more else ""
+    if any("child" in item for head in heads for item in head.waiting_for):
+        text += ". Runs that wait for others of their own queue need a higher limit, or two queues"
+    return text
 
 
 def schedules(store: Store, now_ms: int) -> list[dict[str, Any]]:

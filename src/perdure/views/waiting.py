@@ -44,7 +44,16 @@ def needs(info: RunInfo | RunSummary, places: Places = NO_PLACES) -> str | None:
         return None
     if info.status == lifecycle.WAITING and info.waiting_for:
         return waiting_text(info.waiting_for, places)
+    if info.status == lifecycle.PENDING and info.due_at is not None:
+        return _pending(info, info.due_at, places.now)
     return info.reason
+
+
+def _pending(info: RunInfo | RunSummary, due_at: datetime, now: datetime) -> str | None:
+    """When a run begins that nothing keeps waiting; None where that is as soon as it is taken."""
+    if due_at > now > NO_PLACES.now:
+        return f"begins at {format.clock(due_at)}"
+    return None if info.queue is None else f"a worker puts it into queue {info.queue}"
 
 
 def in_queue(waiting_for: Iterable[dict[str, Any]]) -> bool:
