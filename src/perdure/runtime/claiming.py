@@ -115,7 +115,7 @@ class Claims:
         runs = claimed.runs
         for run in runs:
             host.load_soon(run)
-        host.lines.admitted(claimed.admitted)
+        host.lines.admitted_soon(claimed.admitted)
         if room <= 0:
             return host.clock.idle_s_max
         # What our share left is for others to take; what they leave we take next time.

@@ -135,6 +135,11 @@ class Lines:
         """The step waits no longer."""
         self._waiting.pop((run, seq), None)
 
+    def admitted_soon(self, found: list[tuple[int, int, int]]) -> None:
+        """As `admitted`, for a task: steps begin in a plain callback."""
+        if found:
+            self._loop.call_soon(self.admitted, found, context=Context())
+
     def admitted(self, found: Iterable[tuple[int, int, int]]) -> None:
         """These places (run, row, number) are admitted; most may be known as such."""
         for run, seq, place in found:
