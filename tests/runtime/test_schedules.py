@@ -63,6 +63,18 @@ async def in_parts(left: int) -> str:
     return str(at)
 
 
+@step(retry=None)
+def break_unless(path: str, at: str) -> str:
+    if not Path(path).exists():
+        raise ValueError(path)
+    return at
+
+
+@workflow
+async def fragile(path: str) -> str:
+    return await break_unless(path, str(current_run().scheduled_at))
+
+
 @pytest.fixture
 def harness(tmp_path: Path) -> CrashHarness:
     begun.clear()
@@ -120,6 +132,21 @@ def test_the_time_of_a_tick_goes_on_with_its_run(harness: CrashHarness) -> None:
             return str(await run.result())
 
     assert harness.run(main()) == str(BEGIN + MINUTE)
+
+
+def test_a_retry_has_the_time_of_its_tick(harness: CrashHarness, tmp_path: Path) -> None:
+    async def main() -> Any:
+        schedule = Schedule("once", "1 8 * * *", fragile(str(tmp_path / "mended")))
+        async with harness.engine(schedules=[schedule]) as engine:
+            await asyncio.sleep(70)
+            run = await engine.get("once@2027-01-15T08:01:00+00:00")
+            assert await run.status() == "failed"
+            (tmp_path / "mended").touch()
+            await engine.retry(run.id)
+            fork = await engine.fork(run.id, 1, new_id="again")
+            return await (await engine.get(run.id)).result(), await fork.result()
+
+    assert harness.run(main()) == (str(BEGIN + MINUTE), str(BEGIN + MINUTE))
 
 
 def test_a_zone_without_a_time_has_a_run_right_after_the_gap(harness: CrashHarness) -> None:
@@ -221,10 +248,12 @@ def test_allow(harness: CrashHarness) -> None:
 
 def test_runs_of_a_schedule_take_their_places_in_a_queue(harness: CrashHarness) -> None:
     async def main() -> list[str]:
-        schedule = every_minute(100, queue="one", overlap="allow")
+        call = report.options(queue="other", key="acme", weight=1)(100)
+        schedule = Schedule("m", "* * * * *", call, queue="one", overlap="allow")
         one = Queue("one", concurrency=1)
         async with harness.engine(schedules=[schedule], queues=[one]) as engine:
             await asyncio.sleep(250)
+            assert {run.key for run in await engine.runs()} == {"acme"}
             return await ran(engine)
 
     assert harness.run(main()) == [

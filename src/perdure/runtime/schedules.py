@@ -17,6 +17,7 @@ from perdure.core.limits import Limits
 from perdure.errors import BadSchedule
 from perdure.process.periodic import Loop
 from perdure.runtime.claiming import FULL_S, IDLE_S_WHEN_LOST
+from perdure.runtime.outbox import start_in_queue
 from perdure.runtime.scheduler import Scheduler
 from perdure.store.schedule_writes import (
     DeclareSchedules,
@@ -164,7 +165,7 @@ def definition_of(schedule: Schedule, limits: Limits, now_ms: int) -> ScheduleDe
     call, when, tz = schedule.call, str(schedule.when).strip(), str(schedule.tz)
     most = limits.payload_bytes_max
     args = signature_of(call.definition).encode_args(call.args, call.kwargs, limit_bytes=most)
-    options = call.options
+    options, (key, weight) = call.options, start_in_queue(call)
     return ScheduleDefinition(
         schedule.name,
         when,
@@ -176,6 +177,8 @@ def definition_of(schedule: Schedule, limits: Limits, now_ms: int) -> ScheduleDe
         schedule.catch_up_max,
         round(_seconds(schedule.jitter) * 1000),
         options.queue if schedule.queue is None else schedule.queue,
+        key,
+        weight,
         options.timeout_ms,
         options.durability,
         schedule.paused,

@@ -28,6 +28,8 @@ class ScheduleDefinition(msgspec.Struct, gc=False):
     catch_up_max: int
     jitter_ms: int
     queue: str | None
+    key: str | None
+    weight: int
     timeout_ms: int | None
     durability: str | None
     paused: bool

@@ -35,6 +35,8 @@ _encode, _decode = msgspec.json.encode, msgspec.json.decode
 
 OPEN_TICKS_MAX = 1_000
 """How many runs of a schedule one tick cancels."""
+FIELDS, NEXT_MS = slice(6, 19), 19
+"""Where the query `schedule_state` has the definition and the next tick."""
 
 
 class _What(msgspec.Struct):
@@ -43,6 +45,8 @@ class _What(msgspec.Struct):
     workflow: str
     args: str
     queue: str | None
+    key: str | None
+    weight: int
     timeout_ms: int | None
     durability: str | None
 
@@ -99,7 +103,7 @@ class Schedules:
             self._inserted(given, (*fields, *_next(given, given.paused)), write.at_ms)
             return True
         paused = int(given.paused or found[2])
-        if tuple(found[6:17]) == _fields(given) and found[3] and paused == found[2]:
+        if tuple(found[FIELDS]) == _fields(given) and found[3] and paused == found[2]:
             return False
         self._change(given, found, paused=paused, manual=1, declared=(found[4], found[5]))
         return True
@@ -119,7 +123,7 @@ class Schedules:
     ) -> None:
         """Store another definition. Other times count from now on; the same ones go on."""
         if (found[6], found[7]) == (given.expression, given.tz) and not found[2]:
-            given.next_ms = found[17]
+            given.next_ms = found[NEXT_MS]
         fields = (*_fields(given), paused, manual, *declared, *_next(given, bool(paused)))
         self._db.do("change_schedule", (*fields, found[0]))
 
@@ -194,7 +198,8 @@ class Schedules:
         """
         start = StartRun(
             tick.id, what.workflow, what.args.encode(), tick.seed, at_ms, at_ms, queue=what.queue,
-            timeout_ms=what.timeout_ms, durability=what.durability, scheduled_ms=tick.ms,
+            key=what.key, weight=what.weight, timeout_ms=what.timeout_ms,
+            durability=what.durability, scheduled_ms=tick.ms,
         )  # fmt: skip
         started = self._start_run(start)
         if isinstance(started, RunExists):
@@ -224,7 +229,7 @@ class Schedules:
         found = self._db.row("schedule_state", (write.name,))
         if found is None:
             return ScheduleNotFound(write.name)
-        schedule, what = int(found[0]), _What(found[8], found[9], *found[14:17])
+        schedule, what = int(found[0]), _What(found[8], found[9], *found[14:19])
         results = [self._started(schedule, what, tick, write.at_ms) for tick in write.ticks]
         if write.is_last and isinstance(results[-1], Started):
             self._db.do("set_last_run", (results[-1].id, schedule))
@@ -253,8 +258,8 @@ def _fields(given: ScheduleDefinition) -> tuple[Any, ...]:
     """A definition as columns, without its name and its state."""
     return (
         given.expression, given.tz, given.workflow, given.args.decode(), given.overlap,
-        given.catch_up_ms, given.catch_up_max, given.jitter_ms, given.queue, given.timeout_ms,
-        given.durability,
+        given.catch_up_ms, given.catch_up_max, given.jitter_ms, given.queue, given.key,
+        given.weight, given.timeout_ms, given.durability,
     )  # fmt: skip
 
 

@@ -4,22 +4,24 @@
 
 -- name: schedule_state
 SELECT schedule, version, paused, manual, declared, declared_paused, expression, tz, workflow, args,
-       overlap, catch_up_ms, catch_up_max, jitter_ms, queue, timeout_ms, durability, next_ms
+       overlap, catch_up_ms, catch_up_max, jitter_ms, queue, key, weight, timeout_ms,
+       durability, next_ms
 FROM schedule WHERE name = ?1 {{lock}};
 
 -- name: insert_schedule
 INSERT INTO schedule (expression, tz, workflow, args, overlap, catch_up_ms, catch_up_max, jitter_ms,
-                      queue, timeout_ms, durability, paused, manual, declared, declared_paused,
-                      next_ms, fire_ms, name, created_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+                      queue, key, weight, timeout_ms, durability, paused, manual, declared,
+                      declared_paused, next_ms, fire_ms, name, created_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+        ?21)
 RETURNING schedule;
 
 -- name: change_schedule
 UPDATE schedule SET expression = ?1, tz = ?2, workflow = ?3, args = ?4, overlap = ?5,
-    catch_up_ms = ?6, catch_up_max = ?7, jitter_ms = ?8, queue = ?9, timeout_ms = ?10,
-    durability = ?11, paused = ?12, manual = ?13, declared = ?14, declared_paused = ?15,
-    next_ms = ?16, fire_ms = ?17, version = version + 1, error = NULL
-WHERE schedule = ?18;
+    catch_up_ms = ?6, catch_up_max = ?7, jitter_ms = ?8, queue = ?9, key = ?10,
+    weight = ?11, timeout_ms = ?12, durability = ?13, paused = ?14, manual = ?15, declared = ?16,
+    declared_paused = ?17, next_ms = ?18, fire_ms = ?19, version = version + 1, error = NULL
+WHERE schedule = ?20;
 
 -- name: declare_schedule
 INSERT INTO schedule_worker (worker, schedule) VALUES (?1, ?2) ON CONFLICT DO NOTHING;
@@ -41,7 +43,8 @@ WHERE manual = 0 AND schedule IN (SELECT w.schedule FROM schedule_worker AS w WH
 DELETE FROM schedule_worker WHERE worker = ?1;
 
 -- name: fire_state
-SELECT version, fire_ms, overlap, catch_up_max, held, workflow, args, queue, timeout_ms, durability
+SELECT version, fire_ms, overlap, catch_up_max, held, workflow, args, queue, key, weight,
+       timeout_ms, durability
 FROM schedule WHERE schedule = ?1 {{lock}};
 
 -- name: advance_schedule
@@ -60,6 +63,13 @@ WHERE s.schedule = ?1 AND r.status NOT IN ('completed', 'failed', 'cancelled') L
 -- name: note_tick
 INSERT INTO schedule_run (id, schedule) VALUES (?1, ?2)
 ON CONFLICT (id) DO UPDATE SET schedule = excluded.schedule;
+
+-- name: note_retried_tick
+-- A retry of a tick's run is a run of its schedule again.
+INSERT INTO schedule_run (id, schedule)
+SELECT ?1, s.schedule FROM schedule AS s
+WHERE s.name = ?2 AND EXISTS (SELECT 1 FROM run WHERE id = ?1 AND scheduled_ms IS NOT NULL)
+ON CONFLICT (id) DO NOTHING;
 
 -- name: end_tick
 DELETE FROM schedule_run WHERE id = ?1 RETURNING schedule;

@@ -164,13 +164,14 @@ RETURNING 1;
 -- name: fork_run
 INSERT INTO run (id, workflow, status, args, due_ms, priority, queue, tags, parent, parent_seq,
                  forked_from, origin, seed, timeout_ms, durability, python, created_ms, started_ms,
-                 root, key, weight)
+                 root, key, weight, scheduled_ms)
 SELECT ?1, workflow, 'pending', args, ?2, priority, queue, tags,
        coalesce(?5, CASE CAST(?3 AS BIGINT) WHEN 1 THEN parent END), ?6,
        CASE CAST(?3 AS BIGINT) WHEN 1 THEN forked_from ELSE id END,
        CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(origin, run) END, seed, timeout_ms, durability,
        python, ?2, ?2,
-       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(root, run) END, key, weight
+       CASE CAST(?3 AS BIGINT) WHEN 1 THEN coalesce(root, run) END, key, weight,
+       scheduled_ms
 FROM run WHERE run = ?4
 RETURNING run;
 

@@ -180,6 +180,8 @@ class Starting:
         if fork.replace:
             self._take_over(fork, run)
             self._db.do("join_chain", (fork.source, generation, run))
+            if "@" in fork.id:  # as in the id of a tick's run
+                self._db.do("note_retried_tick", (fork.id, fork.id.rpartition("@")[0]))
         ((tags,),) = self._db.rows("run_tags", (run,))
         if tags:
             self._tags.put(run, _decode(tags))

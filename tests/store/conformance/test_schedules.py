@@ -22,7 +22,7 @@ from perdure.store.schedule_writes import (
     StartTicks,
     TickRun,
 )
-from perdure.store.writes import Deliver
+from perdure.store.writes import Deliver, ForkRun
 from tests.store.conformance.support import claim, died, finish, join, one, suspend
 
 
@@ -30,7 +30,8 @@ def definition(name: str = "nightly", **given: Any) -> ScheduleDefinition:
     parts: dict[str, Any] = {
         "name": name, "expression": "* * * * *", "tz": "UTC", "workflow": "flow", "args": b"{}",
         "overlap": "skip", "catch_up_ms": 3_600_000, "catch_up_max": 1, "jitter_ms": 0,
-        "queue": None, "timeout_ms": None, "durability": None, "paused": False, "next_ms": 60_000,
+        "queue": None, "key": None, "weight": 1, "timeout_ms": None, "durability": None,
+        "paused": False, "next_ms": 60_000,
     }  # fmt: skip
     return ScheduleDefinition(**parts | given)
 
@@ -225,6 +226,17 @@ def test_a_backfill_of_a_changed_definition_finds_the_old_runs(store: Store) -> 
     put(store, args=b'{"n":2}')
     (again,) = one(store, StartTicks("nightly", [tick(1)], 0))
     assert isinstance(again, Started) and not again.created
+
+
+def test_a_retry_of_a_tick_is_a_run_of_its_schedule(store: Store) -> None:
+    assert fired(store, put(store), 60_000).started
+    ended(store, "nightly@60000", "failed")
+    source = store.run_key("nightly@60000")
+    retried = one(store, ForkRun(source, "nightly@60000", 2, 70_000, replace=True))
+    assert isinstance(retried, Started)
+    assert store.run_row(retried.run).scheduled_ms == 60_000
+    assert fired(store, store.schedule_row("nightly"), 120_000) == Fired([], [])
+    assert store.schedule_row("nightly").skipped == 1
 
 
 # --- definitions ----------------------------------------------------------------------------------

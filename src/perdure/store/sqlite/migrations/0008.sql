@@ -12,6 +12,8 @@ CREATE TABLE schedule (
     catch_up_max  INTEGER NOT NULL,                   -- how many missed ticks run
     jitter_ms     INTEGER NOT NULL,
     queue         TEXT,
+    key           TEXT,
+    weight        INTEGER NOT NULL,
     timeout_ms    INTEGER,
     durability    TEXT,
     paused        INTEGER NOT NULL,
