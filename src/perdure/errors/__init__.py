@@ -28,6 +28,7 @@ from perdure.errors.fan_out import PollTimeout as PollTimeout
 from perdure.errors.fan_out import TooManyFailures as TooManyFailures
 from perdure.errors.queues import QueueFull as QueueFull
 from perdure.errors.queues import QueueNotFound as QueueNotFound
+from perdure.errors.queues import TooManyQueues as TooManyQueues
 from perdure.errors.queues import WeightOverBurst as WeightOverBurst
 from perdure.errors.replica import BadReplicaAddress as BadReplicaAddress
 from perdure.errors.replica import BucketUnusable as BucketUnusable

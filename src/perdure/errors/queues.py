@@ -32,6 +32,17 @@ class QueueFull(PerdureError):
         )
 
 
+class TooManyQueues(DefinitionError):
+    """The store has as many queues as it may."""
+
+    def __init__(self, name: str, queues_max: int) -> None:
+        self.name, self.queues_max = name, queues_max
+        super().__init__(
+            f"Queue {name!r} can't be created: this store has {queues_max:,} queues already. Use "
+            "one queue with a key for each tenant, and key_concurrency or key_rate as its limits."
+        )
+
+
 class WeightOverBurst(DefinitionError):
     """The weight is over the burst of the queue's rate: it would never be admitted."""
 

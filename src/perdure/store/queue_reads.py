@@ -119,11 +119,12 @@ class QueueReads:
 
     def queue_rows(self) -> list[QueueRow]:
         """See `base.Store`, also for what follows."""
-        found = self._all("queue_rows", QUEUE_COUNT_MAX) if self._has_queues else []
+        found = self._all("queue_rows", QUEUE_COUNT_MAX, None) if self._has_queues else []
         return [_queue_row(row) for row in found]
 
     def queue_row(self, name: str) -> QueueRow:
-        return next(row for row in self.queue_rows() if row.name == self._queue(name)[1])
+        queue, _ = self._queue(name)
+        return _queue_row(self._all("queue_rows", QUEUE_COUNT_MAX, queue)[0])
 
     def _queue(self, name: str) -> tuple[int, str]:
         """Key and name of a queue. Raises `QueueNotFound`."""

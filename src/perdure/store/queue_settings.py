@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import PerdureError, QueueNotFound
+from perdure.errors import PerdureError, QueueNotFound, TooManyQueues
 from perdure.store.admission import Admission
 from perdure.store.buckets import STEP_MS, Bucket
 from perdure.store.lines import Lines
@@ -20,6 +20,9 @@ from perdure.store.transaction import Transaction
 from perdure.store.writes import HoldQueue, QueueLimits, SetQueue, Spend
 
 _decode = msgspec.json.decode
+
+QUEUES_MAX = 10_000
+"""Queues of one store: a key in place of a queue for each tenant needs no limit."""
 
 
 class QueueSettings:
@@ -40,6 +43,8 @@ class QueueSettings:
             try:
                 if change.check is not None:
                     change.check(new)
+                if queue is None and len(self._states.names()) >= QUEUES_MAX:
+                    return TooManyQueues(change.name, QUEUES_MAX)
             except PerdureError as error:
                 return error
             queue = queue or self._new(change.name)

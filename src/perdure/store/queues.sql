@@ -295,7 +295,7 @@ SELECT name, concurrency, per_worker, rate_limit, rate_per_ms, rate_burst, key_c
        (SELECT count(*) FROM (SELECT 1 FROM place AS p
                               WHERE p.queue = q.queue AND p.admitted_ms IS NOT NULL
                               LIMIT ?1) AS admitted)
-FROM queue AS q ORDER BY name;
+FROM queue AS q WHERE CAST(?2 AS BIGINT) IS NULL OR q.queue = ?2 ORDER BY name;
 
 -- name: queue_keys
 -- Of the keys with places among the first of each kind.

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from perdure.errors import DefinitionError, QueueNotFound, WeightOverBurst
+from perdure.errors import DefinitionError, QueueNotFound, TooManyQueues, WeightOverBurst
+from perdure.store import queue_settings
 from perdure.store.base import Store
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
 from perdure.store.writes import ClockMovedBack, HoldQueue, QueueLimits, SetQueue, Spend
@@ -278,6 +279,14 @@ def test_limits_that_contradict_each_other_change_nothing(store: Store) -> None:
     queue(store, concurrency=1)
     assert isinstance(refused(store, wrong), DefinitionError)
     assert store.queue_row("q").limits == QueueLimits(concurrency=1)
+
+
+def test_a_store_has_a_limit_of_queues(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_settings, "QUEUES_MAX", 2)
+    queue(store, "a")
+    queue(store, "b")
+    assert isinstance(refused(store, SetQueue("c", {}, 0)), TooManyQueues)
+    assert queue(store, "a", concurrency=1).limits.concurrency == 1
 
 
 # --- reads ----------------------------------------------------------------------------------------
