@@ -18,6 +18,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any, TypeVar
 
+import msgspec
+
 from perdure.api.retention import Retention
 from perdure.errors import ArchiveUnavailable, EngineClosed, PrunedElsewhere
 from perdure.process.clock import SystemClock
@@ -35,6 +37,7 @@ from perdure.store.retention_writes import (
     NoteArchive,
     Prunable,
     PrunablePage,
+    Pruned,
     PruneRuns,
     Space,
     SweepPruned,
@@ -166,7 +169,7 @@ class Pruning:
         while left:
             await self._hold()
             pruned = await self._pace.write(partial(PruneRuns, left, self._clock.now_ms()))
-            left = left[pruned.looked_at :]
+            left = _left(left, pruned)
             self.report.runs += pruned.runs
             self._tell()
         await self._sweep()
@@ -320,3 +323,11 @@ class Pruning:
             if self._held_s is not None:
                 await self._hold()
         return work.result()
+
+
+def _left(asked: list[Prunable], pruned: Pruned) -> list[Prunable]:
+    """What is left of the runs that were to be pruned."""
+    left = asked[pruned.looked_at :]
+    if pruned.earlier:
+        left[0] = msgspec.structs.replace(left[0], earlier=left[0].earlier[pruned.earlier :])
+    return left

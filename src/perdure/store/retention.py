@@ -17,6 +17,7 @@ from perdure.store.retention_writes import (
     GiveBackSpace,
     HoldPruning,
     NoteArchive,
+    Prunable,
     Pruned,
     PruneRuns,
     Space,
@@ -55,19 +56,28 @@ class Retention:
 
     def prune(self, prune: PruneRuns) -> Pruned:
         """See `PruneRuns`."""
-        looked_at = runs = 0
+        pruned = Pruned(0, 0, 0)
         for one in prune.found:
-            if looked_at and prune.enough():
+            if pruned.looked_at and prune.enough():
                 break
-            looked_at += 1
             row = self._db.row("ended_run", (one.run,))
-            if row is None or row[:2] != (one.id, one.ended_ms) or row[3] == one.run:
-                continue
-            runs += sum(self._condemn(earlier, None) for earlier in one.earlier)
-            runs += self._condemn(one.run, _chain_of(one.run, one.id, row[2]))
-        if runs:
-            self._db.do("count_pruned", (runs, prune.at_ms))
-        return Pruned(looked_at, runs)
+            if row is not None and row[:2] == (one.id, one.ended_ms) and row[3] != one.run:
+                if not self._prune_earlier(one, prune, pruned):
+                    break
+                pruned.runs += self._condemn(one.run, _chain_of(one.run, one.id, row[2]))
+            pruned.looked_at, pruned.earlier = pruned.looked_at + 1, 0
+        if pruned.runs:
+            self._db.do("count_pruned", (pruned.runs, prune.at_ms))
+        return pruned
+
+    def _prune_earlier(self, one: Prunable, prune: PruneRuns, pruned: Pruned) -> bool:
+        """The runs before one stop to exist, the oldest first. Returns False where it is enough."""
+        for earlier in one.earlier:
+            if pruned.earlier and prune.enough():
+                return False
+            pruned.runs += self._condemn(earlier, None)
+            pruned.earlier += 1
+        return True
 
     def _condemn(self, run: int, chain: int | None) -> int:
         """A run stops to exist. Returns 1, or 0 where it did not exist."""
@@ -85,11 +95,12 @@ class Retention:
         """See `SweepPruned`."""
         swept = Swept(0, 0, False)
         history = 0
+        sweep.enough()  # its time begins
         while (up_to := self._db.rows("next_pruned", (RUNS_AT_ONCE,))[0][0]) is not None:
             deleted = self._db.delete_history(up_to, SLICE_ROWS)
             history += deleted
             if deleted < SLICE_ROWS:
-                deleted += self._sweep_rest(up_to, sweep.at_ms, swept)
+                deleted += self._sweep_rest(up_to, sweep, swept)
             swept.rows += deleted
             if swept.rows >= sweep.rows_max or sweep.enough():
                 break
@@ -99,7 +110,7 @@ class Retention:
             self._db.do("count_swept", (history,))
         return swept
 
-    def _sweep_rest(self, up_to: int, at_ms: int, swept: Swept) -> int:
+    def _sweep_rest(self, up_to: int, sweep: SweepPruned, swept: Swept) -> int:
         """Delete what the pruned runs up to a key have, which have no history any more, up to a
         slice of one table. Returns the number of rows.
         """
@@ -111,9 +122,9 @@ class Retention:
         for query in SWEPT:
             deleted = self._db.change(query, (up_to, SLICE_ROWS))
             rows += deleted
-            if deleted == SLICE_ROWS:
+            if deleted == SLICE_ROWS or (deleted and sweep.enough()):
                 return rows
-        if children := self._prune_children(up_to, at_ms):
+        if children := self._prune_children(up_to, sweep.at_ms):
             swept.runs += children
             return rows + children
         return rows + self._db.change("drop_pruned", (up_to,))

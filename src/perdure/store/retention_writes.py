@@ -73,10 +73,13 @@ class PruneRuns(msgspec.Struct, gc=False):
 
 
 class Pruned(msgspec.Struct, gc=False):
-    """How many of the asked runs were looked at, and how many runs exist no more."""
+    """How many of the asked runs are done, and how many runs exist no more. `earlier` is how many
+    of the runs before the next asked one are done already.
+    """
 
     looked_at: int
     runs: int
+    earlier: int
 
 
 class SweepPruned(msgspec.Struct, gc=False):

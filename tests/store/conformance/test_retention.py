@@ -275,6 +275,21 @@ def test_a_key_arrives_once_while_a_run_of_its_id_is_there(store: Store) -> None
     assert len(store.inbox(again, 0)) == 1
 
 
+def test_many_runs_before_one_go_in_pieces(store: Store) -> None:
+    first, worker = owned(store, "loop")
+    runs = [first]
+    for n in range(6):
+        runs.append(goes_on(store, runs[-1], worker, n))
+    one(store, finish(runs[-1], worker, "failed", 50))
+    start(store, "newest")
+    asked = page(store, status="failed").found
+    assert asked == [Prunable(runs[-1], "loop", 50, tuple(runs[:-1]), 0)]
+    pruned = one(store, PruneRuns(asked, 200, at_once))
+    assert (pruned.looked_at, pruned.runs, pruned.earlier) == (0, 1, 1)
+    assert [store.has_run(id) for id in ("loop~1", "loop~2", "loop")] == [False, True, True]
+    assert prune(store, status="failed") == 6
+
+
 # --- pieces ---------------------------------------------------------------------------------------
 
 
