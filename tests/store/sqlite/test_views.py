@@ -5,12 +5,14 @@ full; files stay small.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
+from perdure import Engine, Retry, RunFailed, connect, emit, receive, step, workflow
 from tests.runtime.support import awaited, outside, reached
 from tests.store.support import make_older
 
@@ -156,3 +158,23 @@ async def test_a_conversation_of_300_calls_stays_small_and_readable(db: str) -> 
     for n in (0, 150, TURNS - 1):
         (row,) = outside(db, f"SELECT args FROM perdure_steps ORDER BY seq LIMIT 1 OFFSET {n}")
         assert json.loads(row["args"]) == asked[n].args
+
+
+@awaited
+async def test_the_reference_has_the_columns_of_every_view(db: str) -> None:
+    async with Engine(db):
+        reader = connect(db)
+    rows = reader.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+    views = {name: columns_of(reader, name) for (name,) in rows}
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "views.md").read_text()
+    told = {
+        name: re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", columns.partition(". ")[0]))
+        for name, columns in re.findall(r"^\| `(perdure_\w+)` \|[^|]*\|(.*)\|$", page, re.MULTILINE)
+    }
+    assert set(told) == set(views)
+    for name, columns in views.items():
+        assert set(told[name]) == set(columns), name
+
+
+def columns_of(reader: apsw.Connection, view: str) -> list[str]:
+    return [name for _, name, *_ in reader.execute(f"PRAGMA table_info({view})")]
