@@ -30,6 +30,7 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.runtime.queues import Lines
 from tests.runtime.support import awaited, kinds, outside, reached, until
 
 AT_ONCE = Retry(attempts=3, delay=0)
@@ -403,6 +404,96 @@ async def test_an_evicted_run_in_line_can_be_paused_and_resumed(db: str) -> None
         gates.gate("second").set()
         assert await second.result() == "second"
     assert places(db) == []
+
+
+@awaited
+async def test_a_cancelled_run_that_has_left_memory_leaves_its_line(db: str) -> None:
+    limits = Limits(runs_parked_max=0)
+    async with Engine(db, workflows=[one], queues=[CLOSED], limits=limits) as engine:
+        first = await engine.start(one("first"))
+        await until(lambda: gates.begun)
+        second = await engine.start(one("second"))
+        await until(lambda: second._key not in engine._scheduler.memory.active)
+        await second.cancel()
+        await reached(second, "cancelled")
+        assert [row["status"] for row in places(db)] == ["running"]
+        gates.gate("first").set()
+        await first.result()
+    assert places(db) == []
+    assert gates.begun == ["first"]
+
+
+@awaited
+async def test_an_engine_that_closes_leaves_its_lines_to_the_next(db: str) -> None:
+    async with Engine(db, workflows=[one], queues=[CLOSED], close_grace=0) as engine:
+        for name in "abc":
+            await reached(await engine.start(one(name), id=name), "waiting", "running")
+        await until(lambda: gates.begun)
+    rows = outside(db, "SELECT id, status FROM run ORDER BY id")
+    assert [row["status"] for row in rows] == ["pending", "waiting", "waiting"]
+    assert [row["status"] for row in places(db)] == ["waiting", "waiting"]
+    async with Engine(db, workflows=[one]) as engine:
+        for name in "abc":
+            gates.gate(name).set()
+        for name in "abc":
+            run = await engine.get(name)
+            assert await run.result() == name
+        assert kinds(await run.history()).count("attempt") <= 1  # it had not begun: no crash
+    assert gates.most == 1
+    assert places(db) == []
+
+
+@awaited
+async def test_a_history_that_grows_too_long_gives_its_places_back(db: str) -> None:
+    @workflow
+    async def grows() -> None:
+        await asyncio.gather(*(pass_gate(str(n)) for n in range(5)))
+
+    async with Engine(
+        db, workflows=[grows, many], queues=[CLOSED], limits=Limits(history_rows_max=8)
+    ) as engine:
+        run = await engine.start(grows())
+        await until(lambda: gates.begun)
+        for n in range(5):
+            gates.gate(str(n)).set()
+        await reached(run, "blocked")
+        assert places(db) == []
+        assert await engine.run(many(1)) == 0
+
+
+class OneRead:
+    """A host of lines whose read gives what a test says."""
+
+    owner = 1
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int, int]] = []
+        self.store = self.reads = self
+
+    def admitted(self, worker: int) -> list[tuple[int, int, int]]:
+        return self.found
+
+    def then(self, act: Any, read: Any, *args: Any) -> None:
+        act(read(*args))
+
+
+@awaited
+async def test_news_of_a_place_may_come_before_it_is_known_and_old_news_mean_nothing() -> None:
+    host, begun = OneRead(), list[int]()
+    lines = Lines(host)  # type: ignore[arg-type]
+    lines.others_committed()
+    host.found = [(7, 2, 40)]
+    lines.add(7, 2, 41, begun.append)  # the place of an earlier attempt was 40
+    await asyncio.sleep(0)
+    assert begun == []
+    host.found = [(7, 2, 41), (8, 2, 42)]
+    lines.add(9, 2, 43, begun.append)
+    await asyncio.sleep(0)
+    assert begun == [2]
+    assert len(lines) == 1
+    lines.remove(9, 2)
+    lines.admitted([(9, 2, 43)])
+    assert begun == [2]
 
 
 # --- what a step says to its queue ----------------------------------------------------------------

@@ -239,11 +239,11 @@ class Attempts:
         """Give the place of an attempt back: with the next turn, when the run has left at once, and
         where a thread can't be stopped when its function has returned.
         """
-        held = places.held.get(seq)
-        act = None if held is None else partial(self._release, [held.place])
-        if act is not None and thread is not None and thread.when_ended(act):
-            del places.held[seq]
-        places.give_back(seq)
+        held = None if thread is None else places.held.pop(seq, None)
+        if thread is None or held is None:
+            places.give_back(seq)
+        elif not thread.when_ended(partial(self._release, [held.place])):
+            places.released.append(held.place)
         if self._run is None:
             self._release(places.take_released())
 

@@ -130,6 +130,7 @@ class Loader:
             host.observer.run_started(row.id, row.workflow, bool(row.history_rows))
         try:
             if row.history_rows > host.limits.history_rows_max:
+                active.attempts.take_places(loaded.places)  # to be given back
                 active.block_by_length(row.history_rows)
             else:
                 active.load(loaded)

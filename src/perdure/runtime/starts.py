@@ -28,6 +28,11 @@ from perdure.store.base import Store
 from perdure.store.rows import RunRow, Started, new_run_row
 from perdure.store.writes import StartRun
 
+FULL_S = 0.05
+"""For how long a queue that let a run wait is taken to be full, so that a crowd of starts is only
+written; those that find it free wait for the next claim.
+"""
+
 
 class StartHost(Protocol):
     """What starts need of their scheduler."""
@@ -58,6 +63,8 @@ class Starts:
     def __init__(self, host: StartHost) -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
+        self._full: dict[str, float] = {}
+        """Queues that have just let a run wait, each with the time until when that is believed."""
 
     async def start(self, start: StartRun, definition: Workflow[..., Any], now_ms: int) -> Started:
         """Write a new run. If it is ours to execute, its first turn is written with it, and its
@@ -66,6 +73,7 @@ class Starts:
         host, reads, store = self._host, self._host.reads, self._host.store
         exists = host.execute and await reads.get(store.has_run, start.id)
         start = host.new_run(start, now_ms)
+        tried = start.queue is not None and start.owner is not None
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def written(result: Any) -> None:
@@ -73,6 +81,8 @@ class Starts:
                 future.set_result(result)
             if isinstance(result, Started) and result.created and not result.owned:
                 host.claims.wake()
+                if tried and start.queue is not None:
+                    self._full[start.queue] = self._loop.time() + FULL_S
 
         if start.owner is None or exists:
             host.writer.put(start, written, keep=False)
@@ -124,6 +134,8 @@ class Starts:
         host = self._host
         here = host.execute and not host.closing and start.workflow in host.workflows
         now = here and (start.due_ms or 0) <= at_ms and host.memory.room() > 0
+        if now and start.queue in self._full:  # its first turn would be made for nothing
+            now = self._loop.time() > self._full[start.queue]
         start.seed = new_seed()
         if now:
             host.use_lease()
