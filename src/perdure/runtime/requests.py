@@ -225,4 +225,4 @@ def _standing(head: RunHead, channel: str) -> str:
     if any(item.get("message") == channel for item in waiting):
         return "it receives messages on that channel and no requests, so send() is what reaches it"
     text = waiting_text(waiting, head.status)
-    return f"it is {head.status}" + (f" and waits for {text}" if text else "")
+    return f"it waits for {text}" if text else f"it is {head.status}"
