@@ -13,9 +13,12 @@ from typing import Any
 
 from campaigns.corpus import Case, child, double, fails
 from perdure import (
+    Saga,
     emit,
     expose,
+    gather_limited,
     now,
+    poll_until,
     random,
     receive,
     receive_request,
@@ -41,6 +44,7 @@ _LEAVES = (
     "draw",
     "request",
     "expose",
+    "poll",
 )
 _BRANCHES = (
     "seq",
@@ -64,6 +68,8 @@ _BRANCHES = (
     "work",
     "again",
     "both",
+    "limited",
+    "saga",
 )
 
 
@@ -178,6 +184,27 @@ async def _group(*nodes: list[Any]) -> list[Any]:
     return [task.result() for task in tasks]
 
 
+async def _limited(*nodes: list[Any]) -> list[Any]:
+    calls = (_walk(node) for node in nodes)
+    found = await gather_limited(calls, limit=2, tolerate=1, enough=max(1, len(nodes) - 1))
+    return [type(one).__name__ if isinstance(one, BaseException) else one for one in found]
+
+
+async def _saga(*nodes: list[Any]) -> Any:
+    """The last one is the work, those before it undo it."""
+    async with Saga() as saga:
+        for node in nodes[:-1]:
+            saga.undo(_walk(node))
+        return await _walk(nodes[-1])
+
+
+async def _poll(n: int) -> int:
+    def until(_: int) -> bool:
+        return random().random() < 0.4
+
+    return await poll_until(double(n), until=until, every=0.02, polls_max=4)
+
+
 async def _timeout(seconds: float, node: list[Any]) -> Any:
     async with asyncio.timeout(seconds):
         return await _walk(node)
@@ -236,7 +263,7 @@ async def _queue(*nodes: list[Any]) -> list[Any]:
             item = await _walk(node)
         except Exception as error:
             item = type(error).__name__
-        async with lock:
+        async with lock, asyncio.timeout(5):  # it may be stubborn, and the consumer cancelled
             await queue.put(item)
 
     async with asyncio.TaskGroup() as group:
@@ -387,6 +414,7 @@ _LEAF: dict[str, Any] = {
     "draw": _draw,
     "request": _request,
     "expose": _expose,
+    "poll": _poll,
 }
 _BRANCH: dict[str, Any] = {
     "seq": _seq,
@@ -410,4 +438,6 @@ _BRANCH: dict[str, Any] = {
     "work": _work,
     "again": _again,
     "both": _both,
+    "limited": _limited,
+    "saga": _saga,
 }

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 import campaigns.main
-from campaigns.corpus import Case
+from campaigns.corpus import CASES, Case
+from campaigns.kernel_sim import INVARIANTS
 from campaigns.main import Count, Summary, main
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -21,7 +22,7 @@ def test_the_command_counts_and_prints_a_table(capsys: pytest.CaptureFixture[str
     assert main(["--seeds", "2", "--only", "kernel", "--only", "programs"]) == 0
     head, kernel, programs = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "campaign"
-    assert kernel.split()[:3] == ["kernel", "2", "270"]  # 27 workflows, 5 invariants, 2 seeds
+    assert kernel.split()[:3] == ["kernel", "2", str(len(CASES) * len(INVARIANTS) * 2)]
     assert programs.split()[:3] == ["programs", "2", "10"]
 
 
