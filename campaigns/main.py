@@ -130,6 +130,7 @@ CAMPAIGNS = {
     "engine": "campaigns.main:engine",
     "power": "campaigns.power:power",
     "kill": "campaigns.kill:kill",
+    "prunes": "campaigns.prunes:prunes",
     "queues": "campaigns.queues:queues",
     "ticks": "campaigns.ticks:ticks",
 }
