@@ -113,6 +113,7 @@ from perdure.runtime.observer import Observer
 from perdure.runtime.prune_report import PruneReport
 from perdure.runtime.run_handle import Run
 from perdure.runtime.schedule_handle import ScheduleHandle
+from perdure.runtime.standing import ExposedValue, QueueKey, QueuePlace, Standing
 from perdure.runtime.sync import SyncEngine, SyncRun, SyncScheduleHandle, run
 from perdure.store.sqlite.connection import connect
 
@@ -151,6 +152,7 @@ __all__ = [
     "EngineClosed",
     "ErrorHead",
     "Every",
+    "ExposedValue",
     "HistoryEvent",
     "HistoryTooLong",
     "InboxFull",
@@ -175,7 +177,9 @@ __all__ = [
     "Queue",
     "QueueFull",
     "QueueInfo",
+    "QueueKey",
     "QueueNotFound",
+    "QueuePlace",
     "Rate",
     "RecordedError",
     "Replica",
@@ -210,6 +214,7 @@ __all__ = [
     "ScheduleHandle",
     "ScheduleInfo",
     "ScheduleNotFound",
+    "Standing",
     "Step",
     "StepFailed",
     "StepTimeout",

@@ -165,7 +165,7 @@ async def test_the_reference_has_the_columns_of_every_view(db: str) -> None:
     async with Engine(db):
         reader = connect(db)
     rows = reader.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
-    views = {name: columns_of(reader, name) for (name,) in rows}
+    views = {str(name): columns_of(reader, str(name)) for (name,) in rows}
     page = (Path(__file__).parents[3] / "docs" / "reference" / "views.md").read_text()
     told = {
         name: re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", columns.partition(". ")[0]))
