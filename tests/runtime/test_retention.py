@@ -22,6 +22,7 @@ from perdure import (
     PruneReport,
     Retention,
     RunNotFound,
+    SyncEngine,
     Workflow,
     continue_as,
     emit,
@@ -353,3 +354,27 @@ async def test_prune_needs_a_retention(db: str) -> None:
         with pytest.raises(DefinitionError, match="what is old"):
             await engine.prune()
         assert isinstance(await engine.prune(ALL), PruneReport)
+
+
+@awaited
+async def test_an_engine_that_closes_ends_a_prune_and_the_next_continues(db: str) -> None:
+    async with Engine(db, workflows=FLOWS) as engine:
+        await asyncio.gather(*(engine.run(doubles(n), id=f"r{n}") for n in range(300)))
+        under_way = asyncio.Event()
+        task = asyncio.create_task(engine.prune(ALL, on_progress=lambda _: under_way.set()))
+        await under_way.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        report = await engine.prune(ALL)  # nobody holds the mark any more
+        assert engine._parts().store.pruning().runs == 299
+        assert engine._parts().store.pruning().left == 0
+        assert report.longest_hold_ms > 0
+
+
+def test_a_synchronous_engine_prunes(db: str) -> None:
+    with SyncEngine(db, workflows=[doubles]) as engine:
+        for n in range(3):
+            engine.run(doubles(n))
+        report = engine.prune(ALL)
+        assert report.runs == 2

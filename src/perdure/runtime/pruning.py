@@ -8,11 +8,11 @@ copies, is done in a thread, on a connection of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from time import sleep
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.api.retention import Retention
-from perdure.errors import ArchiveUnavailable, EngineClosed, PrunedElsewhere
+from perdure.errors import ArchiveUnavailable, EngineClosed, PerdureError, PrunedElsewhere
 from perdure.process.clock import SystemClock
 from perdure.runtime import archive as archives
 from perdure.runtime.archive import DAY_MS, Archive
@@ -151,7 +151,8 @@ class Pruning:
         finally:
             self._stopped.set()
             self._held_s = None
-            await self._writer.ask(HoldPruning(self._holder, None, self._clock.now_ms()))
+            with contextlib.suppress(PerdureError):  # then it ends by itself, in a minute
+                await self._writer.ask(HoldPruning(self._holder, None, self._clock.now_ms()))
         return self.report
 
     async def _prune_all(self) -> None:
@@ -298,8 +299,8 @@ class Pruning:
 
         return await self._in_thread(read)
 
-    def _reads_apart(self) -> AbstractContextManager[PruningReads]:
-        return self._store.reads_apart() or nullcontext(self._store)
+    def _reads_apart(self) -> contextlib.AbstractContextManager[PruningReads]:
+        return self._store.reads_apart() or contextlib.nullcontext(self._store)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """What `work` gives, made in a thread where the store has a second connection."""
