@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure import Engine, Queue, Rate
+from perdure.cli import inspect
 from tests.cli import flows
 from tests.cli.conftest import Said
 
@@ -229,6 +231,32 @@ def test_show_and_ls_say_where_a_run_stands(waiting: Typed) -> None:
     lines = {line.split()[0]: line for line in waiting("ls").out.splitlines()[1:]}
     assert "1st in queue openai" in lines["a-2"]
     assert "waits for a message on answer" in lines["a-1"]
+
+
+def test_tail_says_where_a_run_stands_until_it_is_admitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ""
+
+    async def main() -> None:
+        nonlocal shown
+        path = tmp_path / "p.db"
+        async with (
+            Engine(path, workflows=[flows.asks], queues=[Queue("q", concurrency=1)]) as engine,
+            Engine(path, execute=False) as client,
+        ):
+            for run_id in ("first", "second"):
+                await engine.start(flows.asks("why"), id=run_id, queue="q")
+            following = asyncio.ensure_future(inspect._follow_history(client, "second", False))
+            while "queue q" not in shown:
+                await asyncio.sleep(0.01)
+                shown += capsys.readouterr().err
+            for run_id in ("first", "second"):
+                await engine.send(run_id, "so", channel="answer")
+            await following
+
+    asyncio.run(main())
+    assert "(1st in queue q; its place is taken)" in shown
 
 
 def test_show_as_json_has_the_place(waiting: Typed) -> None:
