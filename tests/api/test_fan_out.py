@@ -526,6 +526,30 @@ def test_a_poll_over_a_week_backs_off(perdure_time: Any) -> None:
     assert perdure_time.run(a_week()) >= 7 * 24
 
 
+@pytest.mark.parametrize(("options", "total_s"), [({"timeout": 150}, 240), ({"polls_max": 3}, 180)])
+def test_a_retry_of_a_run_that_gave_up_polls_on(
+    options: dict[str, Any], total_s: float, perdure_time: Any, perdure_engine: Any
+) -> None:
+    """With the whole timeout again; where the number of polls ended it, once more."""
+
+    @workflow
+    async def polls() -> str:
+        return await poll_until(state("j"), until=lambda one: one == "done", every=60, **options)
+
+    async def main() -> str:
+        async with perdure_engine(workflows=[polls]) as engine:
+            run = await engine.start(polls(), id="polls")
+            with pytest.raises(RunFailed):
+                await run.result()
+            STATES[:] = ["running", "done"] if "timeout" in options else ["done"]
+            await engine.retry("polls")
+            return str(await (await engine.get("polls")).result())
+
+    STATES[:] = ["queued"]
+    assert perdure_time.run(main()) == "done"
+    assert perdure_time.elapsed_s == total_s
+
+
 @awaited
 async def test_polls_are_bounded() -> None:
     STATES[:] = ["queued"]
