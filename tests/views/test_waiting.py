@@ -54,6 +54,7 @@ def test_without_its_place(waiting: list[dict[str, Any]], text: str) -> None:
             f"{FIRST}, and 2 more steps",
         ),
         ([{**STEP, "seq": 8}], "step think: waits in queue openai"),
+        ([{**STEP, "seq": 6}, STEP], f"{FIRST}, and 1 more step"),
     ],
 )
 def test_with_its_place(waiting: list[dict[str, Any]], text: str) -> None:

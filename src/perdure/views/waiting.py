@@ -73,14 +73,17 @@ def waiting_text(waiting_for: list[dict[str, Any]], places: Places = NO_PLACES) 
 
 
 def _in_queues(waiting_for: list[dict[str, Any]], places: Places) -> list[str]:
-    """A text for each queue that a run waits in: of its first place there, and how many more."""
+    """A text for each queue that a run waits in: of its first place there that is known, and how
+    many more.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for item in waiting_for:
         found.setdefault(item["queue"], []).append(item)
     texts = []
     for queue, items in list(found.items())[:_SHOWN_MAX]:
-        first = items[0]
-        text = places.of(queue, first.get("seq")) or f"waits in queue {queue}"
+        known = ((item, places.of(queue, item.get("seq"))) for item in items)
+        first, text = next((pair for pair in known if pair[1]), (items[0], None))
+        text = text or f"waits in queue {queue}"
         text = f"step {first['step']}: {text}" if "step" in first else text
         more = len(items) - 1
         texts.append(f"{text}, and {format.count(more, 'more step')}" if more else text)
