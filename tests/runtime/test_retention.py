@@ -30,6 +30,8 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.process.clock import SystemClock
+from perdure.runtime.retention import RetentionLoop
 from perdure.store.retention_writes import HoldPruning
 from tests.runtime.support import awaited
 
@@ -378,3 +380,37 @@ def test_a_synchronous_engine_prunes(db: str) -> None:
             engine.run(doubles(n))
         report = engine.prune(ALL)
         assert report.runs == 2
+
+
+class SetClock(SystemClock):
+    """A clock that somebody sets."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+@awaited
+async def test_a_clock_that_was_set_wrong_deletes_nothing(
+    db: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(db, 3)
+    async with Engine(db, execute=False) as engine:
+        parts, clock = engine._parts(), SetClock()
+        reads, writer = parts.scheduler.reads, parts.writer
+        loop = RetentionLoop(parts.store, reads, writer, clock, Retention())
+        for _ in range(2):
+            await loop._tick()
+        clock.ahead_ms = 40 * 86_400_000
+        for _ in range(2):
+            await loop._tick()
+        assert len(await engine.runs()) == 3
+        assert caplog.text.count("the clock has jumped forward by 960 hours") == 1
+        clock.ahead_ms = 0
+        await loop._tick()
+        clock.ahead_ms = 40 * 86_400_000
+        await loop._tick()
+        monkeypatch.setattr("perdure.runtime.retention.DAY_S", 0.0)  # the day has passed
+        await loop._tick()
+        assert len(await engine.runs()) == 1

@@ -2,11 +2,13 @@
 
 Rules: a look that finds nothing to do writes nothing; what one process does at a time, the others
 leave to it; an archive that can't be written is reported once when that begins, and once when it
-ends.
+ends; a clock that has jumped forward by more than a day is not believed for a day, because what is
+deleted by a wrong clock is gone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from perdure.api.retention import Retention
@@ -23,6 +25,7 @@ log = logging.getLogger("perdure")
 FIRST_S = 1.0
 EVERY_S_MIN, EVERY_S_MAX = 1.0, 600.0
 LOOKS_PER_AGE = 10
+DAY_S = 86_400.0
 
 
 def checked(retention: object, path: str) -> Retention:
@@ -61,6 +64,9 @@ class RetentionLoop:
         soonest_s = min(ages_ms, default=0) / 1000 / LOOKS_PER_AGE
         self._every_s = min(EVERY_S_MAX, max(EVERY_S_MIN, soonest_s))
         self._loop = Loop("retention", self._tick)
+        self._seen: tuple[int, float] | None = None
+        """The clock's time at the last look, and the event loop's, which never jumps."""
+        self._doubted_s: float | None = None
 
     def start(self) -> None:
         self._loop.start()
@@ -75,6 +81,8 @@ class RetentionLoop:
             return FIRST_S
         from perdure.runtime.pruning import Pruning  # late: engines without retention need none
 
+        if self._clock_jumped():
+            return self._every_s
         parts = (self._store, self._reads, self._writer, self._clock, self._retention)
         pruning = Pruning(*parts, whole_days=True, gentle=True)
         try:
@@ -86,6 +94,26 @@ class RetentionLoop:
         except ArchiveUnavailable as error:
             self._not_archived(error)
         return self._every_s
+
+    def _clock_jumped(self) -> bool:
+        """Whether the clock is far ahead of where it should be since the last look, as when it was
+        set wrong.
+        """
+        now_ms, now_s = self._clock.now_ms(), asyncio.get_running_loop().time()
+        seen_ms, seen_s = self._seen or (now_ms, now_s)
+        ahead_s = (now_ms - seen_ms) / 1000 - (now_s - seen_s)
+        if ahead_s > DAY_S:
+            if self._doubted_s is None:
+                self._doubted_s = now_s
+                log.warning(
+                    "the clock has jumped forward by %.0f hours: no run is deleted by it before a "
+                    "day has passed. `perdure prune` does it at once",
+                    ahead_s / 3_600,
+                )
+            if now_s - self._doubted_s < DAY_S:
+                return True
+        self._seen, self._doubted_s = (now_ms, now_s), None
+        return False
 
     def _archived(self) -> None:
         if self._failing:
