@@ -102,16 +102,28 @@ async def test_schedules_that_start_nothing(db: str) -> None:
     ours = [Schedule("ours", "@daily", patient("x"))]
     async with Engine(db, workflows=[patient], schedules=ours):
         pass
-    async with Engine(db, execute=False) as client:
-        paused = await client.schedule("paused", "@daily", patient("x"), paused=True)
-        await client.schedule("well", "@daily", patient("x"))
-        found = await reasons(client)
+    async with Engine(db, workflows=[patient]) as engine:
+        paused = await engine.schedule("paused", "@daily", patient("x"), paused=True)
+        await engine.schedule("well", "@daily", patient("x"))
+        found = await reasons(engine)
         assert found["paused"] == "it is paused: perdure schedule resume paused"
         assert found["ours"].startswith("no worker that runs declares it")
         assert set(found) == {"paused", "ours"}
-        assert "no worker starts it" in (await reasons(client, 25 * 60 * MINUTE_MS))["well"]
         await paused.remove()
-        assert set(await reasons(client)) == {"ours"}
+        assert set(await reasons(engine)) == {"ours"}
+
+
+@awaited
+async def test_a_tick_that_no_worker_starts(db: str) -> None:
+    ours = [Schedule("ours", "@daily", patient("x"))]
+    async with Engine(db, workflows=[patient], schedules=ours):
+        pass
+    async with Engine(db, execute=False) as client:
+        await client.schedule("theirs", "@daily", patient("x"))
+        assert await reasons(client) == {}, "a worker may be started in time"
+        late = await reasons(client, 25 * 60 * MINUTE_MS)
+        assert set(late) == {"ours", "theirs"}
+        assert all(reason.endswith("no worker starts it") for reason in late.values())
 
 
 @awaited

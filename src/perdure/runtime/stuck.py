@@ -96,15 +96,16 @@ def _schedule_rows(store: Store) -> Iterator[ScheduleRow]:
 def _schedule_reason(row: ScheduleRow, now_ms: int) -> str | None:
     """Why a schedule starts nothing, or what it has missed; None where all is well."""
     found = []
+    due_ms = row.next_ms if row.fire_ms is None else row.fire_ms
     if row.paused:
         found.append(f"it is paused: perdure schedule resume {quote(row.name)}")
     elif row.status == "orphaned":
         found.append(
-            "no worker that runs declares it, so it starts nothing: start one, or remove it: "
-            f"perdure schedule rm {quote(row.name)}"
+            "no worker that runs declares it, so it starts nothing: start one that does, or remove "
+            f"it: perdure schedule rm {quote(row.name)}"
         )
-    elif row.fire_ms is not None and row.fire_ms < now_ms - FIRE_LATE_MS:
-        found.append(f"its tick is due since {_time(row.fire_ms)}, but no worker starts it")
+    elif due_ms is not None and due_ms < now_ms - FIRE_LATE_MS:
+        found.append(f"its tick is due since {_time(due_ms)}, but no worker starts it")
     if row.error is not None:
         found.append(f"its last tick could not be started: {row.error}")
     if row.missed:
