@@ -7,6 +7,8 @@ one call, so that what overlapped can be read after kill -9.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,17 @@ async def free(folder: str, name: str) -> str:
     return await _work(folder, name)
 
 
+@step(queue="q", retry=Retry(attempts=99, delay=0))
+async def dies(folder: str) -> None:
+    note(folder, "B deadly")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@workflow
+async def deadly(folder: str) -> None:
+    await dies(folder)
+
+
 @workflow
 async def works(folder: str, name: str) -> str:
     return await work(folder, name)
@@ -59,7 +72,7 @@ async def freely(folder: str, name: str) -> str:
     return await free(folder, name)
 
 
-WORKFLOWS: list[Any] = [works, carefully, freely]
+WORKFLOWS: list[Any] = [works, carefully, freely, deadly]
 
 
 async def main(store: str) -> None:

@@ -118,6 +118,30 @@ async def test_a_step_that_may_have_begun_is_asked_about_and_holds_no_place(
 
 
 @awaited
+async def test_a_step_that_kills_its_process_is_counted_also_when_it_was_in_line(
+    db: str, tmp_path: Path
+) -> None:
+    """Each time it had waited for its place: what begins is in the file before it begins."""
+    (tmp_path / "kill").touch()
+    async with Engine(db, execute=False, queues=[flows.QUEUE]) as client:
+        await client.queue("q", paused=True)
+        run = await client.start(flows.deadly(str(tmp_path)), id="deadly")
+        lives = 0
+        while await run.status() != "blocked":
+            with Victim(db, script=SCRIPT) as dies:
+                dies.says("OPEN")
+                lives += 1
+                if await reached(run, "waiting", "blocked") == "blocked":
+                    break
+                await client.queue("q", paused=False)
+                await asyncio.to_thread(dies.process.wait)
+                await client.queue("q", paused=True)
+        info = await run.info()
+        assert "3 times" in (info.reason or "")
+    assert [line for line in effects(tmp_path) if line == "B deadly"] == ["B deadly"] * 3
+
+
+@awaited
 async def test_a_run_that_dies_with_its_process_keeps_its_place(db: str, tmp_path: Path) -> None:
     """It goes on elsewhere, and only then the next one begins."""
     run = await killed_in(db, tmp_path, flows.freely, "held", queue="q")

@@ -126,8 +126,10 @@ class ActiveRun(RunInputs):
             case plans.BackOff(attempt) if attempt.command.seq in open_commands:
                 self.attempts.back_off(attempt)
                 self.touch()
-            case plans.Admit(attempt):
-                self._admitted(attempt)
+            case plans.Admit(attempt):  # the row is to say first that the run is at work
+                for step in recovery.due_attempts([attempt], noted=self._noted):
+                    self.do(step)
+                self.touch()
             case plans.Transact(attempt) if attempt.command.seq in open_commands:
                 if self._transactions is NONE_YET:
                     self._transactions = Transactions()
@@ -190,18 +192,6 @@ class ActiveRun(RunInputs):
         else:
             attempts.ask(attempt)
             self.touch()
-
-    def _admitted(self, attempt: PendingAttempt) -> None:
-        """Begin an attempt that has waited in line; that the run is at work is written beside it.
-
-        Should the process die first, no crash is counted, but its history notes it all the same.
-        """
-        if self._noted or attempt.command.call.options.on_crash != "retry":
-            for step in recovery.due_attempts([attempt], noted=self._noted):
-                self.do(step)
-        else:
-            self.do(plans.Begin(attempt))
-        self.touch()
 
     @property
     def _noted(self) -> bool:
