@@ -7,9 +7,10 @@ nothing of what deletes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Any
+
+import msgspec
 
 from perdure.core import numbers
 from perdure.core.lifecycle import CANCELLED, COMPLETED, FAILED
@@ -18,12 +19,11 @@ from perdure.errors import BadArchiveAddress, DefinitionError
 Age = timedelta | float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(msgspec.Struct, frozen=True):
     """How long a store keeps runs that have ended: `Engine(store, retention=Retention())`.
 
-    `completed`, `failed` and `cancelled` are a timedelta or a number of seconds, by how a run has
-    ended; None keeps such runs for ever. A run goes with all that belongs to it: history, messages,
+    `completed` (30 days by default), `failed` (90 days) and `cancelled` (30 days) are a timedelta
+    or a number of seconds, by how a run has ended; None keeps such runs for ever. A run goes with all that belongs to it: history, messages,
     streams, tags, children, and the earlier runs under its id. It is deleted in pieces so small
     that no other write waits for longer than some milliseconds.
 
@@ -39,7 +39,6 @@ class Retention:
     completed: Age = timedelta(days=30)
     failed: Age = timedelta(days=90)
     cancelled: Age = timedelta(days=30)
-    _: KW_ONLY
     archive: str | None = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -108,7 +107,7 @@ def prune(
         report.space_given_back += connection.vacuum(connection.path_of(store))
         report.space_free = 0
     if as_json:
-        echo_json(asdict(report))
+        echo_json(report)
     else:
         echo(*as_lines("\n".join(_told(report, archive))))
 

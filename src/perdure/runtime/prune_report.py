@@ -6,16 +6,16 @@ Rules: plain values, for programs and for people; times are aware and UTC.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from perdure.store.retention_writes import Prunable, PrunablePage
 
 KEPT_MAX = 100
 
 
-@dataclass
-class PruneReport:
+class PruneReport(msgspec.Struct):
     """What `Engine.prune` has deleted, or, with `dry_run`, would delete.
 
     `runs` is how many runs went, all children and earlier runs included; `by_status` counts those
@@ -30,12 +30,12 @@ class PruneReport:
 
     dry_run: bool = False
     runs: int = 0
-    by_status: dict[str, int] = field(default_factory=dict)
+    by_status: dict[str, int] = msgspec.field(default_factory=dict)
     oldest: datetime | None = None
     newest: datetime | None = None
     history_rows: int = 0
-    files: list[str] = field(default_factory=list)
-    kept: list[tuple[str, str]] = field(default_factory=list)
+    files: list[str] = msgspec.field(default_factory=list)
+    kept: list[tuple[str, str]] = msgspec.field(default_factory=list)
     space_given_back: int = 0
     space_free: int = 0
     longest_hold_ms: float = 0.0
