@@ -23,9 +23,10 @@ class Retention(msgspec.Struct, frozen=True):
     """How long a store keeps runs that have ended: `Engine(store, retention=Retention())`.
 
     `completed` (30 days by default), `failed` (90 days) and `cancelled` (30 days) are a timedelta
-    or a number of seconds, by how a run has ended; None keeps such runs for ever. A run goes with all that belongs to it: history, messages,
-    streams, tags, children, and the earlier runs under its id. It is deleted in pieces so small
-    that no other write waits for longer than some milliseconds.
+    or a number of seconds, by how a run has ended; None keeps such runs for ever. A run goes with
+    all that belongs to it: history, messages, streams, tags, children, and the earlier runs under
+    its id. It is deleted in pieces so small that no other write waits for longer than some
+    milliseconds.
 
     `archive` is a folder, `file:///folder`, or a place in a bucket, `s3://bucket/prefix`, that gets
     the runs first: one file for each day (UTC) on which they ended, which is a store of its own
