@@ -68,7 +68,7 @@ class Requests:
 
     def _woken(self, asked: Asked) -> None:
         if asked.new:
-            self._scheduler.woken([asked.run, *asked.others])
+            self._scheduler.woken([asked.run])
 
     async def _reply(self, ask: Ask, asked: Asked) -> ReplyRow:
         """The reply to a request. Raises what the end of its run means for that."""

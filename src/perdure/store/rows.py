@@ -74,13 +74,12 @@ class Woken(msgspec.Struct, gc=False):
 class Asked(msgspec.Struct, gc=False):
     """A request stands in a store under its own key, `request`; `run` is the run that has it.
 
-    `new` is False where it was asked before. `others` have something to read, too.
+    `new` is False where it was asked before.
     """
 
     run: int
     request: int
     new: bool
-    others: list[int] = msgspec.field(default_factory=list)
 
 
 class Replied(msgspec.Struct, gc=False):
