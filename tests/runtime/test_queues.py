@@ -533,6 +533,35 @@ async def test_retry_after_holds_the_queue_for_other_engines_too(db: str) -> Non
 
 
 @awaited
+async def test_the_place_of_a_step_that_says_retry_after_goes_to_no_other(db: str) -> None:
+    """It is given back in the transaction that holds the queue back."""
+    tried: list[int] = []
+
+    @step(queue="q", retry=None)
+    async def limited(n: int) -> int:
+        tried.append(n)
+        if tried == [1]:
+            await gates.gate("both in line").wait()
+            raise RetryAfter(3_600)
+        return n
+
+    @workflow
+    async def asks(n: int) -> int:
+        return await limited(n)
+
+    async with Engine(db, workflows=[asks], queues=[CLOSED]) as engine:
+        first = await engine.start(asks(1))
+        await until(lambda: tried)
+        second = await engine.start(asks(2))
+        await reached(second, "waiting")
+        gates.gate("both in line").set()
+        await reached(first, "waiting")
+        (queue,) = await engine.queues()
+        assert (queue.running, queue.waiting, tried) == (0, 1, [1])
+        assert queue.held_until is not None
+
+
+@awaited
 async def test_retry_after_does_not_count_for_the_policy(db: str) -> None:
     @step(retry=Retry(attempts=2, delay=0))
     async def limited() -> int:
