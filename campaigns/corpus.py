@@ -521,6 +521,19 @@ async def asked_and_cancelled() -> str:
     return "never"
 
 
+@workflow
+async def adds_up(times: int) -> int:
+    return sum([await receive("add", int) for _ in range(times)])
+
+
+@workflow
+async def hands_out(times: int) -> list[int]:
+    """Each message starts its receiver, if it is the first."""
+    sent = [send("sum", n, channel="add", start=adds_up(times)) for n in range(times)]
+    await asyncio.gather(*sent)
+    return [await double(n) for n in range(2)]
+
+
 BEFORE, AFTER = Case("before", before_the_change(1)), Case("after", after_the_change(1))
 """One workflow before and after a change."""
 
@@ -568,6 +581,7 @@ CASES = [
         answers(5),
         requests=[("a", b"1"), ("b", b"2"), ("b", b"9"), ("a", b"3")],
     ),
+    Case("hands_out", hands_out(3)),
     Case("hands_on", hands_on(2), requests=[("count", b"4")]),
     Case("asked_and_cancelled", asked_and_cancelled(), requests=[("a", b"4")], cancelled=True),
     Case("compensates_when_cancelled", compensates(2), cancelled=True),
