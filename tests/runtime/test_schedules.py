@@ -393,6 +393,24 @@ def test_two_of_one_name_are_refused_before_anything_is_opened(tmp_path: Path) -
     assert not (tmp_path / "x.db").exists()
 
 
+def test_a_zone_that_this_machine_lacks_stops_that_schedule_only(
+    harness: CrashHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> list[str]:
+        async with harness.engine(schedules=[every_minute()]) as engine:
+            await engine.schedule("far", "* * * * *", report(), overlap="wait")
+            with contextlib.closing(apsw.Connection(str(tmp_path / "perdure.db"))) as db:
+                db.execute("UPDATE schedule SET tz = 'Mars/Phobos' WHERE name = 'far'")
+            await asyncio.sleep(190)
+            assert [info.name for info in await engine.schedules()] == ["far", "m"]
+            late = [run.created_at - at for run in await engine.runs() if (at := run.scheduled_at)]
+            assert len(late) == 3 and max(late) < timedelta(seconds=2)
+            return await ran(engine)
+
+    assert harness.run(main()) == [f"0{n}:00 completed" for n in (1, 2, 3)]
+    assert caplog.text.count("can't be computed on this machine") == 1
+
+
 # --- by hand --------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,8 @@ log = logging.getLogger("perdure")
 DUE_AT_ONCE = 200
 IDLE_S = 3_600.0
 """Where there is no schedule, commits of others wake the loop."""
+LATER_S = 1.0
+"""How soon to look again where nothing of what is due can be computed on this machine."""
 LOOK_S = 1.0
 """How soon a commit of another process is looked at, where there was no schedule before."""
 
@@ -49,6 +51,7 @@ class Schedules:
         self._declared_as = 0
         self._awake_ms = self._seen_ms = host.clock.now_ms()
         self._any, self._looked = False, False
+        self._unknown: set[str] = set()
         self._soon: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -70,15 +73,14 @@ class Schedules:
 
     async def _declare(self) -> None:
         """Say which schedules the code of this worker has."""
-        host, again = self._host, self._declared_as != 0
-        self._declared_as = worker = host.owner
-        if not self._declared:
-            return
-        now_ms = host.clock.now_ms()
-        given = [definition_of(one, self._limits, now_ms) for one in self._declared]
-        changed = await host.writer.ask(DeclareSchedules(worker, given, now_ms, again))
-        if changed:
-            log.info("schedules set by code: %s", ", ".join(changed))
+        host, again, worker = self._host, self._declared_as != 0, self._host.owner
+        if self._declared:
+            now_ms = host.clock.now_ms()
+            given = [definition_of(one, self._limits, now_ms) for one in self._declared]
+            changed = await host.writer.ask(DeclareSchedules(worker, given, now_ms, again))
+            if changed:
+                log.info("schedules set by code: %s", ", ".join(changed))
+        self._declared_as = worker
 
     # --- ticks ------------------------------------------------------------------------------------
 
@@ -104,7 +106,9 @@ class Schedules:
             await self._declare()
         now_ms = host.clock.now_ms()
         if now_ms < self._seen_ms or not self._looked:
-            await self._fire_all(await host.reads.get(host.store.schedules_ahead, now_ms, 10_000))
+            ahead = host.store.schedules_ahead
+            while await self._fire_all(await host.reads.get(ahead, now_ms, DUE_AT_ONCE)):
+                pass
             self._awake_ms = min(self._awake_ms, now_ms)
         self._seen_ms, self._looked = now_ms, True
         fire_ms = await host.reads.get(host.store.next_fire_ms)
@@ -117,33 +121,34 @@ class Schedules:
             held = await host.reads.get(host.store.any_held)
             host.when_ended = self.wake if held else None
             return min((fire_ms - now_ms) / 1000, host.clock.idle_s_max)
-        await self._fire_all(await host.reads.get(host.store.due_schedules, now_ms, DUE_AT_ONCE))
-        return 0.0
+        due = await host.reads.get(host.store.due_schedules, now_ms, DUE_AT_ONCE)
+        return 0.0 if await self._fire_all(due) else LATER_S
 
-    async def _fire_all(self, due: list[DueSchedule]) -> None:
-        """Deal with schedules, in as few transactions as there can be."""
-        now_ms, writer = self._host.clock.now_ms(), self._host.writer
-        writes = [self._write(one, now_ms) for one in due]
-        results = await asyncio.gather(*map(writer.ask, writes), return_exceptions=True)
-        for one, result in zip(due, results, strict=True):
+    async def _fire_all(self, due: list[DueSchedule]) -> bool:
+        """Deal with schedules, in as few transactions as there can be. Returns False where none of
+        them can be computed here.
+        """
+        now_ms, ask = self._host.clock.now_ms(), self._host.writer.ask
+        todo = [(one, write) for one in due if (write := self._write(one, now_ms)) is not None]
+        results = await asyncio.gather(*(ask(write) for _, write in todo), return_exceptions=True)
+        for (one, _), result in zip(todo, results, strict=True):
             self._fired(one, result)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        return bool(todo)
 
-    def _write(self, due: DueSchedule, now_ms: int) -> FireSchedule:
+    def _write(self, due: DueSchedule, now_ms: int) -> FireSchedule | None:
+        """The write that deals with a schedule; None where its zone is not known here."""
         from perdure.runtime import ticks
 
         try:
             return ticks.fire(due, now_ms, self._awake_ms)
-        except BadSchedule as error:  # a zone that this machine does not know
-            log.warning("schedule %s can't be computed here: %s", due.name, error)
-            later_ms = now_ms + ticks.RETRY_MS
-            held = [ticks.tick_run(due.name, ms, "UTC") for ms in due.held]
-            return FireSchedule(
-                due.schedule, due.version, held, 0, due.next_ms, later_ms, due.last_ms, now_ms,
-                later_ms,
-            )  # fmt: skip
+        except BadSchedule as error:  # a machine with other zones may know this one
+            if due.name not in self._unknown:
+                self._unknown.add(due.name)
+                log.error("schedule %s can't be computed on this machine: %s", due.name, error)
+            return None
 
     def _fired(self, due: DueSchedule, result: Any) -> None:
         if not isinstance(result, Fired):
