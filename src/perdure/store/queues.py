@@ -198,6 +198,16 @@ class Places:
         self.steps += room.steps
         return self._note_due(queue)
 
+    def _next(self, queue: OpenQueue, now_ms: int, *, reports: bool) -> None:
+        """Let the next steps go on where the write `reports` them to their worker; else a claim
+        does: what this process has admitted for itself it would not notice.
+        """
+        if reports or queue.waiting == 0:
+            self._pass(queue, now_ms)
+        else:
+            queue.look_at(now_ms)
+            self._note_due(queue)
+
     # --- runs -------------------------------------------------------------------------------------
 
     def plan(self, start: StartRun) -> Obstacle | PerdureError | None:
@@ -268,36 +278,37 @@ class Places:
 
     def end_run(self, run: int, worker: int | None, now_ms: int) -> None:
         """A run with a queue has ended, or a run that waited was cancelled: its places are free."""
-        self._gone("drop_run_place", (run,), worker, now_ms)
+        self._gone("drop_run_place", (run,), worker, now_ms, reports=worker is not None)
 
-    def give_back(self, run: int, worker: int | None, now_ms: int) -> None:
+    def give_back(self, run: int, worker: int | None, now_ms: int, *, reports: bool) -> None:
         """A run was paused or blocked: it keeps the number of its place only."""
         row = self._db.row("place_of", (run, 0))
         if row is not None:
             place, queue, key, _, _, _, line, admitted_ms, _ = row
             self._db.do("set_aside", (place,))
             self._freed((place, key, queue, line, admitted_ms), worker, now_ms)
-            self._pass(self.states.keyed(queue), now_ms)
+            self._next(self.states.keyed(queue), now_ms, reports=reports)
 
     def stop(self, run: int, worker: int | None, now_ms: int) -> None:
         """A run without an owner was paused: its steps wait no longer, either."""
-        self.give_back(run, worker, now_ms)
-        self._gone("drop_step_places", (run,), worker, now_ms)
+        self.give_back(run, worker, now_ms, reports=False)
+        self._gone("drop_step_places", (run,), worker, now_ms, reports=False)
 
     def _gone(
-        self, query: str, bindings: tuple[Any, ...], worker: int | None, now_ms: int
-    ) -> list[tuple[Any, ...]]:
+        self, query: str, bindings: tuple[Any, ...], worker: int | None, now_ms: int, *,
+        reports: bool,
+    ) -> list[tuple[Any, ...]]:  # fmt: skip
         """Places that a query deletes. Returns their rows."""
         rows = self._db.rows(query, bindings)
         queues = {row[2]: self._freed(tuple(row[:5]), worker, now_ms) for row in rows}
         for queue in queues.values():
-            self._pass(queue, now_ms)
+            self._next(queue, now_ms, reports=reports)
         return rows
 
     def let_go(self, run: int, queue: str | None, status: str, worker: int, now_ms: int) -> None:
         """A run with a queue has no owner any more."""
         if status in (PAUSED, BLOCKED):
-            self.give_back(run, worker, now_ms)
+            self.give_back(run, worker, now_ms, reports=True)
         elif queue is not None and (state := self.states.named(queue)) is not None:
             state.worker_changed(worker)
             if state.limits.per_worker is not None and state.waiting:
@@ -328,7 +339,7 @@ class Places:
             self.leave_in_line(run, now_ms)
         for (run,) in self._db.rows("paused_in_queues", (worker,)):
             self.stop(run, worker, now_ms)
-        for row in self._gone("drop_worker_places", (worker,), worker, now_ms):
+        for row in self._gone("drop_worker_places", (worker,), worker, now_ms, reports=False):
             self._db.do("due_for_step", (now_ms, row[5]))
 
     def admissible(self, now_ms: int) -> int:

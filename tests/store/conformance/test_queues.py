@@ -565,6 +565,31 @@ def test_a_paused_run_without_an_owner_gives_up_the_places_of_its_steps(
     assert claimed(store, worker, 3).runs == [run]
 
 
+@pytest.mark.parametrize("way", ["pause", "cancel", "death"])
+def test_steps_are_admitted_by_writes_that_tell_their_worker(store: Store, way: str) -> None:
+    """A worker looks for its admitted steps in what its own writes give, and after foreign ones."""
+    queue(store, concurrency=1)
+    run, worker = owned(store)
+    other_run, other = owned(store, "other")
+    if way == "death":
+        ask(store, other_run, other)
+    else:
+        held = enqueue(store, "held", owner=other).run
+        one(store, suspend(held, other, "waiting", 1, release=True))
+    step = ask(store, run, worker, 2, 1)
+    match way:
+        case "pause":
+            one(store, ControlRun("held", "pause", 2))
+        case "cancel":
+            one(store, ControlRun("held", "pause", 2))
+            one(store, Deliver("held", "cancel", 2, verb="cancel"))
+        case _:
+            one(store, EndWorker(other, 2, crashed=True))
+    assert store.admitted(worker) == []
+    assert store.next_due_ms(("none",), worker=worker) == 2
+    assert claimed(store, worker, 2, names=("none",)).admitted == [(run, 2, step.place)]
+
+
 def test_a_crash_loop_gives_all_places_back(store: Store) -> None:
     queue(store, concurrency=2)
     worker = join(store)
