@@ -234,8 +234,9 @@ def test_show_and_ls_say_where_a_run_stands(waiting: Typed) -> None:
 
 
 def test_tail_says_where_a_run_stands_until_it_is_admitted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     shown = ""
 
     async def main() -> None:
