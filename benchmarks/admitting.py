@@ -12,17 +12,17 @@ from perdure import Limits
 from perdure.core import events as ev
 from perdure.core.events import Event
 from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.writes import Claim, Finish, JoinWorker, SetQueue, StartRun, Turn
+from perdure.store.writes import Claim, EndWorker, Finish, JoinWorker, SetQueue, StartRun, Turn
 
 AT_ONCE = 1_000
 QUEUE = "bench"
 
 
 class Admitting:
-    """A store with a queue in which so many runs wait."""
+    """A store with a queue in which so many runs wait, made where there is none."""
 
-    def __init__(self, folder: Path, waiting: int, limit: int) -> None:
-        self._store = SqliteStore(str(folder / f"admitting-{waiting}.db"), limits=Limits())
+    def __init__(self, path: Path, waiting: int, limit: int) -> None:
+        self._store = SqliteStore(str(path), limits=Limits())
         join = JoinWorker("bench", "here", 1, "", 0, 10**9)
         self._worker = cast("int", self._write([join])[0])
         self._write([SetQueue(QUEUE, {"concurrency": limit, "paused": True}, 1)])
@@ -43,15 +43,19 @@ class Admitting:
         """Seconds until so many more have been admitted."""
         begin, admitted = time.perf_counter(), 0
         while admitted < runs:
-            ends = [
-                Turn(run, self._worker, [Event(1, ev.FINISH, 2)], 2, finish=Finish("completed"))
-                for run in self._runs
-            ]
             claim = Claim(self._worker, ("empty",), self._limit, 2)
-            self._runs = self._write([*ends, claim])[-1].runs
+            self._runs = self._write([*self._ends(), claim])[-1].runs
             admitted += len(self._runs)
         return time.perf_counter() - begin
 
+    def _ends(self) -> list[Turn]:
+        return [
+            Turn(run, self._worker, [Event(1, ev.FINISH, 2)], 2, finish=Finish("completed"))
+            for run in self._runs
+        ]
+
     def close(self) -> None:
-        """Close the store."""
+        """Leave a queue that is paused, and nothing admitted."""
+        paused = SetQueue(QUEUE, {"paused": True}, 3)
+        self._write([*self._ends(), paused, EndWorker(self._worker, 3, crashed=False)])
         self._store.close()

@@ -131,58 +131,60 @@ def _latencies_ms(driver: Driver, log: Path, prefix: str, count: int, gap_ms: in
 
 
 def admissions(bench: Bench, slow_ms: int) -> list[Table]:
-    """Runs that do nothing, through one queue with a limit, while so many more of them wait."""
+    """Runs that do nothing, through one queue with a limit, while so many more of them wait: by an
+    engine, and by the store alone, which claims runs and ends them in one transaction.
+    """
     if slow_ms:
         return []
     size = sizes(bench)
-    table = Table(
-        "admissions",
-        f"Admissions through one queue with a limit of {size.limit}",
-        "runs/s",
-        [],
-        more_is_better=True,
-    )
+    what = f"a queue with a limit of {size.limit}"
+    engine = Table("admissions", f"Admissions through {what}", "runs/s", [], more_is_better=True)
+    alone = Table("store-admissions", f"The store alone, {what}", "runs/s", [], more_is_better=True)
     for waiting in size.waiting:
-        row = Row("Perdure" if not table.rows else "the same", f"{waiting:,} waiting")
-        table.rows.append(row)
-        _admissions(bench, queueing(OURS, bench.folder / "no.log"), row, waiting, size.admitted)
+        name = "the same" if engine.rows else "Perdure"
+        rows = [Row(name, f"{waiting:,} waiting") for _ in range(2)]
+        engine.rows.append(rows[0])
+        alone.rows.append(rows[1])
+        _ours(bench, size, waiting, *rows)
     for kind in peer(bench):
         row = Row("DBOS, polls each 0.01 s", f"{size.peer_admitted:,} waiting")
-        table.rows.append(row)
+        engine.rows.append(row)
         try:
             with dbos(kind, 0.01, bench.folder / "no.log") as ready:
-                _admissions(bench, ready, row, 0, size.peer_admitted)
+                _theirs(bench, ready, row, size)
         except Failed as error:
             row.failed = str(error)
-    return [table, _store_alone(bench, size)]
+    return [engine, alone]
 
 
-def _store_alone(bench: Bench, size: QueueSizes) -> Table:
-    """The same without an engine: a claim and the ends of what it took, in one transaction."""
-    title = f"The store alone, a queue with a limit of {size.limit}"
-    table = Table("store-admissions", title, "runs/s", [], more_is_better=True)
-    for waiting in size.waiting:
-        row = Row("Perdure" if not table.rows else "the same", f"{waiting:,} waiting")
-        table.rows.append(row)
-        more = bench.sizes.rounds * size.admitted
-        store = Admitting(bench.folder, waiting + more, size.limit)
-        row.values = [size.admitted / store.admit(size.admitted) for _ in range(bench.sizes.rounds)]
-        store.close()
-    return table
-
-
-def _admissions(bench: Bench, kind: Kind, row: Row, waiting: int, admitted: int) -> None:
-    """One filling, and a round each for a part of what was filled in."""
-    rounds = bench.sizes.rounds
-    kind = replace(kind, settings={**kind.settings, LIMIT: str(sizes(bench).limit)})
-    folder, begin = bench.fresh(kind), time.monotonic()
-    with driven(kind, folder) as driver:
-        driver.ask("fill", waiting + rounds * admitted, seconds_max=900)
+def _ours(bench: Bench, size: QueueSizes, waiting: int, by_engine: Row, by_store: Row) -> None:
+    """One filling for both, and a round each for a part of what was filled in."""
+    kind = queueing(OURS, bench.folder / "no.log", **{LIMIT: str(size.limit)})
+    folder, rounds = bench.fresh(kind), bench.sizes.rounds
+    with driven(kind, folder) as driver:  # the queue is declared
         driver.ask("close")
-    row.more["filled in, s"] = f"{time.monotonic() - begin:.0f}"
+    more = 2 * rounds * size.admitted
+    begin = time.monotonic()
+    store = Admitting(folder / "bench.db", waiting + more, size.limit)
+    by_engine.more["filled in, s"] = f"{time.monotonic() - begin:.0f}"
+    by_store.values = [size.admitted / store.admit(size.admitted) for _ in range(rounds)]
+    store.close()
+    _admit(bench, kind, folder, by_engine, size.admitted)
+
+
+def _theirs(bench: Bench, kind: Kind, row: Row, size: QueueSizes) -> None:
+    kind = replace(kind, settings={**kind.settings, LIMIT: str(size.limit)})
+    folder = bench.fresh(kind)
+    with driven(kind, folder) as driver:
+        driver.ask("fill", bench.sizes.rounds * size.peer_admitted, seconds_max=900)
+        driver.ask("close")
+    _admit(bench, kind, folder, row, size.peer_admitted)
+
+
+def _admit(bench: Bench, kind: Kind, folder: Path, row: Row, admitted: int) -> None:
     kind = replace(kind, settings={**kind.settings, EXECUTES: "1"})
     with driven(kind, folder) as driver:
-        for _ in range(rounds):
+        for _ in range(bench.sizes.rounds):
             answer = driver.ask("admissions", admitted)
             row.values.append(admitted / answer["seconds"])
             row.cpu_us.append(answer["cpu_s"] / admitted * 1e6)

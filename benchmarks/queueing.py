@@ -75,9 +75,9 @@ class QueueSystem(System):
     async def enqueue(self, run: str, priority: int, hold_ms: int) -> None:
         """One run that holds its place for so long; back when it is on record."""
 
-    @abstractmethod
     async def fill(self, runs: int) -> None:
         """So many runs that do nothing wait in the queue, which admits none of them yet."""
+        raise NotImplementedError
 
     @abstractmethod
     async def admit(self) -> None:

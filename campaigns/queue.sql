@@ -59,6 +59,9 @@ END;
 -- name: seen
 SELECT what, place, queue, key, priority, weight, taker, at_ms, real_ms FROM campaign_seen ORDER BY n;
 
+-- name: joined
+SELECT pid FROM worker WHERE ended_ms IS NULL;
+
 -- name: could_be_admitted
 -- Places in line though their queue, their key and their worker have room, and nothing holds the queue back.
 SELECT p.place, q.name, p.key, r.id, r.status, (SELECT taker FROM line WHERE line = p.line)

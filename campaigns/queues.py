@@ -29,9 +29,9 @@ from campaigns.main import Count
 from perdure.store.sqlite.connection import connect
 
 SECONDS = 8.0
-STUCK_S = FROZEN_S_MAX + 6.0
-"""For how long a place may wait with room for it: leases have expired by then, and the machine may
-have a load.
+STUCK_S = FROZEN_S_MAX + 10.0
+"""For how long a place may wait with room for it and a worker that was not hit: leases have expired
+by then, and the machine may have a load.
 """
 LOOK_S = 0.2
 
@@ -131,9 +131,10 @@ class QueueCampaign(Campaign):
 
     async def _watch(self) -> None:
         """Never stuck below the limit: a place that could be admitted each time that we look, for
-        longer than any lease takes to expire, has been forgotten.
+        longer than any lease takes to expire, has been forgotten. Times without a worker that could
+        take it do not count.
         """
-        reader, since_s = connect(self.db), dict[int, float]()
+        reader, since_s, lives_s = connect(self.db), dict[int, float](), dict[int, float]()
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
@@ -145,7 +146,11 @@ class QueueCampaign(Campaign):
                     )
                 }
                 since_s = {place: since_s.get(place, now_s) for place in found}
-                for place, first_s in since_s.items():
+                joined = {pid for (pid,) in reader.execute(queue_checks.Q["joined"])}
+                here = {one.pid for one in self._crew if not one.frozen and not one.ended} & joined
+                lives_s = {pid: lives_s.get(pid, now_s) for pid in here}
+                for place, begin_s in since_s.items():
+                    first_s = max(begin_s, min(lives_s.values(), default=now_s))
                     self.done.waited_most_s = max(self.done.waited_most_s, now_s - first_s)
                     if now_s - first_s > STUCK_S:
                         self.done.broken.append(f"stuck below the limit: {found[place]}")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import timedelta
 from typing import Any
 
 from answering import serve
 from queueing import QUEUE, Noted, QueueAnswers, QueueSystem, executes, limit
 
-from perdure import Engine, Every, Limits, Queue, Rate, step, workflow
-from perdure.store.sqlite.driver import SqliteStore
-from perdure.store.writes import StartRun
+from perdure import Engine, Every, Queue, Rate, step, workflow
 
 ROOMY = 1_000_000
 """A limit that no measurement reaches."""
-AT_ONCE = 1_000
-FILL = "fill"
 QUEUES = [
     Queue(QUEUE, concurrency=limit()),
     Queue("roomy", concurrency=ROOMY),
@@ -83,21 +78,6 @@ class Perdure(QueueSystem):
 
     async def enqueue(self, run: str, priority: int, hold_ms: int) -> None:
         await self.engine.start(held(run, hold_ms), id=run, queue=QUEUE, priority=priority)
-
-    async def fill(self, runs: int) -> None:
-        await self.engine.queue(QUEUE, paused=True)
-        store = SqliteStore(self.path, limits=Limits())
-        now_ms = time.time_ns() // 1_000_000
-        for first in range(0, runs, AT_ONCE):
-            store.write(
-                [
-                    StartRun(f"{FILL}-{n}", "empty", b"{}", n, now_ms, now_ms, queue=QUEUE)
-                    for n in range(first, min(runs, first + AT_ONCE))
-                ],
-                True,
-            )
-            await asyncio.sleep(0)
-        store.close()
 
     async def admit(self) -> None:
         await self.engine.queue(QUEUE, paused=False)
