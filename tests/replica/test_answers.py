@@ -69,8 +69,21 @@ READS = {
     "blocked",
     "left_to_workers",
     "requests",
+    "exposed_values",
+    "queues",
+    "queue_keys",
+    "queue_places",
+    "standing",
+    "standings",
+    "schedules",
+    "get_schedule",
 }
 """Verbs that show what is on this disk."""
+
+SETTINGS = {"queue", "schedule", "prune"}
+"""Verbs about the store. What `prune` reports is on this disk; the others are confirmed at the
+engine's own level.
+"""
 
 FAR = datetime.now(UTC) + timedelta(days=1000)
 
@@ -220,10 +233,11 @@ def test_every_verb_is_acknowledged_or_a_read() -> None:
     for kind in (Engine, Run):
         verbs = {
             name
-            for name, one in vars(kind).items()
+            for base in kind.__mro__
+            for name, one in vars(base).items()
             if not name.startswith("_") and inspect.iscoroutinefunction(one)
         }
-        assert verbs <= ACKNOWLEDGED | READS
+        assert verbs <= ACKNOWLEDGED | READS | SETTINGS
     assert {name.split()[0] for name in ANSWERS} - {"an", "the"} == ACKNOWLEDGED
 
 
@@ -267,6 +281,25 @@ def test_an_answer_is_as_durable_as_its_run(
         assert set(answered) == (set() if waits else set(ANSWERS)), found
 
     main()
+
+
+@pytest.mark.parametrize("durability", ["disk", "replica"])
+@awaited
+async def test_settings_are_as_durable_as_the_engine(tmp_path: Path, durability: str) -> None:
+    options: dict[str, Any] = {
+        "replica": f"file://{tmp_path}/bucket",
+        "durability": durability,
+        "replica_timeout": 0.3 if durability == "replica" else 20.0,
+    }
+    refusal = ReplicaUnavailable if durability == "replica" else None
+    async with Engine(tmp_path / "a.db", workflows=[quick], **options) as engine:
+        async with held(engine):
+            settings = [
+                engine.queue("q", concurrency=1),
+                engine.schedule("s", "@daily", quick(), paused=True),
+            ]
+            assert [await outcome(one, 20.0) for one in settings] == [refusal] * 2
+        assert [one.name for one in await engine.queues()] == ["q"], "it is on this disk"
 
 
 async def outcome(verb: Awaitable[Any], patience_s: float) -> type[Exception] | None:

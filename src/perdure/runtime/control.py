@@ -151,9 +151,10 @@ class Control:
         return start
 
     async def set_queue(self, write: SetQueue) -> QueueRow:
-        """Make a queue, or change its limits."""
+        """Make a queue, or change its limits: as durable as the engine is."""
         row: QueueRow = await self._scheduler.writer.ask(write)
         await self._scheduler.queue_set()
+        await self.confirmed("")
         return row
 
     def run_for(self, call: Call[Any], run_id: str) -> StartRun:
