@@ -18,6 +18,7 @@ from perdure import (
     Call,
     DefinitionError,
     Engine,
+    Every,
     RequestRefused,
     RunFailed,
     continue_as,
@@ -70,20 +71,20 @@ READS = {
     "left_to_workers",
     "requests",
     "exposed_values",
+    "get_schedule",
     "queues",
     "queue_keys",
     "queue_places",
+    "schedules",
     "standing",
     "standings",
-    "schedules",
-    "get_schedule",
 }
 """Verbs that show what is on this disk."""
 
-SETTINGS = {"queue", "schedule", "prune"}
-"""Verbs about the store. What `prune` reports is on this disk; the others are confirmed at the
-engine's own level.
-"""
+OF_THE_STORE = {"queue", "schedule"}
+"""Verbs about no run: their answer is confirmed at the engine's level."""
+NEVER_CONFIRMED = {"prune"}
+"""A run that was deleted, and is back with a copy, is deleted again."""
 
 FAR = datetime.now(UTC) + timedelta(days=1000)
 
@@ -233,11 +234,10 @@ def test_every_verb_is_acknowledged_or_a_read() -> None:
     for kind in (Engine, Run):
         verbs = {
             name
-            for base in kind.__mro__
-            for name, one in vars(base).items()
-            if not name.startswith("_") and inspect.iscoroutinefunction(one)
+            for name in dir(kind)
+            if not name.startswith("_") and inspect.iscoroutinefunction(getattr(kind, name))
         }
-        assert verbs <= ACKNOWLEDGED | READS | SETTINGS
+        assert verbs <= ACKNOWLEDGED | READS | OF_THE_STORE | NEVER_CONFIRMED
     assert {name.split()[0] for name in ANSWERS} - {"an", "the"} == ACKNOWLEDGED
 
 
@@ -283,23 +283,31 @@ def test_an_answer_is_as_durable_as_its_run(
     main()
 
 
-@pytest.mark.parametrize("durability", ["disk", "replica"])
+@pytest.mark.parametrize("by_client", [False, True], ids=["engine", "client"])
+@pytest.mark.parametrize("level", ["replica", "disk"])
 @awaited
-async def test_settings_are_as_durable_as_the_engine(tmp_path: Path, durability: str) -> None:
-    options: dict[str, Any] = {
-        "replica": f"file://{tmp_path}/bucket",
-        "durability": durability,
-        "replica_timeout": 0.3 if durability == "replica" else 20.0,
-    }
-    refusal = ReplicaUnavailable if durability == "replica" else None
-    async with Engine(tmp_path / "a.db", workflows=[quick], **options) as engine:
-        async with held(engine):
-            settings = [
-                engine.queue("q", concurrency=1),
-                engine.schedule("s", "@daily", quick(), paused=True),
+async def test_what_is_set_for_a_store_is_as_durable_as_the_engine(
+    tmp_path: Path, level: Durability, by_client: bool
+) -> None:
+    patience_s = 0.5 if level == "replica" else 20.0
+    options: dict[str, Any] = {"replica": f"file://{tmp_path}/bucket", "durability": level}
+    options["replica_timeout"] = patience_s
+    async with Engine(tmp_path / "a.db", workflows=WORKFLOWS, **options) as engine:
+        set_before = await engine.schedule("before", Every(timedelta(days=1)), quick())
+        client = Engine(tmp_path / "a.db", execute=False, replica_timeout=patience_s)
+        async with client, held(engine):
+            await engine.start(quick(), id="something is not confirmed", durability="disk")
+            asked = client if by_client else engine
+            handle = await asked.get_schedule("before")
+            verbs: list[Awaitable[Any]] = [
+                asked.queue("model", concurrency=2),
+                asked.schedule("new", "@daily", quick()),
+                handle.pause(),
+                handle.trigger(),
             ]
-            assert [await outcome(one, 20.0) for one in settings] == [refusal] * 2
-        assert [one.name for one in await engine.queues()] == ["q"], "it is on this disk"
+            found = await asyncio.gather(*(outcome(verb, patience_s) for verb in verbs))
+    assert set_before.name == "before"
+    assert set(found) == ({ReplicaUnavailable} if level == "replica" else {None})
 
 
 async def outcome(verb: Awaitable[Any], patience_s: float) -> type[Exception] | None:

@@ -95,6 +95,11 @@ class Control:
             own = await self._reads.get(self._store.durability, run_id)
             await self._gate.answer(stricter(asked, own), self._answer_s)
 
+    async def store_confirmed(self) -> None:
+        """Return when what is committed may be reported about the store: at the engine's level."""
+        if self._gate is not None:
+            await self._gate.answer(None, self._answer_s)
+
     # --- starting ---------------------------------------------------------------------------------
 
     def new_run(
@@ -151,10 +156,10 @@ class Control:
         return start
 
     async def set_queue(self, write: SetQueue) -> QueueRow:
-        """Make a queue, or change its limits: as durable as the engine is."""
+        """Make a queue, or change its limits."""
         row: QueueRow = await self._scheduler.writer.ask(write)
         await self._scheduler.queue_set()
-        await self.confirmed("")
+        await self.store_confirmed()
         return row
 
     def run_for(self, call: Call[Any], run_id: str) -> StartRun:

@@ -196,7 +196,7 @@ class ScheduleVerbs(EngineParts):
         except ScheduleNotFound as error:
             await self._read(self._store.schedule_row, error.name)  # raises it with names
             raise
-        await parts.control.confirmed("")
+        await parts.control.store_confirmed()
         return result
 
     def _know(self, call: Call[Any]) -> None:
