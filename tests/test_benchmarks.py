@@ -53,6 +53,11 @@ def test_every_scenario_gives_figures_and_leaves_nothing_behind(tmp_path: Path) 
         "syncs",
         "imports",
         "polls",
+        "starts",
+        "admissions",
+        "store-admissions",
+        "queued",
+        "schedules",
     }
     rows = [(table["scenario"], row) for table in tables for row in table["rows"]]
     assert [

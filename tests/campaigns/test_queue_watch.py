@@ -1,4 +1,4 @@
-"""What the campaign of queues takes for a place that could be admitted, and what its triggers log."""
+"""What the campaign of queues takes for a place with room, and what its triggers log."""
 
 from __future__ import annotations
 
