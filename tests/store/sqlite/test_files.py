@@ -261,7 +261,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "tiny"
     place.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)],
         capture_output=True,
         check=False,
     ).returncode:
