@@ -618,19 +618,39 @@ class JumpingClock:
         return int(self.inner.now_ms()) + self.offset_ms
 
 
+class RunningClock(JumpingClock):
+    """100 s behind, and a millisecond later at each read; more reads than a look takes fail."""
+
+    READS_MAX = 500
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.offset_ms, self.reads = -100_000, 0
+
+    def now_ms(self) -> int:
+        self.reads, self.offset_ms = self.reads + 1, self.offset_ms + 1
+        assert self.reads < self.READS_MAX
+        return super().now_ms()
+
+
+def with_clock(engine: Engine, clock: Callable[[Any], Any]) -> Engine:
+    """The engine, opened with a clock made from its own."""
+    opened = engine._opened
+
+    async def open_with_it(stack: Any) -> Any:
+        engine._clock = clock(engine._clock)
+        return await opened(stack)
+
+    engine._opened = open_with_it  # type: ignore[method-assign]
+    return engine
+
+
 def jumping(harness: CrashHarness, schedule: Schedule, *jumps: tuple[float, float]) -> Any:
     """Runs and info where the clock jumps by so much after so long, and 200 s more."""
 
     async def main() -> tuple[list[str], Any]:
         engine = harness.engine(schedules=[schedule])
-        opened = engine._opened
-
-        async def with_clock(stack: Any) -> Any:
-            engine._clock = JumpingClock(engine._clock)  # type: ignore[assignment]
-            return await opened(stack)
-
-        engine._opened = with_clock  # type: ignore[method-assign]
-        async with engine:
+        async with with_clock(engine, JumpingClock):
             for after_s, by_s in jumps:
                 await asyncio.sleep(after_s)
                 engine._clock.offset_ms += round(by_s * 1_000)  # type: ignore[attr-defined]
@@ -659,6 +679,20 @@ def test_a_clock_that_was_years_ahead_does_not_stop_a_schedule(harness: CrashHar
     runs, info = jumping(harness, schedule, (90, 10 * year_s), (400, -10 * year_s))
     assert [one for one in runs if one.startswith("10:00")] == ["10:00 completed"]
     assert info.last_at == BEGIN + 10 * MINUTE
+
+
+def test_a_clock_that_runs_while_it_is_read_is_dealt_with_once(harness: CrashHarness) -> None:
+    """A tick that lies ahead is dealt with at the time of one look: later times never end it."""
+
+    async def main() -> int:
+        async with harness.engine(schedules=[every_minute()]):
+            await asyncio.sleep(130)
+        engine = harness.engine(schedules=[every_minute()])
+        async with with_clock(engine, RunningClock):
+            await asyncio.sleep(1)
+            return engine._clock.reads  # type: ignore[attr-defined, no-any-return]
+
+    assert harness.run(main()) < RunningClock.READS_MAX
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Schedules:
         now_ms = host.clock.now_ms()
         if now_ms < self._seen_ms or not self._looked:
             ahead = host.store.schedules_ahead
-            while await self._fire_all(await host.reads.get(ahead, now_ms, DUE_AT_ONCE)):
+            while await self._fire_all(await host.reads.get(ahead, now_ms, DUE_AT_ONCE), now_ms):
                 pass
             self._awake_ms = min(self._awake_ms, now_ms)
         self._seen_ms, self._looked = now_ms, True
@@ -122,21 +122,24 @@ class Schedules:
             host.when_ended = self.wake if held else None
             return min((fire_ms - now_ms) / 1000, host.clock.idle_s_max)
         due = await host.reads.get(host.store.due_schedules, now_ms, DUE_AT_ONCE)
-        return 0.0 if await self._fire_all(due) else LATER_S
+        return 0.0 if await self._fire_all(due, now_ms) else LATER_S
 
-    async def _fire_all(self, due: list[DueSchedule]) -> bool:
-        """Deal with schedules, in as few transactions as there can be. Returns False where none of
-        them can be computed here.
+    async def _fire_all(self, due: list[DueSchedule], now_ms: int) -> bool:
+        """Deal with schedules at `now_ms`, in as few transactions as there can be. Returns False
+        where all of them are left as they are: none can be computed here, or started now.
         """
-        now_ms, ask = self._host.clock.now_ms(), self._host.writer.ask
-        todo = [(one, write) for one in due if (write := self._write(one, now_ms)) is not None]
+        ask, todo = self._host.writer.ask, []
+        for one in due:
+            if (write := self._write(one, now_ms)) is not None:
+                todo.append((one, write))
+            await asyncio.sleep(0)  # a plan of many missed ticks takes some milliseconds
         results = await asyncio.gather(*(ask(write) for _, write in todo), return_exceptions=True)
         for (one, _), result in zip(todo, results, strict=True):
             self._fired(one, result)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return bool(todo)
+        return any(result is None or result.refused is None for result in results)
 
     def _write(self, due: DueSchedule, now_ms: int) -> FireSchedule | None:
         """The write that deals with a schedule; None where its zone is not known here."""
