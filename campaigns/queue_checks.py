@@ -19,6 +19,7 @@ from typing import Any
 from campaigns.queue_judge import (
     ADMITTED,
     ASKED,
+    ENDED,
     MOVED,
     NO_KEY,
     RELEASED,
@@ -159,7 +160,7 @@ def ends_ns(log: Iterable[Row], lines: Iterable[Line]) -> dict[int, int]:
     was.
     """
     ahead_ns = min((line.at_ns - line.at_ms * 1_000_000 for line in lines), default=0)
-    return {one.place: one.real_ms * 1_000_000 + ahead_ns for one in log if one.what == "ended"}
+    return {one.place: one.real_ms * 1_000_000 + ahead_ns for one in log if one.what == ENDED}
 
 
 def inside(log: list[Row], queues: list[Given], seen: Seen, *, skewed: bool) -> None:
@@ -179,7 +180,9 @@ def inside(log: list[Row], queues: list[Given], seen: Seen, *, skewed: bool) -> 
 
 def _steps(log: Iterable[Row]) -> Iterator[tuple[str, Place]]:
     for one in log:
-        if one.what in (ASKED, ADMITTED, MOVED, RELEASED):
+        if one.what == ENDED:
+            yield one.what, Place(0, "", taker=one.place)
+        elif one.what in (ASKED, ADMITTED, MOVED, RELEASED):
             taker = (one.taker or "").removeprefix("worker:")
             worker = int(taker) if taker.isdecimal() else 0
             key, priority, weight = one.key or NO_KEY, one.priority or 0, one.weight or 1
@@ -216,7 +219,10 @@ def _held_back(log: Iterable[Row]) -> Iterator[str]:
             case "resumed":
                 paused.discard(one.queue)
             case "admitted":
-                if one.at_ms < until_ms.get(one.queue, 0):
-                    yield f"queue {one.queue} admitted place {one.place} though it was held back"
+                if (left_ms := until_ms.get(one.queue, 0) - one.at_ms) > 0:
+                    yield (
+                        f"queue {one.queue} admitted place {one.place} though it was held back for "
+                        f"{left_ms} ms more"
+                    )
                 if one.queue in paused:
                     yield f"queue {one.queue} admitted place {one.place} though it was paused"

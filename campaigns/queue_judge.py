@@ -125,6 +125,8 @@ def over_rate(
 # --- the order of admissions ----------------------------------------------------------------------
 
 ASKED, ADMITTED, MOVED, RELEASED = "asked", "admitted", "moved", "released"
+ENDED = "ended"
+"""Of a worker, which is the taker of the place: what it executed has no worker from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class Standing:
     waiting: dict[int, Place] = field(default_factory=dict)
     held: dict[int, Place] = field(default_factory=dict)
     turns: dict[tuple[str, int], int] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    """Workers that have ended, and 0: nobody."""
 
     def full(self, place: Place) -> bool:
         """Whether a limit of its key or its worker keeps this place waiting."""
@@ -208,7 +212,9 @@ class Standing:
         head = f"place {place.number} of queue {place.queue}, priority {place.priority}"
         mine = self.turns.get(place.line, 0) if place.number in self.waiting else None
         for one in self.waiting.values():
-            if one.number == place.number or self.full(one) or (owned and not one.taker):
+            if one.number == place.number or self.full(one):
+                continue
+            if owned and one.taker in self.gone:
                 continue
             if one.priority > place.priority:
                 yield f"{head}, was admitted before place {one.number}, priority {one.priority}"
@@ -234,9 +240,13 @@ def order(
     passes over a higher priority, and keys take turns.
     """
     broken: list[str] = []
-    queues = {name: Standing(limits) for name, limits in bounds.items()}
+    gone = {0}
+    queues = {name: Standing(limits, gone=gone) for name, limits in bounds.items()}
     for what, place in steps:
-        queue = queues.setdefault(place.queue, Standing(Bounds()))
+        if what == ENDED:
+            gone.add(place.taker)
+            continue
+        queue = queues.setdefault(place.queue, Standing(Bounds(), gone=gone))
         match what:
             case "asked":
                 queue.ask(place)

@@ -114,6 +114,8 @@ class TickCampaign(Campaign):
             if time.monotonic() > until_s:
                 self.done.broken.append(f"schedules start nothing any more: {since}")
                 return
+            await self._retry()  # a run that is blocked is one that has not ended
+            self._crew = [self._succeed(worker) for worker in self._crew]
             await asyncio.sleep(0.1)
 
     def _last_runs(self) -> set[str]:

@@ -11,6 +11,7 @@ import pytest
 from campaigns.queue_judge import (
     ADMITTED,
     ASKED,
+    ENDED,
     MOVED,
     RELEASED,
     Bounds,
@@ -139,6 +140,10 @@ def test_a_run_that_no_worker_has_may_be_passed_over_by_steps_of_runs_that_have_
     homeless, owned = Place(1, "q", priority=5), Place(2, "q", taker=7)
     assert judged((ASKED, homeless), (ASKED, owned), (ADMITTED, owned)) == []
     assert judged((ASKED, owned), (ASKED, homeless), (ADMITTED, replace(homeless, taker=7))) == []
+    orphan = replace(homeless, taker=8)
+    passed = [(ASKED, orphan), (ASKED, owned), (ADMITTED, owned)]
+    assert "before place 1" in judged(*passed)[0]
+    assert judged((ENDED, Place(0, "", taker=8)), *passed) == []
     higher = replace(owned, number=3, priority=6)
     taken = (ADMITTED, replace(homeless, taker=7))
     assert "before place 3" in judged((ASKED, higher), (ASKED, homeless), taken)[0]
