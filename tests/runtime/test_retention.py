@@ -31,6 +31,7 @@ from perdure import (
     workflow,
 )
 from perdure.process.clock import SystemClock
+from perdure.runtime import archive
 from perdure.runtime.retention import RetentionLoop
 from perdure.store.retention_writes import HoldPruning
 from tests.runtime.support import awaited
@@ -207,6 +208,19 @@ async def test_the_archive_is_a_store_with_the_runs(db: str, tmp_path: Path) -> 
         assert await run.result() == 2
         assert [item async for item in run.stream("seen")] == [1]
     assert await ids_of(db) == {"last"}
+
+
+@awaited
+async def test_the_folders_of_a_new_archive_are_as_durable_as_its_files(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut that takes away the name of a folder takes what is in it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(archive, "_sync_folder", synced.append)
+    await filled(db, 2)
+    async with Engine(db, execute=False) as engine:
+        await engine.prune(Retention(completed=0, archive=f"file://{tmp_path}/new/archive"))
+    assert synced == [tmp_path, tmp_path / "new", tmp_path / "new" / "archive"]
 
 
 @awaited

@@ -673,10 +673,10 @@ def test_a_clock_that_is_set_forward_catches_up(harness: CrashHarness) -> None:
     assert len(runs) + info.missed == 14 and len(runs) >= 4
 
 
-def test_a_clock_that_was_years_ahead_does_not_stop_a_schedule(harness: CrashHarness) -> None:
-    year_s = 365 * 86_400
+def test_a_clock_that_was_weeks_ahead_does_not_stop_a_schedule(harness: CrashHarness) -> None:
+    weeks_s = 30 * 86_400
     schedule = Schedule("m", "*/5 * * * *", report())
-    runs, info = jumping(harness, schedule, (90, 10 * year_s), (400, -10 * year_s))
+    runs, info = jumping(harness, schedule, (90, weeks_s), (400, -weeks_s))
     assert [one for one in runs if one.startswith("10:00")] == ["10:00 completed"]
     assert info.last_at == BEGIN + 10 * MINUTE
 

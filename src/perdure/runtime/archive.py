@@ -81,7 +81,7 @@ def name_of(store: str, day: str) -> str:
 def draft_folder(archive: Archive) -> TempFolder:
     """A folder for a file that is being made; those of killed processes are removed."""
     try:
-        archive.drafts.mkdir(parents=True, exist_ok=True)
+        _make_folder(archive.drafts)
         sweep(archive.drafts, TEMPORARY)
         return TempFolder(archive.drafts, TEMPORARY)
     except OSError as error:
@@ -178,6 +178,14 @@ def _place(draft: Path, path: Path) -> None:
         if path.exists():  # a file system without links
             raise FileExistsError from error
         os.rename(draft, path)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as durable as the files that will be in it."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):
+        _sync_folder(one.parent)
 
 
 def _sync_folder(folder: Path) -> None:
