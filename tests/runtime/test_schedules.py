@@ -19,9 +19,12 @@ from perdure import (
     Engine,
     Every,
     Queue,
+    QueueNotFound,
+    Rate,
     Schedule,
     ScheduleNotFound,
     SyncEngine,
+    WeightOverBurst,
     connect,
     continue_as,
     current_run,
@@ -261,20 +264,52 @@ def test_runs_of_a_schedule_take_their_places_in_a_queue(harness: CrashHarness) 
     ]  # fmt: skip
 
 
-def test_a_tick_whose_queue_there_is_not_starts_when_it_is_there(harness: CrashHarness) -> None:
+def test_a_tick_whose_queue_is_full_starts_when_there_is_room(harness: CrashHarness) -> None:
     async def main() -> tuple[str | None, list[str], Any]:
-        schedule = Schedule("m", "1 8 * * *", report(), queue="late")
-        async with harness.engine(schedules=[schedule]) as engine:
+        schedule = Schedule("m", "1 8 * * *", report(), queue="small")
+        small = Queue("small", waiting_max=1, paused=True)
+        async with harness.engine(schedules=[schedule], queues=[small]) as engine:
+            await engine.start(report(), id="a@2027-01-15T08:00:00+00:00", queue="small")
             await asyncio.sleep(200)
             error = (await engine.schedules())[0].error
-            await engine.queue("late", concurrency=1)
+            await engine.queue("small", waiting_max=None, paused=False)
             await asyncio.sleep(40)
             return error, await ran(engine), (await engine.schedules())[0]
 
     error, runs, info = harness.run(main())
-    assert error is not None and "late" in error
-    assert runs == ["01:00 completed"]
+    assert error is not None and "'small' is full" in error
+    assert runs == ["00:00 completed", "01:00 completed"]
     assert (info.error, info.missed) == (None, 0)
+
+
+def test_a_queue_that_takes_no_run_is_refused_before_anything_is_stored(
+    harness: CrashHarness,
+) -> None:
+    async def main() -> None:
+        lost = Schedule("lost", "@daily", report(), queue="nope")
+        with pytest.raises(QueueNotFound, match="no queue 'nope'"):
+            async with harness.engine(schedules=[every_minute(), lost]):
+                raise AssertionError
+        slow = Queue("slow", rate=Rate(1, per=60))
+        async with harness.engine(queues=[slow]) as engine:
+            with pytest.raises(QueueNotFound, match="There are: slow"):
+                await engine.schedule(lost)
+            with pytest.raises(WeightOverBurst):
+                await engine.schedule("b", "@daily", report.options(queue="slow", weight=2)())
+            assert await engine.schedules() == []
+
+    harness.run(main())
+
+
+def test_a_schedule_is_given_whole_or_in_parts(harness: CrashHarness) -> None:
+    async def main() -> None:
+        async with harness.engine() as engine:
+            for more in ({"when": "@hourly"}, {"tz": "Asia/Tokyo"}, {"call": report()}):
+                with pytest.raises(BadSchedule, match="a Schedule has its options itself"):
+                    await engine.schedule(every_minute(), **more)
+            assert await engine.schedules() == []
+
+    harness.run(main())
 
 
 # --- missed ticks ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from perdure import (
     PerdureError,
     Queue,
     Rate,
+    Retention,
     Retry,
     RetryAfter,
     SyncEngine,
@@ -186,7 +187,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         yield "message key", by(to.send, "key", *first, 1, channel="y"), OPTIONAL_NAME
         ask = functools.partial(to.ask, *first, 1, timeout=0)
         yield "channel", by(ask, "channel"), NAME
-        yield "request key", by(ask, "key", channel="y"), OPTIONAL_NAME
+        yield "request key", by(ask, "key", channel="y"), OPTIONAL_NAME - {"empty"}
         yield "sender", by(ask, "sender", channel="y"), OPTIONAL_NAME
         yield "the reply", by(ask, "type", channel="y"), TEXTS | {"None"}
         yield "timeout", by(ask, "timeout", channel="y"), OPTIONAL_SECONDS
@@ -220,6 +221,11 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "catch_up_max", by(on_time, "catch_up_max"), COUNT
     yield "queue", by(on_time, "queue"), OPTIONAL_NAME - {"empty"}
     yield "paused", by(on_time, "paused"), FLAG
+    yield "retention", untyped.prune, set()
+    keeps = functools.partial(untyped.prune, Retention())
+    yield "dry_run", by(keeps, "dry_run"), FLAG
+    yield "vacuum", by(keeps, "vacuum"), FLAG
+    yield "on_progress", by(keeps, "on_progress", dry_run=True), {"None", "function"}
     yield "run id", untyped.standing, FOUND
     yield "ids", untyped.standings, {"list"}
     yield "run id", untyped.exposed_values, FOUND

@@ -16,6 +16,7 @@ import click
 from perdure.api.retention import Retention
 from perdure.cli.common import json_option, store_option, with_engine
 from perdure.cli.output import as_lines, echo, echo_json, live, say_anew
+from perdure.core.lifecycle import CANCELLED
 from perdure.errors import DefinitionError, VacuumRefused
 from perdure.runtime.engine import Engine
 from perdure.runtime.prune_report import PruneReport
@@ -53,14 +54,14 @@ def _age_option(status: str, default: str) -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="AGE",
-        help=f"Runs that {'were' if status == 'cancelled' else 'have'} {status} longer ago.",
+        help=f"Runs that {'were' if status == CANCELLED else 'have'} {status} longer ago.",
     )
 
 
 @click.command(short_help="Delete runs that ended long ago.")
 @_age_option("completed", "30d")
 @_age_option("failed", "90d")
-@_age_option("cancelled", "30d")
+@_age_option(CANCELLED, "30d")
 @click.option(
     "--archive", metavar="ADDRESS", help="Write them there first: file:///folder or s3://bucket/..."
 )

@@ -182,7 +182,9 @@ def rm(name: str, store: str) -> None:
       perdure schedule rm nightly
     """
     _with_schedule(store, name, lambda handle: handle.remove())
-    say(f"Schedule {name} is removed. Its runs stay.")
+    say(
+        f"Schedule {name} is removed. Its runs stay. Code that has it sets it again when it starts."
+    )
 
 
 @schedule.command(short_help="Let a schedule start nothing more.")

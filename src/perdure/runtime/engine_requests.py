@@ -11,6 +11,7 @@ from typing import Any
 
 from perdure.api.definitions import Call
 from perdure.core import names, numbers
+from perdure.errors import BadName
 from perdure.runtime.engine_parts import EngineParts
 from perdure.runtime.info import OpenRequest
 from perdure.runtime.requests import Requests, new_key
@@ -68,7 +69,7 @@ class RequestVerbs(EngineParts):
         (42, 42, 43)
         """
         names.checked("channel", channel)
-        given = new_key() if key is None else names.checked("request key", key)
+        given = new_key() if key is None else _checked_key(key)
         self._codec.check_type(type, "the reply")
         ask = Ask(
             names.checked_id(id) if start is not None else names.checked("run id", id),
@@ -117,6 +118,13 @@ class RequestVerbs(EngineParts):
         `RunNotFound`.
         """
         return await self._read(self._requests.open, id)
+
+
+def _checked_key(key: str) -> str:
+    """The key of a request. An empty one would make one request of all that forgot theirs."""
+    if key == "":
+        raise BadName("request key", "it is empty")
+    return names.checked("request key", key)
 
 
 def _seconds(timeout: float | timedelta | None) -> float | None:

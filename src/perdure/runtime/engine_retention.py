@@ -51,12 +51,16 @@ class RetentionVerbs(EngineParts):
         """
         if retention is None and self._options.retention is None:
             raise DefinitionError(
-                "prune() needs to know what is old: give it a Retention(completed=…), or give the "
-                "engine one."
+                "prune() needs a retention to know what is old: give it a Retention(completed=…), "
+                "or give the engine one."
             )
         given = retentions.checked(retention or self._options.retention, self.path)
         numbers.flag(dry_run, "dry_run")
         numbers.flag(vacuum, "vacuum")
+        if on_progress is not None and not callable(on_progress):
+            raise DefinitionError(
+                f"on_progress is a function of a PruneReport, not {numbers.shown(on_progress)}."
+            )
         from perdure.runtime.pruning import Pruning  # late: few engines prune
 
         parts = self._parts()

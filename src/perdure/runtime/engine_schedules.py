@@ -35,6 +35,12 @@ BACKFILL_AT_ONCE = 100
 TRIES_MAX = 100
 
 
+_DEFAULTS = {
+    "tz": "UTC", "overlap": "skip", "catch_up": timedelta(hours=1), "catch_up_max": 1, "jitter": 0,
+    "queue": None, "paused": False,
+}  # fmt: skip
+
+
 class ScheduleVerbs(EngineParts):
     """See the module's text."""
 
@@ -57,7 +63,8 @@ class ScheduleVerbs(EngineParts):
         It stays in the store until it is removed, whatever code is there; an engine that executes
         runs starts its ticks. One with this name is changed: other times count from now on, and it
         stays paused where it is. The same again changes nothing. Raises `BadSchedule`,
-        `NotSerializable`.
+        `NotSerializable`, and `QueueNotFound` or `WeightOverBurst` for a queue that would take no
+        run of it.
 
         >>> import asyncio
         >>> from perdure import Engine, workflow
@@ -73,10 +80,16 @@ class ScheduleVerbs(EngineParts):
         from perdure.api.schedules import Schedule
         from perdure.runtime.schedules import definition_of
 
+        more = {
+            "tz": tz, "overlap": overlap, "catch_up": catch_up, "catch_up_max": catch_up_max,
+            "jitter": jitter, "queue": queue, "paused": paused,
+        }  # fmt: skip
         if not isinstance(name, Schedule):
-            name = Schedule(
-                name, when, call, tz=tz, overlap=overlap, catch_up=catch_up,  # type: ignore[arg-type]
-                catch_up_max=catch_up_max, jitter=jitter, queue=queue, paused=paused,
+            name = Schedule(name, when, call, **more)  # type: ignore[arg-type]
+        elif when is not None or call is not None or more != _DEFAULTS:
+            raise BadSchedule(
+                "name", "a Schedule has its options itself. Give either a Schedule and nothing "
+                "else, or a name, when and call with options.", name.name,
             )  # fmt: skip
         self._know(name.call)
         definition = definition_of(name, self.limits, self._clock.now_ms())

@@ -133,7 +133,9 @@ class Schedules:
             if (write := self._write(one, now_ms)) is not None:
                 todo.append((one, write))
             await asyncio.sleep(0)  # a plan of many missed ticks takes some milliseconds
-        results = await asyncio.gather(*(ask(write) for _, write in todo), return_exceptions=True)
+        results: list[Any] = await asyncio.gather(
+            *(ask(write) for _, write in todo), return_exceptions=True
+        )
         for (one, _), result in zip(todo, results, strict=True):
             self._fired(one, result)
         for result in results:

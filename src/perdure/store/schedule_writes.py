@@ -37,11 +37,13 @@ class ScheduleDefinition(msgspec.Struct, gc=False):
 
 
 class DeclareSchedules(msgspec.Struct, gc=False):
-    """The code of a worker has these schedules. Gives the names whose stored definition it changed.
+    """The code of a worker has these schedules. Gives the names whose stored definition it changed,
+    or `QueueNotFound` or `WeightOverBurst` where a queue would take no run of one; then none is
+    declared.
 
     A definition is stored where it differs from the one that was declared last, so that what an
     operator has changed stays until the code changes. With `again` the worker has declared them
-    before, and none is changed: newer code may have been there meanwhile.
+    before, and none is changed or refused: newer code may have been there meanwhile.
     """
 
     worker: int
@@ -53,7 +55,8 @@ class DeclareSchedules(msgspec.Struct, gc=False):
 class SetSchedule(msgspec.Struct, gc=False):
     """A schedule of a caller: it stays until it is removed, whatever code declares.
 
-    Gives True where that changed something. A paused one stays paused; with `paused` it is paused.
+    Gives True where that changed something, or an error as `DeclareSchedules` does. A paused one
+    stays paused; with `paused` it is paused.
     """
 
     definition: ScheduleDefinition

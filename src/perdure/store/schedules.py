@@ -52,7 +52,9 @@ class _What(msgspec.Struct):
 
 
 class Schedules:
-    """What writes about schedules do in the transaction `db`. `start` starts a run."""
+    """What writes about schedules do in the transaction `db`. `start` starts a run, `refusal` says
+    why a queue takes none.
+    """
 
     def __init__(
         self,
@@ -60,16 +62,19 @@ class Schedules:
         start: Callable[[StartRun], Started | PerdureError],
         inboxes: Inboxes,
         is_alive: Callable[[int], bool],
+        refusal: Callable[[str, int], object],
     ) -> None:
         self._db, self._start_run, self._inboxes = db, start, inboxes
-        self._is_alive = is_alive
+        self._is_alive, self._refusal = is_alive, refusal
 
     # --- definitions ------------------------------------------------------------------------------
 
-    def declare(self, declare: DeclareSchedules) -> list[str]:
+    def declare(self, declare: DeclareSchedules) -> list[str] | PerdureError:
         """See `DeclareSchedules`."""
         if not self._is_alive(declare.worker):
             return []
+        if not declare.again and (refused := self._refused(declare.definitions)) is not None:
+            return refused
         changed = []
         for definition in declare.definitions:
             schedule, did_change = self._declared(definition, declare)
@@ -78,6 +83,15 @@ class Schedules:
             self._db.do("declare_schedule", (declare.worker, schedule))
             self._db.do("revive_schedule", (schedule, NEVER_MS))
         return changed
+
+    def _refused(self, given: list[ScheduleDefinition]) -> PerdureError | None:
+        """Why the queue of one of these definitions would take no run of it."""
+        for one in given:
+            if one.queue is not None:
+                refused = self._refusal(one.queue, one.weight)
+                if isinstance(refused, PerdureError):
+                    return refused
+        return None
 
     def _declared(self, given: ScheduleDefinition, declare: DeclareSchedules) -> tuple[int, bool]:
         """The schedule of a definition, stored where the code has changed it."""
@@ -94,9 +108,11 @@ class Schedules:
         self._change(given, found, paused=paused, manual=0, declared=(is_now, int(given.paused)))
         return int(schedule), True
 
-    def set(self, write: SetSchedule) -> bool:
+    def set(self, write: SetSchedule) -> bool | PerdureError:
         """See `SetSchedule`."""
         given = write.definition
+        if (refused := self._refused([given])) is not None:
+            return refused
         found = self._db.row("schedule_state", (given.name,))
         if found is None:
             fields = (*_fields(given), int(given.paused), 1, None, None)

@@ -93,7 +93,9 @@ class Transitions:
             db, self._history, self._ownership, self._inboxes, self._tags, places
         )
         self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
-        schedules = Schedules(db, self._starting.start, self._inboxes, self._ownership.is_alive)
+        schedules = Schedules(
+            db, self._starting.start, self._inboxes, self._ownership.is_alive, places.refusal
+        )
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
             Turn: self._turn,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perdure.core.limits import NEVER_MS
-from perdure.errors import QueueNotFound, ScheduleNotFound
+from perdure.errors import QueueFull, QueueNotFound, ScheduleNotFound, WeightOverBurst
 from perdure.store.base import Store
 from perdure.store.rows import Started
 from perdure.store.schedule_writes import (
@@ -22,7 +22,8 @@ from perdure.store.schedule_writes import (
     StartTicks,
     TickRun,
 )
-from perdure.store.writes import Deliver, ForkRun
+from perdure.store.writes import Deliver, ForkRun, SetQueue
+from tests.store.conformance.queue_support import enqueue
 from tests.store.conformance.support import claim, died, finish, join, one, suspend
 
 
@@ -192,12 +193,26 @@ def test_a_blocked_run_that_is_cancelled_lets_a_tick_go(store: Store) -> None:
 
 
 def test_a_tick_that_can_not_start_stays_due(store: Store) -> None:
-    row = put(store, queue="nowhere")
+    one(store, SetQueue("q", {"waiting_max": 1, "paused": True}, 0))
+    enqueue(store, "first")
+    row = put(store, queue="q")
     done = fired(store, row, 60_000)
-    assert isinstance(done.refused, QueueNotFound)
+    assert isinstance(done.refused, QueueFull)
     after = store.schedule_row("nightly")
     assert (after.next_ms, after.fire_ms, after.last_ms) == (60_000, 90_000, None)
-    assert after.error is not None and "nowhere" in after.error
+    assert after.error is not None and "'q' is full" in after.error
+
+
+def test_a_queue_that_takes_no_run_refuses_the_definition(store: Store) -> None:
+    lost = definition("lost", queue="nowhere")
+    worker = join(store)
+    for write in (SetSchedule(lost, 0), DeclareSchedules(worker, [definition(), lost], 0)):
+        assert isinstance(one(store, write), QueueNotFound)
+    rate = {"rate_limit": 1.0, "rate_per_ms": 1_000, "rate_burst": 1}
+    one(store, SetQueue("q", rate, 0))
+    heavy = definition(queue="q", weight=2)
+    assert isinstance(one(store, SetSchedule(heavy, 0)), WeightOverBurst)
+    assert store.schedule_rows("", 9) == []
 
 
 def test_schedules_ahead_of_the_clock_are_found(store: Store) -> None:
