@@ -92,8 +92,8 @@ class Places:
         if queue is None or not queue.is_open(ask.owner, ask.key or ""):
             return None
         fields = (place, ask.owner, queue.queue, ask.key or "", ask.run, ask.seq)
-        row = self._db.row("hand_on", (*fields, ask.priority, ask.weight, ask.at_ms))
-        return None if row is None else Place(place, True)
+        handed_on = self._db.change("hand_on", (*fields, ask.priority, ask.weight, ask.at_ms))
+        return Place(place, True) if handed_on else None
 
     def _existing(self, ask: AskPlace) -> Place | None:
         """The place that a step has already: its run's owner takes it."""
