@@ -19,7 +19,7 @@ from tests.runtime.support import awaited
 class Copy:
     """A replica that confirms only while it is told to."""
 
-    def __init__(self, durability: str) -> None:
+    def __init__(self, durability: str = "replica") -> None:
         self.commits, self.obstacle = 1, "it is out of reach"
         self.barrier = Barrier(
             "there",

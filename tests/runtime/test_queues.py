@@ -26,12 +26,14 @@ from perdure import (
     StepFailed,
     SyncEngine,
     current_step,
+    receive,
     run,
     step,
     workflow,
 )
 from perdure.runtime.queues import Lines
 from tests.runtime.support import awaited, kinds, outside, reached, until
+from tests.runtime.test_durability import Copy
 
 AT_ONCE = Retry(attempts=3, delay=0)
 CLOSED = Queue("q", concurrency=1)
@@ -309,6 +311,81 @@ async def test_a_cancelled_attempt_holds_its_place_until_it_has_ended(db: str) -
         gates.gate("next").set()
         assert await next_one.result() == "next"
     assert places(db) == []
+
+
+@awaited
+async def test_a_retry_does_not_share_the_place_of_a_thread_that_goes_on(db: str) -> None:
+    may_end, begun = threading.Event(), threading.Semaphore(0)
+
+    @step(queue="q", timeout=0.05, retry=AT_ONCE)
+    def hangs_once() -> str:
+        begun.release()
+        may_end.wait(30)
+        return "done"
+
+    @workflow
+    async def hangs() -> str:
+        return await hangs_once()
+
+    async with Engine(db, workflows=[hangs], queues=[CLOSED]) as engine:
+        hanging = await engine.start(hangs())
+        await reached(hanging, "waiting")
+        assert begun.acquire(blocking=False) and not begun.acquire(blocking=False)
+        assert [(row["seq"], row["status"]) for row in places(db)] == [
+            (2, "running"),
+            (2, "waiting"),
+        ]
+        may_end.set()
+        assert await hanging.result() == "done"
+    assert places(db) == []
+
+
+@awaited
+async def test_a_step_that_is_given_up_before_its_confirmation_gives_its_place_back(
+    db: str,
+) -> None:
+    @workflow
+    async def impatient() -> str:
+        try:
+            async with asyncio.timeout(0.01):
+                return await pass_gate("first")
+        except TimeoutError:
+            return await receive("answer", str)
+
+    async with Engine(db, workflows=[impatient, one], queues=[CLOSED]) as engine, Copy() as copy:
+        engine._scheduler.gate = copy.gate
+        gives_up = await engine.start(impatient())
+        await reached(gives_up, "waiting")
+        await until(lambda: places(db) == [])
+        await copy.confirm()
+        gates.gate("next").set()
+        assert await engine.run(one("next")) == "next"
+        await gives_up.send("late", channel="answer")
+        assert await gives_up.result() == "late"
+    assert gates.begun == ["next"]
+
+
+@awaited
+async def test_a_run_that_leaves_memory_lets_a_step_go_on_here(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker may execute one thing of the queue: the run, or the step. No look at the store
+    for another reason helps.
+    """
+    monkeypatch.setattr(Lines, "others_committed", lambda _: None)
+
+    @workflow
+    async def sleeper() -> str:
+        return await receive("answer", str)
+
+    per_worker, limits = Queue("q", per_worker=1), Limits(runs_parked_max=1)
+    async with Engine(db, workflows=[sleeper, one], queues=[per_worker], limits=limits) as engine:
+        sleeping = await engine.start(sleeper(), queue="q")
+        await reached(sleeping, "waiting")
+        gates.gate("step").set()
+        assert await engine.run(one("step")) == "step"
+        await sleeping.send("now", channel="answer")
+        assert await sleeping.result() == "now"
 
 
 @awaited

@@ -117,7 +117,7 @@ class Attempts:
         if self._heartbeats and not isinstance(ended, Again):
             self._heartbeats.pop(command.seq, None)
         if self.places is not None:
-            thread = None if running is None or isinstance(ended, Again) else running.thread
+            thread = None if running is None else running.thread
             self._give_back(self.places, command.seq, thread)
         if self._run is not None:
             self._run.attempt_ended(command, ended)
@@ -125,11 +125,13 @@ class Attempts:
     def cancel(self, seq: int) -> None:
         """Cancel the attempt of the step in row `seq`, if there is one."""
         self.forget_backoff(seq)
-        if self.places is not None:
-            self.places.cancel(seq)
         running = self.under_way.get(seq)
         if running is not None:
             running.cancel()
+        if self.places is not None:
+            self.places.cancel(seq)
+            if running is None:  # it was to begin after a commit, or a confirmation
+                self.places.give_back(seq)
 
     def begun(self) -> set[int]:
         """The rows of steps whose attempt has begun, and has not only a place in line."""
@@ -242,7 +244,9 @@ class Attempts:
         held = None if thread is None else places.held.pop(seq, None)
         if thread is None or held is None:
             places.give_back(seq)
-        elif not thread.when_ended(partial(self._release, [held.place])):
+        elif thread.when_ended(partial(self._release, [held.place])):
+            places.kept.append(held.place)
+        else:
             places.released.append(held.place)
         if self._run is None:
             self._release(places.take_released())

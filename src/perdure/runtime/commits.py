@@ -97,6 +97,12 @@ def committed(
         run.host.ended(run, end)
 
 
+def left(run: RunOfCommits, result: Written | PerdureError) -> None:
+    """The turn was written with which a run has left memory: who waited may go on."""
+    run.host.released(result)
+    run.host.ended(run)
+
+
 def _answered(run: RunOfCommits, command: Command, answer: Any) -> None:
     """What became of the effect of a command."""
     if isinstance(answer, RunExists) and command.kind in (ev.CHILD, ev.SPAWN):
@@ -146,4 +152,4 @@ def _block_in_file(run: RunOfCommits, reason: str) -> None:
     if (places := run.attempts.places) is not None:
         run.attempts.give_up_places()
         turn.released = places.take_released()
-    host.writer.put(turn, lambda _: host.ended(run), keep=True)
+    host.writer.put(turn, partial(left, run), keep=True)

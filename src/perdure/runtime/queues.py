@@ -45,7 +45,7 @@ class RunPlaces:
     store has been asked for and has not answered.
     """
 
-    __slots__ = ("asked", "asking", "found", "held", "refused", "released")
+    __slots__ = ("asked", "asking", "found", "held", "kept", "refused", "released")
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -54,6 +54,8 @@ class RunPlaces:
         self.found: dict[int, int] = {}
         """Places of steps that were there when the run was loaded: asking gives them again."""
         self.released: list[int] = []
+        self.kept: list[int] = []
+        """Places whose attempts have ended and whose threads have not."""
         self.refused = False  # an attempt has failed before it asked
 
     @property
@@ -75,6 +77,11 @@ class RunPlaces:
         """Take the numbers of places that are given back."""
         released, self.released = self.released, []
         return released
+
+    def take_kept(self) -> list[int]:
+        """Take the numbers of places that threads keep."""
+        kept, self.kept = self.kept, []
+        return kept
 
     def give_back(self, seq: int) -> None:
         """The step in row `seq` needs its place no longer."""

@@ -340,7 +340,7 @@ class ActiveRun(RunInputs):
         if self.gone:
             return
         turn = self._turns.release(waits=self.status == WAITING)
-        self.host.writer.put(turn, lambda _: self.host.ended(self), keep=True)
+        self.host.writer.put(turn, partial(commits.left, self), keep=True)
         self._leave()
 
     def drop(self) -> None:

@@ -131,6 +131,8 @@ class Turns:
         if places.released:
             write.released = places.take_released()
             write.at_ms = write.at_ms or self._host.steps.clock.now_ms()
+        if places.kept:
+            write.kept = places.take_kept()
         if not places.asked:
             return []
         asked = places.take()

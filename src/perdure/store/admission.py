@@ -246,13 +246,18 @@ class Admission:
             room.steps.append((worker, first.run, first.seq, first.head))
         return None
 
+    def _waits(self, run: int) -> bool:
+        """Whether a run waits for its own place: none of its steps goes ahead of it."""
+        row = self._db.row("place_of", (run, 0))
+        return row is not None and row[7] is None
+
     def _claim(self, first: Waiting, name: str | None, now_ms: int, room: Room) -> bool:
         """Become the owner of the run of a place. Returns False where it has to ask again.
 
         `name` is the queue of that run.
         """
         own = self._states.named(name) if first.seq and name is not None else None
-        if own is not None and own.worker_full(room.worker):
+        if own is not None and (own.worker_full(room.worker) or self._waits(first.run)):
             self._db.do("due_for_step", (now_ms, first.run))
             return False
         if not self._db.change("admit_run", (room.worker, now_ms, first.run)):

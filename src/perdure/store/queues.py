@@ -176,6 +176,10 @@ class Places:
         for queue in changed.values():
             self._pass(queue, now_ms)
 
+    def set_apart(self, places: list[int], worker: int) -> None:
+        """Attempts have ended whose threads have not: the places are not their steps' any more."""
+        self._db.many("set_apart", [(place, worker) for place in places])
+
     def _freed(self, row: tuple[Any, ...], worker: int | None, now_ms: int) -> OpenQueue:
         """A place is gone, or its run has given it back."""
         place, key, state, line, admitted_ms = row

@@ -131,10 +131,14 @@ UPDATE place SET run = ?1 WHERE run = ?2 AND seq = 0;
 -- name: release_place
 -- What waits is the owner's; what is admitted is the worker's who executes it.
 DELETE FROM place
-WHERE place = ?1 AND seq > 0
+WHERE place = ?1 AND seq <> 0
   AND (worker = ?2 OR (worker IS NULL
                        AND (SELECT r.owner FROM run AS r WHERE r.run = place.run) = ?2))
 RETURNING place, key, queue, line, admitted_ms;
+
+-- name: set_apart
+-- Its row has a number below zero from here on, from which that of the step can be read.
+UPDATE place SET seq = -(place << 24 | seq) WHERE place = ?1 AND worker = ?2 AND seq > 0;
 
 -- name: drop_place
 DELETE FROM place WHERE place = ?1;
@@ -312,8 +316,9 @@ FROM (SELECT key, count(*) AS running, 0 AS waiting
 GROUP BY key ORDER BY sum(running) + sum(waiting) DESC, key LIMIT ?2;
 
 -- name: admitted_places
-SELECT r.id, r.status, nullif(p.seq, 0),
-       (SELECT e.name FROM event AS e WHERE e.key = p.run << 24 | p.seq AND p.seq > 0),
+SELECT r.id, r.status, nullif(abs(p.seq) & 16777215, 0),
+       (SELECT e.name FROM event AS e
+        WHERE e.key = p.run << 24 | (abs(p.seq) & 16777215) AND p.seq <> 0),
        nullif(p.key, ''), p.priority, p.weight, p.asked_ms, p.admitted_ms,
        coalesce(p.worker, r.owner)
 FROM (SELECT place FROM place WHERE queue = ?1 AND admitted_ms IS NOT NULL

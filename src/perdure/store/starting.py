@@ -50,6 +50,7 @@ class Starting:
             for ask in start.places:
                 ask.run = started.run
                 started.places.append(self._places.ask(ask))
+            started.queue_due = started.queue_due or self._places.due()
         return started
 
     def _start_in_queue(self, start: StartRun) -> Started | PerdureError:

@@ -162,7 +162,7 @@ class Transitions:
             if lost is not None:
                 return lost
         self._history.append(append.run, append.rows)
-        if not append.places and not append.released:
+        if not append.places and not append.released and not append.kept:
             return None
         self._places.begin()
         written = Written()
@@ -189,7 +189,7 @@ class Transitions:
             written.effects.append(result)
             if isinstance(result, Woken):
                 written.woken += [result.run, *result.others]
-        if turn.places or turn.released:
+        if turn.places or turn.released or turn.kept:
             self._ask_and_release(turn, written)
         if turn.finish is not None:
             written.woken += self._finish(turn, turn.finish)
@@ -199,6 +199,8 @@ class Transitions:
 
     def _ask_and_release(self, write: Append | Turn, written: Written) -> None:
         places = self._places
+        if write.kept:
+            places.set_apart(write.kept, write.owner)
         if len(write.released) == len(write.places) == 1:  # the usual case: a step after a step
             handed_on = places.hand_on(write.released[0], write.places[0])
             if handed_on is not None:

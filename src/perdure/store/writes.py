@@ -210,6 +210,7 @@ class Append(msgspec.Struct, gc=False):
     """Only looked at with places."""
     places: list[AskPlace] = []
     released: list[int] = []
+    kept: list[int] = []
 
 
 class Turn(msgspec.Struct, gc=False):
@@ -238,6 +239,10 @@ class Turn(msgspec.Struct, gc=False):
     places: list[AskPlace] = []
     """Places that its steps ask for, after those in `released` are free."""
     released: list[int] = []
+    kept: list[int] = []
+    """Places of attempts that have ended and whose threads have not: the next attempt of the step
+    needs another one.
+    """
 
 
 class ForkRun(msgspec.Struct, gc=False):

@@ -684,3 +684,50 @@ def test_a_run_ends_while_its_worker_releases_in_another_write(store: Store) -> 
     assert waiting(store) == (0, 1)
     one(store, ReleasePlaces([place.place, 10**6], worker, 1))
     assert waiting(store) == (0, 0)
+
+
+def test_the_next_attempt_of_a_step_whose_thread_goes_on_needs_a_place_of_its_own(
+    store: Store,
+) -> None:
+    queue(store, concurrency=1)
+    worker = join(store)
+    run = start(store, "a", owner=worker).run
+    first = ask(store, run, worker)
+    note = written(store, Append(run, worker, [], 0, [asking(run, worker)], kept=[first.place]))
+    (second,) = note.places
+    assert isinstance(second, Place) and not second.admitted and second.place != first.place
+    assert waiting(store) == (1, 1)
+    assert free(store, worker, first).admitted == [(run, 2, second.place)]
+    assert waiting(store) == (0, 1)
+
+
+def test_a_step_does_not_get_its_run_past_the_queue_of_the_run(store: Store) -> None:
+    """The run waits for its own place again while one of its steps waits in another queue."""
+    queue(store, concurrency=2, per_worker=1)
+    queue(store, "s", concurrency=1)
+    busy_run, busy = owned(store, "busy")
+    place = ask(store, busy_run, busy, queue="s")
+    first, second, third = join(store), join(store), join(store)
+    run = enqueue(store, "r", owner=first).run
+    ask(store, run, first, queue="s")
+    one(store, suspend(run, first, "waiting", 1, due_ms=2, release=True, places=True))
+    assert enqueue(store, "other", owner=first).owned
+    assert claimed(store, first, 2).runs == []
+    urgent = enqueue(store, "urgent", 2, priority=1)
+    assert claimed(store, second, 2, 1).runs == [urgent.run]
+    free(store, busy, place, at_ms=3)
+    assert claimed(store, third, 3).runs == []
+    assert (store.status("r"), waiting(store)) == ("waiting", (1, 2))
+    end(store, store.run_key("other"), first, 4)
+    assert claimed(store, third, 4).runs == [run]
+    assert ask(store, run, third, queue="s").admitted
+
+
+def test_a_start_says_when_its_first_steps_may_be_admitted_later(store: Store) -> None:
+    queue(store, rate_limit=1, rate_per_ms=1_000, rate_burst=1)
+    worker = join(store)
+    for id, admitted in (("a", True), ("b", False)):
+        started = start(store, id, owner=worker, due_ms=None, places=[asking(0, worker)])
+        assert [place.admitted for place in started.places] == [admitted]
+        assert started.queue_due is not admitted
+    assert store.next_due_ms(("flow",), worker=worker) == 1_000

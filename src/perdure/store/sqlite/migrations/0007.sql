@@ -30,7 +30,7 @@ CREATE TABLE place (
     queue         INTEGER NOT NULL,
     key           TEXT NOT NULL,                      -- '': none
     run           INTEGER NOT NULL,
-    seq           INTEGER NOT NULL,                   -- row of the step; 0: the run itself
+    seq           INTEGER NOT NULL,                   -- row of the step; 0: the run itself; below 0: its attempt has ended, and its thread has not
     root          INTEGER NOT NULL,                   -- of the run's family
     priority      INTEGER NOT NULL,
     weight        INTEGER NOT NULL,
@@ -100,8 +100,8 @@ SELECT name AS queue, concurrency, per_worker, rate_limit AS rate, rate_per_ms, 
 FROM queue AS q;
 
 CREATE VIEW perdure_places AS
-SELECT q.name AS queue, r.id AS run_id, nullif(p.seq, 0) AS seq,
-       (SELECT e.name FROM event AS e WHERE e.key = p.run << 24 | p.seq AND p.seq > 0) AS step, nullif(p.key, '') AS key, p.priority, p.weight,
+SELECT q.name AS queue, r.id AS run_id, nullif(abs(p.seq) & 16777215, 0) AS seq,
+       (SELECT e.name FROM event AS e WHERE e.key = p.run << 24 | abs(p.seq) & 16777215 AND p.seq <> 0) AS step, nullif(p.key, '') AS key, p.priority, p.weight,
        CASE WHEN p.admitted_ms IS NULL THEN 'waiting' ELSE 'running' END AS status,
        strftime('%Y-%m-%d %H:%M:%f', p.asked_ms / 1000.0, 'unixepoch') AS asked_at,
        strftime('%Y-%m-%d %H:%M:%f', p.admitted_ms / 1000.0, 'unixepoch') AS admitted_at,
