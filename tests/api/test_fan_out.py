@@ -280,8 +280,8 @@ async def test_parts_of_the_group_keep_its_outcomes() -> None:
         ([], {"limit": 1, "tolerate": "2"}, "not '2'"),
         (iter(()), {"limit": 1, "tolerate": 0.5}, "needs calls with a length"),
         ([], {"limit": 1, "enough": 0}, "enough is a whole number"),
-        ([], {"limit": 1, "enough": 1}, "enough=1, of 0 calls"),
-        (iter(()), {"limit": 1, "enough": 1}, "enough=1, and there were 0 calls"),
+        ([], {"limit": 1, "enough": 1}, "enough=1 is more than the 0 calls"),
+        (iter(()), {"limit": 1, "enough": 1}, "enough=1 is more than the 0 calls"),
         ([len], {"limit": 1}, "takes calls and coroutines"),
     ],
 )

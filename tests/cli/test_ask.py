@@ -71,6 +71,7 @@ def test_show_has_what_a_run_exposes(open_desk: Terminal) -> None:
         (["ask", "desk", "x", "--channel", "c", "--timeout", "soon"], 2, "not a valid float"),
         (["ask", "desk", "x", "--channel", "c", "--timeout", "-1"], 2, "not in the range"),
         (["ask", "desk"], 2, "Missing argument 'VALUE'"),
+        (["ask", "desk", "-5", "--channel", "c"], 2, "begins with a dash comes after --"),
     ],
 )
 def test_what_is_typed_wrong(

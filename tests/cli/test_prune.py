@@ -9,7 +9,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure import Engine
+from perdure import Engine, PruneReport
+from perdure.cli.prune import _kinds
 from tests.cli import flows
 from tests.cli.conftest import Terminal
 from tests.store.support import make_older
@@ -33,7 +34,9 @@ def ended(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def test_a_dry_run_says_what_would_go(ended: Terminal) -> None:
-    said = ended("prune", "--cancelled", "0s", "--dry-run", "--archive", "file:///nowhere/at/all")
+    said = ended(
+        "prune", "--cancelled", "0s", "--dry-run", "--archive", f"file://{ended.folder}/a/b"
+    )
     assert said.code == 0
     assert said.out.startswith("Would delete 3 runs (3 cancelled).\n")
     assert "Would write 1 file: perdure-20" in said.out
@@ -54,6 +57,13 @@ def test_what_goes_is_in_the_archive_and_is_shown_from_there(ended: Terminal) ->
     assert (doctor["pruned_runs"], doctor["archive"]) == (3, f"file://{folder}")
 
 
+def test_children_are_counted_apart() -> None:
+    report = PruneReport(runs=60, by_status={"completed": 30, "failed": 1})
+    assert _kinds(report) == "30 completed, 1 failed, 29 children and earlier runs of these"
+    assert _kinds(PruneReport(runs=2, by_status={"failed": 2})) == "2 failed"
+    assert _kinds(PruneReport(runs=2)) == "what was left"
+
+
 def test_nothing_is_old_enough(ended: Terminal) -> None:
     said = ended("prune")
     assert (said.code, said.out.splitlines()[0]) == (0, "Nothing is old enough.")
@@ -63,6 +73,9 @@ def test_an_archive_that_can_not_be_written(ended: Terminal) -> None:
     said = ended("prune", "--cancelled", "0s", "--archive", "file:///proc/nowhere")
     assert said.code == 4
     assert "The archive file:///proc/nowhere can't be written" in said.err
+    dry = ended("prune", "--dry-run", "--archive", f"file://{__file__}/below")
+    assert dry.code == 4  # also where nothing is old enough
+    assert "can't be written: Not a directory" in dry.err
     assert "archive error" in ended("doctor").out.replace("_", " ")
     assert len(ended("ls", "--json").json) == 4
 

@@ -138,6 +138,7 @@ async def test_a_bucket_that_refuses_keeps_the_runs(
     given = Retention(completed=0, archive=bucket.url("denied"))
     async with Engine(tmp_path / "a.db", workflows=WORKFLOWS) as engine:
         await filled(engine, 3)
-        with pytest.raises(ArchiveUnavailable, match="does not let us write"):
-            await engine.prune(given)
+        for dry_run in (True, False):
+            with pytest.raises(ArchiveUnavailable, match="does not let us read"):
+                await engine.prune(given, dry_run=dry_run)
         assert len(await engine.runs()) == 3

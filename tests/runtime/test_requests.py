@@ -473,6 +473,10 @@ async def test_an_asker_that_is_killed_asks_again_for_the_same_reply(db: str) ->
 # --- bad input ------------------------------------------------------------------------------------
 
 
+def test_a_refusal_without_a_reason_says_so() -> None:
+    assert "on channel 'add' without a reason. Ask" in str(RequestRefused("c", "add", ""))
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

@@ -97,7 +97,10 @@ def _checked(
     if enough is None:
         return limit, 0 if tolerated is None else tolerated, None, math.inf
     if numbers.count(enough, "gather_limited: enough") > total:
-        raise DefinitionError(f"gather_limited: enough={enough:,}, of {total:,} calls.")
+        raise DefinitionError(
+            f"gather_limited: enough={enough:,} is more than the {total:,} calls. Pass more calls, "
+            "or lower enough."
+        )
     return limit, math.inf if tolerated is None else tolerated, enough, total - enough
 
 
@@ -212,8 +215,8 @@ class _Gathering:
 
     def _error(self) -> Exception:
         if not self._failures:
-            text = f"enough={self.enough:,}, and there were {len(self.outcomes):,} calls"
-            return DefinitionError(f"gather_limited: {text}.")
+            text = f"enough={self.enough:,} is more than the {len(self.outcomes):,} calls"
+            return DefinitionError(f"gather_limited: {text}. Pass more calls, or lower enough.")
         failures = [self._failures[place] for place in sorted(self._failures)]
         if len(failures) <= self.tolerated:
             allowed = f"{self.enough:,} have to succeed"

@@ -129,6 +129,8 @@ class Commands(click.Group):
             return _failed(f"Error: {error}", exit_code(error))
         except click.ClickException as error:
             error.show(text := io.StringIO())
+            if isinstance(error, click.NoSuchOption) and not error.option_name.startswith("--"):
+                text.write("A value that begins with a dash comes after --, as the last one.\n")
             return _failed(text.getvalue().rstrip("\n"), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             return Exit.INTERRUPTED

@@ -138,8 +138,7 @@ def _told(report: PruneReport, archive: str | None) -> list[str]:
     if not report.runs:
         lines = ["Nothing is old enough."]
     else:
-        each = ", ".join(f"{number:,} {status}" for status, number in report.by_status.items())
-        lines = [f"{would} {format.count(report.runs, 'run')} ({each or 'what was left'})."]
+        lines = [f"{would} {format.count(report.runs, 'run')} ({_kinds(report)})."]
     if report.oldest and report.newest:
         lines.append(f"They ended from {_day(report.oldest)} to {_day(report.newest)}, UTC.")
     if report.files and archive:
@@ -156,6 +155,15 @@ def _told(report: PruneReport, archive: str | None) -> list[str]:
             "the file for new runs."
         )
     return lines
+
+
+def _kinds(report: PruneReport) -> str:
+    """What runs these are, by how they ended; children and earlier runs are counted apart."""
+    each = [f"{number:,} {status}" for status, number in report.by_status.items()]
+    others = report.runs - sum(report.by_status.values())
+    if each and others > 0:
+        each.append(f"{others:,} children and earlier runs of these")
+    return ", ".join(each) or "what was left"
 
 
 def _day(at: datetime) -> str:

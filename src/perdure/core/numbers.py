@@ -23,11 +23,16 @@ def seconds(value: Any, what: str, *, low: float = 0.0, above: bool = False) -> 
     return float(value)
 
 
-def count(value: Any, what: str, *, low: int = 1, high: int = 2**53) -> int:
+EXACT_MAX = 2**53
+"""Whole numbers up to this are the same in every JSON library."""
+
+
+def count(value: Any, what: str, *, low: int = 1, high: int = EXACT_MAX) -> int:
     """The value, if it is a whole number from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        text = f"{what} is a whole number from {low:,} to {high:,}, not {shown(value)}."
-        raise DefinitionError(text)
+        is_told = high < EXACT_MAX or (isinstance(value, int) and value > high)
+        bounds = f"from {low:,} to {high:,}" if is_told else f"from {low:,} on"
+        raise DefinitionError(f"{what} is a whole number {bounds}, not {shown(value)}.")
     return value
 
 

@@ -391,7 +391,8 @@ class Kernel:
     def expose(self, values: dict[str, Any]) -> None:
         named = self._exposed.union(names.checked("exposed value", name) for name in values)
         if len(named) > EXPOSED_NAMES_MAX:
-            raise BadName("exposed value", f"a run has at most {EXPOSED_NAMES_MAX:,} of them")
+            detail = f"a run has at most {EXPOSED_NAMES_MAX:,} of them"
+            raise BadName("exposed value", detail, "Expose an object or a list under one name.")
         where = "the exposed value {!r}"
         encoded = [self.codec.encode_item(v, where.format(name)) for name, v in values.items()]
         self._exposed = named

@@ -45,9 +45,12 @@ class TouchedFromOutside(PerdureError, RuntimeError):
 class BadName(DefinitionError, ValueError):
     """A name that can't be stored: of a channel, stream, queue, tag, message key or run."""
 
-    def __init__(self, what: str, detail: str) -> None:
+    ADVICE = "Give it a name of printable text."
+
+    def __init__(self, what: str, detail: str, advice: str = ADVICE) -> None:
         self.what, self.detail = what, detail
-        super().__init__(f"This can't be a {what}: {detail}. Give it a name of printable text.")
+        article = "an" if what.startswith(("a", "e", "i", "o", "u")) else "a"
+        super().__init__(f"This can't be {article} {what}: {detail}. {advice}")
 
 
 class BadPosition(DefinitionError, ValueError):

@@ -12,8 +12,9 @@ class RequestRefused(PerdureError):
 
     def __init__(self, run_id: str, channel: str, reason: str) -> None:
         self.run_id, self.channel, self.reason = run_id, channel, reason
+        why = f": {reason.rstrip('.')}" if reason.strip(". ") else " without a reason"
         super().__init__(
-            f"Run {run_id!r} refused the request on channel {channel!r}: {reason.rstrip('.')}. "
+            f"Run {run_id!r} refused the request on channel {channel!r}{why}. "
             "Ask again with another value and another key."
         )
 

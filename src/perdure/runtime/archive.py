@@ -8,6 +8,7 @@ half made are removed by the next one; every failure is an `ArchiveUnavailable`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from perdure.errors import ArchiveUnavailable, BadArchiveAddress, BadReplicaAddress, StoreError
 from perdure.replica.address import Address, parse
 from perdure.replica.temporary_folders import TempFolder, sweep
+
+if TYPE_CHECKING:
+    from perdure.replica.s3_bucket import S3Bucket
 
 T = TypeVar("T")
 
@@ -36,6 +40,9 @@ class Archive(Protocol):
     where: str
     drafts: Path
     """The folder in which files are made, on the disk that they need space on."""
+
+    async def check(self) -> None:
+        """Write nothing, and raise `ArchiveUnavailable` where it is clear that nothing can be."""
 
     async def publish(self, draft: Path, name: str) -> str:
         """Make a file durable under a name that begins with `name`. Returns the whole name."""
@@ -113,6 +120,13 @@ class FolderArchive:
         self.where, self._folder = f"file://{folder}", Path(folder)
         self.drafts = self._folder
 
+    async def check(self) -> None:
+        there = next(one for one in (self._folder, *self._folder.parents) if one.exists())
+        if not there.is_dir():
+            raise ArchiveUnavailable(self.where, f"Not a directory: {there}")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ArchiveUnavailable(self.where, f"Permission denied: {there}")
+
     async def publish(self, draft: Path, name: str) -> str:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, "perdure-archive") as thread:  # the default one may be full
@@ -140,22 +154,36 @@ class BucketArchive:
     def __init__(self, address: Address, drafts: Path) -> None:
         self.where, self.drafts, self._address = str(address), drafts, address
 
-    async def publish(self, draft: Path, name: str) -> str:
-        from perdure.replica.s3_bucket import S3Bucket
+    async def check(self) -> None:
+        from perdure.errors import BucketUnusable
 
-        try:
-            bucket = S3Bucket(self._address, timeout_s=REQUEST_S)
-        except ImportError as error:
-            raise ArchiveUnavailable(self.where, NO_LIBRARY) from error
-        try:
+        with self._opened() as bucket:
+            try:
+                await bucket.get(f"{TEMPORARY}check")
+            except BucketUnusable as error:
+                if "AccessDenied" not in str(error):  # who may only write is told that, too
+                    raise
+
+    async def publish(self, draft: Path, name: str) -> str:
+        with self._opened() as bucket:
             for found in _names(name):
                 if await bucket.put_new(found, b"") is not None:
                     await bucket.put_file(found, draft)
                     return found
+        raise AssertionError
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[S3Bucket]:
+        """The bucket; its errors are raised as `ArchiveUnavailable`."""
+        from perdure.replica.s3_bucket import S3Bucket
+
+        try:
+            yield S3Bucket(self._address, timeout_s=REQUEST_S)
+        except ImportError as error:
+            raise ArchiveUnavailable(self.where, NO_LIBRARY) from error
         except StoreError as error:
             detail = getattr(error, "detail", "") or str(error)
             raise ArchiveUnavailable(self.where, detail) from error
-        raise AssertionError
 
 
 def _names(name: str) -> Iterator[str]:

@@ -49,8 +49,9 @@ class RequestVerbs(EngineParts):
         Raises `RequestRefused`, with the reason that the workflow gave; `RequestTimeout` after
         `timeout` seconds: the request stays with the run; `RequestUnanswered` where the run ended
         first, `RunBlocked` where it needs a person; `RequestKeyUsed` where the key is of a request
-        with another channel or value; `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`,
-        and `RunExists` where `start` is of another workflow.
+        with another channel or value; `RunNotFound`, `RunFinished`, `InboxFull`; `NotSerializable`,
+        also where the reply does not fit `type`; and `RunExists` where `start` is of another
+        workflow.
 
         >>> import asyncio
         >>> from perdure import Engine, receive_request, workflow

@@ -112,6 +112,8 @@ class Pruning:
     async def look(self) -> PruneReport:
         """What a prune would do."""
         self.report.dry_run = True
+        if self._archive_at is not None:
+            await archives.open_archive(self._archive_at, self._store.path).check()
         for status, before_ms in self._before.items():
             after: tuple[int, int] | None = BEGIN
             while after is not None:
@@ -141,6 +143,7 @@ class Pruning:
                 await self._prune_all()
             else:
                 archive = archives.open_archive(self._archive_at, self._store.path)
+                await archive.check()
                 await self._archive_days(archive)
             await self._forget_idle()
             await self._give_back_space()
