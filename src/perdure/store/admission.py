@@ -206,8 +206,9 @@ class Admission:
             if queue.limits.per_worker == 1:
                 self._lines.close_one(first.line)  # no worker can ever take it
             return True
-        else:
-            self.take(queue, first, now_ms, room)
+        elif not self.take(queue, first, now_ms, room):
+            firsts.clear()  # it is in the line of another taker, or gone: others come first there
+            return True
         for taker in [one.taker for one in firsts.values() if one and one.key == first.key]:
             del firsts[taker]
         return True
@@ -221,8 +222,11 @@ class Admission:
         both = owner is None and name == queue.name and room.worker is not None
         return both and queue.of_worker(room.worker or 0) + 2 > limit
 
-    def take(self, queue: OpenQueue, first: Waiting, now_ms: int, room: Room) -> None:
-        """Admit a place that waits, and claim its run where that has no owner."""
+    def take(self, queue: OpenQueue, first: Waiting, now_ms: int, room: Room) -> bool:
+        """Admit a place that waits, and claim its run where that has no owner.
+
+        Returns False where it was not admitted: it has another taker now, or has to ask again.
+        """
         if first.taker.startswith(_WORKER):
             worker: int | None = int(first.taker.removeprefix(_WORKER))
         else:
@@ -231,10 +235,12 @@ class Admission:
             if owner is not None:  # it was claimed meanwhile for another reason
                 taker = of_worker(owner)
                 fields = (first.head, first.key, first.priority, first.line, taker, now_ms)
-                return self._lines.move(queue, *fields)
+                self._lines.move(queue, *fields)
+                return False
             if not self._claim(first, name, now_ms, room):
                 self._db.do("drop_place", (first.head,))
-                return self._lines.left(queue, first.line, first.head, now_ms)
+                self._lines.left(queue, first.line, first.head, now_ms)
+                return False
         self.draw(queue, first.key, first.tokens, now_ms)
         executes = worker if first.seq else None
         prepaid = first.prepaid + first.tokens
@@ -244,7 +250,7 @@ class Admission:
         queue.worker_changed(worker)
         if first.seq and worker is not None:
             room.steps.append((worker, first.run, first.seq, first.head))
-        return None
+        return True
 
     def _waits(self, run: int) -> bool:
         """Whether a run waits for its own place: none of its steps goes ahead of it."""

@@ -548,6 +548,24 @@ def test_a_woken_run_takes_its_steps_along(store: Store) -> None:
     assert store.admitted(worker) == [(run, 2, step.place)]
 
 
+def test_a_place_that_a_claim_moves_to_its_worker_keeps_its_turn(store: Store) -> None:
+    """A worker dies whose run waits for a step of higher priority: who claims that run, and has a
+    place of another key in line itself, admits the higher priority first.
+    """
+    queue(store, concurrency=1)
+    dies = join(store, "dies")
+    run = start(store, owner=dies).run
+    busy_run, busy = owned(store, "busy")
+    place = ask(store, busy_run, busy)
+    low = ask(store, busy_run, busy, 4, key="a")
+    high = ask(store, run, dies, key="b", priority=1)
+    one(store, died(dies))
+    free(store, busy, place)
+    got = claimed(store, busy)
+    assert (got.runs, got.admitted) == ([run], [(run, 2, high.place)])
+    assert free(store, busy, high).admitted == [(busy_run, 4, low.place)]
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_paused_run_without_an_owner_gives_up_the_places_of_its_steps(
     store: Store, steps: int
