@@ -1,12 +1,12 @@
 -- What the campaign of queues asks of the file, and the inside log that its triggers write: each
 -- ask, admission and release of a place, in the transaction that makes it. The weight of an admission is
 -- what it draws from buckets: a place that is admitted again has paid before. `real_ms` is SQLite's
--- own clock, which no skew of a worker changes.
+-- own clock, which no skew of a worker changes. `filled` are times that a bucket has seen: also those of what is spent.
 
 -- name: make_seen
 CREATE TABLE campaign_seen (
     n INTEGER PRIMARY KEY, what TEXT NOT NULL, place INTEGER, queue TEXT, key TEXT, priority INTEGER, weight INTEGER, taker TEXT,
-    at_ms INTEGER NOT NULL, real_ms INTEGER NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS INTEGER))
+    at_ms INTEGER NOT NULL, real_ms INTEGER NOT NULL DEFAULT (CAST(round(unixepoch('subsec') * 1000) AS INTEGER))
 ) STRICT;
 
 -- name: see_inserts
@@ -49,6 +49,24 @@ END;
 -- name: see_holds
 CREATE TRIGGER campaign_holds AFTER UPDATE OF held_ms ON queue WHEN NEW.held_ms IS NOT NULL AND NEW.held_ms IS NOT OLD.held_ms BEGIN
     INSERT INTO campaign_seen (what, queue, at_ms) VALUES ('held', NEW.name, NEW.held_ms);
+END;
+
+-- name: see_fills
+CREATE TRIGGER campaign_fills AFTER UPDATE OF level_ms ON queue WHEN NEW.level_ms > OLD.level_ms BEGIN
+    INSERT INTO campaign_seen (what, queue, key, at_ms) VALUES ('filled', NEW.name, '', NEW.level_ms);
+END;
+
+-- name: see_key_fills
+CREATE TRIGGER campaign_key_fills AFTER UPDATE OF level_ms ON queue_key WHEN NEW.level_ms > OLD.level_ms BEGIN
+    INSERT INTO campaign_seen (what, queue, key, at_ms)
+    SELECT 'filled', q.name, NEW.key, NEW.level_ms FROM queue AS q WHERE q.queue = NEW.queue;
+END;
+
+-- name: see_key_drops
+-- A bucket that is full is dropped.
+CREATE TRIGGER campaign_key_drops AFTER DELETE ON queue_key BEGIN
+    INSERT INTO campaign_seen (what, queue, key, at_ms)
+    SELECT 'filled', q.name, OLD.key, OLD.full_ms FROM queue AS q WHERE q.queue = OLD.queue;
 END;
 
 -- name: see_pauses

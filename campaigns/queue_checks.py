@@ -191,14 +191,18 @@ def _steps(log: Iterable[Row]) -> Iterator[tuple[str, Place]]:
 
 def _rates(log: Iterable[Row], given: dict[str, Given]) -> Iterator[str]:
     """Processes read the clock before they wait for the file, so that times may go back a little
-    from one transaction to the next: what counts for a bucket is its latest one so far.
+    from one transaction to the next: what counts for a bucket is the latest one that it has seen.
     """
     by_queue: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    latest_ms: dict[tuple[str, str], int] = defaultdict(int)
     for one in log:
-        if one.what == ADMITTED and one.weight:
-            for key in {"", one.key or ""}:
-                found = by_queue[one.queue, key]
-                found.append((max(one.at_ms, found[-1][0] if found else 0), one.weight))
+        if one.what == "filled":
+            bucket = one.queue, one.key or ""
+            latest_ms[bucket] = max(latest_ms[bucket], one.at_ms)
+        elif one.what == ADMITTED and one.weight:
+            for bucket in {(one.queue, ""), (one.queue, one.key or "")}:
+                latest_ms[bucket] = max(latest_ms[bucket], one.at_ms)
+                by_queue[bucket].append((latest_ms[bucket], one.weight))
     for (queue, key), admissions in by_queue.items():
         rate = given[queue].key_rate if key else given[queue].rate
         if rate is not None:
@@ -207,7 +211,11 @@ def _rates(log: Iterable[Row], given: dict[str, Given]) -> Iterator[str]:
 
 
 def _held_back(log: Iterable[Row]) -> Iterator[str]:
-    """After a `RetryAfter` nothing is admitted before its time; nor in a queue that is paused."""
+    """After a `RetryAfter` nothing is admitted before its time; nor in a queue that is paused.
+
+    A hold is over for all once any process has a time behind it, and the next transaction may have
+    an earlier one, of before it waited for the file: so what counts is when the row was written.
+    """
     until_ms: dict[str, int] = {}
     paused: set[str] = set()
     for one in log:
@@ -219,7 +227,8 @@ def _held_back(log: Iterable[Row]) -> Iterator[str]:
             case "resumed":
                 paused.discard(one.queue)
             case "admitted":
-                if (left_ms := until_ms.get(one.queue, 0) - one.at_ms) > 0:
+                left_ms = until_ms.get(one.queue, 0) - max(one.at_ms, one.real_ms)
+                if left_ms > 0:
                     yield (
                         f"queue {one.queue} admitted place {one.place} though it was held back for "
                         f"{left_ms} ms more"

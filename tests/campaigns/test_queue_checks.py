@@ -68,8 +68,9 @@ def test_a_run_has_its_place_between_its_steps_and_after_the_death_of_its_worker
 
 
 def row(what: str, place: int = 1, at_ms: int = 0, **more: object) -> Row:
-    facts = {"queue": "q", "key": "", "priority": 0, "weight": 1, "taker": "worker:1"} | more
-    return Row(what=what, place=place, at_ms=at_ms, real_ms=at_ms, **facts)  # type: ignore[arg-type]
+    facts = {"queue": "q", "key": "", "priority": 0, "weight": 1, "taker": "worker:1"}
+    facts |= {"real_ms": at_ms} | more
+    return Row(what=what, place=place, at_ms=at_ms, **facts)  # type: ignore[arg-type]
 
 
 def seen_inside(*rows: Row, given: Given = STEPS, skewed: bool = False) -> list[str]:
@@ -107,6 +108,23 @@ def test_a_queue_that_is_held_back_or_paused_admits_nothing() -> None:
     assert "held back" in seen_inside(held, row("admitted", 1, 99))[0]
     assert "paused" in seen_inside(row("paused", 0), row("admitted", 1))[0]
     assert seen_inside(row("paused", 0), row("resumed", 0), row("admitted", 1)) == []
+
+
+def test_a_hold_is_over_for_a_process_that_has_waited_with_an_earlier_time() -> None:
+    """Its time is of before the hold's end, and another process has seen that end meanwhile."""
+    held = row("held", 0, 100, real_ms=1)
+    assert seen_inside(held, row("admitted", 1, 97, real_ms=102)) == []
+    assert "for 1 ms more" in seen_inside(held, row("admitted", 1, 97, real_ms=99))[0]
+
+
+def test_a_bucket_fills_by_the_latest_time_that_it_has_seen() -> None:
+    """Something was spent at 190, then a place admitted that had asked before and waited."""
+    rated, keyed = Given("q", rate=(10, 1.0, 2)), Given("q", key_rate=(10, 1.0, 2))
+    for given, key in ((rated, ""), (keyed, "a")):
+        begun = [row("admitted", n, 0, key=key) for n in range(2)]
+        late = row("admitted", 3, 90, key=key)
+        assert "0.10 tokens over" in seen_inside(*begun, late, given=given)[0]
+        assert seen_inside(*begun, row("filled", 0, 190, key=key), late, given=given) == []
 
 
 def test_ends_are_never_later_on_the_other_clock_than_they_were() -> None:

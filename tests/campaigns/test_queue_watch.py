@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,23 @@ def test_each_ask_admission_and_release_is_logged_in_its_transaction(db: apsw.Co
     seen = [(one.what, one.place) for one in queue_checks.rows(db)]
     steps = ["asked", "admitted", "moved", "released", "asked", "released"]
     assert seen == [(what, 1) for what in steps]
+
+
+def test_times_that_buckets_have_seen_are_logged(db: apsw.Connection) -> None:
+    for level_ms in (5, 9, 7):
+        db.execute("UPDATE queue SET level_ms = ?", (level_ms,))
+    db.execute(
+        "INSERT INTO queue_key (queue, key, level_ns, level_ms, full_ms) "
+        "SELECT queue, 'a', 3, 6, 12 FROM queue"
+    )
+    db.execute("UPDATE queue_key SET level_ms = 8")
+    db.execute("DELETE FROM queue_key")
+    seen = [(one.what, one.key, one.at_ms) for one in queue_checks.rows(db)]
+    assert seen == [("filled", key, ms) for key, ms in (("", 5), ("", 9), ("a", 8), ("a", 12))]
+
+
+def test_a_row_is_as_late_as_the_clock_says(db: apsw.Connection) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    db.execute(WAITING, ("a", 1))
+    [seen] = queue_checks.rows(db)
+    assert before_ms <= seen.real_ms <= time.time_ns() // 1_000_000
