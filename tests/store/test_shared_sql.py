@@ -21,7 +21,7 @@ ONLY_SQLITE = re.compile(
     r"\b(json_\w+|rowid|pragma|indexed by|instr|strftime|sqlite_\w+|or ignore|group_concat)\b",
     re.IGNORECASE,
 )
-WORDS = {"lock", "index", "each"}
+WORDS = {"lock", "index", "each", "returning"}
 
 
 def only_sqlites(query: str) -> list[str]:

@@ -104,10 +104,11 @@ class Lines:
             return int(line)
         served = self._served(queue, key, priority)
         fields = (queue.queue, key, priority, taker, served, place, ready_ms)
-        ((line,),) = self._db.rows("insert_line", fields)
+        made = self._db.insert("insert_line", fields)
+        assert made is not None
         if ready_ms == READY:
             self.takers(queue).add(taker)
-        return int(line)
+        return made
 
     def move(
         self,

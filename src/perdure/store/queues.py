@@ -128,13 +128,13 @@ class Places:
         executes = worker if seq else None
         prepaid = weight
         fields = (queue.queue, key, run, seq, priority, weight, prepaid, now_ms, executes)
-        row = self._db.row("insert_admitted", fields)
-        if row is None:
+        place = self._db.insert("insert_admitted", fields)
+        if place is None:
             return None
         self.admission.draw(queue, key, weight, now_ms)
         queue.added(key, 1)
         queue.worker_changed(worker)
-        return int(row[0])
+        return place
 
     def _insert_waiting(
         self, queue: OpenQueue, key: str, run: int, seq: int, priority: int, weight: int,
@@ -142,9 +142,10 @@ class Places:
     ) -> int:  # fmt: skip
         """A place that waits, as the last of its line."""
         fields = (queue.queue, key, run, seq, priority, weight, now_ms)
-        ((place,),) = self._db.rows("insert_waiting", fields)
+        place = self._db.insert("insert_waiting", fields)
+        assert place is not None
         self._into_line(queue, place, key, priority, taker, now_ms, against)
-        return int(place)
+        return place
 
     def _into_line(
         self, queue: OpenQueue, place: int, key: str, priority: int, taker: str, now_ms: int,
@@ -170,7 +171,9 @@ class Places:
         """Steps of a worker's runs have ended, or wait no longer."""
         changed = {}
         for place in places:
-            for row in self._db.rows("release_place", (place, worker)):
+            row = self._db.row("place_of_worker", (place, worker))
+            if row is not None:
+                self._db.do("drop_place", (place,))
                 queue = self._freed(row, worker, now_ms)
                 changed[queue.queue] = queue
         for queue in changed.values():
@@ -282,7 +285,7 @@ class Places:
 
     def end_run(self, run: int, worker: int | None, now_ms: int) -> None:
         """A run with a queue has ended, or a run that waited was cancelled: its places are free."""
-        self._gone("drop_run_place", (run,), worker, now_ms, reports=worker is not None)
+        self._gone("places_of_run", (run,), worker, now_ms, reports=worker is not None)
 
     def give_back(self, run: int, worker: int | None, now_ms: int, *, reports: bool) -> None:
         """A run was paused or blocked: it keeps the number of its place only."""
@@ -296,14 +299,16 @@ class Places:
     def stop(self, run: int, worker: int | None, now_ms: int) -> None:
         """A run without an owner was paused: its steps wait no longer, either."""
         self.give_back(run, worker, now_ms, reports=False)
-        self._gone("drop_step_places", (run,), worker, now_ms, reports=False)
+        self._gone("step_places_in_line", (run,), worker, now_ms, reports=False)
 
     def _gone(
         self, query: str, bindings: tuple[Any, ...], worker: int | None, now_ms: int, *,
         reports: bool,
     ) -> list[tuple[Any, ...]]:  # fmt: skip
-        """Places that a query deletes. Returns their rows."""
+        """Drop the places that a query finds. Returns their rows."""
         rows = self._db.rows(query, bindings)
+        for row in rows:
+            self._db.do("drop_place", row[:1])
         queues = {row[2]: self._freed(tuple(row[:5]), worker, now_ms) for row in rows}
         for queue in queues.values():
             self._next(queue, now_ms, reports=reports)
@@ -343,7 +348,7 @@ class Places:
             self.leave_in_line(run, now_ms)
         for (run,) in self._db.rows("paused_in_queues", (worker,)):
             self.stop(run, worker, now_ms)
-        for row in self._gone("drop_worker_places", (worker,), worker, now_ms, reports=False):
+        for row in self._gone("places_of_worker", (worker,), worker, now_ms, reports=False):
             self._db.do("due_for_step", (now_ms, row[5]))
 
     def admissible(self, now_ms: int) -> int:

@@ -98,10 +98,9 @@ WHERE run = ?1 AND seq = ?2;
 INSERT INTO place (queue, key, run, seq, root, priority, weight, prepaid, asked_ms, admitted_ms,
                    worker)
 VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7, ?8, ?8, ?9)
-ON CONFLICT (run, seq) DO NOTHING RETURNING place;
+ON CONFLICT (run, seq) DO NOTHING {{returning place}};
 
 -- name: hand_on
--- Without RETURNING, for which SQLite makes a table each time: that is four times its cost.
 UPDATE place SET run = ?5, seq = ?6, priority = ?7, weight = ?8, prepaid = ?8, asked_ms = ?9,
     admitted_ms = ?9
 WHERE place = ?1 AND worker = ?2 AND queue = ?3 AND key = ?4 AND admitted_ms IS NOT NULL
@@ -109,7 +108,7 @@ WHERE place = ?1 AND worker = ?2 AND queue = ?3 AND key = ?4 AND admitted_ms IS 
 
 -- name: insert_waiting
 INSERT INTO place (queue, key, run, seq, root, priority, weight, asked_ms)
-VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7) RETURNING place;
+VALUES (?1, ?2, ?3, ?4, ?3, ?5, ?6, ?7) {{returning place}};
 
 -- name: set_place_worker
 UPDATE place SET worker = ?1 WHERE place = ?2;
@@ -128,13 +127,13 @@ UPDATE place SET line = NULL, admitted_ms = ?1, prepaid = ?2, worker = ?3 WHERE 
 -- name: hand_on_place
 UPDATE place SET run = ?1 WHERE run = ?2 AND seq = 0;
 
--- name: release_place
+-- name: place_of_worker
 -- What waits is the owner's; what is admitted is the worker's who executes it.
-DELETE FROM place
+SELECT place, key, queue, line, admitted_ms FROM place
 WHERE place = ?1 AND seq <> 0
   AND (worker = ?2 OR (worker IS NULL
                        AND (SELECT r.owner FROM run AS r WHERE r.run = place.run) = ?2))
-RETURNING place, key, queue, line, admitted_ms;
+{{lock}};
 
 -- name: set_apart
 -- Its row has a number below zero from here on, from which that of the step can be read.
@@ -143,17 +142,16 @@ UPDATE place SET seq = -(place << 24 | seq) WHERE place = ?1 AND worker = ?2 AND
 -- name: drop_place
 DELETE FROM place WHERE place = ?1;
 
--- name: drop_run_place
-DELETE FROM place WHERE run = ?1 AND (seq = 0 OR worker IS NULL)
-RETURNING place, key, queue, line, admitted_ms;
+-- name: places_of_run
+SELECT place, key, queue, line, admitted_ms FROM place
+WHERE run = ?1 AND (seq = 0 OR worker IS NULL) {{lock}};
 
--- name: drop_step_places
-DELETE FROM place WHERE run = ?1 AND seq > 0 AND admitted_ms IS NULL
-RETURNING place, key, queue, line, admitted_ms;
+-- name: step_places_in_line
+SELECT place, key, queue, line, admitted_ms FROM place
+WHERE run = ?1 AND seq > 0 AND admitted_ms IS NULL {{lock}};
 
--- name: drop_worker_places
-DELETE FROM place WHERE worker = ?1
-RETURNING place, key, queue, line, admitted_ms, run;
+-- name: places_of_worker
+SELECT place, key, queue, line, admitted_ms, run FROM place WHERE worker = ?1 {{lock}};
 
 -- name: step_places
 SELECT place, queue, key, priority, line, admitted_ms FROM place
@@ -224,7 +222,7 @@ UPDATE line SET head = ?1 WHERE line = ?2;
 
 -- name: insert_line
 INSERT INTO line (queue, key, priority, taker, served, head, ready_ms)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING line;
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) {{returning line}};
 
 -- name: delete_line
 DELETE FROM line WHERE line = ?1;

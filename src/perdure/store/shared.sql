@@ -31,7 +31,7 @@ INSERT INTO run (id, workflow, status, args, owner, due_ms, priority, queue, par
                  weight, scheduled_ms)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
         ?21)
-ON CONFLICT (id) DO NOTHING RETURNING run;
+ON CONFLICT (id) DO NOTHING {{returning run}};
 
 -- name: set_args
 UPDATE run SET args = ?1 WHERE run = ?2;
@@ -41,8 +41,11 @@ UPDATE run SET status = CASE status WHEN 'paused' THEN status ELSE ?1 END, waiti
     due_ms = ?3, blocked_by = ?4, reason = ?5
 WHERE run = ?6;
 
+-- name: queue_and_status
+SELECT queue, status FROM run WHERE run = ?1;
+
 -- name: release
-UPDATE run SET owner = NULL WHERE run = ?1 RETURNING queue, status;
+UPDATE run SET owner = NULL WHERE run = ?1;
 
 -- name: release_with_mail
 UPDATE run SET due_ms = ?1
@@ -55,11 +58,13 @@ UPDATE run SET python = ?1 WHERE run = ?2;
 -- name: settle
 UPDATE run SET crashes = 0 WHERE run = ?1;
 
+-- name: before_end
+SELECT parent, parent_seq, id, queue, scheduled_ms FROM run WHERE run = ?1;
+
 -- name: finish
 UPDATE run SET status = ?1, result = ?2, error = ?3, ended_ms = ?4, owner = NULL, due_ms = NULL,
     waiting = NULL, blocked_by = NULL, reason = NULL, successor = ?5
-WHERE run = ?6
-RETURNING parent, parent_seq, id, queue, scheduled_ms;
+WHERE run = ?6;
 
 -- name: inherited
 SELECT parent, parent_seq, coalesce(root, run), tags, durability, scheduled_ms, queue, key,

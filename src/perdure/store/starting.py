@@ -89,10 +89,9 @@ class Starting:
             started_ms, start.durability, start.python, start.root, waiting, start.key,
             start.weight, start.scheduled_ms,
         )  # fmt: skip
-        inserted = self._db.row("insert_run", fields)
-        if inserted is None:
+        run = self._db.insert("insert_run", fields)
+        if run is None:
             return self._existing(start)
-        (run,) = inserted
         if not inline:
             self._db.do("set_args", (self._history.payload(run, start.args, True), run))
         if start.tags:

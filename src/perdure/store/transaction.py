@@ -23,6 +23,12 @@ class Transaction(Protocol):
     def change(self, query: str, bindings: Bindings) -> int:
         """Execute a query. Returns the number of rows that it changed."""
 
+    def insert(self, query: str, bindings: Bindings) -> int | None:
+        """The key of the row that a query inserts, which it names by `{{returning x}}`; None where
+        there is one already. SQLite knows it without RETURNING, which makes a table there each
+        time, and so costs more than the row.
+        """
+
     def row(self, query: str, bindings: Bindings) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
 

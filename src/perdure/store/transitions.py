@@ -240,7 +240,8 @@ class Transitions:
             self._db.do("suspend", (suspend.status, waiting, suspend.due_ms, *block, run))
         if suspend.release:
             self._owners.pop(run, None)
-            ((queue, status),) = self._db.rows("release", (run,))
+            ((queue, status),) = self._db.rows("queue_and_status", (run,))
+            self._db.do("release", (run,))
             self._db.do("release_with_mail", (at_ms, run))
             if queue is not None:
                 self._places.let_go(run, queue, status, turn.owner, at_ms)
@@ -256,7 +257,8 @@ class Transitions:
         result = self._history.payload(run, finish.result)
         error = self._history.payload(run, finish.error)
         fields = (finish.status, result, error, turn.at_ms, successor, run)
-        ((parent, seq, run_id, queue, scheduled_ms),) = self._db.rows("finish", fields)
+        ((parent, seq, run_id, queue, scheduled_ms),) = self._db.rows("before_end", (run,))
+        self._db.do("finish", fields)
         self._db.do("close_inbox", (run,))
         if queue is not None:
             self._places.end_run(run, turn.owner, turn.at_ms)

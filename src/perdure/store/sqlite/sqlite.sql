@@ -4,6 +4,8 @@
 
 -- name: lock
 
+-- name: returning
+
 -- name: index
 INDEXED BY {}
 

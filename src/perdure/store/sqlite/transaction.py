@@ -43,6 +43,10 @@ class SqliteTransaction:
         self.cursor.execute(Q[query], bindings, can_cache=query not in RARE)
         return self.db.changes()
 
+    def insert(self, query: str, bindings: Bindings) -> int | None:
+        self.cursor.execute(Q[query], bindings)
+        return self.db.last_insert_rowid() if self.db.changes() else None
+
     def row(self, query: str, bindings: Bindings) -> tuple[Any, ...] | None:
         found = self.cursor.execute(Q[query], bindings).fetchall()
         return found[0] if found else None
