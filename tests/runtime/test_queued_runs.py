@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.store.writes import Claim, Turn, Write
 from tests.runtime.support import awaited, outside, reached, until
 
 CLOSED = Queue("q", concurrency=1)
@@ -85,6 +87,27 @@ def last_is(name: str) -> bool:
 
 
 # --- waiting --------------------------------------------------------------------------------------
+
+
+@awaited
+async def test_what_waits_behind_a_run_is_claimed_in_the_transaction_that_ends_it(db: str) -> None:
+    paused = Queue("q", concurrency=1, paused=True)
+    async with Engine(db, workflows=[busy], queues=[paused]) as engine:
+        store, both = engine._store, []
+        write = store.write
+
+        def watched(batch: Sequence[Write], wait_for_lock: bool) -> list[Any]:
+            ends = any(isinstance(one, Turn) and one.finish is not None for one in batch)
+            both.append(ends and any(isinstance(one, Claim) for one in batch))
+            return write(batch, wait_for_lock)
+
+        store.write = watched  # type: ignore[method-assign]
+        runs = [await engine.start(busy(f"n{n}"), queue="q") for n in range(9)]
+        await engine.queue("q", paused=False)
+        await asyncio.gather(*(run.result() for run in runs))
+        store.write = write  # type: ignore[method-assign]
+    assert sum(both) >= 4  # the first one is claimed alone, as is one behind a claim for nothing
+    assert max(most) == 1
 
 
 @awaited

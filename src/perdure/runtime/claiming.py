@@ -2,7 +2,8 @@
 
 Rules: a claim takes no more runs than there is room for, the rest waits in the store; an engine
 that executes only what it is asked for claims runs of the families of these
-(`store.writes.Family`) and leaves every other due run to workers.
+(`store.writes.Family`) and leaves every other due run to workers; while queues let runs on, what
+follows a run is claimed in the transaction that ends it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from perdure.errors import StoreError
+from perdure.errors import PerdureError, StoreError
 from perdure.process.clock import SystemClock
 from perdure.process.periodic import Loop
 from perdure.runtime.durability import DurabilityGate
@@ -48,6 +49,9 @@ class ClaimHost(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
 
+    @property
+    def ending(self) -> bool: ...
+
     def load_soon(self, run: int) -> None: ...
 
     def use_lease(self) -> None: ...
@@ -66,6 +70,8 @@ class Claims:
         self._loop = Loop("schedule", self._claim_due)
         self.start, self.stop, self.wake = self._loop.start, self._loop.stop, self._loop.wake
         self._claimed = True
+        self._queued = self._touched = False
+        """Whether queues have let runs on at the last claim, and whether one is to be collected."""
 
     async def ask_for(self, run: int) -> None:
         """Execute this run, and what it starts, from now on. Returns when runs of the family that
@@ -102,22 +108,51 @@ class Claims:
             host.memory.no_room(EVICT_RUNS_MAX)
             if not len(host.lines):
                 return host.clock.idle_s_max
-        host.use_lease()
-        claim = Claim(
-            host.owner,
-            host.names,
-            max(0, room),
-            now_ms,
-            insists=not self._claimed,
-            families=families,
-        )
+        claim = self._claim(max(0, room), now_ms, families, insists=not self._claimed)
         claimed: Claimed = await host.writer.ask(claim)
-        runs = claimed.runs
-        for run in runs:
-            host.load_soon(run)
-        host.lines.admitted_soon(claimed.admitted)
+        self._take(claimed)
         if room <= 0:
             return host.clock.idle_s_max
         # What our share left is for others to take; what they leave we take next time.
-        self._claimed = bool(runs)
-        return 0.0 if len(runs) == room else CLAIM_AGAIN_S
+        self._claimed = bool(claimed.runs)
+        return 0.0 if len(claimed.runs) == room else CLAIM_AGAIN_S
+
+    def _claim(
+        self, room: int, now_ms: int, families: tuple[Family, ...] | None = None, *, insists: bool
+    ) -> Claim:
+        host = self._host
+        host.use_lease()
+        return Claim(host.owner, host.names, room, now_ms, insists=insists, families=families)
+
+    def _take(self, claimed: Claimed) -> None:
+        self._queued = claimed.queued
+        for run in claimed.runs:
+            self._host.load_soon(run)
+        self._host.lines.admitted_soon(claimed.admitted)
+
+    # --- with the ends of runs --------------------------------------------------------------------
+
+    def run_ends(self) -> None:
+        """The end of a run is about to be written: those who wait behind it are claimed with it."""
+        if self._queued and not self._touched and self.families is None:
+            self._touched = True
+            self._host.writer.touch(self)
+
+    def collect(self) -> None:
+        """Claim behind the ends of runs that have been put before."""
+        host = self._host
+        self._touched = False
+        room = min(CLAIM_RUNS_MAX, host.memory.room())
+        if room > 0 and not host.ending and not (host.gate is not None and host.gate.full):
+            claim = self._claim(room, host.clock.now_ms(), insists=False)
+            host.writer.put(claim, self._claimed_behind, keep=False)
+
+    def _claimed_behind(self, claimed: Claimed | PerdureError) -> None:
+        if isinstance(claimed, PerdureError):
+            self.wake()
+        else:
+            self._take(claimed)
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing was put: the loop claims."""
+        self.wake()

@@ -236,6 +236,8 @@ class ActiveRun(RunInputs):
         else:
             self.attempts.begin_all(todo)
         if end:
+            if turn.finish is not None:
+                self.host.run_ends()
             self._leave()
 
     def _steady(self) -> bool:

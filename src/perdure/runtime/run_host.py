@@ -73,6 +73,10 @@ class RunHost(Protocol):
         """The run waits no longer."""
         ...
 
+    def run_ends(self) -> None:
+        """The end of a run is about to be written."""
+        ...
+
     def ended(self, run: HostedRun, how: Finish | bool = False) -> None:
         """The run has left memory, and the file says so; `how` is its end, if it has ended."""
         ...

@@ -118,6 +118,7 @@ class Scheduler:
         self.lines = Lines(self)
         starts = Starts(self)
         self.start, self.new_run = starts.start, starts.new_run
+        self.run_ends = self.claims.run_ends
         self._heart = Loop("lease", self._beat)
         self.watcher = Watcher(
             store, reads, self._busy, self.changed_by_others, self._heart.wake, self.give_up

@@ -159,7 +159,7 @@ class Admission:
         """Nothing but runs without owners waits."""
         if queue.full():
             queue.look_next(None)
-        else:
+        elif queue.next_ms is None or queue.next_ms > now_ms:
             self._look_later(queue, now_ms)
 
     def _look_later(self, queue: OpenQueue, now_ms: int) -> None:

@@ -73,7 +73,7 @@ class Ownership:
         free = [(claim.owner, claim.now_ms, run) for run, queue in due if queue is None]
         self._db.many("claim_run", free)
         if len(free) == len(due) and not self._places.states.any:
-            return Claimed([run for run, _ in due])
+            return self._own(claim, Claimed([run for run, _ in due]))
         runs = [run for run, queue in due if queue is None or self._goes_on(run, claim)]
         return self._admit(claim, runs)
 
@@ -93,7 +93,12 @@ class Ownership:
             left = min(left, claims.share(self._db, claim, places.admissible(claim.now_ms)))
         room = Room(claim.owner, left, claim.workflows if claim.families is None else ())
         places.claim(claim, room)
-        return Claimed(runs + room.runs, places.admitted_of(claim.owner))
+        admitted = places.admitted_of(claim.owner)
+        return self._own(claim, Claimed(runs + room.runs, admitted, bool(room.runs)))
+
+    def _own(self, claim: Claim, claimed: Claimed) -> Claimed:
+        self.owners.update(dict.fromkeys(claimed.runs, claim.owner))
+        return claimed
 
     def join(self, join: JoinWorker) -> int:
         """See `JoinWorker`."""

@@ -62,6 +62,8 @@ class Claimed(msgspec.Struct, gc=False):
 
     runs: list[int] = []
     admitted: list[tuple[int, int, int]] = []
+    queued: bool = False
+    """Whether some of the runs have waited in a queue."""
 
 
 class Woken(msgspec.Struct, gc=False):

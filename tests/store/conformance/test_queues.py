@@ -9,7 +9,7 @@ import pytest
 
 from perdure.errors import LeaseLost, QueueFull, QueueNotFound, RunExists, WeightOverBurst
 from perdure.store.base import Store
-from perdure.store.rows import Place, Started, Written
+from perdure.store.rows import Claimed, Place, Started, Written
 from perdure.store.writes import (
     Append,
     AskPlace,
@@ -65,7 +65,7 @@ def test_a_queue_with_room_admits_a_run_with_its_start(store: Store) -> None:
     assert claimed(store, worker).runs == []
     assert end(store, first.run, worker, 5).queue_due
     assert store.next_due_ms(("flow",), worker=worker) == 5
-    assert claimed(store, worker, 5).runs == [second.run]
+    assert claimed(store, worker, 5) == Claimed([second.run], [], queued=True)
     row = store.run_row(second.run)
     assert (row.status, row.owner, row.started_ms, row.waiting) == ("running", worker, 5, None)
     assert waiting(store) == (0, 1)
