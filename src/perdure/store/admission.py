@@ -24,6 +24,9 @@ PER_WORKER = "per_worker"
 NO_WORKER = "no_worker"
 LINE = "line"
 
+KEYS_DROPPED_MAX = 10
+"""Buckets that are full again, and forgotten when another one is written."""
+
 _WORKER = "worker:"
 
 
@@ -118,7 +121,7 @@ class Admission:
             return
         bucket = self._bucket(queue, key, now_ms).after(queue.key_rate, tokens, now_ms)
         self._put_bucket(queue, key, bucket)
-        self._db.do("drop_full_keys", (queue.queue, now_ms))
+        self._db.do("drop_full_keys", (queue.queue, now_ms, KEYS_DROPPED_MAX))
 
     def _bucket(self, queue: OpenQueue, key: str, now_ms: int) -> Bucket:
         row = self._db.row("key_bucket", (queue.queue, key))
@@ -234,7 +237,7 @@ class Admission:
             ((name, owner),) = self._db.rows("owner_and_queue", (first.run,))
             if owner is not None:  # it was claimed meanwhile for another reason
                 taker = of_worker(owner)
-                fields = (first.head, first.key, first.priority, first.line, taker, now_ms)
+                fields = (first.head, first.key, first.priority, first.line, taker)
                 self._lines.move(queue, *fields)
                 return False
             if not self._claim(first, name, now_ms, room):

@@ -17,6 +17,8 @@ from perdure.store.transaction import Transaction
 READY = 0
 UNTIL_RELEASE = (1 << 53) - 1
 """In place of a time: a release of the key makes the line ready."""
+OPENED_MAX = 1_000
+"""So many lines are opened in one pass: it holds the store for some 30 ms."""
 
 
 def of_worker(worker: int) -> str:
@@ -118,15 +120,16 @@ class Lines:
         priority: int,
         line: int,
         taker: str,
-        now_ms: int,
     ) -> None:
-        """Let a place that waits have another taker."""
+        """Let a place that waits have another taker. When it may be admitted stays as it was."""
         ((there, ready_ms),) = self._db.rows("line_taker", (line,))
         if there == taker:
             return
         into = self.join(queue, key, priority, taker, place, ready_ms)
         self._db.do("set_line", (into, place))
-        self.left(queue, line, place, now_ms)
+        queue.queued(-1)
+        if self._db.rows("line_head", (line,))[0][1] == place:
+            self._advance(line)
 
     def _served(self, queue: OpenQueue, key: str, priority: int) -> int:
         """The turns that a new line of a key begins with."""
@@ -194,9 +197,10 @@ class Lines:
             queue.look_at(now_ms)
 
     def open_due(self, queue: OpenQueue, now_ms: int) -> None:
-        """Open the lines whose keys have tokens again."""
+        """Open lines whose keys have tokens again; of very many the next pass opens the rest."""
         if queue.key_rate is not None:
-            self._open(queue, self._db.rows("closed_lines", (queue.queue, now_ms)))
+            found = self._db.rows("closed_lines", (queue.queue, now_ms, OPENED_MAX))
+            self._open(queue, found)
 
     def open_timed(self, queue: OpenQueue, now_ms: int) -> None:
         """Open lines that wait for tokens until a later time: the clock was set back."""
@@ -204,7 +208,9 @@ class Lines:
 
     def open_all(self, queue: OpenQueue) -> None:
         """Open all lines: limits have changed."""
-        self._open(queue, self._db.rows("closed_lines", (queue.queue, UNTIL_RELEASE)))
+        self._open(
+            queue, self._db.rows("closed_lines", (queue.queue, UNTIL_RELEASE, UNTIL_RELEASE))
+        )
 
     def _open(self, queue: OpenQueue, rows: list[tuple[int, int, int, str]]) -> None:
         """Who could not go on has saved no turns."""

@@ -56,11 +56,22 @@ class QueueReads:
         """When a claim of this worker may admit something, of these families only, if given."""
         takers = [] if families is not None else [of_workflow(name) for name in workflows]
         takers += [] if worker is None else [of_worker(worker)]
-        found = [
-            (queue, max(next_ms, ready_ms, self._tokens_ms(queue, takers) if limited else 0))
-            for queue, next_ms, ready_ms, limited in self._all("next_admissions", _json(takers))
-            if ready_ms is not None
-        ]
+        soonest: int | None = None
+        for queue, next_ms, ready_ms, limited in self._all("next_admissions", _json(takers)):
+            if soonest is not None and next_ms >= soonest:
+                break  # none that follows is earlier
+            if ready_ms is not None and not self._full_for(queue, worker):
+                tokens_ms = self._tokens_ms(queue, takers) if limited else 0
+                due_ms = max(next_ms, ready_ms, tokens_ms)
+                soonest = due_ms if soonest is None else min(soonest, due_ms)
+        return self._soonest_asked(soonest, workflows, families, worker)
+
+    def _soonest_asked(
+        self, soonest: int | None, workflows: tuple[str, ...], families: Sequence[Family] | None,
+        worker: int | None,
+    ) -> int | None:  # fmt: skip
+        """The same of places of these families, or `soonest` where that is earlier."""
+        found = []
         names = _json([of_workflow(name) for name in workflows])
         for family in families or ():
             rows = self._all("family_admissions", family.root, family.run, names)
@@ -69,7 +80,7 @@ class QueueReads:
                 rate_ms = 0 if state.rate is None else state.bucket.ready_ms(state.rate, tokens)
                 found.append((queue, max(next_ms, ready_ms, rate_ms)))
         times = [ms for queue, ms in found if not self._full_for(queue, worker)]
-        return min(times, default=None)
+        return min(times if soonest is None else [soonest, *times], default=None)
 
     def _tokens_ms(self, queue: int, takers: Sequence[str]) -> int:
         """When the place that a claim for these takers looks at first has its tokens; 0 where there

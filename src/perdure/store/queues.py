@@ -111,7 +111,7 @@ class Places:
             return Place(place, True)
         taker = line_takers.of_worker(ask.owner)
         if line is not None:
-            self.lines.move(state, place, key, priority, line, taker, ask.at_ms)
+            self.lines.move(state, place, key, priority, line, taker)
         return Place(place, False)
 
     def _too_many(self, queue: OpenQueue) -> QueueFull | None:
@@ -335,7 +335,7 @@ class Places:
             elif line is not None:
                 taker = line_takers.of_workflow(workflow)
                 state = self.states.keyed(queue)
-                self.lines.move(state, place, key, priority, line, taker, now_ms)
+                self.lines.move(state, place, key, priority, line, taker)
                 self._note_due(state)
 
     # --- workers ----------------------------------------------------------------------------------

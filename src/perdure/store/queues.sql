@@ -70,7 +70,8 @@ ON CONFLICT (queue, key) DO UPDATE SET level_ns = excluded.level_ns, level_ms = 
     full_ms = excluded.full_ms;
 
 -- name: drop_full_keys
-DELETE FROM queue_key WHERE queue = ?1 AND full_ms <= ?2;
+DELETE FROM queue_key
+WHERE queue = ?1 AND key IN (SELECT key FROM queue_key WHERE queue = ?1 AND full_ms <= ?2 LIMIT ?3);
 
 -- name: prepaid
 SELECT prepaid FROM place WHERE place = ?1 AND queue = ?2;
@@ -252,7 +253,7 @@ WHERE queue = ?1 AND key = ?2 AND ready_ms > ?3 AND ready_ms < ?4;
 
 -- name: closed_lines
 SELECT line, priority, served, taker FROM line {{index line_timed}}
-WHERE queue = ?1 AND ready_ms > 0 AND ready_ms <= ?2;
+WHERE queue = ?1 AND ready_ms > 0 AND ready_ms <= ?2 ORDER BY ready_ms LIMIT ?3;
 
 -- name: timed_lines
 SELECT line, priority, served, taker FROM line {{index line_timed}}
@@ -268,7 +269,7 @@ WHERE queue = ?1 AND ready_ms > 0 AND ready_ms < ?2;
 -- Reads -----------------------------------------------------------------------------------------
 
 -- name: next_admissions
--- Queues that may admit something, and when the lines of these takers are ready.
+-- Queues that may admit something, the soonest first, and when the lines of these takers are ready.
 SELECT q.queue, q.next_ms,
        CASE WHEN EXISTS (SELECT 1 FROM line AS l {{index line_ready}}
                          WHERE l.queue = q.queue AND l.taker IN ({{each ?1}}) AND l.ready_ms = 0)
@@ -276,7 +277,7 @@ SELECT q.queue, q.next_ms,
             ELSE (SELECT min(l.ready_ms) FROM line AS l {{index line_timed}}
                   WHERE l.queue = q.queue AND l.ready_ms > 0 AND l.ready_ms < 9007199254740991) END,
        q.rate_limit
-FROM queue AS q {{index queue_next}} WHERE q.next_ms IS NOT NULL;
+FROM queue AS q {{index queue_next}} WHERE q.next_ms IS NOT NULL ORDER BY q.next_ms;
 
 -- name: family_admissions
 SELECT q.queue, q.next_ms, l.ready_ms, p.weight - p.prepaid

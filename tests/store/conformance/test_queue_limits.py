@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perdure.errors import DefinitionError, QueueNotFound, TooManyQueues, WeightOverBurst
-from perdure.store import queue_settings
+from perdure.store import lines, queue_settings
 from perdure.store.base import Store
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
 from perdure.store.writes import ClockMovedBack, HoldQueue, QueueLimits, SetQueue, Spend
@@ -24,7 +24,7 @@ from tests.store.conformance.queue_support import (
     refused,
     waiting,
 )
-from tests.store.conformance.support import join, one, owned, queue, start
+from tests.store.conformance.support import join, one, owned, queue, start, suspend
 
 SECOND: dict[str, Any] = {"rate_limit": 2, "rate_per_ms": 1_000, "rate_burst": 2}
 """Two in a second, both at once if need be."""
@@ -374,3 +374,40 @@ def test_why_a_run_waits_for_tokens_or_a_worker(store: Store) -> None:
     standing = store.place_of(run)[1]
     assert (standing.why, standing.next_ms) == ("key_rate", 1_000)
     end(store, run, worker)
+
+
+def test_a_step_that_gets_another_taker_is_admitted_no_sooner(store: Store) -> None:
+    queue(store, rate_limit=1, rate_per_ms=1_000, rate_burst=1)
+    run, worker = owned(store, "r")
+    assert ask(store, run, worker).admitted
+    assert not ask(store, run, worker, 3).admitted
+    one(store, suspend(run, worker, "waiting", 5, release=True, places=True))
+    assert store.queue_row("q").next_ms == 1_000
+
+
+def test_keys_that_have_tokens_again_are_opened_some_in_each_pass(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "OPENED_MAX", 2)
+    queue(store, key_rate_limit=1, key_rate_per_ms=1_000, key_rate_burst=1)
+    worker = join(store)
+    for number in range(10):
+        enqueue(store, f"r{number}", key=f"k{number % 5}")
+    assert len(claimed(store, worker).runs) == 5
+    found = []
+    for _ in range(3):
+        assert store.next_due_ms(("flow",), worker=worker) == 1_000
+        found.append(len(claimed(store, worker, 1_000).runs))
+    assert found == [2, 2, 1]
+    assert waiting(store) == (0, 10)
+
+
+def test_the_queue_that_may_admit_first_decides_when_to_look(store: Store) -> None:
+    """Whichever of them has been looked at first."""
+    worker = join(store)
+    for name, per_ms in (("a", 3_000), ("b", 1_000), ("c", 2_000)):
+        queue(store, name, rate_limit=1, rate_per_ms=per_ms, rate_burst=1)
+        for number in range(2):
+            enqueue(store, f"{name}{number}", queue=name)
+    assert len(claimed(store, worker).runs) == 3
+    assert store.next_due_ms(("flow",), worker=worker) == 1_000
