@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from perdure.errors.base import DefinitionError, PerdureError
 
@@ -36,9 +37,10 @@ class RetryAfter(PerdureError):
     """Raised by a step: it is tried again after so many seconds, and until then its queue admits
     nothing, in any process.
 
-    `seconds` is a number, also as text, as a header has it, or a timedelta. The attempt is recorded
-    as failed, and does not count for `Retry.attempts`, up to a thousand times. Without a queue only
-    this step waits. Raises `DefinitionError` for what is no time from 0 to ten years.
+    `seconds` is a number, a timedelta, an aware datetime, or the text of a retry-after header:
+    seconds or a date; a date that has passed means now. The attempt is recorded as failed, and
+    does not count for `Retry.attempts`, up to a thousand times. Without a queue only this step
+    waits. Raises `DefinitionError` for what is no time from 0 to ten years.
 
     >>> def check(status, headers):  # of an HTTP response
     ...     if status == 429:
@@ -48,19 +50,30 @@ class RetryAfter(PerdureError):
     perdure.errors.RetryAfter: to be tried again after 20 s
     """
 
-    def __init__(self, seconds: float | str | timedelta) -> None:
-        given = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-        try:
-            self.seconds = -1.0 if isinstance(given, bool) else float(given)
-        except (TypeError, ValueError, OverflowError):
-            self.seconds = -1.0
+    def __init__(self, seconds: float | str | timedelta | datetime) -> None:
+        self.seconds = _seconds(seconds)
         if not 0 <= self.seconds <= SECONDS_MAX:
             raise DefinitionError(
-                f"RetryAfter takes seconds or a timedelta, from 0 to ten years, not "
-                f"{seconds!r:.200}. A retry-after header may also hold a date: "
-                f"email.utils.parsedate_to_datetime reads it."
+                f"RetryAfter takes seconds, a timedelta, an aware datetime, or the text of a "
+                f"retry-after header, from 0 to ten years, not {seconds!r:.200}."
             )
         super().__init__(f"to be tried again after {self.seconds:g} s")
+
+
+def _seconds(given: Any) -> float:
+    """The seconds until a time that is to be waited for; -1 for what is no time."""
+    try:
+        if isinstance(given, timedelta):
+            return given.total_seconds()
+        if isinstance(given, str) and not given.strip().replace(".", "", 1).isdigit():
+            from email.utils import parsedate_to_datetime  # late: a header seldom has a date
+
+            given = parsedate_to_datetime(given)
+        if isinstance(given, datetime):
+            return max(0.0, (given - datetime.now(UTC)).total_seconds())
+        return -1.0 if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        return -1.0
 
 
 class ProcessDied(PerdureError):
