@@ -38,6 +38,15 @@ def test_limits_that_contradict_each_other(part: str) -> None:
         Queue("openai", **five).changed({"concurrency": 4})
 
 
+def test_a_rate_of_keys_above_that_of_the_queue_would_limit_nothing() -> None:
+    with pytest.raises(DefinitionError, match="key_rate allows more than rate"):
+        Queue("openai", rate=Rate(5, per=60), key_rate=Rate(50, per=60))
+    with pytest.raises(DefinitionError, match="key_rate allows more than rate"):
+        Queue("openai", rate=Rate(5, per=60), key_rate=Rate(5, per=1))
+    assert Queue("openai", rate=Rate(60, per=60), key_rate=Rate(5, per=1, burst=5)).key_rate
+    assert Queue("openai", rate=Rate(5, per=60), key_rate=Rate(5, per=60)).key_rate
+
+
 @pytest.mark.parametrize("name", ["", 5, None, "nul\0", "half \ud800"], ids=repr)
 def test_a_name_is_a_text(name: Any) -> None:
     with pytest.raises((BadName, DefinitionError), match="queue"):

@@ -19,6 +19,7 @@ from perdure import (
     Observer,
     Queue,
     QueueFull,
+    QueueNotFound,
     Rate,
     Retry,
     RetryAfter,
@@ -702,6 +703,33 @@ async def test_what_can_not_be_spent_is_refused(db: str) -> None:
         for amount in (-1, 1.5, "1", None):
             assert "spend() takes is a whole number" in await engine.run(uses(amount))
         assert await engine.run(uses(0)) == "taken"
+
+
+@pytest.mark.parametrize("in_thread", [False, True], ids=["on the event loop", "in a thread"])
+@awaited
+async def test_spending_of_a_queue_that_is_missing_fails_at_its_line(
+    db: str, in_thread: bool
+) -> None:
+    def spend_both() -> str:
+        current_step().spend("q", 1)
+        try:
+            current_step().spend("mistyped", 1)
+        except QueueNotFound as error:
+            return str(error)
+        return "taken"
+
+    @step(retry=None)
+    async def on_the_loop() -> str:
+        return spend_both()
+
+    use: Any = step(retry=None, name="in_a_thread")(spend_both) if in_thread else on_the_loop
+
+    @workflow
+    async def uses() -> Any:
+        return await use()
+
+    async with Engine(db, workflows=[uses], queues=[CLOSED]) as engine:
+        assert "no queue 'mistyped' in this store" in await engine.run(uses())
 
 
 @awaited

@@ -57,6 +57,11 @@ class Rate(msgspec.Struct, frozen=True):
         per = self.per
         return max(1, round(1000 * (per.total_seconds() if isinstance(per, timedelta) else per)))
 
+    def is_above(self, other: Rate) -> bool:
+        """Whether it allows more than another one at any time, and at once."""
+        more = self.limit * other.per_ms > other.limit * self.per_ms
+        return more and self.tokens_max >= other.tokens_max
+
     @property
     def tokens_max(self) -> int:
         """The burst, which is the limit where none was given."""
@@ -105,6 +110,11 @@ class Queue(_Named, frozen=True, kw_only=True):
                 right = f"{limit} is a Rate, such as {limit}=Rate(500, per=60)"
                 raise DefinitionError(f"{what}: {right}, not {shown}.")
         numbers.flag(self.paused, f"{what}: paused")
+        if self.rate and self.key_rate and self.key_rate.is_above(self.rate):
+            raise DefinitionError(
+                f"{what}: key_rate allows more than rate, so it would limit nothing. Lower "
+                "key_rate, leave it out, or raise rate."
+            )
         for part in ("per_worker", "key_concurrency"):
             most, limit_of_part = self.concurrency, getattr(self, part)
             if most is not None and limit_of_part is not None and limit_of_part > most:

@@ -26,9 +26,10 @@ class QueueFull(PerdureError):
 
     def __init__(self, name: str, waiting_max: int) -> None:
         self.name, self.waiting_max = name, waiting_max
+        waits = "place waits" if waiting_max == 1 else "places wait"
         super().__init__(
-            f"Queue {name!r} is full: {waiting_max:,} places wait in it already. Try again later, "
-            "or raise its waiting_max."
+            f"Queue {name!r} is full: {waiting_max:,} {waits} in it already. Try again later, or "
+            "raise its waiting_max."
         )
 
 

@@ -281,6 +281,10 @@ class Attempts:
         """The place that the step in row `seq` has in its queue."""
         return None if self.places is None else self.places.held.get(seq)
 
+    def check_queue(self, queue: str) -> None:
+        """Raise `QueueNotFound` for a queue that the store does not have. On the event loop."""
+        self._host.lines.check(queue)
+
     def spend(self, spend: Spend) -> None:
         """Queue what an attempt has used of a queue's rate."""
         self._host.writer.put(spend, self._host.spent, keep=True)

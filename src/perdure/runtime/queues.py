@@ -9,6 +9,7 @@ leave memory; a number names one place for ever, so late news of an old one mean
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from perdure.api import queues
 from perdure.codec.signature import signature_of
 from perdure.core.events import Command
+from perdure.errors import StoreError
 from perdure.runtime.plans import PendingAttempt
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.step_attempt import Held
@@ -128,6 +130,16 @@ class Lines:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[tuple[int, int], tuple[int, Callable[[int], None]]] = {}
         self._others = self._looking = False
+        self._known: set[str] = set()
+
+    def check(self, queue: str) -> None:
+        """Raise `QueueNotFound` for a queue that the store does not have; of others it is kept that
+        it has them. A store that may not be read on the event loop is not asked.
+        """
+        if queue not in self._known and self._host.store.inline:
+            with contextlib.suppress(StoreError):  # the spending itself waits until it can be read
+                self._host.store.queue_row(queue)
+                self._known.add(queue)
 
     def __len__(self) -> int:
         return len(self._waiting)

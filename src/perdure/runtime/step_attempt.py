@@ -7,6 +7,8 @@ the event loop, in the order of the calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from concurrent.futures import Future
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -14,7 +16,11 @@ import msgspec
 
 from perdure.api import queues, verbs
 from perdure.core import names
+from perdure.errors import QueueNotFound
 from perdure.store.writes import Emit, RecordHeartbeat, Spend
+
+CHECK_S = 1.0
+"""For how long a step's thread waits for the event loop to say whether there is a queue."""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -47,6 +53,8 @@ class StepHost(Protocol):
     def last_heartbeat(self, seq: int) -> bytes | None: ...
 
     def held_place(self, seq: int) -> Held | None: ...
+
+    def check_queue(self, queue: str) -> None: ...
 
     def spend(self, spend: Spend) -> None: ...
 
@@ -111,12 +119,33 @@ class StepAttempt(msgspec.Struct, eq=False):
         held, place = self._host.held_place(self.seq), None
         if held is not None and held.queue == name and key in (None, held.key):
             key, place = held.key, held.place
+        if held is None or held.queue != name:
+            self._check_queue(name)
         spend = Spend(name, queues.checked_key(key), amount, steps.clock.now_ms(), place)
         if asyncio._get_running_loop() is steps.loop:  # before the attempt gives its place back
             self._host.spend(spend)
         else:
             steps.loop.call_soon_threadsafe(self._host.spend, spend, context=Context())
         return verbs.Issued()
+
+    def _check_queue(self, queue: str) -> None:
+        """Raise `QueueNotFound` here, from a thread, too."""
+        steps = self._steps
+        if asyncio._get_running_loop() is steps.loop:
+            self._host.check_queue(queue)
+            return
+        found: Future[None] = Future()
+
+        def check() -> None:
+            try:
+                self._host.check_queue(queue)
+                found.set_result(None)
+            except QueueNotFound as error:
+                found.set_exception(error)
+
+        steps.loop.call_soon_threadsafe(check, context=Context())
+        with contextlib.suppress(TimeoutError):  # the event loop is busy: the log will say it
+            found.result(CHECK_S)
 
     def _write(self, write: Emit | RecordHeartbeat) -> None:
         self._steps.loop.call_soon_threadsafe(self._host.write, write, context=Context())
