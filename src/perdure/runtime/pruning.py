@@ -90,6 +90,8 @@ class Pruning:
         self._on_progress = on_progress
         now_ms, ages = clock.now_ms(), retention.ages_ms()
         self._before = {status: now_ms - age_ms + 1 for status, age_ms in ages.items()}
+        self._before_ms = max(self._before.values(), default=now_ms)
+        """No run that has ended since is old enough."""
         if whole_days and retention.archive is not None:
             for status, age_ms in ages.items():
                 if age_ms >= DAY_MS:
@@ -184,7 +186,7 @@ class Pruning:
         done = not before.left
         while not done:
             await self._hold()
-            write = partial(SweepPruned, ROWS_AT_ONCE, self._clock.now_ms())
+            write = partial(SweepPruned, ROWS_AT_ONCE, self._clock.now_ms(), self._before_ms)
             swept = await self._pace.write(write)
             self.report.runs, done = self.report.runs + swept.runs, swept.done
             self._tell()
@@ -192,7 +194,7 @@ class Pruning:
         self.report.history_rows += after.rows - before.rows
 
     async def _forget_idle(self) -> None:
-        before_ms = min(self._before.values(), default=self._clock.now_ms())
+        before_ms = min(self._before.values(), default=self._before_ms)
         write = ForgetIdle(before_ms, FORGOTTEN_ROWS)
         while await self._pace.write(lambda enough: write) >= FORGOTTEN_ROWS:
             await self._hold()

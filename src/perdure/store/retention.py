@@ -124,22 +124,22 @@ class Retention:
             rows += deleted
             if deleted == SLICE_ROWS or (deleted and sweep.enough()):
                 return rows
-        if children := self._prune_children(up_to, sweep.at_ms):
+        if children := self._prune_children(up_to, sweep):
             swept.runs += children
             return rows + children
         return rows + self._db.change("drop_pruned", (up_to,))
 
-    def _prune_children(self, up_to: int, at_ms: int) -> int:
+    def _prune_children(self, up_to: int, sweep: SweepPruned) -> int:
         """The next children of these runs stop to exist. Returns how many were looked at."""
         found = self._db.rows("children_of_pruned", (up_to, RUNS_AT_ONCE))
         pruned = 0
         for child, run_id, ended_ms, chain, newest in found:
-            if ended_ms is None or child == newest:
+            if ended_ms is None or ended_ms >= sweep.before_ms or child == newest:
                 self._db.do("orphan", (child,))
             else:
                 pruned += self._condemn(child, _chain_of(child, run_id, chain))
         if pruned:
-            self._db.do("count_pruned", (pruned, at_ms))
+            self._db.do("count_pruned", (pruned, sweep.at_ms))
         return len(found)
 
     # --- who prunes -------------------------------------------------------------------------------

@@ -83,10 +83,15 @@ class Pruned(msgspec.Struct, gc=False):
 
 
 class SweepPruned(msgspec.Struct, gc=False):
-    """Delete what pruned runs consist of, up to `rows_max` rows. Gives `Swept`."""
+    """Delete what pruned runs consist of, up to `rows_max` rows. Gives `Swept`.
+
+    Their children go, too, but not one that has not ended before `before_ms`: it was retried after
+    the runs were found, and no archive has it.
+    """
 
     rows_max: int
     at_ms: int
+    before_ms: int
     enough: Callable[[], bool]
 
 

@@ -363,7 +363,7 @@ def test_a_successor_exposes_nothing_before_it_says_so(store: Store) -> None:
 def prune(store: Store, before_ms: int) -> None:
     found = store.prunable("completed", before_ms, (-1, 0), 100).found
     one(store, PruneRuns(found, 200, lambda: False))
-    assert one(store, SweepPruned(10**6, 200, lambda: False)).done
+    assert one(store, SweepPruned(10**6, 200, before_ms, lambda: False)).done
 
 
 def test_requests_and_exposed_values_go_with_their_run(store: Store) -> None:

@@ -77,7 +77,7 @@ def ids(found: PrunablePage) -> list[str]:
 def prune(store: Store, before_ms: int = 100, status: str = "completed") -> int:
     """Prune all that ended before a time. Returns the number of runs."""
     pruned = one(store, PruneRuns(page(store, before_ms, status).found, 200, never))
-    swept = one(store, SweepPruned(10**6, 200, never))
+    swept = one(store, SweepPruned(10**6, 200, 100, never))
     assert swept.done
     return int(pruned.runs + swept.runs)
 
@@ -182,15 +182,23 @@ def test_a_family_goes_as_a_whole_once_all_of_it_has_ended(store: Store) -> None
     assert left_of(store, child) == []
 
 
-def test_a_child_that_was_retried_meanwhile_stays_without_its_parent(store: Store) -> None:
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_child_that_was_retried_meanwhile_stays_without_its_parent(
+    store: Store, has_ended: bool
+) -> None:
+    """Also where it has ended again: no archive has it."""
     parent = ended(store, "p")
     child = ended(store, "c", status="failed", parent=parent, parent_seq=2)
-    start(store, "newest")
+    start(store, "newest", due_ms=10_000)
     asked = page(store).found
     again = one(store, ForkRun(child, "c", 2, 150, replace=True))
     assert isinstance(again, Started)
+    if has_ended:
+        worker = join(store)
+        assert claim(store, worker, 160) == [again.run]
+        one(store, finish(again.run, worker, "completed", 160))
     assert one(store, PruneRuns(asked, 200, never)).runs == 1
-    assert one(store, SweepPruned(10**6, 200, never)).done
+    assert one(store, SweepPruned(10**6, 200, 100, never)).done
     assert not store.has_run("p")
     assert not store.has_run("c~1")
     assert store.run_row(again.run).parent is None
@@ -299,13 +307,13 @@ def test_a_long_history_is_deleted_piece_by_piece(store: Store) -> None:
     one(store, finish(run, worker, "completed", 10))
     start(store, "newest")
     one(store, PruneRuns(page(store).found, 200, never))
-    swept = one(store, SweepPruned(100, 200, never))
+    swept = one(store, SweepPruned(100, 200, 100, never))
     assert 100 <= swept.rows < 200
     assert not swept.done
-    swept = one(store, SweepPruned(10**6, 200, at_once))
+    swept = one(store, SweepPruned(10**6, 200, 100, at_once))
     assert 0 < swept.rows < 100
     assert store.pruning().left == 1
-    assert one(store, SweepPruned(10**6, 200, never)).done
+    assert one(store, SweepPruned(10**6, 200, 100, never)).done
     assert store.history(run) == []
 
 
@@ -322,11 +330,11 @@ def test_another_process_continues_what_one_has_begun(store: Store, other: Store
     run = ended(store, "old")
     start(store, "newest")
     one(store, PruneRuns(page(store).found, 200, never))
-    one(store, SweepPruned(1, 200, at_once))
+    one(store, SweepPruned(1, 200, 100, at_once))
     assert not other.has_run("old")
-    assert one(other, SweepPruned(10**6, 200, never)).done
+    assert one(other, SweepPruned(10**6, 200, 100, never)).done
     assert left_of(other, run) == []
-    assert one(store, SweepPruned(10**6, 200, never)) == Swept(0, 0, True)
+    assert one(store, SweepPruned(10**6, 200, 100, never)) == Swept(0, 0, True)
 
 
 def test_two_that_prune_the_same_do_no_harm(store: Store, other: Store) -> None:

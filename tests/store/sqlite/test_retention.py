@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perdure.core.events import START, Event
-from perdure.core.limits import Limits
+from perdure.core.limits import NEVER_MS, Limits
 from perdure.store import retention
 from perdure.store.retention_writes import PruneRuns, SweepPruned
 from perdure.store.sqlite.driver import SqliteStore
@@ -93,7 +93,7 @@ def test_a_sweep_costs_the_same_in_a_large_file(tmp_path: Path) -> None:
         found = store.prunable("completed", 50 * HOUR_MS, (-1, 0), 100).found
         assert len(found) == 50
         prune = PruneRuns(found, 0, lambda: False)
-        sweep = SweepPruned(10**6, 0, lambda: False)
+        sweep = SweepPruned(10**6, 0, NEVER_MS, lambda: False)
         costs.append(instructions_of(store, partial(store.write, [prune, sweep], True)))
         assert store.pruning().left == 0
         store.close()
@@ -153,7 +153,7 @@ def test_what_stays_is_as_if_nothing_had_been_deleted(tmp_path: Path, seed: int)
                 for status in ("completed", "failed", "cancelled"):
                     found = store.prunable(status, now - 5, (-1, 0), 50).found
                     store.write([PruneRuns(found, now, lambda: False)], True)
-                    store.write([SweepPruned(10**6, now, lambda: False)], True)
+                    store.write([SweepPruned(10**6, now, NEVER_MS, lambda: False)], True)
         for run, run_id in open_runs:
             row = store.run_row(run)
             assert row.id == run_id
