@@ -33,6 +33,7 @@ from perdure import (
     workflow,
 )
 from perdure.runtime.queues import Lines
+from perdure.runtime.scheduler import Scheduler
 from tests.runtime.support import awaited, kinds, outside, reached, until
 from tests.runtime.test_durability import Copy
 
@@ -703,6 +704,38 @@ async def test_what_can_not_be_spent_is_refused(db: str) -> None:
         for amount in (-1, 1.5, "1", None):
             assert "spend() takes is a whole number" in await engine.run(uses(amount))
         assert await engine.run(uses(0)) == "taken"
+
+
+@awaited
+async def test_what_a_step_gives_back_early_is_there_for_the_next_one(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look at the store for another reason helps."""
+    monkeypatch.setattr(Lines, "others_committed", lambda _: None)
+    monkeypatch.setattr(Scheduler, "changed_by_others", lambda _: None)
+
+    @step(queue="q", weight=10)
+    async def generous(name: str) -> str:
+        if name == "first":
+            await gates.gate("spend").wait()
+            current_step().spend("q", 0)
+        await gates.through(name)
+        return name
+
+    @workflow
+    async def one_of(name: str) -> str:
+        return await generous(name)
+
+    hourly = Queue("q", rate=Rate(10, per=3600))
+    async with Engine(db, workflows=[one_of], queues=[hourly]) as engine:
+        first = await engine.start(one_of("first"))
+        second = await engine.start(one_of("second"))
+        await reached(second, "waiting")
+        gates.gate("spend").set()
+        gates.gate("second").set()
+        assert await second.result() == "second"
+        gates.gate("first").set()
+        await first.result()
 
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["on the event loop", "in a thread"])

@@ -430,9 +430,11 @@ class Scheduler:
         if result.queue_due:
             self.claims.wake()
 
-    def spent(self, result: PerdureError | None) -> None:
-        """What an attempt has spent was committed, or refused."""
-        if result is not None:
+    def spent(self, result: PerdureError | bool) -> None:
+        """What an attempt has spent was committed, or refused; True: tokens are back for others."""
+        if result is True:
+            self.claims.wake()
+        elif result is not False:
             log.error("what a step has spent can't be charged: %s", result)
 
     def emitted(self, replied: Sequence[int] = ()) -> None:

@@ -90,7 +90,7 @@ class QueueSettings:
                 queue.look_next(hold.until_ms)
         return None
 
-    def spend(self, spend: Spend) -> QueueNotFound | None:
+    def spend(self, spend: Spend) -> QueueNotFound | bool:
         """See `Spend`."""
         queue = self._states.named(spend.queue)
         if queue is None:
@@ -101,11 +101,12 @@ class QueueSettings:
                 tokens -= prepaid
                 self._db.do("use_prepaid", (spend.place,))
         self._admission.draw(queue, key, tokens, spend.at_ms)
-        if tokens < 0 and queue.waiting:
-            self._lines.open(queue, key, spend.at_ms, timed=True)
-            if queue.next_ms is not None:
-                queue.look_at(spend.at_ms)
-        return None
+        if tokens >= 0 or not queue.waiting:
+            return False
+        self._lines.open(queue, key, spend.at_ms, timed=True)
+        if queue.next_ms is not None:
+            queue.look_at(spend.at_ms)
+        return queue.next_ms is not None
 
     def clock_moved_back(self, now_ms: int) -> None:
         """Times that the clock will not reach for long are looked at again, and buckets fill from

@@ -66,8 +66,9 @@ class ReleasePlaces(msgspec.Struct, gc=False):
 class Spend(msgspec.Struct, gc=False):
     """Draw tokens from a queue's rates, also where there are none: then it admits later.
 
-    Gives None, or `QueueNotFound`. A negative `amount` gives tokens back. What the admission of
-    `place` drew is counted in: the first spending draws what it is over that, or gives it back.
+    Gives whether others may go on sooner by that, or `QueueNotFound`. A negative `amount` gives
+    tokens back. What the admission of `place` drew is counted in: the first spending draws what it
+    is over that, or gives it back.
     """
 
     queue: str
