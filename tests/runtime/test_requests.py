@@ -7,7 +7,7 @@ import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -471,6 +471,21 @@ async def test_an_asker_that_is_killed_asks_again_for_the_same_reply(db: str) ->
 
 
 # --- bad input ------------------------------------------------------------------------------------
+
+
+def test_a_reply_has_the_type_that_was_asked_for(db: str) -> None:
+    """For the type checker, which reads this file, too."""
+    totals = dict[str, int | str]
+
+    async def main() -> None:
+        async with Engine(db, workflows=EVERY) as engine:
+            asked = await engine.ask("c", 2, channel="add", type=totals, start=counter(1))
+            assert assert_type(asked, totals)["total"] == 3
+            again = await (await engine.get("c")).ask(2, channel="add", type=totals)
+            assert assert_type(again, totals)["total"] == 5
+            assert_type(await engine.ask("c", 0, channel="add"), Any)
+
+    asyncio.run(main())
 
 
 def test_a_refusal_without_a_reason_says_so() -> None:

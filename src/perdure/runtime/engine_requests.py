@@ -7,7 +7,7 @@ checked before anything is written.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from perdure.api.definitions import Call
 from perdure.core import names, numbers
@@ -17,6 +17,8 @@ from perdure.runtime.info import OpenRequest
 from perdure.runtime.requests import Requests, new_key
 from perdure.store.request_writes import Ask
 
+T = TypeVar("T")
+
 
 class RequestVerbs(EngineParts):
     """See the module's text."""
@@ -25,6 +27,18 @@ class RequestVerbs(EngineParts):
     def _requests(self) -> Requests:
         return self._parts().requests
 
+    @overload
+    async def ask(
+        self, id: str, value: Any, *, channel: str, type: type[T],
+        timeout: float | timedelta | None = None, key: str | None = None,
+        start: Call[Any] | None = None, sender: str | None = None,
+    ) -> T: ...  # fmt: skip
+    @overload
+    async def ask(
+        self, id: str, value: Any, *, channel: str, type: Any = ...,
+        timeout: float | timedelta | None = None, key: str | None = None,
+        start: Call[Any] | None = None, sender: str | None = None,
+    ) -> Any: ...  # fmt: skip
     async def ask(
         self,
         id: str,

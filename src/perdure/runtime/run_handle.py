@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from perdure.core import numbers
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -112,6 +113,16 @@ class Run(Generic[T]):
         """Send a message to the run: see `Engine.send`."""
         await self._engine.send(self.id, value, channel=channel, key=key)
 
+    @overload
+    async def ask(
+        self, value: Any, *, channel: str, type: type[R], timeout: float | timedelta | None = None,
+        key: str | None = None, sender: str | None = None,
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def ask(
+        self, value: Any, *, channel: str, type: Any = ...,
+        timeout: float | timedelta | None = None, key: str | None = None, sender: str | None = None,
+    ) -> Any: ...  # fmt: skip
     async def ask(
         self,
         value: Any,
