@@ -9,6 +9,7 @@ from collections import defaultdict
 import pytest
 
 from perdure.store.base import Store
+from tests.store.conformance.queue_line import Line
 from tests.store.conformance.queue_support import claimed, end, enqueue, ids
 from tests.store.conformance.queue_world import World
 from tests.store.conformance.support import join, queue
@@ -61,6 +62,18 @@ def test_the_order_is_exact(store: Store, seed: int) -> None:
             del turns[priority, key]
         (running,) = claimed(store, worker).runs
         assert ids(store, [running]) == [f"r{wanted[2]}"], f"seed {seed}"
+
+
+def test_priorities_hold_over_workers_that_die_and_runs_that_move(store: Store) -> None:
+    """Places go from worker to worker and wait without one: none overtakes a higher priority of a
+    run that has a worker, whatever write admits it.
+    """
+    for seed in range(FIRST, FIRST + SEEDS):
+        print("seed", seed)
+        line = Line(store, random.Random(seed))
+        for _ in range(120):
+            line.act()
+            line.check()
 
 
 def test_keys_are_served_alike_whatever_they_ask_for(store: Store) -> None:
