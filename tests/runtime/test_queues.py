@@ -34,6 +34,7 @@ from perdure import (
 )
 from perdure.runtime.queues import Lines
 from perdure.runtime.scheduler import Scheduler
+from perdure.runtime.steps import InThread
 from tests.runtime.support import awaited, kinds, outside, reached, until
 from tests.runtime.test_durability import Copy
 
@@ -889,3 +890,12 @@ async def test_engines_with_different_workflows_share_a_queue(db: str) -> None:
         assert await asyncio.gather(*(run.result() for run in runs)) == [str(n) for n in range(6)]
         assert gates.most == 1
     assert places(db) == []
+
+
+@awaited
+async def test_a_function_that_was_given_up_before_its_thread_began_never_begins() -> None:
+    begun: list[str] = []
+    late = InThread(lambda: begun.append("late"), asyncio.get_running_loop())
+    assert not late.when_ended(lambda: None)
+    late()
+    assert begun == []

@@ -110,16 +110,17 @@ class CapacityLimiter:
 class InThread:
     """The function of an attempt in a thread, which may go on when the attempt has ended."""
 
-    __slots__ = ("_loop", "_on_end", "_work", "ended")
+    __slots__ = ("_loop", "_on_end", "_work", "begun", "ended", "given_up")
 
     def __init__(self, work: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
         self._work, self._loop = work, loop
         self._on_end: Callable[[], None] | None = None
-        self.ended = False
+        self.begun = self.ended = self.given_up = False
 
     def __call__(self) -> Any:
+        self.begun = True  # before the look: the event loop looks after it has given up
         try:
-            return self._work()
+            return None if self.given_up else self._work()
         finally:
             self.ended = True
             if self._on_end is not None:
@@ -127,9 +128,12 @@ class InThread:
                     self._loop.call_soon_threadsafe(self._on_end, context=Context())
 
     def when_ended(self, act: Callable[[], None]) -> bool:
-        """Call `act`, perhaps twice, when the function has returned. False if it has already."""
+        """Call `act`, perhaps twice, when the function has returned. False if it has
+        already, or has not begun: then it never does.
+        """
         self._on_end = act  # before the look: the thread looks after it has ended
-        return not self.ended
+        self.given_up = True
+        return self.begun and not self.ended
 
 
 class Running(msgspec.Struct, eq=False):

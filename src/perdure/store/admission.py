@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from perdure.core.lifecycle import PAUSED
-from perdure.store.buckets import Bucket
+from perdure.store.buckets import STEP_MS, Bucket
 from perdure.store.lines import UNTIL_RELEASE, Lines, Waiting, in_order, of_worker, of_workflow
 from perdure.store.queue_state import OpenQueue, QueueStates
 from perdure.store.transaction import Transaction
@@ -25,7 +25,9 @@ NO_WORKER = "no_worker"
 LINE = "line"
 
 KEYS_DROPPED_MAX = 10
-"""Buckets that are full again, and forgotten when another one is written."""
+"""Buckets that have been full for `STEP_MS`, and are forgotten when another one is written: the
+time of a write that comes late must still find what it is behind.
+"""
 
 _WORKER = "worker:"
 
@@ -121,7 +123,7 @@ class Admission:
             return
         bucket = self._bucket(queue, key, now_ms).after(queue.key_rate, tokens, now_ms)
         self._put_bucket(queue, key, bucket)
-        self._db.do("drop_full_keys", (queue.queue, now_ms, KEYS_DROPPED_MAX))
+        self._db.do("drop_full_keys", (queue.queue, now_ms - STEP_MS, KEYS_DROPPED_MAX))
 
     def _bucket(self, queue: OpenQueue, key: str, now_ms: int) -> Bucket:
         row = self._db.row("key_bucket", (queue.queue, key))
