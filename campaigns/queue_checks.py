@@ -128,7 +128,11 @@ def outside(
             whole += each
         else:
             seen.cut += 1
-    every = [one for each in attempts.by_holder.values() for one in each]
+    every = [
+        one
+        for (queue, _), each in attempts.by_holder.items()
+        for one in (_beside(each) if given[queue].runs else each)
+    ]
     seen.holds += len(whole)
     no_worker = {one.name: replace(one.bounds, per_worker=None) for one in given.values()}
     per_worker = {one.name: Bounds(per_worker=one.per_worker) for one in given.values()}
@@ -140,6 +144,22 @@ def _together(holder: str, attempts: list[Hold]) -> Hold:
     """A run's place, from its first attempt to the end of its last one."""
     first = min(attempts, key=lambda one: one.begin_ns)
     return replace(first, end_ns=max(one.end_ns for one in attempts), what=holder)
+
+
+def _beside(attempts: list[Hold]) -> Iterator[Hold]:
+    """Attempts of one run, those of a worker that overlap as one: the run has one place, also while
+    a step that was cancelled ends beside the next one.
+    """
+    last: Hold | None = None
+    for one in sorted(attempts, key=lambda one: (one.worker, one.begin_ns)):
+        if last is not None and last.worker == one.worker and one.begin_ns < last.end_ns:
+            last = replace(last, end_ns=max(last.end_ns, one.end_ns))
+            continue
+        if last is not None:
+            yield last
+        last = one
+    if last is not None:
+        yield last
 
 
 # --- inside ---------------------------------------------------------------------------------------

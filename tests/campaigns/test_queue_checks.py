@@ -5,6 +5,7 @@ freezes are taken for what they are.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from campaigns.queue_checks import Row, Seen, ends_ns, inside, outside
 from campaigns.queue_log import Line
@@ -65,6 +66,22 @@ def test_a_run_has_its_place_between_its_steps_and_after_the_death_of_its_worker
     killed = [run("B", 0), run("B", 50, worker=2), run("E", 60, worker=2)]
     assert seen_outside(*killed, *between, ended={1: 15}).broken
     assert seen_outside(*parts, *between, loose=["a"]).broken == []
+
+
+def test_a_step_that_was_cancelled_ends_beside_the_next_one_of_its_run() -> None:
+    """They are in one place; another run beside them is not."""
+    each = Given("r", per_worker=1, runs=True)
+
+    def broken(*lines: Line) -> list[str]:
+        seen = Seen()
+        outside(lines, {}, [each], (), seen)
+        return seen.broken
+
+    first, clean = replace(run("B", 0), work="a.1"), replace(run("B", 9), work="a.2")
+    ended = [replace(first, mark="F", at_ns=10), replace(clean, mark="E", at_ns=20)]
+    assert broken(first, clean, *ended) == []
+    other = [run("B", 15, name="b"), run("E", 16, name="b")]
+    assert "b (worker 1) began beside a" in broken(first, clean, *ended[:1], *other, ended[1])[0]
 
 
 def row(what: str, place: int = 1, at_ms: int = 0, **more: object) -> Row:
