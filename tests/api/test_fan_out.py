@@ -387,7 +387,7 @@ async def test_a_run_that_fails_of_it_is_retried_by_its_failures() -> None:
 @pytest.mark.parametrize(
     ("call", "options"),
     [
-        (six_doubles(), {"seeds": range(3)}),
+        (six_doubles(), {"seeds": range(2)}),
         (six_doubles(), {"timeout": 2.5}),
         (some_odd(3), {"seeds": range(2)}),
         (some_odd(0.1), {"seeds": range(2)}),

@@ -53,6 +53,8 @@ def test_a_schedule_from_its_first_day_to_its_last(typed: Typed) -> None:
     run_id = said(typed("trigger", "nightly")).splitlines()[0]
     assert run_id.startswith("nightly@") and run_id.endswith("-trigger")
     assert run_id in said(typed("ls"))
+    triggered = msgspec.json.decode(said(typed("trigger", "nightly", "--json")))
+    assert triggered["run"].endswith("-trigger") and triggered["schedule"] == "nightly"
     ids = said(typed("backfill", "nightly", "2026-03-28", "2026-03-31")).splitlines()
     assert ids == [
         "nightly@2026-03-28T03:00:00+01:00",

@@ -228,15 +228,20 @@ def resume(name: str, store: str) -> None:
 
 @schedule.command(short_help="Start a run of a schedule now.")
 @name_argument
+@json_option
 @store_option
-def trigger(name: str, store: str) -> None:
+def trigger(name: str, as_json: bool, store: str) -> None:
     """Start a run of a schedule now and print its id, whatever its times and its pause are.
 
     \b
-    Example:
+    Examples:
       perdure schedule trigger nightly
+      perdure schedule trigger nightly --json | jq -r .run
     """
     run = _with_schedule(store, name, lambda handle: handle.trigger())
+    if as_json:
+        echo_json({"run": run.id, "schedule": name})
+        return
     echo(run.id)
     say(f"`{command(store, 'tail', run.id)}` follows it to its end.")
 
