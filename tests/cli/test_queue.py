@@ -224,7 +224,7 @@ def test_a_store_that_is_missing_is_not_made(here: Typed, words: list[str]) -> N
 
 
 def test_show_and_ls_say_where_a_run_stands(waiting: Typed) -> None:
-    assert "2nd in queue openai; its place is taken" in waiting("show", "b-1").out
+    assert "2nd in queue openai; all places are taken" in waiting("show", "b-1").out
     text = waiting("show", "a-3").out
     assert "3rd in queue openai" in text
     assert "queue openai, key acme" in text
@@ -257,7 +257,7 @@ def test_tail_says_where_a_run_stands_until_it_is_admitted(
             await following
 
     asyncio.run(main())
-    assert "(1st in queue q; its place is taken)" in shown
+    assert "(1st in queue q; all places are taken)" in shown
 
 
 def test_show_as_json_has_the_place(waiting: Typed) -> None:

@@ -107,7 +107,11 @@ async def test_start_at_a_time_and_with_a_timeout(db: str) -> None:
         soon = await engine.start(plain(2), at=datetime.now(UTC) + timedelta(milliseconds=30))
         assert await soon.result() == 3
         assert await later.status() == "pending"
-        with pytest.raises(RunFailed, match="TimeoutError") as raised:
+        with pytest.raises(TimeoutError, match=r"'later' has not ended within 0\.01 s"):
+            await later.result(timeout=0.01)
+        with pytest.raises(
+            RunFailed, match=r"TimeoutError: the run's time limit of 0\.05 s has"
+        ) as raised:
             await engine.run(listen(1), timeout=0.05)
         assert isinstance(raised.value.__cause__, TimeoutError)
         await later.cancel()

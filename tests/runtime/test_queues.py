@@ -32,6 +32,7 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.runtime import steps
 from perdure.runtime.queues import Lines
 from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.steps import InThread
@@ -813,7 +814,31 @@ async def test_a_queue_that_is_missing_blocks_the_run_until_it_is_there(db: str)
 
 
 @awaited
-async def test_a_full_queue_fails_the_attempt(db: str) -> None:
+async def test_a_full_queue_does_not_count_for_the_policy(db: str) -> None:
+    @workflow
+    async def tries(name: str) -> str:
+        return await pass_gate.options(retry=None)(name)
+
+    queue = Queue("q", concurrency=1, waiting_max=1)
+    async with Engine(db, workflows=[tries], queues=[queue]) as engine:
+        runs = [await engine.start(tries(name)) for name in "ab"]
+        await reached(runs[1], "waiting")
+        runs.append(await engine.start(tries("c"), id="c"))
+        await reached(runs[2], "waiting")
+        for name in "abc":
+            gates.gate(name).set()
+        assert [await run.result() for run in runs] == ["a", "b", "c"]
+        note = next(row for row in await engine.history("c") if row.kind == "attempt")
+        assert note.error is not None
+        assert note.error["type"] == "QueueFull"
+
+
+@awaited
+async def test_a_queue_that_stays_full_fails_the_step(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "HELD_MAX", 0)
+
     @workflow
     async def tries(name: str) -> str:
         try:

@@ -238,8 +238,15 @@ class Kernel:
     async def _run(self, main: Any) -> Any:
         if self.facts.timeout_ms is None:
             return await main
-        async with asyncio.timeout(self.facts.timeout_ms / 1000):
-            return await main
+        limit_s = self.facts.timeout_ms / 1000
+        scope = asyncio.timeout(limit_s)
+        try:
+            async with scope:
+                return await main
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeoutError(f"the run's time limit of {limit_s:g} s has passed") from error
 
     def _settle(self, task: Task) -> None:
         """The workflow has returned: cancel what it left, as `asyncio.run` does, then finish."""

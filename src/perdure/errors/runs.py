@@ -45,14 +45,21 @@ class RunExists(PerdureError):
     equal, though written differently.
     """
 
+    ADVICE = (
+        "Choose another id, or start it with the same workflow and arguments to get the existing "
+        "run."
+    )
+
     def __init__(
-        self, run_id: str, difference: str, run: int = 0, compare: tuple[int, ...] = ()
+        self,
+        run_id: str,
+        difference: str,
+        run: int = 0,
+        compare: tuple[int, ...] = (),
+        advice: str = ADVICE,
     ) -> None:
         self.run_id, self.difference, self.run, self.compare = run_id, difference, run, compare
-        super().__init__(
-            f"Run {run_id!r} exists already, and {difference}. Choose another id, "
-            "or start it with the same workflow and arguments to get the existing run."
-        )
+        super().__init__(f"Run {run_id!r} exists already, and {difference}. {advice}")
 
 
 class RunFinished(PerdureError):

@@ -233,7 +233,7 @@ class Attempts:
         steps, command = self._host.steps, attempt.command
         ended = steps.after_failure(
             self._outbox.run_id, command, attempt.attempt, attempt.failures + 1, error,
-            steps.clock.now_ms(),
+            steps.clock.now_ms(), refused=True,
         )  # fmt: skip
         steps.loop.call_soon(self._ended, command, ended, context=Context())
 

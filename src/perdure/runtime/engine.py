@@ -199,16 +199,18 @@ class Engine(
         With an `id` that exists, the existing run is returned when workflow and arguments are
         equal, however they are written (a default left out, by name, `1` or `1.0`); `RunExists` is
         raised when they differ. `at` (aware) starts it later; `timeout` (seconds or a timedelta)
-        limits the whole run; `tags` find it again; of those that are due, higher `priority` begins
-        first; `durability` is this run's own. With "replica" it returns when the start is in the
-        replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is on this disk
-        then, and the same start finds it.
+        limits the whole run, from when it begins: neither `at` nor a wait in its `queue` counts,
+        but the waits of its steps do; `tags` find it again; of those that are due, higher
+        `priority` begins first; `durability` is this run's own. With "replica" it returns when the
+        start is in the replica, or raises `ReplicaUnavailable` after `replica_timeout`: the run is
+        on this disk then, and the same start finds it.
 
         In a `queue` it waits until that admits it, by priority, then by turns of `key` (whom it is
         for, also in the queues of its steps and its children), and holds its place until its end;
         `weight` is how many tokens of a `Rate` it takes. With `debounce` (seconds or a timedelta)
         and an `id` it begins when so much time has passed without another such start, at most
-        `debounce_max` after the first, with the arguments of the last one.
+        `debounce_max` after the first, with the arguments of the last one; the other
+        options are those of the first.
 
         Raises `NotSerializable`, `PayloadTooLarge`, `BadName`, `DefinitionError`, `QueueNotFound`
         and `QueueFull`; nothing is written then.

@@ -94,10 +94,18 @@ class Run(Generic[T]):
         Raises `RunFailed` (with the workflow's error as cause), `RunCancelled`, `RunBlocked` when
         the run needs a person, and `TimeoutError` after `timeout` seconds; the run itself goes on.
         """
-        async with asyncio.timeout(
-            None if timeout is None else numbers.seconds(timeout, "timeout")
-        ):
-            return cast("T", await self._engine._result(self.id, self._key))
+        wait_s = None if timeout is None else numbers.seconds(timeout, "timeout")
+        scope = asyncio.timeout(wait_s)
+        try:
+            async with scope:
+                return cast("T", await self._engine._result(self.id, self._key))
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeoutError(
+                f"Run {self.id!r} has not ended within {wait_s:g} s. It goes on: call result() "
+                "again, or cancel it. `perdure show` says what it waits for."
+            ) from error
 
     async def status(self) -> str:
         """One of the statuses: pending, running, waiting, paused, blocked, completed, failed,

@@ -34,6 +34,7 @@ from perdure.errors import (
     LeftTheProcess,
     NotSerializable,
     PayloadTooLarge,
+    QueueFull,
     RetryAfter,
     RetryFailed,
 )
@@ -45,7 +46,12 @@ from perdure.runtime.observer import Notifier
 from perdure.runtime.step_attempt import StepAttempt, StepHost
 
 HELD_MAX = 1_000
-"""How often an attempt of a step may raise `RetryAfter` without counting as a failure."""
+"""How often an attempt of a step may raise `RetryAfter`, or find its queue full, without counting
+as a failure.
+"""
+
+_FULL = Retry(delay=0.5, max_delay=60)
+"""The waits of attempts whose queue is full, whatever the step's own policy is."""
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -289,13 +295,21 @@ class Steps:
         failures: int,
         error: BaseException,
         began_ms: int,
+        *,
+        refused: bool = False,
     ) -> Ended | Again:
-        """What follows from a failed attempt: the step's end, or another attempt. Never raises."""
+        """What follows from a failed attempt: the step's end, or another attempt. Never raises.
+
+        `refused`: it has not begun. A full queue does not count: a limit that protects is no
+        reason to lose work.
+        """
         now_ms = self.clock.now_ms()
         took_ms = max(0, now_ms - began_ms)
         cause = self.as_error(error) or error
         retry: Retry = command.call.options.retry
         held_s = _held_s(cause, attempt - failures)
+        if refused and isinstance(cause, QueueFull) and attempt - failures < HELD_MAX:
+            held_s = _FULL.wait_ms(attempt - failures + 1, f"{run_id}/{command.seq}") / 1000
         try:
             if held_s is not None or self.goes_on(retry, failures, cause):
                 if held_s is None:
@@ -314,7 +328,8 @@ class Steps:
                 if held_s is not None:
                     note["held"] = True
                 raw = msgspec.json.encode(note)
-                return Again(attempt + 1, failures, again_ms, raw, took_ms, held_s is not None)
+                held = held_s is not None and not refused
+                return Again(attempt + 1, failures, again_ms, raw, took_ms, held)
         except Exception as problem:  # of a policy or an error class that is the user's
             cause = RetryFailed(command.name or "", cause, problem)
         return Ended("failed", self.failure(cause, failures), took_ms, attempt)

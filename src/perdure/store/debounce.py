@@ -7,6 +7,7 @@ goes with them.
 from __future__ import annotations
 
 from perdure.core.limits import INLINE_BYTES_MAX
+from perdure.errors import RunExists
 from perdure.store.history import HistoryWriter
 from perdure.store.transaction import Transaction
 from perdure.store.writes import StartRun
@@ -29,3 +30,18 @@ def put_off(db: Transaction, history: HistoryWriter, start: StartRun) -> int | N
     args = start.args.decode() if inline else history.payload(run, start.args, True)
     db.do("set_args", (args, run))
     return int(run)
+
+
+def refusal(
+    db: Transaction, start: StartRun, run: int, compare: tuple[int, ...]
+) -> RunExists | None:
+    """The refusal of a start that comes after its burst: the run that was put off has begun. None
+    where it was never put off.
+    """
+    if start.debounce_ms is None or db.row("was_put_off", (run,)) is None:
+        return None
+    difference = (
+        "it has begun with the arguments of an earlier start, so debounce can't put it off any more"
+    )
+    advice = "Start the next burst under another id, such as one with the number of the version."
+    return RunExists(start.id, difference, run, compare, advice)

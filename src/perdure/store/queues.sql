@@ -13,6 +13,9 @@ WHERE id = ?2 AND workflow = ?3 AND debounce_until_ms IS NOT NULL AND started_ms
   AND owner IS NULL AND status IN ('pending', 'waiting', 'paused')
 RETURNING run;
 
+-- name: was_put_off
+SELECT 1 FROM run WHERE run = ?1 AND debounce_until_ms IS NOT NULL;
+
 -- name: drop_chunks
 DELETE FROM chunk WHERE run = ?1;
 -- State -----------------------------------------------------------------------------------------

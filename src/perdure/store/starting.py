@@ -119,6 +119,8 @@ class Starting:
         if workflow != start.workflow:
             reason = f"it is a run of workflow {workflow!r}, not {start.workflow!r}"
             return RunExists(start.id, reason, run, tuple(runs))
+        if (begun := debounce.refusal(self._db, start, run, tuple(runs))) is not None:
+            return begun
         return RunExists(start.id, "it has other arguments", run, tuple(runs))
 
     # --- under the same id ------------------------------------------------------------------------

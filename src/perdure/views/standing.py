@@ -32,11 +32,7 @@ def _why(place: Standing, now: datetime) -> str:
         case "key_rate":
             return f"key {place.key} has used up its rate{f', {at}' if at else ''}"
         case "concurrency":
-            return (
-                "its place is taken"
-                if place.limit == 1
-                else f"all its {place.limit:,} places are taken"
-            )
+            return _taken(place.limit)
         case "per_worker":
             return f"its worker is at its limit of {place.limit:,}"
         case "no_worker":
@@ -45,8 +41,8 @@ def _why(place: Standing, now: datetime) -> str:
             return at
 
 
-def _taken(limit: int) -> str:
-    return "its place is taken" if limit == 1 else f"all its {limit:,} places are taken"
+def _taken(limit: int | None) -> str:
+    return "all places are taken" if limit in (1, None) else f"all {limit:,} places are taken"
 
 
 def next_text(at: datetime, now: datetime) -> str:
