@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure import Engine, Queue, Rate
+from perdure import Engine, Queue, QueueNotFound, Rate
 from perdure.cli import inspect
 from tests.cli import flows
 from tests.cli.conftest import Said
@@ -129,6 +129,12 @@ def test_set_makes_and_changes(empty: Typed) -> None:
     assert (one["concurrency"], one["rate"], one["key_concurrency"]) == (10, None, 2)
 
 
+def test_what_changes_a_queue_prints_json(empty: Typed) -> None:
+    assert empty("queue", "set", "q", "--concurrency", "3", "--json").json["concurrency"] == 3
+    assert empty("queue", "pause", "q", "--json").json["paused"] is True
+    assert empty("queue", "resume", "q", "--json").json["paused"] is False
+
+
 def test_set_says_where_nothing_changes(empty: Typed) -> None:
     empty("queue", "set", "q", "--concurrency", "2")
     assert (
@@ -185,6 +191,10 @@ def test_names_that_cannot_be_stored_are_wrong_usage(empty: Typed, name: str) ->
     said = empty("queue", "set", name, "--concurrency", "3")
     assert said.code == 2
     assert said.err
+
+
+def test_the_names_that_there_are_stay_on_their_line() -> None:
+    assert r"There are: a, 'b\nc'." in str(QueueNotFound("x", ("a", "b\nc")))
 
 
 # --- pause, resume --------------------------------------------------------------------------------

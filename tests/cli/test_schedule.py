@@ -69,6 +69,17 @@ def test_a_schedule_from_its_first_day_to_its_last(typed: Typed) -> None:
     assert "No schedule" in said(typed("ls"))
 
 
+def test_what_changes_a_schedule_prints_json(typed: Typed) -> None:
+    def printed(*words: str) -> Any:
+        return msgspec.json.decode(said(typed(*words, "--json")))
+
+    assert printed("add", "n", "@daily", "report")["name"] == "n"
+    assert printed("pause", "n")["status"] == "paused"
+    assert printed("resume", "n")["next_at"] is not None
+    assert printed("trigger", "n")["run"].endswith("-trigger")
+    assert printed("rm", "n") == {"name": "n", "removed": True}
+
+
 def test_what_is_so_already_is_said(typed: Typed) -> None:
     said(typed("add", "n", "@daily", "report"))
     assert "is not paused: nothing was changed" in said(typed("resume", "n"))

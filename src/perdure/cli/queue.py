@@ -97,7 +97,8 @@ def _limit_option(name: str, metavar: str, read: Any, text: str) -> Callable[[F]
 @_limit_option("--key-burst", "N", _count, "So many at once out of an unused --key-rate.")
 @_limit_option("--waiting-max", "N", _count, "So many may wait; a start beyond it is refused.")
 @store_option
-def set_(name: str, store: str, **given: tuple[Any, ...] | None) -> None:
+@json_option
+def set_(name: str, store: str, as_json: bool, **given: tuple[Any, ...] | None) -> None:
     """Make a queue, or change the limits that are given and leave the others. `none` removes one.
 
     The change holds at once and for every process; what runs already goes on. It stays until it is
@@ -120,6 +121,9 @@ def set_(name: str, store: str, **given: tuple[Any, ...] | None) -> None:
         return before, await engine.queue(name, **_changes(before, given))
 
     before, after = with_engine(store, act)
+    if as_json:
+        echo_json(after)
+        return
     limits, was = _limits(after), None if before is None else _limits(before)
     if was is None:
         say(f"Made queue {name}: {limits}.")
@@ -185,7 +189,8 @@ async def _named(engine: Engine, name: str) -> QueueInfo:
 @click.command(short_help="Admit nothing more until it is resumed.")
 @name_argument
 @store_option
-def pause(name: str, store: str) -> None:
+@json_option
+def pause(name: str, store: str, as_json: bool) -> None:
     """Admit nothing more from this queue until it is resumed. What runs already goes on; what
     waits keeps its place.
 
@@ -193,7 +198,10 @@ def pause(name: str, store: str) -> None:
     Example:
       perdure queue pause openai
     """
-    before = _set_paused(store, name, paused=True)
+    before, after = _set_paused(store, name, paused=True)
+    if as_json:
+        echo_json(after)
+        return
     if before.paused:
         say(f"Queue {name} is paused already: nothing was changed.")
     else:
@@ -204,28 +212,32 @@ def pause(name: str, store: str) -> None:
 @click.command(short_help="Let a paused queue go on.")
 @name_argument
 @store_option
-def resume(name: str, store: str) -> None:
+@json_option
+def resume(name: str, store: str, as_json: bool) -> None:
     """Let a paused queue admit what waits in it.
 
     \b
     Example:
       perdure queue resume openai
     """
-    before = _set_paused(store, name, paused=False)
+    before, after = _set_paused(store, name, paused=False)
+    if as_json:
+        echo_json(after)
+        return
     if not before.paused:
         say(f"Queue {name} is not paused: nothing was changed.")
     else:
         say(f"Resumed queue {name}, with {format.count(before.waiting, 'place')} waiting.")
 
 
-def _set_paused(store: str, name: str, *, paused: bool) -> QueueInfo:
-    """Pause or resume a queue. Returns what it was before."""
+def _set_paused(store: str, name: str, *, paused: bool) -> tuple[QueueInfo, QueueInfo]:
+    """Pause or resume a queue. Returns what it was before and what it is now."""
 
-    async def act(engine: Engine) -> QueueInfo:
+    async def act(engine: Engine) -> tuple[QueueInfo, QueueInfo]:
         before = await _named(engine, name)
-        if before.paused != paused:
-            await engine.queue(name, paused=paused)
-        return before
+        if before.paused == paused:
+            return before, before
+        return before, await engine.queue(name, paused=paused)
 
     return with_engine(store, act)
 

@@ -135,7 +135,10 @@ def _line(one: ScheduleInfo) -> list[str]:
 @click.option("--queue", help="The queue that its runs wait in.")
 @click.option("--paused", is_flag=True, help="Start nothing until it is resumed.")
 @store_option
-def add(name: str, when: str, workflow: str, arguments: Any, store: str, **options: Any) -> None:
+@json_option
+def add(
+    name: str, when: str, workflow: str, arguments: Any, store: str, as_json: bool, **options: Any
+) -> None:
     """Add a schedule, or change the one of this name.
 
     WHEN is a cron line of five fields, or six with seconds in front, a word such as @daily, or
@@ -162,11 +165,15 @@ def add(name: str, when: str, workflow: str, arguments: Any, store: str, **optio
     assert isinstance(stands_for, Workflow)
     wanted = Schedule(name, when, stands_for(), **options)
 
-    async def act(engine: Engine) -> datetime | None:
+    async def act(engine: Engine) -> ScheduleInfo:
         handle = await engine._schedule_by_name(wanted, workflow, given)
-        return (await handle.info()).next_at
+        return await handle.info()
 
-    next_at = with_engine(store, act)
+    info = with_engine(store, act)
+    if as_json:
+        echo_json(info)
+        return
+    next_at = info.next_at
     follows = "It is paused." if next_at is None else f"It starts next at {next_at.isoformat()}."
     say(f"Schedule {name} is set. {follows}")
 
@@ -174,7 +181,8 @@ def add(name: str, when: str, workflow: str, arguments: Any, store: str, **optio
 @schedule.command(short_help="Remove a schedule.")
 @name_argument
 @store_option
-def rm(name: str, store: str) -> None:
+@json_option
+def rm(name: str, store: str, as_json: bool) -> None:
     """Remove a schedule. Its runs stay; code that declares it brings it back at its next start.
 
     \b
@@ -182,6 +190,9 @@ def rm(name: str, store: str) -> None:
       perdure schedule rm nightly
     """
     _with_schedule(store, name, lambda handle: handle.remove())
+    if as_json:
+        echo_json({"name": name, "removed": True})
+        return
     say(
         f"Schedule {name} is removed. Its runs stay. Code that has it sets it again when it starts."
     )
@@ -190,14 +201,23 @@ def rm(name: str, store: str) -> None:
 @schedule.command(short_help="Let a schedule start nothing more.")
 @name_argument
 @store_option
-def pause(name: str, store: str) -> None:
+@json_option
+def pause(name: str, store: str, as_json: bool) -> None:
     """Let a schedule start nothing until it is resumed. Runs that it has started go on.
 
     \b
     Example:
       perdure schedule pause nightly
     """
-    if not _with_schedule(store, name, lambda handle: handle.pause()):
+
+    async def act(handle: ScheduleHandle) -> tuple[bool, ScheduleInfo]:
+        return await handle.pause(), await handle.info()
+
+    paused, info = _with_schedule(store, name, act)
+    if as_json:
+        echo_json(info)
+        return
+    if not paused:
         say(f"Schedule {name} is paused already: nothing was changed.")
         return
     say(f"Paused {name}. It goes on with: {command(store, 'schedule', 'resume', name)}")
@@ -206,7 +226,8 @@ def pause(name: str, store: str) -> None:
 @schedule.command(short_help="Let a paused schedule go on.")
 @name_argument
 @store_option
-def resume(name: str, store: str) -> None:
+@json_option
+def resume(name: str, store: str, as_json: bool) -> None:
     """Let a paused schedule go on with its next tick; those of the pause are left out.
 
     \b
@@ -218,7 +239,9 @@ def resume(name: str, store: str) -> None:
         return await handle.resume(), await handle.info()
 
     resumed, info = _with_schedule(store, name, act)
-    if not resumed:
+    if as_json:
+        echo_json(info)
+    elif not resumed:
         say(f"Schedule {name} is not paused: nothing was changed.")
     elif info.next_at is None:
         say(f"Resumed {name}. It is {info.status}, so it starts nothing.")
@@ -232,6 +255,8 @@ def resume(name: str, store: str) -> None:
 @store_option
 def trigger(name: str, as_json: bool, store: str) -> None:
     """Start a run of a schedule now and print its id, whatever its times and its pause are.
+
+    Only the id goes to stdout.
 
     \b
     Examples:

@@ -13,7 +13,8 @@ class QueueNotFound(PerdureError, LookupError):
     def __init__(self, name: str, names: tuple[str, ...] = ()) -> None:
         self.name, self.names = name, names
         more = " and others" if len(names) > self.NAMES_MAX else ""
-        there = f"There are: {', '.join(names[: self.NAMES_MAX])}{more}." if names else ""
+        shown = [one if one.isprintable() else repr(one) for one in names[: self.NAMES_MAX]]
+        there = f"There are: {', '.join(shown)}{more}." if names else ""
         there = there or "There is none yet."
         super().__init__(
             f"There is no queue {name!r} in this store. {there} Declare it with "
