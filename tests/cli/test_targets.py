@@ -89,6 +89,14 @@ def test_a_file_that_raises_shows_its_own_lines_only(folder: Path) -> None:
     assert "broken_one" not in sys.modules
 
 
+def test_a_declaration_that_is_refused_shows_the_line_of_its_file_only(folder: Path) -> None:
+    source = "from perdure import Queue\nOPENAI = Queue('q', concurrency=0)\n"
+    message = refusal(targets.load, write(folder, "broken_three.py", source))
+    assert message.count("File ") == 1
+    assert "OPENAI = Queue('q', concurrency=0)" in message
+    assert "DefinitionError" in message
+
+
 def test_a_file_that_is_no_python(folder: Path) -> None:
     assert "SyntaxError" in refusal(targets.load, write(folder, "broken_two.py", "def (\n"))
 

@@ -22,12 +22,13 @@ from typing import Any
 from perdure.api.definitions import Call, Workflow
 from perdure.cli.common import misuse
 from perdure.codec import signature, values
-from perdure.errors import NotSerializable
+from perdure.errors import NotSerializable, PerdureError
 
 _DECLARATIONS = {
     "schedules": ("perdure.api.schedules", "Schedule"),
     "queues": ("perdure.api.queues", "Queue"),
 }
+_LIBRARY = Path(__file__).parents[1]
 AnyWorkflow = Workflow[..., Any]
 
 
@@ -94,9 +95,18 @@ def _import_failure(path: Path, error: BaseException) -> str:
         )
     frames = traceback.extract_tb(error.__traceback__)
     first = next((i for i, frame in enumerate(frames) if Path(frame.filename) == path), len(frames))
-    where = "".join(traceback.format_list(frames[first:]))
+    last = len(frames)
+    if isinstance(error, PerdureError):  # its sentence says what the library's own lines would
+        while last > first + 1 and _is_ours(frames[last - 1].filename):
+            last -= 1
+    where = "".join(traceback.format_list(frames[first:last]))
     what = "".join(traceback.format_exception_only(error)).rstrip()
     return f"{path.name} can't be imported:\n{where}{what}"
+
+
+def _is_ours(file: str) -> bool:
+    """Whether code is of this library, or made by it, as methods of dataclasses are."""
+    return file == "<string>" or Path(file).is_relative_to(_LIBRARY)
 
 
 # --- workflows ------------------------------------------------------------------------------------
