@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -76,6 +77,19 @@ async def test_a_run_that_waits_for_one_of_its_own_queue(db: str) -> None:
         await reached(await engine.get("p"), "waiting")
         reason = queue_reason(engine)
         assert "p waits for child patient. Runs that wait for others of their own queue" in reason
+
+
+@awaited
+async def test_a_place_whose_run_goes_on_at_a_time_is_no_alarm(db: str) -> None:
+    @workflow
+    async def sleeps() -> None:
+        await asyncio.sleep(600)
+
+    async with Engine(db, workflows=[sleeps], queues=[Queue("q", concurrency=1)]) as engine:
+        for run_id in ("one", "two"):
+            await engine.start(sleeps(), id=run_id, queue="q")
+        await reached(await engine.get("one"), "waiting")
+        assert stuck.queues(engine._store, engine._clock.now_ms()) == []
 
 
 @awaited

@@ -10,7 +10,7 @@ from shlex import quote
 from typing import Any
 
 from perdure.core import lifecycle
-from perdure.runtime.info import moment, run_summary
+from perdure.runtime.info import RunSummary, moment, run_summary
 from perdure.store.base import Store
 from perdure.store.rows import QueueRow
 from perdure.store.schedule_writes import ScheduleRow
@@ -19,6 +19,9 @@ STUCK_MAX = 100
 """Entries of a list, and places that are looked at to say why a queue stands still."""
 
 NAMED_MAX = 3
+DEEP_MAX = 4
+"""Queues whose places wait for each other that are looked through."""
+
 LATE_MS = 5_000
 FIRE_LATE_MS = 60_000
 ANSWER_MS = 60_000
@@ -38,14 +41,18 @@ def _stuck_queue(row: QueueRow, why: str) -> dict[str, Any]:
     return {"name": row.name, **counts, "reason": f"{row.waiting:,} wait: {why}"}
 
 
-def _queue_reason(store: Store, row: QueueRow, now_ms: int) -> str | None:
-    """Why a queue admits nothing; None where it goes on by itself."""
+def _queue_reason(
+    store: Store, row: QueueRow, now_ms: int, seen: frozenset[str] = frozenset()
+) -> str | None:
+    """Why a queue admits nothing; None where it goes on by itself. `seen` are the queues whose
+    places wait for this one.
+    """
     if row.limits.paused:
         return f"it is paused: perdure queue resume {quote(row.name)}"
     if row.held_ms is not None and row.held_ms > now_ms:
         return f"RetryAfter holds it back until {_time(row.held_ms)}"
     if row.next_ms is None:
-        return _held_by_waiting(store, row.name)
+        return _held_by_waiting(store, row.name, now_ms, seen | {row.name})
     if row.next_ms < now_ms - LATE_MS:
         waits = store.places(row.name, 1, False)
         workflow = store.run_head(waits[0].run_id).workflow if waits else "that it is for"
@@ -56,11 +63,23 @@ def _queue_reason(store: Store, row: QueueRow, now_ms: int) -> str | None:
     return None
 
 
-def _held_by_waiting(store: Store, name: str) -> str | None:
+def _goes_on(store: Store, head: RunSummary, now_ms: int, seen: frozenset[str]) -> bool:
+    """Whether a run that waits goes on by itself: at a time, or when another queue admits it."""
+    for item in head.waiting_for:
+        if item.get("timer") is not None or "again_ms" in item:
+            return True
+        if (other := item.get("queue")) is not None and other not in seen and len(seen) < DEEP_MAX:
+            return _queue_reason(store, store.queue_row(other), now_ms, seen) is None
+    return False
+
+
+def _held_by_waiting(store: Store, name: str, now_ms: int, seen: frozenset[str]) -> str | None:
     """The reason of a queue whose places are all held by runs that wait themselves."""
     places = store.places(name, STUCK_MAX + 1, True)
     heads = [run_summary(store.run_head(place.run_id)) for place in places[:STUCK_MAX]]
     if not heads or any(head.status != lifecycle.WAITING for head in heads):
+        return None
+    if any(_goes_on(store, head, now_ms, seen) for head in heads[:NAMED_MAX]):
         return None
     named = [f"{head.id} waits for {head.reason}" for head in heads[:NAMED_MAX]]
     more = len(places) - len(named)
