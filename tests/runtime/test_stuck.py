@@ -13,6 +13,7 @@ from perdure import (
     RequestTimeout,
     Schedule,
     receive,
+    step,
     workflow,
 )
 from perdure.runtime import stuck
@@ -90,6 +91,35 @@ async def test_a_place_whose_run_goes_on_at_a_time_is_no_alarm(db: str) -> None:
             await engine.start(sleeps(), id=run_id, queue="q")
         await reached(await engine.get("one"), "waiting")
         assert stuck.queues(engine._store, engine._clock.now_ms()) == []
+
+
+@awaited
+async def test_a_place_whose_run_waits_for_a_busy_queue_is_no_alarm_but_for_a_paused_one(
+    db: str,
+) -> None:
+    gate = asyncio.Event()
+
+    @step(queue="r")
+    async def works() -> None:
+        await gate.wait()
+
+    @workflow
+    async def calls() -> None:
+        await works()
+
+    queues = [Queue("q", concurrency=1), Queue("r", concurrency=1)]
+    async with Engine(db, workflows=[calls], queues=queues) as engine:
+        await engine.start(calls(), id="outside")
+        runs = [await engine.start(calls(), id=one, queue="q") for one in ("one", "two")]
+        await reached(runs[0], "waiting")
+        assert stuck.queues(engine._store, engine._clock.now_ms()) == []
+        await engine.queue("r", paused=True)
+        found = stuck.queues(engine._store, engine._clock.now_ms())
+        assert [row["name"] for row in found] == ["q", "r"]
+        await engine.queue("r", paused=False)
+        gate.set()
+        for run in runs:
+            await run.result()
 
 
 @awaited
