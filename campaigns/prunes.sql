@@ -15,4 +15,4 @@ SELECT (SELECT count(*) FROM event WHERE run NOT IN (SELECT run FROM run))
      + (SELECT count(*) FROM inbox WHERE run <> 0 AND run NOT IN (SELECT run FROM run))
      + (SELECT count(*) FROM heartbeat WHERE run NOT IN (SELECT run FROM run))
      + (SELECT count(*) FROM tag WHERE run NOT IN (SELECT run FROM run))
-     + (SELECT count(*) FROM pruned_run);
+     + (SELECT count(*) FROM perdure_pruned_run);

@@ -14,8 +14,8 @@ from perdure import Engine, Queue
 from tests.runtime.support import awaited
 
 WAITING = """
-INSERT INTO place (queue, key, run, seq, root, priority, weight, asked_ms, line)
-SELECT queue, ?1, 1, ?2, 1, 0, 1, 5, 9 FROM queue WHERE name = 'q'
+INSERT INTO perdure_place (queue, key, run, seq, root, priority, weight, asked_ms, line)
+SELECT queue, ?1, 1, ?2, 1, 0, 1, 5, 9 FROM perdure_queue WHERE name = 'q'
 """
 
 
@@ -49,7 +49,8 @@ def could(db: apsw.Connection) -> list[int]:
 
 def admit(db: apsw.Connection, place: int) -> None:
     db.execute(
-        "UPDATE place SET admitted_ms = 7, line = NULL, worker = 3 WHERE place = ?", (place,)
+        "UPDATE perdure_place SET admitted_ms = 7, line = NULL, worker = 3 WHERE place = ?",
+        (place,),
     )
 
 
@@ -63,20 +64,20 @@ def test_a_place_could_be_admitted_where_its_queue_and_its_key_have_room(
     assert could(db) == [3]
     admit(db, 3)
     assert could(db) == []
-    db.execute("DELETE FROM place WHERE place = 1")
+    db.execute("DELETE FROM perdure_place WHERE place = 1")
     assert could(db) == [2]
-    db.execute("UPDATE queue SET held_ms = 11")
+    db.execute("UPDATE perdure_queue SET held_ms = 11")
     assert could(db) == []
-    db.execute("UPDATE queue SET held_ms = NULL, paused = 1")
+    db.execute("UPDATE perdure_queue SET held_ms = NULL, paused = 1")
     assert could(db) == []
 
 
 def test_each_ask_admission_and_release_is_logged_in_its_transaction(db: apsw.Connection) -> None:
     db.execute(WAITING, ("a", 1))
     admit(db, 1)
-    db.execute("UPDATE place SET worker = 4")
-    db.execute("UPDATE place SET admitted_ms = NULL, line = 8")
-    db.execute("DELETE FROM place")
+    db.execute("UPDATE perdure_place SET worker = 4")
+    db.execute("UPDATE perdure_place SET admitted_ms = NULL, line = 8")
+    db.execute("DELETE FROM perdure_place")
     db.execute("BEGIN")
     db.execute(WAITING, ("b", 2))
     db.execute("ROLLBACK")
@@ -87,13 +88,13 @@ def test_each_ask_admission_and_release_is_logged_in_its_transaction(db: apsw.Co
 
 def test_times_that_buckets_have_seen_are_logged(db: apsw.Connection) -> None:
     for level_ms in (5, 9, 7):
-        db.execute("UPDATE queue SET level_ms = ?", (level_ms,))
+        db.execute("UPDATE perdure_queue SET level_ms = ?", (level_ms,))
     db.execute(
-        "INSERT INTO queue_key (queue, key, level_ns, level_ms, full_ms) "
-        "SELECT queue, 'a', 3, 6, 12 FROM queue"
+        "INSERT INTO perdure_queue_key (queue, key, level_ns, level_ms, full_ms) "
+        "SELECT queue, 'a', 3, 6, 12 FROM perdure_queue"
     )
-    db.execute("UPDATE queue_key SET level_ms = 8")
-    db.execute("DELETE FROM queue_key")
+    db.execute("UPDATE perdure_queue_key SET level_ms = 8")
+    db.execute("DELETE FROM perdure_queue_key")
     seen = [(one.what, one.key, one.at_ms) for one in queue_checks.rows(db)]
     assert seen == [("filled", key, ms) for key, ms in (("", 5), ("", 9), ("a", 8), ("a", 12))]
 

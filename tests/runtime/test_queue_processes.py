@@ -67,7 +67,7 @@ async def test_the_place_of_a_dead_process_comes_back_with_its_lease(
                 async with Engine(db, execute=False) as client:
                     await client.start(flows.works(str(tmp_path), "lost"), id="lost")
                 await asyncio.sleep(0.02)
-            (row,) = outside(db, "SELECT worker FROM place WHERE admitted_ms IS NOT NULL")
+            (row,) = outside(db, "SELECT worker FROM perdure_place WHERE admitted_ms IS NOT NULL")
             of_victim = row["worker"] != engine._scheduler.owner
             waits = await engine.start(flows.works(str(tmp_path), "waits"), id="waits")
             await reached(waits, "waiting")
@@ -78,7 +78,8 @@ async def test_the_place_of_a_dead_process_comes_back_with_its_lease(
         if of_victim:
             (place,) = outside(db, "SELECT min(at_ms) AS ms FROM event WHERE kind = 'completed'")
             assert place["ms"] >= worker_ended_ms(db)
-    assert outside(db, "SELECT * FROM place") == outside(db, "SELECT * FROM line") == []
+    assert outside(db, "SELECT * FROM perdure_place") == []
+    assert outside(db, "SELECT * FROM perdure_line") == []
 
 
 @awaited
@@ -114,7 +115,7 @@ async def test_a_step_that_may_have_begun_is_asked_about_and_holds_no_place(
         assert await engine.run(flows.works(str(tmp_path), "next")) == "next"
         await engine.resolve(run.id, retry=True)
         assert await asked.result() == "asked"
-    assert outside(db, "SELECT * FROM place") == []
+    assert outside(db, "SELECT * FROM perdure_place") == []
 
 
 @awaited
@@ -191,4 +192,4 @@ async def test_nothing_overlaps_and_nothing_is_left_while_processes_are_killed(
         others = unfinished - {name}
         assert len(others) <= (0 if of_runs else KILLS), f"seed {seed}: {line} amid {others}"
         unfinished.add(name)
-    assert outside(db, "SELECT * FROM place WHERE line IS NOT NULL") == []
+    assert outside(db, "SELECT * FROM perdure_place WHERE line IS NOT NULL") == []

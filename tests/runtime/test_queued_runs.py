@@ -126,7 +126,7 @@ async def test_a_run_waits_until_its_queue_admits_it(db: str) -> None:
         await first.send(True, channel="go")
         assert [await first.result(), await second.result()] == ["first", "second"]
         assert begun == ["first", "second"]
-    assert outside(db, "SELECT * FROM place") == []
+    assert outside(db, "SELECT * FROM perdure_place") == []
 
 
 @awaited
@@ -279,7 +279,7 @@ async def test_a_child_in_line_can_be_given_up(db: str) -> None:
         await first.send(True, channel="go")
         await first.result()
         assert begun == ["first"]
-    assert outside(db, "SELECT * FROM place") == []
+    assert outside(db, "SELECT * FROM perdure_place") == []
 
 
 @workflow

@@ -117,7 +117,8 @@ async def test_at_most_so_many_steps_are_under_way(db: str) -> None:
         assert gates.most == 3
         (queue,) = await engine.queues()
         assert (queue.waiting, queue.running, queue.next_at) == (0, 0, None)
-    assert outside(db, "SELECT * FROM place") == outside(db, "SELECT * FROM line") == []
+    assert outside(db, "SELECT * FROM perdure_place") == []
+    assert outside(db, "SELECT * FROM perdure_line") == []
 
 
 @awaited

@@ -435,7 +435,7 @@ def test_a_zone_that_this_machine_lacks_stops_that_schedule_only(
         async with harness.engine(schedules=[every_minute()]) as engine:
             await engine.schedule("far", "* * * * *", report(), overlap="wait")
             with contextlib.closing(apsw.Connection(str(tmp_path / "perdure.db"))) as db:
-                db.execute("UPDATE schedule SET tz = 'Mars/Phobos' WHERE name = 'far'")
+                db.execute("UPDATE perdure_schedule SET tz = 'Mars/Phobos' WHERE name = 'far'")
             await asyncio.sleep(190)
             assert [info.name for info in await engine.schedules()] == ["far", "m"]
             late = [run.created_at - at for run in await engine.runs() if (at := run.scheduled_at)]
@@ -766,19 +766,20 @@ async def test_ten_thousand_idle_schedules_cost_one_read(tmp_path: Path) -> None
         await engine.schedule("m", "0 0 1 1 *", report())
     db = apsw.Connection(path)
     columns = [
-        name for (_, name, *_) in db.execute("PRAGMA table_info(schedule)")
+        name for (_, name, *_) in db.execute("PRAGMA table_info(perdure_schedule)")
         if name not in ("schedule", "name")
     ]  # fmt: skip
     listed = ", ".join(columns)
     with db:
         db.execute(
             f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9999) "
-            f"INSERT INTO schedule (name, {listed}) SELECT 'm' || i, {listed} FROM n, schedule"
+            f"INSERT INTO perdure_schedule (name, {listed}) "
+            f"SELECT 'm' || i, {listed} FROM n, perdure_schedule"
         )
     for query in ("next_fire", "any_held", "due_schedules"):
         given = (1, 1)[: Q[query].count("?")]
         plan = " ".join(map(str, db.execute(f"EXPLAIN QUERY PLAN {Q[query]}", given)))
-        assert "INDEX schedule_" in plan, plan
+        assert "INDEX perdure_schedule_" in plan, plan
     db.close()
     async with Engine(path, workflows=[report]) as engine:
         assert len(await engine.schedules()) == 10_000

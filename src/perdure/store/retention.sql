@@ -4,7 +4,7 @@
 
 -- name: prunable
 -- Runs without a parent that ended before ?2 with this status, the oldest first, behind (?3, ?4).
-SELECT run, id, ended_ms, successor, generation, chain FROM run {{index run_ended}}
+SELECT run, id, ended_ms, successor, generation, chain FROM run {{index perdure_run_ended}}
 WHERE status = ?1 AND ended_ms IS NOT NULL AND parent IS NULL
   AND ended_ms < ?2 AND ended_ms >= ?3 AND (ended_ms > ?3 OR run > ?4)
 ORDER BY ended_ms, run LIMIT ?5;
@@ -34,8 +34,8 @@ SELECT max(run) FROM run;
 
 -- name: pruning
 SELECT runs, rows, at_ms, archive, archived_ms, error, error_ms,
-       (SELECT count(*) FROM pruned_run)
-FROM retention;
+       (SELECT count(*) FROM perdure_pruned_run)
+FROM perdure_retention;
 
 -- Writes ----------------------------------------------------------------------------------------
 
@@ -44,14 +44,14 @@ SELECT id, ended_ms, chain, (SELECT max(run) FROM run) FROM run WHERE run = ?1 {
 
 -- name: children_of_pruned
 SELECT r.run, r.id, r.ended_ms, r.chain, (SELECT max(run) FROM run)
-FROM pruned_run AS p CROSS JOIN run AS r {{index run_parent}}
+FROM perdure_pruned_run AS p CROSS JOIN run AS r {{index run_parent}}
 WHERE p.run <= ?1 AND r.parent = p.run LIMIT ?2;
 
 -- name: prune_run
 DELETE FROM run WHERE run = ?1;
 
 -- name: insert_pruned
-INSERT INTO pruned_run (run, chain) VALUES (?1, ?2) ON CONFLICT DO NOTHING;
+INSERT INTO perdure_pruned_run (run, chain) VALUES (?1, ?2) ON CONFLICT DO NOTHING;
 
 -- name: orphan
 -- A run that stays while its parent goes: it has been retried meanwhile, or is the newest.
@@ -59,88 +59,88 @@ UPDATE run SET parent = NULL, parent_seq = NULL WHERE run = ?1;
 
 -- name: next_pruned
 -- The last of the first ?1 of them.
-SELECT max(run) FROM (SELECT run FROM pruned_run ORDER BY run LIMIT ?1) AS first;
+SELECT max(run) FROM (SELECT run FROM perdure_pruned_run ORDER BY run LIMIT ?1) AS first;
 
 -- name: drop_pruned
-DELETE FROM pruned_run WHERE run <= ?1;
+DELETE FROM perdure_pruned_run WHERE run <= ?1;
 
 -- name: count_pruned
-UPDATE retention SET runs = runs + ?1, at_ms = ?2;
+UPDATE perdure_retention SET runs = runs + ?1, at_ms = ?2;
 
 -- name: count_swept
-UPDATE retention SET rows = rows + ?1;
+UPDATE perdure_retention SET rows = rows + ?1;
 
 -- name: hold_pruning
-UPDATE retention SET holder = ?1, held_ms = ?2
+UPDATE perdure_retention SET holder = ?1, held_ms = ?2
 WHERE holder IS NULL OR holder = ?1 OR held_ms <= ?3 OR held_ms > ?4
 RETURNING 1;
 
 -- name: release_pruning
-UPDATE retention SET holder = NULL, held_ms = NULL WHERE holder = ?1;
+UPDATE perdure_retention SET holder = NULL, held_ms = NULL WHERE holder = ?1;
 
 -- name: note_archive
-UPDATE retention SET archive = ?1, archived_ms = coalesce(?2, archived_ms), error = ?3,
+UPDATE perdure_retention SET archive = ?1, archived_ms = coalesce(?2, archived_ms), error = ?3,
     error_ms = CASE WHEN ?3 IS NULL THEN NULL ELSE coalesce(error_ms, ?4) END;
 
 -- What is swept, table by table: up to ?2 rows of the pruned runs up to ?1 -------------------------
 
 -- name: sweep_event
 DELETE FROM event WHERE key IN (
-    SELECT e.key FROM pruned_run AS p CROSS JOIN event AS e
+    SELECT e.key FROM perdure_pruned_run AS p CROSS JOIN event AS e
     WHERE p.run <= ?1 AND e.key BETWEEN p.run << 24 AND p.run << 24 | 16777215 LIMIT ?2);
 
 -- name: sweep_chunk
 DELETE FROM chunk WHERE id IN (
-    SELECT c.id FROM pruned_run AS p CROSS JOIN chunk AS c
+    SELECT c.id FROM perdure_pruned_run AS p CROSS JOIN chunk AS c
     WHERE p.run <= ?1 AND c.run = p.run LIMIT ?2);
 
 -- name: sweep_heartbeat
 DELETE FROM heartbeat WHERE (run, seq) IN (
-    SELECT h.run, h.seq FROM pruned_run AS p CROSS JOIN heartbeat AS h
+    SELECT h.run, h.seq FROM perdure_pruned_run AS p CROSS JOIN heartbeat AS h
     WHERE p.run <= ?1 AND h.run = p.run LIMIT ?2);
 
 -- name: sweep_stream
 DELETE FROM stream WHERE id IN (
-    SELECT s.id FROM pruned_run AS p CROSS JOIN stream AS s
+    SELECT s.id FROM perdure_pruned_run AS p CROSS JOIN stream AS s
     WHERE p.run <= ?1 AND s.run = p.run LIMIT ?2);
 
 -- name: sweep_inbox_taken
 -- A key arrives once in a whole chain: its row stays until the last run of the chain goes.
 DELETE FROM inbox WHERE id IN (
-    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_taken}}
+    SELECT i.id FROM perdure_pruned_run AS p CROSS JOIN inbox AS i {{index perdure_inbox_taken}}
     WHERE p.run <= ?1 AND i.run = p.run AND i.taken > 0 AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_inbox_left
 DELETE FROM inbox WHERE id IN (
-    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_left}}
+    SELECT i.id FROM perdure_pruned_run AS p CROSS JOIN inbox AS i {{index inbox_left}}
     WHERE p.run <= ?1 AND i.run = p.run AND i.taken = 0 AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_inbox_open
 DELETE FROM inbox WHERE id IN (
-    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i {{index inbox_open}}
+    SELECT i.id FROM perdure_pruned_run AS p CROSS JOIN inbox AS i {{index inbox_open}}
     WHERE p.run <= ?1 AND i.run = p.run AND i.taken IS NULL AND i.key IS NULL LIMIT ?2);
 
 -- name: sweep_place
 -- Places with a worker are those of attempts that still work, and release them.
-DELETE FROM place WHERE place IN (
-    SELECT a.place FROM pruned_run AS p CROSS JOIN place AS a
+DELETE FROM perdure_place WHERE place IN (
+    SELECT a.place FROM perdure_pruned_run AS p CROSS JOIN perdure_place AS a
     WHERE p.run <= ?1 AND a.run = p.run AND a.worker IS NULL LIMIT ?2);
 
 -- name: sweep_exposed
-DELETE FROM exposed WHERE (run, name) IN (
-    SELECT x.run, x.name FROM pruned_run AS p CROSS JOIN exposed AS x
+DELETE FROM perdure_exposed_value WHERE (run, name) IN (
+    SELECT x.run, x.name FROM perdure_pruned_run AS p CROSS JOIN perdure_exposed_value AS x
     WHERE p.run <= ?1 AND x.run = p.run LIMIT ?2);
 
 -- name: sweep_requests
 -- By the chain: a request is known by its key in all its runs.
-DELETE FROM request WHERE request IN (
-    SELECT q.request FROM pruned_run AS p CROSS JOIN request AS q
+DELETE FROM perdure_request WHERE request IN (
+    SELECT q.request FROM perdure_pruned_run AS p CROSS JOIN perdure_request AS q
     WHERE p.run <= ?1 AND p.chain IS NOT NULL AND q.run = p.chain LIMIT ?2);
 
 -- name: sweep_keys
 -- By the chain; the plus is for SQLite, which otherwise does not use the index of that expression.
 DELETE FROM inbox WHERE id IN (
-    SELECT i.id FROM pruned_run AS p CROSS JOIN inbox AS i
+    SELECT i.id FROM perdure_pruned_run AS p CROSS JOIN inbox AS i
     WHERE p.run <= ?1 AND p.chain IS NOT NULL AND coalesce(i.chain, i.run) = +p.chain
       AND i.key IS NOT NULL LIMIT ?2);
 
@@ -150,7 +150,7 @@ DELETE FROM inbox WHERE id IN (
 -- name: keep_newest_stream
 UPDATE stream SET run = 0, name = '', data = NULL
 WHERE id = (SELECT max(id) FROM stream)
-  AND run IN (SELECT run FROM pruned_run WHERE run <= ?1);
+  AND run IN (SELECT run FROM perdure_pruned_run WHERE run <= ?1);
 
 -- name: drop_older_stream
 DELETE FROM stream WHERE run = 0 AND id < (SELECT max(id) FROM stream);
@@ -158,7 +158,7 @@ DELETE FROM stream WHERE run = 0 AND id < (SELECT max(id) FROM stream);
 -- name: keep_newest_inbox
 UPDATE inbox SET run = 0, chain = NULL, key = NULL, name = NULL, data = NULL, taken = 0
 WHERE id = (SELECT max(id) FROM inbox)
-  AND EXISTS (SELECT 1 FROM pruned_run AS p
+  AND EXISTS (SELECT 1 FROM perdure_pruned_run AS p
               WHERE p.run <= ?1 AND (p.run = inbox.run AND inbox.key IS NULL
                                      OR p.chain = coalesce(inbox.chain, inbox.run)));
 
@@ -171,8 +171,8 @@ WHERE id IN (SELECT id FROM inbox {{index inbox_left}}
 
 -- name: forget_queue_keys
 -- A bucket that is full again says nothing.
-DELETE FROM queue_key WHERE (queue, key) IN (
-    SELECT k.queue, k.key FROM queue AS q JOIN queue_key AS k ON k.queue = q.queue
+DELETE FROM perdure_queue_key WHERE (queue, key) IN (
+    SELECT k.queue, k.key FROM perdure_queue AS q JOIN perdure_queue_key AS k ON k.queue = q.queue
     WHERE k.full_ms < ?1 LIMIT ?2);
 
 -- name: forget_workers

@@ -108,14 +108,14 @@ WHERE run = ?1 AND status NOT IN ('completed', 'failed', 'cancelled');
 UPDATE run SET due_ms = ?1
 WHERE run = ?2 AND owner IS NULL AND status IN ('waiting', 'pending')
   AND (due_ms IS NULL OR due_ms > ?1)
-  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = ?2 AND p.seq = 0
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM perdure_place AS p WHERE p.run = ?2 AND p.seq = 0
                                     AND p.line IS NOT NULL));
 
 -- name: wake_waiting
 -- Not one that waits for its own place in a queue.
 UPDATE run SET due_ms = ?1
 WHERE run = ?2 AND owner IS NULL AND status = 'waiting' AND (due_ms IS NULL OR due_ms > ?1)
-  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = ?2 AND p.seq = 0
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM perdure_place AS p WHERE p.run = ?2 AND p.seq = 0
                                     AND p.line IS NOT NULL));
 
 -- name: cancel_unstarted
@@ -296,7 +296,7 @@ WHERE status <> 'completed' AND status = 'blocked'
 UPDATE run {{index run_unread}} SET due_ms = ?1
 WHERE unread > 0 AND status = 'waiting' AND owner IS NULL AND workflow IN ({{each ?2}})
   AND (CAST(?3 AS BIGINT) IS NULL OR run = ?3 OR root = ?4)
-  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM place AS p WHERE p.run = run.run AND p.seq = 0
+  AND (queue IS NULL OR NOT EXISTS (SELECT 1 FROM perdure_place AS p WHERE p.run = run.run AND p.seq = 0
                                     AND p.line IS NOT NULL));
 
 -- Reads -----------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ WHERE ended_ms IS NULL;
 -- name: heartbeat_rows
 -- And the places of steps in queues.
 SELECT seq, NULL FROM heartbeat WHERE run = ?1
-UNION ALL SELECT seq, place FROM place WHERE run = ?1 AND seq > 0;
+UNION ALL SELECT seq, place FROM perdure_place WHERE run = ?1 AND seq > 0;
 
 -- name: heartbeat
 SELECT data FROM heartbeat WHERE run = ?1 AND seq = ?2;

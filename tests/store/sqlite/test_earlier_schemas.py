@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 
 from perdure import Limits, ScheduleNotFound
+from perdure.store import sql
 from perdure.store.rows import Woken, Written
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.driver import SqliteStore
+from perdure.store.sqlite.queries import PACKAGE
 from perdure.store.sqlite.reader import Reader
+from perdure.store.sqlite.reserved import is_reserved
 from perdure.store.writes import Deliver, Family, Finish, JoinWorker, StartRun, Turn, WakeBlocked
 from tests.store.support import old_file
 
@@ -127,6 +131,26 @@ def test_a_file_of_any_schema_is_read_without_being_changed(tmp_path: Path, vers
         assert [event.kind for event in reader.history(1)] == ["start"]
         assert [(one.name, one.asked) for one in reader.workers()] == [("w", 0)]
         assert reader.pragma("user_version") == version
+
+
+def test_what_users_have_called_their_own_tables_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = str(tmp_path / "old.db")
+    old = old_file(path, 6)
+    names = [
+        name.removeprefix("perdure_")
+        for version in range(7, connection.SCHEMA_VERSION + 1)
+        for name in re.findall(
+            r"CREATE (?:TABLE|(?:UNIQUE )?INDEX) (\w+)",
+            sql.text_of(f"migrations/{version:04}.sql", PACKAGE),
+        )
+    ]
+    assert {"queue", "place", "schedule", "request"} <= set(names)
+    for name in names:
+        old.execute(f"CREATE TABLE {name} (mine)")
+    old.close()
+    with closing(SqliteStore(path, limits=Limits())) as store:
+        assert store._db.pragma("user_version") == connection.SCHEMA_VERSION
+        assert not any(is_reserved(name) for name in names)
 
 
 def test_a_file_from_before_requests_shows_none(tmp_path: Path) -> None:

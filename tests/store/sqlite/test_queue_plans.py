@@ -44,7 +44,7 @@ def test_no_query_of_queues_reads_a_whole_table(store: SqliteStore, name: str) -
 
 
 def test_a_scan_of_a_whole_table_is_found(store: SqliteStore) -> None:
-    plan = store._db.execute("EXPLAIN QUERY PLAN SELECT * FROM place AS p WHERE weight = 1")
+    plan = store._db.execute("EXPLAIN QUERY PLAN SELECT * FROM perdure_place AS p WHERE weight = 1")
     assert any(WHOLE_TABLES.match(str(row[3])) for row in plan.fetchall())
 
 

@@ -12,6 +12,7 @@ from perdure.core.events import START, Event
 from perdure.core.limits import NEVER_MS, Limits
 from perdure.store import retention
 from perdure.store.retention_writes import PruneRuns, SweepPruned
+from perdure.store.sqlite import export
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.sqlite.export import COPIED
 from perdure.store.sqlite.queries import Q
@@ -19,7 +20,7 @@ from perdure.store.writes import Append, Deliver, Finish, ForkRun, JoinWorker, S
 from tests.store.support import instructions_of
 
 HOUR_MS = 3_600_000
-OF_RUNS_ELSEWHERE = {"pruned_run"}
+OF_RUNS_ELSEWHERE = {"perdure_pruned_run"}
 """Tables with a column `run` that is no run's own row: what retention itself keeps."""
 
 
@@ -48,8 +49,8 @@ def test_every_table_of_runs_is_swept_and_archived(tmp_path: Path) -> None:
         if not any(text.partition("DELETE FROM ")[2].split()[0] == table for text in swept)
     }
     assert unswept == OF_RUNS_ELSEWHERE
-    archived = {name.removeprefix("copy_") for name in COPIED}
-    assert tables_with_runs(store) - archived == {"pruned_run", "place"}
+    archived = {export.Q[name].partition("main.")[2].split()[0] for name in COPIED}
+    assert tables_with_runs(store) - archived == {"perdure_pruned_run", "perdure_place"}
     store.close()
 
 

@@ -39,12 +39,12 @@ INSERT OR IGNORE INTO main.stream SELECT s.* FROM temp.chosen CROSS JOIN source.
 
 -- name: copy_inbox
 INSERT OR IGNORE INTO main.inbox
-SELECT i.* FROM temp.chosen CROSS JOIN source.inbox AS i INDEXED BY inbox_taken ON i.run = chosen.run AND i.taken > 0
+SELECT i.* FROM temp.chosen CROSS JOIN source.inbox AS i INDEXED BY perdure_inbox_taken ON i.run = chosen.run AND i.taken > 0
 UNION ALL
 SELECT i.* FROM temp.chosen CROSS JOIN source.inbox AS i INDEXED BY inbox_left ON i.run = chosen.run AND i.taken = 0;
 
 -- name: copy_exposed
-INSERT OR IGNORE INTO main.exposed SELECT x.* FROM temp.chosen CROSS JOIN source.exposed AS x ON x.run = chosen.run;
+INSERT OR IGNORE INTO main.perdure_exposed_value SELECT x.* FROM temp.chosen CROSS JOIN source.perdure_exposed_value AS x ON x.run = chosen.run;
 
 -- name: copy_request
-INSERT OR IGNORE INTO main.request SELECT q.* FROM temp.chosen CROSS JOIN source.request AS q ON q.run = chosen.run;
+INSERT OR IGNORE INTO main.perdure_request SELECT q.* FROM temp.chosen CROSS JOIN source.perdure_request AS q ON q.run = chosen.run;

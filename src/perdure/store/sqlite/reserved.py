@@ -1,4 +1,8 @@
-"""Names in a file that are Perdure's: tables, views and indexes, those still to come included."""
+"""Names in a file that are Perdure's: tables, views and indexes, those still to come included.
+
+Rules: what a migration adds to a file that users may have tables of their own in is called
+`perdure_` and something; tables in the singular, views in the plural where both would be the same.
+"""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ UPDATE replica SET rows = rows + ?1, digest = (digest + ?2) & ?3, pruned = prune
 -- name: sweep_event_rows
 -- The same as sweep_event, for a file with a checksum: what is deleted is taken off it.
 DELETE FROM event WHERE key IN (
-    SELECT e.key FROM pruned_run AS p CROSS JOIN event AS e
+    SELECT e.key FROM perdure_pruned_run AS p CROSS JOIN event AS e
     WHERE p.run <= ?1 AND e.key BETWEEN p.run << 24 AND p.run << 24 | 16777215 LIMIT ?2)
 RETURNING key, kind, at_ms, ref, name, data, took_ms, edited;
 
@@ -192,7 +192,7 @@ FROM run AS r INDEXED BY run_open WHERE r.status <> 'completed' AND r.status NOT
 SELECT key, kind, at_ms, ref, name, data, took_ms, edited FROM event WHERE key BETWEEN ? AND ?;
 
 -- name: swept_rows
-SELECT rows FROM retention;
+SELECT rows FROM perdure_retention;
 
 -- name: forget_schema
 -- SQLite reads the tables' definitions again when it needs them.

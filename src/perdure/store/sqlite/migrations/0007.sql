@@ -1,6 +1,6 @@
 -- Schema version 7: queues.
 
-CREATE TABLE queue (
+CREATE TABLE perdure_queue (
     queue           INTEGER PRIMARY KEY,
     name            TEXT NOT NULL UNIQUE,
     concurrency     INTEGER,                          -- admitted places over all workers; NULL: no limit, as below
@@ -23,9 +23,9 @@ CREATE TABLE queue (
     waiting         INTEGER NOT NULL DEFAULT 0,       -- places in line
     next_ms         INTEGER                           -- when a place may be admitted; NULL: none waits, or only a release helps
 ) STRICT;
-CREATE INDEX queue_next ON queue (next_ms) WHERE next_ms IS NOT NULL;
+CREATE INDEX perdure_queue_next ON perdure_queue (next_ms) WHERE next_ms IS NOT NULL;
 
-CREATE TABLE place (
+CREATE TABLE perdure_place (
     place         INTEGER PRIMARY KEY AUTOINCREMENT,  -- its age; never used twice, so a late release names no other place
     queue         INTEGER NOT NULL,
     key           TEXT NOT NULL,                      -- '': none
@@ -40,13 +40,13 @@ CREATE TABLE place (
     line          INTEGER,                            -- where it waits; neither admitted nor in line: its run is paused or blocked
     worker        INTEGER                             -- of an admitted step
 ) STRICT;
-CREATE UNIQUE INDEX place_of_run ON place (run, seq);
-CREATE INDEX place_line ON place (line, place) WHERE line IS NOT NULL;
-CREATE INDEX place_family ON place (root) WHERE line IS NOT NULL;
-CREATE INDEX place_admitted ON place (queue, key) WHERE admitted_ms IS NOT NULL;
-CREATE INDEX place_worker ON place (worker) WHERE worker IS NOT NULL;
+CREATE UNIQUE INDEX perdure_place_of_run ON perdure_place (run, seq);
+CREATE INDEX perdure_place_line ON perdure_place (line, place) WHERE line IS NOT NULL;
+CREATE INDEX perdure_place_family ON perdure_place (root) WHERE line IS NOT NULL;
+CREATE INDEX perdure_place_admitted ON perdure_place (queue, key) WHERE admitted_ms IS NOT NULL;
+CREATE INDEX perdure_place_worker ON perdure_place (worker) WHERE worker IS NOT NULL;
 
-CREATE TABLE line (
+CREATE TABLE perdure_line (
     line          INTEGER PRIMARY KEY,
     queue         INTEGER NOT NULL,
     key           TEXT NOT NULL,
@@ -56,12 +56,12 @@ CREATE TABLE line (
     head          INTEGER NOT NULL,                   -- its oldest place
     ready_ms      INTEGER NOT NULL DEFAULT 0          -- 0: may be admitted; when its key has tokens; 2^53 - 1: when its key has room
 ) STRICT;
-CREATE UNIQUE INDEX line_of ON line (queue, key, priority, taker);
-CREATE INDEX line_ready ON line (queue, taker, priority DESC, served, head) WHERE ready_ms = 0;
-CREATE INDEX line_timed ON line (queue, ready_ms) WHERE ready_ms > 0;
-CREATE INDEX line_taker ON line (taker);
+CREATE UNIQUE INDEX perdure_line_of ON perdure_line (queue, key, priority, taker);
+CREATE INDEX perdure_line_ready ON perdure_line (queue, taker, priority DESC, served, head) WHERE ready_ms = 0;
+CREATE INDEX perdure_line_timed ON perdure_line (queue, ready_ms) WHERE ready_ms > 0;
+CREATE INDEX perdure_line_taker ON perdure_line (taker);
 
-CREATE TABLE queue_key (
+CREATE TABLE perdure_queue_key (
     queue         INTEGER NOT NULL,
     key           TEXT NOT NULL,
     level_ns      INTEGER NOT NULL,
@@ -69,7 +69,7 @@ CREATE TABLE queue_key (
     full_ms       INTEGER NOT NULL,                   -- when the bucket is full again: the row says nothing from then on
     PRIMARY KEY (queue, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX queue_key_full ON queue_key (queue, full_ms);
+CREATE INDEX perdure_queue_key_full ON perdure_queue_key (queue, full_ms);
 
 ALTER TABLE run ADD COLUMN key TEXT;                  -- whom it is for
 ALTER TABLE run ADD COLUMN weight INTEGER NOT NULL DEFAULT 1;  -- tokens that its admission draws
@@ -94,10 +94,10 @@ FROM run AS r;
 CREATE VIEW perdure_queues AS
 SELECT name AS queue, concurrency, per_worker, rate_limit AS rate, rate_per_ms, rate_burst, key_concurrency, key_rate_limit AS key_rate,
        key_rate_per_ms, key_rate_burst, waiting_max, paused, waiting,
-       (SELECT count(*) FROM place AS p WHERE p.queue = q.queue AND p.admitted_ms IS NOT NULL) AS running,
+       (SELECT count(*) FROM perdure_place AS p WHERE p.queue = q.queue AND p.admitted_ms IS NOT NULL) AS running,
        strftime('%Y-%m-%d %H:%M:%f', held_ms / 1000.0, 'unixepoch') AS held_until,
        strftime('%Y-%m-%d %H:%M:%f', next_ms / 1000.0, 'unixepoch') AS next_at
-FROM queue AS q;
+FROM perdure_queue AS q;
 
 CREATE VIEW perdure_places AS
 SELECT q.name AS queue, r.id AS run_id, nullif(abs(p.seq) & 16777215, 0) AS seq,
@@ -106,5 +106,5 @@ SELECT q.name AS queue, r.id AS run_id, nullif(abs(p.seq) & 16777215, 0) AS seq,
        strftime('%Y-%m-%d %H:%M:%f', p.asked_ms / 1000.0, 'unixepoch') AS asked_at,
        strftime('%Y-%m-%d %H:%M:%f', p.admitted_ms / 1000.0, 'unixepoch') AS admitted_at,
        CASE WHEN p.admitted_ms IS NOT NULL THEN coalesce(p.worker, r.owner) END AS worker
-FROM place AS p JOIN queue AS q ON q.queue = p.queue JOIN run AS r ON r.run = p.run
+FROM perdure_place AS p JOIN perdure_queue AS q ON q.queue = p.queue JOIN run AS r ON r.run = p.run
 WHERE p.admitted_ms IS NOT NULL OR p.line IS NOT NULL;

@@ -1,6 +1,6 @@
 -- Schema version 8: schedules. A tick is its nominal instant; what starts it is a compare-and-set on `version`.
 
-CREATE TABLE schedule (
+CREATE TABLE perdure_schedule (
     schedule      INTEGER PRIMARY KEY,
     name          TEXT NOT NULL UNIQUE,
     expression    TEXT NOT NULL,                      -- a cron line, or '@every 15m'
@@ -31,31 +31,31 @@ CREATE TABLE schedule (
     error         TEXT,                               -- why the last tick could not be started
     created_ms    INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX schedule_fire ON schedule (fire_ms) WHERE fire_ms IS NOT NULL;
-CREATE INDEX schedule_last ON schedule (last_ms) WHERE last_ms IS NOT NULL;
-CREATE INDEX schedule_held ON schedule (schedule) WHERE held IS NOT NULL;
+CREATE INDEX perdure_schedule_fire ON perdure_schedule (fire_ms) WHERE fire_ms IS NOT NULL;
+CREATE INDEX perdure_schedule_last ON perdure_schedule (last_ms) WHERE last_ms IS NOT NULL;
+CREATE INDEX perdure_schedule_held ON perdure_schedule (schedule) WHERE held IS NOT NULL;
 
-CREATE TABLE schedule_worker (                        -- whose code declares it; rows end with their worker
+CREATE TABLE perdure_schedule_worker (                        -- whose code declares it; rows end with their worker
     worker        INTEGER NOT NULL,
     schedule      INTEGER NOT NULL,
     PRIMARY KEY (worker, schedule)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX schedule_declared ON schedule_worker (schedule);
+CREATE INDEX perdure_schedule_declared ON perdure_schedule_worker (schedule);
 
-CREATE TABLE schedule_run (                           -- runs of ticks that have not ended
+CREATE TABLE perdure_schedule_run (                           -- runs of ticks that have not ended
     id            TEXT PRIMARY KEY,
     schedule      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX schedule_open ON schedule_run (schedule);
+CREATE INDEX perdure_schedule_open ON perdure_schedule_run (schedule);
 
 CREATE VIEW perdure_schedules AS
 SELECT name AS schedule, expression, tz, workflow, args, overlap, catch_up_ms, jitter_ms, queue,
        CASE WHEN paused = 1 THEN 'paused'
             WHEN NOT EXISTS (SELECT 1 FROM worker WHERE ended_ms IS NULL AND asked = 0) THEN 'no worker'
-            WHEN manual = 0 AND NOT EXISTS (SELECT 1 FROM schedule_worker AS w WHERE w.schedule = s.schedule) THEN 'orphaned'
+            WHEN manual = 0 AND NOT EXISTS (SELECT 1 FROM perdure_schedule_worker AS w WHERE w.schedule = s.schedule) THEN 'orphaned'
             ELSE 'active' END AS status,
        CASE WHEN paused = 0 AND (fire_ms IS NOT NULL OR NOT EXISTS (SELECT 1 FROM worker WHERE ended_ms IS NULL AND asked = 0))
             THEN strftime('%Y-%m-%d %H:%M:%f', next_ms / 1000.0, 'unixepoch') END AS next_at,
        strftime('%Y-%m-%d %H:%M:%f', last_ms / 1000.0, 'unixepoch') AS last_at, last_run, missed,
        skipped, coalesce(json_array_length(held), 0) AS waiting, catch_up_max, error
-FROM schedule AS s;
+FROM perdure_schedule AS s;
