@@ -1,7 +1,7 @@
 -- What the campaign of queues asks of the file, and the inside log that its triggers write: each
 -- ask, admission and release of a place, in the transaction that makes it. The weight of an admission is
 -- what it draws from buckets: a place that is admitted again has paid before. `real_ms` is SQLite's
--- own clock, which no skew of a worker changes. `filled` are times that a bucket has seen: also those of what is spent.
+-- own clock, which no skew of a worker changes. `let go` names a run that gave its own place back. `filled` are times that a bucket has seen: also those of what is spent.
 
 -- name: make_seen
 CREATE TABLE campaign_seen (
@@ -33,6 +33,9 @@ CREATE TRIGGER campaign_updates AFTER UPDATE ON perdure_place BEGIN
     SELECT 'moved', NEW.place, q.name, NEW.key, NEW.priority, NEW.weight, 'worker:' || NEW.worker, NEW.admitted_ms
     FROM perdure_queue AS q WHERE q.queue = NEW.queue AND OLD.admitted_ms IS NOT NULL AND NEW.admitted_ms IS NOT NULL
         AND NEW.worker IS NOT OLD.worker;
+    INSERT INTO campaign_seen (what, place, queue, taker, at_ms)
+    SELECT 'let go', NEW.place, q.name, r.id, NEW.asked_ms FROM perdure_queue AS q CROSS JOIN run AS r
+    WHERE q.queue = NEW.queue AND r.run = NEW.run AND NEW.seq = 0 AND OLD.admitted_ms IS NOT NULL AND NEW.admitted_ms IS NULL;
 END;
 
 -- name: see_deletes

@@ -50,6 +50,9 @@ class Seen:
     broken: list[str] = field(default_factory=list)
 
 
+LET_GO = "let go"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of the inside log."""
@@ -112,8 +115,8 @@ def outside(
 ) -> None:
     """Overlaps as they were seen from outside.
 
-    `loose` are runs that gave their place back in between, because they were paused or blocked:
-    each of their attempts is looked at by itself.
+    `loose` are runs that gave their place back in between: each of their attempts is looked at by
+    itself.
     """
     attempts = Attempts(ended_ns, seen)
     for line in lines:
@@ -173,6 +176,15 @@ def rows(connection: Any) -> list[Row]:
             Q["seen"]
         )
     ]
+
+
+def parted(log: Iterable[Row]) -> tuple[list[Row], set[str]]:
+    """The log without the runs that gave their places back, and these: paused, blocked, or taken
+    over from a worker that died by one that has all that it may have.
+    """
+    log = list(log)
+    let_go = {row.taker for row in log if row.what == LET_GO and row.taker is not None}
+    return [row for row in log if row.what != LET_GO], let_go
 
 
 def ends_ns(log: Iterable[Row], lines: Iterable[Line]) -> dict[int, int]:

@@ -177,7 +177,8 @@ class QueueCampaign(Campaign):
         log = queue_checks.rows(reader)
         reader.close()
         ended_ns = queue_checks.ends_ns(log, lines)
-        queue_checks.outside(lines, ended_ns, self.setup.queues, self._loose, seen)
+        log, let_go = queue_checks.parted(log)
+        queue_checks.outside(lines, ended_ns, self.setup.queues, self._loose | let_go, seen)
         queue_checks.inside(log, self.setup.queues, seen, skewed=self.setup.skewed)
         self.done.holds, self.done.admissions = seen.holds, seen.admissions
         self.done.in_flight, self.done.late, self.done.cut = seen.in_flight, seen.late, seen.cut

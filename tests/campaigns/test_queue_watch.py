@@ -86,6 +86,19 @@ def test_each_ask_admission_and_release_is_logged_in_its_transaction(db: apsw.Co
     assert seen == [(what, 1) for what in steps]
 
 
+def test_a_run_that_gives_its_own_place_back_is_named(db: apsw.Connection) -> None:
+    for seq in (0, 2):
+        db.execute(WAITING, ("a", seq))
+    admit(db, 2)
+    db.execute("UPDATE perdure_place SET admitted_ms = NULL, line = 8 WHERE place = 2")
+    assert queue_checks.parted(queue_checks.rows(db))[1] == set()
+    admit(db, 1)
+    db.execute("UPDATE perdure_place SET admitted_ms = NULL, line = 8 WHERE place = 1")
+    log, let_go = queue_checks.parted(queue_checks.rows(db))
+    assert let_go == {"r"}
+    assert [one.what for one in log].count("released") == 2
+
+
 def test_times_that_buckets_have_seen_are_logged(db: apsw.Connection) -> None:
     for level_ms in (5, 9, 7):
         db.execute("UPDATE perdure_queue SET level_ms = ?", (level_ms,))
