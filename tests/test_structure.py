@@ -76,17 +76,17 @@ EXCEPTIONS = {
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 6
-CORE_LINES_MAX = 2_500
+CORE_LINES_MAX = 2_460
 # Without blank lines, comments and docstrings. The engine is all that is not named here; ADR 0011
 # says why there is a limit for each part.
 ENGINE = "engine"
 CODE_LINES_MAX = {
-    ENGINE: 22_500,
+    ENGINE: 20_600,
     "check": 850,
-    "cli": 4_200,
+    "cli": 3_450,
     "replica": 3_350,
-    "testing": 1_300,
-    "views": 1_000,
+    "testing": 1_200,
+    "views": 720,
 }
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "cronsim", "msgspec", "rich", "tzdata"}
