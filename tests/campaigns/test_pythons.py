@@ -26,15 +26,19 @@ def test_the_same_python_goes_on_in_the_same_way() -> None:
 
 
 def test_another_order_and_another_way_are_found() -> None:
-    rows = events(SEED)
+    seed, rows = next(
+        (seed, found)
+        for seed in range(SEED, SEED + 100)
+        if (found := events(seed))[1].kind == "step" and found[-1].name == "completed"
+    )
     changed = [rows[0], Event(rows[1].seq, "step", rows[1].at_ms, None, "another"), *rows[2:]]
-    assert "it blocks: the code does not fit" in str(pythons.gone_on_with(SEED, changed)[1])
+    assert "it blocks: the code does not fit" in str(pythons.gone_on_with(seed, changed)[1])
     last = rows[-1]
     changed = [
         *rows[:-1],
         Event(last.seq, last.kind, last.at_ms, last.ref, last.name, b'"another"'),
     ]
-    assert "goes another way" in str(pythons.gone_on_with(SEED, changed)[1])
+    assert "goes another way" in str(pythons.gone_on_with(seed, changed)[1])
 
 
 def test_a_campaign_with_the_recordings_of_this_python(

@@ -16,6 +16,7 @@ from perdure import Engine, Nondeterminism, receive, step, workflow
 from perdure.check.replay import Checker
 from perdure.process.interpreter import PYTHON, is_other, with_python
 from tests.runtime.support import awaited, kinds, reached
+from tests.store.support import make_older
 
 
 @step
@@ -111,14 +112,7 @@ async def test_where_code_and_history_part_the_other_python_is_told(db: str) -> 
 @awaited
 async def test_a_file_from_before_is_read_as_it_is_and_its_runs_keep_their_order(db: str) -> None:
     await parked(db)
-    tell(db, "DROP VIEW perdure_runs; ALTER TABLE run DROP COLUMN python")
-    tell(
-        db,
-        (
-            "DROP INDEX run_family; ALTER TABLE run DROP COLUMN root; ALTER TABLE worker DROP "
-            "COLUMN asked; PRAGMA user_version = 3"
-        ),
-    )
+    make_older(db, 3)
     checker = Checker(db, {"order": order})
     assert [checker.check(run).verdict for run in checker.unfinished()] == ["ok"]  # type: ignore[union-attr]
     checker.close()

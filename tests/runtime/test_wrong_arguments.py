@@ -275,7 +275,7 @@ def constructors() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
     yield "limit", lambda v: Rate(v, 1), COUNT
     yield "per", lambda v: Rate(1, v), {"1", "1.5"}
     yield "burst", lambda v: Rate(1, 1, v), COUNT | {"None"}
-    yield "takes seconds or a timedelta", RetryAfter, SECONDS
+    yield "takes seconds, a timedelta", RetryAfter, SECONDS
     for name in ("payload_bytes_max", "history_rows_max", "threads_max"):
         yield name, by(Limits, name), COUNT
     for name, right in {
