@@ -6,7 +6,6 @@ text and whole milliseconds; cronsim and zones are loaded when the first definit
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -214,11 +213,6 @@ def checked_list(schedules: Any) -> tuple[Schedule, ...]:
                 "them another name.", one.name
             )  # fmt: skip
     return tuple(found.values())
-
-
-def digest(*parts: Any) -> str:
-    """What a definition is known by, to see whether it has changed."""
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
 
 def _parts(schedule: Schedule) -> tuple[Any, ...]:

@@ -8,10 +8,10 @@ of ticks, and what is left comes with the next plan.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 
 from perdure.api.ticks import Ticks, first_after, ticks_of, zone_of
+from perdure.runtime.naming import new_seed
 from perdure.store.schedule_writes import DueSchedule, FireSchedule, TickRun
 
 ON_TIME_MS = 10_000
@@ -105,4 +105,4 @@ def tick_run(name: str, ms: int, tz: str, suffix: str = "") -> TickRun:
     """The run of a tick: its id has the nominal time in the zone of its schedule."""
     at = zone_of(tz).at(ms)
     text = at.isoformat(timespec="milliseconds" if ms % 1_000 else "seconds")
-    return TickRun(ms, f"{name}@{text}{suffix}", int.from_bytes(os.urandom(8)) >> 2)
+    return TickRun(ms, f"{name}@{text}{suffix}", new_seed())
