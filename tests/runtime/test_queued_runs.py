@@ -69,10 +69,24 @@ async def held(name: str) -> str:
     return name
 
 
+@step
+async def all_places_taken() -> None:
+    """Ends once three were under way at a time: no run may leave before that."""
+    await until(lambda: 3 in most)
+
+
 @workflow
 async def busy(name: str) -> str:
     await enter(name)
     await asyncio.sleep(0.001)
+    await leave(name)
+    return name
+
+
+@workflow
+async def crowded(name: str) -> str:
+    await enter(name)
+    await all_places_taken()
     await leave(name)
     return name
 
@@ -132,14 +146,14 @@ async def test_a_run_waits_until_its_queue_admits_it(db: str) -> None:
 @awaited
 async def test_no_more_runs_are_under_way_than_the_limit(db: str) -> None:
     async with (
-        Engine(db, workflows=[busy], queues=[Queue("q", concurrency=3)]) as one,
-        Engine(db, workflows=[busy]) as two,
+        Engine(db, workflows=[crowded], queues=[Queue("q", concurrency=3)]) as one,
+        Engine(db, workflows=[crowded]) as two,
         Engine(db, execute=False) as client,
     ):
         runs = []
         for n in range(60):
             engine = (one, two, client)[n % 3]
-            runs.append(await engine.start(busy(str(n)), queue="q", priority=n % 5))
+            runs.append(await engine.start(crowded(str(n)), queue="q", priority=n % 5))
         await asyncio.gather(*(run.result() for run in runs))
         assert max(most) == 3
         assert not under_way
