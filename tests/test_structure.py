@@ -29,7 +29,7 @@ ITSELF = "itself"  # perdure/__init__.py and what it names
 LAYERS = [
     ("cli", "http", "ext", "testing"),
     (ITSELF,),
-    ("views", "check"),
+    ("views", "check", "observe"),
     ("runtime",),
     ("replica",),
     ("process",),
@@ -81,12 +81,15 @@ CORE_LINES_MAX = 2_460
 # says why there is a limit for each part.
 ENGINE = "engine"
 CODE_LINES_MAX = {
-    ENGINE: 20_600,
+    ENGINE: 23_000,
     "check": 850,
-    "cli": 3_450,
-    "replica": 3_350,
+    "cli": 4_500,
+    "ext": 600,
+    "http": 6_000,
+    "observe": 1_800,
+    "replica": 3_600,
     "testing": 1_200,
-    "views": 720,
+    "views": 1_600,
 }
 
 DIRECT_DEPENDENCIES = {"apsw", "click", "cronsim", "msgspec", "rich", "tzdata"}

@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar, Unpack, cast
 
 from perdure.api.definitions import Call, Workflow, workflow_call
@@ -45,6 +46,7 @@ from perdure.store.sqlite.driver import SqliteStore
 if TYPE_CHECKING:
     from perdure.api.schedules import Schedule
     from perdure.replica.replicate import Replication
+    from perdure.runtime.store_reader import StoreReader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,6 +142,7 @@ class Engine(
         self._parent: int | None = None  # in a child: the process that has it open
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replication | None = None
+        self._reader: StoreReader | None = None
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -293,6 +296,24 @@ class Engine(
         name = names.checked_id(f"{id}-fork-{os.urandom(3).hex()}" if new_id is None else new_id)
         await self._control.fork(id, at, name, encoded, edited)
         return Run(self, name)
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def reader(self) -> StoreReader:
+        """Reads of the store beside this engine, from threads of their own; closed with it."""
+        if (found := self._reader) is None:
+            from perdure.runtime.store_reader import StoreReader
+
+            self._parts()
+            found = self._reader = StoreReader(self.path)
+            self._closing.push_async_callback(found.__aexit__)
+            self._closing.callback(setattr, self, "_reader", None)
+        return found
+
+    def asgi(self, *, token: str | None = None, prefix: str = "") -> Any:
+        """An ASGI application with the pages, `/api/v1` and `/metrics`, to mount anywhere."""
+        app = import_module("perdure.http.app")  # an extra: loaded by name, as a plugin would be
+        return app.asgi(self, token=token, prefix=prefix)
 
     async def find(self, prefix: str) -> str:
         """The full id that `prefix` is or begins; raises `RunNotFound`, with candidates if there

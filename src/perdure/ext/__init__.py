@@ -1,0 +1,1 @@
+"""Integrations with other people's libraries, each behind an extra of its name."""

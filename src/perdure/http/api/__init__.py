@@ -1,0 +1,1 @@
+"""Resources of `/api/v1`."""

@@ -1,0 +1,1 @@
+"""Observer: stores wherever they lie, looked at without their code, their lease or a write."""

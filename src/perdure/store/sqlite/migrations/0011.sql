@@ -1,0 +1,1 @@
+-- Indexes for the pages: lists, counts and searches of runs.

@@ -1,0 +1,1 @@
+-- What waits for a person: links that can be mailed, and who answered.
