@@ -17,7 +17,7 @@ import apsw
 
 from perdure.errors import EngineClosed
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
-from perdure.runtime.queries import Filter, Queries
+from perdure.runtime.queries import BARS_MAX, Bars, Filter, Queries
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 
@@ -83,6 +83,12 @@ class StoreReader:
     async def history(self, id: str, after: int, limit: int | None) -> list[HistoryEvent]:
         """Up to `limit` rows of a run behind row `after`. Raises `RunNotFound`."""
         return await self.read(Queries.history, id, after, limit)
+
+    async def bars(self, id: str, after: int = 0, limit: int = BARS_MAX) -> Bars:
+        """Up to `limit` rows of a run behind row `after`, as a waterfall draws them. Raises
+        `RunNotFound`.
+        """
+        return await self.read(Queries.bars, id, after, limit)
 
     async def counts(self) -> dict[str, int]:
         """How many runs have each status."""

@@ -294,6 +294,22 @@ class ProgressRow(msgspec.Struct, gc=False):
     error_of: str | None
 
 
+class BarRow(msgspec.Struct, gc=False):
+    """A row of a history as a waterfall needs it: `label` is the beginning of what it holds;
+    `fault` is "f" where an attempt failed, "c" where its process died; `began_ms` is when it began.
+    """
+
+    seq: int
+    kind: str
+    at_ms: int
+    ref: int | None
+    name: str | None
+    took_ms: int | None
+    label: str | None
+    fault: str | None
+    began_ms: int | None
+
+
 class OutcomeRow(msgspec.Struct, gc=False):
     """The state of a run, or its end with result or error."""
 
