@@ -12,7 +12,6 @@ from perdure.cli import format as shown_by_cli
 from perdure.cli.output import plain
 from perdure.runtime.info import HistoryEvent, RunInfo
 from perdure.views import format, rows, timeline
-from perdure.views.waterfall import waterfall
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -253,44 +252,3 @@ def test_on_a_page_answers_may_be_behind_it_and_commands_before_it() -> None:
     assert any("✓ row 3: 1  4 ms" in line for line in second)
     named = row(101, "completed", ref=3, result=1, took_ms=4, of="parse")
     assert any("✓ parse (row 3): 1  4 ms" in line for line in lines(named))
-
-
-# --- waterfalls -----------------------------------------------------------------------------------
-
-
-def test_a_waterfall_is_columns_of_bars() -> None:
-    found = waterfall(
-        [
-            row(1, "start"),
-            row(2, "step", "a"),
-            row(3, "attempt", ref=2, attempt=1, error={"type": "ValueError"}),
-            row(4, "completed", ref=2),
-            row(5, "message", "c"),
-            row(6, "step", "a"),
-            row(7, "step", "b"),
-            row(8, "failed", ref=7),
-        ],
-        BEGUN,
-    )
-    assert found.names == ["a", "c", "b"]
-    assert (found.seq, found.name) == ([2, 5, 6, 7], [0, 1, 0, 2])
-    assert found.status == ["completed", "", "open", "failed"]
-    assert found.start_ms == [2_000, 5_000, 6_000, 7_000]
-    assert found.took_ms == [2_000, 0, None, 1_000]
-    assert found.attempts == [2, 1, 1, 1]
-
-
-def test_a_waterfall_knows_where_nothing_was_at_work() -> None:
-    found = waterfall(
-        [
-            row(1, "start"),
-            row(2, "step", "a"),
-            row(3, "completed", ref=2),
-            row(4, "timer"),
-            row(500, "fired", ref=4),
-            row(501, "step", "a"),
-            row(502, "completed", ref=501),
-        ],
-        BEGUN,
-    )
-    assert found.idle == [(3_000, 501_000)]
