@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def asgi(engine: Engine, *, token: str | None = None, prefix: str = "") -> ASGIApp:
     """See `Engine.asgi`."""
-    return application(Site(engine.path, engine.reader(), engine))
+    return application(Site(engine.path, engine=engine))
 
 
 def application(site: Site) -> Starlette:

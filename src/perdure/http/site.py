@@ -6,30 +6,51 @@ any prefix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import HTTPConnection
 
+from perdure.http.visitors import OPERATE, visitor_of
+
 if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
     from perdure.runtime.store_reader import StoreReader
 
+ROOT = "perdure.root"
 
-@dataclass
+
 class Site:
     """What handlers share. `name` is what pages call the store; `engine` is None where the store is
-    only looked at.
+    only looked at; `reader` is that of the engine where none is given; `notice` is a text that
+    every page shows.
     """
 
-    name: str
-    reader: StoreReader
-    engine: Engine | None = None
+    def __init__(
+        self,
+        name: str,
+        reader: StoreReader | None = None,
+        engine: Engine | None = None,
+        notice: str | None = None,
+    ) -> None:
+        self.name, self.engine, self.notice = name, engine, notice
+        self._reader = reader
+
+    @property
+    def reader(self) -> StoreReader:
+        """Raises `EngineClosed` while the engine that it belongs to is not open."""
+        if self._reader is not None:
+            return self._reader
+        assert self.engine is not None, "a site has a reader or an engine"
+        return self.engine.reader()
 
     @property
     def read_only(self) -> bool:
         return self.engine is None
+
+    def may_operate(self, connection: HTTPConnection) -> bool:
+        """Whether this visitor may change something: pages show no buttons to others."""
+        return self.engine is not None and visitor_of(connection).role == OPERATE
 
 
 def site_of(connection: HTTPConnection) -> Site:
@@ -38,11 +59,16 @@ def site_of(connection: HTTPConnection) -> Site:
     return site
 
 
+def root_of(connection: HTTPConnection) -> str:
+    """What the addresses of this application begin with: "" or "/prefix"."""
+    root: str = connection.scope.get(ROOT, connection.scope.get("root_path", ""))
+    return root
+
+
 def url(connection: HTTPConnection, *parts: str, **query: Any) -> str:
     """An address of this application: `url(request, "runs", run_id, step=17)`. Parts are quoted,
     slashes included; a query value of None is left out.
     """
-    root = connection.scope.get("app_root_path", connection.scope.get("root_path", ""))
-    path = root + "/" + "/".join(quote(part, safe="") for part in parts)
+    path = root_of(connection) + "/" + "/".join(quote(part, safe="") for part in parts)
     given = {key: value for key, value in query.items() if value is not None}
     return f"{path}?{urlencode(given, doseq=True)}" if given else path
