@@ -117,11 +117,16 @@ class Control:
         tags: dict[str, Any] | None = None,
         timeout: float | timedelta | None = None,
         durability: Durability | None = None,
+        known: bool = True,
     ) -> StartRun:
-        """The start of a run, checked, and its workflow made known here."""
+        """The start of a run, checked, and its workflow made known here; not `known`: the call only
+        stands for that of a workflow whose code is elsewhere.
+        """
         definition, options = cast("Workflow[..., Any]", call.definition), call.options
         validation.check_level(durability, self._gate)
-        if self._scheduler.execute:
+        if not known:
+            call.used()
+        elif self._scheduler.execute:
             self._scheduler.register(definition)
         else:  # so that its result comes back as what it returns
             know_workflow(self._scheduler.workflows, definition)

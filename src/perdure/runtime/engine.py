@@ -29,6 +29,7 @@ from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
 from perdure.runtime import options, validation
+from perdure.runtime.engine_by_name import StartsByName
 from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
@@ -53,7 +54,14 @@ T = TypeVar("T")
 
 
 class Engine(
-    ControlVerbs, QueueVerbs, ReadVerbs, RequestVerbs, RetentionVerbs, ScheduleVerbs, StandingVerbs
+    ControlVerbs,
+    QueueVerbs,
+    ReadVerbs,
+    RequestVerbs,
+    RetentionVerbs,
+    ScheduleVerbs,
+    StandingVerbs,
+    StartsByName,
 ):
     """Opens a store and executes its runs while the `async with` block lasts.
 
@@ -249,6 +257,9 @@ class Engine(
         start = control.new_run(call, **options)
         started = await control.start(start, definition)
         return Run(self, start.id, started.run), start.durability
+
+    async def _start(self, call: Call[Any], options: StartOptions) -> Run[Any]:
+        return await self.start(call, **options)
 
     async def run(self, call: Call[T], **options: Unpack[StartOptions]) -> T:
         """Start a run and wait for its result: takes and raises what `start` does, and raises what

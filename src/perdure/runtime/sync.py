@@ -244,6 +244,7 @@ class SyncEngine:
         self._pid = 0
 
     start = _finds(Engine.start)
+    start_by_name = _finds(Engine.start_by_name)
     run = _verb(Engine.run)
     get = _finds(Engine.get)
     find = _verb(Engine.find)
