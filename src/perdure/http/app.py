@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from perdure.http.pages import nav
 from perdure.http.pages import runs as runs_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
@@ -34,5 +35,6 @@ def application(site: Site) -> Starlette:
 def _routes() -> Sequence[BaseRoute]:
     return [
         *runs_pages.ROUTES,
+        *nav.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

@@ -2,43 +2,105 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime
 from functools import cache, partial
+from importlib.resources import files
 from typing import Any
 
 import jinja2
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, Response
 
+from perdure.http import values
 from perdure.http.csrf import csrf_field, csrf_token
 from perdure.http.site import site_of, url
 from perdure.http.visitors import visitor_of
+from perdure.views import format
+
+AREAS = (
+    ("runs", "Runs", ()),
+    ("inbox", "Inbox", ("inbox",)),
+    ("queues", "Queues", ("queues",)),
+    ("schedules", "Schedules", ("schedules",)),
+    ("workers", "Workers", ("workers",)),
+    ("system", "System", ("system",)),
+    ("sql", "SQL", ("sql",)),
+)
+"""The entries of the navigation: area, title, parts of its address."""
 
 
 @cache
 def environment() -> jinja2.Environment:
     """The environment of all sites of this process."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("perdure.http"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {
+        "ago": format.ago,
+        "duration": format.duration,
+        "json_lines": values.lines,
+        "json_text": values.text,
+        "one_line": format.value,
+        "call_arguments": format.arguments,
+    }
+    made.globals |= {"areas": AREAS}
+    return made
 
 
-def page(request: HTTPConnection, template: str, /, status: int = 200, **context: Any) -> Response:
-    """A page from a template, which has `site`, `request`, `visitor`, `operate` (whether buttons
-    are shown), `url`, `csrf_field`, `csrf_token` and what is given.
+@cache
+def _version(*parts: str) -> str:
+    """A mark of a static file's content: browsers keep the file until it changes."""
+    content = files("perdure.http").joinpath("static", *parts).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:10]
+
+
+def _asset(request: HTTPConnection, *parts: str) -> str:
+    return url(request, "static", *parts, v=_version(*parts))
+
+
+def page(
+    request: HTTPConnection,
+    template: str,
+    /,
+    status: int = 200,
+    *,
+    area: str = "",
+    json: str | None = None,
+    **context: Any,
+) -> Response:
+    """A page from a template. `area` is the entry of the navigation that it belongs to, `json` the
+    address of its data.
+
+    The template has what is given, and `site`, `request`, `url`, `asset`, `here` (the address of
+    the page), `now` (aware), `visitor`, `operate` (whether buttons are shown), `csrf_field`,
+    `csrf_token`.
     """
     site = site_of(request)
     shared = {
         "site": site,
         "request": request,
+        "url": partial(url, request),
+        "asset": partial(_asset, request),
+        "here": _here(request),
+        "now": datetime.now(UTC),
         "visitor": visitor_of(request),
         "operate": site.may_operate(request),
-        "url": partial(url, request),
+        "area": area,
+        "json": json,
         "csrf_field": partial(csrf_field, request),
         "csrf_token": partial(csrf_token, request),
     }
     text = environment().get_template(template).render(shared | context)
     return HTMLResponse(text, status)
+
+
+def _here(request: HTTPConnection) -> str:
+    """The path and query of a request as the browser sees them."""
+    raw = request.scope.get("raw_path", request.scope["path"].encode())
+    path: str = raw.decode("latin-1").partition("?")[0]
+    return f"{path}?{request.url.query}" if request.url.query else path

@@ -59,6 +59,22 @@ def duration(ms: float) -> str:
     return " ".join(parts[:2])
 
 
+def ago(at: datetime, now: datetime) -> str:
+    """A time as seen from another: `2 h ago`, `in 3 min`, `now`; whole units, rounded down.
+
+    >>> from datetime import UTC, timedelta
+    >>> noon = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    >>> ago(noon, noon), ago(noon - timedelta(hours=2.9), noon), ago(noon + timedelta(days=3), noon)
+    ('now', '2 h ago', 'in 3 d')
+    """
+    seconds = int((now - at).total_seconds())
+    unit, size = next((pair for pair in _UNITS if abs(seconds) >= pair[1]), ("s", 1))
+    if abs(seconds) < 2:
+        return "now"
+    text = f"{abs(seconds) // size:,} {unit}"
+    return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
 def between(first: datetime, last: datetime) -> str:
     return duration((last - first).total_seconds() * 1_000)
 

@@ -13,7 +13,9 @@ from perdure.runtime.queries import Filter
 
 async def runs(request: Request) -> Response:
     """The list of runs."""
-    return page(request, "runs.html", runs=await site_of(request).reader.summaries(Filter()))
+    return page(
+        request, "runs.html", area="runs", runs=await site_of(request).reader.summaries(Filter())
+    )
 
 
 ROUTES = [Route("/", runs, name="runs")]

@@ -1,0 +1,19 @@
+"""Parts of the head of every page that change: how much waits in the inbox."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from perdure.http.templating import page
+
+SHOWN_MAX = 99
+
+
+async def nav(request: Request) -> Response:
+    """The badge beside "Inbox"."""
+    return page(request, "_inbox_count.html", count=0, most=SHOWN_MAX)
+
+
+ROUTES = [Route("/nav", nav, name="nav")]
