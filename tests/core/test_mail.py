@@ -51,8 +51,8 @@ def test_messages_and_requests_of_one_channel_are_two_queues() -> None:
 
     hand = Hand(both())
     assert hand.kernel.waiting_for() == [
-        {"message": "c", "type": "int"},
-        {"request": "c", "type": "int"},
+        {"message": "c", "type": "int", "seq": 1, "since_ms": hand.rows[0].at_ms},
+        {"request": "c", "type": "int", "seq": 1, "since_ms": hand.rows[0].at_ms},
     ]
     ask(hand, 1)
     ask(hand, 2)

@@ -149,10 +149,8 @@ async def test_progress_counts_steps_by_what_has_become_of_them(db: str) -> None
         await reached(await engine.start(holds(1), id="h"), "waiting")
         progress = await engine.progress("h")
         assert (progress.steps_done, progress.steps_total, progress.steps_failed) == (4, 4, 0)
-        assert (progress.status, progress.waiting_for) == (
-            "waiting",
-            [{"message": "go", "type": "bool"}],
-        )
+        (item,) = progress.waiting_for
+        assert (progress.status, item["message"], item["type"]) == ("waiting", "go", "bool")
         assert progress.last_error is None
         with pytest.raises(RunFailed):
             await engine.run(breaks(1), id="b")

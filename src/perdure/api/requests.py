@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar, cast, overload
 
-from perdure.api.verbs import Issued, _kernel
+from perdure.api.verbs import Issued, _kernel, checked_prompt
 from perdure.core.mail import Received
 from perdure.core.numbers import shown
 from perdure.errors import DefinitionError
@@ -73,15 +73,20 @@ class Request(Generic[T]):
 
 
 @overload
-async def receive_request(channel: str) -> Request[Any]: ...
+async def receive_request(channel: str, *, prompt: str | None = None) -> Request[Any]: ...
 @overload
-async def receive_request(channel: str, type: type[T]) -> Request[T]: ...
-async def receive_request(channel: str, type: Any = Any) -> Request[Any]:
+async def receive_request(
+    channel: str, type: type[T], *, prompt: str | None = None
+) -> Request[T]: ...
+async def receive_request(
+    channel: str, type: Any = Any, *, prompt: str | None = None
+) -> Request[Any]:
     """Wait for the next request on `channel`, with its value decoded as `type`.
 
     Requests of a channel come in the order in which they were recorded, each to one receiver;
     messages of that channel are no requests, and `receive` gets those. One that does not fit `type`
-    is refused, and the wait goes on. `asyncio.timeout` bounds the wait. Raises `BadName`.
+    is refused, and the wait goes on. `prompt` is the question that the inbox asks a person.
+    `asyncio.timeout` bounds the wait. Raises `BadName`.
 
     >>> from perdure import SyncEngine, workflow
     >>> @workflow
@@ -101,7 +106,7 @@ async def receive_request(channel: str, type: Any = Any) -> Request[Any]:
     (1, 2, ['tea', 'milk'])
     """
     kernel = _kernel("receive_request()")
-    return Request(await kernel.mail.receive_request(channel, type))
+    return Request(await kernel.mail.receive_request(channel, type, checked_prompt(prompt)))
 
 
 def expose(**values: Any) -> Issued[None]:

@@ -18,7 +18,8 @@ import msgspec
 from perdure.api.definitions import Call, starting_call, workflow_call
 from perdure.core import names
 from perdure.core.guard import inside as _inside
-from perdure.errors import NotInWorkflow
+from perdure.core.numbers import shown
+from perdure.errors import DefinitionError, NotInWorkflow
 
 if TYPE_CHECKING:
     import random as _random
@@ -71,12 +72,15 @@ class CurrentRun(msgspec.Struct, frozen=True):
     scheduled_at: datetime | None = None
 
 
-async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
+async def receive(
+    channel: str, type: type[T] = cast("type[Any]", Any), *, prompt: str | None = None
+) -> T:
     """Wait for the next message on `channel`, and give it decoded as `type`.
 
     Messages of a channel come in the order in which they were recorded, each to one receiver. One
-    that does not fit `type` is noted in the history as rejected, and the wait goes on.
-    `asyncio.timeout` bounds the wait. Raises `BadName`.
+    that does not fit `type` is noted in the history as rejected, and the wait goes on. `prompt` is
+    the question that the inbox asks a person, above a form for `type`. `asyncio.timeout` bounds the
+    wait. Raises `BadName`.
 
     >>> from perdure import SyncEngine, workflow
     >>> @workflow
@@ -88,7 +92,7 @@ async def receive(channel: str, type: type[T] = cast("type[Any]", Any)) -> T:
     ...     run.result()
     'a chair: True'
     """
-    return cast("T", await _kernel("receive()").mail.receive(channel, type))
+    return cast("T", await _kernel("receive()").mail.receive(channel, type, checked_prompt(prompt)))
 
 
 def send(
@@ -313,6 +317,19 @@ def current_step() -> Attempt:
     if attempt is None:
         raise NotInWorkflow("current_step()", "step that a workflow runs")
     return attempt
+
+
+PROMPT_CHARS_MAX = 2_000
+"""Each wait writes its prompt anew."""
+
+
+def checked_prompt(prompt: str | None) -> str | None:
+    """The question of a wait. Raises `DefinitionError` for what is no text of some lines."""
+    if prompt is None or (isinstance(prompt, str) and len(prompt) <= PROMPT_CHARS_MAX):
+        return prompt
+    raise DefinitionError(
+        f"prompt is a text of up to {PROMPT_CHARS_MAX:,} characters, not {shown(prompt)}."
+    )
 
 
 # --- inside ---------------------------------------------------------------------------------------

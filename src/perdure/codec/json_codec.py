@@ -16,6 +16,7 @@ from perdure.codec.equality import same_arguments, same_values
 from perdure.codec.error_encoder import encode_error
 from perdure.codec.marks import with_offset
 from perdure.codec.pydantic import Unsupported
+from perdure.codec.schemas import awaited_schema
 from perdure.codec.signature import signature_of
 from perdure.codec.types import ENCODER, ordered, slot_of
 from perdure.codec.values import decode, dump, encode, load, slot_for
@@ -85,6 +86,12 @@ class JsonCodec:
     def check_type(self, type_: Any, where: str) -> None:
         """Raise `DefinitionError` for a type that no value can be read as."""
         slot_for(type_, where)
+
+    def form(self, type_: Any, prompt: str | None) -> dict[str, Any]:
+        """What a form for a value of a type is made from, beside the name of the type."""
+        schema = awaited_schema(type_)
+        form: dict[str, Any] = {} if schema is None else {"schema": Raw(schema)}
+        return form if prompt is None else form | {"prompt": prompt}
 
     def encode_error(self, error: BaseException) -> bytes:
         return encode_error(error, self.payload_bytes_max)

@@ -87,6 +87,17 @@ class Signature:
         self._nothing = b"{" + (self._rests[0][1:] or b"}")
         self._needs_none = not any(self._required)
 
+    def parameters(self) -> list[tuple[str, Any, bool]]:
+        """Name, type and whether it has to be given, of each parameter."""
+        return [
+            (name, slot.type, required)
+            for name, slot, required in zip(self._names, self._slots, self._required, strict=True)
+        ]
+
+    def defaults(self) -> bytes:
+        """The defaults that have a JSON form, as an object by parameter name."""
+        return b"{" + b"".join(one or b"" for one in self._defaults).removeprefix(b", ") + b"}"
+
     def encode_args(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit_bytes: int | None = None
     ) -> bytes:

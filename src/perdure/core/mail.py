@@ -41,19 +41,29 @@ class Received(msgspec.Struct, frozen=True):
 read_envelope = msgspec.json.Decoder(Envelope).decode
 
 
+class _Receiver(msgspec.Struct, eq=False):
+    """Code that waits for an item: since when, behind which row, and what it asks for."""
+
+    future: Future
+    type: Any
+    prompt: str | None
+    seq: int
+    since_ms: int
+
+
 class _Queue:
-    """What has arrived on one channel, by row, and who waits for it, with the name of a type."""
+    """What has arrived on one channel, by row, and who waits for it."""
 
     __slots__ = ("items", "receivers")
 
     def __init__(self) -> None:
         self.items: deque[tuple[int, bytes]] = deque()
-        self.receivers: deque[tuple[Future, str]] = deque()
+        self.receivers: deque[_Receiver] = deque()
 
     def wake(self) -> None:
         """Let the first receiver take the first item."""
         while self.receivers and self.items:
-            future, _ = self.receivers.popleft()
+            future = self.receivers.popleft().future
             if not future.done():
                 future.set_result(None)
                 return
@@ -81,12 +91,13 @@ class Mail:
 
     # --- verbs of workflow code -------------------------------------------------------------------
 
-    async def receive(self, channel: str, type_: Any) -> Any:
+    async def receive(self, channel: str, type_: Any, prompt: str | None) -> Any:
         """The next message of a channel that fits `type_`; the others are noted as rejected."""
         what = f"the message on channel {names.checked('channel', channel)!r}"
         self._codec.check_type(type_, what)  # now: the message may come in a week
+        asks = type_, prompt, self._loop.owner.seq, self._loop.now_ms
         while True:
-            _, data = await self._take(ev.MESSAGE, channel, type_)
+            _, data = await self._take(ev.MESSAGE, channel, asks)
             try:
                 value = self._codec.decode(data, type_, what)
             except NotSerializable as error:
@@ -96,12 +107,13 @@ class Mail:
                 self.unread -= 1
                 return value
 
-    async def receive_request(self, channel: str, type_: Any) -> Received:
+    async def receive_request(self, channel: str, type_: Any, prompt: str | None) -> Received:
         """The next request of a channel that fits `type_`; the others are refused."""
         what = f"the request on channel {names.checked('channel', channel)!r}"
         self._codec.check_type(type_, what)
+        asks = type_, prompt, self._loop.owner.seq, self._loop.now_ms
         while True:
-            seq, data = await self._take(ev.REQUEST, channel, type_)
+            seq, data = await self._take(ev.REQUEST, channel, asks)
             sent = read_envelope(data)
             self.unread -= 1
             got = Received(seq, channel, sent.key, sent.sender, None)
@@ -151,13 +163,18 @@ class Mail:
         return any(queue.receivers for queue in self._queues.values())
 
     def waiting_for(self) -> list[dict[str, Any]]:
-        """What code waits for, human-readable."""
+        """What code waits for, human-readable, with what a form to answer it needs."""
         return [
-            {kind: channel, "type": type_name}
+            self._item(kind, channel, receiver)
             for (kind, channel), queue in self._queues.items()
-            for future, type_name in queue.receivers
-            if not future.done()
+            for receiver in queue.receivers
+            if not receiver.future.done()
         ]
+
+    def _item(self, kind: str, channel: str, receiver: _Receiver) -> dict[str, Any]:
+        name = getattr(receiver.type, "__name__", str(receiver.type))
+        item = {kind: channel, "type": name, "seq": receiver.seq, "since_ms": receiver.since_ms}
+        return item | self._codec.form(receiver.type, receiver.prompt)
 
     # --- turns of receivers -----------------------------------------------------------------------
 
@@ -167,22 +184,22 @@ class Mail:
             queue = self._queues[kind, channel] = _Queue()
         return queue
 
-    async def _take(self, kind: str, channel: str, type_: Any) -> tuple[int, bytes]:
+    async def _take(self, kind: str, channel: str, asks: Any) -> tuple[int, bytes]:
         """The row and the data of the next item."""
         queue = self._queue(kind, channel)
         while not queue.items:
-            await self._turn(queue, getattr(type_, "__name__", str(type_)))
+            await self._turn(queue, _Receiver(self._loop.create_future(), *asks))
         return queue.items.popleft()
 
-    async def _turn(self, queue: _Queue, type_name: str) -> None:
+    async def _turn(self, queue: _Queue, receiver: _Receiver) -> None:
         """Wait for the turn of this receiver."""
-        entry = (self._loop.create_future(), type_name)
-        queue.receivers.append(entry)
+        future = receiver.future
+        queue.receivers.append(receiver)
         try:
-            await entry[0]
+            await future
         except asyncio.CancelledError:
-            if entry in queue.receivers:
-                queue.receivers.remove(entry)
-            if entry[0].done() and not entry[0].cancelled():
+            if receiver in queue.receivers:
+                queue.receivers.remove(receiver)
+            if future.done() and not future.cancelled():
                 queue.wake()  # pass the turn on
             raise
