@@ -29,7 +29,7 @@ ITSELF = "itself"  # perdure/__init__.py and what it names
 LAYERS = [
     ("cli", "http", "ext", "testing"),
     (ITSELF,),
-    ("views", "check", "observe"),
+    ("views", "check", "observe", "reader"),
     ("runtime",),
     ("replica",),
     ("process",),

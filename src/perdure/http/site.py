@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 from perdure.http.visitors import OPERATE, visitor_of
 
 if TYPE_CHECKING:
+    from perdure.reader import StoreReader
     from perdure.runtime.engine import Engine
-    from perdure.runtime.store_reader import StoreReader
 
 ROOT = "perdure.root"
 
@@ -42,7 +42,8 @@ class Site:
         if self._reader is not None:
             return self._reader
         assert self.engine is not None, "a site has a reader or an engine"
-        return self.engine.reader()
+        reader: StoreReader = self.engine.reader()
+        return reader
 
     @property
     def read_only(self) -> bool:

@@ -47,7 +47,6 @@ from perdure.store.sqlite.driver import SqliteStore
 if TYPE_CHECKING:
     from perdure.api.schedules import Schedule
     from perdure.replica.replicate import Replication
-    from perdure.runtime.store_reader import StoreReader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,7 +149,7 @@ class Engine(
         self._parent: int | None = None  # in a child: the process that has it open
         self._closing = contextlib.AsyncExitStack()
         self.replica: Replication | None = None
-        self._reader: StoreReader | None = None
+        self._reader: Any = None
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -310,16 +309,18 @@ class Engine(
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def reader(self) -> StoreReader:
-        """Reads of the store beside this engine, from threads of their own; closed with it."""
-        if (found := self._reader) is None:
-            from perdure.runtime.store_reader import StoreReader
-
+    def reader(self) -> Any:
+        """A `perdure.reader.StoreReader`: reads of the store beside this engine, from threads of
+        their own; closed with it. A store in memory is read on the event loop.
+        """
+        if self._reader is None:
             self._parts()
-            found = self._reader = StoreReader(self.path)
-            self._closing.push_async_callback(found.__aexit__)
+            store = self._store if self.path == ":memory:" else None
+            made = import_module("perdure.reader").StoreReader  # it is above this, with its views
+            self._reader = made(self.path, now_ms=self._clock.now_ms, store=store)
+            self._closing.push_async_callback(self._reader.__aexit__)
             self._closing.callback(setattr, self, "_reader", None)
-        return found
+        return self._reader
 
     def asgi(self, *, token: str | None = None, prefix: str = "") -> Any:
         """An ASGI application with the pages, `/api/v1` and `/metrics`, to mount anywhere."""

@@ -104,7 +104,9 @@ class ScheduleVerbs(EngineParts):
             found += page
             if len(page) < PAGE_ROWS:
                 break
-        return [_info(row) for row in found]
+        from perdure.runtime.schedule_info import info_of
+
+        return [info_of(row) for row in found]
 
     async def get_schedule(self, name: str) -> ScheduleHandle:
         """The schedule with this name. Raises `ScheduleNotFound`."""
@@ -130,7 +132,9 @@ class ScheduleVerbs(EngineParts):
         return await self._set_schedule(definition)
 
     async def _schedule_info(self, name: str) -> ScheduleInfo:
-        return _info(await self._read(self._store.schedule_row, name))
+        from perdure.runtime.schedule_info import info_of
+
+        return info_of(await self._read(self._store.schedule_row, name))
 
     async def _control_schedule(self, name: str, verb: str) -> bool:
         from perdure.api.ticks import first_after, ticks_of
@@ -178,19 +182,10 @@ class ScheduleVerbs(EngineParts):
         return [Run(self, one.id, one.run) for one in results]  # type: ignore[arg-type]
 
     async def _next(self, name: str, count: int) -> list[TickTime]:
-        from itertools import islice
+        from perdure.runtime.schedule_info import next_ticks
 
-        from perdure.api.schedules import TICKS_AT_ONCE_MAX, TickTime
-        from perdure.api.ticks import clock_text, ticks_of, zone_of
-
-        numbers.count(count, "count", high=TICKS_AT_ONCE_MAX)
-        row, now_ms = await self._read(self._store.schedule_row, name), self._clock.now_ms()
-        ticks, zone = ticks_of(row.expression, row.tz), zone_of(row.tz)
-        found, before_ms = [], now_ms
-        for ms in islice(ticks.after(now_ms), count):
-            found.append(TickTime.of(zone.at(ms), clock_text(ticks, zone, before_ms, ms)))
-            before_ms = ms
-        return found
+        row = await self._read(self._store.schedule_row, name)
+        return next_ticks(row, self._clock.now_ms(), count)
 
     async def _remove_schedule(self, name: str) -> None:
         await self._write_schedule(RemoveSchedule(name))
@@ -221,39 +216,6 @@ class ScheduleVerbs(EngineParts):
             scheduler.register(definition)  # type: ignore[arg-type]
         else:
             know_workflow(scheduler.workflows, definition)  # type: ignore[arg-type]
-
-
-def _info(row: ScheduleRow) -> ScheduleInfo:
-    import msgspec
-
-    from perdure.api.schedules import ScheduleInfo
-    from perdure.api.ticks import zone_of
-
-    try:
-        zone = zone_of(row.tz)
-    except BadSchedule:  # of a machine with other zones
-        zone = zone_of("UTC")
-    next_ms = row.next_ms if row.status in ("active", "no worker") else None
-    return ScheduleInfo(
-        name=row.name,
-        when=row.expression,
-        tz=row.tz,
-        workflow=row.workflow,
-        args=msgspec.json.decode(row.args),
-        overlap=row.overlap,  # type: ignore[arg-type]
-        catch_up=timedelta(milliseconds=row.catch_up_ms),
-        catch_up_max=row.catch_up_max,
-        jitter=timedelta(milliseconds=row.jitter_ms),
-        queue=row.queue,
-        status=row.status,
-        next_at=None if next_ms is None else zone.at(next_ms),
-        last_at=None if row.last_ms is None else zone.at(row.last_ms),
-        last_run=row.last_run,
-        missed=row.missed,
-        skipped=row.skipped,
-        waiting=len(row.held),
-        error=row.error,
-    )
 
 
 def _backfilled(row: ScheduleRow, start: Any, end: Any, now_ms: int) -> list[int]:

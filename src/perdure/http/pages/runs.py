@@ -8,14 +8,13 @@ from starlette.routing import Route
 
 from perdure.http.site import site_of
 from perdure.http.templating import page
-from perdure.runtime.queries import Filter
+from perdure.reader.values import RunQuery
 
 
 async def runs(request: Request) -> Response:
     """The list of runs."""
-    return page(
-        request, "runs.html", area="runs", runs=await site_of(request).reader.summaries(Filter())
-    )
+    found = await site_of(request).reader.runs(RunQuery())
+    return page(request, "runs.html", area="runs", runs=found.runs)
 
 
 ROUTES = [Route("/", runs, name="runs")]
