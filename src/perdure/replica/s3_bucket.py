@@ -10,11 +10,14 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.errors import BucketUnusable, ReplicaUnavailable
 from perdure.replica.address import Address
 from perdure.replica.bucket import NAMES_MAX, TIMEOUT_S, Found, Stored, request_threads
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 T = TypeVar("T")
 
@@ -28,30 +31,10 @@ class S3Bucket:
     def __init__(self, address: Address, *, timeout_s: float = TIMEOUT_S) -> None:
         import obstore
         from obstore import exceptions
-        from obstore.store import S3Store
 
         self._where, self._do, self._errors = str(address), obstore, exceptions
         self._threads = request_threads()
-        options: dict[str, Any] = {"virtual_hosted_style_request": address.endpoint is None}
-        if address.endpoint:
-            options["endpoint"] = address.endpoint
-        regions = (
-            address.region,
-            os.environ.get("AWS_REGION"),
-            os.environ.get("AWS_DEFAULT_REGION"),
-        )
-        options["region"] = next((region for region in regions if region), "us-east-1")
-        self._store = S3Store(
-            address.bucket,
-            prefix=address.prefix or None,
-            client_options={
-                "timeout": timedelta(seconds=timeout_s),
-                "connect_timeout": timedelta(seconds=TIMEOUT_S),
-                "allow_http": (address.endpoint or "").startswith("http:"),
-            },
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=TIMEOUT_S)},
-            **options,
-        )
+        self._store = client(address, timeout_s=timeout_s)
 
     async def get(self, name: str) -> Stored | None:
         return await self._ask("read", self._get, name)
@@ -114,16 +97,55 @@ class S3Bucket:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except (errors.PreconditionError, errors.AlreadyExistsError):
             return None
-        except (errors.NotFoundError, FileNotFoundError) as error:
-            if "NoSuchBucket" in str(error):
-                raise BucketUnusable.missing(self._where) from error
-            return None
-        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
-            raise BucketUnusable.denied(self._where, what, _first_line(error)) from error
-        except errors.NotSupportedError as error:
-            raise BucketUnusable.without_conditions(self._where, _first_line(error)) from error
         except errors.BaseError as error:
-            raise _meaning(self._where, what, error) from error
+            if (ours := error_for(self._where, what, error)) is None:
+                return None
+            raise ours from error
+        except FileNotFoundError as error:
+            if (ours := _absence(self._where, error)) is None:
+                return None
+            raise ours from error
+
+
+def client(address: Address, *, timeout_s: float = TIMEOUT_S, retries: int = 0) -> S3Store:
+    """The library's client for an address; a request is tried again `retries` times."""
+    from obstore.store import S3Store
+
+    regions = (address.region, os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION"))
+    options: dict[str, Any] = {"virtual_hosted_style_request": address.endpoint is None}
+    if address.endpoint:
+        options["endpoint"] = address.endpoint
+    return S3Store(
+        address.bucket,
+        prefix=address.prefix or None,
+        region=next((region for region in regions if region), "us-east-1"),
+        client_options={
+            "timeout": timedelta(seconds=timeout_s),
+            "connect_timeout": timedelta(seconds=TIMEOUT_S),
+            "allow_http": (address.endpoint or "").startswith("http:"),
+        },
+        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=TIMEOUT_S)},
+        **options,
+    )
+
+
+def error_for(where: str, what: str, error: Exception) -> Exception | None:
+    """Our error for one of the library's, or None where only an object is missing."""
+    from obstore import exceptions
+
+    match error:
+        case exceptions.NotFoundError():
+            return _absence(where, error)
+        case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
+            return BucketUnusable.denied(where, what, _first_line(error))
+        case exceptions.NotSupportedError():
+            return BucketUnusable.without_conditions(where, _first_line(error))
+        case _:
+            return _meaning(where, what, error)
+
+
+def _absence(where: str, error: Exception) -> Exception | None:
+    return BucketUnusable.missing(where) if "NoSuchBucket" in str(error) else None
 
 
 DENIED = (

@@ -1,0 +1,91 @@
+"""Chains: which of Litestream's files make the newest state of a database.
+
+Rules: a whole copy comes first, and each further file begins where the one before it ends or
+earlier; a merged file (a higher level) is taken instead of those that it was made of; names are
+enough, and levels above 0 hold whole files of the level below, so each is listed from where the
+level above it ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from perdure.observe.objects import Objects
+
+SNAPSHOTS = 9
+"""The level of whole copies."""
+_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of transactions `first` to `last`; `name` is its object's."""
+
+    name: str
+    level: int
+    first: int
+    last: int
+    size: int
+
+
+def choose(files: Iterable[File], upto: int | None = None) -> list[File]:
+    """The files to read, the oldest first; only those that end at transaction `upto` or before.
+
+    Empty where no whole copy is there.
+
+    >>> def file(level: int, first: int, last: int) -> File:
+    ...     return File("", level, first, last, 0)
+    >>> found = [file(0, 4, 4), file(0, 5, 5), file(1, 2, 4), file(9, 1, 3), file(0, 7, 7)]
+    >>> [(one.level, one.first, one.last) for one in choose(found)]
+    [(9, 1, 3), (1, 2, 4), (0, 5, 5)]
+    """
+    there = [one for one in files if upto is None or one.last <= upto]
+    there.sort(key=lambda one: one.first)
+    chain: list[File] = []
+    reached = at = 0
+    best: File | None = None
+    while True:
+        while at < len(there) and there[at].first <= reached + 1:
+            if best is None or (there[at].last, there[at].level) > (best.last, best.level):
+                best = there[at]
+            at += 1
+        if best is None or best.last <= reached:
+            return chain
+        if best.first == 1:
+            chain.clear()  # a whole copy
+        chain.append(best)
+        reached = best.last
+
+
+def reach(chain: list[File]) -> int:
+    """The last transaction of a chain; 0 for an empty one."""
+    return chain[-1].last if chain else 0
+
+
+def files_below(objects: Objects, folder: str) -> list[File]:
+    """The files of a copy that a chain may need. Folder is that of an epoch."""
+    levels = sorted(int(one) for one in objects.level(f"{folder}/ltx")[0] if one.isdigit())
+    found, reached = [], 0
+    for level in reversed(levels):
+        here = files_of(objects, folder, level, reached)
+        found += here
+        if level != SNAPSHOTS:  # those end anywhere, and not where a file of another level does
+            reached = max([reached, *(one.last for one in here)])
+    newest = max((one.last for one in found), default=0)
+    if reach(choose(found)) < newest:  # not made as we expect: look at all
+        found = [one for level in levels for one in files_of(objects, folder, level)]
+    return found
+
+
+def files_of(objects: Objects, folder: str, level: int, behind: int = 0) -> list[File]:
+    """The files of one level whose first transaction is behind that one."""
+    after = f"{behind + 1:016x}" if behind else ""
+    found = objects.names(f"{folder}/ltx/{level}", after)
+    named = ((one, _NAME.search(one.name)) for one in found)
+    return [
+        File(one.name, level, int(name[1], 16), int(name[2], 16), one.size_bytes)
+        for one, name in named
+        if name
+    ]

@@ -1,0 +1,245 @@
+"""Pages of a replicated database, read from Litestream's files where they lie.
+
+Rules: a version never changes, so that a reader sees one state from beginning to end; a look for a
+newer one is taken when a reader begins, and not more often than every `FOLLOW_S`; while the bucket
+does not answer, what is known stays readable. Nothing is written, and no lease is taken.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from perdure.errors import PerdureError, ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
+from perdure.observe import chain, ltx
+from perdure.observe.blocks import Blocks
+from perdure.observe.chain import File
+from perdure.observe.objects import Gone, Objects
+from perdure.replica.epochs import folder_of
+from perdure.replica.lease import NAME as LEASE
+from perdure.replica.lease_rules import LeaseRow
+
+FOLLOW_S = 2.0
+LAYERS_MAX = 400
+INDEX_BYTES_MAX = 64 * 1024 * 1024
+TAIL_BYTES_MIN = 4_096
+TAIL_SHARE = 80
+"""A page index takes less than this part of its file, nearly always."""
+TRIES = 3
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A file, and where its pages are."""
+
+    file: File
+    header: ltx.Header
+    index: dict[int, ltx.Place]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A state of a database: the newest layer first. `number` grows with every newer one."""
+
+    number: int
+    epoch: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def newest(self) -> ltx.Header:
+        return self.layers[0].header
+
+    @property
+    def txid(self) -> int:
+        return self.newest.last
+
+    def find(self, page: int) -> tuple[File, ltx.Place] | None:
+        """The newest frame of a page."""
+        for layer in self.layers:
+            if (place := layer.index.get(page)) is not None:
+                return layer.file, place
+        return None
+
+
+class Pages:
+    """Pages of the replica in a folder of `objects` ("" for their own address).
+
+    `lease` is the lease as it was last seen; `failing` is the error of the last look, if it failed.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        folder: str,
+        blocks: Blocks,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._objects, self._blocks, self._clock_s = objects, blocks, clock_s
+        self._folder = folder
+        self.where = f"{objects.where.partition('?')[0]}/{folder}" if folder else objects.where
+        self._lock = threading.Lock()
+        self._version: Version | None = None
+        self._looked_s = 0.0
+        self.lease = LeaseRow()
+        self.failing: PerdureError | None = None
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    def current(self) -> Version:
+        """The newest version as far as it is known, after a look if the last one is too long ago.
+
+        Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`, `BucketUnusable` where none
+        is known yet.
+        """
+        with self._lock:
+            if self._version is not None and self._clock_s() < self._looked_s + FOLLOW_S:
+                return self._version
+            try:
+                self._version = self._newer(self._version)
+                self.failing = None
+            except PerdureError as error:
+                self.failing = error
+                if self._version is None:
+                    raise
+            self._looked_s = self._clock_s()
+            return self._version
+
+    def _newer(self, known: Version | None) -> Version:
+        """What is there now."""
+        self.lease = lease = self._read_lease()
+        if lease.base is None:
+            raise ReplicaEmpty(self.where)
+        if known is None or known.epoch != lease.base or len(known.layers) > LAYERS_MAX:
+            return self._load(lease.base, known)
+        if lease.txid <= known.txid:
+            return known
+        try:
+            added = chain.files_of(self._objects, self._epoch(lease.base), 0, known.txid)
+            followed = _following(added, known.txid)
+            if chain.reach(followed) < lease.txid:  # merged already
+                return self._load(lease.base, known)
+            layers = (*reversed(self._layers(followed)), *known.layers)
+        except Gone:
+            return self._load(lease.base, known)
+        return Version(known.number + 1, known.epoch, layers)
+
+    def _read_lease(self) -> LeaseRow:
+        data = self._objects.get(self._name(LEASE))
+        if data is None:
+            raise ReplicaEmpty(self.where)
+        try:
+            return msgspec.json.decode(data, type=LeaseRow)
+        except msgspec.DecodeError as error:
+            raise ReplicaDamaged.lease(self.where, str(error)) from error
+
+    def _load(self, epoch: int, known: Version | None) -> Version:
+        number = known.number + 1 if known else 1
+        layers = self._layers_of(epoch, None)
+        if layers[0].file.last < self.lease.txid:
+            lacking = f"it lacks the last {self.lease.txid - layers[0].file.last:,} transactions"
+            raise ReplicaDamaged(self.where, f"{lacking} that were confirmed to be in it")
+        return Version(number, epoch, layers)
+
+    def _layers_of(self, epoch: int, upto: int | None) -> tuple[Layer, ...]:
+        """The newest first. Files may be merged and removed between the list and the read."""
+        for _ in range(TRIES):
+            files = chain.choose(chain.files_below(self._objects, self._epoch(epoch)), upto)
+            if not files or (upto is not None and chain.reach(files) != upto):
+                break
+            try:
+                return tuple(reversed(self._layers(files)))
+            except Gone:
+                continue
+        else:
+            raise ReplicaUnavailable(self.where, "its files change while they are read")
+        if upto is not None:
+            merged = f"what transaction {upto} was made of is merged with newer ones; try again"
+            raise ReplicaUnavailable(self.where, merged)
+        raise ReplicaDamaged(self.where, f"epoch {epoch} has no whole copy")
+
+    def _layers(self, files: list[File]) -> list[Layer]:
+        """Read their indexes, side by side."""
+        if len(files) == 1:
+            return [self._layer(files[0])]
+        with ThreadPoolExecutor(min(8, len(files)), "perdure-observe") as threads:
+            return list(threads.map(self._layer, files))
+
+    def _layer(self, file: File) -> Layer:
+        try:
+            tail_bytes = min(file.size, max(TAIL_BYTES_MIN, file.size // TAIL_SHARE))
+            tail = self._read(file, file.size - tail_bytes, file.size)
+            header = ltx.header(self._read(file, 0, min(file.size, ltx.HEADER_BYTES)))
+            length = ltx.index_bytes(tail)
+            end = file.size - ltx.TAIL_BYTES
+            if length > min(INDEX_BYTES_MAX, end - ltx.HEADER_BYTES):
+                raise ltx.BadFile(f"its page index is said to have {length:,} bytes")
+            index = ltx.page_index(self._read(file, end - length, end), file.size)
+            if (header.first, header.last) != (file.first, file.last):
+                raise ltx.BadFile(f"it holds transactions {header.first} to {header.last}")
+        except ltx.BadFile as error:
+            raise ReplicaDamaged(self.where, f"{file.name}: {error}") from error
+        return Layer(file, header, index)
+
+    # --- pages ------------------------------------------------------------------------------------
+
+    def page(self, version: Version, number: int) -> bytes:
+        """A page as it is in that version. Raises `ReplicaDamaged`, `ReplicaUnavailable`."""
+        try:
+            return self._page(version, number)
+        except Gone:
+            version = self._found_again(version)
+        try:
+            return self._page(version, number)
+        except Gone:
+            raise ReplicaUnavailable(self.where, "its files change while they are read") from None
+
+    def _page(self, version: Version, number: int) -> bytes:
+        page_bytes = version.newest.page_bytes
+        found = version.find(number)
+        if found is None:
+            if number == (1 << 30) // page_bytes + 1:
+                return bytes(page_bytes)  # SQLite locks there and writes nothing
+            raise ReplicaDamaged(self.where, f"page {number} is in none of its files")
+        file, place = found
+        frame = self._read(file, place.offset, place.offset + place.size)
+        try:
+            return ltx.page(frame, number, page_bytes)
+        except ltx.BadFile as error:
+            raise ReplicaDamaged(self.where, f"{file.name}: {error}") from error
+
+    def _found_again(self, version: Version) -> Version:
+        """The same state in the files that are there now."""
+        layers = self._layers_of(version.epoch, version.txid)
+        again = Version(version.number, version.epoch, layers)
+        with self._lock:
+            if self._version is not None and self._version.number == version.number:
+                self._version = again
+        return again
+
+    def fetch(self, numbers: Iterable[int]) -> None:
+        """Read pages ahead, side by side, so that they are in the cache."""
+        version = self.current()
+        with ThreadPoolExecutor(8, "perdure-observe") as threads:
+            list(threads.map(lambda number: self.page(version, number), numbers))
+
+    def _read(self, file: File, start: int, end: int) -> bytes:
+        return self._blocks.read(file.name, file.size, start, end)
+
+    def _name(self, name: str) -> str:
+        return f"{self._folder}/{name}" if self._folder else name
+
+    def _epoch(self, epoch: int) -> str:
+        return self._name(folder_of(epoch))
+
+
+def _following(files: list[File], txid: int) -> list[File]:
+    """Those that follow that transaction without a gap."""
+    followed: list[File] = []
+    for file in sorted(files, key=lambda one: one.first):
+        if file.first != txid + 1:
+            break
+        followed.append(file)
+        txid = file.last
+    return followed

@@ -1,0 +1,92 @@
+"""Replicas for the tests of the observer: made by a real engine, with Litestream's real files."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from perdure import Engine, receive, step, workflow
+from perdure.observe.blocks import Blocks
+from perdure.observe.objects import open_objects
+from perdure.observe.pages import Pages
+from perdure.replica import litestream_binary
+from perdure.replica.address import parse
+
+
+@step(readonly=True)
+async def note(text: str) -> str:
+    return text
+
+
+@workflow
+async def notes(n: int) -> int:
+    for i in range(n):
+        await note(f"note {i}: {'abc' * (i % 50)}")
+    return n
+
+
+@workflow
+async def approval() -> bool:
+    return await receive("approval", bool)
+
+
+@workflow
+async def breaks() -> None:
+    raise ValueError("the timeout of the bank")
+
+
+WORKFLOWS: list[Any] = [notes, approval, breaks]
+
+
+def engine_at(store: Path, address: str, **options: Any) -> Engine:
+    return Engine(store, workflows=WORKFLOWS, replica=address, **options)
+
+
+async def some_runs(engine: Engine, name: str = "run", n: int = 20) -> None:
+    """Finished ones, one that failed and one that waits."""
+    await asyncio.gather(*[engine.run(notes(10 + i), id=f"{name}-{i}") for i in range(n)])
+    await asyncio.wait([await_end(engine, f"{name}-bad")])
+    await engine.start(approval(), id=f"{name}-waits")
+
+
+def await_end(engine: Engine, run_id: str) -> asyncio.Task[Any]:
+    async def ended() -> None:
+        run = await engine.start(breaks(), id=run_id)
+        await asyncio.wait([asyncio.ensure_future(run.result())])
+
+    return asyncio.ensure_future(ended())
+
+
+def replicate(
+    store: Path, address: str, act: Callable[[Engine], Awaitable[Any]] = some_runs, **options: Any
+) -> None:
+    """Make a replica with runs in it, and end in order."""
+
+    async def main() -> None:
+        async with engine_at(store, address, **options) as engine:
+            await act(engine)
+
+    asyncio.run(main())
+
+
+def pages_at(address: str, folder: str = "") -> Pages:
+    objects = open_objects(parse(address))
+    return Pages(objects, folder, Blocks(objects))
+
+
+def restored(address: str, to: Path) -> bytes:
+    """The file as Litestream itself restores it; address is that of an epoch."""
+    config = to.with_suffix(".yml")
+    config.write_bytes(litestream_binary.restore_settings(to, parse(address)))
+    command = [litestream_binary.find(), "restore", "-config", str(config), "-o", str(to), str(to)]
+    subprocess.run(command, check=True, capture_output=True)
+    return to.read_bytes()
+
+
+def all_pages(pages: Pages) -> bytes:
+    """The whole database, page by page."""
+    version = pages.current()
+    return b"".join(pages.page(version, n + 1) for n in range(version.newest.pages))
