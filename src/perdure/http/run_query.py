@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
-from perdure.reader.values import RunQuery
+from perdure.reader.values import PLACES, RETRYING, Place, RunQuery
 
 Pairs = Sequence[tuple[str, str]]
 """The parts of a query, in their order."""
@@ -25,9 +25,6 @@ NAMES = ("status", "workflow", "tag", "since", "until", "q", "in", "parent", "qu
 """The parameters that choose runs; `after` and `limit` say which page of them."""
 
 LIMIT_MAX = 500
-RETRYING = "retrying"
-PLACES = ("id", "tags", "error", "payload")
-"""Where a text is looked for."""
 
 _AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -44,7 +41,6 @@ def run_query(pairs: Iterable[tuple[str, str]], now: datetime) -> RunQuery:
         if text:
             given.setdefault(name, []).append(text)
     one = {name: texts[-1] for name, texts in given.items()}
-    places = tuple(given.get("in", ()))
     return RunQuery(
         status=_statuses(given.get("status", ())),
         workflow=one.get("workflow"),
@@ -52,7 +48,7 @@ def run_query(pairs: Iterable[tuple[str, str]], now: datetime) -> RunQuery:
         since=_time(one.get("since"), now),
         until=_time(one.get("until"), now),
         text=one.get("q"),
-        in_=_places(places) if places else PLACES,
+        in_=_places(given.get("in", PLACES)),
         parent=one.get("parent"),
         queue=one.get("queue"),
         after=one.get("after"),
@@ -94,11 +90,11 @@ def _statuses(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def _places(given: Sequence[str]) -> tuple[str, ...]:
+def _places(given: Sequence[str]) -> tuple[Place, ...]:
     for place in given:
         if place not in PLACES:
             raise DefinitionError(f"in: {place!r} is none. Choose from: {', '.join(PLACES)}.")
-    return tuple(dict.fromkeys(given))
+    return tuple(place for place in PLACES if place in given)
 
 
 def _tag(text: str) -> tuple[str, Any]:
@@ -114,11 +110,11 @@ def _tag(text: str) -> tuple[str, Any]:
 def _time(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
-    if age := _AGE.fullmatch(text):
-        return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
     try:
+        if age := _AGE.fullmatch(text):
+            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
         at = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DefinitionError(
             f"{text!r} is no time. Write an age such as 24h or 7d, or 2026-11-29T08:00."
         ) from None
