@@ -34,7 +34,8 @@ class Replica:
     two test restores in the background; None makes none. `on_wait(row, seconds)` is called while
     another engine holds the lease, with that engine and the seconds after which its lease ends if
     it is not renewed.
-    `on_progress(text)` is called during a long restore and a long first copy.
+    `on_progress(text)` is called during a long restore and a long first copy. `summary=False`
+    writes no summary for `perdure observe` beside the replica.
 
     Raises `BadReplicaAddress`, and `DefinitionError` for another value that can't be right.
 
@@ -47,6 +48,7 @@ class Replica:
     fencing: bool | Literal["clock"] = True
     standby: bool = False
     drill_every: float | None = None
+    summary: bool = True
     on_wait: Callable[[LeaseRow, float], None] | None = None
     on_progress: Callable[[str], None] | None = None
 
@@ -65,6 +67,7 @@ class Replica:
                 f"{numbers.shown(self.fencing)}."
             )
         numbers.flag(self.standby, "standby")
+        numbers.flag(self.summary, "summary")
         if self.standby and self.fencing is False:
             raise DefinitionError(
                 "standby=True waits for a lease, and fencing=False keeps none: give one of them."

@@ -29,6 +29,7 @@ from perdure.replica.drills import Drills
 from perdure.replica.handover import Copied, Handover
 from perdure.replica.maintenance import SYNC_S_MAX, Maintenance
 from perdure.replica.status import Status
+from perdure.replica.summary import SummaryWriter
 from perdure.replica.supervisor import BYTES_A_SECOND_MIN
 from perdure.store.sqlite import checksum as checksums
 from perdure.store.sqlite import connection
@@ -122,6 +123,7 @@ class Replication:
             acquired, self.copier, self.barrier, self.server, write, bytes_max
         )
         self.drills = Drills(acquired, store, self.copier, self.barrier)
+        self.summary = SummaryWriter(acquired, self.status)
         self._watch = Loop("replica", self._look)
         self.lease.on_back = self._retry
         self._loss = asyncio.create_task(
@@ -152,6 +154,7 @@ class Replication:
         self._watch.start()
         self.maintenance.start()
         self.drills.start()
+        self.summary.start()
 
     async def _report_copying(self) -> float:
         size_bytes = os.path.getsize(self.path)
@@ -164,6 +167,7 @@ class Replication:
             await part.stop()
         await self.server.close()
         complete = not self.lease.lost.done() and await self._sync_last()
+        await self.summary.stop(ended=complete)
         await self._close(at_once=not complete)
         checksum, process = self.barrier.confirmed, self.copier.process
         fenced = bool(self._acquired.options.fencing)
