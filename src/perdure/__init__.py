@@ -119,10 +119,14 @@ from perdure.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
     from perdure.api.schedules import Every, Schedule, ScheduleInfo, TickTime
+    from perdure.api.tokens import Token
 
 __version__ = "0.1.0"
 
-_LATE = dict.fromkeys(("Every", "Schedule", "ScheduleInfo", "TickTime"), "perdure.api.schedules")
+_LATE = {
+    **dict.fromkeys(("Every", "Schedule", "ScheduleInfo", "TickTime"), "perdure.api.schedules"),
+    "Token": "perdure.api.tokens",
+}
 """Names that are loaded when they are first used."""
 
 
@@ -231,6 +235,7 @@ __all__ = [
     "SyncRun",
     "SyncScheduleHandle",
     "TickTime",
+    "Token",
     "TooManyFailures",
     "TouchedFromOutside",
     "TransactionEnded",

@@ -19,6 +19,9 @@ from perdure import Engine
 from tests.runtime.support import PATIENCE_S
 
 T = TypeVar("T")
+FORM_KEY = "k" * 32
+CSRF = {"x-csrf-token": FORM_KEY, "cookie": f"perdure_csrf={FORM_KEY}"}
+"""Headers with which a program sends a form to a page."""
 
 
 class Served:
@@ -31,6 +34,7 @@ class Served:
         self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = self.origin + prefix
         self._begun = threading.Event()
+        self._clients: list[httpx.Client] = []
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="served", daemon=True)
 
@@ -42,6 +46,8 @@ class Served:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for client in self._clients:
+            client.close()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the server did not end"
@@ -71,8 +77,12 @@ class Served:
         return asyncio.run_coroutine_threadsafe(acted(), self._loop).result(PATIENCE_S)
 
     def client(self, **headers: str) -> httpx.Client:
-        """A client whose addresses are below this site's; it follows no redirects."""
-        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S)
+        """A client whose addresses are below this site's; it follows no redirects, and is closed
+        with the server.
+        """
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S)
+        self._clients.append(client)
+        return client
 
 
 @contextlib.asynccontextmanager

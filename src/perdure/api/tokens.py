@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,10 @@ def _is_secret(given: Any) -> bool:
         and 0 < len(given) <= SECRET_CHARS_MAX
         and all("!" <= char <= "~" for char in given)
     )
+
+
+Tokens = str | Token | Iterable[Token] | None
+"""What an option `token` takes."""
 
 
 def tokens_of(given: Any) -> tuple[Token, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,12 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from perdure.api.tokens import Tokens, tokens_of
+from perdure.errors import DefinitionError
+from perdure.http import problems
+from perdure.http.access import Access
+from perdure.http.gate import Gate
+from perdure.http.pages import login as login_pages
 from perdure.http.pages import nav
 from perdure.http.pages import runs as runs_pages
 from perdure.http.paths import KeepsEncodedSlashes
@@ -20,21 +27,55 @@ if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
 
 
-def asgi(engine: Engine, *, token: str | None = None, prefix: str = "") -> ASGIApp:
+TOKEN_VARIABLE = "PERDURE_TOKEN"
+
+
+def asgi(engine: Engine, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
     """See `Engine.asgi`."""
-    return application(Site(engine.path, engine=engine))
+    return application(Site(engine.path, engine=engine), token=token, prefix=prefix)
 
 
-def application(site: Site) -> Starlette:
-    """The application of a site."""
-    app = Starlette(routes=_routes(), middleware=[Middleware(KeepsEncodedSlashes)])
+def application(site: Site, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
+    """The application of a site, behind its gate. Raises `DefinitionError`."""
+    return guarded(pages(site), site, token=token, prefix=prefix)
+
+
+def guarded(app: ASGIApp, site: Site, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
+    """An application behind the gate of a site, which it has as `app.state.site`. The token is that
+    of the environment variable PERDURE_TOKEN where none is given. Raises `DefinitionError`.
+    """
+    tokens = tokens_of(os.environ.get(TOKEN_VARIABLE) if token is None else token)
+    access = Access(site.name, tokens)
+    return KeepsEncodedSlashes(Gate(app, site, access, checked_prefix(prefix)))
+
+
+def pages(site: Site) -> Starlette:
+    """The pages and the API of a site without a gate: for an application that has one."""
+    app = Starlette(
+        routes=_routes(),
+        middleware=[Middleware(KeepsEncodedSlashes)],
+        exception_handlers=problems.HANDLERS,
+    )
     app.state.site = site
     return app
+
+
+def checked_prefix(prefix: str) -> str:
+    """A prefix of addresses. Raises `DefinitionError`.
+
+    >>> checked_prefix("/durable/"), checked_prefix("/")
+    ('/durable', '')
+    """
+    bare = prefix.rstrip("/")
+    if bare and (not bare.startswith("/") or "//" in bare or set(bare) & set("?#%\\;, \"'<>")):
+        raise DefinitionError(f"prefix is a path such as '/durable', not {prefix!r}.")
+    return bare
 
 
 def _routes() -> Sequence[BaseRoute]:
     return [
         *runs_pages.ROUTES,
         *nav.ROUTES,
+        *login_pages.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

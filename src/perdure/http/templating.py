@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from perdure.http import values
 from perdure.http.csrf import csrf_field, csrf_token
-from perdure.http.site import site_of, url
+from perdure.http.site import root_of, site_of, url
 from perdure.http.visitors import visitor_of
 from perdure.views import format
 
@@ -103,4 +103,6 @@ def _here(request: HTTPConnection) -> str:
     """The path and query of a request as the browser sees them."""
     raw = request.scope.get("raw_path", request.scope["path"].encode())
     path: str = raw.decode("latin-1").partition("?")[0]
+    root = root_of(request)
+    path = path if path.startswith(f"{root}/") else root + path  # a proxy has taken the prefix away
     return f"{path}?{request.url.query}" if request.url.query else path

@@ -22,6 +22,7 @@ from perdure.codec.json_codec import JsonCodec
 from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import (
+    DefinitionError,
     StoreError,
     UsedAfterFork,
 )
@@ -46,6 +47,7 @@ from perdure.store.sqlite.driver import SqliteStore
 
 if TYPE_CHECKING:
     from perdure.api.schedules import Schedule
+    from perdure.api.tokens import Tokens
     from perdure.replica.replicate import Replication
 
 P = ParamSpec("P")
@@ -322,9 +324,27 @@ class Engine(
             self._closing.callback(setattr, self, "_reader", None)
         return self._reader
 
-    def asgi(self, *, token: str | None = None, prefix: str = "") -> Any:
-        """An ASGI application with the pages, `/api/v1` and `/metrics`, to mount anywhere."""
-        app = import_module("perdure.http.app")  # an extra: loaded by name, as a plugin would be
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered and is not closed."""
+        return self._open is not None
+
+    def asgi(self, *, token: Tokens = None, prefix: str = "") -> Any:
+        """An ASGI application with the pages, `/api/v1` and `/metrics`, to mount anywhere.
+
+        Without a token it answers only this machine, under its own name. `token` opens it for
+        others: a string, or several `Token` with names and roles; where none is given it is that of
+        the environment variable PERDURE_TOKEN. `prefix` is what its addresses begin with where a
+        proxy in front takes that away; where the application is mounted under a path, it knows.
+        It may be made before the engine is entered; a server that runs it on its own enters the
+        engine while it lives. Raises `DefinitionError`.
+        """
+        try:  # an extra: loaded by name, as a plugin would be
+            app = import_module("perdure.http.app")
+        except ModuleNotFoundError as error:
+            raise DefinitionError(
+                f"The pages need {error.name}: pip install 'perdure[ui]'."
+            ) from error
         return app.asgi(self, token=token, prefix=prefix)
 
     async def find(self, prefix: str) -> str:

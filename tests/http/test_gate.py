@@ -1,0 +1,341 @@
+"""The gate: who is let in, from where, with what; and what an answer carries."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from perdure import Token, workflow
+from perdure.http import limits
+from perdure.http.app import guarded, pages
+from perdure.http.site import Site, url
+from perdure.http.visitors import person
+from tests.http.support import Serve, Served
+
+HTML = {"accept": "text/html"}
+TOKENS = [
+    Token(name="ada", secret="Ada-secret-1"),
+    Token(name="vic", secret="Vic-secret-2", role="view"),
+]
+
+
+@workflow
+async def greet(name: str) -> str:
+    return f"hello {name}"
+
+
+def with_probe(engine, token=None, prefix=""):
+    """The application of an engine with an address that can be changed."""
+    site = Site(engine.path, engine=engine)
+    app = pages(site)
+
+    async def probe(request):
+        if request.method == "POST":
+            await request.body()
+        return PlainTextResponse(f"{person(request)} {url(request, 'x')}")
+
+    async def broken(request):
+        raise ValueError("the secret is tiger")
+
+    async def slow(request):
+        limits.time_limit(request, 0.05)
+        await request.body()
+        await asyncio.sleep(60)
+
+    app.router.routes.insert(0, Route("/probe", probe, methods=["GET", "POST"]))
+    app.router.routes.insert(0, Route("/api/probe", probe, methods=["POST"]))
+    app.router.routes.insert(0, Route("/answer/x", probe, methods=["GET", "POST"]))
+    app.router.routes.insert(0, Route("/broken", broken))
+    app.router.routes.insert(0, Route("/slow", slow, methods=["GET"]))
+    return guarded(app, site, token=token, prefix=prefix)
+
+
+@pytest.fixture(scope="module")
+def local(serve: Serve) -> Served:
+    return serve(workflows=[greet], app=with_probe)
+
+
+@pytest.fixture(scope="module")
+def closed(serve: Serve) -> Served:
+    return serve(workflows=[greet], app=lambda engine: with_probe(engine, TOKENS))
+
+
+def logged_in(served: Served, secret: str) -> httpx.Client:
+    client = served.client(**HTML)
+    form = client.get("/login").text
+    key = form.partition('name="csrf" value="')[2].partition('"')[0]
+    answer = client.post("/login", data={"token": secret, "csrf": key, "next": "/probe"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/probe")
+    return client
+
+
+# Without a token ----------------------------------------------------------------------------------
+
+
+def test_this_machine_is_answered_without_a_token(local: Served) -> None:
+    assert local.client().get("/probe").text == "local /x"
+    port = local.origin.rpartition(":")[2]
+    for host in (f"localhost:{port}", "app.localhost", f"[::1]:{port}"):
+        assert local.client(host=host).get("/probe").status_code == 200, host
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:80"},
+        {"host": ""},
+        {"x-forwarded-for": "127.0.0.1"},
+        {"forwarded": "for=10.0.0.1"},
+    ],
+)
+def test_another_name_or_a_proxy_is_refused_without_a_token(local: Served, header) -> None:
+    answer = local.client(**header).get("/probe")
+    assert answer.status_code == 403
+    assert "PERDURE_TOKEN" in answer.text
+
+
+async def _ask(app, client, path="/probe"):
+    transport = httpx.ASGITransport(app, client=client)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        return await http.get(path)
+
+
+def test_another_machine_is_refused_without_a_token(local: Served) -> None:
+    app = with_probe(local.engine)
+    refused = local.do(lambda _: _ask(app, ("10.0.0.7", 4711)))
+    assert refused.status_code == 403 and "another machine" in refused.text
+    assert local.do(lambda _: _ask(app, ("::ffff:127.0.0.1", 4711))).status_code == 200
+
+
+# With tokens --------------------------------------------------------------------------------------
+
+
+def test_a_bearer_is_known_by_name(closed: Served) -> None:
+    assert closed.client(authorization="Bearer Ada-secret-1").post("/probe").text == "ada /x"
+    assert closed.client(authorization="bearer Vic-secret-2").get("/probe").text == "vic /x"
+
+
+@pytest.mark.parametrize("header", [{}, {"authorization": "Basic QWRhOng="}])
+def test_a_program_without_a_token_gets_a_problem(closed: Served, header) -> None:
+    for path in ("/api/v1/runs", "/probe", "/nothing", "/metrics"):
+        answer = closed.client(**header).get(path)
+        assert answer.status_code == 401, path
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    problem = closed.client().get("/api/v1/runs")
+    assert problem.headers["content-type"] == "application/problem+json"
+    assert problem.json()["status"] == 401
+
+
+def test_a_person_without_a_token_gets_the_login_page(closed: Served) -> None:
+    answer = closed.client(**HTML).get("/runs/a%2Fb?step=1&x=%26")
+    assert answer.status_code == 303
+    wanted = httpx.URL(answer.headers["location"]).params["next"]
+    assert wanted == "/runs/a%2Fb?step=1&x=%26"
+    part = closed.client(**HTML, **{"hx-request": "true"}).get("/probe")
+    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login?next=%2Fprobe")
+
+
+def test_a_login_is_a_cookie_that_ends_with_logout(closed: Served) -> None:
+    client = logged_in(closed, "Ada-secret-1")
+    assert client.get("/probe").text == "ada /x"
+    set_cookie = closed.client(**HTML).get("/login").headers["set-cookie"]
+    assert "HttpOnly" in set_cookie and "SameSite=Strict" in set_cookie
+    assert client.post("/logout").status_code == 403  # no form key
+    key = client.cookies["perdure_csrf"]
+    assert client.post("/logout", data={"csrf": key}).status_code == 303
+    assert client.get("/probe").status_code == 303
+
+
+def test_a_cookie_that_was_changed_is_none(closed: Served) -> None:
+    client = logged_in(closed, "Vic-secret-2")
+    name = next(name for name in client.cookies if name != "perdure_csrf")
+    good = client.cookies[name]
+    ada = good.replace(good.partition(".")[0], "YWRh")
+    late = good.replace(good.split(".")[1], "99999999999")
+    for bad in (ada, late, good[:-1], "", "x", "a.b.c.d", good + "\u00e9"):
+        raw = f"{name}={bad}".encode()
+        answer = httpx.get(f"{closed.url}/probe", headers=[(b"cookie", raw)])
+        assert answer.status_code == 401, bad
+    assert client.get("/probe").text == "vic /x"
+
+
+def test_the_role_view_changes_nothing(closed: Served) -> None:
+    for client in (
+        closed.client(authorization="Bearer Vic-secret-2"),
+        logged_in(closed, "Vic-secret-2"),
+    ):
+        key = client.cookies.get("perdure_csrf") or ""
+        for path in ("/probe", "/api/probe"):
+            answer = client.post(path, headers={"x-csrf-token": key})
+            assert answer.status_code == 403 and "may look" in answer.text
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example", "https://evil.example/", "/\\evil.example", "x", "/a/../b", "/a\n"]
+)
+def test_a_login_leads_nowhere_else(closed: Served, wanted) -> None:
+    client = closed.client(**HTML)
+    client.get("/login")
+    form = {"token": "Ada-secret-1", "next": wanted, "csrf": client.cookies["perdure_csrf"]}
+    assert client.post("/login", data=form).headers["location"] == "/"
+
+
+def test_guesses_are_limited(serve: Serve) -> None:
+    served = serve(workflows=[greet], token="right-one")
+    client = served.client(**HTML)
+    client.get("/login")
+    form = {"token": "wrong", "csrf": client.cookies["perdure_csrf"]}
+    answers = [client.post("/login", data=form) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert served.client(authorization="Bearer right-one").get("/").status_code == 429
+
+
+# What changes something ---------------------------------------------------------------------------
+
+FOREIGN = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("header", FOREIGN)
+def test_a_page_of_another_site_changes_nothing(local: Served, header) -> None:
+    client = local.client(**header)
+    client.cookies["perdure_csrf"] = key = "k" * 32
+    for path in ("/probe", "/api/probe", "/answer/x"):
+        answer = client.post(path, headers={"x-csrf-token": key})
+        assert answer.status_code == 403 and "another site" in answer.text
+
+
+def test_a_form_needs_its_key(local: Served) -> None:
+    client = local.client(origin=local.origin)
+    assert client.post("/probe", data={"a": "1"}).status_code == 403
+    client.cookies["perdure_csrf"] = key = "k" * 32
+    assert client.post("/probe", data={"a": "1"}).status_code == 403
+    assert client.post("/probe", data={"csrf": "x" * 32}).status_code == 403
+    assert client.post("/probe", content=b"{}").status_code == 403
+    assert client.post("/probe", data={"csrf": key}).status_code == 200
+    assert client.post("/probe", headers={"x-csrf-token": key}).status_code == 200
+    assert client.post("/api/probe", json={}).status_code == 200  # a form can't send that
+
+
+def test_a_signed_link_needs_neither_token_nor_key(closed: Served) -> None:
+    assert closed.client().post("/answer/x").text == "link /x"
+
+
+def test_a_site_without_an_engine_changes_nothing(local: Served) -> None:
+    site = Site("copy.db", local.do(_reader))
+    app = guarded(pages(site), site)
+
+    async def post():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            http.cookies["perdure_csrf"] = key = "k" * 32
+            return await http.post("/runs/x/cancel", data={"csrf": key})
+
+    answer = local.do(lambda _: post())
+    assert answer.status_code == 403 and "only looked at" in answer.text
+
+
+async def _reader(engine):
+    return engine.reader()
+
+
+# Limits, problems, headers ------------------------------------------------------------------------
+
+
+def test_large_bodies_are_refused_while_they_come(local: Served) -> None:
+    def endless():
+        for _ in range(limits.BODY_BYTES_MAX // 2**20 + 2):
+            yield b"x" * 2**20
+
+    answer = local.client().post("/api/probe", content=endless())
+    assert answer.status_code == 413
+    assert answer.json()["title"] in ("Content Too Large", "Request Entity Too Large")
+    honest = local.client().post("/api/probe", content=bytes(limits.BODY_BYTES_MAX + 1))
+    assert honest.status_code == 413
+
+
+def test_an_answer_that_does_not_begin_is_given_up(local: Served) -> None:
+    answer = local.client().get("/slow")
+    assert answer.status_code == 503 and "look before you ask again" in answer.text
+
+
+def test_an_unforeseen_error_has_a_number_in_the_log(local: Served, caplog) -> None:
+    answer = local.client(accept="application/json").get("/broken?token=lion")
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (500, 500)
+    assert "tiger" not in answer.text and problem["number"] in problem["detail"]
+    (record,) = [one for one in caplog.records if problem["number"] in one.getMessage()]
+    assert "/broken" in record.getMessage() and "lion" not in record.getMessage()
+
+
+def test_problems_are_pages_for_people(local: Served) -> None:
+    answer = local.client(**HTML).get("/nothing/here")
+    assert answer.status_code == 404 and "nothing at this address" in answer.text
+    assert local.client(**HTML).delete("/probe").status_code == 403
+    assert local.client().get("/nothing.json").json()["title"] == "Not Found"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2Fapp.py", "/static//etc/passwd",
+     "/%00", "/runs/%ff%fe", "/static/app.css%00"],
+)  # fmt: skip
+def test_path_tricks_find_nothing(closed: Served, path) -> None:
+    bearer = closed.client(authorization="Bearer Ada-secret-1")
+    for client in (closed.client(), bearer):
+        answer = client.get(httpx.URL(closed.url).copy_with(raw_path=path.encode()))
+        assert answer.status_code in (401, 404), path
+
+
+def test_every_answer_has_its_headers(local: Served) -> None:
+    for path in ("/", "/nothing", "/broken", "/static/plain.css"):
+        headers = local.client(**HTML).get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+    kept = local.client().get("/static/plain.css?v=1").headers["cache-control"]
+    assert "immutable" in kept
+
+
+# Prefixes -----------------------------------------------------------------------------------------
+
+
+def test_a_prefix_that_a_proxy_has_taken_away_is_in_addresses(serve: Serve) -> None:
+    served = serve(app=lambda engine: with_probe(engine, prefix="/durable"), workflows=[greet])
+    assert served.client().get("/probe").text == "local /durable/x"
+    assert served.client().get("/durable/probe").text == "local /durable/x"
+    assert served.client().get("/durableprobe").status_code == 404
+
+
+def test_a_mounted_application_knows_its_path(serve: Serve) -> None:
+    served = serve(
+        app=lambda engine: Starlette(routes=[Mount("/in/side", with_probe(engine, TOKENS))]),
+        prefix="/in/side",
+        workflows=[greet],
+    )
+    client = logged_in_below(served)
+    assert client.get("/in/side/probe").text == "ada /in/side/x"
+    answer = served.client(**HTML).get("/probe")
+    assert answer.headers["location"] == "/in/side/login?next=%2Fin%2Fside%2Fprobe"
+
+
+def logged_in_below(served: Served) -> httpx.Client:
+    client = served.client(**HTML)
+    client.base_url = httpx.URL(served.origin)
+    login = client.get("/in/side/login")
+    assert "Path=/in/side" in login.headers["set-cookie"]
+    key = client.cookies["perdure_csrf"]
+    client.post("/in/side/login", data={"token": "Ada-secret-1", "csrf": key})
+    return client
