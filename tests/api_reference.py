@@ -49,6 +49,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         "How long runs are kept that have ended, and what a prune has done.",
         [perdure.Retention, perdure.PruneReport],
     ),
+    "Access": (
+        "Who may look at an engine over HTTP, and who may steer it; see `Engine.asgi`.",
+        [perdure.Token],
+    ),
     "In workflows": (
         (
             "Inside a workflow asyncio is the vocabulary: see [what await does "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page
-
 from perdure import workflow
+from tests.browser.conftest import NewPage
 from tests.http.support import Serve
 
 
@@ -13,7 +12,8 @@ async def greet(name: str) -> str:
     return f"hello {name}"
 
 
-def test_a_page_of_an_engine(serve: Serve, page: Page) -> None:
+def test_a_page_of_an_engine(serve: Serve, new_page: NewPage) -> None:
+    page = new_page(expected=("/api/v1/events",))
     served = serve(workflows=[greet])
     served.do(lambda engine: engine.run(greet("you"), id="first"))
     page.goto(served.url + "/")
