@@ -16,6 +16,7 @@ from perdure.api.tokens import Tokens, tokens_of
 from perdure.errors import DefinitionError
 from perdure.http import problems
 from perdure.http.access import Access
+from perdure.http.api import routes as api
 from perdure.http.gate import Gate
 from perdure.http.pages import login as login_pages
 from perdure.http.pages import nav
@@ -75,6 +76,7 @@ def checked_prefix(prefix: str) -> str:
 def _routes() -> Sequence[BaseRoute]:
     return [
         *runs_pages.ROUTES,
+        *api.ROUTES,
         *nav.ROUTES,
         *login_pages.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),

@@ -137,6 +137,3 @@ class PageQueries(Queries):
 
     def sql(self, text: str, limit: int) -> Table:
         raise NotImplementedError
-
-    def version(self) -> int:
-        raise NotImplementedError

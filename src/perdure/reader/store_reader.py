@@ -7,6 +7,7 @@ never waited for and never held up; a store is read as it is, also without the a
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,17 +68,32 @@ class StoreReader:
     ) -> None:
         self.path, self._store = path, store
         self._now_ms = now_ms or SystemClock().now_ms
+        self.from_elsewhere = connect is not None
         self._connect = connect or partial(connection.open_reader, path)
         self._threads = ThreadPoolExecutor(THREADS, "perdure-pages")
         self._mine = threading.local()
         self._lock, self._closed = threading.Lock(), False
         self._opened: list[apsw.Connection] = []
+        self._versions = threading.Lock()
+        self._version_of: Reader | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await asyncio.to_thread(self.close)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it gives nothing any more."""
+        return self._closed
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Files that are written to by a commit; empty where `version` has to be asked for."""
+        if self._store is not None or self.from_elsewhere:
+            return ()
+        return tuple(name for name in (self.path, f"{self.path}-wal") if os.path.exists(name))
 
     def close(self) -> None:
         """Close the connections, after the reads that are under way."""
@@ -282,4 +298,11 @@ class StoreReader:
 
     async def version(self) -> int:
         """A number that changes when something was committed; without a read of any table."""
-        return await self.read(PageQueries.version)
+        return await self.read(self._version)
+
+    def _version(self, queries: PageQueries) -> int:
+        """By one connection for all threads: what it says means nothing beside another one's."""
+        with self._versions:
+            if self._version_of is None:
+                self._version_of = self._store or self._open()
+            return self._version_of.version()

@@ -7,7 +7,7 @@ not, a client stores them as they are, for a process that knows it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from perdure.api.definitions import Workflow
 from perdure.api.definitions import workflow as as_workflow
@@ -55,7 +55,7 @@ class StartsByName(EngineParts):
             return await self._start(call_of(known, args, raw), options)
         if parts.scheduler.execute:
             raise UnknownWorkflow(workflow, tuple(sorted(parts.scheduler.workflows)))
-        stand_in = cast("Workflow[..., Any]", as_workflow(name=workflow)(_stands_for))
+        stand_in = as_workflow(name=workflow)(_stands_for)
         start = parts.control.new_run(stand_in(), known=False, **options)
         start.args = raw
         started = await parts.control.start(start, stand_in)

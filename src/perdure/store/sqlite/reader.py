@@ -83,6 +83,10 @@ class Reader(Reads):
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 
+    def version(self) -> int:
+        """A number that changes with each commit; only beside one of the same connection."""
+        return int(self.pragma("data_version")) + self._read.total_changes()
+
     @cached_property
     def _schema_version(self) -> int:
         return int(self.pragma("user_version"))

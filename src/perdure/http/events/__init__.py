@@ -1,0 +1,1 @@
+"""Live events: what changes in a store, reported to pages and clients as server-sent events."""
