@@ -81,6 +81,10 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         [perdure.gather_limited, perdure.poll_until, perdure.Saga],
     ),
     "In steps": ("", [verbs.current_step]),
+    "Secrets": (
+        "Text that a run works with and nothing shows; see `redact` of `Engine`.",
+        [perdure.Secret],
+    ),
     "Schedules": (
         "Workflows that start by themselves; see `Engine.schedule`.",
         [

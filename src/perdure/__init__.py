@@ -10,6 +10,7 @@ from perdure.api.queues import Queue, Rate
 from perdure.api.requests import Request, expose, receive_request
 from perdure.api.retention import Retention
 from perdure.api.saga import Saga
+from perdure.api.secret import Secret
 from perdure.api.verbs import (
     continue_as,
     current_run,
@@ -77,6 +78,7 @@ from perdure.errors import (
     RunFinished,
     RunNotFound,
     ScheduleNotFound,
+    SecretsMissing,
     StepFailed,
     StepTimeout,
     StoreCorrupt,
@@ -218,6 +220,8 @@ __all__ = [
     "ScheduleHandle",
     "ScheduleInfo",
     "ScheduleNotFound",
+    "Secret",
+    "SecretsMissing",
     "Standing",
     "Step",
     "StepFailed",

@@ -96,7 +96,7 @@ class Checker:
 
     def check(self, run: int) -> Checked | None:
         """Replay one run; None if it has ended meanwhile."""
-        row = self._reader.run_row(run)
+        row = self._reader.run_row(run, true=True)
         if row.status in FINAL:
             return None
         verdict, reason = self._judge(row)

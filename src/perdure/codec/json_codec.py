@@ -17,16 +17,21 @@ from perdure.codec.error_encoder import encode_error
 from perdure.codec.marks import with_offset
 from perdure.codec.pydantic import Unsupported
 from perdure.codec.schemas import awaited_schema
+from perdure.codec.secrets import MARK_BYTES, Hides, masked
 from perdure.codec.signature import signature_of
 from perdure.codec.types import ENCODER, ordered, slot_of
 from perdure.codec.values import decode, dump, encode, load, slot_for
+from perdure.errors import NotSerializable
 
 
 class JsonCodec:
-    """The codec with a limit for one payload; implements `core.events.Codec`."""
+    """The codec with a limit for one payload; implements `core.events.Codec`.
 
-    def __init__(self, payload_bytes_max: int | None = None) -> None:
-        self.payload_bytes_max = payload_bytes_max
+    `hides` says by name which members of payloads people do not read.
+    """
+
+    def __init__(self, payload_bytes_max: int | None = None, hides: Hides | None = None) -> None:
+        self.payload_bytes_max, self._hides = payload_bytes_max, hides
 
     def encode_call(self, call: Call[Any]) -> bytes:
         signature = call.definition.compiled or signature_of(call.definition)
@@ -74,6 +79,17 @@ class JsonCodec:
     def encode(self, value: Any, where: str) -> bytes:
         """A message: its reader names a type, so the value's own class may be one."""
         return encode(value, _readable(type(value)), where, limit_bytes=self.payload_bytes_max)
+
+    def encode_tags(self, tags: dict[str, Any]) -> bytes:
+        """Tags, which everybody reads. Raises `NotSerializable` where one is a secret."""
+        raw = self.encode(tags, "the tags")
+        if MARK_BYTES in raw:
+            raise NotSerializable("the tags", "a Secret would be shown there; leave it out")
+        return raw
+
+    def shown(self, raw: bytes) -> bytes:
+        """The JSON that people read."""
+        return masked(raw, self._hides)
 
     def encode_item(self, value: Any, where: str) -> bytes:
         """An item of a stream, which is read as plain JSON: times have their offset alone."""

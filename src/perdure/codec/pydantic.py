@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from perdure.api.secret import Secret
 from perdure.codec.records import is_model
 
 
@@ -43,7 +44,7 @@ def asked_for(type_: Any) -> str | None:
     """
     for part in _parts(type_):
         cls = part if isinstance(part, type) else type(part)
-        if is_model(cls):
+        if is_model(cls) or cls is Secret:
             continue
         if cls.__name__ == "FieldInfo" and not (part.metadata or part.discriminator or part.alias):
             continue  # a description

@@ -13,6 +13,10 @@ from typing import Any
 
 import msgspec
 
+from perdure.api.secret import MARK, MASK
+
+_MARK = repr(MARK)[1:-1]
+
 
 def is_model(cls: Any) -> bool:
     """Whether this is a class of pydantic's models."""
@@ -63,6 +67,7 @@ def short(value: Any) -> str:
         text = repr(value)
     except Exception:
         text = f"<{type(value).__qualname__}>"
+    text = MASK if _MARK in text else text
     return text if len(text) <= 60 else text[:57] + "..."
 
 

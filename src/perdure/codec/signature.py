@@ -20,6 +20,7 @@ from msgspec import UNSET, Raw
 from perdure.api.definitions import Definition
 from perdure.codec import marks
 from perdure.codec.pydantic import Unsupported
+from perdure.codec.secrets import MARK_BYTES
 from perdure.codec.types import ENCODER, Slot, dec_hook, difference, same_plain, slot_of
 from perdure.codec.values import dump, load, no_form, within
 from perdure.errors import DefinitionError, DoesNotFit, NotSerializable
@@ -216,6 +217,8 @@ class Signature:
 
     def _decode_box(self, raw: bytes) -> tuple[Any, ...]:
         assert self._read_box is not None
+        if MARK_BYTES in raw:
+            return self._decode_each(raw)  # places without a type give secrets as such
         try:
             return msgspec.structs.astuple(self._read_box(raw))
         except Exception:

@@ -22,9 +22,11 @@ from typing import Any
 
 import msgspec
 
+from perdure.api.secret import MARK, Secret
 from perdure.codec import marks, pydantic
 from perdure.codec.pydantic import Unsupported
 from perdure.codec.records import fields_of, force, is_model, short
+from perdure.codec.secrets import MARK_BYTES
 
 Difference = tuple[str, Any, Any]
 """Where two values differ: the path, what was given, what came back."""
@@ -124,6 +126,7 @@ def _cached_slot(type_: Any, _: str | None) -> Slot:
 
 
 def _compile(type_: Any) -> Slot:
+    """The slot for an annotation. Places without a type give secrets as such."""
     type_ = _normal(type_)
     if is_model(type_):
         return _adapted(type_, "")
@@ -137,17 +140,20 @@ def _compile(type_: Any) -> Slot:
     if foreign := [
         cls
         for cls in customs
-        if not (is_model(cls) or cls is object or _is_iterable(cls) or _is_path(cls))
+        if not (is_model(cls) or cls in (object, Secret) or _is_iterable(cls) or _is_path(cls))
     ]:
         return _adapted(type_, asked or f"{label_of(foreign[0])} has no JSON form")
     if asked is not None:
         return _adapted(type_, f"{asked} is pydantic's", kinds)
     models, times = any(map(is_model, customs)), bool(kinds & _TIMES)
+    read: Callable[[bytes], Any] = decoder.decode
+    if "AnyType" in kinds or object in customs:
+        read = functools.partial(_read_with_secrets, read)
     if not (kinds & _SETS or models or times):
-        return Slot(type_, ENCODER.encode, decoder.decode, native=True, plain=kinds <= _PLAIN)
+        return Slot(type_, ENCODER.encode, read, native=True, plain=kinds <= _PLAIN)
     sets = bool(kinds & _SETS)
     encode = (lambda value: ENCODER.encode(ordered(value))) if sets else ENCODER.encode
-    decode = functools.partial(marks.read if models else marks.read_times, decoder.decode)
+    decode = functools.partial(marks.read if models else marks.read_times, read)
     return Slot(type_, encode, decode, native=not (sets or models), times=times)
 
 
@@ -210,6 +216,29 @@ def _parts(type_: Any) -> tuple[set[str], list[Any]]:
     return kinds, customs
 
 
+def _read_with_secrets(decode: Callable[[bytes], Any], raw: bytes) -> Any:
+    value = decode(raw)
+    return _secrets(value) if MARK_BYTES in raw else value
+
+
+def _secrets(value: Any) -> Any:
+    """The value with secrets for marked texts, in lists and dicts, and in fields of records."""
+    if type(value) is str:
+        return Secret.recorded(value) if value.startswith(MARK) else value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            value[key] = _secrets(item)
+    elif isinstance(value, list):
+        value[:] = map(_secrets, value)
+    elif isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(map(_secrets, value))
+    else:
+        for name in fields_of(type(value)):
+            if hasattr(value, name):
+                force(value, name, _secrets(getattr(value, name)))
+    return value
+
+
 def _is_path(cls: Any) -> bool:
     """Pathlib is not imported for this: without it there is no path either."""
     pathlib = sys.modules.get("pathlib")
@@ -225,6 +254,8 @@ def _enc_hook(value: Any) -> Any:
         return msgspec.Raw(slot_of(type(value)).encode(value))
     if _is_path(type(value)):
         return str(value)
+    if type(value) is Secret:
+        return value.marked()
     raise Unsupported(label_of(type(value)))
 
 
@@ -233,6 +264,8 @@ def dec_hook(type_: Any, data: Any) -> Any:
         return slot_of(type_).decode(ENCODER.encode(data))
     if _is_iterable(type_):  # a common annotation of lists
         return slot_of(list[typing.get_args(type_) or Any]).decode(ENCODER.encode(data))  # type: ignore[misc]
+    if type_ is Secret:
+        return Secret.recorded(data)
     return data if type_ is object else type_(data)
 
 

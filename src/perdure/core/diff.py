@@ -7,7 +7,7 @@ arguments only around the place where they differ.
 from __future__ import annotations
 
 from perdure.core import events as ev
-from perdure.core.events import Codec, Command, Event
+from perdure.core.events import Chunked, Codec, Command, Event
 
 _AROUND = 60
 _VALUES = frozenset({ev.EMIT, ev.EXPOSE, ev.REPLY, ev.FINISH})
@@ -38,11 +38,12 @@ def fits(row: Event, command: Command, codec: Codec) -> bool:
     return same
 
 
-def difference(row: Event, command: Command | None) -> str:
+def difference(row: Event, command: Command | None, codec: Codec) -> str:
     """Human-readable lines: what the history has, what the code asks for, and what to do."""
-    recorded = _text(row.data)
-    asked = _text(command.data) if command is not None else ""
+    recorded = _text(row.data, codec)
+    asked = _text(command.data, codec) if command is not None else ""
     if command is not None and (row.kind, row.name) == (command.kind, command.name):
+        asked += " (another secret)" if recorded == asked and "•••" in asked else ""
         recorded, asked = _focus(recorded, asked)
     have = f"  history, row {row.seq}: {_label(row.kind, row.name)} {_short(recorded)}".rstrip()
     want = "nothing"
@@ -60,11 +61,10 @@ def _label(kind: str, name: str | None) -> str:
     return kind if name is None else f"{kind} {name}"
 
 
-def _text(data: object) -> str:
+def _text(data: bytes | Chunked | None, codec: Codec) -> str:
     if data is None:
         return ""
-    raw = data if isinstance(data, bytes) else data.read()  # type: ignore[attr-defined]
-    return raw.decode()
+    return codec.shown(data if isinstance(data, bytes) else data.read()).decode()
 
 
 def _short(text: str) -> str:

@@ -126,7 +126,7 @@ class Kernel:
             for index, row in enumerate(rows):
                 if row.kind in ev.INPUTS:
                     if asked:
-                        raise Nondeterminism(self.facts.run_id, difference(row, asked[0]))
+                        self._match(row, asked[0])
                     self.seq, self._next = row.seq, index + 1
                     self.loop.refused, recorded = None, False
                     asked.extend(self.feed(row))
@@ -173,7 +173,7 @@ class Kernel:
 
     def _match(self, row: Event, command: Command | None) -> None:
         if command is None or not fits(row, command, self.codec):
-            raise Nondeterminism(self.facts.run_id, difference(row, command))
+            raise Nondeterminism(self.facts.run_id, difference(row, command, self.codec))
         if row.edited:
             command.edited = True
             command.data = _read(row.data)
@@ -372,7 +372,7 @@ class Kernel:
         if run_id is not None:
             parts.append(b'"id":%s' % self.codec.encode(names.checked_id(run_id), "the run id"))
         if tags:
-            parts.append(b'"tags":%s' % self.codec.encode(names.checked_tags(tags), "the tags"))
+            parts.append(b'"tags":%s' % self.codec.encode_tags(names.checked_tags(tags)))
         return b"{%s}" % b",".join(parts)
 
     def send(self, run_id: str, value: Any, channel: str, key: str | None, start: Any) -> Future:
@@ -407,7 +407,7 @@ class Kernel:
             self.command(ev.EXPOSE, name, data).cls = type(value)
 
     def tag(self, tags: dict[str, Any]) -> None:
-        self.command(ev.TAG, None, self.codec.encode(names.checked_tags(tags), "the tags"))
+        self.command(ev.TAG, None, self.codec.encode_tags(names.checked_tags(tags)))
 
     def now_ms(self) -> int:
         return self.loop.now_ms

@@ -80,6 +80,7 @@ from perdure.errors.steps import StepFailed as StepFailed
 from perdure.errors.steps import StepTimeout as StepTimeout
 from perdure.errors.steps import TransactionEnded as TransactionEnded
 from perdure.errors.store import LeaseLost as LeaseLost
+from perdure.errors.store import SecretsMissing as SecretsMissing
 from perdure.errors.store import StoreCorrupt as StoreCorrupt
 from perdure.errors.store import StoreError as StoreError
 from perdure.errors.store import StoreFull as StoreFull

@@ -60,6 +60,18 @@ class StoreTooNew(StoreError):
         )
 
 
+class SecretsMissing(StoreError):
+    """A run needs secrets that were left out when it was exported."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The run came into {path!r} without its secrets, which an export leaves out. It can "
+            "be shown, and neither continued nor asked for a result that has one. Export it again "
+            "with `perdure export --with-secrets`."
+        )
+
+
 class StoreReadOnly(StoreError):
     """The file or its folder can't be written."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.core.events import Command
 from perdure.errors import PerdureError, RunExists
-from perdure.runtime.existing_run import found_again
+from perdure.runtime.existing_run import found_again, true_arguments
 from perdure.runtime.outbox import Outbox, args_of
 from perdure.runtime.plans import AwaitChild, ChildSettled, Plan, RetryChild
 from perdure.runtime.retry import plan_retry
@@ -41,7 +41,7 @@ class Children:
             found = found_again(command.call.definition, args_of(command), recorded, refused)
             self._answer(command, found)
 
-        self._host.reads.then(known, _arguments, self._host.store, refused.compare)
+        self._host.reads.then(known, true_arguments, self._host.store, refused.compare)
 
     def look_at(self, command: Command, child: int | str) -> None:
         """Plan for a child that exists, by its key, or by its id as it is now."""
@@ -87,10 +87,6 @@ class Children:
         host.writer.put(AdoptChild(row.run, self._outbox.run), adopted, keep=True)
 
 
-def _arguments(store: Store, runs: list[int]) -> list[bytes]:
-    return [store.arguments(run) for run in runs]
-
-
 def _with_parent(store: Store, run: int | str) -> tuple[RunRow, RunRow | None]:
-    row = store.run_row(run if isinstance(run, int) else store.run_key(run))
-    return row, None if row.parent is None else store.run_row(row.parent)
+    row = store.run_row(run if isinstance(run, int) else store.run_key(run), true=True)
+    return row, None if row.parent is None else store.run_row(row.parent, true=True)

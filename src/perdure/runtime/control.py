@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -150,7 +151,7 @@ class Control:
             durability=changed(options, level, "start()").durability,
         )
         if tags is not None:
-            self._codec.encode(names.checked_tags(tags), "the tags")
+            self._codec.encode_tags(names.checked_tags(tags))
         in_queue = start_in_queue(call)
         start.key = in_queue[0] if key is None else checked_key(key)
         start.weight = in_queue[1] if weight is None else checked_weight(weight)
@@ -274,7 +275,7 @@ class Control:
 
     async def _row(self, run_id: str) -> RunRow:
         run = await self._reads.get(self._store.run_key, run_id)
-        return await self._reads.get(self._store.run_row, run)
+        return await self._reads.get(partial(self._store.run_row, run, true=True))
 
     async def _history(self, row: RunRow) -> list[Event]:
         return await self._reads.get(self._store.history, row.run)

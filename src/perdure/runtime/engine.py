@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar, Unpack, cast
@@ -76,7 +76,10 @@ class Engine(
     before; `observer` is an `Observer`, or several, that are notified of runs, attempts, commits
     and leases; `close_grace` the seconds that steps under way get to end when the engine closes;
     `retention` is a `Retention`: runs that ended long ago are archived and deleted meanwhile;
-    `schedules` are those of this code (`Schedule`), declared by an engine that executes runs.
+    `schedules` are those of this code (`Schedule`), declared by an engine that executes runs;
+    `redact` are names of members (`["password", "*_token"]`, in any case), or a function that says
+    it of a name: views, pages and exports have `•••` in the place of their values, as of every
+    `Secret`, and runs get them as they are.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
@@ -120,6 +123,7 @@ class Engine(
         queues: Iterable[Queue] = (),
         retention: Retention | None = None,
         schedules: Iterable[Schedule] = (),
+        redact: Iterable[str] | Callable[[str], bool] | None = None,
         **moved: Never,
     ) -> None:
         self._options = options.checked(
@@ -138,6 +142,7 @@ class Engine(
             queues=queues,
             retention=retention,
             schedules=schedules,
+            redact=redact,
             moved=moved,
         )
         self.path, self.durability = self._options.path, self._options.durability
@@ -146,7 +151,7 @@ class Engine(
         for definition in workflows:
             add_workflow(self.workflows, definition)
         self._clock = SystemClock()
-        self._codec = JsonCodec(payload_bytes_max=self.limits.payload_bytes_max)
+        self._codec = JsonCodec(self.limits.payload_bytes_max, self._options.hides)
         self._open: OpenEngine | None = None
         self._parent: int | None = None  # in a child: the process that has it open
         self._closing = contextlib.AsyncExitStack()
@@ -156,7 +161,10 @@ class Engine(
     # --- life -------------------------------------------------------------------------------------
 
     def _open_store(self) -> SqliteStore:
-        return SqliteStore(self.path, limits=self.limits, create=self._options.create)
+        options = self._options
+        return SqliteStore(
+            self.path, limits=self.limits, create=options.create, hides=options.hides
+        )
 
     async def __aenter__(self) -> Self:
         if self._parent is not None:

@@ -7,12 +7,13 @@ that code gets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from perdure.api.definitions import Definition
 from perdure.codec.equality import same_arguments
 from perdure.errors import RunExists
+from perdure.store.base import Store
 from perdure.store.rows import Started
 
 
@@ -26,3 +27,8 @@ def found_again(
     if any(same_arguments(definition, known, args) for known in recorded):
         return Started(refused.run, refused.run_id, False)
     return refused
+
+
+def true_arguments(store: Store, runs: Sequence[int]) -> list[bytes]:
+    """The recorded arguments of runs, with their secrets."""
+    return [store.arguments(run, true=True) for run in runs]

@@ -17,6 +17,7 @@ import msgspec
 from perdure.api.definitions import Workflow
 from perdure.codec.errors import decode_error
 from perdure.codec.signature import signature_of
+from perdure.codec.values import decode
 from perdure.core import lifecycle
 from perdure.core.lifecycle import FINAL
 from perdure.errors import (
@@ -101,13 +102,13 @@ class Results:
     async def _outcome_or_news(self, run: int) -> OutcomeRow:
         """How a run ended or stands. Where it is still under way, returns when there is news."""
         if self._reads.inline:
-            row = await self._reads.get(self._store.outcome, run)
+            row = await self._reads.get(_true_outcome, self._store, run)
             if _under_way(row):
                 await self._scheduler.wait_for_news(run)
             return row
         news = self._scheduler.expect_news(run)
         try:
-            row = await self._reads.get(self._store.outcome, run)
+            row = await self._reads.get(_true_outcome, self._store, run)
             if _under_way(row):
                 await self._scheduler.wait_for_news(run, news)
         finally:
@@ -120,7 +121,7 @@ class Results:
                 definition = self._workflows.get(row.workflow)
                 raw = row.result or b"null"
                 return (
-                    msgspec.json.decode(raw)
+                    decode(raw)
                     if definition is None
                     else signature_of(definition).decode_result(raw)
                 )
@@ -192,6 +193,10 @@ class Results:
                 run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}"
             )
         return run if "~" in run_id else holder
+
+
+def _true_outcome(store: Store, run: int) -> OutcomeRow:
+    return store.outcome(run, true=True)
 
 
 def _under_way(row: OutcomeRow) -> bool:

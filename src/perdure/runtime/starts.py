@@ -15,7 +15,7 @@ from perdure.errors import PerdureError, RunExists
 from perdure.process.interpreter import PYTHON
 from perdure.runtime import commits
 from perdure.runtime.claiming import Claims
-from perdure.runtime.existing_run import found_again
+from perdure.runtime.existing_run import found_again, true_arguments
 from perdure.runtime.first_turn import FirstTurn, Rows
 from perdure.runtime.naming import new_seed
 from perdure.runtime.observer import Notifier
@@ -90,7 +90,7 @@ class Starts:
             self._begin_unwritten(start, written)
         result: Started | PerdureError = await future
         if isinstance(result, RunExists):
-            args = [await reads.get(store.arguments, run) for run in result.compare]
+            args = await reads.get(true_arguments, store, result.compare)
             result = found_again(definition, start.args, args, result)
         if isinstance(result, PerdureError):
             raise result

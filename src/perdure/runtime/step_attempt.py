@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure.api import queues, verbs
+from perdure.codec.values import decode
 from perdure.core import names
 from perdure.errors import QueueNotFound
 from perdure.store.writes import Emit, RecordHeartbeat, Spend
@@ -83,7 +84,7 @@ class StepAttempt(msgspec.Struct, eq=False):
     @property
     def last_heartbeat(self) -> Any:
         found = self._host.last_heartbeat(self.seq)
-        return None if found is None else msgspec.json.decode(found)
+        return None if found is None else decode(found)
 
     def heartbeat(self, value: Any = None) -> verbs.Issued[None]:
         data = self._steps.codec.encode(value, f"the heartbeat of row {self.seq}")

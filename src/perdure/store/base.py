@@ -131,8 +131,12 @@ class Store(Protocol):
     def run_key(self, run_id: str) -> int:
         """The key of a run by its full id. Raises `RunNotFound`."""
 
-    def run_row(self, run: int) -> RunRow:
-        """The run with its payloads."""
+    def run_row(self, run: int, *, true: bool = False) -> RunRow:
+        """The run with its payloads; with `true` their secrets, else the mask.
+
+        With `true` raises `SecretsMissing` where an export has left them out; so do all methods
+        that say that they give secrets.
+        """
 
     def run_head(self, run_id: str) -> RunHead:
         """A run without its arguments and its result. Raises `RunNotFound`."""
@@ -140,8 +144,8 @@ class Store(Protocol):
     def status(self, run_id: str) -> str:
         """The status of a run, without reading anything else. Raises `RunNotFound`."""
 
-    def arguments(self, run: int) -> bytes:
-        """The arguments of a run as whole JSON."""
+    def arguments(self, run: int, *, true: bool = False) -> bytes:
+        """The arguments of a run as whole JSON; with `true` their secrets."""
 
     def progress(self, run_id: str, open_max: int) -> ProgressRow:
         """How far a run is, with up to `open_max` names of open steps.
@@ -149,20 +153,23 @@ class Store(Protocol):
         Reads no payload but that of its newest error. Raises `RunNotFound`.
         """
 
-    def outcome(self, run: int) -> OutcomeRow:
-        """How a run ended or what its state is, with result or error and no arguments."""
+    def outcome(self, run: int, *, true: bool = False) -> OutcomeRow:
+        """How a run ended or what its state is, with result or error and no arguments; with `true`
+        their secrets.
+        """
 
     def durability(self, run_id: str) -> str | None:
         """The durability level that the run was started with; None: the engine's own."""
 
     def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
-        """What `owner` needs to go on with a run; None where it has ended or is not this worker's.
+        """What `owner` needs to go on with a run, with its secrets; None where it has ended or is
+        not this worker's.
 
         A history of more than `rows_max` rows is not read.
         """
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
-        """The rows of a run behind row `after_seq`, in order.
+        """The rows of a run behind row `after_seq`, in order, with their secrets.
 
         Large arguments are read on use where the store is `inline`; else they come with the chunks
         that they are made of, so that nothing is read later.
@@ -191,10 +198,14 @@ class Store(Protocol):
         """Names of rows by number: that of a step, say; the kind where a row has no name."""
 
     def inbox(self, run: int, after: int) -> list[InboxRow]:
-        """Untaken inbox rows of a run behind row `after`, in order, at most a thousand."""
+        """Untaken inbox rows of a run behind row `after`, in order, at most a thousand, with their
+        secrets.
+        """
 
     def heartbeat(self, run: int, seq: int) -> bytes | None:
-        """The last heartbeat of the step at row `seq`, as JSON; None where there is none."""
+        """The last heartbeat of the step at row `seq`, as JSON with its secrets; None where there
+        is none.
+        """
 
     def stream(self, run: int, name: str, after: int, limit: int) -> list[StreamItem]:
         """Items of a stream behind the position `after`, in order."""
@@ -209,7 +220,9 @@ class Store(Protocol):
         """An exposed value of a run as JSON; None where it is not set."""
 
     def reply(self, request: int) -> ReplyRow | None:
-        """The reply to a request; None where it has none, or there is no such request."""
+        """The reply to a request, with its secrets; None where it has none, or there is no such
+        request.
+        """
 
     def have_reply(self, requests: Sequence[int]) -> list[int]:
         """Those of these requests that wait for no reply any more."""

@@ -6,7 +6,6 @@ goes with them.
 
 from __future__ import annotations
 
-from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import RunExists
 from perdure.store.history import HistoryWriter
 from perdure.store.transaction import Transaction
@@ -25,10 +24,9 @@ def put_off(db: Transaction, history: HistoryWriter, start: StartRun) -> int | N
         return None
     (run,) = found
     db.do("drop_chunks", (run,))
+    db.do("drop_secrets", (run,))
     history.forget_run(run)
-    inline = len(start.args) <= INLINE_BYTES_MAX
-    args = start.args.decode() if inline else history.payload(run, start.args, True)
-    db.do("set_args", (args, run))
+    db.do("set_args", (history.payload(run, start.args, True), run))
     return int(run)
 
 

@@ -1,7 +1,8 @@
 """Rows of history in a transaction: gathered, and inserted together at its end.
 
 Rules: a large payload is split into chunks, and a chunk that the run has is not stored again; what
-was gathered is forgotten when the transaction is rolled back.
+was gathered is forgotten when the transaction is rolled back; here, and nowhere else, secrets are
+taken out of what people read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perdure.codec.secrets import MARK_BYTES, Hides, Span, spans
 from perdure.core.events import CHILD, SPAWN, STEP, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.store import payloads
@@ -19,22 +21,29 @@ _WITH_ARGUMENTS = (STEP, CHILD, SPAWN)
 
 
 class HistoryWriter:
-    """Writes payloads and rows of history in the transaction `db`."""
+    """Writes payloads and rows of history in the transaction `db`. `hides` is the redaction."""
 
-    def __init__(self, db: Transaction) -> None:
-        self._db = db
+    def __init__(self, db: Transaction, hides: Hides | None = None) -> None:
+        self._db, self._hides = db, hides
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         """Numbers of the chunks that a run has, ascending, as far as they are known."""
         self._complete: set[int] = set()
         """Runs of which all chunks are known: nothing was committed elsewhere since."""
+        self._secrets: dict[int, dict[bytes, int]] = {}
+        """Numbers of the chunks with secrets that were written since the run is known."""
 
     def append(self, run: int, rows: Sequence[Event | Command]) -> None:
         """Gather rows for the history of a run."""
-        first, add = run << 24, self._rows.append
+        first, add, redacted = run << 24, self._rows.append, self._hides is not None
         for row in rows:
             data: Any = row.data
-            if data is not None and (type(data) is not bytes or len(data) > INLINE_BYTES_MAX):
+            if data is not None and (
+                type(data) is not bytes
+                or len(data) > INLINE_BYTES_MAX
+                or redacted
+                or MARK_BYTES in data
+            ):
                 raw = data if isinstance(data, bytes) else data.read()
                 data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
             add((
@@ -46,10 +55,53 @@ class HistoryWriter:
         """The text of a payload column; its new chunks are stored."""
         if raw is None:
             return None
+        if hidden := self._hidden(raw):
+            return self._with_secrets(run, raw, hidden, is_args)
         if len(raw) <= INLINE_BYTES_MAX:
             return raw.decode()
         text, new = payloads.split(raw, self._known(run), is_args)
         self._db.many("insert_chunk", [(run, n, digest, body) for n, digest, body in new])
+        return text
+
+    def fits_in_row(self, raw: bytes) -> bool:
+        """Whether a payload is stored as it is, so that it needs no run yet."""
+        return len(raw) <= INLINE_BYTES_MAX and not self._hidden(raw)
+
+    def text(self, run: int, raw: bytes | None) -> str | None:
+        """The text of a column that holds plain JSON of any size; in chunks it is for secrets."""
+        if raw is None:
+            return None
+        hidden = self._hidden(raw)
+        return self._with_secrets(run, raw, hidden, False) if hidden else raw.decode()
+
+    def is_same(self, run: int, text: str, raw: bytes) -> bool:
+        """Whether the column of a run holds this payload."""
+        if not payloads.is_chunked(text):
+            return text == raw.decode()
+        if not payloads.has_secrets(text):
+            return payloads.recorded_digest(text) == payloads.digest_of(raw)
+        return payloads.join_true(text, self._bodies(run)) == raw
+
+    def moved(self, run: int, text: str, to: int) -> str | None:
+        """The text of a column of one run, whose payload is in chunks, for another run."""
+        bodies = self._bodies(run)
+        true = payloads.join_true(text, bodies)
+        return self.payload(to, payloads.join(text, bodies) if true is None else true)
+
+    def _bodies(self, run: int) -> dict[int, str]:
+        """All chunks of a run, and its secrets under the negative numbers."""
+        found = dict(self._db.rows("chunk_bodies", (run,)))
+        return found | {-n: body for n, body in self._db.rows("secrets_of_run", (run,))}
+
+    def _hidden(self, raw: bytes) -> list[Span]:
+        return [] if self._hides is None and MARK_BYTES not in raw else spans(raw, self._hides)
+
+    def _with_secrets(self, run: int, raw: bytes, hidden: list[Span], is_args: bool) -> str:
+        known = self._known(run)
+        kept = self._secrets.setdefault(run, {})
+        text, new, secrets = payloads.split_with_secrets(raw, hidden, known, kept, is_args)
+        self._db.many("insert_chunk", [(run, n, digest, body) for n, digest, body in new])
+        self._db.many("insert_secret", [(run, n, body) for n, body in secrets])
         return text
 
     def _known(self, run: int) -> dict[bytes, int]:
@@ -69,11 +121,13 @@ class HistoryWriter:
     def forget_run(self, run: int) -> None:
         """A run, or what it has in chunks, exists no more."""
         self._digests.pop(run, None)
+        self._secrets.pop(run, None)
         self._complete.discard(run)
 
     def forget_chunks(self) -> None:
         """Nothing is known of any run's chunks."""
         self._digests.clear()
+        self._secrets.clear()
         self._complete.clear()
 
     def flush(self) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import InboxFull, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.store.history import HistoryWriter
 from perdure.store.queues import Places
 from perdure.store.rows import Woken
 from perdure.store.transaction import Transaction
@@ -25,8 +26,11 @@ _encode = msgspec.json.Encoder().encode
 class Inboxes:
     """What writes about inboxes do in the transaction `db`."""
 
-    def __init__(self, db: Transaction, limits: Limits, places: Places) -> None:
+    def __init__(
+        self, db: Transaction, limits: Limits, places: Places, history: HistoryWriter
+    ) -> None:
         self._db, self._limits, self._places = db, limits, places
+        self._text = history.text
 
     # --- messages and verbs -----------------------------------------------------------------------
 
@@ -48,7 +52,7 @@ class Inboxes:
         if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
             return InboxFull(message.run_id, self._limits.inbox_rows_max)
         if message.kind != "cancel" or not self._cancel_waits(run):  # one cancel waits at most
-            data = None if message.data is None else message.data.decode()
+            data = self._text(run, message.data)
             used_in = None if key is None else chain
             row = (run, message.kind, message.name, message.ref, data, message.at_ms, key, used_in)
             self._db.do("insert_inbox", row)
@@ -140,15 +144,15 @@ class Inboxes:
         """
         if seq is not None:
             kind, data = _answer(run_id, finish)
-            self._db.do("answer_parent", (parent, kind, seq, data.decode(), at_ms))
+            self._db.do("answer_parent", (parent, kind, seq, self._text(parent, data), at_ms))
         self.wake_waiting(parent, at_ms)
 
     def put(
         self, run: int, kind: str, name: str | None, ref: int | None, data: bytes | None, at_ms: int
     ) -> None:
         """Add a row to an inbox, whatever the state of its run."""
-        text = None if data is None else data.decode()
-        self._db.do("insert_inbox", (run, kind, name, ref, text, at_ms, None, None))
+        fields = (run, kind, name, ref, self._text(run, data), at_ms, None, None)
+        self._db.do("insert_inbox", fields)
 
 
 def _answer(run_id: str, finish: Finish) -> tuple[str, bytes]:

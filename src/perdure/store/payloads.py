@@ -4,6 +4,10 @@ A payload column holds plain JSON, or, when that is large, `@`, the 32 hex digit
 a recipe: a JSON array of strings (literal text) and pairs `[a, b]` (chunks number a to b of the
 run, joined by commas). The items in a row are the payload, byte for byte.
 
+A payload with secrets is stored so whatever its size, with the mask in their place. Its recipe ends
+with a pair `[n, n - 1]` for each chunk n that has a secret, which joins nothing, and with `""`; the
+true text of these chunks is kept apart, and is found under `-n` where it was asked for.
+
 Rules: pure functions; where a payload is cut depends only on its own text, and stays the
 same when a list grows at its end, so the pieces of one call are found again in the next; a payload
 that can't be put together from its pieces exactly is one piece.
@@ -13,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from os import urandom
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from perdure.codec.secrets import Span, without
 from perdure.core.limits import CHUNK_BYTES_MIN, INLINE_BYTES_MAX, WHOLE_BYTES_MAX
 
 ELEMENT_BYTES_MIN = 64
@@ -35,6 +41,15 @@ DEPTH_MAX = 24
 NewChunk = tuple[int, bytes, str]
 """Number, digest and text of a piece that the run did not have."""
 
+NewSecret = tuple[int, str]
+"""Number and true text of a piece with a secret."""
+
+Part = tuple[bool, bytes, bytes | None]
+"""Whether it is a piece, what people read, and the true text where that is another."""
+
+SECRET_ENDS = ',""]'
+"""How a recipe with secrets ends; in another one a quotation mark has a backslash there."""
+
 _list = msgspec.json.Decoder(list[Raw]).decode
 _dict = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.encode
@@ -50,25 +65,70 @@ def split(raw: bytes, known: dict[bytes, int], is_args: bool) -> tuple[str, list
     """
     if len(raw) <= INLINE_BYTES_MAX:
         return raw.decode(), []
-    recipe = _Recipe()
-    if not recipe.takes_apart(raw, is_args):
-        recipe = _Recipe()
-        recipe.piece(raw)
+    recipe = _recipe(raw, is_args)
     items, new = recipe.numbered(known)
     return f"@{digest_of(raw).hex()}{_encode(items).decode()}", new
 
 
+def split_with_secrets(
+    raw: bytes, hidden: list[Span], known: dict[bytes, int], kept: dict[bytes, int], is_args: bool
+) -> tuple[str, list[NewChunk], list[NewSecret]]:
+    """The same for a payload with secrets at `hidden`, with their true texts; `kept` maps digests
+    of true texts to numbers, and gets them too. They are in no column: a secret may be guessed from
+    its digest.
+    """
+    recipe = _Recipe() if len(raw) <= INLINE_BYTES_MAX else _recipe(raw, is_args)
+    recipe.hide(raw, hidden)
+    secrets: list[NewSecret] = []
+    items, new = recipe.numbered(known, kept, secrets)
+    return f"@{digest_of(recipe.shown()).hex()}{_encode(items).decode()}", new, secrets
+
+
+def _recipe(raw: bytes, is_args: bool) -> _Recipe:
+    recipe = _Recipe()
+    if not recipe.takes_apart(raw, is_args):
+        recipe = _Recipe()
+        recipe.piece(raw)
+    return recipe
+
+
 class _Recipe:
-    """The parts of one payload in order: literal text, and pieces marked by True."""
+    """The parts of one payload in order: literal text and pieces."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[bool, bytes]] = []
+        self._parts: list[Part] = []
 
     def literal(self, text: bytes) -> None:
-        self._parts.append((False, text))
+        self._parts.append((False, text, None))
 
     def piece(self, text: bytes) -> None:
-        self._parts.append((True, text))
+        self._parts.append((True, text, None))
+
+    def hide(self, raw: bytes, hidden: list[Span]) -> None:
+        """Make a piece of each part with a secret, together with those that it reaches into."""
+        if not self._parts:
+            self.piece(raw)
+        parts, at, spans = self._parts, 0, iter([*hidden, (len(raw) + 1, 0)])
+        self._parts = []
+        begin, end = next(spans)
+        first, until, within = -1, 0, list[Span]()
+        for one in parts:
+            start, at = at, at + len(one[1])
+            while begin < at:
+                first, until = start if first < 0 else first, max(until, end)
+                within.append((begin, end))
+                begin, end = next(spans)
+            if first < 0:
+                self._parts.append(one)
+            elif until <= at:
+                text = raw[first:at]
+                moved = [(a - first, b - first) for a, b in within]
+                self._parts.append((True, without(text, moved), text))
+                first, within = -1, []
+
+    def shown(self) -> bytes:
+        """What people read of the payload."""
+        return b"".join([text for _, text, _ in self._parts])
 
     def takes_apart(self, raw: bytes, is_args: bool) -> bool:
         """Whether the parts found in the payload are exactly the payload, and at least one is a
@@ -83,14 +143,14 @@ class _Recipe:
                 self.piece(raw)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return False
-        return any(is_piece for is_piece, _ in self._parts) and self._is_exactly(raw)
+        return any(one[0] for one in self._parts) and self._is_exactly(raw)
 
     def _is_exactly(self, raw: bytes) -> bool:
         """Whether the parts in a row are the payload: spaces, double keys and odd escapes get lost
         in parts.
         """
         at = 0
-        for _, text in self._parts:
+        for _, text, _ in self._parts:
             if not raw.startswith(text, at):
                 return False
             at += len(text)
@@ -143,24 +203,36 @@ class _Recipe:
         else:
             self.piece(text)
 
-    def numbered(self, known: dict[bytes, int]) -> tuple[list[Any], list[NewChunk]]:
+    def numbered(
+        self,
+        known: dict[bytes, int],
+        kept: dict[bytes, int] | None = None,
+        secrets: list[NewSecret] | None = None,
+    ) -> tuple[list[Any], list[NewChunk]]:
         """The recipe's items: neighbours in literal text are joined, and so are ranges
         that go on.
         """
         items: list[Any] = []
         new: list[NewChunk] = []
+        ends: list[Any] = []
         text = b""
-        for is_piece, part in self._parts:
+        for is_piece, part, true in self._parts:
             if not is_piece:
                 text += part
                 continue
-            n = _number(part, known, new)
+            if true is None or kept is None or secrets is None:
+                n = _number(part, known, new)
+            else:
+                n = _number_of_secret(part, true, known, kept, new, secrets)
+                ends.append([n, n - 1])
             if text == b"," and items and items[-1][1] == n - 1:
                 items[-1][1] = n
             else:
                 items += [text.decode(), [n, n]] if text else [[n, n]]
             text = b""
-        return ([*items, text.decode()] if text else items), new
+        if text:
+            items.append(text.decode())
+        return ([*items, *ends, ""] if ends else items), new
 
 
 class _Group:
@@ -208,6 +280,25 @@ def _number(text: bytes, known: dict[bytes, int], new: list[NewChunk]) -> int:
     return n
 
 
+def _number_of_secret(
+    shown: bytes,
+    true: bytes,
+    known: dict[bytes, int],
+    kept: dict[bytes, int],
+    new: list[NewChunk],
+    secrets: list[NewSecret],
+) -> int:
+    digest = digest_of(true)
+    n = kept.get(digest)
+    if n is None:
+        n = kept[digest] = len(known) + 1
+        number = urandom(16)  # in the place of a digest
+        known[number] = n
+        new.append((n, number, shown.decode()))
+        secrets.append((n, true.decode()))
+    return n
+
+
 def _wraps_object(raw: bytes) -> bool:
     """Whether most of an object is one inner object, as a reply is around its message: that one
     comes again.
@@ -237,7 +328,19 @@ def recorded_digest(text: str) -> bytes:
 
 def needs(text: str) -> list[tuple[int, int]]:
     """The ranges of chunk numbers that `join` will ask for, in order and without overlaps."""
-    return merged((item[0], item[1]) for item in _decode(text[33:]) if not isinstance(item, str))
+    items = _decode(text[33:])
+    return merged((one[0], one[1]) for one in items if type(one) is list and one[0] <= one[1])
+
+
+def has_secrets(text: str) -> bool:
+    """Whether a column holds a payload with secrets."""
+    return text[:1] == "@" and text.endswith(SECRET_ENDS)
+
+
+def secret_numbers(text: str) -> set[int]:
+    """The numbers of the chunks that have secrets."""
+    items = _decode(text[33:])
+    return {one[0] for one in items if type(one) is list and one[0] > one[1]}
 
 
 def merged(found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -252,7 +355,7 @@ def merged(found: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def join(text: str, bodies: Mapping[int, str]) -> bytes:
-    """The payload, put together again.
+    """The payload, put together again, with the mask in the place of secrets.
 
     Raises `LookupError` where a piece is missing, `ValueError` where one is not what it was.
     """
@@ -266,3 +369,21 @@ def join(text: str, bodies: Mapping[int, str]) -> bytes:
     if digest_of(raw) != recorded_digest(text):
         raise ValueError("it is not what was recorded")
     return raw
+
+
+def join_true(text: str, bodies: Mapping[int, str]) -> bytes | None:
+    """The payload with its secrets, which are in `bodies` under the negative numbers of their
+    chunks. None where one is missing: they were left out of a copy. Raises as `join` does.
+    """
+    raw = join(text, bodies)
+    if not has_secrets(text):
+        return raw
+    secret = secret_numbers(text)
+    if any(-n not in bodies for n in secret):
+        return None
+    true = {n: bodies[-n] if n in secret else body for n, body in bodies.items()}
+    parts = (
+        item if isinstance(item, str) else ",".join([true[n] for n in range(item[0], item[1] + 1)])
+        for item in _decode(text[33:])
+    )
+    return "".join(parts).encode()

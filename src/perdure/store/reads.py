@@ -2,6 +2,8 @@
 
 Rules: payloads of inputs are joined at once, arguments when they are used; where a query crosses a
 network, the chunks of a whole history come in one query; a list costs a fixed number of queries.
+What people read has the mask in the place of secrets; what a run goes on with, and its result, has
+their true text: the methods that give it say so.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import msgspec
 from perdure.core import events as ev
 from perdure.core.events import INPUTS, Event
 from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
-from perdure.errors import PerdureError, RunNotFound
+from perdure.errors import PerdureError, RunNotFound, SecretsMissing
 from perdure.store import payloads
 from perdure.store.queue_reads import QueueReads
 from perdure.store.request_reads import RequestReads
@@ -52,18 +54,21 @@ class LazyPayload:
         self._reader, self._run, self._text, self._bodies = reader, run, text, bodies
 
     def same_as(self, raw: bytes) -> bool:
+        if payloads.has_secrets(self._text):
+            return self.read() == raw
         return payloads.recorded_digest(self._text) == payloads.digest_of(raw)
 
     def read(self) -> bytes:
         if self._bodies is not None:
-            return payloads.join(self._text, self._bodies)
-        return self._reader.whole(self._run, self._text)
+            return self._reader.joined_true(self._text, self._bodies)
+        return self._reader.true(self._run, self._text)
 
 
 class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool
+    path: str
 
     @abstractmethod
     def _all(self, query: str, *bindings: Any) -> list[Any]:
@@ -98,8 +103,39 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
         except (LookupError, TypeError, ValueError) as error:
             raise self._damaged(error) from error
 
+    def true(self, run: int, text: str) -> bytes:
+        """A payload column as JSON with its secrets. Raises `SecretsMissing`."""
+        if not payloads.is_chunked(text):
+            return text.encode()
+        return self.all_true([(run, text)])[0] or b""
+
+    def all_true(self, columns: Sequence[tuple[int, str | None]]) -> list[bytes | None]:
+        """Payload columns as JSON with their secrets. Raises `SecretsMissing`."""
+        hidden = [(run, text) for run, text in columns if text and payloads.has_secrets(text)]
+        if not hidden:
+            return self.all_whole(columns)
+        bodies = self._bodies([(run, text) for run, text in columns if text and text[0] == "@"])
+        return [
+            text.encode()
+            if text and text[0] != "@"
+            else text and self.joined_true(text, bodies.get(run, {}))  # type: ignore[misc]
+            for run, text in columns
+        ]
+
+    def joined_true(self, text: str, bodies: dict[int, str]) -> bytes:
+        """A payload with its secrets, from its chunks. Raises `SecretsMissing`."""
+        try:
+            found = payloads.join_true(text, bodies)
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+        if found is None:
+            raise SecretsMissing(self.path)
+        return found
+
     def _bodies(self, columns: Sequence[tuple[int, str]]) -> dict[int, dict[int, str]]:
-        """The chunks that payloads are made of, by run and number."""
+        """The chunks that payloads are made of, by run and number; secrets have the negative
+        number of their chunk.
+        """
         needs: dict[int, list[tuple[int, int]]] = {}
         for run, text in columns:
             needs.setdefault(run, []).extend(payloads.needs(text))
@@ -108,6 +144,9 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
         if ranges:
             for run, n, body in self._all("chunks_of_runs", _json(ranges)):
                 bodies[run][n] = body
+            if any(payloads.has_secrets(text) for _, text in columns):
+                for run, n, body in self._all("secrets_of_runs", _json(ranges)):
+                    bodies[run][-n] = body
         return bodies
 
     # --- runs -------------------------------------------------------------------------------------
@@ -140,16 +179,17 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
             raise RunNotFound.pruned(run)
         return cast("tuple[Any, ...]", found[0])
 
-    def run_row(self, run: int) -> RunRow:
-        rows = self._rows_of([run])
+    def run_row(self, run: int, *, true: bool = False) -> RunRow:
+        rows = self._rows_of([run], true=true)
         if not rows:
             raise RunNotFound.pruned(run)
         return rows[0]
 
-    def _rows_of(self, runs: Sequence[int]) -> list[RunRow]:
+    def _rows_of(self, runs: Sequence[int], *, true: bool = False) -> list[RunRow]:
         rows = [RunRow(*row) for row in self._run_rows(runs)]
         columns = [(one.run, text) for one in rows for text in (one.args, one.result, one.error)]
-        whole = iter(self.all_whole(cast("list[tuple[int, str | None]]", columns)))
+        read = self.all_true if true else self.all_whole
+        whole = iter(read(cast("list[tuple[int, str | None]]", columns)))
         for one in rows:
             one.args, one.result, one.error = next(whole) or b"", next(whole), next(whole)
         return rows
@@ -180,13 +220,15 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
             head.error = error
         return heads
 
-    def arguments(self, run: int) -> bytes:
-        return self.whole(run, self._one("arguments_of", run)[0])
+    def arguments(self, run: int, *, true: bool = False) -> bytes:
+        read = self.true if true else self.whole
+        return read(run, self._one("arguments_of", run)[0])
 
-    def outcome(self, run: int) -> OutcomeRow:
+    def outcome(self, run: int, *, true: bool = False) -> OutcomeRow:
+        read = self.true if true else self.whole
         status, successor, run_id, workflow, result, error, *rest = self._one("outcome", run)
-        result = None if result is None else self.whole(run, result)
-        error = None if error is None else self.whole(run, error)
+        result = None if result is None else read(run, result)
+        error = None if error is None else read(run, error)
         return OutcomeRow(status, successor, run_id, workflow, result, error, *rest)
 
     def run_rows(
@@ -255,7 +297,7 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
 
     def load(self, run: int, owner: int, rows_max: int) -> LoadedRun | None:
         """A run's row, history and inbox; None where it has ended or is not this worker's."""
-        rows = self._rows_of([run])
+        rows = self._rows_of([run], true=True)
         if not rows or rows[0].owner != owner or rows[0].status in FINAL:
             return None
         row = rows[0]
@@ -278,7 +320,7 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
                 loaded.heartbeats[seq] = data
 
     def history(self, run: int, after_seq: int = 0) -> list[Event]:
-        """Rows of a run in order; large arguments as `LazyPayload`."""
+        """Rows of a run in order, with their secrets; large arguments as `LazyPayload`."""
         found = self._all("history", run, after_seq)
         bodies = None if self.inline else self._chunks_of(run, found)
         events = []
@@ -288,7 +330,7 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
                 if text[:1] != "@":  # most rows: here a call costs as much as the rest
                     data = text.encode()
                 elif kind in INPUTS:
-                    data = self.whole(run, text)
+                    data = self.true(run, text)
                 else:
                     data = LazyPayload(self, run, text, bodies)
             events.append(Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited)))
@@ -338,7 +380,7 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
     def inbox(self, run: int, after: int) -> list[InboxRow]:
         found = self._all("inbox", run, after)
         return [
-            InboxRow(id_, to, kind, name, ref, None if data is None else data.encode(), at_ms)
+            InboxRow(id_, to, kind, name, ref, None if data is None else self.true(to, data), at_ms)
             for id_, to, kind, name, ref, data, at_ms in found
         ]
 
@@ -377,7 +419,7 @@ class Reads(QueueReads, RequestReads, RetentionReads, ScheduleReads):
 
     def heartbeat(self, run: int, seq: int) -> bytes | None:
         found = self._all("heartbeat", run, seq)
-        return found[0][0].encode() if found else None
+        return self.true(run, found[0][0]) if found else None
 
     # --- what is due ----------------------------------------------------------------------
 

@@ -25,6 +25,9 @@ class RequestReads:
     def whole(self, run: int, text: str) -> bytes: ...
 
     @abstractmethod
+    def true(self, run: int, text: str) -> bytes: ...
+
+    @abstractmethod
     def all_whole(self, columns: Sequence[tuple[int, str | None]]) -> list[bytes | None]: ...
 
     def exposed(self, run: int) -> list[ExposedRow]:
@@ -44,7 +47,7 @@ class RequestReads:
         if not found or found[0][2] is None:
             return None
         ((state, run, data),) = found
-        return ReplyRow(state == "refused", self.whole(run, data))
+        return ReplyRow(state == "refused", self.true(run, data))
 
     def have_reply(self, requests: Sequence[int]) -> list[int]:
         found = {one: self._all("request_state", one) for one in requests}

@@ -33,7 +33,8 @@ RUNS_AT_ONCE = 20
 SLICE_PAGES = 8
 
 SWEPT = (
-    "sweep_chunk", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken", "sweep_inbox_left",
+    "sweep_chunk", "sweep_secret", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken",
+    "sweep_inbox_left",
     "sweep_inbox_open", "sweep_place", "sweep_exposed", "sweep_keys", "sweep_requests",
 )  # fmt: skip
 """Queries that delete rows of the pruned runs up to a key, up to a number of rows; the last ones

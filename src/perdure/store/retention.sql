@@ -94,6 +94,11 @@ DELETE FROM chunk WHERE id IN (
     SELECT c.id FROM perdure_pruned_run AS p CROSS JOIN chunk AS c
     WHERE p.run <= ?1 AND c.run = p.run LIMIT ?2);
 
+-- name: sweep_secret
+DELETE FROM perdure_secret WHERE (run, n) IN (
+    SELECT s.run, s.n FROM perdure_pruned_run AS p CROSS JOIN perdure_secret AS s
+    WHERE p.run <= ?1 AND s.run = p.run LIMIT ?2);
+
 -- name: sweep_heartbeat
 DELETE FROM heartbeat WHERE (run, seq) IN (
     SELECT h.run, h.seq FROM perdure_pruned_run AS p CROSS JOIN heartbeat AS h

@@ -15,6 +15,21 @@ SELECT 1 FROM worker WHERE worker = ?1 AND ended_ms IS NULL {{lock}};
 -- name: insert_chunk
 INSERT INTO chunk (run, n, digest, body) VALUES (?1, ?2, ?3, ?4);
 
+-- name: insert_secret
+INSERT INTO perdure_secret (run, n, body) VALUES (?1, ?2, ?3);
+
+-- name: chunk_bodies
+SELECT n, body FROM chunk WHERE run = ?1;
+
+-- name: secrets_of_run
+SELECT n, body FROM perdure_secret WHERE run = ?1;
+
+-- name: copy_secrets
+INSERT INTO perdure_secret (run, n, body) SELECT ?1, n, body FROM perdure_secret WHERE run = ?2;
+
+-- name: drop_secrets
+DELETE FROM perdure_secret WHERE run = ?1;
+
 -- name: chunk_digests
 SELECT digest, n FROM chunk WHERE run = ?1 AND n > ?2 ORDER BY n;
 
@@ -129,6 +144,13 @@ RETURNING parent, parent_seq, id, queue, scheduled_ms;
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)
 SELECT ?1, kind, name, ref, data, at_ms FROM inbox
 WHERE run = ?2 AND taken IS NULL AND (ref IS NULL OR kind = 'request') ORDER BY id;
+
+-- name: chunked_messages
+-- Messages in chunks of another run: those with secrets.
+SELECT id, data FROM inbox WHERE run = ?1 AND taken IS NULL AND data >= '@' AND data < 'A';
+
+-- name: set_message
+UPDATE inbox SET data = ?1 WHERE id = ?2;
 
 -- name: copy_left_messages
 INSERT INTO inbox (run, kind, name, ref, data, at_ms)

@@ -11,9 +11,8 @@ import msgspec
 
 from perdure.core.events import REQUEST, Chunked, Event
 from perdure.core.lifecycle import PENDING, RUNNING, WAITING
-from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import PerdureError, RunExists, RunNotFound
-from perdure.store import debounce, payloads
+from perdure.store import debounce
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
@@ -76,7 +75,7 @@ class Starting:
 
     def _begin(self, start: StartRun, *, waits: bool = False) -> Started | PerdureError:
         """Insert a run; with `waits` one that waits in line."""
-        inline = len(start.args) <= INLINE_BYTES_MAX
+        inline = self._history.fits_in_row(start.args)
         owned = start.owner is not None
         status, started_ms = (RUNNING, start.at_ms) if owned else (PENDING, None)
         due_ms, waiting = start.due_ms, None
@@ -109,10 +108,10 @@ class Starting:
         if put_off is not None:
             return Started(put_off, start.id, False)
         ((run, workflow, args),) = self._db.rows("existing_run", (start.id,))
-        if _is_start_of(start, workflow, args):
+        if self._is_start_of(start, run, workflow, args):
             return Started(run, start.id, False)
         first = self._db.row("existing_run", (f"{start.id}~1",))
-        if first is not None and _is_start_of(start, *first[1:]):
+        if first is not None and self._is_start_of(start, *first):
             return Started(run, start.id, False)  # continued as another call: callers can't know
         runs = [run] if workflow == start.workflow else []
         runs += [first[0]] if first is not None and first[1] == start.workflow else []
@@ -122,6 +121,9 @@ class Starting:
         if (begun := debounce.refusal(self._db, start, run, tuple(runs))) is not None:
             return begun
         return RunExists(start.id, "it has other arguments", run, tuple(runs))
+
+    def _is_start_of(self, start: StartRun, run: int, workflow: str, args: str) -> bool:
+        return workflow == start.workflow and self._history.is_same(run, args, start.args)
 
     # --- under the same id ------------------------------------------------------------------------
 
@@ -150,6 +152,9 @@ class Starting:
         for request in finish.requests:
             self._put_request(started.run, run, request)
         self._db.do("move_inbox", (started.run, run))
+        for message, text in self._db.rows("chunked_messages", (started.run,)):
+            moved = self._history.moved(run, text, started.run)
+            self._db.do("set_message", (moved, message))
         self._db.do("join_chain", (run, generation, started.run))
         return started.run
 
@@ -195,6 +200,7 @@ class Starting:
         parent = fork.parent or (None, None)
         ((run,),) = db.rows("fork_run", (fork.id, fork.at_ms, int(fork.replace), source, *parent))
         db.do("copy_chunks", (run, source))
+        db.do("copy_secrets", (run, source))
         payload = self._history.payload
         edits = [(seq, payload(run, data, True)) for seq, data in fork.edits]
         db.copy_history(run, source, fork.before_seq, fork.left_out, edits)
@@ -225,14 +231,6 @@ class Starting:
     def adopt_child(self, adopt: AdoptChild) -> bool:
         """See `AdoptChild`."""
         return self._db.row("adopt_child", (adopt.parent, adopt.child)) is not None
-
-
-def _is_start_of(start: StartRun, workflow: str, args: str) -> bool:
-    if workflow != start.workflow:
-        return False
-    if payloads.is_chunked(args):
-        return payloads.recorded_digest(args) == payloads.digest_of(start.args)
-    return args == start.args.decode()
 
 
 def _whole(data: bytes | Chunked | None) -> bytes | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from perdure.codec.secrets import Hides
 from perdure.core.events import FINISH, Event
 from perdure.core.lifecycle import BLOCKED, PAUSED
 from perdure.core.limits import Limits
@@ -79,12 +80,12 @@ class Transitions:
     `forget` when another connection has committed, and `undo` after a rollback.
     """
 
-    def __init__(self, db: Transaction, limits: Limits) -> None:
+    def __init__(self, db: Transaction, limits: Limits, hides: Hides | None = None) -> None:
         self._db = db
-        self._history = HistoryWriter(db)
+        self._history = HistoryWriter(db, hides)
         self._places = places = Places(db)
         self._queues = QueueSettings(db, places.states, places.lines, places.admission)
-        self._inboxes = Inboxes(db, limits, places)
+        self._inboxes = Inboxes(db, limits, places, self._history)
         self._ownership = Ownership(db, self._inboxes, places, self._queues)
         self._owners = self._ownership.owners
         self._tags = Tags(db, limits)
@@ -290,21 +291,20 @@ class Transitions:
         lost = self._ownership.lost(emit.run, emit.owner)
         if lost is not None:
             return lost
-        attempt = emit.attempt or None
-        self._db.many(
-            "insert_stream",
-            [
-                (emit.run, name, emit.seq, attempt, data.decode() if attempt else None, emit.at_ms)
-                for name, data in emit.items
-            ],
-        )
+        text, run, attempt = self._history.text, emit.run, emit.attempt or None
+        rows = [
+            (run, name, emit.seq, attempt, text(run, data) if attempt else None, emit.at_ms)
+            for name, data in emit.items
+        ]
+        self._db.many("insert_stream", rows)
         return None
 
     def _record_heartbeat(self, beat: RecordHeartbeat) -> LeaseLost | None:
         lost = self._ownership.lost(beat.run, beat.owner)
         if lost is not None:
             return lost
-        fields = (beat.run, beat.seq, beat.attempt, beat.data.decode(), beat.at_ms)
+        data = self._history.text(beat.run, beat.data)
+        fields = (beat.run, beat.seq, beat.attempt, data, beat.at_ms)
         self._db.do("insert_heartbeat", fields)
         return None
 

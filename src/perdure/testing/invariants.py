@@ -73,7 +73,7 @@ def _parting(recorded: Sequence[Event], asked: Sequence[Command]) -> str:
                 f"nothing more"
             )
         if command is None or not _is_recorded(row, command):
-            return difference(row, command)
+            return difference(row, command, JsonCodec())
     return ""
 
 

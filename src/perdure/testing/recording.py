@@ -96,10 +96,8 @@ def recordings(store: str | os.PathLike[str]) -> list[Recording]:
 
 
 def _recording(reader: Reader, row: RunRow) -> Recording:
-    history = reader.history(row.run)
+    history = reader.history_page(row.run, 0, None)  # with the mask in the place of secrets
     for event in history:
-        if event.data is not None and not isinstance(event.data, bytes):
-            event.data = event.data.read()
         if event.kind == ev.FINISH:
             event.data = _last_word(reader, row, event)
     return Recording(

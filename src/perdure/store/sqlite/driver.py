@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import apsw
 
+from perdure.codec.secrets import Hides
 from perdure.core.limits import Limits
 from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavailable
 from perdure.store.sqlite import checksum, connection, error_map, files, forked
@@ -34,10 +35,19 @@ _OF_ONE_WRITE = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw
 
 
 class SqliteStore(Reader):
-    """See `base.Store`. `path` is a file, or `:memory:` for a store that ends with the process."""
+    """See `base.Store`. `path` is a file, or `:memory:` for a store that ends with the process.
+
+    `hides` says by name which members of payloads people do not read.
+    """
 
     def __init__(
-        self, path: str, *, limits: Limits, create: bool = True, vfs: str | None = None
+        self,
+        path: str,
+        *,
+        limits: Limits,
+        create: bool = True,
+        vfs: str | None = None,
+        hides: Hides | None = None,
     ) -> None:
         self.path, self.limits, self._vfs = path, limits, vfs
         self._db = connection.open_writer(path, create=create, vfs=vfs)
@@ -50,7 +60,7 @@ class SqliteStore(Reader):
         self._files = files.files_of(path)  # only now there is a WAL
         self.watched = tuple(self._files)[:2]
         self._transaction = SqliteTransaction(self._db)
-        self._transitions = Transitions(self._transaction, limits)
+        self._transitions = Transitions(self._transaction, limits, hides)
         self._cursor = self._transaction.cursor
         self._waits_for_lock, self._own_version = True, -1
         self._rests = False

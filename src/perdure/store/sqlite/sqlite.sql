@@ -45,6 +45,11 @@ INSERT INTO event (key, kind, at_ms, ref, name, data, took_ms, edited) VALUES (?
 SELECT c.run, c.n, c.body FROM json_each(?1) AS need
 CROSS JOIN chunk AS c ON c.run = need.value ->> 0 AND c.n BETWEEN need.value ->> 1 AND need.value ->> 2;
 
+-- name: secrets_of_runs
+-- The same of their secrets.
+SELECT s.run, s.n, s.body FROM json_each(?1) AS need
+CROSS JOIN perdure_secret AS s ON s.run = need.value ->> 0 AND s.n BETWEEN need.value ->> 1 AND need.value ->> 2;
+
 -- name: copy_events
 INSERT INTO event (key, kind, ref, name, data, at_ms, took_ms, edited)
 SELECT ?1 << 24 | seq, kind, ref, name, data, at_ms, took_ms, edited FROM event WHERE key >= ?2 << 24 AND key < ?2 << 24 | ?3 AND seq NOT IN (SELECT value FROM json_each(?4)) ORDER BY key;

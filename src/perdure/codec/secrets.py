@@ -1,0 +1,139 @@
+"""Secrets in JSON text: how they are found and hidden.
+
+Rules: inside the process a secret is a JSON string that begins with `MARK`, or the value of a
+member whose name a redaction hides; what people read has `MASK` in its place; text without either
+costs one search of its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from fnmatch import translate
+
+import msgspec
+
+from perdure.api.secret import MARK, MASK
+from perdure.core.numbers import shown
+from perdure.errors import DefinitionError
+
+MARK_BYTES = MARK.encode()
+MASK_JSON = f'"{MASK}"'.encode()
+
+Span = tuple[int, int]
+"""Where the text of a secret begins and ends."""
+Hides = Callable[[str], bool]
+"""Whether the value of a member with this name is hidden."""
+
+STRUCTURE = frozenset(
+    {
+        "args", "attempt", "attempts", "attributes", "cause", "channel", "context", "error",
+        "errors", "frames", "left_out", "message", "module", "notes", "run", "start", "status",
+        "type", "value", "workflow",
+    }
+)  # fmt: skip
+"""Names of members of what Perdure itself records, which its readers rely on."""
+
+NAMES_MAX = 10_000
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_NAME_ENDS = re.compile(rb"\s*:\s*")
+_PLAIN = re.compile(rb"[^\s,\]}]+")
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
+_text = msgspec.json.Decoder(str).decode
+
+
+def redaction(given: Iterable[str] | Hides | None) -> Hides | None:
+    """What an engine's option `redact` hides. Raises `DefinitionError`.
+
+    >>> hides = redaction(["password", "*_token"])
+    >>> hides("Password"), hides("api_token"), hides("tokens")
+    (True, True, False)
+    """
+    if given is None:
+        return None
+    if callable(given):
+        return _remembering(given)
+    patterns = tuple(given) if isinstance(given, Iterable) else (None,)
+    if isinstance(given, str) or not all(isinstance(one, str) and one for one in patterns):
+        example = 'redact=["password", "*_token"]'
+        raise DefinitionError(
+            f"redact is a list of names of members, such as {example}, or a function of a name, "
+            f"not {shown(given)}."
+        )
+    if not patterns:
+        return None
+    found = re.compile("|".join(translate(str(one)) for one in patterns), re.IGNORECASE)
+    if ours := sorted(name for name in STRUCTURE if found.match(name)):
+        raise DefinitionError(
+            f"redact hides {', '.join(ours)}, which Perdure itself records: name members of your "
+            "own values, or make the value a perdure.Secret."
+        )
+    return _remembering(lambda name: found.match(name) is not None)
+
+
+def _remembering(hides: Hides) -> Hides:
+    known: dict[str, bool] = {}
+
+    def hidden(name: str) -> bool:
+        if name in STRUCTURE:
+            return False
+        found = known.get(name)
+        if found is None:
+            if len(known) > NAMES_MAX:
+                known.clear()
+            found = known[name] = bool(hides(name))
+        return found
+
+    return hidden
+
+
+def spans(raw: bytes, hides: Hides | None = None) -> list[Span]:
+    """Where the secrets of a JSON text are, in order and without overlaps."""
+    if hides is None and MARK_BYTES not in raw:
+        return []
+    found: list[Span] = []
+    at = 0
+    while (string := _STRING.search(raw, at)) is not None:
+        begin, at = string.span()
+        if raw.startswith(MARK_BYTES, begin + 1):
+            found.append((begin, at))
+        elif hides is not None and (value := _NAME_ENDS.match(raw, at)) is not None:
+            at = value.end()
+            if hides(_text(string[0])):
+                found.append((at, at := _end_of_value(raw, at)))
+    return found
+
+
+def _end_of_value(raw: bytes, at: int) -> int:
+    """Where the value ends that begins at a place."""
+    if raw[at : at + 1] not in (b"{", b"["):
+        found = _STRING.match(raw, at) or _PLAIN.match(raw, at)
+        return len(raw) if found is None else found.end()
+    depth = 0
+    for token in _BRACKETS.finditer(raw, at):
+        if token[0] in (b"{", b"["):
+            depth += 1
+        elif token[0] in (b"}", b"]"):
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return len(raw)
+
+
+def masked(raw: bytes, hides: Hides | None = None) -> bytes:
+    """The text that people read.
+
+    >>> masked(b'{"key":"' + MARK_BYTES + b'abc","n":1}').decode()
+    '{"key":"•••","n":1}'
+    """
+    return without(raw, spans(raw, hides))
+
+
+def without(raw: bytes, hidden: Iterable[Span]) -> bytes:
+    """A text with the mask in the place of these spans."""
+    parts: list[bytes] = []
+    at = 0
+    for begin, end in hidden:
+        parts += (raw[at:begin], MASK_JSON)
+        at = end
+    return b"".join((*parts, raw[at:])) if parts else raw
