@@ -18,8 +18,8 @@ from perdure.http import problems
 from perdure.http.access import Access
 from perdure.http.api import routes as api
 from perdure.http.gate import Gate
+from perdure.http.pages import bulk, nav
 from perdure.http.pages import login as login_pages
-from perdure.http.pages import nav
 from perdure.http.pages import runs as runs_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
@@ -77,6 +77,7 @@ def _routes() -> Sequence[BaseRoute]:
     return [
         *runs_pages.ROUTES,
         *api.ROUTES,
+        *bulk.ROUTES,
         *nav.ROUTES,
         *login_pages.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from perdure.http.site import site_of
 from perdure.http.templating import page
 
 SHOWN_MAX = 99
@@ -13,7 +14,8 @@ SHOWN_MAX = 99
 
 async def nav(request: Request) -> Response:
     """The badge beside "Inbox"."""
-    return page(request, "_inbox_count.html", count=0, most=SHOWN_MAX)
+    count = await site_of(request).reader.inbox_count()
+    return page(request, "_inbox_count.html", count=count.number, most=SHOWN_MAX)
 
 
 ROUTES = [Route("/nav", nav, name="nav")]

@@ -1,20 +1,203 @@
-"""Page of runs."""
+"""Page of runs: counts, filters in the address, live rows, what to do with many of them."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from perdure.http.site import site_of
+from perdure.core.lifecycle import STATUSES
+from perdure.errors import DefinitionError
+from perdure.http import columns
+from perdure.http.addresses import Address
+from perdure.http.body import form_of
+from perdure.http.run_query import filters, run_query, spelled_out
+from perdure.http.site import site_of, url
 from perdure.http.templating import page
-from perdure.reader.values import RunQuery
+from perdure.reader import StoreReader
+from perdure.reader.values import RETRYING, Activity, Bounded, RunPage, RunQuery
+from perdure.views import rows
+
+SHOWN = ("running", RETRYING, "waiting", "pending", "paused", "blocked", "failed", "completed",
+         "cancelled")  # fmt: skip
+"""The chips, those first that somebody looks for."""
+
+TIMES = (("", "Any time"), ("1h", "Last hour"), ("24h", "Last 24 hours"), ("7d", "Last 7 days"),
+         ("30d", "Last 30 days"))  # fmt: skip
 
 
 async def runs(request: Request) -> Response:
     """The list of runs."""
-    found = await site_of(request).reader.runs(RunQuery())
-    return page(request, "runs.html", area="runs", runs=found.runs)
+    pairs = request.query_params.multi_items()
+    if "filter" in request.query_params or "" in request.query_params.values():
+        return _spelled_out(request, pairs)
+    now = datetime.now(UTC)
+    address = Address(url(request), pairs)
+    try:
+        asked = run_query(pairs, now)
+        found = await _found(site_of(request).reader, asked)
+    except DefinitionError as error:
+        return _answer(request, address, RunQuery(), None, refused=str(error), status=400)
+    dropped = [] if found.page.runs else await _without(site_of(request).reader, address, now)
+    return _answer(request, address, asked, found, dropped=dropped)
 
 
-ROUTES = [Route("/", runs, name="runs")]
+class Found(msgspec.Struct, frozen=True):
+    """What the page shows."""
+
+    page: RunPage
+    whys: dict[str, str]
+    counts: dict[str, Bounded]
+    activity: Activity
+    workflows: list[str]
+
+
+async def _found(reader: StoreReader, asked: RunQuery) -> Found:
+    async def some() -> tuple[RunPage, dict[str, str]]:
+        page = await reader.runs(asked)
+        return page, await reader.whys([run.id for run in page.runs][:200])
+
+    (found, whys), counts, activity, workflows = await asyncio.gather(
+        some(), reader.counts(asked), reader.activity(), reader.workflows()
+    )
+    return Found(found, whys, counts, activity, workflows)
+
+
+async def _without(
+    reader: StoreReader, address: Address, now: datetime
+) -> list[tuple[str, str, str]]:
+    """Filters without any one of which the list would not be empty, and the address for that."""
+    found = []
+    for name, text in address.filters:
+        rest = [pair for pair in address.filters if pair != (name, text)]
+        page = await reader.runs(msgspec.structs.replace(run_query(rest, now), limit=1))
+        if page.runs:
+            found.append((name, text, address.without(name, text)))
+    return found
+
+
+def _answer(
+    request: Request,
+    address: Address,
+    asked: RunQuery,
+    found: Found | None,
+    *,
+    refused: str | None = None,
+    dropped: Sequence[tuple[str, str, str]] = (),
+    status: int = 200,
+) -> Response:
+    chosen = columns.chosen(request.cookies.get(columns.COOKIE))
+    context: dict[str, Any] = {
+        "address": address,
+        "asked": asked,
+        "found": found,
+        "refused": refused,
+        "dropped": dropped,
+        "columns": chosen,
+        "choices": columns.CHOICES,
+        "tag_columns": columns.tags_of(chosen),
+        "chips": _chips(address, found),
+        "total": _total(found),
+        "lines": _lines(found),
+        "spark": _spark(found),
+        "times": TIMES,
+        "topic": f"runs?{address.query}" if address.query else "runs",
+        "first": "after" not in request.query_params,
+    }
+    query = f"?{request.url.query}" if request.url.query else ""
+    json = url(request, "api", "v1", "runs") + query
+    return page(request, "runs.html", status, area="runs", json=json, **context)
+
+
+class Chip(msgspec.Struct, frozen=True):
+    """A status with its count, and the address that it switches to."""
+
+    status: str
+    text: str
+    number: int
+    on: bool
+    address: str
+
+
+def _chips(address: Address, found: Found | None) -> list[Chip]:
+    on = address.values("status")
+    counts = {} if found is None else found.counts
+    return [
+        Chip(
+            status,
+            _bounded(count := counts.get(status, Bounded(0))),
+            count.number,
+            status in on,
+            address.toggled("status", status),
+        )
+        for status in SHOWN
+    ]
+
+
+def _total(found: Found | None) -> str:
+    counts = [found.counts[one] for one in STATUSES if one in found.counts] if found else []
+    more = any(one.more for one in counts)
+    return _bounded(Bounded(sum(one.number for one in counts), more))
+
+
+def _bounded(count: Bounded) -> str:
+    return f"{count.number:,}{'+' if count.more else ''}"
+
+
+def _lines(found: Found | None) -> list[dict[str, Any]]:
+    """The rows: a run, its line, and why it does not go on."""
+    if found is None:
+        return []
+    now = datetime.now(UTC)
+    lines = []
+    for run in found.page.runs:
+        line = rows.run_line(run, now)
+        why = line.note if run.error is not None else found.whys.get(run.id) or line.note
+        lines.append({"run": run, "line": line, "why": why.partition("\n")[0]})
+    return lines
+
+
+def _spark(found: Found | None) -> list[list[int]]:
+    return [] if found is None else [
+        [one.completed + one.cancelled, one.failed] for one in found.activity.buckets
+    ]  # fmt: skip
+
+
+def _spelled_out(request: Request, pairs: Sequence[tuple[str, str]]) -> Response:
+    """A redirect to the address that has what was typed as parameters, and nothing empty."""
+    typed = [pair for name, text in pairs if name == "filter" for pair in spelled_out(text)]
+    once = {name for name, _ in typed} - {"status", "tag", "in"}
+    if "filter" in dict(pairs):
+        once.add("q")
+    kept = [(name, text) for name, text in filters(pairs) if name not in once]
+    wanted = Address(url(request), [*kept, *typed])
+    if not wanted.values("q"):
+        wanted.filters = list(wanted.others("in"))
+    return RedirectResponse(str(wanted), 303)
+
+
+async def choose_columns(request: Request) -> Response:
+    """Remember in this browser which columns the list has."""
+    form = await form_of(request)
+    names = [str(name) for name in form.getlist("column")]
+    value = columns.cookie_of(names, str(form.get("tags", "")))
+    back = Address(url(request), request.query_params.multi_items())
+    answer = RedirectResponse(str(back), 303)
+    if "usual" in form:
+        answer.delete_cookie(columns.COOKIE, path=url(request))
+    else:
+        year = int(timedelta(days=365).total_seconds())
+        answer.set_cookie(columns.COOKIE, value, year, path=url(request), samesite="strict")
+    return answer
+
+
+ROUTES = [
+    Route("/", runs, name="runs"),
+    Route("/columns", choose_columns, methods=["POST"], name="columns"),
+]

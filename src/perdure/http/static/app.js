@@ -95,6 +95,7 @@ const tell = () => {
 setInterval(() => document.hidden || tell(), 5000);
 document.addEventListener("visibilitychange", () => document.hidden || tell());
 document.addEventListener("htmx:after:swap", tell);
+document.addEventListener("perdure:times", tell);
 
 // --- panels -------------------------------------------------------------------------------------
 
