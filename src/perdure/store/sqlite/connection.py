@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import re
+from collections.abc import Callable
 from time import monotonic, sleep
 
 import apsw
@@ -90,6 +91,21 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
             _leave_to_litestream(connection)
         except BaseException:
             _refuse(connection)
+            raise
+        return connection
+
+
+def open_foreign(name: str, connect: Callable[[], apsw.Connection]) -> apsw.Connection:
+    """A connection that `connect` opens over a file layer of its own, for a store called `name`
+    that is only looked at. Raises what `connect` raises, `StoreCorrupt` or `StoreTooNew`.
+    """
+    with translated(name):
+        connection = connect()
+        try:
+            connection.set_busy_timeout(BUSY_MS)
+            _check_identity(connection, name)
+        except BaseException:
+            connection.close()
             raise
         return connection
 

@@ -1,0 +1,321 @@
+"""The observer: databases at some places, listed by their summaries, and opened on demand.
+
+Rules: nothing is written and no lease is taken; a database is opened when it is asked for, at most
+`OPENED_MAX` are open, and one that nobody asks for is closed after `IDLE_S`; its pages are read
+where they lie, and only where that fails a verified copy is restored to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from perdure.errors import (
+    DatabaseNotFound,
+    PerdureError,
+    ReplicaDamaged,
+    StoreCorrupt,
+    StoreNotFound,
+)
+from perdure.observe import files, vfs
+from perdure.observe.blocks import Blocks
+from perdure.observe.catalogue import Catalogue, Entry
+from perdure.observe.objects import Objects, open_objects
+from perdure.observe.pages import Pages
+from perdure.process.threads import in_thread
+from perdure.reader import StoreReader
+from perdure.reader.values import RunQuery
+from perdure.replica import restore
+from perdure.replica.address import Address, parse
+from perdure.replica.summary import name_of
+from perdure.replica.temporary_folders import TempFolder
+from perdure.runtime.info import RunSummary
+from perdure.store.sqlite import connection
+
+log = logging.getLogger("perdure")
+
+OPENED_MAX, IDLE_S = 32, 600.0
+LOOK_S = 4.0
+"""The age at which a listing is made again, when it is asked for."""
+FOUND_MAX = 20
+"""How many runs of one database a search gives."""
+
+
+class Opened:
+    """A database that is open. `used_s` is when it was last asked for; `about` says in a sentence
+    how it is read and how old that is.
+    """
+
+    def __init__(
+        self, name: str, reader: StoreReader, how: str, pages: Pages | None = None,
+        file: files.File | None = None, copy: TempFolder | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.reader, self.used_s = name, reader, time.monotonic()
+        self.pages, self.file = pages, file
+        self._how, self._copy = how, copy
+
+    @property
+    def about(self) -> str:
+        if self.pages is None:
+            return self._how
+        failing = self.pages.failing
+        now = f" It is older than it seems: {failing}" if failing is not None else ""
+        return f"{self._how}{now}"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it has to be opened anew."""
+        try:
+            return self.file is not None and self.file.changed
+        except StoreNotFound:
+            return True
+
+    def close(self) -> None:
+        self.reader.close()
+        if self.file is not None:
+            self.file.close()
+        if self._copy is not None:
+            self._copy.remove()
+
+
+class Place:
+    """An address with databases below it."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.objects: Objects = open_objects(address)
+        self.blocks = Blocks(self.objects)
+        self.catalogue = Catalogue(self.objects, name_of(address) or address.bucket)
+        self.problem: PerdureError | None = None
+
+    def refresh(self) -> list[Entry]:
+        try:
+            found = self.catalogue.refresh()
+            self.problem = None
+        except PerdureError as error:
+            self.problem = error
+            if not self.catalogue.looked_ms:
+                raise
+            found = self.catalogue.entries()
+        return found
+
+    def pages(self, entry: Entry) -> Pages:
+        return Pages(self.objects, entry.folder, self.blocks)
+
+
+class Observer:
+    """Databases at `targets`: paths of files, `s3://bucket/prefix` and `file:///folder`.
+
+    Raises `BadReplicaAddress`, `StoreNotFound`, and `BucketUnusable` where the library for buckets
+    is not installed.
+    """
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        self.targets = list(targets)
+        self._places = [Place(parse(one)) for one in targets if is_address(one)]
+        paths = [os.path.abspath(one) for one in targets if not is_address(one)]
+        self._files = _named(paths)
+        for path in paths:
+            files.state_of(path)
+        self._opened: dict[str, Opened] = {}
+        self._opening = asyncio.Lock()
+        self._refreshing = asyncio.Lock()
+        self._listed_s: float | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._closing is not None:
+            self._closing.cancel()
+            await asyncio.wait([self._closing])
+        opened, self._opened = list(self._opened.values()), {}
+        for one in opened:
+            await in_thread(one.close)
+
+    # --- the list ---------------------------------------------------------------------------------
+
+    async def entries(self) -> list[Entry]:
+        """All databases, as they were listed at most `LOOK_S` ago.
+
+        Raises what the first list fails with; later ones leave the old list, and `problems`.
+        """
+        async with self._refreshing:
+            now_s = time.monotonic()
+            if self._listed_s is None or now_s >= self._listed_s + LOOK_S:
+                await asyncio.gather(*[in_thread(place.refresh) for place in self._places])
+                self._listed_s = time.monotonic()
+        found = [entry for place in self._places for entry in place.catalogue.entries()]
+        return [*(self._entry_of(name, path) for name, path in self._files.items()), *found]
+
+    def _entry_of(self, name: str, path: str) -> Entry:
+        try:
+            about = os.stat(path)
+        except OSError as error:
+            return Entry(name, path, 0, problem=f"{path} can't be read: {error.strerror}")
+        return Entry(name, path, about.st_mtime_ns // 1_000_000, size_bytes=about.st_size)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why a list is older than it should be, and what was left off."""
+        failed = [str(place.problem) for place in self._places if place.problem is not None]
+        return failed + [
+            f"{place.address} has more folders than were looked into; name one of them."
+            for place in self._places
+            if place.catalogue.truncated
+        ]
+
+    @property
+    def listed_ago_s(self) -> float:
+        """How old the list is."""
+        return 0.0 if self._listed_s is None else time.monotonic() - self._listed_s
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Requests to buckets and folders so far, by method."""
+        return {
+            method: sum(place.objects.counts[method] for place in self._places)
+            for method in ("GET", "LIST")
+        }
+
+    # --- single databases -------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> list[Opened]:
+        """Those that are open."""
+        return list(self._opened.values())
+
+    async def open(self, name: str) -> Opened:
+        """A database, open. Raises `DatabaseNotFound`, and what it can't be read for."""
+        async with self._opening:
+            found = self._opened.get(name)
+            if found is not None and found.outdated:
+                await in_thread(self._opened.pop(name).close)
+                found = None
+            if found is None:
+                await self._make_room(OPENED_MAX - 1)
+                found = self._opened[name] = await self._open(name)
+                if self._closing is None:
+                    self._closing = asyncio.create_task(self._close_idle(), name="perdure-observe")
+            found.used_s = time.monotonic()
+            return found
+
+    async def _open(self, name: str) -> Opened:
+        if (path := self._files.get(name)) is not None:
+            return await in_thread(_open_file, name, path)
+        for place in self._places:
+            if (entry := place.catalogue.find(name)) is None:
+                await self.entries()
+                entry = place.catalogue.find(name)
+            if entry is not None:
+                return await _open_replica(place, entry)
+        raise DatabaseNotFound(name, ", ".join(self.targets))
+
+    async def _make_room(self, most: int) -> None:
+        by_use = sorted(self._opened.values(), key=lambda one: one.used_s)
+        for one in by_use[: max(0, len(by_use) - most)]:
+            await in_thread(self._opened.pop(one.name).close)
+
+    async def _close_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_S / 10)
+            async with self._opening:
+                for one in self.opened:
+                    if time.monotonic() >= one.used_s + IDLE_S:
+                        await in_thread(self._opened.pop(one.name).close)
+
+    # --- search -----------------------------------------------------------------------------------
+
+    async def search(self, text: str) -> list[Found]:
+        """Runs with this text in their id, tags or error, in every database that is open."""
+        return list(await asyncio.gather(*[_found(one, text) for one in self.opened]))
+
+
+class Found(msgspec.Struct):
+    """What a search has found in one database, or why it could not be searched. `searched` is how
+    many runs were looked at, where not all were.
+    """
+
+    name: str
+    runs: list[RunSummary] = []
+    searched: int | None = None
+    problem: str = ""
+
+
+async def _found(opened: Opened, text: str) -> Found:
+    try:
+        page = await opened.reader.runs(RunQuery(text=text, limit=FOUND_MAX))
+    except PerdureError as error:
+        return Found(opened.name, problem=str(error))
+    return Found(opened.name, page.runs, page.searched)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text names a bucket or a folder of replicas, and not a file."""
+    return text.startswith(("s3://", "file://"))
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """Names for files: their last part, or the whole path where two have the same one."""
+    last = [Path(path).name for path in paths]
+    return {
+        name if last.count(name) == 1 else path: path
+        for name, path in zip(last, paths, strict=True)
+    }
+
+
+def _open_file(name: str, path: str) -> Opened:
+    file = files.File(path)
+    file.connect().close()
+    about = f"Read-only: the file {path}, as it is."
+    return Opened(name, StoreReader(path, file.connect), about, file=file)
+
+
+async def _open_replica(place: Place, entry: Entry) -> Opened:
+    pages = place.pages(entry)
+    connect: Callable[[], Any] = partial(
+        connection.open_foreign, pages.where, partial(vfs.connect, pages)
+    )
+    reader = StoreReader(pages.where, connect)
+    try:
+        await reader.version()
+    except (ReplicaDamaged, StoreCorrupt) as error:
+        await in_thread(reader.close)
+        return await _restored(place, entry, pages, error)
+    except BaseException:
+        await in_thread(reader.close)
+        raise
+    about = "Read-only: pages are read from the replica as they are needed, and follow it."
+    return Opened(entry.name, reader, about, pages)
+
+
+async def _restored(place: Place, entry: Entry, pages: Pages, error: PerdureError) -> Opened:
+    """A verified copy, where pages can't be read. Raises `error` where there is none either."""
+    address = place.address.child(entry.folder) if entry.folder else place.address
+    log.warning("%s can't be read page by page, so a copy is restored: %s", address, error)
+    folder = TempFolder()
+    try:
+        await restore.fetch(address, folder.path / "copy.db")
+    except PerdureError as failure:
+        folder.remove()
+        log.warning("%s", failure)
+        raise error from failure
+    except BaseException:
+        folder.remove()
+        raise
+    path = str(folder.path / "copy.db")
+    about = "Read-only: a restored copy, which does not follow what is written since."
+    return Opened(entry.name, StoreReader(path), about, copy=folder)
