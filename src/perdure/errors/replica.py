@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from perdure.errors.base import DefinitionError, brief
+from perdure.errors.base import DefinitionError, PerdureError, brief
 from perdure.errors.store import LeaseLost, StoreError
 
 
