@@ -96,7 +96,7 @@ def _query_only(uri: str) -> apsw.Connection:
         files.leave_as_it_is(db)
         db.pragma("query_only", 1)
         db.pragma("cache_size", -vfs.CACHE_KIB)
-        db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # the WAL is opened by a read
+        db.pragma("user_version")  # the WAL is opened by a read
     except BaseException:
         db.close()
         raise
