@@ -107,6 +107,8 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
             perdure.RunSummary,
             perdure.ScheduleInfo,
             perdure.HistoryEvent,
+            perdure.AnswerLink,
+            perdure.LinkInfo,
             perdure.OpenRequest,
             perdure.ExposedValue,
             perdure.Standing,

@@ -43,10 +43,14 @@ from perdure.errors import (
     HistoryTooLong,
     InboxFull,
     LeaseLost,
+    LinkExpired,
+    LinkUnknown,
+    LinkUsed,
     LitestreamUnusable,
     Nondeterminism,
     NoReplicaEngine,
     NotAllowedInStep,
+    NotAwaited,
     NotDeterministic,
     NotExposed,
     NotInWorkflow,
@@ -91,6 +95,7 @@ from perdure.errors import (
     StoreTooNew,
     StoreUnavailable,
     TooManyFailures,
+    TooManyLinks,
     TouchedFromOutside,
     TransactionEnded,
     UnknownWorkflow,
@@ -101,6 +106,7 @@ from perdure.errors import (
 )
 from perdure.replica.options import Replica
 from perdure.runtime.engine import Engine
+from perdure.runtime.engine_answers import AnswerLink, LinkInfo
 from perdure.runtime.info import (
     ErrorHead,
     HistoryEvent,
@@ -143,6 +149,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AlreadyReplied",
+    "AnswerLink",
     "ArchiveUnavailable",
     "BadArchiveAddress",
     "BadName",
@@ -164,10 +171,15 @@ __all__ = [
     "InboxFull",
     "LeaseLost",
     "Limits",
+    "LinkExpired",
+    "LinkInfo",
+    "LinkUnknown",
+    "LinkUsed",
     "LitestreamUnusable",
     "NoReplicaEngine",
     "Nondeterminism",
     "NotAllowedInStep",
+    "NotAwaited",
     "NotDeterministic",
     "NotExposed",
     "NotInWorkflow",
@@ -241,6 +253,7 @@ __all__ = [
     "TickTime",
     "Token",
     "TooManyFailures",
+    "TooManyLinks",
     "TouchedFromOutside",
     "TransactionEnded",
     "UnknownWorkflow",

@@ -8,6 +8,11 @@ name the old one still decode. Nothing here imports anything else of Perdure.
 
 from __future__ import annotations
 
+from perdure.errors.answers import LinkExpired as LinkExpired
+from perdure.errors.answers import LinkUnknown as LinkUnknown
+from perdure.errors.answers import LinkUsed as LinkUsed
+from perdure.errors.answers import NotAwaited as NotAwaited
+from perdure.errors.answers import TooManyLinks as TooManyLinks
 from perdure.errors.base import DefinitionError as DefinitionError
 from perdure.errors.base import PerdureError as PerdureError
 from perdure.errors.base import brief as brief

@@ -34,6 +34,7 @@ from perdure.runtime.registry import know_workflow
 from perdure.runtime.retry import plan_retry
 from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.start_options import put_off
+from perdure.store.answer_writes import AnswerByLink
 from perdure.store.rows import QueueRow, RunRow, Started
 from perdure.store.writes import ControlRun, Deliver, ForkRun, SetQueue, StartAnd, StartRun, Write
 
@@ -193,16 +194,22 @@ class Control:
         key: str | None,
         data: bytes,
         start: Call[Any] | None = None,
+        sender: str | None = None,
     ) -> None:
         """Put a message into a run's inbox, which `start` begins where there is none."""
         begin = None if start is None else self.run_for(start, run_id)
         async with self.answering(run_id):
             now_ms = self._clock.now_ms()
-            message = Deliver(run_id, "message", now_ms, channel, None, key, data)
+            message = Deliver(run_id, "message", now_ms, channel, None, key, data, sender=sender)
             await self._deliver(message if begin is None else StartAnd(begin, message))
         if begin is not None:
             run = await self._reads.get(self._store.run_key, run_id)
             await self._scheduler.claims.ask_for(run)
+
+    async def deliver(self, run_id: str, message: Deliver | AnswerByLink) -> None:
+        """Put something into the inbox of a run, which executes it."""
+        async with self.answering(run_id):
+            await self._deliver(message)
 
     async def cancel(self, run_id: str) -> None:
         """Put a cancel into a run's inbox."""
@@ -233,7 +240,9 @@ class Control:
         definition, now_ms = self._workflows.get(row.workflow), self._clock.now_ms()
         return await in_callback(lambda: plan_retry(row, rows, definition, self._codec, now_ms))
 
-    async def resolve(self, run_id: str, seq: int | None, given: Resolution) -> None:
+    async def resolve(
+        self, run_id: str, seq: int | None, given: Resolution, sender: str | None = None
+    ) -> None:
         """Decide about the step in row `seq`, or about the only one that asks."""
         async with self.answering(run_id):
             row = await self._row(run_id)
@@ -251,9 +260,9 @@ class Control:
             if given.result is not None:
                 await self._check_result(row, rows, ref, given.result)
             now_ms = self._clock.now_ms()
-            await self._deliver(
-                Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
-            )
+            decision = Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
+            decision.sender = sender
+            await self._deliver(decision)
 
     async def fork(
         self, run_id: str, at: int, new_id: str, result: bytes | None, args: bytes | None
@@ -280,7 +289,7 @@ class Control:
     async def _history(self, row: RunRow) -> list[Event]:
         return await self._reads.get(self._store.history, row.run)
 
-    async def _deliver(self, message: Deliver | StartAnd) -> None:
+    async def _deliver(self, message: Deliver | StartAnd | AnswerByLink) -> None:
         await self._ask(message, lambda woken: self._scheduler.woken([woken.run, *woken.others]))
 
     async def _control(self, run_id: str, verb: str) -> None:

@@ -30,6 +30,7 @@ from perdure.process.clock import SystemClock
 from perdure.process.periodic import to_its_end
 from perdure.replica.options import Replica
 from perdure.runtime import options, validation
+from perdure.runtime.engine_answers import AnswerVerbs
 from perdure.runtime.engine_by_name import StartsByName
 from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_queues import QueueVerbs
@@ -59,6 +60,7 @@ class Engine(
     QueueVerbs,
     ReadVerbs,
     RequestVerbs,
+    AnswerVerbs,
     RetentionVerbs,
     ScheduleVerbs,
     StandingVerbs,

@@ -27,10 +27,11 @@ class ControlVerbs(EngineParts):
         channel: str,
         key: str | None = None,
         start: Call[Any] | None = None,
+        sender: str | None = None,
     ) -> None:
         """Send a message and return when it is on disk. With a `key` it arrives once, however often
         it is sent. With `start`, the call of a workflow, the run is started with the message in one
-        transaction where no run has the id.
+        transaction where no run has the id. `sender`, a name, is recorded and shown.
 
         Raises `RunNotFound`, `RunFinished`, `InboxFull`, `NotSerializable`, and `RunExists` where
         `start` is of another workflow.
@@ -39,7 +40,8 @@ class ControlVerbs(EngineParts):
         if key is not None:
             names.checked("message key", key)
         data = self._codec.encode(value, f"the message on channel {channel!r}")
-        await self._control.send(id, channel, key, data, start)
+        by = validation.checked_sender(sender)
+        await self._control.send(id, channel, key, data, start, by)
 
     async def cancel(self, id: str) -> None:
         """Ask a run to end: `CancelledError` arrives at its await, and its `finally` blocks run.
@@ -74,13 +76,15 @@ class ControlVerbs(EngineParts):
         result: Any = UNSET,
         error: str | None = None,
         retry: bool = False,
+        sender: str | None = None,
     ) -> None:
         """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
         `error`, or `retry`.
 
-        `seq` is the step's row, where several ask. Raises `RunNotFound`, and `DefinitionError`
-        where no step asks.
+        `seq` is the step's row, where several ask; `sender` is who decides. Raises `RunNotFound`,
+        and `DefinitionError` where no step asks.
         """
         validation.check_resolution(seq, error, retry)
         given = None if result is UNSET else result
-        await self._control.resolve(id, seq, resolution(self._codec, given, error, retry=retry))
+        decision = resolution(self._codec, given, error, retry=retry)
+        await self._control.resolve(id, seq, decision, validation.checked_sender(sender))

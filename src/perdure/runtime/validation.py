@@ -207,3 +207,10 @@ def check_replica(store: SqliteStore, acquired: object, execute: bool | str) -> 
     checksum = store.checksum()
     if checksum is not None and acquired is None and execute:
         raise ReplicaRequired(store.path, checksum.address)
+
+
+def checked_sender(sender: str | None) -> str | None:
+    """The name of who sends or answers, if it can be stored. Raises `BadName`."""
+    if sender == "":
+        raise BadName("sender", "it is empty")
+    return None if sender is None else names.checked("sender", sender)

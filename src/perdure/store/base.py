@@ -15,9 +15,11 @@ from perdure.core.events import Event
 from perdure.errors import PerdureError, StoreCorrupt
 from perdure.store.retention_writes import Prunable, PrunablePage, PruningState
 from perdure.store.rows import (
+    AnswerRow,
     BarRow,
     ExposedRow,
     InboxRow,
+    LinkRow,
     LoadedRun,
     OutcomeRow,
     PlaceRow,
@@ -229,6 +231,17 @@ class Store(Protocol):
 
     def open_requests(self, run: int, limit: int) -> list[RequestRow]:
         """Up to `limit` requests to a run, or to those before it under its id, without a reply."""
+
+    def link(self, digest: str) -> LinkRow | None:
+        """The link whose token has this digest."""
+
+    def links_of(self, run: int, limit: int) -> list[LinkRow]:
+        """Links to a run, the newest first; without status and `waiting`."""
+
+    def answers(self, before: int, limit: int) -> list[AnswerRow]:
+        """What senders with a name have sent or decided, the newest first, before inbox row
+        `before`.
+        """
 
     def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
         """Requests from before `before_ms` without a reply, the oldest first, to runs that have not

@@ -14,6 +14,7 @@ import msgspec
 from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import InboxFull, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.store.awaited import not_awaited
 from perdure.store.history import HistoryWriter
 from perdure.store.queues import Places
 from perdure.store.rows import Woken
@@ -47,6 +48,10 @@ class Inboxes:
             return Woken(run)
         if status in FINAL:
             return RunFinished(message.run_id, status, message.verb)
+        if message.wait is not None:
+            refusal = not_awaited(self._db, run, message.run_id, message.name or "", message.wait)
+            if refusal is not None:
+                return refusal
         if message.kind == "cancel" and (woken := self._cancel_unstarted(run, message.at_ms)):
             return woken
         if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
@@ -55,7 +60,7 @@ class Inboxes:
             data = self._text(run, message.data)
             used_in = None if key is None else chain
             row = (run, message.kind, message.name, message.ref, data, message.at_ms, key, used_in)
-            self._db.do("insert_inbox", row)
+            self._db.do("insert_inbox", (*row, message.sender))
         self._wake(run, status, message)
         return Woken(run)
 
@@ -151,7 +156,7 @@ class Inboxes:
         self, run: int, kind: str, name: str | None, ref: int | None, data: bytes | None, at_ms: int
     ) -> None:
         """Add a row to an inbox, whatever the state of its run."""
-        fields = (run, kind, name, ref, self._text(run, data), at_ms, None, None)
+        fields = (run, kind, name, ref, self._text(run, data), at_ms, None, None, None)
         self._db.do("insert_inbox", fields)
 
 

@@ -36,6 +36,7 @@ SWEPT = (
     "sweep_chunk", "sweep_secret", "sweep_heartbeat", "sweep_stream", "sweep_inbox_taken",
     "sweep_inbox_left",
     "sweep_inbox_open", "sweep_place", "sweep_exposed", "sweep_keys", "sweep_requests",
+    "sweep_links",
 )  # fmt: skip
 """Queries that delete rows of the pruned runs up to a key, up to a number of rows; the last ones
 what belongs to all runs under one id, which goes with the last of them."""

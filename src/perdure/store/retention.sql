@@ -136,6 +136,11 @@ DELETE FROM perdure_exposed_value WHERE (run, name) IN (
     SELECT x.run, x.name FROM perdure_pruned_run AS p CROSS JOIN perdure_exposed_value AS x
     WHERE p.run <= ?1 AND x.run = p.run LIMIT ?2);
 
+-- name: sweep_links
+DELETE FROM perdure_link WHERE link IN (
+    SELECT l.link FROM perdure_pruned_run AS p CROSS JOIN perdure_link AS l
+    WHERE p.run <= ?1 AND l.run = p.run LIMIT ?2);
+
 -- name: sweep_requests
 -- By the chain: a request is known by its key in all its runs.
 DELETE FROM perdure_request WHERE request IN (
@@ -161,7 +166,7 @@ WHERE id = (SELECT max(id) FROM stream)
 DELETE FROM stream WHERE run = 0 AND id < (SELECT max(id) FROM stream);
 
 -- name: keep_newest_inbox
-UPDATE inbox SET run = 0, chain = NULL, key = NULL, name = NULL, data = NULL, taken = 0
+UPDATE inbox SET run = 0, chain = NULL, key = NULL, name = NULL, sender = NULL, data = NULL, taken = 0
 WHERE id = (SELECT max(id) FROM inbox)
   AND EXISTS (SELECT 1 FROM perdure_pruned_run AS p
               WHERE p.run <= ?1 AND (p.run = inbox.run AND inbox.key IS NULL

@@ -382,3 +382,36 @@ class UnansweredRow(msgspec.Struct, gc=False):
     key: str
     sender: str
     at_ms: int
+
+
+class LinkRow(msgspec.Struct, gc=False):
+    """A link that lets a person answer once, and of its run the status and what it waits for."""
+
+    link: int
+    run: int
+    run_id: str
+    workflow: str
+    channel: str
+    wait: int
+    recipient: str | None
+    made_ms: int
+    expires_ms: int
+    used_ms: int | None
+    status: str
+    waiting: str | None
+
+
+class AnswerRow(msgspec.Struct, gc=False):
+    """A message, or a decision about a step, of a sender who gave a name. `seq` is its row in the
+    history of its run, 0 where it has none.
+    """
+
+    inbox: int
+    run_id: str
+    workflow: str
+    kind: str
+    channel: str | None
+    sender: str
+    at_ms: int
+    seq: int
+    data: bytes = b"null"

@@ -110,8 +110,8 @@ UPDATE run SET unread = ?1 WHERE run = ?2;
 SELECT 1 FROM inbox WHERE run = ?1 AND taken IS NULL AND kind = 'cancel';
 
 -- name: insert_inbox
-INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8);
+INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain, sender)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9);
 
 -- name: answer_parent
 -- To a parent that has not ended: another would never take it.
@@ -141,8 +141,8 @@ WHERE run = ?2 AND (status = 'blocked' OR (status = 'paused' AND blocked_by IS N
 RETURNING parent, parent_seq, id, queue, scheduled_ms;
 
 -- name: move_inbox
-INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?1, kind, name, ref, data, at_ms FROM inbox
+INSERT INTO inbox (run, kind, name, ref, data, at_ms, sender)
+SELECT ?1, kind, name, ref, data, at_ms, sender FROM inbox
 WHERE run = ?2 AND taken IS NULL AND (ref IS NULL OR kind = 'request') ORDER BY id;
 
 -- name: chunked_messages
@@ -153,8 +153,8 @@ SELECT id, data FROM inbox WHERE run = ?1 AND taken IS NULL AND data >= '@' AND 
 UPDATE inbox SET data = ?1 WHERE id = ?2;
 
 -- name: copy_left_messages
-INSERT INTO inbox (run, kind, name, ref, data, at_ms)
-SELECT ?1, kind, name, ref, data, at_ms FROM inbox
+INSERT INTO inbox (run, kind, name, ref, data, at_ms, sender)
+SELECT ?1, kind, name, ref, data, at_ms, sender FROM inbox
 WHERE run = ?2 AND taken = 0 AND kind IN ('message', 'request') ORDER BY id;
 
 -- name: join_chain

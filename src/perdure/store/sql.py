@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-SHARED_FILES = ("shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql")
+SHARED_FILES = (
+    "shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql", "answers.sql",
+)  # fmt: skip
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _WORD = re.compile(r"\{\{(\w+)(?: ([^}]+))?\}\}")

@@ -15,6 +15,8 @@ from perdure.core.events import FINISH, Event
 from perdure.core.lifecycle import BLOCKED, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
+from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.answers import Answers
 from perdure.store.history import HistoryWriter
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
@@ -94,6 +96,7 @@ class Transitions:
             db, self._history, self._ownership, self._inboxes, self._tags, places
         )
         self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
+        answers = Answers(db, self._inboxes)
         schedules = Schedules(
             db, self._starting.start, self._inboxes, self._ownership.is_alive, places.refusal
         )
@@ -129,6 +132,8 @@ class Transitions:
             NoteArchive: retention.note_archive,
             Ask: self._requests.ask,
             StartAnd: self._requests.start_and,
+            MakeLink: answers.make_link,
+            AnswerByLink: answers.answer_by_link,
             Expose: self._requests.expose,
             Reply: self._requests.reply,
             AskPlace: self._ask_place,

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.core.events import Command, Event
+from perdure.store.answer_writes import AnswerByLink, MakeLink
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
     ForgetIdle,
@@ -285,7 +286,8 @@ class Deliver(msgspec.Struct, gc=False):
     """A row for a run's inbox: a message, a cancel or a resolve.
 
     Gives `Woken`, `RunNotFound`, `RunFinished` or `InboxFull`. A message with a `key` arrives once.
-    `verb` is the word of the error message for a run that has ended.
+    `verb` is the word of the error message for a run that has ended; `sender` is who sends it. With
+    `wait` it is for the wait that began at that row only, and else gives `NotAwaited`.
     """
 
     run_id: str
@@ -296,6 +298,8 @@ class Deliver(msgspec.Struct, gc=False):
     key: str | None = None
     data: bytes | None = None
     verb: str = "send to"
+    sender: str | None = None
+    wait: int | None = None
 
 
 class StartAnd(msgspec.Struct, gc=False):
@@ -461,7 +465,7 @@ Write = (
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
     | DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
-    | Ask | StartAnd | Expose | Reply
+    | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink
 )  # fmt: skip
 
 

@@ -16,13 +16,16 @@ import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
-from perdure.store.rows import ExposedRow, RequestRow, UnansweredRow, WorkerRow
+from perdure.store.rows import AnswerRow, ExposedRow, RequestRow, UnansweredRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.queries import RARE, Q
 from perdure.store.sqlite.transaction import INCREMENTAL
 
 REQUESTS_SCHEMA = 9
 """The first schema that has requests and exposed values."""
+
+ANSWERS_SCHEMA = 13
+"""The first schema that has senders of messages, and links."""
 
 FIRST_SCHEMA_WITH_SCHEDULES = 8
 FIRST_SCHEMA_WITH_QUEUES = 7
@@ -130,6 +133,10 @@ class Reader(Reads):
     def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
         known = self._schema_version >= REQUESTS_SCHEMA
         return super().unanswered(before_ms, limit) if known else []
+
+    def answers(self, before: int, limit: int) -> list[AnswerRow]:
+        known = self._schema_version >= ANSWERS_SCHEMA
+        return super().answers(before, limit) if known else []
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""

@@ -9,13 +9,6 @@ CREATE TABLE perdure_secret (
 
 -- Messages, items of streams and heartbeats are in chunks where they have secrets.
 
-DROP VIEW IF EXISTS perdure_messages;
-CREATE VIEW perdure_messages AS
-SELECT r.id AS run_id, i.name AS channel, i.kind, i.key,
-       coalesce({{whole i.data of i.run}}, (SELECT v.data FROM perdure_events AS v WHERE v.run_id = r.id AND v.seq = i.taken)) AS data,
-       i.taken AS history_row, strftime('%Y-%m-%d %H:%M:%f', i.at_ms / 1000.0, 'unixepoch') AS at
-FROM inbox AS i JOIN run AS r ON r.run = i.run;
-
 DROP VIEW IF EXISTS perdure_streams;
 CREATE VIEW perdure_streams AS
 SELECT r.id AS run_id, s.name AS stream, s.id AS position, s.seq, s.attempt,

@@ -1,0 +1,35 @@
+"""Write types of answers: links that let a person answer once, and their use.
+
+Rules: as in `writes`; `answers` says what each one does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class MakeLink(msgspec.Struct, gc=False):
+    """A link to answer what a run waits for on a channel at row `wait`, until `expires_ms`.
+
+    Gives None; `RunNotFound`, `RunFinished` or `NotAwaited`; or `TooManyLinks`. `digest` is that of
+    the token, which is not stored.
+    """
+
+    run_id: str
+    channel: str
+    wait: int
+    digest: str
+    recipient: str | None
+    at_ms: int
+    expires_ms: int
+
+
+class AnswerByLink(msgspec.Struct, gc=False):
+    """A message that comes by a link, which is used up by it. `data` is JSON.
+
+    Gives what `Deliver` gives, or `LinkUnknown`, `LinkUsed`, `LinkExpired`.
+    """
+
+    digest: str
+    data: bytes
+    at_ms: int
