@@ -47,6 +47,7 @@ def status_of(error: PerdureError) -> int:
             | errors.ScheduleNotFound()
             | errors.UnknownWorkflow()
             | errors.NotExposed()
+            | errors.LinkUnknown()
         ):
             return 404
         case (
@@ -60,13 +61,16 @@ def status_of(error: PerdureError) -> int:
             | errors.RequestUnanswered()
             | errors.AlreadyReplied()
             | errors.RetryFailed()
+            | errors.NotAwaited()
         ):
             return 409
+        case errors.LinkUsed() | errors.LinkExpired():
+            return 410
         case errors.PayloadTooLarge():
             return 413
         case errors.NotSerializable() | errors.DefinitionError() | errors.BadPosition():
             return 422
-        case errors.QueueFull() | errors.InboxFull():
+        case errors.QueueFull() | errors.InboxFull() | errors.TooManyLinks():
             return 429
         case errors.RequestTimeout():
             return 504
