@@ -96,9 +96,9 @@ def test_every_shape_tells_who_said_what(messages, roles) -> None:
 
 
 def test_thoughts_and_attachments_are_kept_apart_from_the_text() -> None:
-    assert conversation(ANTHROPIC)[1].thought == "look it up"
-    assert conversation(RESPONSES)[1].thought == "look it up"
-    assert conversation(OPENAI)[1].attached == ["image_url"]
+    for messages in (ANTHROPIC, RESPONSES):
+        assert "look it up" in [one.thought for one in conversation(messages) or []]
+    assert ["image_url"] in [one.attached for one in conversation(OPENAI) or []]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_other_values_are_no_conversation(value) -> None:
 
 def test_the_longest_list_in_the_arguments_is_found() -> None:
     args = {"model": "m", "request": {"messages": OPENAI, "examples": OURS}}
-    assert len(find_conversation(args)) == 4
+    assert len(find_conversation(args) or []) == 4
     assert find_conversation({"pages": [1, 2], "deep": {"a": {"b": {"c": {"d": OURS}}}}}) is None
 
 
@@ -124,12 +124,12 @@ def test_the_longest_list_in_the_arguments_is_found() -> None:
     ],
 )
 def test_an_answer_is_a_message_of_the_model(answer) -> None:
-    (said,) = reply(answer)
+    (said,) = reply(answer) or []
     assert (said.role, said.text) == ("model", "rain")
 
 
 def test_calls_beside_the_message_belong_to_it() -> None:
     answer = {"message": OURS[1], "tool_calls": [{"tool": "search", "text": "x"}]}
-    (said,) = reply(answer)
+    (said,) = reply(answer) or []
     assert [(call.name, call.arguments) for call in said.calls] == [("search", {"text": "x"})]
     assert reply({"total": 7}) is None

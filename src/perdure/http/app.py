@@ -20,6 +20,11 @@ from perdure.http.api import routes as api
 from perdure.http.gate import Gate
 from perdure.http.pages import bulk, nav
 from perdure.http.pages import login as login_pages
+<<<<<<< HEAD
+=======
+from perdure.http.pages import nav
+from perdure.http.pages import run as run_pages
+>>>>>>> 0ea89db (A run has a page: its waterfall, the panel of a step, log, chat, streams, tree and table)
 from perdure.http.pages import runs as runs_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
@@ -76,6 +81,7 @@ def checked_prefix(prefix: str) -> str:
 def _routes() -> Sequence[BaseRoute]:
     return [
         *runs_pages.ROUTES,
+        *run_pages.ROUTES,
         *api.ROUTES,
         *bulk.ROUTES,
         *nav.ROUTES,

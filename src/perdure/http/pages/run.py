@@ -1,0 +1,290 @@
+"""Page of a run: its head, its views, the panel of a step, and the verbs of its buttons.
+
+Rules: the head says at once what the run is, why it does not go on, and what may be done about it;
+everything is an address; what changes is asked for again as a fragment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from perdure.core import lifecycle
+from perdure.errors import DefinitionError, RunNotFound
+from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
+from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
+from perdure.http.site import site_of, url
+from perdure.http.templating import page
+from perdure.runtime.info import HistoryEvent, RunInfo
+from perdure.views import format, rows, timeline, traces
+from perdure.views.step import StepView, step_view
+
+VERBS = ("pause", "resume", "retry", "cancel")
+BUTTONS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "retry": "Retry",
+    "cancel": "Cancel",
+}
+_DANGEROUS = frozenset({"cancel"})
+_POINTS = frozenset({"message", "request"})
+GZIP_FROM_BYTES = 1_400
+
+Context = dict[str, Any]
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+async def run_page(request: Request) -> Response:
+    """The page of a run."""
+    id = request.path_params["id"]
+    view = request.query_params.get("view", "waterfall")
+    view = view if view in VIEWS else "waterfall"
+    asked = Asked(request, await site_of(request).reader.run(id))
+    head, side, shown = await asyncio.gather(
+        _head(asked), _side(asked, asked.number("step")), context_of(view, asked)
+    )
+    twin = url(request, "runs", f"{id}.json", **dict(request.query_params))
+    return page(
+        request, "run.html", area="runs", json=twin, view=view, views=VIEWS, **head, **side, **shown
+    )
+
+
+async def twin(request: Request) -> Response:
+    """The data of the page. An id may end in `.json`: then this is its page."""
+    id = request.path_params["id"]
+    reader = site_of(request).reader
+    try:
+        info = await reader.run(id)
+    except RunNotFound:
+        request.path_params["id"] = f"{id}.json"
+        return await run_page(request)
+    asked = Asked(request, info)
+    view = request.query_params.get("view", "waterfall")
+    found: Context = {"run": info}
+    found["why"], found["exposed"], found["requests"] = await asyncio.gather(
+        reader.why(id), reader.exposed(id), reader.requests(id)
+    )
+    if (seq := asked.number("step")) is not None:
+        found["step"] = await reader.entry(id, seq)
+    elif view == "waterfall":
+        found["waterfall"] = await reader.waterfall(id)
+    elif view in VIEWS:
+        found[view] = await context_of(view, asked)
+    return _json(request, found)
+
+
+async def _head(asked: Asked) -> Context:
+    """What the head of the page shows: the fragment that changes while a run is live."""
+    info, reader = asked.info, asked.reader
+    why, exposed, requests = await asyncio.gather(
+        reader.why(info.id), reader.exposed(info.id), reader.requests(info.id)
+    )
+    now = datetime.now(UTC)
+    begun = info.started_at or info.created_at
+    return {
+        "run": info,
+        "label": _label(info),
+        "why": why,
+        "kind_of_why": _kind_of_why(info),
+        "error_line": format.error_line(info.error) if info.error else None,
+        "trace": traces.trace(info.error),
+        "took_ms": max(0, round(((info.ended_at or now) - begun).total_seconds() * 1_000)),
+        "exposed": exposed,
+        "requests": rows.requests(requests, now),
+        "verbs": offered(info.status),
+        "ended": info.ended_at is not None,
+        "answer": _answerable(info),
+        "links": _links(asked, why),
+    }
+
+
+def _label(info: RunInfo) -> str:
+    """The status of a run as a word: `retrying 3` while it waits for an attempt."""
+    if info.status != lifecycle.WAITING:
+        return info.status
+    attempt = next((one["attempt"] for one in info.waiting_for if "again_ms" in one), None)
+    return info.status if attempt is None else f"retrying {attempt}"
+
+
+def _kind_of_why(info: RunInfo) -> str:
+    if info.status == lifecycle.BLOCKED:
+        return "blocked"
+    return "retrying" if _label(info).startswith("retrying") else info.status
+
+
+def _answerable(info: RunInfo) -> bool:
+    """Whether a person can answer what the run waits for."""
+    return any(one.keys() & _POINTS for one in info.waiting_for)
+
+
+def _links(asked: Asked, why: str | None) -> list[tuple[str, str]]:
+    """Where to read on: what else is about this run."""
+    info, request = asked.info, asked.request
+    found = [("Time travel", url(request, "runs", info.id, "travel"))]
+    if site_of(request).may_operate(request):
+        found.append(("Start again…", url(request, "start", info.workflow, again=info.id)))
+    if info.forked_from:
+        source = info.forked_from.partition(" ")[0]
+        found.append(("Compare with its source", url(request, "compare", a=source, b=info.id)))
+    return found
+
+
+class Button(msgspec.Struct, frozen=True):
+    """A verb that is offered: its name, what stands on the button, and what it will do."""
+
+    verb: str
+    title: str
+    meaning: str
+    dangerous: bool
+
+
+def offered(status: str) -> list[Button]:
+    """The verbs that change a run of this status, by the table of the life cycle."""
+    found = []
+    for verb in VERBS:
+        outcomes = lifecycle.VERBS[verb].outcomes[status].values()
+        may = any(isinstance(one, str) and one != status for one in outcomes)
+        asked_for = verb == "cancel" and status in lifecycle.OPEN
+        skipped = verb == "retry" and status == lifecycle.PAUSED
+        if (may or asked_for) and not skipped and (verb != "cancel" or asked_for):
+            meaning = lifecycle.VERBS[verb].meaning
+            found.append(Button(verb, BUTTONS[verb], meaning, verb in _DANGEROUS))
+    return found
+
+
+# --- the panel at the side ------------------------------------------------------------------------
+
+
+async def _side(asked: Asked, seq: int | None) -> Context:
+    """A step in full, or the run's own values where none is chosen."""
+    if seq is None:
+        return {"step": None, "step_seq": None}
+    found = await asked.reader.entry(asked.info.id, seq)
+    step = step_view(found)
+    shown: Context = {"step": step, "step_seq": seq}
+    if step is not None:
+        shown |= _step_context(asked, step, found)
+    return shown
+
+
+def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Context:
+    blocked = asked.info.status in (lifecycle.BLOCKED, lifecycle.PAUSED)
+    return {
+        "step_error": format.error_line(step.error) if step.error else None,
+        "step_trace": traces.trace(step.error),
+        "step_said": messages_of(step) if step.asked or step.answered else None,
+        "step_rows": ["\n".join(timeline.row_in_full(row)) for row in found],
+        "step_unknown": blocked and step.kind == "step" and step.state in ("open", "retrying"),
+        "again_at": _moment(step.again_at_ms),
+    }
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC)
+
+
+# --- fragments ------------------------------------------------------------------------------------
+
+
+async def _asked(request: Request) -> Asked:
+    return Asked(request, await site_of(request).reader.run(request.path_params["id"]))
+
+
+async def head(request: Request) -> Response:
+    """The head of the page, while the run is live."""
+    asked = await _asked(request)
+    return page(request, "_run_head.html", **await _head(asked))
+
+
+async def side(request: Request) -> Response:
+    """The panel at the side: a step, or the run."""
+    asked = await _asked(request)
+    shown, step = await asyncio.gather(_head(asked), _side(asked, asked.number("step")))
+    return page(request, "_run_side.html", **shown, **step)
+
+
+async def view_part(request: Request) -> Response:
+    """One view of the page, without what is around it."""
+    view = request.path_params["view"]
+    asked = await _asked(request)
+    if view not in VIEWS:
+        raise DefinitionError(f"There is no view {view!r}; there are {', '.join(VIEWS)}.")
+    shown = await context_of(view, asked)
+    ended = asked.info.ended_at is not None
+    return page(request, f"_run_{view}.html", run=asked.info, view=view, ended=ended, **shown)
+
+
+async def columns(request: Request) -> Response:
+    """The waterfall as columns; with `after`, what is new behind that row."""
+    asked = await _asked(request)
+    info = asked.info
+    found = await asked.reader.waterfall(info.id, asked.number("after", 0) or 0)
+    begun = info.started_at or info.created_at
+    return _json(
+        request,
+        {
+            "status": info.status,
+            "begun_ms": _ms(begun),
+            "now_ms": _ms(datetime.now(UTC)),
+            "ended_ms": None if info.ended_at is None else _ms(info.ended_at),
+            "waits": [one for one in info.waiting_for if one.keys() & {*_POINTS, "queue"}],
+            "again": {one["seq"]: one["again_ms"] for one in info.waiting_for if "again_ms" in one},
+            "bars": found,
+        },
+    )
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1_000)
+
+
+async def stream_items(request: Request) -> Response:
+    """Items of a stream behind a position."""
+    asked = await _asked(request)
+    name, after = request.path_params["name"], asked.number("after", 0) or 0
+    items = await asked.reader.stream(asked.info.id, name, after, 1_000)
+    return _json(request, {"items": items, "ended": asked.info.ended_at is not None})
+
+
+def _json(request: Request, found: Any) -> Response:
+    """JSON, compressed where that is worth it and the browser takes it."""
+    raw = msgspec.json.encode(found, enc_hook=str)
+    headers = {"cache-control": "no-cache", "vary": "accept-encoding"}
+    if len(raw) >= GZIP_FROM_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        raw = gzip.compress(raw, 3, mtime=0)
+        headers["content-encoding"] = "gzip"
+    return Response(raw, headers=headers, media_type="application/json")
+
+
+# --- verbs ----------------------------------------------------------------------------------------
+
+
+async def act(verb: str, request: Request) -> Response:
+    """Use a verb, and show the run again."""
+    id = request.path_params["id"]
+    engine = site_of(request).engine
+    assert engine is not None, "a change of a site that is only looked at is refused before"
+    await getattr(engine, verb)(id)
+    return RedirectResponse(url(request, "runs", id), 303)
+
+
+ROUTES = [
+    Route("/runs/{id:name}/waterfall.json", columns),
+    Route("/runs/{id:name}/head", head),
+    Route("/runs/{id:name}/side", side),
+    Route("/runs/{id:name}/view/{view:name}", view_part),
+    Route("/runs/{id:name}/streams/{name:name}.json", stream_items),
+    *(Route(f"/runs/{{id:name}}/{verb}", partial(act, verb), methods=["POST"]) for verb in VERBS),
+    Route("/runs/{id:name}.json", twin),
+    Route("/runs/{id:name}", run_page, name="run"),
+]

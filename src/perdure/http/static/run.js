@@ -1,0 +1,94 @@
+// The page of a run: the panel of a step, streams that go on, lengths that grow.
+"use strict";
+
+perdure.run = (() => {
+  const split = document.getElementById("run-split");
+  const waterfall = document.getElementById("waterfall");
+  const stepOf = () => {
+    const step = new URLSearchParams(location.search).get("step");
+    return step && /^\d+$/.test(step) ? Number(step) : null;
+  };
+  let asked = 0;
+
+  // --- the panel ----------------------------------------------------------------------------------
+
+  const show = async (seq) => {
+    const mine = (asked += 1);
+    perdure.waterfall?.select(seq);
+    const response = await fetch(`${waterfall.dataset.side}${seq === null ? "" : `?step=${seq}`}`);
+    if (mine !== asked || !response.ok) return;
+    const made = document.createRange().createContextualFragment(await response.text());
+    document.getElementById("side").replaceWith(made);
+    htmx.process(document.getElementById("side"));
+    split.classList.toggle("with-step", seq !== null);
+    document.dispatchEvent(new CustomEvent("htmx:after:swap"));
+  };
+  const go = (seq) => {
+    const address = new URL(location.href);
+    if (seq === null) address.searchParams.delete("step");
+    else address.searchParams.set("step", seq);
+    history.pushState({ step: seq }, "", address);
+  };
+  const open = (seq) => {
+    if (!waterfall) return;
+    if (stepOf() !== seq) go(seq);
+    return show(seq);
+  };
+  addEventListener("popstate", () => waterfall && show(stepOf()));
+  document.addEventListener("click", (event) => {
+    const moved = event.target.closest("[data-step-move]");
+    if (moved) perdure.waterfall?.move(Number(moved.dataset.stepMove));
+    if (event.target.closest("[data-step-close]") && waterfall) {
+      event.preventDefault();
+      open(null);
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || stepOf() === null || !waterfall) return;
+    if (document.querySelector("dialog[open], details.pop[open]") || perdure.typing(event.target)) return;
+    open(null);
+  });
+
+  // --- streams ------------------------------------------------------------------------------------
+
+  const stream = document.getElementById("stream");
+  const more = async () => {
+    const response = await fetch(`${stream.dataset.stream}?after=${stream.dataset.after}`);
+    if (!response.ok) return;
+    const { items } = await response.json();
+    const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
+    for (const { position, item } of items) {
+      if (position <= Number(stream.dataset.after)) continue;
+      stream.dataset.after = position;
+      const text = typeof item === "string" ? item : JSON.stringify(item);
+      const made = document.createElement(stream.classList.contains("prose") ? "span" : "code");
+      made.textContent = text;
+      stream.append(made);
+      if (made.tagName === "SPAN" && !/\s$/.test(text)) stream.append(" ");
+    }
+    if (items.length && atEnd) scrollTo(0, document.documentElement.scrollHeight);
+  };
+  let reading = null;
+  stream?.addEventListener("changed", () => (reading = (reading ?? Promise.resolve()).then(more)));
+
+  // --- lengths ------------------------------------------------------------------------------------
+
+  const words = (ms) => {
+    let rest = Math.floor(ms / 1000);
+    const parts = [];
+    for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+      const count = Math.floor(rest / size);
+      rest -= count * size;
+      if (count) parts.push(`${count} ${unit}`);
+    }
+    return parts.slice(0, 2).join(" ") || "0 s";
+  };
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const one of document.querySelectorAll("[data-since]")) {
+      one.textContent = words(Date.now() - Date.parse(one.dataset.since));
+    }
+  }, 1000);
+
+  return { open };
+})();
