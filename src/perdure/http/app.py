@@ -20,11 +20,7 @@ from perdure.http.api import routes as api
 from perdure.http.gate import Gate
 from perdure.http.pages import bulk, nav
 from perdure.http.pages import login as login_pages
-<<<<<<< HEAD
-=======
-from perdure.http.pages import nav
 from perdure.http.pages import run as run_pages
->>>>>>> 0ea89db (A run has a page: its waterfall, the panel of a step, log, chat, streams, tree and table)
 from perdure.http.pages import runs as runs_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
