@@ -15,7 +15,7 @@ from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.sqlite.queries import PACKAGE, Q
 
 SHARED = sql.shared()
-OWN = sql.load("sqlite.sql", PACKAGE)
+OWN = {**sql.load("sqlite.sql", PACKAGE), **sql.load("pages.sql", PACKAGE)}
 SOURCE = "\n".join(path.read_text() for path in Path(perdure.__file__).parent.rglob("*.py"))
 ONLY_SQLITE = re.compile(
     r"\b(json_\w+|rowid|pragma|indexed by|instr|strftime|sqlite_\w+|or ignore|group_concat)\b",

@@ -34,8 +34,8 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
             "epoch": checksum.epoch,
             "history_rows": checksum.rows,
         }
-    if retention := _retention(store):
-        facts["retention"] = retention
+    if done := retention(store):
+        facts["retention"] = done
     facts["workers"] = [
         {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
         for w in store.workers()
@@ -43,7 +43,7 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     return facts
 
 
-def _retention(store: Store) -> dict[str, Any]:
+def retention(store: Store) -> dict[str, Any]:
     """What retention has done, as far as there is something to say."""
     state = store.pruning()
     found = {

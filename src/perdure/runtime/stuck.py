@@ -36,6 +36,11 @@ def queues(store: Store, now_ms: int) -> list[dict[str, Any]]:
     return [_stuck_queue(row, why) for row, why in reasons if why][:STUCK_MAX]
 
 
+def queue(store: Store, row: QueueRow, now_ms: int) -> str | None:
+    """Why a queue admits nothing; None where it goes on by itself."""
+    return _queue_reason(store, row, now_ms)
+
+
 def _stuck_queue(row: QueueRow, why: str) -> dict[str, Any]:
     counts = {lifecycle.WAITING: row.waiting, lifecycle.RUNNING: row.running}
     return {"name": row.name, **counts, "reason": f"{row.waiting:,} wait: {why}"}

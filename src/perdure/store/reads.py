@@ -206,7 +206,7 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
         return cast("tuple[int, str, str | None, str | None]", found[0])
 
     def run_head(self, run_id: str) -> RunHead:
-        heads = self._heads_of([self.run_key(run_id)])
+        heads = self.heads([self.run_key(run_id)])
         if not heads:
             raise RunNotFound(run_id)
         return heads[0]
@@ -214,7 +214,12 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
     def _head_rows(self, runs: str) -> list[Any]:
         return self._all("run_heads", runs)
 
-    def _heads_of(self, runs: Sequence[int]) -> list[RunHead]:
+    def rows(self, query: str, *bindings: Any) -> list[Any]:
+        """The rows of a named query, for reads that only one database has."""
+        return self._all(query, *bindings)
+
+    def heads(self, runs: Sequence[int]) -> list[RunHead]:
+        """Runs by their keys without arguments and results, in this order: two queries at most."""
         heads = [RunHead(*row) for row in self._head_rows(_json(runs))]
         errors = [(one.run, cast("str | None", one.error)) for one in heads]
         for head, error in zip(heads, self.all_whole(errors), strict=True):
@@ -254,7 +259,7 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
         before: int | None,
     ) -> list[RunHead]:
         """Runs without arguments and results, newest first: three queries at most."""
-        return self._heads_of(self._listed(status, workflow, tags, limit, before))
+        return self.heads(self._listed(status, workflow, tags, limit, before))
 
     def _listed(
         self,
@@ -345,12 +350,12 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
     def history_page(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
         """Up to `limit` rows of a run behind one, with all that they hold: two queries at most."""
         found = self._all("history_page", run, after_seq, ROWS_MAX if limit is None else limit)
-        return self._events(run, found)
+        return self.events(run, found)
 
     def history_outline(self, run: int, after_seq: int, limit: int | None) -> list[Event]:
         """The same rows without what they hold, in one query; an attempt says whether it failed."""
         rows_max = ROWS_MAX if limit is None else limit
-        return self._events(run, self._all("history_outline", run, after_seq, rows_max))
+        return self.events(run, self._all("history_outline", run, after_seq, rows_max))
 
     def bars(self, run: int, after_seq: int, limit: int, label_chars: int) -> list[BarRow]:
         """The same rows with the beginnings of what they hold, in one query."""
@@ -363,9 +368,10 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
 
     def rows_about(self, run: int, seq: int) -> list[Event]:
         """A row and those that answer it, in order; empty where there is no such row."""
-        return self._events(run, self._all("rows_about", run, seq))
+        return self.events(run, self._all("rows_about", run, seq))
 
-    def _events(self, run: int, found: Sequence[tuple[Any, ...]]) -> list[Event]:
+    def events(self, run: int, found: Sequence[tuple[Any, ...]]) -> list[Event]:
+        """Rows of a history as a query gives them, with whole `data`: one query more at most."""
         whole = self.all_whole([(run, row[5]) for row in found])
         return [
             Event(seq, kind, at_ms, ref, name, data, took_ms, bool(edited))

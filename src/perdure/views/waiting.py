@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from perdure.core import lifecycle
-from perdure.runtime.info import RunInfo, RunSummary
+from perdure.runtime.info import ErrorHead, RunInfo, RunSummary
 from perdure.runtime.standing import Standing
 from perdure.views import format
 from perdure.views.standing import standing
@@ -54,6 +54,95 @@ def _pending(info: RunInfo | RunSummary, due_at: datetime, now: datetime) -> str
     if due_at > now > NO_PLACES.now:
         return f"begins at {format.clock(due_at)}"
     return None if info.queue is None else f"a worker puts it into queue {info.queue}"
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """What is known around a run, to say why it does not go on: its places in queues, the time,
+    whether a worker is there that takes what is due, whether its owner is (None: it has none), and
+    the error of the last attempt, where it waits for the next one.
+    """
+
+    places: Places
+    now: datetime
+    workers: bool
+    owner_alive: bool | None = None
+    last_error: ErrorHead | None = None
+
+
+def why(run: RunSummary, known: Situation) -> str | None:
+    """Why a run does not go on right now, in a sentence or two; None where it has ended, and where
+    it is at work.
+    """
+    if run.ended_at is not None:
+        return None
+    match run.status:
+        case lifecycle.RUNNING:
+            return _left(run, known)
+        case lifecycle.PENDING:
+            return _not_begun(run, known)
+        case lifecycle.PAUSED:
+            blocked = f" Before that it was blocked: {run.reason}" if run.reason else ""
+            return f"Somebody has paused it: resume it to let it go on.{blocked}"
+        case lifecycle.WAITING:
+            return _waits(run, known)
+        case _:
+            return f"Blocked: {run.reason}" if run.reason else "Blocked."
+
+
+def _left(run: RunSummary, known: Situation) -> str | None:
+    """A run that counts as running, and that no process executes."""
+    if known.owner_alive is not False:
+        return None
+    return f"Its process ({run.owner}) has gone: another worker takes it over.{_no_worker(known)}"
+
+
+def _not_begun(run: RunSummary, known: Situation) -> str:
+    if run.due_at is not None and run.due_at > known.now:
+        return f"Begins at {format.clock_near(run.due_at, known.now)}."
+    text = f"Due since {format.clock_near(run.due_at or run.created_at, known.now)}."
+    if run.queue is not None and run.started_at is None:
+        text = f"It is for queue {run.queue}: a worker puts it there."
+    return text + (_no_worker(known) or " A worker takes it next, if one knows its workflow.")
+
+
+def _waits(run: RunSummary, known: Situation) -> str:
+    if not run.waiting_for:
+        return "It waits." + _no_worker(known)
+    if known.last_error is not None and (again := _again(run.waiting_for, known)):
+        return again
+    text = format.sentence(waiting_text(run.waiting_for, known.places))
+    if any("message" in item for item in run.waiting_for):
+        return text + " Nobody has sent one."
+    if any("request" in item for item in run.waiting_for):
+        return text + " Nobody has asked."
+    late = run.due_at is not None and run.due_at < known.now
+    return text + (f" That is over.{_no_worker(known)}" if late and not known.workers else "")
+
+
+def _again(waiting_for: list[dict[str, Any]], known: Situation) -> str | None:
+    """A run that waits for another attempt: what the last one failed with, and when."""
+    item = next((one for one in waiting_for if "again_ms" in one), None)
+    if item is None:
+        return None
+    at = datetime.fromtimestamp(item["again_ms"] / 1000, UTC)
+    when = f"at {format.clock_near(at, known.now)}" if at > known.now else "now"
+    error = format.error_line(known.last_error).rstrip(".")
+    more = sum("again_ms" in one for one in waiting_for) - 1
+    others = f", and {format.count(more, 'more step')} too" if more else ""
+    return (
+        f"Step {item['step']} failed: {error}. Attempt {item['attempt']} of {item['attempts']} "
+        f"begins {when}{others}." + ("" if at > known.now else _no_worker(known))
+    )
+
+
+def _no_worker(known: Situation) -> str:
+    return "" if known.workers else " No worker is running: start one, as with perdure worker FILE."
+
+
+def is_retrying(run: RunSummary) -> bool:
+    """Whether a run waits for another attempt of a step that failed."""
+    waits = run.status == lifecycle.WAITING
+    return waits and any("again_ms" in item for item in run.waiting_for)
 
 
 def in_queue(waiting_for: Iterable[dict[str, Any]]) -> bool:

@@ -23,7 +23,7 @@ _READS = frozenset(
     {apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
 )
 _TRANSACTION = frozenset({apsw.SQLITE_TRANSACTION, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH})
-_PRAGMAS_OF_THE_SCHEMA = frozenset(
+PRAGMAS_OF_THE_SCHEMA = frozenset(
     {
         "collation_list",
         "compile_options",
@@ -43,7 +43,7 @@ _PRAGMAS_OF_THE_SCHEMA = frozenset(
         "table_xinfo",
     }
 )
-_PRAGMAS_TO_READ = frozenset(  # full-text and R-tree tables read some of them
+PRAGMAS_TO_READ = frozenset(  # full-text and R-tree tables read some of them
     {
         "application_id",
         "busy_timeout",
@@ -164,7 +164,7 @@ def _why_not(operation: int, first: str | None, second: str | None) -> str | Non
         return "this savepoint is Perdure's" if (second or "").lower() == _SAVEPOINT else None
     if operation == apsw.SQLITE_PRAGMA:
         name = (first or "").lower()
-        allowed = name in _PRAGMAS_OF_THE_SCHEMA or (second is None and name in _PRAGMAS_TO_READ)
+        allowed = name in PRAGMAS_OF_THE_SCHEMA or (second is None and name in PRAGMAS_TO_READ)
         return None if allowed else f"PRAGMA {first} is the store's"
     if operation in _ROWS:
         statistics = operation != apsw.SQLITE_DELETE and (first or "").startswith("sqlite_stat")

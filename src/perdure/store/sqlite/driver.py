@@ -22,7 +22,6 @@ from perdure.core.limits import Limits
 from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavailable
 from perdure.store.sqlite import checksum, connection, error_map, files, forked
 from perdure.store.sqlite.authorizer import RolledBack
-from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.export import SqliteExport, exporting
 from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
 from perdure.store.sqlite.queries import Q
@@ -172,11 +171,6 @@ class SqliteStore(Reader):
         except apsw.Error as error:
             raise self._failed(error, self._db.system_errno) from error
 
-    def checksum(self) -> HistoryChecksum | None:
-        """The checksum of the history as of the last commit; None where it is not replicated."""
-        found = self._all("read_checksum")
-        return HistoryChecksum(*found[0]) if found else None
-
     # --- retention --------------------------------------------------------------------------------
 
     def reads_apart(self) -> contextlib.AbstractContextManager[Reader] | None:
@@ -198,6 +192,15 @@ class SqliteStore(Reader):
 
     def _data_version(self) -> int:
         return int(self.pragma("data_version", self._db))
+
+    @contextlib.contextmanager
+    def for_queries(self) -> Iterator[apsw.Connection]:
+        """See `Reader`. Of a store in memory a copy, because its connection writes."""
+        with self._used:
+            copy = self._db.serialize("main")
+        with contextlib.closing(apsw.Connection(":memory:")) as db:
+            db.deserialize("main", copy)
+            yield db
 
     @property
     def file(self) -> files.Identity:

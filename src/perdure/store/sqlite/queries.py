@@ -5,7 +5,7 @@ from __future__ import annotations
 from perdure.store import sql
 
 PACKAGE = "perdure.store.sqlite"
-_OWN = sql.load("sqlite.sql", PACKAGE)
+_OWN = {**sql.load("sqlite.sql", PACKAGE), **sql.load("pages.sql", PACKAGE)}
 Q = {**sql.in_dialect(sql.shared(), _OWN), **_OWN}
 
 RARE = frozenset(

@@ -6,6 +6,7 @@ nothing more, because what it gives may be wrong.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -18,6 +19,7 @@ from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
 from perdure.store.rows import AnswerRow, ExposedRow, RequestRow, UnansweredRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
+from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.queries import RARE, Q
 from perdure.store.sqlite.transaction import INCREMENTAL
 
@@ -27,6 +29,7 @@ REQUESTS_SCHEMA = 9
 ANSWERS_SCHEMA = 13
 """The first schema that has senders of messages, and links."""
 
+FIRST_SCHEMA_WITH_REPLICAS = 2
 FIRST_SCHEMA_WITH_SCHEDULES = 8
 FIRST_SCHEMA_WITH_QUEUES = 7
 
@@ -90,6 +93,11 @@ class Reader(Reads):
         """A number that changes with each commit; only beside one of the same connection."""
         return int(self.pragma("data_version")) + self._read.total_changes()
 
+    @property
+    def schema_version(self) -> int:
+        """The version of the file's schema, which may be an earlier one."""
+        return self._schema_version
+
     @cached_property
     def _schema_version(self) -> int:
         return int(self.pragma("user_version"))
@@ -137,6 +145,17 @@ class Reader(Reads):
     def answers(self, before: int, limit: int) -> list[AnswerRow]:
         known = self._schema_version >= ANSWERS_SCHEMA
         return super().answers(before, limit) if known else []
+
+    def for_queries(self) -> contextlib.AbstractContextManager[apsw.Connection]:
+        """The connection that people's own queries are asked on."""
+        return contextlib.nullcontext(self._read)
+
+    def checksum(self) -> HistoryChecksum | None:
+        """The checksum of the history as of the last commit; None where it is not replicated."""
+        if self._schema_version < FIRST_SCHEMA_WITH_REPLICAS:
+            return None
+        found = self._all("read_checksum")
+        return HistoryChecksum(*found[0]) if found else None
 
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""

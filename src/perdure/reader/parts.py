@@ -1,0 +1,25 @@
+"""What the reads of `PageQueries` share: one store, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from perdure.runtime import info
+from perdure.runtime.info import RunSummary
+from perdure.runtime.queries import Queries
+from perdure.store.page_reads import PageReads
+from perdure.store.sqlite.reader import Reader
+
+
+class PageParts(Queries):
+    """A store, its reads for pages, and the time in milliseconds UTC."""
+
+    _store: Reader  # type: ignore[assignment]
+
+    def __init__(self, store: Reader, now_ms: Callable[[], int]) -> None:
+        super().__init__(store)  # type: ignore[arg-type]
+        self._now_ms, self._pages = now_ms, PageReads(store, store.schema_version)
+
+    def summaries_of(self, keys: Sequence[int]) -> list[RunSummary]:
+        """Runs without their payloads, in this order."""
+        return [info.run_summary(row) for row in self._store.heads(keys)] if keys else []

@@ -1,0 +1,162 @@
+"""Reads of one run for pages: waterfall, reasons, time travel, comparison, streams.
+
+Rules: a history is read without its payloads, and these only where they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from perdure.core import names, numbers
+from perdure.errors import DefinitionError
+from perdure.reader.families import FamilyQueries
+from perdure.reader.lists import bounded
+from perdure.reader.values import StreamEntry, StreamInfo
+from perdure.runtime import standing
+from perdure.runtime.info import HistoryEvent, OpenRequest, RunSummary, instant, moment
+from perdure.runtime.standing import ExposedValue, Standing
+from perdure.views import compare as comparing
+from perdure.views import moment as moments
+from perdure.views.compare import BEFORE, Comparison, Mark, RowPair
+from perdure.views.moment import Moment
+from perdure.views.waiting import Places, Situation, in_queue, is_retrying, why
+from perdure.views.waterfall import Waterfall
+from perdure.views.waterfall import waterfall as waterfall_of
+
+REQUESTS_MAX = 1_000
+STREAMS_MAX = 200
+STREAM_ITEMS_MAX = 10_000
+ROWS_MAX = 100_000
+"""Rows of a history that a moment or a comparison is made from."""
+
+PAIRS_MAX = 1_000
+WHYS_MAX = 200
+
+
+class RunQueries(FamilyQueries):
+    """See the module's text, and `StoreReader` for each."""
+
+    def waterfall(self, run_id: str, after: int, limit: int) -> Waterfall:
+        return waterfall_of(self.bars(run_id, after, limit))
+
+    # --- why --------------------------------------------------------------------------------------
+
+    def why(self, run_id: str) -> str | None:
+        return self.whys([run_id]).get(run_id)
+
+    def whys(self, ids: Sequence[str]) -> dict[str, str]:
+        if len(ids) > WHYS_MAX:
+            raise DefinitionError(f"Reasons are read for up to {WHYS_MAX} runs at once.")
+        keys = {id: self.key(id) for id in ids}
+        runs = {run.id: run for run in self.summaries_of(list(keys.values()))}
+        queued = [keys[id] for id, run in runs.items() if in_queue(run.waiting_for)]
+        places = self._store.places_of(queued) if queued else {}
+        now_ms = self._now_ms()
+        alive = {f"worker {one.worker}" for one in self._store.workers() if one.lease_ms > now_ms}
+        at_work = any(not one.asked for one in self._store.workers() if one.lease_ms > now_ms)
+        found = {}
+        for id, run in runs.items():
+            standings = [standing.standing(row) for row in places.get(keys[id], ())]
+            known = self._situation(run, standings, alive, instant(now_ms), workers=at_work)
+            if (text := why(run, known)) is not None:
+                found[id] = text
+        return found
+
+    def _situation(
+        self, run: RunSummary, standings: list[Standing], alive: set[str], now: datetime,
+        *, workers: bool,
+    ) -> Situation:  # fmt: skip
+        error = self.progress(run.id).last_error if is_retrying(run) else None
+        owned = None if run.owner is None else run.owner in alive
+        return Situation(Places(standings, now), now, workers, owned, error)
+
+    # --- time travel ------------------------------------------------------------------------------
+
+    def at(self, run_id: str, seq: int) -> Moment:
+        numbers.count(seq, "seq", low=1)
+        run, key = self.summary(run_id), self.key(run_id)
+        if seq > run.history_rows:
+            raise DefinitionError(
+                f"Run {run_id!r} has rows 1 to {run.history_rows:,}; there is no row {seq:,}."
+            )
+        outline = self.outline(run_id, 0, ROWS_MAX)
+        about = {row.ref for row in outline if row.seq == seq and row.ref is not None}
+        asked = {seq, seq + 1, *about, *moments.shown_at(outline, seq)}
+        whole = self._numbered(key, sorted(asked))
+        args = msgspec.json.decode(self._store.arguments(key))
+        return moments.moment(run, outline, seq, whole, args)
+
+    def _numbered(self, run: int, seqs: Sequence[int]) -> list[HistoryEvent]:
+        """Rows with what they hold; for arguments and the result of a run, its own row."""
+        return self._events(run, self._pages.rows_numbered(run, seqs))
+
+    # --- comparison -------------------------------------------------------------------------------
+
+    def compare(self, a: str, b: str, limit: int) -> Comparison:
+        numbers.count(limit, "limit", low=1, high=PAIRS_MAX)
+        keys = self.key(a), self.key(b)
+        runs = self.summary(a), self.summary(b)
+        marks = self._marks(keys[0]), self._marks(keys[1])
+        args = [msgspec.json.decode(self._store.arguments(key)) for key in keys]
+        same = comparing.first_difference(*marks)
+        first, last = max(same - BEFORE, 0), max(map(len, marks))
+        pairs = self._pairs(keys, marks, first, min(first + limit, last))
+        outlines = [self.outline(run.id, 0, ROWS_MAX) for run in runs]
+        totals = [comparing.totals(*one) for one in zip(runs, outlines, strict=True)]
+        until = marks[0][same - 1].seq if same else 0
+        equal = same == last and args[0] == args[1]
+        more = first + limit < last
+        return Comparison(*runs, equal, until, args[0] == args[1], pairs, more, *totals)
+
+    def _marks(self, run: int) -> list[Mark]:
+        return comparing.marks(self._pages.rows_marked(run, 0, ROWS_MAX))
+
+    def _pairs(
+        self, keys: tuple[int, int], marks: tuple[list[Mark], list[Mark]], first: int, last: int
+    ) -> list[RowPair]:
+        rows = [
+            {row.seq: row for row in self._numbered(key, [one.seq for one in each[first:last]])}
+            for key, each in zip(keys, marks, strict=True)
+        ]
+        found = []
+        for place in range(first, last):
+            one = marks[0][place] if place < len(marks[0]) else None
+            other = marks[1][place] if place < len(marks[1]) else None
+            whole = [
+                rows[side].get(mark.seq) if mark is not None else None
+                for side, mark in enumerate((one, other))
+            ]
+            found.append(comparing.pair(place, (one, other), *whole))
+        return found
+
+    # --- what a run shows -------------------------------------------------------------------------
+
+    def streams(self, run_id: str) -> list[StreamInfo]:
+        found = self._pages.streams(self.key(run_id), STREAMS_MAX, STREAM_ITEMS_MAX + 1)
+        return [
+            StreamInfo(name, bounded(count), last, instant(at_ms))
+            for name, last, at_ms, count in found
+        ]
+
+    def stream(self, run_id: str, name: str, after: int, limit: int) -> list[StreamEntry]:
+        numbers.count(after, "after", low=0)
+        numbers.count(limit, "limit", low=1, high=STREAM_ITEMS_MAX)
+        rows = self._store.stream(self.key(run_id), names.checked("stream", name), after, limit)
+        return [
+            StreamEntry(row.position, msgspec.json.decode(row.data), row.recorded) for row in rows
+        ]
+
+    def exposed(self, run_id: str) -> list[ExposedValue]:
+        return [standing.exposed_value(row) for row in self._store.exposed(self.key(run_id))]
+
+    def requests(self, run_id: str) -> list[OpenRequest]:
+        rows = self._store.open_requests(self.key(run_id), REQUESTS_MAX)
+        return [OpenRequest(row.channel, row.key, row.sender, moment(row.at_ms)) for row in rows]
+
+    def standings(self, ids: Sequence[str]) -> dict[str, list[Standing]]:
+        runs = {id: self.key(id) for id in ids}
+        found = self._store.places_of(list(runs.values()))
+        return {id: [standing.standing(row) for row in found[run]] for id, run in runs.items()}
