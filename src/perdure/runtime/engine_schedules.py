@@ -173,6 +173,13 @@ class ScheduleVerbs(EngineParts):
             runs += await self._start_ticks(name, some)
         return runs
 
+    async def _backfill_ids(self, name: str, start: Any, end: Any) -> list[str]:
+        from perdure.runtime.ticks import tick_run
+
+        row = await self._read(self._store.schedule_row, name)
+        ticks = _backfilled(row, start, end, self._clock.now_ms())
+        return [tick_run(name, ms, row.tz).id for ms in ticks]
+
     async def _start_ticks(self, name: str, ticks: Sequence[TickRun]) -> list[Run[Any]]:
         now_ms = self._clock.now_ms()
         results = await self._write_schedule(StartTicks(name, list(ticks), now_ms))

@@ -25,6 +25,8 @@ class ScheduleHost(Protocol):
 
     async def _backfill(self, name: str, start: Any, end: Any) -> list[Run[Any]]: ...
 
+    async def _backfill_ids(self, name: str, start: Any, end: Any) -> list[str]: ...
+
     async def _next(self, name: str, count: int) -> list[TickTime]: ...
 
     async def _remove_schedule(self, name: str) -> None: ...
@@ -85,6 +87,12 @@ class ScheduleHandle:
         1,000 ticks.
         """
         return await self._engine._backfill(self.name, start, end)
+
+    async def backfill_ids(self, start: datetime, end: datetime) -> list[str]:
+        """The ids of the runs that `backfill` would start or find, in order; nothing is started.
+        Raises what it does.
+        """
+        return await self._engine._backfill_ids(self.name, start, end)
 
     async def next(self, count: int = 1) -> list[TickTime]:
         """The next ticks from now on, up to 1,000, as aware datetimes in the schedule's zone; their

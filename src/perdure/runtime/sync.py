@@ -202,6 +202,7 @@ class SyncScheduleHandle:
         "Callable[[SyncScheduleHandle], SyncRun[Any]]",
         _of_schedule(ScheduleHandle.trigger, "SyncRun[Any]"),
     )
+    backfill_ids = _of_schedule(ScheduleHandle.backfill_ids)
     backfill = cast(
         "Callable[[SyncScheduleHandle, datetime, datetime | None], list[SyncRun[Any]]]",
         _of_schedule(ScheduleHandle.backfill, "list[SyncRun[Any]]"),

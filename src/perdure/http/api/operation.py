@@ -10,8 +10,9 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar, cast, get_origin
+from typing import Annotated, Any, Generic, TypeVar, cast, get_origin
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import perdure.http.paths  # noqa: F401 - it makes {id:name} known
 from perdure.http.site import Site, site_of
 from perdure.http.visitors import person
 from perdure.process.clock import SystemClock
@@ -30,6 +32,14 @@ ROOT = "/api/v1"
 EXACT_MAX = 2**53 - 1
 """The largest integer that every JSON reader keeps."""
 INTEGERS = "integers"
+
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+UpTo500 = Annotated[int, msgspec.Meta(ge=1, le=500)]
+UpTo1000 = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+UpTo10000 = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+WaitSeconds = Annotated[float, msgspec.Meta(ge=0, le=60)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3.2e8)]
+
 
 Q = TypeVar("Q")
 B = TypeVar("B")
@@ -120,11 +130,11 @@ class Operation:
     @property
     def template(self) -> str:
         """The path as OpenAPI writes it."""
-        return re.sub(r"{(\w+):\w+}", r"{\1}", self.path)
+        return self.path.replace(":name}", "}")
 
     @property
     def parts(self) -> list[str]:
-        """Names of the parts of the path."""
+        """Names of the parts of the path, each a `NameConvertor`'s."""
         return re.findall(r"{(\w+)}", self.template)
 
     def route(self) -> Route:
@@ -139,8 +149,8 @@ class Operation:
         return value if isinstance(value, Response) else _answer(call, value, self)
 
 
-def now(call: Call[Any, Any]) -> Any:
-    """The time of a call."""
+def now() -> datetime:
+    """The time, for filters."""
     return instant(SystemClock().now_ms())
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from perdure.http.api import live
-from perdure.http.api.operation import Operation
+from perdure.http.api import control, live, queues, reference, runs, store
+from perdure.http.api.operation import ROOT, Operation
 
-OPERATIONS: list[Operation] = [*live.OPERATIONS]
+OPERATIONS: list[Operation] = [
+    *runs.OPERATIONS,
+    *control.OPERATIONS,
+    *queues.OPERATIONS,
+    *store.OPERATIONS,
+    *live.OPERATIONS,
+]
 
-ROUTES: list[Route] = [operation.route() for operation in OPERATIONS]
+ROUTES: list[BaseRoute] = [
+    *(operation.route() for operation in OPERATIONS),
+    Route(f"{ROOT}/openapi.json", reference.document_of(OPERATIONS), name="api.openapi"),
+    Route("/api", reference.page_of(OPERATIONS), name="api"),
+]
