@@ -200,6 +200,8 @@ class LitestreamUnusable(ReplicaRefused):
 class DatabaseNotFound(PerdureError):
     """An observer has no database of this name."""
 
+    http_status = 404
+
     def __init__(self, name: str, where: str) -> None:
         self.name, self.where = name, where
         super().__init__(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
 
 ROOT = "perdure.root"
+Areas = tuple[tuple[str, str, tuple[str, ...]], ...]
+"""Entries of a navigation: area, title, parts of its address."""
 
 
 class Site:
@@ -32,8 +34,13 @@ class Site:
         reader: StoreReader | None = None,
         engine: Engine | None = None,
         notice: str | None = None,
+        *,
+        about: str | None = None,
+        up: str | None = None,
+        areas: Areas | None = None,
     ) -> None:
         self.name, self.engine, self.notice = name, engine, notice
+        self.about, self.up, self.areas = about, up, areas
         self._reader = reader
 
     @property

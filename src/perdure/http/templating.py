@@ -91,6 +91,7 @@ def page(
         "visitor": visitor_of(request),
         "operate": site.may_operate(request),
         "area": area,
+        "areas": site.areas or AREAS,
         "json": json,
         "csrf_field": partial(csrf_field, request),
         "csrf_token": partial(csrf_token, request),

@@ -45,6 +45,7 @@ class Entry(msgspec.Struct):
     lease: LeaseRow | None = None
     problem: str = ""
     size_bytes: int | None = None
+    is_file: bool = False
 
     def state(self, now_ms: int) -> str:
         """`ended`, `silent` where its engine should have written again, or the replica's state.
@@ -52,6 +53,8 @@ class Entry(msgspec.Struct):
         >>> Entry("a", "a", 0).state(1_000)
         'unknown'
         """
+        if self.is_file:
+            return "file"
         if self.summary is None:
             return "unknown" if self.lease is None else _state_of(self.lease, self.seen_ms, now_ms)
         if self.summary.ended:

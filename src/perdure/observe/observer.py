@@ -8,10 +8,11 @@ where they lie, and only where that fails a verified copy is restored to a tempo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +62,7 @@ class Opened:
         self.name, self.reader, self.used_s = name, reader, time.monotonic()
         self.pages, self.file = pages, file
         self._how, self._copy = how, copy
+        self._users = 0
 
     @property
     def about(self) -> str:
@@ -69,6 +71,21 @@ class Opened:
         failing = self.pages.failing
         now = f" It is older than it seems: {failing}" if failing is not None else ""
         return f"{self._how}{now}"
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A context in which it is not closed for being idle: an answer may take long."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self.used_s = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing was asked of it."""
+        return 0.0 if self._users else time.monotonic() - self.used_s
 
     @property
     def outdated(self) -> bool:
@@ -166,7 +183,8 @@ class Observer:
             about = os.stat(path)
         except OSError as error:
             return Entry(name, path, 0, problem=f"{path} can't be read: {error.strerror}")
-        return Entry(name, path, about.st_mtime_ns // 1_000_000, size_bytes=about.st_size)
+        seen_ms = about.st_mtime_ns // 1_000_000
+        return Entry(name, path, seen_ms, size_bytes=about.st_size, is_file=True)
 
     @property
     def problems(self) -> list[str]:
@@ -225,7 +243,7 @@ class Observer:
         raise DatabaseNotFound(name, ", ".join(self.targets))
 
     async def _make_room(self, most: int) -> None:
-        by_use = sorted(self._opened.values(), key=lambda one: one.used_s)
+        by_use = sorted(self._opened.values(), key=lambda one: -one.idle_s)
         for one in by_use[: max(0, len(by_use) - most)]:
             await in_thread(self._opened.pop(one.name).close)
 
@@ -234,7 +252,7 @@ class Observer:
             await asyncio.sleep(IDLE_S / 10)
             async with self._opening:
                 for one in self.opened:
-                    if time.monotonic() >= one.used_s + IDLE_S:
+                    if one.idle_s >= IDLE_S:
                         await in_thread(self._opened.pop(one.name).close)
 
     # --- search -----------------------------------------------------------------------------------
