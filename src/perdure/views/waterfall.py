@@ -7,6 +7,7 @@ came behind a row is a waterfall by itself, which the page adds to what it has.
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import NamedTuple
 
@@ -73,6 +74,21 @@ class Waterfall(msgspec.Struct):
     ends: list[End] = []
     idle: list[tuple[int, int]] = []
     last: int = 0
+
+
+_ARGUMENTS = re.compile(r'^\{"args":(\{.*?\}?)\}?$')
+_NAME = re.compile(r'(^|[,{])"([A-Za-z_]\w*)":')
+
+
+def readable(label: str) -> str:
+    """The beginning of what a row holds, as a text.
+
+    >>> readable('{"order":"17","cents":4200}'), readable('{"args":{"item":"ham"}}')
+    ('order="17", cents=4200', 'item="ham"')
+    """
+    text = _ARGUMENTS.sub(r"\1", label)
+    inside = text.removeprefix("{").removesuffix("}") if text.startswith('{"') else text
+    return _NAME.sub(r"\1 \2=", inside).strip()
 
 
 def waterfall(bars: Bars) -> Waterfall:

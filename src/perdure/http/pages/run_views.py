@@ -19,7 +19,7 @@ from perdure.runtime.info import RunInfo
 from perdure.views import timeline
 from perdure.views.conversation import Said
 from perdure.views.step import StepView, step_view
-from perdure.views.waterfall import Waterfall
+from perdure.views.waterfall import Waterfall, readable
 
 if TYPE_CHECKING:
     from perdure.reader import StoreReader
@@ -132,16 +132,22 @@ async def _table(asked: Asked) -> Context:
         order.sort(key=lambda bar: -(found.took_ms[bar] or 0))
     page = asked.number("page", 1) or 1
     first = (page - 1) * TABLE_ROWS
+    shown = order[first : first + TABLE_ROWS]
     return {
         "found": found,
-        "bars": order[first : first + TABLE_ROWS],
+        "bars": shown,
         "number": len(order),
         "page_number": page,
         "slow": slow,
         "only_errors": only_errors,
         "more": first + TABLE_ROWS < len(order),
         "totals": totals(found),
+        "labels": {bar: readable(found.label[bar]) for bar in shown if _labelled(found, bar)},
     }
+
+
+def _labelled(found: Waterfall, bar: int) -> bool:
+    return bar in found.label and found.kind[bar] != "timer"
 
 
 async def _chat(asked: Asked) -> Context:

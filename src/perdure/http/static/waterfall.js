@@ -43,7 +43,12 @@
   const short = (ms) => (ms === 0 ? "0" : ms % 1000 && ms < 60000 ? (ms < 1000 ? `${+ms.toFixed(2)} ms` : `${+(ms / 1000).toFixed(2)} s`) : took(ms).replace(".0 s", " s"));
   const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   // What a row holds is the beginning of a JSON text: without quotes around names it reads better.
-  const label = (text) => (text ? text.replace(/^\{"args":(?=\{)/, "").replace(/^\{(?=["}])/, "").replace(/\}$/, "").replace(/(^|[,{])"([A-Za-z_]\w*)":/g, "$1 $2=").trim() : "");
+  const label = (text) => (text ? text.replace(/^\{"args":(\{.*?\}?)\}?$/, "$1").replace(/^\{(?=["}])/, "").replace(/\}$/, "").replace(/(^|[,{])"([A-Za-z_]\w*)":/g, "$1 $2=").trim() : "");
+
+  const until = (text) => {
+    const ms = Number(/"until_ms":(\d+)/.exec(text ?? "")?.[1]);
+    return ms ? `until ${new Date(ms).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" })}` : "";
+  };
 
   const now = () => (run.ended_ms ?? Date.now() + run.skew) - run.begun_ms;
   const status = (bar) => {
@@ -119,6 +124,7 @@
       } else {
         take(page);
         derive();
+        if (bars.last) performance.mark("perdure-drawn");
       }
     } catch (error) {
       summary.textContent = `The steps could not be loaded. ${error.message}`;
@@ -169,7 +175,7 @@
     const failed = bars.status.filter((one) => one === "failed").length;
     const retried = bars.tries.size;
     const idle = segments.filter((one) => one.gap).reduce((sum, one) => sum + one.t1 - one.t0, 0);
-    const parts = [count(steps, "step")];
+    const parts = bars.seq.length ? [count(steps, "step")] : [];
     if (failed) parts.push(`${failed.toLocaleString("en")} failed`);
     if (retried) parts.push(`${retried.toLocaleString("en")} tried again`);
     if (on.errors) parts.push(`${count(rows.length, "row")} shown`);
@@ -213,7 +219,7 @@
 
   const measure = () => {
     width = Math.max(axis.clientWidth, 1);
-    const until = Math.max(now(), ...(bars.seq.length < 2000 ? bars.seq.map((_, bar) => endOf(bar)) : [0]), 1);
+    const until = Math.max(now(), 1);
     const idle = on.idle && bars.seq.length ? gaps(until) : [];
     const active = until - idle.reduce((sum, [start, end]) => sum + end - start, 0) || 1;
     const px = Math.min(GAP_PX, (width * 0.6) / Math.max(idle.length, 1));
@@ -404,10 +410,10 @@
 
   const drawBar = (bar, paths) => {
     const seq = bars.seq[bar], kind = bars.kind[bar], word = status(bar), from = bars.start[bar], to = endOf(bar);
-    const name = kind === "timer" ? "sleep" : bars.names[bars.name[bar]];
+    const name = bars.names[bars.name[bar]];
     const tries = bars.tries.get(seq), open = bars.took[bar] === null, work = bars.work.get(bar) ?? bars.took[bar];
-    const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? "" : label(bars.label.get(bar)), child: bars.run.get(bar) };
-    facts.icon = { failed: "failed", retrying: "retrying" }[word] ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
+    const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? until(bars.label.get(bar)) : label(bars.label.get(bar)), child: bars.run.get(bar) };
+    facts.icon = { failed: "failed", retrying: "retrying" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
     if (word === "") {
       const at = x(from);
       if (at >= -5 && at <= width + 5) paths.work = `M${at.toFixed(1)} 9l5 5-5 5-5-5z`;
@@ -453,7 +459,7 @@
     paths.line = lineOf(from, to);
     const kind = bars.kind[first], timed = slowest > 0;
     return {
-      kind, icon: "fold", name: kind === "timer" ? "sleep" : bars.names[bars.name[first]], from, to,
+      kind, icon: "fold", name: bars.names[bars.name[first]], from, to,
       status: open ? (kind === "timer" ? "waiting" : "running") : bars.status[first] === "" ? "point" : "completed",
       badge: `×${inside.length.toLocaleString("en")}`, said: `${inside.length.toLocaleString("en")} of them, folded`,
       label: [open ? `${open.toLocaleString("en")} open` : "", timed ? `slowest ${took(slowest)}` : ""].filter(Boolean).join(", "),
@@ -711,6 +717,5 @@
     if (index > 20) scrollTo(0, rowsBox.getBoundingClientRect().top + scrollY + index * ROW() - innerHeight / 2);
     if (index >= 0) focused = index;
     paint(true);
-    performance.mark("perdure-waterfall");
   });
 })();
