@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from perdure.runtime.queries import Bars
 from perdure.store.rows import BarRow
-from perdure.views.waterfall import End, Try, waterfall
+from perdure.views.waterfall import Bars, End, Try, waterfall
 
 
 def row(seq, kind, at_ms, ref=None, name=None, took_ms=None, label=None, fault=None, began_ms=None):

@@ -18,12 +18,13 @@ from perdure.reader.values import StreamEntry, StreamInfo
 from perdure.runtime import standing
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunSummary, instant, moment
 from perdure.runtime.standing import ExposedValue, Standing
+from perdure.runtime.validation import findable
 from perdure.views import compare as comparing
 from perdure.views import moment as moments
 from perdure.views.compare import BEFORE, Comparison, Mark, RowPair
 from perdure.views.moment import Moment
 from perdure.views.waiting import Places, Situation, in_queue, is_retrying, why
-from perdure.views.waterfall import Waterfall
+from perdure.views.waterfall import Bars, Waterfall
 from perdure.views.waterfall import waterfall as waterfall_of
 
 REQUESTS_MAX = 1_000
@@ -33,11 +34,26 @@ ROWS_MAX = 100_000
 """Rows of a history that a moment or a comparison is made from."""
 
 PAIRS_MAX = 1_000
+LABELLED_ROWS_MAX = 2_000
+LABEL_CHARS = 120
+LABEL_CHARS_MANY = 40
+"""How much of a payload a waterfall has, in a short history and in a long one."""
+
 WHYS_MAX = 200
 
 
 class RunQueries(FamilyQueries):
     """See the module's text, and `StoreReader` for each."""
+
+    def bars(self, run_id: str, after: int, limit: int) -> Bars:
+        head = self._store.run_head(findable(run_id))
+        chars = LABEL_CHARS if head.history_rows <= LABELLED_ROWS_MAX else LABEL_CHARS_MANY
+        return Bars(
+            head.started_ms or head.created_ms,
+            self._pages.bars(head.run, after, limit, chars),
+            self._pages.child_runs(head.run, after, limit),
+            head.history_rows,
+        )
 
     def waterfall(self, run_id: str, after: int, limit: int) -> Waterfall:
         return waterfall_of(self.bars(run_id, after, limit))

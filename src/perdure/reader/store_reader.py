@@ -33,14 +33,13 @@ from perdure.reader.values import (
     WorkerInfo,
 )
 from perdure.runtime.info import HistoryEvent, OpenRequest, QueueInfo, RunInfo, RunSummary
-from perdure.runtime.queries import BARS_MAX, Bars
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.views.compare import Comparison
 from perdure.views.moment import Moment
 from perdure.views.tree import Family
-from perdure.views.waterfall import Waterfall
+from perdure.views.waterfall import Bars, Waterfall
 
 if TYPE_CHECKING:
     from perdure.api.schedules import ScheduleInfo, TickTime
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 2
+BARS_MAX = 100_000
+"""Rows of one waterfall."""
 
 
 class StoreReader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 from perdure.core import events as ev
 from perdure.core.events import Event
@@ -16,17 +16,9 @@ from perdure.errors import RunNotFound
 from perdure.runtime import info, validation
 from perdure.runtime.info import Blocked, Ends, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.store.base import Store
-from perdure.store.rows import BarRow
 
 OPEN_STEPS_MAX = 8
 BLOCKED_MAX = 100
-BARS_MAX = 100_000
-"""Rows of one waterfall."""
-
-LABELLED_ROWS_MAX = 2_000
-LABEL_CHARS = 120
-LABEL_CHARS_MANY = 40
-"""How much of a payload a waterfall has, in a short history and in a long one."""
 
 
 class RunFilters(TypedDict, total=False):
@@ -53,17 +45,6 @@ class Filter:
 
     def __post_init__(self) -> None:
         validation.check_filters(self.status, self.workflow, self.tags, self.limit)
-
-
-class Bars(NamedTuple):
-    """Rows for a waterfall: when the run began, the rows, the children by the row that started
-    each, and how many rows the run has.
-    """
-
-    begun_ms: int
-    rows: list[BarRow]
-    children: dict[int, str]
-    history_rows: int
 
 
 class Queries:
@@ -134,20 +115,6 @@ class Queries:
         """The same rows without arguments, results and data. Raises `RunNotFound`."""
         rows = self._store.history_outline(self.key(run_id), after, limit)
         return info.history_events(rows, Ends(), {row.seq: row.name or row.kind for row in rows})
-
-    def bars(self, run_id: str, after: int = 0, limit: int = BARS_MAX) -> Bars:
-        """Up to `limit` rows of a run behind row `after`, as a waterfall draws them. Raises
-        `RunNotFound`.
-        """
-        head = self._store.run_head(validation.findable(run_id))
-        chars = LABEL_CHARS if head.history_rows <= LABELLED_ROWS_MAX else LABEL_CHARS_MANY
-        rows = self._store.bars(head.run, after, limit, chars)
-        return Bars(
-            head.started_ms or head.created_ms,
-            rows,
-            self._store.child_runs(head.run, after, limit),
-            head.history_rows,
-        )
 
     def entry(self, run_id: str, seq: int) -> list[HistoryEvent]:
         """A row of a run and those that answer it. Raises `RunNotFound`."""

@@ -16,7 +16,6 @@ from perdure.errors import PerdureError, StoreCorrupt
 from perdure.store.retention_writes import Prunable, PrunablePage, PruningState
 from perdure.store.rows import (
     AnswerRow,
-    BarRow,
     ExposedRow,
     InboxRow,
     LinkRow,
@@ -184,14 +183,6 @@ class Store(Protocol):
         """The same rows without `data`, which is not read; that of an attempt says whether it
         failed: `{"error": {}}` does.
         """
-
-    def bars(self, run: int, after_seq: int, limit: int, label_chars: int) -> list[BarRow]:
-        """The same rows for a waterfall, each with the first `label_chars` characters of its
-        payload; without them where that is stored in chunks.
-        """
-
-    def child_runs(self, run: int, after_seq: int, limit: int) -> dict[int, str]:
-        """The ids of the children that rows behind `after_seq` started, by row."""
 
     def rows_about(self, run: int, seq: int) -> list[Event]:
         """A row and those that answer it, in order, with whole `data`; [] where it is missing."""

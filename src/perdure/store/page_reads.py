@@ -16,6 +16,7 @@ import msgspec
 from perdure.core.events import Event
 from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.store.reads import Reads
+from perdure.store.rows import BarRow
 
 NEWEST = 1 << 62
 """In place of a key: before the newest run."""
@@ -247,6 +248,19 @@ class PageReads:
         """Up to `limit` rows of a run behind one, to be compared with those of another."""
         found = self._rows("rows_marked", run, after_seq, limit)
         return [MarkedRow(*row) for row in found]
+
+    # --- waterfalls -------------------------------------------------------------------------------
+
+    def bars(self, run: int, after_seq: int, limit: int, label_chars: int) -> list[BarRow]:
+        """Up to `limit` rows of a history behind one, each with the first `label_chars` characters
+        of its payload; without them where that is stored in chunks.
+        """
+        found = self._rows("history_bars", run, after_seq, limit, label_chars)
+        return [BarRow(*row) for row in found]
+
+    def child_runs(self, run: int, after_seq: int, limit: int) -> dict[int, str]:
+        """The ids of the children that rows behind `after_seq` started, by row."""
+        return dict(self._rows("child_runs", run, after_seq, limit))
 
 
 def pattern(text: str) -> str:

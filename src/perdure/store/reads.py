@@ -24,7 +24,6 @@ from perdure.store.queue_reads import QueueReads
 from perdure.store.request_reads import RequestReads
 from perdure.store.retention_reads import RetentionReads
 from perdure.store.rows import (
-    BarRow,
     InboxRow,
     LoadedRun,
     OutcomeRow,
@@ -356,15 +355,6 @@ class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads
         """The same rows without what they hold, in one query; an attempt says whether it failed."""
         rows_max = ROWS_MAX if limit is None else limit
         return self.events(run, self._all("history_outline", run, after_seq, rows_max))
-
-    def bars(self, run: int, after_seq: int, limit: int, label_chars: int) -> list[BarRow]:
-        """The same rows with the beginnings of what they hold, in one query."""
-        found = self._all("history_bars", run, after_seq, limit, label_chars)
-        return [BarRow(*row) for row in found]
-
-    def child_runs(self, run: int, after_seq: int, limit: int) -> dict[int, str]:
-        """The ids of the children of a run, by the row that started each."""
-        return dict(self._all("child_runs", run, after_seq, limit))
 
     def rows_about(self, run: int, seq: int) -> list[Event]:
         """A row and those that answer it, in order; empty where there is no such row."""

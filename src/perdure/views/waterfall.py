@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.runtime.queries import Bars
 from perdure.store.rows import BarRow
 
 IDLE_OVER = 20
@@ -28,6 +27,17 @@ _POINTS = frozenset(
 )
 _BARS = _POINTS | {"step", "child", "timer"}
 _ENDS = frozenset({"completed", "failed", "fired", "abandon"})
+
+
+class Bars(NamedTuple):
+    """Rows for a waterfall: when the run began, the rows, the children by the row that started
+    each, and how many rows the run has.
+    """
+
+    begun_ms: int
+    rows: list[BarRow]
+    children: dict[int, str]
+    history_rows: int
 
 
 class Try(NamedTuple):

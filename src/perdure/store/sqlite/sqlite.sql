@@ -141,19 +141,6 @@ SELECT seq, kind, at_ms, ref, name,
        took_ms, edited
 FROM event WHERE key > (?1 << 24) + ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
 
--- name: history_bars
--- What a waterfall draws: of a payload its beginning, unless it is in chunks. An attempt's row says whether it failed ('f') or
--- its process died ('c'), and when it began.
-SELECT seq, kind, at_ms, ref, name, took_ms,
-       CASE WHEN kind IN ('step', 'child', 'spawn', 'timer', 'message', 'request', 'send', 'emit', 'expose') AND data NOT LIKE '@%' THEN substr(data, 1, ?4) END,
-       CASE WHEN kind <> 'attempt' THEN NULL WHEN data LIKE '@%' THEN 'f'
-            WHEN data ->> 'crash' THEN 'c' WHEN (data ->> 'error') IS NOT NULL THEN 'f' END,
-       CASE WHEN kind = 'attempt' AND data NOT LIKE '@%' THEN data ->> 'began_ms' END
-FROM event WHERE key > (?1 << 24) + ?2 AND key <= ?1 << 24 | 16777215 ORDER BY key LIMIT ?3;
-
--- name: child_runs
-SELECT parent_seq, id FROM run WHERE parent = ?1 AND parent_seq > ?2 ORDER BY parent_seq LIMIT ?3;
-
 -- name: row_names
 SELECT e.seq, e.kind, e.name FROM json_each(?2) AS asked CROSS JOIN event AS e ON e.key = ?1 << 24 | asked.value;
 
