@@ -413,7 +413,7 @@ def _name_of(schema: dict[str, Any], defs: dict[str, Any], index: int) -> str:
 
 
 def _sentence(text: str) -> str:
-    begins = text if text.split(" ")[0] in ("is", "has") else f"is {text}"
+    begins = text if text.split(" ", maxsplit=1)[0] in ("is", "has") else f"is {text}"
     return f"This {begins}."
 
 
