@@ -97,7 +97,7 @@ def refusal(verb: str, status: str) -> str | None:
     (None, 'it has ended', 'it is not paused')
     """
     outcome = lifecycle.outcome(verb, status)
-    if not isinstance(outcome, str):
+    if not isinstance(outcome, str) or (verb == "cancel" and status in lifecycle.FINAL):
         return "it has ended" if status in lifecycle.FINAL else f"it is {status}"
     if outcome == status and verb != "cancel":
         return {

@@ -9,7 +9,7 @@ ORDER BY failed DESC
 LIMIT 20;
 
 -- name: Slowest_steps
-SELECT run, seq, step, took_ms, attempts
+SELECT run_id, seq, step, took_ms, attempts
 FROM perdure_steps
 WHERE took_ms IS NOT NULL
 ORDER BY took_ms DESC

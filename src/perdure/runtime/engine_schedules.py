@@ -166,7 +166,7 @@ class ScheduleVerbs(EngineParts):
         from perdure.runtime.ticks import tick_run
 
         row = await self._read(self._store.schedule_row, name)
-        ticks = backfill_ticks(name, row.expression, row.tz, start, end, self._clock.now_ms())
+        ticks = _backfilled(row, start, end, self._clock.now_ms())
         runs: list[Run[Any]] = []
         for at in range(0, len(ticks), BACKFILL_AT_ONCE):
             some = [tick_run(name, ms, row.tz) for ms in ticks[at : at + BACKFILL_AT_ONCE]]
@@ -225,29 +225,29 @@ class ScheduleVerbs(EngineParts):
             know_workflow(scheduler.workflows, definition)  # type: ignore[arg-type]
 
 
-def backfill_ticks(name: str, when: str, tz: str, start: Any, end: Any, now_ms: int) -> list[int]:
-    """The ticks of a backfill, in milliseconds UTC. Raises `BadSchedule`."""
+def _backfilled(row: ScheduleRow, start: Any, end: Any, now_ms: int) -> list[int]:
+    """The ticks of a backfill. Raises `BadSchedule`."""
     from perdure.api.schedules import TICKS_AT_ONCE_MAX
     from perdure.api.ticks import ticks_of
 
-    start_ms, end_ms = _aware_ms("start", start, name), _aware_ms("end", end, name)
+    start_ms, end_ms = _aware_ms("start", start, row.name), _aware_ms("end", end, row.name)
     if end_ms <= start_ms:
-        raise BadSchedule("end", "it is after the start of the backfill.", name)
+        raise BadSchedule("end", "it is after the start of the backfill.", row.name)
     if end_ms > now_ms:
         now = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds")
         raise BadSchedule(
             "end", f"it is in the future, and it is {now} now: ticks that come are started then.",
-            name,
+            row.name,
         )  # fmt: skip
     found: list[int] = []
-    for ms in ticks_of(when, tz).after(start_ms - 1):
+    for ms in ticks_of(row.expression, row.tz).after(start_ms - 1):
         if ms >= end_ms:
             break
         found.append(ms)
         if len(found) > TICKS_AT_ONCE_MAX:
             raise BadSchedule(
                 "end", f"a backfill starts up to {TICKS_AT_ONCE_MAX:,} ticks, and until then there "
-                "are more. Do it in parts.", name,
+                "are more. Do it in parts.", row.name,
             )  # fmt: skip
     return found
 

@@ -106,23 +106,16 @@ async def _backfill(request: Request, info: ScheduleInfo, form: Form) -> Respons
     engine = site_of(request).engine
     assert engine is not None, "the gate lets no change through to a site that is read-only"
     given = {"start": form.get("start", ""), "end": form.get("end", "")}
+    handle = await engine.get_schedule(info.name)
     try:
         start, end = _time(given["start"], info), _time(given["end"], info)
         if form.get("sure"):
-            await (await engine.get_schedule(info.name)).backfill(start, end)
+            await handle.backfill(start, end)
             return RedirectResponse(url(request, "schedules", info.name), 303)
-        return await _schedule(request, info.name, given=given, backfill=_ids(info, start, end))
+        ids = await handle.backfill_ids(start, end)
+        return await _schedule(request, info.name, given=given, backfill=ids)
     except PerdureError as error:
         return await _schedule(request, info.name, given=given, refused=str(error))
-
-
-def _ids(info: ScheduleInfo, start: datetime, end: datetime) -> list[str]:
-    from perdure.runtime.engine_schedules import backfill_ticks
-    from perdure.runtime.ticks import tick_run
-
-    now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    ticks = backfill_ticks(info.name, info.when, info.tz, start, end, now_ms)
-    return [tick_run(info.name, ms, info.tz).id for ms in ticks]
 
 
 def _time(text: str, info: ScheduleInfo) -> datetime:
