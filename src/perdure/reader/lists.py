@@ -30,16 +30,18 @@ from perdure.runtime.info import OpenRequest, instant, moment
 from perdure.store.page_reads import INDEXED, NEWEST, Source, Wanted
 
 COUNT_MAX = 10_000
-RETRYING_LOOKED_AT = 2_000
+RETRYING_LOOKED_AT = 500
 WORKFLOWS_MAX = 1_000
 INBOX_BATCH = 200
-INBOX_LOOKED_AT = 10_000
+INBOX_LOOKED_AT, INBOX_COUNTED = 10_000, 2_000
 INBOX_MAX = 500
 REQUESTS_MAX = 20
 """Requests of one inbox item that are shown."""
 
 BUCKETS_MAX = 1_000
-ACTIVITY_LOOKED_AT = 50_000
+ACTIVITY_LOOKED_AT = 20_000
+"""Ends of one kind that are counted; starts are not counted one by one."""
+
 
 _FOR_PEOPLE = tuple(
     Source("keys_of_status", (one,)) for one in (lifecycle.WAITING, lifecycle.BLOCKED)
@@ -158,7 +160,7 @@ class ListQueries(PageParts):
         number = 0
         for looked, (row, _) in enumerate(self._waiting_rows(NEWEST)):
             number += row is not None
-            if looked >= INBOX_LOOKED_AT:
+            if looked >= INBOX_COUNTED:
                 return Bounded(number, True)
         return Bounded(number)
 
@@ -169,18 +171,19 @@ class ListQueries(PageParts):
         numbers.count(bucket_ms, "bucket_ms", low=1_000, high=31 * 86_400_000)
         # Whole buckets, so that a picture moves once a bucket and not with every look.
         since_ms = (self._now_ms() // bucket_ms - buckets + 1) * bucket_ms
+        times = [since_ms + number * bucket_ms for number in range(buckets + 1)]
+        firsts = self._pages.first_keys(times)
         bounds = since_ms, bucket_ms, ACTIVITY_LOOKED_AT
-        started = Counter(self._pages.started(*bounds))
         ended = {one: Counter(self._pages.ended(one, *bounds)) for one in lifecycle.FINAL}
         found = [
             Bucket(
-                instant(since_ms + number * bucket_ms),
-                started[number],
+                instant(times[number]),
+                max(firsts[number + 1] - firsts[number], 0),
                 *(ended[one][number] for one in (COMPLETED, lifecycle.FAILED, lifecycle.CANCELLED)),
             )
             for number in range(buckets)
         ]
-        most = max(sum(one.values()) for one in (started, *ended.values()))
+        most = max(sum(one.values()) for one in ended.values())
         return Activity(found, bucket_ms, most >= ACTIVITY_LOOKED_AT)
 
 

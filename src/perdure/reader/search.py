@@ -21,17 +21,17 @@ from perdure.errors import DefinitionError
 from perdure.reader.values import PLACES, RETRYING, RunQuery
 from perdure.store.page_reads import ALL, NEWEST, PageReads, Source, Wanted, after_prefix
 
-BUDGET_S = 0.1
-"""How long one page is searched for. A list is to be there in 150 ms."""
+PAGE_S, COUNTS_S = 0.08, 0.04
+"""How long one page is searched for, and how long its counts: a list is to be there in 150 ms."""
 
 LIMIT_MAX = 1_000
 TEXT_CHARS_MAX = 1_000
 PROBED = 500
 """Keys of each source that are read to choose one."""
 
-BATCH_MIN, BATCH_MAX = 8, 4_096
+BATCH_MIN, BATCH_MAX = 16, 4_096
 BATCH_S = 0.01
-"""How long a batch should take: its size follows."""
+"""Quicker batches are followed by larger ones, much slower ones by smaller ones."""
 
 PREFIXED_MAX = 50
 """Runs whose ids begin with the text are found wherever they are, if they are no more than this."""
@@ -79,7 +79,7 @@ class Search:
     def __init__(self, reads: PageReads, wanted: Wanted) -> None:
         self._reads, self._wanted = reads, wanted
         self._begun = perf_counter()
-        self._batch = BATCH_MIN if wanted.text else 128
+        self._batch = 32 if wanted.text else 256
 
     def page(self, after: str | None, limit: int) -> Found:
         """Up to `limit` runs that match, behind a cursor."""
@@ -102,7 +102,7 @@ class Search:
                 place = walk.place_of(key)
             if len(batch) < size:
                 return Found(keys, None, None)
-            if perf_counter() - self._begun > BUDGET_S:
+            if perf_counter() - self._begun > PAGE_S:
                 return Found(keys, walk.cursor(walk.place), looked)
 
     def counts(self) -> tuple[Counter[str], bool]:
@@ -119,7 +119,7 @@ class Search:
             self._adapt(perf_counter() - begin)
             if len(batch) < size:
                 return found, True
-            if perf_counter() - self._begun > BUDGET_S:
+            if perf_counter() - self._begun > COUNTS_S:
                 return found, False
 
     # --- the walk ---------------------------------------------------------------------------------
@@ -207,9 +207,9 @@ class Search:
 
     def _adapt(self, took_s: float) -> None:
         """Larger batches while they are quick, smaller ones where runs are large."""
-        if took_s < BATCH_S / 2:
+        if took_s < BATCH_S:
             self._batch = min(self._batch * 2, BATCH_MAX)
-        elif took_s > BATCH_S * 2:
+        elif took_s > BATCH_S * 4:
             self._batch = max(self._batch // 4, BATCH_MIN)
 
 

@@ -49,6 +49,8 @@ T = TypeVar("T")
 THREADS = 2
 BARS_MAX = 100_000
 """Rows of one waterfall."""
+CACHE_SIZE = -8_000
+"""KiB of each connection, which SQLite takes as needed: searches read rows all over the file."""
 
 
 class StoreReader:
@@ -123,6 +125,7 @@ class StoreReader:
 
     def _open(self) -> Reader:
         db = self._connect()
+        db.pragma("cache_size", CACHE_SIZE)
         with self._lock:
             self._opened.append(db)
         return Reader(db, self.path)

@@ -176,11 +176,13 @@ class PageReads:
         """How many runs a worker owns, up to `limit`."""
         return int(self._rows("count_owned", worker, limit)[0][0])
 
-    def started(self, since_ms: int, bucket_ms: int, looked_at: int) -> dict[int, int]:
-        """Starts since a time by bucket, of the newest ones only."""
+    def first_keys(self, times: Sequence[int]) -> list[int]:
+        """The key of the first run that was started at each of these times or later; keys are given
+        in a row, so differences are how many were started.
+        """
         if not self.has_lists:
-            return {}
-        return dict(self._rows("started_in_buckets", since_ms, bucket_ms, looked_at))
+            return [0 for _ in times]
+        return [key for (key,) in self._rows("first_keys", _json(times))]
 
     def ended(self, status: str, since_ms: int, bucket_ms: int, looked_at: int) -> dict[int, int]:
         """Ends of runs without a parent since a time, by bucket, of the newest ones only."""
