@@ -68,7 +68,6 @@ def events(client: httpx.Client, *topics: str, first: str = "yes", id: str | Non
     return client.stream("GET", "/api/v1/events", params=params, headers=headers)
 
 
-@pytest.mark.skip(reason="the reader has no counts and streams yet")
 def test_a_list_and_a_run_are_followed_from_nothing_to_the_end(served: Served) -> None:
     one = topic("run", "a/b?c")
     with served.client() as client, events(client, "runs", one, "counts") as response:
@@ -85,7 +84,6 @@ def test_a_list_and_a_run_are_followed_from_nothing_to_the_end(served: Served) -
         assert seen.until(topic="counts")["counts"]["completed"]["number"] >= 1
 
 
-@pytest.mark.skip(reason="the reader has no counts and streams yet")
 def test_a_client_that_connects_again_gets_what_came_meanwhile(served: Served) -> None:
     words, one = topic("stream", "again", "words"), topic("run", "again")
     served.do(lambda engine: engine.start(talks(0), id="again"))

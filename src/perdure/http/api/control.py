@@ -256,7 +256,7 @@ async def send_message(call: Call[Nothing, Message]) -> SentMessage:
     """
     asked, id = call.body, call.part("id")
     key = call.idempotency_key if asked.key is None else asked.key
-    await call.engine.send(id, asked.value, channel=asked.channel, key=key)
+    await call.engine.send(id, asked.value, channel=asked.channel, key=key, sender=call.person)
     return SentMessage(id, asked.channel, key)
 
 
@@ -334,7 +334,7 @@ async def resolve_run(call: Call[Nothing, Resolve]) -> Steered:
 
     async def resolve(id: str) -> None:
         await call.engine.resolve(
-            id, seq=asked.seq, error=asked.error, retry=asked.retry, **changes
+            id, seq=asked.seq, error=asked.error, retry=asked.retry, sender=call.person, **changes
         )
 
     return await _steered(call, resolve)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute, Route
 
-from perdure.http.api import control, live, queues, reference, runs, store
+from perdure.http.api import answers, control, live, queues, reference, runs, store
 from perdure.http.api.operation import ROOT, Operation
 
 OPERATIONS: list[Operation] = [
     *runs.OPERATIONS,
     *control.OPERATIONS,
+    *answers.OPERATIONS,
     *queues.OPERATIONS,
     *store.OPERATIONS,
     *live.OPERATIONS,

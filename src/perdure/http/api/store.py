@@ -1,4 +1,4 @@
-"""The store as a whole: inbox, workers, system, doctor, SQL, retention, workflows."""
+"""The store as a whole: workers, system, doctor, SQL, retention, workflows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from perdure.api.retention import Retention
 from perdure.codec.schemas import parameters_schema
 from perdure.errors import DefinitionError, UnknownWorkflow
 from perdure.http.api.control import Body
-from perdure.http.api.operation import Call, Nothing, Operation, Seconds, UpTo1000, UpTo10000
+from perdure.http.api.operation import Call, Nothing, Operation, Seconds, UpTo10000
 from perdure.http.limits import time_limit
-from perdure.reader.values import InboxPage, SystemFacts, Table, WorkerInfo
+from perdure.reader.values import SystemFacts, Table, WorkerInfo
 from perdure.runtime.prune_report import PruneReport
-
-
-class ItemsPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which page: `after` is `next` of the page before."""
-
-    after: str | None = None
-    limit: UpTo1000 = 50
 
 
 class Sql(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,11 +45,6 @@ class WorkflowInfo(msgspec.Struct, frozen=True):
     known: bool
     inputs: dict[str, Any] | None = None
     description: str = ""
-
-
-async def list_inbox(call: Call[ItemsPage, None]) -> InboxPage:
-    """List everything that waits for a person: messages, requests, unknown outcomes."""
-    return await call.reader.inbox(call.query.after, call.query.limit)
 
 
 async def list_workers(call: Call[Nothing, None]) -> list[WorkerInfo]:
@@ -135,7 +123,6 @@ def _get(path: str, handler: Any, answer: Any, query: Any = Nothing, *errors: in
 OPERATIONS = [
     _get("/workflows", list_workflows, list[WorkflowInfo]),
     _get("/workflows/{name:name}", get_workflow, WorkflowInfo, Nothing, 404),
-    _get("/inbox", list_inbox, InboxPage, ItemsPage),
     _get("/workers", list_workers, list[WorkerInfo]),
     _get("/system", get_system, SystemFacts),
     _get("/doctor", doctor, dict[str, Any]),
