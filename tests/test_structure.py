@@ -76,7 +76,7 @@ EXCEPTIONS = {
 MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 FUNCTION_LINES_MEDIAN_MAX = 6
-CORE_LINES_MAX = 2_460
+CORE_LINES_MAX = 2_520
 # Without blank lines, comments and docstrings. The engine is all that is not named here; ADR 0011
 # says why there is a limit for each part.
 ENGINE = "engine"
