@@ -18,7 +18,7 @@ class PageParts(Queries):
 
     def __init__(self, store: Reader, now_ms: Callable[[], int]) -> None:
         super().__init__(store)  # type: ignore[arg-type]
-        self._now_ms, self._pages = now_ms, PageReads(store, store.schema_version)
+        self._now_ms, self._pages = now_ms, PageReads(store)
 
     def summaries_of(self, keys: Sequence[int]) -> list[RunSummary]:
         """Runs without their payloads, in this order."""

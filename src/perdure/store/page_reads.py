@@ -21,7 +21,6 @@ from perdure.store.rows import BarRow
 NEWEST = 1 << 62
 """In place of a key: before the newest run."""
 
-FIRST_SCHEMA_WITH_LISTS = 11
 INDEXED = frozenset(STATUSES) - {COMPLETED}
 
 
@@ -85,9 +84,9 @@ class MarkedRow(NamedTuple):
 class PageReads:
     """The reads of one store for pages."""
 
-    def __init__(self, store: Reads, schema: int) -> None:
+    def __init__(self, store: Reads) -> None:
         self._store, self._rows = store, store.rows
-        self.has_lists = schema >= FIRST_SCHEMA_WITH_LISTS
+        self.has_lists = bool(store.rows("has_lists"))
 
     # --- keys -------------------------------------------------------------------------------------
 

@@ -1,6 +1,10 @@
 -- What pages read, by name: lists, counts, searches, families. Each costs what it returns: a source of keys goes down an
 -- index, behind ?1, and gives up to ?2.
 
+-- name: has_lists
+-- Files of earlier schemas, which are only read, lack the indexes for lists.
+SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = 'perdure_run_created';
+
 -- Sources of keys, the newest first -------------------------------------------------------------
 
 -- name: keys_newest
@@ -34,7 +38,7 @@ SELECT run, id FROM run WHERE id >= ?1 AND id < ?3 ORDER BY id LIMIT ?2;
 -- name: matching
 -- Of these keys those that match: ?2 statuses, ?3 whether a run that waits for an attempt matches, ?4 workflow, ?5 and ?6
 -- the time of the start, ?7 tags, ?8 parent, ?9 queue, ?10 and ?11 ids that do not count.
-SELECT r.run, r.status, r.status = 'waiting' AND r.waiting LIKE '%"again_ms"%' FROM (SELECT value FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.value
+SELECT r.run, r.status, r.status = 'waiting' AND coalesce(r.waiting LIKE '%"again_ms"%', 0) FROM (SELECT value FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.value
 WHERE (?2 IS NULL OR r.status IN (SELECT value FROM json_each(?2)) OR (?3 = 1 AND r.status = 'waiting' AND r.waiting LIKE '%"again_ms"%'))
   AND (?4 IS NULL OR r.workflow = ?4) AND (?5 IS NULL OR r.created_ms >= ?5) AND (?6 IS NULL OR r.created_ms <= ?6)
   AND (?8 IS NULL OR r.parent = ?8) AND (?9 IS NULL OR r.queue = ?9)

@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
+from perdure.store.retention_writes import PruningState
 from perdure.store.rows import AnswerRow, ExposedRow, RequestRow, UnansweredRow, WorkerRow
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.checksum import HistoryChecksum
@@ -30,6 +31,7 @@ ANSWERS_SCHEMA = 13
 """The first schema that has senders of messages, and links."""
 
 FIRST_SCHEMA_WITH_REPLICAS = 2
+FIRST_SCHEMA_WITH_RETENTION = 10
 FIRST_SCHEMA_WITH_SCHEDULES = 8
 FIRST_SCHEMA_WITH_QUEUES = 7
 
@@ -145,6 +147,10 @@ class Reader(Reads):
     def answers(self, before: int, limit: int) -> list[AnswerRow]:
         known = self._schema_version >= ANSWERS_SCHEMA
         return super().answers(before, limit) if known else []
+
+    def pruning(self) -> PruningState:
+        known = self._schema_version >= FIRST_SCHEMA_WITH_RETENTION
+        return super().pruning() if known else PruningState()
 
     def for_queries(self) -> contextlib.AbstractContextManager[apsw.Connection]:
         """The connection that people's own queries are asked on."""

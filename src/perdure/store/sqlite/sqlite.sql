@@ -120,11 +120,12 @@ ORDER BY asked.key;
 
 -- name: run_heads_of_earlier
 SELECT r.run, r.id, r.workflow, r.status, r.error, r.waiting, r.blocked_by, r.reason, r.owner, r.due_ms, r.priority, r.queue, r.tags,
-       (SELECT p.id FROM run AS p WHERE p.run = r.parent), r.forked_from, r.created_ms, r.started_ms, r.ended_ms, r.python,
+       (SELECT p.id FROM run AS p WHERE p.run = r.parent), r.forked_from, r.created_ms, r.started_ms, r.ended_ms, (SELECT python FROM run AS own WHERE own.run = r.run),
        coalesce(e.key & 16777215, 0), e.kind, coalesce(e.name, (SELECT c.name FROM event AS c WHERE c.key = r.run << 24 | e.ref)), e.at_ms, NULL, 1, NULL
-FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
+FROM (SELECT key AS place, value AS run FROM json_each(?1)) AS asked CROSS JOIN run AS r ON r.run = asked.run
+CROSS JOIN (SELECT NULL AS python) AS missing
 LEFT JOIN event AS e ON e.key = (SELECT max(key) FROM event WHERE key BETWEEN r.run << 24 AND r.run << 24 | 16777215)
-ORDER BY asked.key;
+ORDER BY asked.place;
 
 -- name: list_tagged_runs
 SELECT t.run FROM tag AS t JOIN run AS r ON r.run = t.run
