@@ -17,6 +17,7 @@ from perdure.reader.lists import bounded
 from perdure.reader.values import StreamEntry, StreamInfo
 from perdure.runtime import standing
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunSummary, instant, moment
+from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.runtime.validation import findable
 from perdure.views import compare as comparing
@@ -34,6 +35,9 @@ ROWS_MAX = 100_000
 """Rows of a history that a moment or a comparison is made from."""
 
 PAIRS_MAX = 1_000
+NAMED_ROWS_MAX = 20_000
+"""Rows that are read for the name of a step of a run that was retried or forked."""
+
 LABELLED_ROWS_MAX = 2_000
 LABEL_CHARS = 120
 LABEL_CHARS_MANY = 40
@@ -57,6 +61,19 @@ class RunQueries(FamilyQueries):
 
     def waterfall(self, run_id: str, after: int, limit: int) -> Waterfall:
         return waterfall_of(self.bars(run_id, after, limit))
+
+    def idempotency_key(self, run_id: str, seq: int) -> str | None:
+        run = self.key(run_id)
+        row = self._store.run_row(run)
+        if row.origin is None and row.forked_from is None:
+            return f"{run_id}/{run}/{seq}"
+        if seq > NAMED_ROWS_MAX:
+            return None
+        outline = self._store.history_outline(run, seq, NAMED_ROWS_MAX)
+        if any(row.kind == "attempt" and row.ref is None and row.name for row in outline):
+            return None  # it is of the run that this one was forked from
+        rows = self._store.history_page(run, 0, seq)
+        return f"{run_id}/{Names(row.origin or run, rows).of(seq)}"
 
     # --- why --------------------------------------------------------------------------------------
 

@@ -205,6 +205,12 @@ class StoreReader:
         """The bars of a run, or of its rows behind `after`."""
         return await self.read(PageQueries.waterfall, id, after, limit)
 
+    async def idempotency_key(self, id: str, seq: int) -> str | None:
+        """The key that the attempts of the step in row `seq` have; None where another
+        run did it, and where finding it would take too long.
+        """
+        return await self.read(PageQueries.idempotency_key, id, seq)
+
     async def why(self, id: str) -> str | None:
         """Why a run does not go on right now, in a sentence; None where it has ended, and where it
         is at work.

@@ -158,7 +158,9 @@ def test_the_store_and_its_workflows(client: httpx.Client) -> None:
 
 def test_what_was_seen_is_not_sent_again_and_integers_are_exact(client: httpx.Client) -> None:
     seen = client.get(f"{API}/workflows/agent")
-    again = client.get(f"{API}/workflows/agent", headers={"If-None-Match": f'"x", {seen.headers["etag"]}'})
+    again = client.get(
+        f"{API}/workflows/agent", headers={"If-None-Match": f'"x", {seen.headers["etag"]}'}
+    )
     assert (again.status_code, again.content) == (304, b"")
     query = {"q": f"select {2**60 + 1} as n, 'x' as t, 5 as small"}
     assert str(2**60 + 1) in client.get(f"{API}/sql", params=query).text

@@ -96,6 +96,7 @@ async def _head(asked: Asked) -> Context:
         "label": _label(info),
         "why": why,
         "kind_of_why": _kind_of_why(info),
+        "prompts": [one["prompt"] for one in info.waiting_for if one.get("prompt")],
         "error_line": format.error_line(info.error) if info.error else None,
         "trace": traces.trace(info.error),
         "took_ms": max(0, round(((info.ended_at or now) - begun).total_seconds() * 1_000)),
@@ -174,6 +175,7 @@ async def _side(asked: Asked, seq: int | None) -> Context:
     shown: Context = {"step": step, "step_seq": seq}
     if step is not None:
         shown |= _step_context(asked, step, found)
+        shown["idempotency_key"] = await _key(asked, step)
     return shown
 
 
@@ -187,6 +189,12 @@ def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Co
         "step_unknown": blocked and step.kind == "step" and step.state in ("open", "retrying"),
         "again_at": _moment(step.again_at_ms),
     }
+
+
+async def _key(asked: Asked, step: StepView) -> str | None:
+    if step.kind != "step":
+        return None
+    return await asked.reader.idempotency_key(asked.info.id, step.seq)
 
 
 def _moment(ms: int | None) -> datetime | None:

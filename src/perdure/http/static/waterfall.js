@@ -122,8 +122,10 @@
         run = null;
         again = true;
       } else {
+        const follows = bars.last && !run.ended_ms && scrollY > 0 && atEnd();
         take(page);
         derive();
+        if (follows) last();
         if (bars.last) performance.mark("perdure-drawn");
       }
     } catch (error) {
@@ -186,6 +188,7 @@
     grid.hidden = empty;
     map.hidden = bars.seq.length < 30 || narrow.matches;
     tools.hidden = !bars.seq.length;
+    $('[data-do="last"]').hidden = run.ended_ms !== null || rows.length * ROW() < innerHeight;
     none.hidden = !empty;
     if (empty) none.textContent = on.errors ? "Nothing has failed, and nothing is open." : run.ended_ms ? "This run ended without a step." : "No step has begun yet.";
   };
@@ -536,13 +539,19 @@
 
   // --- the small map ------------------------------------------------------------------------------
 
+  const probe = document.createElement("i"); // knows what a colour is in this theme
+  probe.hidden = true;
+  box.append(probe);
   const drawMap = () => {
     if (map.hidden) return;
     const wide = map.clientWidth, high = 28, dense = devicePixelRatio || 1;
     map.width = wide * dense;
     map.height = high * dense;
-    const pen = map.getContext("2d"), style = getComputedStyle(box);
-    const colour = (name) => style.getPropertyValue(name);
+    const pen = map.getContext("2d"), style = getComputedStyle(probe);
+    const colour = (name) => {
+      probe.style.color = `var(${name})`;
+      return style.color;
+    };
     pen.scale(dense, dense);
     const to = (c) => (c / length) * wide, lanes = high - 6;
     const colours = { ok: colour("--wf-map"), failed: colour("--bad"), open: colour("--run") };
@@ -684,12 +693,18 @@
     if (name === "idle") fitted = true;
     derive();
   };
-  const doing = { errors: toggle("errors"), slow: toggle("slow"), idle: toggle("idle"), fold: toggle("fold"), in: () => zoom(0.5), out: () => zoom(2), fit };
+  const atEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 40;
+  const last = () => {
+    scrollTo(0, document.documentElement.scrollHeight);
+    focused = rows.length - 1;
+    paint(true);
+  };
+  const doing = { last, errors: toggle("errors"), slow: toggle("slow"), idle: toggle("idle"), fold: toggle("fold"), in: () => zoom(0.5), out: () => zoom(2), fit };
   tools.addEventListener("click", (event) => doing[event.target.closest("[data-do]")?.dataset.do]?.());
   for (const [key, title, act] of [
     ["+", "Zoom in", doing.in], ["-", "Zoom out", doing.out], ["f", "Fit all of it", fit],
     ["i", "Skip idle time, or show it", doing.idle], ["e", "Only errors, or all", doing.errors],
-    ["s", "The slowest first, or in order", doing.slow], ["o", "Fold equal steps, or not", doing.fold],
+    ["n", "The newest row", last], ["s", "The slowest first, or in order", doing.slow], ["o", "Fold equal steps, or not", doing.fold],
     ["[", "Earlier step", () => move(-1)], ["]", "Later step", () => move(1)],
     ["j", "Next row", () => focus(focused + 1)], ["k", "Row before", () => focus(focused - 1)],
   ]) perdure.key(key, title, act);
