@@ -57,8 +57,8 @@ async def test_what_is_awaited_is_recorded_and_an_answer_is_for_that_wait(db: st
         run = await engine.start(asks(2), id="r")
         await reached(run, "waiting")
         (item,) = (await run.info()).waiting_for
-        assert (item["prompt"], item["schema"]) == ("Round 0?", {"enum": ["no", "yes"]})
-        with pytest.raises(DoesNotFit, match='is one of "no", "yes"'):
+        assert (item["prompt"], item["schema"]) == ("Round 0?", {"enum": ["yes", "no"]})
+        with pytest.raises(DoesNotFit, match='is one of "yes", "no"'):
             await engine.answer("r", "perhaps", channel="verdict", seq=item["seq"])
         await engine.answer("r", "yes", channel="verdict", seq=item["seq"], sender="ada")
         with pytest.raises(NotAwaited, match="ada answered at"):

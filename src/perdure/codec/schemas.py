@@ -7,6 +7,7 @@ times say their format, also where msgspec leaves it out because it allows them 
 from __future__ import annotations
 
 import itertools
+import typing
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,8 @@ def schema_of(type_: Any) -> dict[str, Any] | None:
         found = msgspec.json.schema(type_)
     except (TypeError, NameError, RecursionError):
         return _by_pydantic(type_)
+    if typing.get_origin(type_) is typing.Literal and "enum" in found:
+        found["enum"] = list(typing.get_args(type_))  # in the order of the code
     _add_formats(shapes.type_info(type_), found, found.get("$defs", {}), set())
     return found
 

@@ -18,7 +18,7 @@ from perdure.http import problems
 from perdure.http.access import Access
 from perdure.http.api import routes as api
 from perdure.http.gate import Gate
-from perdure.http.pages import bulk, nav, queues, schedules, sql, system, workers
+from perdure.http.pages import answers, bulk, inbox, nav, queues, schedules, sql, system, workers
 from perdure.http.pages import login as login_pages
 from perdure.http.pages import run as run_pages
 from perdure.http.pages import runs as runs_pages
@@ -87,5 +87,7 @@ def _routes() -> Sequence[BaseRoute]:
         *system.ROUTES,
         *sql.ROUTES,
         *login_pages.ROUTES,
+        *inbox.ROUTES,
+        *answers.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

@@ -68,7 +68,7 @@ def read(schema: dict[str, Any], texts: Texts, *, label: str = "", name: str = "
     """A form by its schema and the texts of its fields, with what is wrong beside each."""
     reader = _Reader(schema.get("$defs", {}), texts)
     field, value = reader.read(schema, name, label, (), needed=True)
-    by_path = {one.path: one for one in _all(field)}
+    by_path = {one.path: one for one in all_fields(field)}
     errors = []
     wrong = faults(schema, None if value is ABSENT else value)
     for fault in wrong:
@@ -84,7 +84,7 @@ def read(schema: dict[str, Any], texts: Texts, *, label: str = "", name: str = "
 def first(schema: dict[str, Any], value: Any = ABSENT, *, label: str = "") -> Reading:
     """A form that nobody has filled in yet, with a value, or with the defaults of the schema."""
     found = read(schema, texts_of(schema, value), label=label)
-    for one in _all(found.field):
+    for one in all_fields(found.field):
         one.error = ""
     return Reading(found.field, found.value, [], found.fits)
 
@@ -149,7 +149,7 @@ class _Reader:
         """The value of one field that is no group."""
         texts, name = self._texts, field.name
         if field.kind == "choice":
-            field.options = _options(shape, field.needed)
+            field.options = _options(shape, field.needed or default not in (None, ABSENT))
         if name in texts:
             field.text = texts[name]
         elif default is not ABSENT and default is not None:
@@ -401,9 +401,9 @@ def _count(texts: Texts, name: str) -> int:
     return min(int(text), ITEMS_MAX) if text.isdecimal() else 0
 
 
-def _all(field: Field) -> list[Field]:
+def all_fields(field: Field) -> list[Field]:
     """A field and those in it; the inner one of a union has its path, and counts."""
-    return [field, *(found for one in field.inner for found in _all(one))]
+    return [field, *(found for one in field.inner for found in all_fields(one))]
 
 
 def _name_of(schema: dict[str, Any], defs: dict[str, Any], index: int) -> str:

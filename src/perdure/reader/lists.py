@@ -156,6 +156,10 @@ class ListQueries(PageParts):
             ],
         )
 
+    def inbox_of(self, id: str) -> list[InboxItem]:
+        rows = self._pages.waits_for_a_person([self.key(id)])
+        return [item for row in rows for item in self._items(row)]
+
     def inbox_count(self) -> Bounded:
         number = 0
         for looked, (row, _) in enumerate(self._waiting_rows(NEWEST)):

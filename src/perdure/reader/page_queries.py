@@ -5,9 +5,10 @@ Rules: each read has a bound, in rows or in time, and says when it stopped there
 
 from __future__ import annotations
 
+from perdure.reader.answers import AnswerQueries
 from perdure.reader.run_queries import RunQueries
 from perdure.reader.store_queries import StoreQueries
 
 
-class PageQueries(RunQueries, StoreQueries):
+class PageQueries(AnswerQueries, RunQueries, StoreQueries):
     """The reads of `StoreReader`, in its threads; see there."""

@@ -21,8 +21,11 @@ from perdure.process.clock import SystemClock
 from perdure.reader.page_queries import PageQueries
 from perdure.reader.values import (
     Activity,
+    Answered,
     Bounded,
+    InboxItem,
     InboxPage,
+    LinkView,
     QueuePage,
     RunPage,
     RunQuery,
@@ -154,6 +157,18 @@ class StoreReader:
         outcomes that are unknown.
         """
         return await self.read(PageQueries.inbox, after, limit)
+
+    async def inbox_of(self, id: str) -> list[InboxItem]:
+        """What one run waits for a person to do."""
+        return await self.read(PageQueries.inbox_of, id)
+
+    async def answered(self, limit: int = 20) -> list[Answered]:
+        """Messages and decisions whose sender gave a name, the newest first."""
+        return await self.read(PageQueries.answered, limit)
+
+    async def link(self, token: str) -> LinkView:
+        """What a link to answer opens. Raises `LinkUnknown`."""
+        return await self.read(PageQueries.link, token)
 
     async def inbox_count(self) -> Bounded:
         """How many runs wait for a person."""

@@ -94,6 +94,39 @@ class InboxPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class LinkView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a link to answer opens. `awaited`: the run waits for that answer still; `over` says why
+    the link can't be used any more.
+    """
+
+    run: str
+    workflow: str
+    channel: str
+    seq: int
+    recipient: str | None
+    expires_at: datetime
+    awaited: bool
+    schema: dict[str, Any] | None
+    prompt: str | None
+    over: str | None
+    status: str
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A message, or a decision about a step, whose sender gave a name. `seq` is its row in the
+    history, 0 where it has none.
+    """
+
+    run: str
+    workflow: str
+    kind: str
+    channel: str | None
+    sender: str
+    at: datetime
+    value: Any
+    seq: int
+
+
 class StreamInfo(msgspec.Struct, frozen=True):
     """A stream of a run: its name, and when its newest item came. `last` is its position."""
 
