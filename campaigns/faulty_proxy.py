@@ -18,6 +18,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Collection, Coroutine
 from typing import Literal, NoReturn, Self, get_args
 
@@ -58,6 +59,7 @@ class Proxy:
         (self.port,) = free_ports(1)
         self.requests = 0  # that have arrived
         self.passed_on = 0  # that the server has got
+        self.kinds = Counter[str]()  # how many of each: read, write, list, delete
         self.waiting_max = 0  # as many have waited for their answers at one time
         self._waiting = 0
         self._fault: Fault | None = None
@@ -146,7 +148,7 @@ class Proxy:
         try:
             while True:
                 head = await reader.readuntil(_END)
-                self._note_arrival()
+                self._note_arrival(head)
                 try:
                     await asyncio.sleep(self._delay_s)
                     if (status := self._refusal(head)) is not None:
@@ -175,8 +177,9 @@ class Proxy:
             return self._fault
         return "403" if _kind(head) in self.denied else None
 
-    def _note_arrival(self) -> None:
+    def _note_arrival(self, head: bytes) -> None:
         self._waiting += 1
+        self.kinds[_kind(head)] += 1
         self.waiting_max = max(self.waiting_max, self._waiting)
         with self._arrived:
             self.requests += 1

@@ -75,8 +75,11 @@ def restored(address: str, to: Path) -> bytes:
     """The file as Litestream itself restores it; address is that of an epoch."""
     config = to.with_suffix(".yml")
     config.write_bytes(litestream_binary.restore_settings(to, parse(address)))
-    command = [litestream_binary.find(), "restore", "-config", str(config), "-o", str(to), str(to)]
-    subprocess.run(command, check=True, capture_output=True)
+    options = ["-no-expand-env", "-config", str(config), "-o", str(to)]
+    command = [litestream_binary.find(), "restore", *options, str(to)]
+    env = litestream_binary.environment()
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
     return to.read_bytes()
 
 

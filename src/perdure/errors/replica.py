@@ -79,6 +79,18 @@ class BadReplicaAddress(DefinitionError):
 # --- what only a person can put right -------------------------------------------------------------
 
 
+class ReplicaUnreadable(ReplicaUnavailable):
+    """A replica that is only looked at does not answer; time may resolve it."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        self.where, self.detail = where, detail
+        StoreError.__init__(
+            self,
+            f"The replica {where} can't be read now: {brief(detail)}. Nothing is wrong with what "
+            "is in it; look again when its bucket answers.",
+        )
+
+
 class ReplicaRefused(StoreError):
     """Something about the replica that only a person can put right."""
 

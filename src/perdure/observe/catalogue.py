@@ -122,12 +122,20 @@ class Catalogue:
                 self._search(threads)
                 self._searched_s = clock_s()
             else:
-                listed = threads.map(self._objects.names, self._summary_folders)
-                found = {_folder_of(one): one for each in listed for one in each}
-                self._read(threads, {f: one for f, one in found.items() if f in self._known})
+                self._look_at_summaries(threads)
             self._read_single(threads)
             self.looked_ms = time.time_ns() // 1_000_000
         return self.entries()
+
+    def _look_at_summaries(self, threads: ThreadPoolExecutor) -> None:
+        """Those of databases that are known, also of young ones that had none so far."""
+        beside = [_joined(one.rpartition("/")[0], FOLDER) for one in self._single if one]
+        folders = dict.fromkeys([*self._summary_folders, *beside])
+        listed = dict(zip(folders, threads.map(self._objects.names, folders), strict=True))
+        self._summary_folders = [folder for folder in folders if listed[folder]]
+        found = {_folder_of(one): one for each in listed.values() for one in each}
+        self._read(threads, {f: one for f, one in found.items() if f in self._known})
+        self._single = [folder for folder in self._single if folder not in found]
 
     # --- where they are ---------------------------------------------------------------------------
 

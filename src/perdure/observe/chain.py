@@ -17,6 +17,7 @@ from perdure.observe.objects import Objects
 
 SNAPSHOTS = 9
 """The level of whole copies."""
+_LEVEL = re.compile(r"[0-9a-f]{1,4}")
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ltx$")
 
 
@@ -64,25 +65,33 @@ def reach(chain: list[File]) -> int:
     return chain[-1].last if chain else 0
 
 
-def files_below(objects: Objects, folder: str) -> list[File]:
-    """The files of a copy that a chain may need. Folder is that of an epoch."""
-    levels = sorted(int(one) for one in objects.level(f"{folder}/ltx")[0] if one.isdigit())
+def levels_below(objects: Objects, folder: str) -> dict[int, str]:
+    """The folders of the levels of an epoch's copy: `0000` in a bucket, `ltx/0` in a folder."""
+    folders = objects.level(folder)[0]
+    if "ltx" in folders:
+        folder = f"{folder}/ltx"
+        folders = objects.level(folder)[0]
+    return {int(one, 16): f"{folder}/{one}" for one in folders if _LEVEL.fullmatch(one)}
+
+
+def files_below(objects: Objects, levels: dict[int, str]) -> list[File]:
+    """The files that a chain may need."""
     found, reached = [], 0
-    for level in reversed(levels):
-        here = files_of(objects, folder, level, reached)
+    for level in sorted(levels, reverse=True):
+        here = files_of(objects, levels, level, reached)
         found += here
         if level != SNAPSHOTS:  # those end anywhere, and not where a file of another level does
             reached = max([reached, *(one.last for one in here)])
     newest = max((one.last for one in found), default=0)
     if reach(choose(found)) < newest:  # not made as we expect: look at all
-        found = [one for level in levels for one in files_of(objects, folder, level)]
+        found = [one for level in levels for one in files_of(objects, levels, level)]
     return found
 
 
-def files_of(objects: Objects, folder: str, level: int, behind: int = 0) -> list[File]:
+def files_of(objects: Objects, levels: dict[int, str], level: int, behind: int = 0) -> list[File]:
     """The files of one level whose first transaction is behind that one."""
     after = f"{behind + 1:016x}" if behind else ""
-    found = objects.names(f"{folder}/ltx/{level}", after)
+    found = objects.names(levels[level], after) if level in levels else []
     named = ((one, _NAME.search(one.name)) for one in found)
     return [
         File(one.name, level, int(name[1], 16), int(name[2], 16), one.size_bytes)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from perdure.errors import BucketUnusable, ReplicaUnavailable
+from perdure.errors import BucketUnusable, ReplicaUnavailable, ReplicaUnreadable
 from perdure.replica.address import Address
 from perdure.replica.bucket import NAMES_MAX, Found
 
@@ -116,14 +116,21 @@ class S3Objects:
         what = "list" if method == "LIST" else "read"
         try:
             return work(*args)
-        except FileNotFoundError as error:
-            raise self._meaning(self.where, what, error) or Gone() from error
-        except self._error as error:
-            raise self._meaning(self.where, what, error) or Gone() from error
+        except (FileNotFoundError, self._error) as error:
+            raise self._ours(what, error) from error
+
+    def _ours(self, what: str, error: Exception) -> Exception:
+        match self._meaning(self.where, what, error):
+            case None:
+                return Gone()
+            case ReplicaUnavailable(detail=detail):
+                return ReplicaUnreadable(self.where.partition("?")[0], detail)
+            case other:
+                return other
 
 
 def _found(one: Any) -> Found:
-    return Found(one["path"], one["size"], _ms(one["last_modified"]))
+    return Found(one["path"], one["size"], _ms(one["last_modified"]), str(one["e_tag"]))
 
 
 def _ms(time: datetime) -> int:
@@ -206,7 +213,7 @@ class FolderObjects:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BucketUnusable.missing(self.where) from error
         except OSError as error:
-            raise ReplicaUnavailable(self.where, _text_of(error)) from error
+            raise ReplicaUnreadable(self.where, _text_of(error)) from error
 
 
 def _text_of(error: OSError) -> str:

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -66,11 +67,15 @@ class Opened:
 
     @property
     def about(self) -> str:
-        if self.pages is None:
+        """How it is read, and how old that is."""
+        version = None if self.pages is None else self.pages.known
+        if self.pages is None or version is None:
             return self._how
-        failing = self.pages.failing
-        now = f" It is older than it seems: {failing}" if failing is not None else ""
-        return f"{self._how}{now}"
+        at = datetime.fromtimestamp(version.newest.at_ms / 1000, UTC)
+        state = f"{self._how} Transaction {version.txid:,}, of {at:%Y-%m-%d %H:%M:%S} UTC."
+        if self.pages.failing is not None:
+            state += f" What is newer can't be read now: {self.pages.failing}"
+        return state
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -298,7 +303,7 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
 def _open_file(name: str, path: str) -> Opened:
     file = files.File(path)
     file.connect().close()
-    about = f"Read-only: the file {path}, as it is."
+    about = f"Read-only, from the file {path} as it is."
     return Opened(name, StoreReader(path, file.connect), about, file=file)
 
 
@@ -316,7 +321,7 @@ async def _open_replica(place: Place, entry: Entry) -> Opened:
     except BaseException:
         await in_thread(reader.close)
         raise
-    about = "Read-only: pages are read from the replica as they are needed, and follow it."
+    about = "Read-only, from the replica, which is followed."
     return Opened(entry.name, reader, about, pages)
 
 
@@ -335,5 +340,5 @@ async def _restored(place: Place, entry: Entry, pages: Pages, error: PerdureErro
         folder.remove()
         raise
     path = str(folder.path / "copy.db")
-    about = "Read-only: a restored copy, which does not follow what is written since."
+    about = "Read-only, from a restored copy, which does not follow what is written since."
     return Opened(entry.name, StoreReader(path), about, copy=folder)

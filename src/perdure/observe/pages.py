@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from perdure.errors import PerdureError, ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
+from perdure.errors import PerdureError, ReplicaDamaged, ReplicaEmpty, ReplicaUnreadable
 from perdure.observe import chain, ltx
 from perdure.observe.blocks import Blocks
 from perdure.observe.chain import File
@@ -80,17 +80,23 @@ class Pages:
         self._folder = folder
         self.where = f"{objects.where.partition('?')[0]}/{folder}" if folder else objects.where
         self._lock = threading.Lock()
+        self._levels: dict[int, str] = {}
         self._version: Version | None = None
         self._looked_s = 0.0
         self.lease = LeaseRow()
         self.failing: PerdureError | None = None
+
+    @property
+    def known(self) -> Version | None:
+        """The newest version that was read, without a look."""
+        return self._version
 
     # --- versions ---------------------------------------------------------------------------------
 
     def current(self) -> Version:
         """The newest version as far as it is known, after a look if the last one is too long ago.
 
-        Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnavailable`, `BucketUnusable` where none
+        Raises `ReplicaEmpty`, `ReplicaDamaged`, `ReplicaUnreadable`, `BucketUnusable` where none
         is known yet.
         """
         with self._lock:
@@ -116,7 +122,7 @@ class Pages:
         if lease.txid <= known.txid:
             return known
         try:
-            added = chain.files_of(self._objects, self._epoch(lease.base), 0, known.txid)
+            added = chain.files_of(self._objects, self._levels, 0, known.txid)
             followed = _following(added, known.txid)
             if chain.reach(followed) < lease.txid:  # merged already
                 return self._load(lease.base, known)
@@ -145,7 +151,8 @@ class Pages:
     def _layers_of(self, epoch: int, upto: int | None) -> tuple[Layer, ...]:
         """The newest first. Files may be merged and removed between the list and the read."""
         for _ in range(TRIES):
-            files = chain.choose(chain.files_below(self._objects, self._epoch(epoch)), upto)
+            self._levels = chain.levels_below(self._objects, self._name(folder_of(epoch)))
+            files = chain.choose(chain.files_below(self._objects, self._levels), upto)
             if not files or (upto is not None and chain.reach(files) != upto):
                 break
             try:
@@ -153,10 +160,10 @@ class Pages:
             except Gone:
                 continue
         else:
-            raise ReplicaUnavailable(self.where, "its files change while they are read")
+            raise ReplicaUnreadable(self.where, "its files change while they are read")
         if upto is not None:
             merged = f"what transaction {upto} was made of is merged with newer ones; try again"
-            raise ReplicaUnavailable(self.where, merged)
+            raise ReplicaUnreadable(self.where, merged)
         raise ReplicaDamaged(self.where, f"epoch {epoch} has no whole copy")
 
     def _layers(self, files: list[File]) -> list[Layer]:
@@ -185,7 +192,7 @@ class Pages:
     # --- pages ------------------------------------------------------------------------------------
 
     def page(self, version: Version, number: int) -> bytes:
-        """A page as it is in that version. Raises `ReplicaDamaged`, `ReplicaUnavailable`."""
+        """A page as it is in that version. Raises `ReplicaDamaged`, `ReplicaUnreadable`."""
         try:
             return self._page(version, number)
         except Gone:
@@ -193,7 +200,7 @@ class Pages:
         try:
             return self._page(version, number)
         except Gone:
-            raise ReplicaUnavailable(self.where, "its files change while they are read") from None
+            raise ReplicaUnreadable(self.where, "its files change while they are read") from None
 
     def _page(self, version: Version, number: int) -> bytes:
         page_bytes = version.newest.page_bytes
@@ -229,9 +236,6 @@ class Pages:
 
     def _name(self, name: str) -> str:
         return f"{self._folder}/{name}" if self._folder else name
-
-    def _epoch(self, epoch: int) -> str:
-        return self._name(folder_of(epoch))
 
 
 def _following(files: list[File], txid: int) -> list[File]:

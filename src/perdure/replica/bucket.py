@@ -26,11 +26,12 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object in a listing; `modified_ms` is by the bucket's clock."""
+    """An object in a listing; `modified_ms` is by the bucket's clock, `tag` marks its content."""
 
     name: str
     size_bytes: int
     modified_ms: int
+    tag: str = ""
 
 
 class Bucket(Protocol):

@@ -97,12 +97,8 @@ class S3Bucket:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except (errors.PreconditionError, errors.AlreadyExistsError):
             return None
-        except errors.BaseError as error:
+        except (errors.BaseError, FileNotFoundError) as error:
             if (ours := error_for(self._where, what, error)) is None:
-                return None
-            raise ours from error
-        except FileNotFoundError as error:
-            if (ours := _absence(self._where, error)) is None:
                 return None
             raise ours from error
 
@@ -134,7 +130,7 @@ def error_for(where: str, what: str, error: Exception) -> Exception | None:
     from obstore import exceptions
 
     match error:
-        case exceptions.NotFoundError():
+        case exceptions.NotFoundError() | FileNotFoundError():
             return _absence(where, error)
         case exceptions.PermissionDeniedError() | exceptions.UnauthenticatedError():
             return BucketUnusable.denied(where, what, _first_line(error))

@@ -19,6 +19,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -135,6 +136,7 @@ class SummaryWriter:
         self._active_ms = 0
         self._failing = False
         self._place: _Place | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         if self._acquired.options.summary:
@@ -143,6 +145,8 @@ class SummaryWriter:
     async def stop(self, *, ended: bool) -> None:
         """Write it a last time, if the replica is still ours."""
         await self._loop.stop()
+        if self._writing is not None:  # its request may arrive after a later one's
+            await asyncio.wait([self._writing])
         if ended and self._acquired.options.summary:
             await self._write(ended=True)
 
@@ -151,7 +155,8 @@ class SummaryWriter:
             self._place = _Place(self._acquired.address)
             return FIRST_S
         if not self._acquired.lease.lost.done() and self._is_due():
-            await self._write()
+            self._writing = asyncio.create_task(self._write(), context=Context())
+            await asyncio.shield(self._writing)
         return EVERY_S
 
     def _is_due(self) -> bool:
