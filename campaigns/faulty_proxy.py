@@ -51,7 +51,8 @@ class Proxy:
       without an end for one
     - `"refuse"`: nothing listens
     - `"500"`, `"503"`: this is the answer; nothing is passed on
-    - `deny`: some of "read", "write", "list" and "delete" are answered with 403, as by a policy
+    - `deny`: some of "read", "write", "list" and "delete" are answered with 403, as by a policy;
+      with `deny_in` only those whose target has this text in it
     """
 
     def __init__(self, to_port: int) -> None:
@@ -64,6 +65,7 @@ class Proxy:
         self._waiting = 0
         self._fault: Fault | None = None
         self.denied: frozenset[str] = frozenset()
+        self._denied_in = b""
         self._delay_s = 0.0
         self._open: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Event()
@@ -73,14 +75,14 @@ class Proxy:
     # --- for the test's thread --------------------------------------------------------------------
 
     def set(
-        self, fault: Fault | None = None, *, delay_ms: float = 0.0, deny: Collection[str] = ()
-    ) -> None:
+        self, fault: Fault | None = None, *, delay_ms: float = 0.0, deny: Collection[str] = (), deny_in: str = "",
+    ) -> None:  # fmt: skip
         """Behave like this from now on; without arguments, well."""
         if fault is not None and fault not in get_args(Fault):
             raise ValueError(
                 f"There is no fault {fault!r}: choose one of {', '.join(get_args(Fault))}."
             )
-        self.denied = frozenset(deny)
+        self.denied, self._denied_in = frozenset(deny), deny_in.encode()
         self._do(self._set(fault, delay_ms / 1000))
 
     def wait_for_requests(self, number: int, timeout_s: float = 30.0) -> bool:
@@ -175,7 +177,8 @@ class Proxy:
         """The status to answer with, where the request is not to be passed on."""
         if self._fault in ("500", "503"):
             return self._fault
-        return "403" if _kind(head) in self.denied else None
+        target = head.split(b" ", 2)[1]
+        return "403" if _kind(head) in self.denied and self._denied_in in target else None
 
     def _note_arrival(self, head: bytes) -> None:
         self._waiting += 1

@@ -160,23 +160,13 @@ async def test_a_bucket_that_is_missing_or_forbids_lists_is_said(
 
 @awaited
 async def test_an_engine_that_may_write_in_its_own_prefix_only_puts_its_summary_there(
-    bucket: BucketServer, tmp_path: Path, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+    bucket: BucketServer, tmp_path: Path, wire: Proxy
 ) -> None:
-    put = summary.open_bucket
-
-    def refused(address: object) -> object:
-        made = put(address)  # type: ignore[arg-type]
-        if "private/" not in str(address):
-
-            async def denied(*_: object) -> str:
-                raise BucketUnusable.denied(str(address), "write", "403")
-
-            made.put = denied  # type: ignore[method-assign]
-        return made
-
-    monkeypatch.setattr(summary, "open_bucket", refused)
-    async with engine_at(tmp_path / "a.db", bucket.url("private/one")) as engine:
-        await engine.run(notes(2), id="a")
+    with Proxy(bucket.port) as narrow:
+        narrow.set(deny=("write",), deny_in="/.summaries/")
+        url = bucket.url("private/one", port=narrow.port)
+        async with engine_at(tmp_path / "a.db", url) as engine:
+            await engine.run(notes(2), id="a")
     async with Observer([bucket.url("private", port=wire.port)]) as observer:
         (entry,) = await observer.entries()
         assert entry.name == "one" and entry.summary is not None
