@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from perdure import Engine, continue_as, receive, workflow
-from perdure.cli import inspect
+from perdure.cli import inspect, tail
+from perdure.reader import StoreReader
 from tests.cli.conftest import Said
 
 Typed = Callable[..., Said]
@@ -77,27 +78,38 @@ def test_ls_on_narrow_lines(typed: Typed) -> None:
 
 def test_a_full_page_says_how_to_go_on(typed: Typed) -> None:
     assert (
-        typed("ls", "--limit", "2").err
-        == "There may be more: perdure ls --limit 2 --after asks-1\n"
+        typed("ls", "--limit", "2").err == "There are more: perdure ls --limit 2 --after asks-1\n"
     )
 
 
 def test_the_next_page_is_the_same_list(typed: Typed) -> None:
-    said = typed(
-        "ls",
-        "--status",
-        "completed",
-        "--tag",
-        "team=blue",
-        "--limit",
-        "1",
-        "--store",
-        "./perdure.db",
-    )
+    given = ["--status", "completed", "--status", "failed", "--tag", "team=blue", "--since", "7d"]
+    said = typed("ls", *given, "--limit", "1", "--store", "./perdure.db")
+    assert said.err == ""  # there is one
+    said = typed("ls", "--workflow", "hello", "--text", "noted ", "--limit", "1")
     assert said.err.split(": ")[1] == (
-        "perdure ls --status completed --tag 'team=\"blue\"' --limit 1 --after hello-2 "
-        "--store ./perdure.db\n"
+        "perdure ls --workflow hello --text 'noted ' --limit 1 --after hello-2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--text", "ada"], ["hello-1"]),
+        (["--text", "hello-"], ["hello-2", "hello-1"]),
+        (["--status", "waiting", "--status", "failed"], ["asks-1", "fragile-1"]),
+        (["--status", "retrying"], []),
+        (["--since", "1h", "--limit", "1"], ["asks-2"]),
+        (["--text", "mended", "--status", "failed"], ["fragile-1"]),
+    ],
+)
+def test_ls_finds(typed: Typed, words: list[str], found: list[str]) -> None:
+    assert ids(typed("ls", "--json", *words)) == found
+
+
+def test_an_odd_age_is_refused(typed: Typed) -> None:
+    said = typed("ls", "--since", "yesterday")
+    assert (said.code, "write it as 30m" in said.err) == (2, True)
 
 
 def test_nothing_found_is_said(typed: Typed) -> None:
@@ -152,6 +164,31 @@ def test_show_on_narrow_lines(typed: Typed) -> None:
         tree = [line for line in lines if line.startswith("   ") and "more of" not in line]
         assert max(map(len, tree)) <= columns
     assert '     2  ✓ note(text="Bob 0")' in typed("show", "hello-2", COLUMNS="40").out
+
+
+def test_show_draws_bars(typed: Typed) -> None:
+    out = typed("show", "wide", "--waterfall").out
+    assert "✓ note ×40" in out
+    assert "█" in out or "▏" in out
+    waits = typed("show", "asks-1", "--waterfall").out
+    assert waits.rstrip().endswith("waiting: waits for a message on answer (str)")
+    assert len(typed("show", "wide", "--waterfall", "--json").json["seq"]) == 40
+
+
+def test_a_store_that_cant_be_written_is_read(tmp_path: Path, typed: Typed) -> None:
+    """A copy of a file without its WAL, in a folder that can't be written."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    (folder / "c.db").write_bytes(Path("perdure.db").read_bytes())
+    (folder / "c.db").chmod(0o400)
+    folder.chmod(0o500)
+    try:
+        for command in (["ls"], ["show", "hello-1"], ["tail", "hello-1"], ["doctor"]):
+            said = typed(*command, "--store", str(folder / "c.db"))
+            assert (said.code, "Error" in said.err) == (0, False)
+        assert [one.name for one in folder.iterdir()] == ["c.db"]
+    finally:
+        folder.chmod(0o700)
 
 
 def test_show_json_has_run_and_history(typed: Typed) -> None:
@@ -227,6 +264,17 @@ def test_tail_says_by_its_exit_code_how_it_ended(typed: Typed) -> None:
     assert typed("tail", "asks-2").code == 1
 
 
+def test_tail_follows_several_runs(typed: Typed) -> None:
+    said = typed("tail", "hello-1", "hello-2", "hello-1")
+    lines = said.out.splitlines()
+    assert {line.split()[0] for line in lines} == {"hello-1", "hello-2"}
+    assert [line.split()[1] for line in lines[-2:]] == ["completed", "completed"]
+    assert said.code == 0
+    assert typed("tail", "hello-1", "fragile-1").code == 1
+    rows = typed("tail", "hello-1", "hello-2", "--json").out.splitlines()
+    assert {msgspec.json.decode(row)["run"] for row in rows} == {"hello-1", "hello-2"}
+
+
 def test_tail_json_is_one_object_a_line(typed: Typed) -> None:
     lines = typed("tail", "hello-1", "--json").out.splitlines()
     assert [msgspec.json.decode(line)["seq"] for line in lines] == [1, 2, 3, 4]
@@ -247,14 +295,14 @@ def test_tail_follows_a_run_through_all_that_it_goes_on_as(
     async def main() -> None:
         async with (
             Engine(tmp_path / "p.db", workflows=[chats]) as engine,
-            Engine(tmp_path / "p.db", execute=False) as client,
+            StoreReader(str(tmp_path / "p.db")) as reader,
         ):
             run = await engine.start(chats(3), id="c")
-            following = asyncio.ensure_future(inspect._follow_history(client, "c", False))
+            following = asyncio.ensure_future(tail.Followed(reader, "c").history())
             for number in range(10):
                 await run.send(f"word {number}", channel="word")
                 if number == 2:
-                    await asyncio.sleep(3 * inspect.POLL_SECONDS)
+                    await asyncio.sleep(3 * tail.POLL_SECONDS)
             await run.result()
             await following
 

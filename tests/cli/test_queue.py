@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from perdure import Engine, Queue, QueueNotFound, Rate
-from perdure.cli import inspect
+from perdure.cli import tail
+from perdure.reader import StoreReader
 from tests.cli import flows
 from tests.cli.conftest import Said
 
@@ -254,11 +255,11 @@ def test_tail_says_where_a_run_stands_until_it_is_admitted(
         path = tmp_path / "p.db"
         async with (
             Engine(path, workflows=[flows.asks], queues=[Queue("q", concurrency=1)]) as engine,
-            Engine(path, execute=False) as client,
+            StoreReader(str(path)) as reader,
         ):
             for run_id in ("first", "second"):
                 await engine.start(flows.asks("why"), id=run_id, queue="q")
-            following = asyncio.ensure_future(inspect._follow_history(client, "second", False))
+            following = asyncio.ensure_future(tail.Followed(reader, "second").history())
             while "queue q" not in shown:
                 await asyncio.sleep(0.01)
                 shown += capsys.readouterr().err

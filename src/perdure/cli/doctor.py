@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import Exit, json_option, store_option, with_engine
+from perdure.cli.common import Exit, json_option, store_option
 from perdure.cli.format import status
 from perdure.cli.output import as_lines, echo, echo_json, say
+from perdure.cli.reading import with_reader
 from perdure.cli.replica_options import seen_from_outside
 from perdure.views import format
 
@@ -32,7 +33,7 @@ def doctor(store: str, as_json: bool) -> None:
       perdure doctor
       perdure doctor --store /var/lib/app/perdure.db --json
     """
-    facts = with_engine(store, lambda engine: engine.doctor())
+    facts = with_reader(store, lambda reader: reader.doctor())
     if "replica" in facts:
         facts["replica"] |= seen_from_outside(facts["replica"]["address"])
     if as_json:

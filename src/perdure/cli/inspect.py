@@ -1,58 +1,59 @@
-"""`ls`, `show` and `tail`: read-only views of runs.
+"""`ls` and `show`: read-only views of runs.
 
-Rules: nothing is written or executed; a page of a list or of a history costs the page; with --json
-nothing is cut.
+Rules: nothing is written or executed, so a file that can't be written is shown as well; a page of a
+list or of a history costs the page; with --json nothing is cut.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import click
 import msgspec
+from msgspec.structs import replace
 
-from perdure.cli.common import (
-    Exit,
-    command,
-    json_option,
-    json_or_text,
-    run_argument,
-    store_option,
-    with_engine,
-    with_run,
-)
-from perdure.cli.format import columns, cut, ending, fitting, log_line, pad, status
+from perdure.cli.common import command, json_option, json_or_text, run_argument, store_option
+from perdure.cli.format import MARKS, columns, cut, ending, fitting, pad, status
 from perdure.cli.format import timeline as timeline_lines
-from perdure.cli.output import as_lines, echo, echo_json, room, say, style, visible, width
-from perdure.cli.places import places_of
+from perdure.cli.output import echo, echo_json, room, say, style, visible, width
+from perdure.cli.reading import with_reader, with_run_read
 from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
-from perdure.errors import RunNotFound
-from perdure.runtime.engine import Engine
+from perdure.reader import StoreReader
+from perdure.reader.values import RETRYING, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
-from perdure.views import format, rows, timeline
+from perdure.views import bars, format, rows, timeline
 from perdure.views.rows import RunLine
-from perdure.views.waiting import Places, in_queue, needs
+from perdure.views.waiting import Places, in_queue
+from perdure.views.waterfall import Waterfall
 
-POLL_SECONDS = 0.2
-PLACE_SECONDS = 5.0
-"""A place in line may change many times a second; `tail` says so this often."""
-
-LIMIT = 20
+LIMIT, LIMIT_MAX = 20, 10_000
 ROWS = 1_000
 """Rows of a history that `show` prints by default."""
 
-ROWS_AT_ONCE = 500
 PLACES_MAX = 100
 """Runs of a list whose place in line is counted; of further ones only the queue is said."""
 
 NARROW = 72
 """Columns; narrower lines have no room for times since the start of the run."""
+
+BARS_MAX = 2_000
+"""Rows of a history that are drawn by default."""
+
+BARS_WIDTH = 100
+BAR_COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "abandon": "magenta",
+    "retrying": "yellow",
+    "open": "cyan",
+}
+
+_AGE = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 # --- ls -------------------------------------------------------------------------------------------
@@ -69,8 +70,30 @@ def _tags(
     } or None
 
 
+def _since(
+    ctx: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, datetime] | None:
+    """What was typed, and the time that it means: an age, or a time."""
+    if text is None:
+        return None
+    if found := _AGE.fullmatch(text):
+        return text, datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return text, datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r}: write it as 30m, 24h, 7d or 2026-11-29T12:00."
+        ) from None
+
+
 @click.command(short_help="List runs, newest first.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([*STATUSES, RETRYING]),
+    help="Only runs with this status; may be given again.",
+)
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option(
     "--tag",
@@ -81,10 +104,16 @@ def _tags(
     help="Only runs with this tag; may be given again.",
 )
 @click.option(
+    "--since", metavar="AGE", callback=_since, help="Only runs started since then: 30m, 24h, 7d."
+)
+@click.option(
+    "--text", metavar="TEXT", help="Only runs with this text in id, tags, error or payloads."
+)
+@click.option(
     "--limit",
     default=LIMIT,
     show_default=True,
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, LIMIT_MAX),
     help="How many at most.",
 )
 @click.option("--after", metavar="ID", help="Go on behind this run, for the next page.")
@@ -93,9 +122,11 @@ def _tags(
 @click.pass_context
 def ls(
     ctx: click.Context,
-    status: str | None,
+    statuses: tuple[str, ...],
     workflow: str | None,
     tags: dict[str, Any] | None,
+    since: tuple[str, datetime] | None,
+    text: str | None,
     limit: int,
     after: str | None,
     store: str,
@@ -103,56 +134,73 @@ def ls(
 ) -> None:
     """List runs, newest first.
 
+    A text is looked for in the newest runs first, for a moment; then the command to go on is said.
+
     \b
     Examples:
       perdure ls
-      perdure ls --status blocked
+      perdure ls --status blocked --status failed
       perdure ls --workflow refund --tag customer=42 --json
+      perdure ls --since 24h --text "card declined"
     """
+    asked = RunQuery(
+        status=statuses,
+        workflow=workflow,
+        tags=tags or {},
+        since=since[1] if since else None,
+        text=text,
+        limit=limit,
+    )
 
-    async def fetch(engine: Engine) -> tuple[list[RunInfo] | list[RunSummary], list[Places]]:
-        behind = None if after is None else await engine.find(after)
-        runs = engine.runs if as_json else engine.summaries
-        found = await runs(status=status, workflow=workflow, tags=tags, limit=limit, after=behind)
-        return found, [] if as_json else await _places(engine, found)
+    async def fetch(reader: StoreReader) -> tuple[RunPage, list[RunInfo] | list[Places]]:
+        behind = None if after is None else await reader.cursor(after)
+        page = await reader.runs(replace(asked, after=behind))
+        if as_json:
+            return page, await reader.infos([run.id for run in page.runs])
+        return page, await _places(reader, page.runs)
 
-    found, places = with_engine(store, fetch)
+    page, more = with_reader(store, fetch)
     if as_json:
-        echo_json(found)
+        echo_json(more)
         return
     now = datetime.now(UTC)
     lines = [
-        rows.run_line(run, now, place)
-        for run, place in zip(found, places, strict=False)
-        if isinstance(run, RunSummary)
+        rows.run_line(run, now, cast("Places", place))
+        for run, place in zip(page.runs, more, strict=True)
     ]
-    if not lines:
-        say("No run." if not (status or workflow or tags or after) else "No run fits.")
-    else:
-        created = [format.clock(run.created_at) for run in found]
+    if lines:
+        created = [format.clock(run.created_at) for run in page.runs]
         echo(*_table(lines, created, room()))
-        if len(lines) == limit:
-            say(f"There may be more: {_next_page(ctx, lines[-1].id, store)}")
+    elif page.next is None:
+        filtered = asked != RunQuery(limit=limit) or after
+        say("No run fits." if filtered else "No run.")
+    if page.searched is not None:
+        looked = f"Looked at {format.count(page.searched, 'run')}. To look further"
+        say(f"{looked}: {_next_page(ctx, page, store)}")
+    elif page.next is not None:
+        say(f"There are more: {_next_page(ctx, page, store)}")
 
 
-async def _places(engine: Engine, found: Iterable[RunInfo | RunSummary]) -> list[Places]:
+async def _places(reader: StoreReader, found: list[RunSummary]) -> list[Places]:
     """Where each run stands in queues, for the first `PLACES_MAX` of those that wait in one."""
-    ids = [run.id for run in found]
     waiting = [run.id for run in found if in_queue(run.waiting_for)][:PLACES_MAX]
-    now, standings = datetime.now(UTC), await engine.standings(waiting)
-    return [Places(standings.get(id, ()), now) for id in ids]
+    now, standings = datetime.now(UTC), await reader.standings(waiting)
+    return [Places(standings.get(run.id, ()), now) for run in found]
 
 
-def _next_page(ctx: click.Context, last: str, store: str) -> str:
-    """The command as it was typed, for the runs behind this one."""
-    given = [("--status", ctx.params["status"]), ("--workflow", ctx.params["workflow"])]
+def _next_page(ctx: click.Context, page: RunPage, store: str) -> str:
+    """The command as it was typed, for the runs behind this page."""
+    typed = ctx.params
+    given = [("--status", one) for one in typed["statuses"]] + [("--workflow", typed["workflow"])]
     given += [
         ("--tag", f"{key}={format.value(item, None)}")
-        for key, item in (ctx.params["tags"] or {}).items()
+        for key, item in (typed["tags"] or {}).items()
     ]
-    given += [("--limit", str(ctx.params["limit"]))] if ctx.params["limit"] != LIMIT else []
-    typed = [word for name, item in given if item for word in (name, item)]
-    return command(store, "ls", *typed, "--after", last)
+    given += [("--since", typed["since"] and typed["since"][0]), ("--text", typed["text"])]
+    given += [("--limit", str(typed["limit"]))] if typed["limit"] != LIMIT else []
+    words = [word for name, item in given if item for word in (name, item)]
+    last = page.runs[-1].id if page.runs and page.searched is None else page.next
+    return command(store, "ls", *words, "--after", last or "")
 
 
 def _table(found: list[RunLine], created: list[str], room: int | None) -> list[str]:
@@ -194,6 +242,7 @@ def _note(run: RunLine, limit: int) -> str:
 @run_argument
 @click.option("--full", is_flag=True, help="Every row, and every value in full.")
 @click.option("--seq", type=click.IntRange(1), metavar="N", help="One row of the history in full.")
+@click.option("--waterfall", is_flag=True, help="Draw steps and waits as bars over time.")
 @click.option("--after", type=click.IntRange(0), metavar="N", help="Only rows behind row N.")
 @click.option(
     "--limit",
@@ -207,6 +256,7 @@ def show(
     run_id: str,
     full: bool,
     seq: int | None,
+    waterfall: bool,
     after: int | None,
     limit: int | None,
     store: str,
@@ -222,6 +272,7 @@ def show(
       perdure show refund
       perdure show refund-91ac --full
       perdure show refund-91ac --seq 4
+      perdure show refund-91ac --waterfall
       perdure show import-7 --after 9000 --limit 100
     """
     if seq is not None:
@@ -229,15 +280,20 @@ def show(
         return
     most = limit or (None if full or as_json else ROWS)
 
-    async def fetch(engine: Engine, found: str) -> _Page:
-        info = await engine.info(found)
-        history = await engine.history(found, after=after, limit=most)
-        shown = await engine.exposed_values(found), await engine.requests(found)
-        waits = [] if info.ended_at else await engine.standing(found)
-        return _Page(info, history, Places(waits, datetime.now(UTC)), *shown)
+    async def fetch(reader: StoreReader, found: str) -> _Page:
+        info = await reader.run(found)
+        drawn = await reader.waterfall(found, after or 0, limit or BARS_MAX) if waterfall else None
+        history = [] if drawn else await reader.history(found, after or 0, most)
+        shown = await reader.exposed(found), await reader.requests(found)
+        waits = [] if info.ended_at else (await reader.standings([found]))[found]
+        why = await reader.why(found)
+        return _Page(info, history, Places(waits, datetime.now(UTC)), *shown, why, drawn)
 
-    page = with_run(store, run_id, fetch)
+    page = with_run_read(store, run_id, fetch)
     info, history = page.info, page.history
+    if as_json and page.drawn is not None:
+        echo_json(page.drawn)
+        return
     if as_json:
         echo_json(
             {
@@ -248,6 +304,9 @@ def show(
                 "requests": page.requests,
             }
         )
+        return
+    if page.drawn is not None:
+        echo(*_bars(page, page.drawn, room() or BARS_WIDTH))
         return
     last = history[-1].seq if history else info.history_rows
     echo(*_page_lines(page, full, room(), more=last < info.history_rows))
@@ -265,6 +324,8 @@ class _Page(msgspec.Struct, frozen=True):
     places: Places
     exposed: list[ExposedValue]
     requests: list[OpenRequest]
+    why: str | None
+    drawn: Waterfall | None
 
 
 def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> list[str]:
@@ -274,7 +335,17 @@ def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> lis
     limit = None if full else fitting(90, room, 20 if narrow else 36)
     begun = info.started_at or info.created_at
     lines = timeline.lines(history, begun, full=full, limit=limit, more=more)
-    now, room_of_facts = datetime.now(UTC), None if full else fitting(100, room, 10)
+    return [
+        *_head(page, None if full else fitting(100, room, 10)),
+        *timeline_lines(lines, narrow=narrow),
+        *ending(info, None if full else 200, page.places),
+        *([f"  {page.why}"] if _adds(info, page.why) else []),
+    ]
+
+
+def _head(page: _Page, room_of_facts: int | None) -> list[str]:
+    """Id and status, and below them the facts of a run."""
+    info, now = page.info, datetime.now(UTC)
     facts = rows.facts(info, now, room_of_facts)
     facts += rows.exposed(page.exposed, room_of_facts)
     if info.ended_at is None:
@@ -284,9 +355,42 @@ def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> lis
     return [
         f"{style(info.id, 'bold')}  {status(info.status)}",
         *(f"  {line}" for line in facts),
-        *timeline_lines(lines, narrow=narrow),
-        *ending(info, None if full else 200, page.places),
     ]
+
+
+def _adds(info: RunInfo, why: str | None) -> bool:
+    """Whether the sentence says more than the last line: what an attempt failed with, or that no
+    worker is there.
+    """
+    if why is None or info.status in (lifecycle.BLOCKED, lifecycle.PAUSED):
+        return False
+    return "worker" in why or any("again_ms" in item for item in info.waiting_for)
+
+
+def _bars(page: _Page, drawn: Waterfall, room: int) -> list[str]:
+    """A run as bars over time."""
+    info = page.info
+    begun = info.started_at or info.created_at
+    end = info.ended_at or datetime.now(UTC)
+    names = [one.split("\n")[0] for one in drawn.names]
+    widest = min(max([*map(width, names), 8]) + 7, max(room // 3, 12))
+    cells = max(room - widest - 8 - 14, bars.CELLS_MIN)
+    head, found = bars.lines(drawn, round((end - begun).total_seconds() * 1_000), cells)
+    lines = [_bar(one, widest) for one in found]
+    return [
+        *_head(page, fitting(100, room, 10)),
+        f"{' ' * (9 + widest)}{style(head, 'dim')}".rstrip(),
+        *lines,
+        *ending(info, 200, page.places),
+        *([f"  {page.why}"] if _adds(info, page.why) else []),
+    ]
+
+
+def _bar(line: bars.BarLine, widest: int) -> str:
+    name = pad(cut(visible(line.name), widest), widest)
+    mark = MARKS["attempt"] if line.state == "retrying" else MARKS.get(line.state, " ")
+    cells = style(line.cells, BAR_COLOURS.get(line.state))
+    return f"{line.seq:>5} {mark} {name} {cells}  {style(line.took, 'dim')}".rstrip()
 
 
 def _say_more(store: str, info: RunInfo, history: list[HistoryEvent], limit: int | None) -> None:
@@ -301,10 +405,10 @@ def _say_more(store: str, info: RunInfo, history: list[HistoryEvent], limit: int
 
 
 def _show_row(store: str, run_id: str, seq: int, as_json: bool) -> None:
-    async def fetch(engine: Engine, found: str) -> tuple[RunSummary, list[HistoryEvent]]:
-        return await engine.summary(found), await engine.entry(found, seq)
+    async def fetch(reader: StoreReader, found: str) -> tuple[RunSummary, list[HistoryEvent]]:
+        return await reader.summary(found), await reader.entry(found, seq)
 
-    run, found = with_run(store, run_id, fetch)
+    run, found = with_run_read(store, run_id, fetch)
     if not found:
         raise click.UsageError(
             f"Run {run.id} has rows 1 to {run.history_rows:,}; there is no row {seq:,}."
@@ -315,96 +419,3 @@ def _show_row(store: str, run_id: str, seq: int, as_json: bool) -> None:
     for number, row in enumerate(found):
         first, *rest = timeline.row_in_full(row)
         echo(*([""] if number else []), style(first, "bold"), *rest)
-
-
-# --- tail -----------------------------------------------------------------------------------------
-
-
-@click.command(short_help="Follow a run live until it ends.")
-@run_argument
-@click.option(
-    "--stream", metavar="NAME", help="Print the items of this stream instead of the history."
-)
-@store_option
-@json_option
-def tail(run_id: str, stream: str | None, store: str, as_json: bool) -> None:
-    """Follow a run's history live until it ends; the exit code says how. With --json, one object
-    per line.
-
-    \b
-    Examples:
-      perdure tail refund
-      perdure tail agent --stream tokens
-    """
-
-    async def follow(engine: Engine, found: str) -> RunInfo:
-        if stream is None:
-            await _follow_history(engine, found, as_json)
-        else:
-            await _follow_stream(engine, found, stream, as_json)
-        return await engine.info(found)
-
-    info = with_run(store, run_id, follow)
-    if not as_json and stream is None:
-        echo(*ending(info))
-    raise click.exceptions.Exit(Exit.DONE if info.status == lifecycle.COMPLETED else Exit.FAILED)
-
-
-async def _follow_history(engine: Engine, run_id: str, as_json: bool) -> None:
-    """Print each history under the id from its first row on; the next one has the name `id~N` when
-    the run has gone on by then.
-    """
-    seen, said, number, say_at = 0, "", 1, 0.0
-    while await _exists(engine, f"{run_id}~{number}"):
-        number += 1
-    while True:
-        # First, so that a run that has ended has its last rows in the history.
-        run = await engine.summary(run_id)
-        page = []
-        if run.history_rows > seen:
-            page = await engine.history(run_id, after=seen, limit=ROWS_AT_ONCE)
-        if gone_on := await _exists(engine, earlier := f"{run_id}~{number}"):
-            page = await engine.history(earlier, after=seen, limit=ROWS_AT_ONCE)
-        _print_rows(page, as_json)
-        seen = page[-1].seq if page else seen
-        if len(page) == ROWS_AT_ONCE:
-            continue
-        if gone_on:
-            seen, number = 0, number + 1
-            continue
-        if run.ended_at is not None:
-            return
-        note = needs(run, await places_of(engine, run_id, run.waiting_for)) or ""
-        if not in_queue(run.waiting_for):
-            say_at = 0.0
-        if not as_json and note and note != said and time.monotonic() >= say_at:
-            say(*as_lines(f"({note})"))
-            said, say_at = note, time.monotonic() + PLACE_SECONDS
-        said = said if note else ""
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _print_rows(page: list[HistoryEvent], as_json: bool) -> None:
-    for row in page:
-        if as_json:
-            echo_json(row, indent=0)
-        else:
-            time = row.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-            echo(log_line(timeline.log_line(row), time))
-
-
-async def _exists(engine: Engine, run_id: str) -> bool:
-    try:
-        await engine.get(run_id)
-    except RunNotFound:
-        return False
-    return True
-
-
-async def _follow_stream(engine: Engine, run_id: str, name: str, as_json: bool) -> None:
-    run = await engine.get(run_id)
-    async for item in run.stream(name):
-        if isinstance(item, str) and not as_json:
-            echo(*as_lines(item))
-        else:
-            echo_json(item, indent=0)

@@ -14,8 +14,9 @@ import msgspec
 
 from perdure.core import lifecycle, numbers
 from perdure.core.lifecycle import COMPLETED, STATUSES
+from perdure.errors import RunNotFound
 from perdure.reader.parts import PageParts
-from perdure.reader.search import Search, cursor_key, wanted_of
+from perdure.reader.search import Search, cursor_key, is_cursor, wanted_of
 from perdure.reader.values import (
     RETRYING,
     Activity,
@@ -26,7 +27,8 @@ from perdure.reader.values import (
     RunPage,
     RunQuery,
 )
-from perdure.runtime.info import OpenRequest, instant, moment
+from perdure.runtime import info
+from perdure.runtime.info import OpenRequest, RunInfo, instant, moment
 from perdure.store.page_reads import INDEXED, NEWEST, Source, Wanted
 
 COUNT_MAX = 10_000
@@ -59,6 +61,18 @@ class ListQueries(PageParts):
 
     def _wanted(self, asked: RunQuery) -> Wanted:
         return wanted_of(asked, None if asked.parent is None else self.key(asked.parent))
+
+    def infos(self, ids: Sequence[str]) -> list[RunInfo]:
+        keys = [key for id in ids for (key, *_) in self._store.rows("run_of_id", id)]
+        return [info.run_info(row) for row in self._store.whole_rows(keys)] if keys else []
+
+    def cursor(self, after: str) -> str:
+        try:
+            return f"k{self.key(self.find(after))}"
+        except RunNotFound:
+            if not is_cursor(after):
+                raise
+            return after
 
     def workflows(self) -> list[str]:
         return self._pages.workflow_names(WORKFLOWS_MAX)

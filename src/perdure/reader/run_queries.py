@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -15,11 +16,12 @@ from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
 from perdure.reader.values import StreamEntry, StreamInfo
-from perdure.runtime import standing
+from perdure.runtime import standing, stream_pages
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunSummary, instant, moment
 from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.runtime.validation import findable
+from perdure.store.rows import StreamItem
 from perdure.views import compare as comparing
 from perdure.views import moment as moments
 from perdure.views.compare import BEFORE, Comparison, Mark, RowPair
@@ -27,6 +29,9 @@ from perdure.views.moment import Moment
 from perdure.views.waiting import Places, Situation, in_queue, is_retrying, why
 from perdure.views.waterfall import Bars, Waterfall
 from perdure.views.waterfall import waterfall as waterfall_of
+
+if TYPE_CHECKING:
+    from perdure.store.base import Store
 
 REQUESTS_MAX = 1_000
 STREAMS_MAX = 200
@@ -178,9 +183,19 @@ class RunQueries(FamilyQueries):
         numbers.count(after, "after", low=0)
         numbers.count(limit, "limit", low=1, high=STREAM_ITEMS_MAX)
         rows = self._store.stream(self.key(run_id), names.checked("stream", name), after, limit)
-        return [
-            StreamEntry(row.position, msgspec.json.decode(row.data), row.recorded) for row in rows
-        ]
+        return [_entry(row) for row in rows]
+
+    def stream_on(self, run_id: str, name: str, after: int) -> tuple[list[StreamEntry], bool]:
+        store = cast("Store", self._store)
+        run: int | None = stream_pages.first_run(
+            store, run_id, names.checked("stream", name), after
+        )
+        while run is not None:
+            page = stream_pages.page(store, run, run_id, name, after)
+            if page.items or not page.over:
+                return [_entry(row) for row in page.items], False
+            run = page.later
+        return [], True
 
     def exposed(self, run_id: str) -> list[ExposedValue]:
         return [standing.exposed_value(row) for row in self._store.exposed(self.key(run_id))]
@@ -193,3 +208,7 @@ class RunQueries(FamilyQueries):
         runs = {id: self.key(id) for id in ids}
         found = self._store.places_of(list(runs.values()))
         return {id: [standing.standing(row) for row in found[run]] for id, run in runs.items()}
+
+
+def _entry(row: StreamItem) -> StreamEntry:
+    return StreamEntry(row.position, msgspec.json.decode(row.data), row.recorded)

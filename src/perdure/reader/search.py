@@ -6,6 +6,7 @@ for in the newest runs first, until the page is full or the time is spent, and g
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -24,7 +25,7 @@ from perdure.store.page_reads import ALL, NEWEST, PageReads, Source, Wanted, aft
 PAGE_S, COUNTS_S = 0.08, 0.04
 """How long one page is searched for, and how long its counts: a list is to be there in 150 ms."""
 
-LIMIT_MAX = 1_000
+LIMIT_MAX = 10_000
 TEXT_CHARS_MAX = 1_000
 PROBED = 500
 """Keys of each source that are read to choose one."""
@@ -229,6 +230,11 @@ def _cursor(after: str | None) -> tuple[str, Any]:
     raise DefinitionError(
         f"after is `next` of the page before, not {numbers.shown(after)}: begin without it."
     )
+
+
+def is_cursor(text: str) -> bool:
+    """Whether a text can be `next` of a page."""
+    return re.fullmatch(r"k\d+|t\d+\.\d+", text) is not None
 
 
 def cursor_key(after: str | None) -> int:

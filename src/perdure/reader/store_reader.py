@@ -142,6 +142,14 @@ class StoreReader:
         """
         return await self.read(PageQueries.page, asked)
 
+    async def infos(self, ids: Sequence[str]) -> list[RunInfo]:
+        """Runs with their payloads, in this order; those that are there no more are left out."""
+        return await self.read(PageQueries.infos, ids)
+
+    async def cursor(self, after: str) -> str:
+        """The `after` of a query for going on behind a run; what is a cursor already stays so."""
+        return await self.read(PageQueries.cursor, after)
+
     async def counts(self, asked: RunQuery | None = None) -> dict[str, Bounded]:
         """How many runs match a query, by status, for all statuses and `retrying`, which are among
         those that wait. The query's own `status`, `after` and `limit` do not count.
@@ -259,6 +267,12 @@ class StoreReader:
     ) -> list[StreamEntry]:
         """Items of a stream behind the position `after`, in order."""
         return await self.read(PageQueries.stream, id, name, after, limit)
+
+    async def stream_on(self, id: str, name: str, after: int = 0) -> tuple[list[StreamEntry], bool]:
+        """Items of a stream behind a position, through all runs that went on under the id; and
+        whether nothing comes any more. Raises `BadPosition`.
+        """
+        return await self.read(PageQueries.stream_on, id, name, after)
 
     async def exposed(self, id: str) -> list[ExposedValue]:
         """The exposed values of a run, those set last at the end."""

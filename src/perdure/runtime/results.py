@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -21,7 +21,6 @@ from perdure.codec.values import decode
 from perdure.core import lifecycle
 from perdure.core.lifecycle import FINAL
 from perdure.errors import (
-    BadPosition,
     HistoryTooLong,
     Nondeterminism,
     RunBlocked,
@@ -29,24 +28,16 @@ from perdure.errors import (
     RunFailed,
     RunNotFound,
 )
+from perdure.runtime import stream_pages
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.scheduler import Scheduler
 from perdure.store.base import Store
-from perdure.store.rows import OutcomeRow, StreamItem
+from perdure.store.rows import OutcomeRow
 
-ITEMS_AT_ONCE = 500
 _BLOCKED: dict[str, type[RunBlocked]] = {
     "nondeterminism": Nondeterminism,
     "history": HistoryTooLong,
 }
-
-
-class _Page(NamedTuple):
-    """Items of a stream. `over`: their run has ended; `later` is the run that goes on after it."""
-
-    over: bool
-    later: int | None
-    items: list[StreamItem]
 
 
 class Results:
@@ -142,12 +133,14 @@ class Results:
         Those of all runs that went on under the id by `continue_as`; what a retry has taken back is
         left out. The id of an earlier generation stands for its own items. Raises `BadPosition`.
         """
-        run = await self._reads.get(self._first_run, run_id, name, after)
+        run = await self._reads.get(stream_pages.first_run, self._store, run_id, name, after)
         event, unsubscribe = self._scheduler.waiters.subscribe()
         try:
             while True:
                 event.clear()
-                page = await self._reads.get(self._page, run, run_id, name, after)
+                page = await self._reads.get(
+                    stream_pages.page, self._store, run, run_id, name, after
+                )
                 last = page.over and not page.items and page.later is None
                 if self._gate is not None and (last or any(item.recorded for item in page.items)):
                     await self._gate.answer(await self._reads.get(self._store.durability, run_id))
@@ -167,32 +160,6 @@ class Results:
                     await event.wait()
         finally:
             unsubscribe()
-
-    def _page(self, run: int, run_id: str, name: str, after: int) -> _Page:
-        """The next items of a stream, of one run of those that went on under its id."""
-        status = self._store.statuses([run])[run][0]
-        over = status in FINAL
-        later = self._store.generation_after(run) if over and "~" not in run_id else None
-        if later is not None and status != lifecycle.COMPLETED:
-            return _Page(over, later, [])  # it was retried: what is kept of it went on with that
-        return _Page(over, later, self._store.stream(run, name, after, ITEMS_AT_ONCE))
-
-    def _first_run(self, run_id: str, name: str, after: int) -> int:
-        """The run whose items come first behind a position: the run of the item at that position,
-        or the first one under this id. Raises `BadPosition`.
-        """
-        run, chain = self._store.run_key(run_id), run_id.partition("~")[0]
-        if not after:
-            return run if "~" in run_id else self._store.first_generation(run)
-        place = self._store.stream_place(after)
-        if place is None:
-            raise BadPosition(run_id, name, after, "no item has it")
-        holder, holder_id, stream = place
-        if stream != name or holder_id.partition("~")[0] != chain:
-            raise BadPosition(
-                run_id, name, after, f"it is one of stream {stream!r} of run {holder_id!r}"
-            )
-        return run if "~" in run_id else holder
 
 
 def _true_outcome(store: Store, run: int) -> OutcomeRow:
