@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from perdure import Engine, Every, Queue, Retry, Schedule, receive, step, workflow
+from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
 
@@ -263,11 +263,10 @@ def test_sql_is_an_address(site: Served, new_page: NewPage) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nobody_is_left_out(site: Served, empty: Served, new_page: NewPage, dark: bool) -> None:
     page = new_page(dark=dark)
-    found, options = [], {"runOnly": ["color-contrast"]} if dark else {}
+    found = []
     for address in (*(site.url + one for one in PAGES), empty.url + "/", empty.url + "/queues"):
         page.goto(address)
-        faults = Axe().run(page, options=options).response["violations"]
-        found += [(address, one["id"], one["nodes"][0]["html"][:200]) for one in faults]
+        found += faults(page, CONTRAST if dark else ())
     assert found == []
 
 
