@@ -22,6 +22,7 @@ COMMANDS = [
     "tail",
     "doctor",
     "check",
+    "schema",
     "send",
     "ask",
     "pause",
@@ -73,7 +74,9 @@ def test_every_command_shows_examples(name: str) -> None:
     assert f"\n    perdure {name}" in text
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("init", *GROUPS)])
+@pytest.mark.parametrize(
+    "name", [name for name in COMMANDS if name not in ("init", "schema", *GROUPS)]
+)
 def test_every_command_on_a_store_takes_store(name: str) -> None:
     assert "--store PATH" in help_of(name)
     assert "PERDURE_STORE" in help_of(name)

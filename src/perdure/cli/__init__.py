@@ -22,6 +22,7 @@ from perdure.cli import (
     replica,
     run,
     schedule,
+    schema,
     tail,
     worker,
 )
@@ -54,7 +55,14 @@ def main() -> None:
 
 _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
-    "Inspect": [inspect.ls, inspect.show, tail.tail, doctor.doctor, check.check],
+    "Inspect": [
+        inspect.ls,
+        inspect.show,
+        tail.tail,
+        doctor.doctor,
+        check.check,
+        schema.schema,
+    ],  # fmt: skip
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
     "Queues and schedules": [queue.queue, schedule.schedule],
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],

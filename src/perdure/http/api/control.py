@@ -25,6 +25,7 @@ from perdure.http.site import url
 from perdure.reader.values import RunQuery
 from perdure.runtime.info import RunInfo
 from perdure.runtime.requests import new_key
+from perdure.views.shapes import Reply
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,15 +84,6 @@ class Ask(Body, frozen=True, kw_only=True):
     key: str | None = None
     timeout: WaitSeconds = 30.0
     sender: str | None = None
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """The reply of a run, as `perdure ask --json` prints it."""
-
-    run: str
-    channel: str
-    key: str
-    reply: Any
 
 
 class Steered(msgspec.Struct, frozen=True):

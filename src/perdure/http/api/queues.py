@@ -15,6 +15,7 @@ from perdure.http.api.control import Body, StartedRun, check_known
 from perdure.http.api.operation import Call, Nothing, Operation, Seconds, UpTo1000
 from perdure.reader.values import QueuePage
 from perdure.runtime.info import QueueInfo, RunSummary
+from perdure.views.shapes import Removed, Tick
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,20 +88,6 @@ class Backfilled(msgspec.Struct, frozen=True):
 
     dry_run: bool
     runs: list[str]
-
-
-class Tick(msgspec.Struct, frozen=True):
-    """A tick, and what the clock does there; empty where it does nothing."""
-
-    at: datetime
-    clock: str
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """What was removed."""
-
-    name: str
-    removed: bool = True
 
 
 # --- queues ---------------------------------------------------------------------------------------

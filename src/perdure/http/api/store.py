@@ -16,6 +16,7 @@ from perdure.http.api.operation import Call, Nothing, Operation, Seconds, UpTo10
 from perdure.http.limits import time_limit
 from perdure.reader.values import SystemFacts, Table, WorkerInfo
 from perdure.runtime.prune_report import PruneReport
+from perdure.views.shapes import Doctor
 
 
 class Sql(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +126,7 @@ OPERATIONS = [
     _get("/workflows/{name:name}", get_workflow, WorkflowInfo, Nothing, 404),
     _get("/workers", list_workers, list[WorkerInfo]),
     _get("/system", get_system, SystemFacts),
-    _get("/doctor", doctor, dict[str, Any]),
+    _get("/doctor", doctor, Doctor),
     _get("/sql", run_sql, Table, Sql),
     Operation("POST", "/prune", prune, PruneReport, body=Prune, group="Store", errors=(403, 409)),
 ]
