@@ -32,6 +32,8 @@ COMMANDS = [
     "resolve",
     "fork",
     "prune",
+    "export",
+    "import",
     "queue",
     "schedule",
     "replica",
@@ -49,6 +51,8 @@ READERS = [
     "schedule ls",
     "schedule next",
     "prune",
+    "export",
+    "import",
 ]
 
 
@@ -61,7 +65,8 @@ def help_of(*words: str) -> str:
 def test_every_command_is_listed_in_a_section() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
     text = help_of()
-    sections = ["Start", "Inspect", "Control", "Queues and schedules", "Repair", "Replica"]
+    sections = ["Start", "Inspect", "Control", "Queues and schedules", "Repair"]
+    sections += ["Runs in files", "Replica"]
     assert [line[:-1] for line in text.splitlines() if line[:-1] in sections] == sections
     for name in COMMANDS:
         assert f"\n  {name} " in text

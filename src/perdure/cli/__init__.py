@@ -11,6 +11,7 @@ import click
 from perdure import __version__
 from perdure.cli import (
     ask,
+    carry,
     check,
     control,
     doctor,
@@ -66,6 +67,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
     "Queues and schedules": [queue.queue, schedule.schedule],
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
+    "Runs in files": [carry.export, carry.import_],
     "Replica": [replica.replica],
 }
 for section, commands in _SECTIONS.items():

@@ -104,6 +104,13 @@ def spans(raw: bytes, hides: Hides | None = None) -> list[Span]:
     return found
 
 
+def places_of_masks(raw: bytes) -> list[Span]:
+    """Where a JSON text has the mask instead of a secret that was left out."""
+    if MASK_JSON not in raw:
+        return []
+    return [found.span() for found in _STRING.finditer(raw) if found[0] == MASK_JSON]
+
+
 def _end_of_value(raw: bytes, at: int) -> int:
     """Where the value ends that begins at a place."""
     if raw[at : at + 1] not in (b"{", b"["):

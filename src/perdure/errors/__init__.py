@@ -18,6 +18,8 @@ from perdure.errors.base import PerdureError as PerdureError
 from perdure.errors.base import brief as brief
 from perdure.errors.base import chain as chain
 from perdure.errors.base import grown_from as grown_from
+from perdure.errors.carry import ExportRefused as ExportRefused
+from perdure.errors.carry import ImportRefused as ImportRefused
 from perdure.errors.code import BadName as BadName
 from perdure.errors.code import BadPosition as BadPosition
 from perdure.errors.code import DoesNotFit as DoesNotFit

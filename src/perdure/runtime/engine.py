@@ -32,6 +32,7 @@ from perdure.replica.options import Replica
 from perdure.runtime import options, validation
 from perdure.runtime.engine_answers import AnswerVerbs
 from perdure.runtime.engine_by_name import StartsByName
+from perdure.runtime.engine_carrying import CarryVerbs
 from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
@@ -56,6 +57,7 @@ T = TypeVar("T")
 
 
 class Engine(
+    CarryVerbs,
     ControlVerbs,
     QueueVerbs,
     ReadVerbs,

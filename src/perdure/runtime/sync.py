@@ -281,6 +281,8 @@ class SyncEngine:
     standings = _verb(Engine.standings)
     exposed_values = _verb(Engine.exposed_values)
     prune = _verb(Engine.prune)
+    export = _verb(Engine.export)
+    import_ = _verb(Engine.import_)
     left_to_workers = _verb(Engine.left_to_workers)
     store_lost = _verb(Engine.store_lost)
     schedule = _finds_schedule(Engine.schedule)

@@ -12,6 +12,7 @@ from functools import cache
 
 SHARED_FILES = (
     "shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql", "answers.sql",
+    "import.sql",
 )  # fmt: skip
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

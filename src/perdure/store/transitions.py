@@ -18,6 +18,8 @@ from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
 from perdure.store.answer_writes import AnswerByLink, MakeLink
 from perdure.store.answers import Answers
 from perdure.store.history import HistoryWriter
+from perdure.store.import_writes import ImportRuns
+from perdure.store.importing import Importing
 from perdure.store.inboxes import Inboxes
 from perdure.store.ownership import Ownership
 from perdure.store.queue_settings import QueueSettings
@@ -83,8 +85,7 @@ class Transitions:
     """
 
     def __init__(self, db: Transaction, limits: Limits, hides: Hides | None = None) -> None:
-        self._db = db
-        self._history = HistoryWriter(db, hides)
+        self._db, self._history = db, HistoryWriter(db, hides)
         self._places = places = Places(db)
         self._queues = QueueSettings(db, places.states, places.lines, places.admission)
         self._inboxes = Inboxes(db, limits, places, self._history)
@@ -130,6 +131,7 @@ class Transitions:
             GiveBackSpace: retention.give_back,
             HoldPruning: retention.hold,
             NoteArchive: retention.note_archive,
+            ImportRuns: Importing(db, self._tags).import_,
             Ask: self._requests.ask,
             StartAnd: self._requests.start_and,
             MakeLink: answers.make_link,

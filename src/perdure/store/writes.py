@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.core.events import Command, Event
 from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.import_writes import ImportRuns
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
     ForgetIdle,
@@ -465,7 +466,7 @@ Write = (
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
     | DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
-    | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink
+    | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink | ImportRuns
 )  # fmt: skip
 
 

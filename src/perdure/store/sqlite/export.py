@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import apsw
 import msgspec
@@ -64,6 +65,22 @@ class SqliteExport:
                 self._db.execute(Q[query])
             self._db.execute(Q["forget_chosen"])
         return int(self._db.pragma("page_count")) * connection.PAGE_BYTES
+
+    def add_runs(self, runs: Sequence[int], *, family: bool, secrets: bool) -> int:
+        """Copy runs by their keys, with what goes with them; with `family` also those that went
+        before them under their ids and all their children. Returns how many there are.
+        """
+        with translated(self._path), self._db:
+            choose = Q["choose_family" if family else "choose_alone"]
+            self._db.execute(choose, (msgspec.json.encode(runs).decode(),))
+            for query in (*COPIED, "copy_open_inbox", *(("copy_secret",) if secrets else ())):
+                self._db.execute(Q[query])
+            if not secrets:
+                self._db.execute(Q["blind_digests"])
+            self._db.execute(Q["leave_owners"])
+            copied: Any = self._db.execute(Q["count_chosen"]).get
+            self._db.execute(Q["forget_chosen"])
+        return int(copied)
 
     def close(self) -> None:
         """See `base.Export`."""

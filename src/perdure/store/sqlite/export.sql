@@ -14,6 +14,39 @@ WITH RECURSIVE below (run) AS (
     SELECT r.run FROM below JOIN source.run AS r ON r.parent = below.run)
 SELECT run FROM below;
 
+-- name: choose_family
+-- With the runs that went before them under their ids, and all that these have started as children.
+INSERT OR IGNORE INTO temp.chosen
+WITH RECURSIVE below (run, id) AS (
+    SELECT r.run, r.id FROM json_each(?) AS asked CROSS JOIN source.run AS r ON r.run = asked.value
+    UNION
+    SELECT r.run, r.id FROM below CROSS JOIN source.run AS r ON r.parent = below.run
+    UNION
+    SELECT r.run, r.id FROM below CROSS JOIN source.run AS r ON r.id > below.id || '~' AND r.id < below.id || char(127)
+    WHERE below.id NOT LIKE '%~%')
+SELECT run FROM below;
+
+-- name: choose_alone
+INSERT OR IGNORE INTO temp.chosen SELECT value FROM json_each(?);
+
+-- name: count_chosen
+SELECT count(*) FROM temp.chosen;
+
+-- name: copy_open_inbox
+INSERT OR IGNORE INTO main.inbox
+SELECT i.* FROM temp.chosen CROSS JOIN source.inbox AS i INDEXED BY inbox_open ON i.run = chosen.run AND i.taken IS NULL;
+
+-- name: copy_secret
+INSERT OR IGNORE INTO main.perdure_secret SELECT s.* FROM temp.chosen CROSS JOIN source.perdure_secret AS s ON s.run = chosen.run;
+
+-- name: blind_digests
+-- A secret may be guessed from the digest of a request.
+UPDATE main.perdure_request SET digest = '' WHERE run IN (SELECT run FROM source.perdure_secret);
+
+-- name: leave_owners
+-- The workers are in the other store, and nothing there is due here, but a start that is still ahead.
+UPDATE main.run SET owner = NULL, due_ms = CASE WHEN started_ms IS NULL THEN due_ms END;
+
 -- name: forget_chosen
 DELETE FROM temp.chosen;
 

@@ -1,0 +1,26 @@
+"""The errors of exports and imports.
+
+Rules: an import is whole or has changed nothing, and an export replaces no file; each message says
+so.
+"""
+
+from __future__ import annotations
+
+from perdure.errors.base import brief
+from perdure.errors.store import StoreError
+
+
+class ImportRefused(StoreError):
+    """The file can't be imported: it is no export, is damaged, or lacks what a run needs."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path, self.detail = path, brief(detail)
+        super().__init__(f"{path!r} can't be imported: {self.detail}. Nothing was changed.")
+
+
+class ExportRefused(StoreError):
+    """The file of an export can't be written, or the store has no file to copy from."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path, self.detail = path, brief(detail)
+        super().__init__(f"The export {path!r} can't be written: {self.detail}.")

@@ -1,0 +1,98 @@
+"""The verbs of an engine that carry runs to other stores.
+
+Rules: as in `engine`; files are read and written in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from perdure.core import numbers
+from perdure.errors import DefinitionError, ImportRefused, WriteRefused
+from perdure.runtime.engine_parts import EngineParts
+from perdure.store.import_writes import ImportRuns
+
+if TYPE_CHECKING:
+    from perdure.runtime.carrying import Exported, Imported
+
+
+class CarryVerbs(EngineParts):
+    """See the module's text."""
+
+    async def export(
+        self,
+        ids: str | Iterable[str],
+        path: str | os.PathLike[str],
+        *,
+        family: bool = True,
+        secrets: bool = False,
+    ) -> Exported:
+        """Write runs to a new file: a store for `.db`, text for `.json`.
+
+        With `family` those that went before them under their ids, by a retry or `continue_as`, and
+        all their children are in it, too. Every `Secret` and all that `redact` hides is left out,
+        unless `secrets` is given, for `.db` only; such runs can be shown, and not continued.
+        The runs stay in this store as they are. `perdure show --store FILE`, `perdure ui FILE` and
+        `import_` open the file.
+
+        Returns its path, how many runs it has and its size. Raises `RunNotFound` and
+        `ExportRefused`; then there is no file.
+
+        >>> import tempfile
+        >>> from perdure import Engine, workflow
+        >>> @workflow
+        ... async def double(n: int) -> int:
+        ...     return n * 2
+        >>> async def main(folder):
+        ...     async with Engine(f"{folder}/one.db", workflows=[double]) as engine:
+        ...         await engine.run(double(4), id="four")
+        ...         exported = await engine.export("four", f"{folder}/four.json")
+        ...     async with Engine(f"{folder}/two.db", workflows=[double]) as engine:
+        ...         imported = await engine.import_(f"{folder}/four.json")
+        ...         return exported.runs, imported.ids, await engine.run(double(4), id="four")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     asyncio.run(main(folder))
+        (1, ['four'], 8)
+        """
+        from perdure.runtime import carrying  # late: few engines export
+
+        to, store = os.path.abspath(os.fspath(path)), self._store.path
+        numbers.flag(family, "family")
+        numbers.flag(secrets, "secrets")
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        if not wanted:
+            raise DefinitionError("export() needs the id of a run, or several.")
+        runs = [await self._read(self._queries.key, one) for one in wanted]
+        export = partial(carrying.export, family=family, secrets=secrets)
+        return await asyncio.to_thread(export, store, runs, to)
+
+    async def import_(self, path: str | os.PathLike[str], *, go_on: bool = False) -> Imported:
+        """Put the runs of a file that `export` has written into this store, under their ids.
+
+        All of them or none: one transaction, for whose time other writes wait. With `go_on` those
+        that have not ended are continued here, from where they were; see that they are not
+        continued in the first store, too, where they stay. Without, they are paused: `resume`
+        continues them. A run in a queue begins anew in the queue of that name, if there is one.
+
+        Returns their ids, and how many have not ended. Raises `RunExists` where an id is taken,
+        `ImportRefused` for a file that is damaged, is no export, or lacks what a run needs to go
+        on, `StoreNotFound`, `StoreCorrupt` and `StoreTooNew`; then nothing was changed.
+        """
+        from perdure.runtime import carrying
+
+        parts = self._parts()
+        numbers.flag(go_on, "go_on")
+        source = carrying.opened(os.path.abspath(os.fspath(path)))
+        found = await asyncio.to_thread(source.__enter__)
+        try:
+            done = await parts.writer.ask(ImportRuns(found, go_on, self._clock.now_ms()))
+        except WriteRefused as error:
+            raise ImportRefused(found.name, error.detail) from error
+        finally:
+            await asyncio.to_thread(source.__exit__, None, None, None)
+        parts.scheduler.claims.wake()
+        return carrying.Imported(done.ids, done.open)
