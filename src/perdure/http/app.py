@@ -22,6 +22,7 @@ from perdure.http.pages import answers, bulk, inbox, nav, queues, schedules, sql
 from perdure.http.pages import login as login_pages
 from perdure.http.pages import run as run_pages
 from perdure.http.pages import runs as runs_pages
+from perdure.http.pages import start as start_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
 
@@ -89,5 +90,6 @@ def _routes() -> Sequence[BaseRoute]:
         *login_pages.ROUTES,
         *inbox.ROUTES,
         *answers.ROUTES,
+        *start_pages.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

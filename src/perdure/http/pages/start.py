@@ -1,0 +1,194 @@
+"""Start page: a form from a workflow's signature, the options of a start, and the same as code.
+
+Rules: a workflow whose code this process does not know is started with JSON; a refusal is shown on
+the form, with everything kept that was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from perdure.codec.schemas import parameters_schema
+from perdure.errors import DefinitionError, PerdureError
+from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
+from perdure.http.access import Access
+from perdure.http.body import form_of
+from perdure.http.filling import Filled, filled, unfilled
+from perdure.http.forms import ABSENT
+from perdure.http.problems import status_of
+from perdure.http.site import site_of, url
+from perdure.http.start_code import as_curl, as_python
+from perdure.http.templating import page
+
+OPTIONS = ("id", "at", "queue", "key", "priority", "tags")
+_ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "description": "The arguments by name."}
+
+
+class Options(msgspec.Struct):
+    """The options of a start as they were typed, what they mean, and what is wrong with them."""
+
+    typed: dict[str, str]
+    given: dict[str, Any]
+    errors: dict[str, str]
+
+
+async def workflows(request: Request) -> Response:
+    """The workflows that can be started."""
+    site = site_of(request)
+    known = _known(request)
+    names = sorted({*known, *await site.reader.workflows()})
+    found = [(name, _about(known.get(name)), name in known) for name in names]
+    twin = url(request, "api", "v1", "workflows")
+    return page(request, "start.html", area="start", json=twin, workflows=found)
+
+
+async def form(request: Request) -> Response:
+    """The form of one workflow; `again` names a run whose arguments fill it in."""
+    name = request.path_params["workflow"]
+    schema, again = await _schema(request, name), request.query_params.get("again")
+    if again is None:
+        return await _drawn(request, name, unfilled(schema), Options({}, {}, {}))
+    info = await site_of(request).reader.run(again)
+    typed = {"queue": info.queue or "", "key": info.key or "", "tags": _tags_text(info.tags)}
+    typed["priority"] = str(info.priority) if info.priority else ""
+    drawn = unfilled(schema, info.args if info.workflow == name else ABSENT)
+    return await _drawn(request, name, drawn, _options(typed), again=again)
+
+
+async def start(request: Request) -> Response:
+    """Start a run."""
+    name, sent = request.path_params["workflow"], await form_of(request)
+    schema, options = await _schema(request, name), _options(sent)
+    form = filled(schema, sent)
+    again = sent.get("again") or None
+    if form.again or not form.fits or options.errors:
+        status = 200 if form.again else 422
+        return await _drawn(request, name, form, options, status, again=again)
+    engine = site_of(request).engine
+    if engine is None:
+        raise HTTPException(403, "This store is only looked at here.")
+    at = options.given.get("at")
+    given = options.given | ({} if at is None else {"at": datetime.fromisoformat(at)})
+    try:
+        run = await engine.start_by_name(name, form.value, **given)
+    except PerdureError as error:
+        return await _drawn(
+            request, name, form, options, status_of(error), again=again, refused=str(error)
+        )
+    return RedirectResponse(url(request, "runs", run.id), 303)
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _known(request: Request) -> dict[str, Any]:
+    engine = site_of(request).engine
+    return {} if engine is None else dict(engine.workflows)
+
+
+def _about(definition: Any) -> str:
+    """The first line of a workflow's documentation."""
+    doc = "" if definition is None else definition.fn.__doc__ or ""
+    return doc.strip().partition("\n")[0]
+
+
+async def _schema(request: Request, name: str) -> dict[str, Any]:
+    """The schema of a workflow's arguments. Raises `HTTPException`, 404, for an unknown one."""
+    definition = _known(request).get(name)
+    if definition is None:
+        if name not in await site_of(request).reader.workflows():
+            raise HTTPException(404, f"No workflow is called {name!r} here.")
+        return {**_ANY_ARGUMENTS, "default": {}}
+    try:
+        return parameters_schema(definition)
+    except DefinitionError:
+        return _ANY_ARGUMENTS
+
+
+async def _drawn(
+    request: Request, name: str, form: Filled, options: Options, status: int = 200, *,
+    again: str | None = None, refused: str | None = None,
+) -> Response:  # fmt: skip
+    args = form.value if isinstance(form.value, dict) else {}
+    access = request.scope.get("perdure.access")
+    address = f"{request.url.scheme}://{request.url.netloc}{url(request, 'api', 'v1', 'runs')}"
+    needs_token = isinstance(access, Access) and bool(access.tokens)
+    queues = [one.name for one in await site_of(request).reader.queues()]
+    return page(
+        request, "start_form.html", status, area="start",
+        json=url(request, "api", "v1", "workflows", name), name=name, form=form, options=options,
+        again=again, refused=refused, queues=queues, known=name in _known(request),
+        about=_about(_known(request).get(name)),
+        python=as_python(name, args, options.given),
+        curl=as_curl(address, name, args, options.given, token=needs_token),
+    )  # fmt: skip
+
+
+def _options(sent: Mapping[str, str]) -> Options:
+    """What was typed of the options."""
+    typed = {name: sent.get(name, "").strip() for name in OPTIONS}
+    found = Options(typed, {}, {})
+    for name, text in typed.items():
+        if text:
+            try:
+                found.given[name] = _option(name, text)
+            except ValueError as error:
+                found.errors[name] = str(error)
+    return found
+
+
+def _option(name: str, text: str) -> Any:
+    """The meaning of an option. Raises `ValueError` with what is wrong."""
+    match name:
+        case "priority":
+            try:
+                return int(text)
+            except ValueError:
+                raise ValueError("This is a whole number.") from None
+        case "at":
+            try:
+                at = datetime.fromisoformat(text)
+            except ValueError:
+                raise ValueError("This is a date and a time, such as 2026-11-30T14:00.") from None
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+        case "tags":
+            return _tags(text)
+        case _:
+            return text
+
+
+def _tags(text: str) -> dict[str, Any]:
+    """Tags as people type them: `tenant=acme large=true`, or a line each."""
+    found = {}
+    for part in text.splitlines() if "\n" in text else text.split():
+        name, sign, value = part.strip().partition("=")
+        if not sign or not name:
+            raise ValueError(f"A tag is name=value, unlike {part.strip()!r}.")
+        try:
+            found[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            found[name] = value
+    return found
+
+
+def _tags_text(tags: Mapping[str, Any]) -> str:
+    shown = {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in tags.items()
+    }
+    return "\n".join(f"{name}={value}" for name, value in shown.items())
+
+
+ROUTES = [
+    Route("/start", workflows, name="start"),
+    Route("/start/{workflow:name}", form, methods=["GET"], name="start_form"),
+    Route("/start/{workflow:name}", start, methods=["POST"]),
+]
