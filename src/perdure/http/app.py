@@ -19,10 +19,12 @@ from perdure.http.access import Access
 from perdure.http.api import routes as api
 from perdure.http.gate import Gate
 from perdure.http.pages import answers, bulk, inbox, nav, queues, schedules, sql, system, workers
+from perdure.http.pages import compare as compare_pages
 from perdure.http.pages import login as login_pages
 from perdure.http.pages import run as run_pages
 from perdure.http.pages import runs as runs_pages
 from perdure.http.pages import start as start_pages
+from perdure.http.pages import travel as travel_pages
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
 
@@ -91,5 +93,7 @@ def _routes() -> Sequence[BaseRoute]:
         *inbox.ROUTES,
         *answers.ROUTES,
         *start_pages.ROUTES,
+        *travel_pages.ROUTES,
+        *compare_pages.ROUTES,
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

@@ -5,6 +5,7 @@ Rules: what is shown can be pasted and does the same; a secret is never part of 
 
 from __future__ import annotations
 
+from pprint import pformat
 from shlex import quote
 from typing import Any
 
@@ -21,7 +22,8 @@ def as_python(workflow: str, args: dict[str, Any], options: dict[str, Any]) -> s
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
         parts = [f"{workflow}({given})"]
     else:
-        parts = [repr(workflow), repr(args)]
+        shown = pformat(args, width=LINE_CHARS - 8, sort_dicts=False).replace("\n", "\n    ")
+        parts = [repr(workflow), shown]
     parts += [f"{name}={_python(name, value)}" for name, value in options.items()]
     verb = "start" if parts[0][0] not in "'\"" else "start_by_name"
     line = f"run = await engine.{verb}({', '.join(parts)})"

@@ -24,7 +24,7 @@ from perdure.codec.signature import signature_of
 from perdure.core import lifecycle, names
 from perdure.core.events import Event
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, PerdureError, RunExists, StoreError
+from perdure.errors import DefinitionError, Nondeterminism, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.kernels import check_result, in_callback, kernel_of
@@ -273,6 +273,11 @@ class Control:
 
             row = await self._row(run_id)
             rows, now_ms = await self._history(row), self._clock.now_ms()
+            if result is not None:
+                until = next((one.seq for one in rows if one.ref == at), None)
+                kept = [one for one in rows if until is None or one.seq < until]
+                with contextlib.suppress(Nondeterminism, KeyError):  # code that was changed since
+                    await self._check_result(row, kept, at, result)
             await self._fork(fork.fork(row, rows, at, new_id, now_ms, result, args))
 
     async def _check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:

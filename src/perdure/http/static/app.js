@@ -130,7 +130,7 @@ document.addEventListener("htmx:config:request", (event) => {
 
 // --- keys ---------------------------------------------------------------------------------------
 
-perdure.typing = (element) => element.matches("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]");
+perdure.typing = (element) => element.matches("input:not([type=checkbox]):not([type=radio]):not([type=range]), textarea, select, [contenteditable]");
 
 const AREAS = { r: "", i: "inbox", q: "queues", s: "schedules", w: "workers", y: "system", n: "start" };
 let going = 0;
