@@ -215,7 +215,7 @@ def test_keys_move_pick_and_open(site: Served, page: Page) -> None:
 
 
 def test_a_queue_is_paused_and_limited_where_it_is_shown(site: Served, new_page: NewPage) -> None:
-    page = new_page(expected=("status of 400",))
+    page = new_page(expected=("status of 422",))
     page.goto(site.url + "/queues")
     page.get_by_role("row", name="night").get_by_role("button", name="Resume").click()
     page.get_by_text("Limits…").click()
@@ -251,7 +251,7 @@ def test_a_schedule_is_steered(site: Served, page: Page) -> None:
 
 
 def test_sql_is_an_address(site: Served, new_page: NewPage) -> None:
-    page = new_page(expected=("status of 400",))
+    page = new_page(expected=("status of 422",))
     page.goto(site.url + "/sql")
     page.get_by_role("link", name="Runs of each workflow").click()
     expect(page.locator("table.data tbody tr").first).to_contain_text("agent")

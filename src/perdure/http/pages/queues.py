@@ -43,7 +43,7 @@ async def _queue(request: Request, name: str, refused: str | None = None) -> Res
     found = await site_of(request).reader.queue(name, PLACES_SHOWN)
     now = datetime.now(UTC)
     return page(
-        request, "queue.html", 200 if refused is None else 400, area="queues", found=found,
+        request, "queue.html", 200 if refused is None else 422, area="queues", found=found,
         queue=found.queue, limits=texts.limits(found.queue), state=texts.state(found.queue, now),
         keys=[(key, texts.key_state(key, found.queue, now)) for key in found.keys],
         rate=_rate_fields(found.queue), refused=refused, shown=PLACES_SHOWN,

@@ -43,7 +43,7 @@ async def runs(request: Request) -> Response:
         asked = run_query(pairs, now)
         found = await _found(site_of(request).reader, asked)
     except DefinitionError as error:
-        return _answer(request, address, RunQuery(), None, refused=str(error), status=400)
+        return _answer(request, address, RunQuery(), None, refused=str(error), status=422)
     dropped = [] if found.page.runs else await _without(site_of(request).reader, address, now)
     return _answer(request, address, asked, found, dropped=dropped)
 

@@ -63,7 +63,7 @@ async def _schedule(request: Request, name: str, **more: Any) -> Response:
     now = datetime.now(UTC)
     context = {"backfill": None, "refused": None, "given": {"start": "", "end": ""}} | more
     return page(
-        request, "schedule.html", 400 if context["refused"] else 200, area="schedules",
+        request, "schedule.html", 422 if context["refused"] else 200, area="schedules",
         schedule=found, text=when_text(found.when), ticks=ticks, no_ticks=no_ticks,
         lines=[(run, rows.run_line(run, now)) for run in runs],
         json=url(request, "api", "v1", "schedules", name), **context,

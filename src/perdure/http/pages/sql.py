@@ -14,11 +14,11 @@ from perdure.errors import DefinitionError, StoreError
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
 from perdure.reader import StoreReader
+from perdure.reader.store_queries import SQL_ROWS_MAX
 from perdure.reader.values import Table
 from perdure.store.sql import load
 
 ROWS_SHOWN = 1_000
-ROWS_CSV = 100_000
 SHEET_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would take for a formula."""
 
@@ -34,7 +34,7 @@ async def sql(request: Request) -> Response:
         except (DefinitionError, StoreError) as error:
             refused = str(error)
     return page(
-        request, "sql.html", 400 if refused else 200, area="sql", text=text, table=table,
+        request, "sql.html", 422 if refused else 200, area="sql", text=text, table=table,
         refused=refused, examples=_examples(), views=await _views(reader),
         json=url(request, "api", "v1", "sql", text=text) if text else None,
         csv=url(request, "sql.csv", text=text) if text else None,
@@ -42,8 +42,8 @@ async def sql(request: Request) -> Response:
 
 
 async def sql_csv(request: Request) -> Response:
-    """The rows of a query as CSV, up to 100,000. Raises `DefinitionError`."""
-    table = await site_of(request).reader.sql(request.query_params.get("text", ""), ROWS_CSV)
+    """The rows of a query as CSV, up to 10,000. Raises `DefinitionError`."""
+    table = await site_of(request).reader.sql(request.query_params.get("text", ""), SQL_ROWS_MAX)
     out = io.StringIO()
     rows = csv.writer(out)
     rows.writerow(map(_cell, table.columns))
