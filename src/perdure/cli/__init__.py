@@ -63,7 +63,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
         doctor.doctor,
         check.check,
         schema.schema,
-    ],  # fmt: skip
+    ],
     "Control": [control.send, ask.ask, control.pause, control.resume, control.cancel],
     "Queues and schedules": [queue.queue, schedule.schedule],
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
