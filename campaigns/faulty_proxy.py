@@ -75,8 +75,13 @@ class Proxy:
     # --- for the test's thread --------------------------------------------------------------------
 
     def set(
-        self, fault: Fault | None = None, *, delay_ms: float = 0.0, deny: Collection[str] = (), deny_in: str = "",
-    ) -> None:  # fmt: skip
+        self,
+        fault: Fault | None = None,
+        *,
+        delay_ms: float = 0.0,
+        deny: Collection[str] = (),
+        deny_in: str = "",
+    ) -> None:
         """Behave like this from now on; without arguments, well."""
         if fault is not None and fault not in get_args(Fault):
             raise ValueError(

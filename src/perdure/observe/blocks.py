@@ -11,9 +11,10 @@ from collections import OrderedDict
 
 from perdure.observe.objects import Objects
 
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 256 * 1024
+"""Takes less to transfer than the wait for its first byte."""
 BYTES_MAX = 64 * 1024 * 1024
-AHEAD_MAX = 16
+AHEAD_MAX = 8
 """How many blocks one request may ask for beyond what is needed."""
 
 

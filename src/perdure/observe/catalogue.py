@@ -22,7 +22,7 @@ from perdure.replica.lease import NAME as LEASE
 from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.summary import AT_REST_S, FOLDER, Summary
 
-THREADS = 32
+THREADS = 64
 DEPTH_MAX = 4
 DATABASES_MAX, LOOKS_MAX = 20_000, 2_000
 FOLDERS_S = 60.0

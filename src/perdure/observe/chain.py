@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 
@@ -65,6 +67,11 @@ def reach(chain: list[File]) -> int:
     return chain[-1].last if chain else 0
 
 
+def last_of(files: list[File]) -> int:
+    """The last transaction that any of them has; 0 for none."""
+    return max((one.last for one in files), default=0)
+
+
 def levels_below(objects: Objects, folder: str) -> dict[int, str]:
     """The folders of the levels of an epoch's copy: `0000` in a bucket, `ltx/0` in a folder."""
     folders = objects.level(folder)[0]
@@ -76,14 +83,14 @@ def levels_below(objects: Objects, folder: str) -> dict[int, str]:
 
 def files_below(objects: Objects, levels: dict[int, str]) -> list[File]:
     """The files that a chain may need."""
-    found, reached = [], 0
-    for level in sorted(levels, reverse=True):
+    highest, *lower = sorted(levels.keys() - {SNAPSHOTS}, reverse=True) or [0]
+    with ThreadPoolExecutor(2, "perdure-observe") as threads:
+        whole, merged = threads.map(partial(files_of, objects, levels), (SNAPSHOTS, highest))
+    found, reached = whole + merged, last_of(merged)
+    for level in lower:
         here = files_of(objects, levels, level, reached)
-        found += here
-        if level != SNAPSHOTS:  # those end anywhere, and not where a file of another level does
-            reached = max([reached, *(one.last for one in here)])
-    newest = max((one.last for one in found), default=0)
-    if reach(choose(found)) < newest:  # not made as we expect: look at all
+        found, reached = found + here, max(reached, last_of(here))
+    if reach(choose(found)) < last_of(found):  # not made as we expect: look at all
         found = [one for level in levels for one in files_of(objects, levels, level)]
     return found
 

@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.errors import PerdureError, ReplicaDamaged, ReplicaEmpty, ReplicaUnreadable
 from perdure.observe import chain, ltx
-from perdure.observe.blocks import Blocks
+from perdure.observe.blocks import BLOCK_BYTES, Blocks
 from perdure.observe.chain import File
 from perdure.observe.objects import Gone, Objects
 from perdure.replica.epochs import folder_of
@@ -168,16 +168,20 @@ class Pages:
 
     def _layers(self, files: list[File]) -> list[Layer]:
         """Read their indexes, side by side."""
-        if len(files) == 1:
-            return [self._layer(files[0])]
-        with ThreadPoolExecutor(min(8, len(files)), "perdure-observe") as threads:
-            return list(threads.map(self._layer, files))
+        ends = [self._tail(one) for one in files]
+        ends += [(one, 0, ltx.HEADER_BYTES) for one in files if one.size > BLOCK_BYTES]
+        with ThreadPoolExecutor(8, "perdure-observe") as threads:
+            list(threads.map(lambda end: self._read(*end), ends))
+        return [self._layer(one) for one in files]  # from the cache
+
+    def _tail(self, file: File) -> tuple[File, int, int]:
+        size = min(file.size, max(TAIL_BYTES_MIN, file.size // TAIL_SHARE))
+        return file, file.size - size, file.size
 
     def _layer(self, file: File) -> Layer:
         try:
-            tail_bytes = min(file.size, max(TAIL_BYTES_MIN, file.size // TAIL_SHARE))
-            tail = self._read(file, file.size - tail_bytes, file.size)
             header = ltx.header(self._read(file, 0, min(file.size, ltx.HEADER_BYTES)))
+            tail = self._read(*self._tail(file))
             length = ltx.index_bytes(tail)
             end = file.size - ltx.TAIL_BYTES
             if length > min(INDEX_BYTES_MAX, end - ltx.HEADER_BYTES):
