@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from perdure.core import lifecycle
-from perdure.errors import DefinitionError, RunNotFound
+from perdure.errors import RunNotFound
 from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
 from perdure.http.site import site_of, url
@@ -226,7 +227,7 @@ async def view_part(request: Request) -> Response:
     view = request.path_params["view"]
     asked = await _asked(request)
     if view not in VIEWS:
-        raise DefinitionError(f"There is no view {view!r}; there are {', '.join(VIEWS)}.")
+        raise HTTPException(404, f"There is no view {view!r}; there are {', '.join(VIEWS)}.")
     shown = await context_of(view, asked)
     ended = asked.info.ended_at is not None
     return page(request, f"_run_{view}.html", run=asked.info, view=view, ended=ended, **shown)

@@ -508,7 +508,8 @@
     const free = pool.filter((made) => made.index < first || made.index >= last);
     const taken = new Set(pool.filter((made) => !free.includes(made)).map((made) => made.index));
     if (all) for (const made of pool) if (taken.has(made.index)) draw(made, made.index);
-    for (let index = first; index < last; index += 1) {
+    const at = new Map(pool.filter((made) => taken.has(made.index)).map((made) => [made.index, made.row]));
+    for (let index = last - 1; index >= first; index -= 1) {
       if (taken.has(index)) continue;
       const made = free.pop();
       if (!made) break;
@@ -516,6 +517,8 @@
       made.index = index;
       made.row.hidden = false;
       draw(made, index);
+      rowsBox.insertBefore(made.row, at.get(index + 1) ?? null); // read aloud in their order
+      at.set(index, made.row);
     }
     for (const made of free) {
       made.index = -1;

@@ -1,0 +1,262 @@
+"""The page of a run in a browser: live, large, by keyboard, for screen readers, on a phone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
+from tests.browser.conftest import NewPage
+from tests.http.support import Serve, Served
+
+TRIES = Retry(attempts=3, delay=0.001, jitter=False)
+STEPS = 5_000
+tried: dict[str, int] = {}
+
+
+@step(retry=TRIES)
+async def charge(order: str) -> str:
+    tried[order] = tried.get(order, 0) + 1
+    if order == "lost" or tried[order] < 3:
+        raise ConnectionError("503 Service Unavailable")
+    return f"receipt of {order}"
+
+
+@step
+async def check(item: int) -> int:
+    return item
+
+
+@step
+async def weigh(item: int) -> int:
+    return item
+
+
+@workflow
+async def pack(item: int) -> int:
+    return await check(item)
+
+
+@workflow
+async def order(id: str) -> str:
+    await asyncio.gather(*map(check, range(40)))
+    receipt = await charge(id)
+    await pack(7)
+    return receipt
+
+
+@workflow
+async def large() -> int:
+    found = await asyncio.gather(*(weigh(n) if n % 2 else check(n) for n in range(STEPS)))
+    return len(found)
+
+
+@step
+async def think(messages: list[dict[str, str]]) -> dict[str, str]:
+    for word in ("It", "will", "rain."):
+        emit("words", word)
+    return {"role": "assistant", "content": "It will rain."}
+
+
+@workflow
+async def agent(question: str) -> str:
+    messages = [{"role": "user", "content": question}]
+    while True:
+        messages.append(await think(messages))
+        messages.append({"role": "user", "content": await receive("question", str)})
+
+
+async def filled(engine: Engine) -> None:
+    await engine.run(order("17"), id="order-17")
+    with pytest.raises(RunFailed):
+        await engine.run(order("lost"), id="lost")
+    await engine.run(large(), id="large")
+    await engine.start(agent("Weather?"), id="agent")
+
+
+@pytest.fixture(scope="module")
+def site(serve: Serve) -> Served:
+    served = serve(workflows=[order, large, agent])
+    served.do(filled)
+    return served
+
+
+def rows(page: Page) -> list[str]:
+    """The names of the bars in sight, as a screen reader says them."""
+    return [
+        str(one.get_attribute("aria-label"))
+        for one in page.locator(".wf-row:not([hidden]) button").all()
+    ]
+
+
+def test_a_run_is_a_tree_of_named_bars_for_keys_and_screen_readers(
+    site: Served, page: Page
+) -> None:
+    page.goto(site.url + "/runs/order-17")
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", "4")  # 40 equal steps are one row
+    names = rows(page)
+    assert names[0].startswith("step check, 40 of them, folded, all ended well")
+    assert names[1].startswith("step charge, attempt 3, completed, ")
+    assert names[2].startswith("child pack, completed, ")
+    page.locator(".wf-row").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(grid).to_have_attribute("aria-rowcount", "44")
+    page.keyboard.press("ArrowLeft")
+    expect(grid).to_have_attribute("aria-rowcount", "4")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    panel = page.get_by_role("complementary")
+    expect(panel).to_contain_text("receipt of 17")
+    expect(panel).to_contain_text("ConnectionError: 503 Service Unavailable")
+    expect(page).to_have_url(site.url + "/runs/order-17?step=82")
+    page.keyboard.press("]")
+    expect(panel).to_contain_text("child, row")
+    page.go_back()
+    expect(panel).to_contain_text("receipt of 17")
+    page.keyboard.press("Escape")
+    expect(panel).to_contain_text("Output")
+    expect(page).to_have_url(site.url + "/runs/order-17")
+    page.goto(site.url + "/runs/order-17?step=20")  # inside what is folded
+    expect(page.locator(".wf-row[aria-selected=true]")).to_be_visible()
+
+
+def test_errors_alone_and_the_slowest_first(site: Served, page: Page) -> None:
+    page.goto(site.url + "/runs/lost")
+    expect(page.get_by_role("alert")).to_contain_text("Step charge failed after 3 attempts")
+    expect(page.locator(".wf-row:not([hidden])")).to_have_count(2)
+    page.keyboard.press("e")
+    expect(page.locator(".wf-row:not([hidden])")).to_have_count(1)
+    assert rows(page)[0].startswith("step charge, attempt 3, failed, ")
+    page.keyboard.press("e")
+    page.keyboard.press("s")
+    expect(page.locator(".wf-row:not([hidden])")).to_have_count(41)
+    page.keyboard.press("+")
+    page.keyboard.press("f")
+    page.keyboard.press("i")
+
+
+def test_ten_thousand_events_are_a_few_elements(site: Served, page: Page) -> None:
+    page.goto(site.url + "/runs/large")
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", str(STEPS + 1))
+    assert page.locator(".wf-row").count() < 80
+    page.keyboard.press("End")  # of the page
+    last = page.locator(f'.wf-row[aria-rowindex="{STEPS + 1}"]')
+    expect(last).to_be_in_viewport()
+    expect(last).to_contain_text(f"item={STEPS - 1}")
+    assert page.locator(".wf-row").count() < 80
+    last.locator("button").click()
+    expect(page.get_by_role("complementary")).to_contain_text(str(STEPS - 1))
+
+
+def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) -> None:
+    waterfall, stream, chat = (new_page() for _ in range(3))
+    waterfall.goto(site.url + "/runs/agent")
+    stream.goto(site.url + "/runs/agent?view=stream")
+    chat.goto(site.url + "/runs/agent?view=chat")
+    expect(waterfall.locator(".wf-row:not([hidden])")).to_have_count(2)  # a step, and the wait
+    assert rows(waterfall)[1].startswith("message question, waiting, ")
+    expect(stream.locator("#stream span")).to_have_count(3)
+    site.do(lambda engine: engine.send("agent", "And tomorrow?", channel="question"))
+    expect(waterfall.locator(".wf-row:not([hidden])")).to_have_count(4)
+    expect(stream.locator("#stream span")).to_have_count(6)
+    expect(chat.locator(".said.user")).to_have_count(2)
+    waterfall.get_by_text("Cancel…").click()
+    waterfall.get_by_role("button", name="Cancel this run").click()
+    expect(waterfall.locator("#run-head")).to_contain_text("cancelled")
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from perdure import Engine, step, workflow
+
+@step
+async def wait_for(file: str) -> str:
+    while not Path(file).exists():
+        await asyncio.sleep(0.01)
+    return file
+
+@workflow
+async def patient(folder: str) -> int:
+    return len([await wait_for(f"{folder}/{name}") for name in ("one", "two")])
+
+async def main():
+    async with Engine(sys.argv[1], workflows=[patient], lease_ttl=1) as engine:
+        run = await engine.start(patient(sys.argv[2]), id="patient")
+        print("working", flush=True)
+        await run.result()
+
+asyncio.run(main())
+"""
+
+
+def worker(store: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that executes a run which waits for files."""
+    command = [sys.executable, "-c", WORKER, store, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+def test_a_killed_worker_is_seen_and_its_successor_too(
+    serve: Serve, page: Page, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "shared.db")
+    served = serve(store=store, execute=False)
+    first = worker(store, tmp_path)
+    page.goto(served.url + "/runs/patient")
+    bars, head = page.locator(".wf-row:not([hidden])"), page.locator("#run-head")
+    expect(bars).to_have_count(1)
+    expect(bars.locator("button")).to_have_attribute("aria-label", re.compile("running"))
+    first.kill()
+    first.communicate()
+    (tmp_path / "one").touch()
+    second = worker(store, tmp_path)
+    expect(bars).to_have_count(2)  # the second step has begun, without a reload
+    (tmp_path / "two").touch()
+    expect(head).to_contain_text("completed")
+    second.communicate()
+    assert second.returncode == 0
+    assert [name.split(", ")[0] for name in rows(page)] == ["step wait_for"] * 2
+    assert "completed" in rows(page)[0]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_finding_of_axe_and_nothing_beside_the_screen(
+    site: Served, new_page: NewPage, dark: bool, width: int
+) -> None:
+    page = new_page(width=width, dark=dark)
+    for address in (
+        "/runs/order-17?step=82", "/runs/lost", "/runs/agent?view=chat", "/runs/lost?view=log",
+        "/runs/order-17?view=table", "/runs/order-17?view=tree", "/runs/agent?view=stream",
+        "/runs/order-17?view=source",
+    ):  # fmt: skip
+        page.goto(site.url + address)
+        if "view" not in address:
+            expect(page.locator(".wf-row").first).to_be_visible()
+        faults = Axe().run(page).response["violations"]
+        told = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in faults]
+        assert told == [], f"{address} at {width}"
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, address
+
+
+def test_without_javascript_there_is_a_table(site: Served, new_page: NewPage) -> None:
+    page = new_page(javascript=False)
+    page.goto(site.url + "/runs/lost")
+    expect(page.get_by_role("alert")).to_contain_text("503 Service Unavailable")
+    page.get_by_role("link", name="a table").click()
+    page.get_by_role("link", name="failed or tried again").click()
+    expect(page.locator("table.steps tbody tr")).to_have_count(1)
+    page.get_by_role("link", name="charge").click()
+    expect(page.get_by_role("complementary")).to_contain_text("Attempts")

@@ -1,0 +1,170 @@
+"""The page of a run over HTTP: what it says, its fragments, its data, its verbs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from perdure import Engine, Retry, RunFailed, emit, expose, receive, step, workflow
+from perdure.core import lifecycle
+from perdure.http.pages.run import offered
+from tests.http.support import CSRF, Serve, Served
+
+TRIES = Retry(attempts=2, delay=0.001, jitter=False)
+
+
+@step(retry=TRIES)
+async def price(article: str) -> int:
+    if article == "ham":
+        raise ValueError(f"no price for <{article}>")
+    return 7
+
+
+@step
+async def think(messages: list[dict[str, str]]) -> dict[str, str]:
+    emit("tokens", "rain ")
+    emit("tokens", "<b>")
+    return {"role": "assistant", "content": "It will rain."}
+
+
+@workflow
+async def order(article: str) -> int:
+    expose(stage="pricing")
+    return await price(article)
+
+
+@workflow
+async def agent(question: str) -> str:
+    reply = await think([{"role": "user", "content": question}])
+    approved = await receive("approval", bool, prompt="Publish it?")
+    return reply["content"] if approved else ""
+
+
+@workflow
+async def pack(articles: list[str]) -> int:
+    return sum(await asyncio.gather(*map(order, articles)))
+
+
+async def filled(engine: Engine) -> None:
+    await engine.run(order("eggs"), id="order/1 %")
+    with pytest.raises(RunFailed):
+        await engine.run(order("ham"), id="ham")
+    await engine.run(pack(["eggs", "tea"]), id="pack.json")
+    run = await engine.start(agent("Weather?"), id="agent", tags={"customer": "acme"})
+    while await run.status() != lifecycle.WAITING:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def site(serve: Serve) -> Served:
+    served = serve(workflows=[order, agent, pack])
+    served.do(filled)
+    return served
+
+
+def test_an_id_may_hold_anything(site: Served) -> None:
+    with site.client() as client:
+        page = client.get("/runs/order%2F1%20%25")
+        assert page.status_code == 200
+        assert "order/1 %" in page.text
+        assert "/runs/order%2F1%20%25/waterfall.json" in page.text
+        assert client.get("/runs/order%2F1%20%25/waterfall.json").json()["status"] == "completed"
+        assert client.get("/runs/nobody").status_code == 404
+        assert client.get("/runs/..%2F..%2Fetc").status_code == 404
+
+
+def test_the_data_of_the_page_is_its_twin(site: Served) -> None:
+    with site.client() as client:
+        twin = client.get("/runs/agent.json").json()
+        assert (twin["run"]["id"], twin["run"]["status"]) == ("agent", "waiting")
+        assert twin["waterfall"]["names"] == ["think"]
+        assert [row["kind"] for row in client.get("/runs/agent.json?step=2").json()["step"]] == [
+            "step", "completed",
+        ]  # fmt: skip
+        assert client.get("/runs/agent.json?view=stream").json()["stream"]["name"] == "tokens"
+        assert "<h1" in client.get("/runs/pack.json").text  # an id that ends so is an id first
+        assert client.get("/runs/pack.json.json").json()["run"]["workflow"] == "pack"
+
+
+def test_a_failure_is_on_top_with_its_traceback(site: Served) -> None:
+    with site.client() as client:
+        page = client.get("/runs/ham").text
+        assert "Step price failed after 2 attempts: ValueError: no price for &lt;ham&gt;" in page
+        assert "in price" in page
+        panel = client.get("/runs/ham/side?step=3").text
+        assert panel.count("no price for &lt;ham&gt;") >= 3  # the error, and each attempt
+        assert "idempotency key" in panel
+        assert "rows 1 to" in client.get("/runs/ham/side?step=99").text
+
+
+def test_a_waiting_run_says_what_it_asks(site: Served) -> None:
+    with site.client() as client:
+        head = client.get("/runs/agent/head").text
+        assert "Publish it?" in head
+        assert "Waits for a message on approval" in head
+        assert "/inbox#agent" in head
+        assert "customer=acme" in head
+
+
+def test_messages_are_a_conversation_and_streams_are_text(site: Served) -> None:
+    with site.client() as client:
+        assert "It will rain." in client.get("/runs/agent?view=chat").text
+        stream = client.get("/runs/agent?view=stream").text
+        assert "rain " in stream
+        assert "&lt;b&gt;" in stream
+        items = client.get("/runs/agent/streams/tokens.json").json()["items"]
+        first, second = (one["position"] for one in items)
+        after = client.get(f"/runs/agent/streams/tokens.json?after={first}").json()["items"]
+        assert [one["position"] for one in after] == [second]
+
+
+def test_every_view_is_an_address_and_rubbish_is_the_first(site: Served) -> None:
+    with site.client() as client:
+        for view in ("waterfall", "log", "chat", "stream", "tree", "source", "table"):
+            assert client.get(f"/runs/pack.json?view={view}").status_code == 200
+        for rubbish in ("view=%00", "step=-1", "step=9e9", "after=99999999999999999999&view=log"):
+            assert client.get(f"/runs/ham?{rubbish}").status_code == 200
+        assert client.get("/runs/pack.json?view=tree").text.count(">child<") == 2
+        assert "async def pack" in client.get("/runs/pack.json?view=source").text
+        assert "article=" in client.get("/runs/ham?view=table").text
+        slow = client.get("/runs/ham?view=table&sort=slow&only=errors").text
+        assert "failed" in slow
+        assert client.get("/runs/ham/view/nonsense").status_code == 404
+
+
+def test_columns_grow_by_what_is_behind_a_row(site: Served) -> None:
+    with site.client() as client:
+        whole = client.get("/runs/ham/waterfall.json").json()["bars"]
+        more = client.get("/runs/ham/waterfall.json?after=3").json()["bars"]
+        assert (whole["status"], more["seq"]) == (["", "failed"], [])
+        assert [(seq, status) for seq, status, *_ in more["ends"]] == [(3, "failed")]
+        assert [len(tries) for tries in more["tries"].values()] == [1]
+
+
+def test_a_verb_is_one_form(site: Served, serve: Serve) -> None:
+    site.do(lambda engine: engine.start(agent("again"), id="paused"))
+    with site.client(**CSRF) as client:
+        answer = client.post("/runs/paused/pause")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/runs/paused")
+        assert "paused" in client.get("/runs/paused/head").text
+        assert client.post("/runs/paused/cancel").status_code == 303
+        assert client.post("/runs/ham/pause").status_code == 409
+    with site.client() as client:
+        assert client.post("/runs/ham/retry").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("status", "verbs"),
+    [
+        ("running", ["pause", "cancel"]),
+        ("waiting", ["pause", "cancel"]),
+        ("paused", ["resume", "cancel"]),
+        ("blocked", ["pause", "retry", "cancel"]),
+        ("failed", ["retry"]),
+        ("cancelled", ["retry"]),
+        ("completed", []),
+    ],
+)
+def test_buttons_are_those_of_the_life_cycle(status: str, verbs: list[str]) -> None:
+    assert [one.verb for one in offered(status)] == verbs
