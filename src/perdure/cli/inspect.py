@@ -390,7 +390,8 @@ def _bar(line: bars.BarLine, widest: int) -> str:
     name = pad(cut(visible(line.name), widest), widest)
     mark = MARKS["attempt"] if line.state == "retrying" else MARKS.get(line.state, " ")
     cells = style(line.cells, BAR_COLOURS.get(line.state))
-    return f"{line.seq:>5} {mark} {name} {cells}  {style(line.took, 'dim')}".rstrip()
+    took = f"  {style(line.took, 'dim')}" if line.took else ""
+    return f"{line.seq:>5} {mark} {name} {cells}{took}".rstrip()
 
 
 def _say_more(store: str, info: RunInfo, history: list[HistoryEvent], limit: int | None) -> None:

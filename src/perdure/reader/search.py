@@ -84,8 +84,9 @@ class Search:
 
     def page(self, after: str | None, limit: int) -> Found:
         """Up to `limit` runs that match, behind a cursor."""
-        first = self._prefixed() if self._wanted.text else []
-        keys = first[:limit] if after is None else []
+        keys = self._prefixed(after) if self._wanted.text else []
+        if len(keys) > limit:
+            return Found(keys[:limit], f"p{keys[limit - 1]}", None)
         walk = self._walk(after)
         if self._wanted.is_all:
             batch = walk.batch(limit + 1)
@@ -132,10 +133,10 @@ class Search:
         by_time = None
         if timed and self._reads.has_lists and mark != "k":
             until = NEVER_MS if wanted.until_ms is None else wanted.until_ms
-            by_time = self._by_time((NEWEST, until) if place is None else place)
+            by_time = self._by_time(place if mark == "t" else (NEWEST, until))
             if mark == "t":
                 return by_time
-        before = place if mark == "k" else NEWEST
+        before = place if mark == "k" else NEWEST  # those by id come before all others
         return self._chosen(before, by_time)
 
     def _by_time(self, place: tuple[int, int]) -> Walk:
@@ -173,8 +174,10 @@ class Search:
 
     # --- what matches -----------------------------------------------------------------------------
 
-    def _prefixed(self) -> list[int]:
-        """Runs whose ids begin with the text: they come first, and are not found again."""
+    def _prefixed(self, after: str | None) -> list[int]:
+        """Runs whose ids begin with the text, behind a cursor: they come first, and are not found
+        again.
+        """
         wanted, text = self._wanted, self._wanted.text or ""
         if "id" not in wanted.places:
             return []
@@ -188,7 +191,8 @@ class Search:
         keys = sorted((key for key, _ in found), reverse=True)
         matching = [key for key, *_ in self._reads.matching(keys, wanted)]
         self._wanted = msgspec.structs.replace(wanted, without_ids=(text, until))
-        return matching
+        mark, place = _cursor(after)
+        return [key for key in matching if after is None or (mark == "p" and key < place)]
 
     def _match(self, keys: Sequence[int]) -> list[tuple[int, str, int]]:
         wanted = self._wanted
@@ -220,7 +224,7 @@ def _cursor(after: str | None) -> tuple[str, Any]:
         return "", None
     mark, rest = after[:1], after[1:]
     try:
-        if mark == "k":
+        if mark in ("k", "p"):
             return mark, int(rest)
         if mark == "t":
             at_ms, _, run = rest.partition(".")
@@ -234,13 +238,13 @@ def _cursor(after: str | None) -> tuple[str, Any]:
 
 def is_cursor(text: str) -> bool:
     """Whether a text can be `next` of a page."""
-    return re.fullmatch(r"k\d+|t\d+\.\d+", text) is not None
+    return re.fullmatch(r"[kp]\d+|t\d+\.\d+", text) is not None
 
 
 def cursor_key(after: str | None) -> int:
     """The key that a cursor names, of a list that has no other order. Raises `DefinitionError`."""
     mark, place = _cursor(after)
-    if mark == "t":
+    if mark not in ("", "k"):
         _cursor("?")
     return NEWEST if place is None else int(place)
 

@@ -147,10 +147,13 @@ class PageReads:
     def with_text(self, keys: Sequence[int], text: str, places: Sequence[str]) -> list[int]:
         """Of these those that have a text in one of these places."""
         asked = [int(one in places) for one in ("id", "tags", "error", "payload")]
-        found = self._rows(
-            "with_text", _json(keys), pattern(text), pattern(_json(text)[1:-1]), *asked
-        )
-        return [key for (key,) in found]
+        texts = {text, _json(text)[1:-1]}  # as JSON is written, and as a text is in JSON
+        found = [
+            key
+            for one in texts
+            for (key,) in self._rows("with_text", _json(keys), pattern(text), pattern(one), *asked)
+        ]
+        return sorted(set(found), reverse=True)
 
     # --- counts -----------------------------------------------------------------------------------
 

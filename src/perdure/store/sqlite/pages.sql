@@ -48,7 +48,7 @@ WHERE (?2 IS NULL OR r.status IN (SELECT value FROM json_each(?2)) OR (?3 = 1 AN
 ORDER BY r.run DESC;
 
 -- name: with_text
--- Of these keys those with a text: ?2 the pattern, ?3 the same as JSON writes it; ?4 in ids, ?5 in tags, ?6 in errors, ?7 in
+-- Of these keys those with a text: ?2 the pattern for ids, ?3 that for JSON; ?4 in ids, ?5 in tags, ?6 in errors, ?7 in
 -- payloads. Of a payload in chunks the chunks are looked through, and what stands between them.
 SELECT r.run FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
 WHERE (?4 = 1 AND r.id LIKE ?2 ESCAPE '\')

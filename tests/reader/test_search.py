@@ -1,0 +1,106 @@
+"""Searches in a store that is too large to be looked through at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perdure.reader import lists, search
+from perdure.reader.values import Bounded, RunQuery
+from perdure.store.page_reads import PageReads
+from perdure.store.sqlite import connection
+from perdure.store.sqlite.reader import Reader
+from tests.reader.conftest import NOW_MS, Read, reader_of
+
+
+@pytest.fixture(scope="module")
+def read(large: str) -> Read:
+    return reader_of(large, lambda: NOW_MS + 60_000 * 1_000)
+
+
+def at(run: int) -> datetime:
+    return datetime.fromtimestamp(NOW_MS / 1_000 + run, UTC)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"workflow": "rare"}, ["r-30"]),
+        ({"status": ("failed",)}, ["r-5"]),
+        ({"text": "r-12345"}, ["r-12345"]),
+        ({"since": at(100), "until": at(101)}, ["r-101", "r-100"]),
+        ({"until": at(2)}, ["r-2", "r-1"]),
+        ({"workflow": "rare", "status": ("failed",)}, []),
+        ({"since": at(60_001)}, []),
+    ],
+)
+def test_what_an_index_has_is_found_wherever_it_is(
+    read: Read, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], found: list[str]
+) -> None:
+    """Also when there is no time at all, but for the first batch."""
+    monkeypatch.setattr(search, "PAGE_S", 0.0)
+    page = read("runs", RunQuery(limit=5, **asked))
+    assert [run.id for run in page.runs] == found[:5]
+    assert page.searched is None or "text" in asked
+
+
+def test_a_search_says_where_it_stopped_and_goes_on_there(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PAGE_S", 0.0)
+    looked, after, pages, found = 0, None, 0, []
+    while True:
+        query = RunQuery(text='"order":4242}', in_=("payload",), after=after)
+        page = read("runs", query)
+        pages, looked = pages + 1, looked + (page.searched or 0)
+        found += [run.id for run in page.runs]
+        if (after := page.next) is None or pages == 200:
+            break
+    assert pages == 200 and looked == 200 * 32
+    monkeypatch.setattr(search, "PAGE_S", 60.0)
+    page = read("runs", RunQuery(text='"order":4242}', after=after))
+    assert [run.id for run in page.runs] == ["r-4242"]
+    assert (page.next, page.searched, found) == (None, None, [])
+
+
+def test_counts_stop_at_a_bound(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = read("counts")
+    assert counts["waiting"] == counts["completed"] == Bounded(lists.COUNT_MAX, True)
+    assert counts["failed"] == Bounded(1)
+    assert counts["retrying"] == Bounded(0, True)
+    monkeypatch.setattr(search, "COUNTS_S", 0.0)
+    some = read("counts", RunQuery(workflow="often"))
+    assert some["failed"].more and 0 < some["completed"].number < 1_000
+
+
+def test_activity_of_many_runs(read: Read) -> None:
+    found = read("activity", 10, 60_000)
+    assert [bucket.started for bucket in found.buckets] == [60] * 9 + [1]
+    assert [bucket.completed for bucket in found.buckets] == [45] * 9 + [0]
+
+
+def steps_of(path: str, asked: RunQuery) -> int:
+    """Steps of SQLite's machine that a list takes: the same on every computer."""
+    db = connection.open_reader(path)
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    reads = PageReads(Reader(db, path))
+    db.set_progress_handler(count, 1)
+    search.Search(reads, search.wanted_of(asked, None)).page(asked.after, asked.limit)
+    db.set_progress_handler(None)
+    db.close()
+    return steps
+
+
+def test_a_list_costs_its_page(large: str, path: str) -> None:
+    small = steps_of(path, RunQuery(limit=10))
+    assert steps_of(large, RunQuery(limit=10)) <= 2 * small
+    deep = RunQuery(limit=10, after="k30000")
+    assert steps_of(large, deep) <= 2 * small
