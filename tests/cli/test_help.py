@@ -17,6 +17,8 @@ COMMANDS = [
     "init",
     "run",
     "worker",
+    "dev",
+    "ui",
     "ls",
     "show",
     "tail",
@@ -37,6 +39,7 @@ COMMANDS = [
     "queue",
     "schedule",
     "replica",
+    "completion",
 ]
 GROUPS = ["queue", "schedule", "replica"]
 READERS = [
@@ -65,8 +68,8 @@ def help_of(*words: str) -> str:
 def test_every_command_is_listed_in_a_section() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
     text = help_of()
-    sections = ["Start", "Inspect", "Control", "Queues and schedules", "Repair"]
-    sections += ["Runs in files", "Replica"]
+    sections = ["Start", "Pages", "Inspect", "Control", "Queues and schedules", "Repair"]
+    sections += ["Runs in files", "Replica", "Shell"]
     assert [line[:-1] for line in text.splitlines() if line[:-1] in sections] == sections
     for name in COMMANDS:
         assert f"\n  {name} " in text
@@ -79,9 +82,7 @@ def test_every_command_shows_examples(name: str) -> None:
     assert f"\n    perdure {name}" in text
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("init", "schema", *GROUPS)]
-)
+@pytest.mark.parametrize("name", sorted({*COMMANDS} - {"init", "schema", "completion", *GROUPS}))
 def test_every_command_on_a_store_takes_store(name: str) -> None:
     assert "--store PATH" in help_of(name)
     assert "PERDURE_STORE" in help_of(name)

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Self, TypeVar
 
 import httpx
-import uvicorn
 
 from perdure import Engine
+from perdure.http.server import served
 from tests.runtime.support import PATIENCE_S
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Served:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with self.engine, serving(self._app(self.engine), self._socket):
+        async with self.engine, served(self._app(self.engine), self._socket):
             self._begun.set()
             await self._stop.wait()
 
@@ -83,25 +83,6 @@ class Served:
         client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S)
         self._clients.append(client)
         return client
-
-
-@contextlib.asynccontextmanager
-async def serving(app: Any, at: socket.socket) -> AsyncIterator[None]:
-    """A uvicorn over this application, on this socket."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=1,
-        )
-    )  # fmt: skip
-    task = asyncio.ensure_future(server._serve([at]))  # serve() would take the signals
-    try:
-        while not server.started and not task.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.003)
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 Serve = Callable[..., Served]

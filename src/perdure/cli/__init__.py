@@ -13,7 +13,9 @@ from perdure.cli import (
     ask,
     carry,
     check,
+    completion,
     control,
+    dev,
     doctor,
     init,
     inspect,
@@ -25,6 +27,7 @@ from perdure.cli import (
     schedule,
     schema,
     tail,
+    ui,
     worker,
 )
 from perdure.cli.common import Commands
@@ -56,6 +59,7 @@ def main() -> None:
 
 _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
+    "Pages": [dev.dev, ui.ui],
     "Inspect": [
         inspect.ls,
         inspect.show,
@@ -69,6 +73,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
     "Runs in files": [carry.export, carry.import_],
     "Replica": [replica.replica],
+    "Shell": [completion.completion],
 }
 for section, commands in _SECTIONS.items():
     main.add_section(section, commands)

@@ -7,6 +7,7 @@ error is a message and an exit code, never a traceback.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import io
 import os
@@ -37,6 +38,7 @@ from perdure.errors import (
 from perdure.runtime.engine import Engine
 
 STORE = "perdure.db"
+COMPLETIONS_MAX = 50
 CONFIRM_S_MAX = 10.0  # what is on the disk already is not waited for longer
 
 T = TypeVar("T")
@@ -67,7 +69,22 @@ store_option = click.option(
     help="The SQLite file that holds the runs.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
-run_argument = click.argument("run_id", metavar="ID")
+
+
+def ids_that_begin(ctx: click.Context, parameter: click.Parameter, prefix: str) -> list[str]:
+    """Ids for a shell that completes one. An error is no id."""
+    from perdure.store.sqlite import connection
+    from perdure.store.sqlite.reader import Reader
+
+    try:
+        path = ctx.params.get("store") or STORE
+        with contextlib.closing(connection.open_reader(path)) as db:
+            return Reader(db, path).find_ids(prefix, COMPLETIONS_MAX)
+    except Exception:
+        return []
+
+
+run_argument = click.argument("run_id", metavar="ID", shell_complete=ids_that_begin)
 
 
 # --- the group ------------------------------------------------------------------------------------

@@ -17,14 +17,27 @@ from perdure.errors import DefinitionError
 from perdure.http import problems
 from perdure.http.access import Access
 from perdure.http.api import routes as api
+from perdure.http.counters import counters_of
 from perdure.http.gate import Gate
-from perdure.http.pages import answers, bulk, inbox, nav, queues, schedules, sql, system, workers
-from perdure.http.pages import compare as compare_pages
-from perdure.http.pages import login as login_pages
-from perdure.http.pages import run as run_pages
-from perdure.http.pages import runs as runs_pages
-from perdure.http.pages import start as start_pages
-from perdure.http.pages import travel as travel_pages
+from perdure.http.pages import (
+    answers,
+    bulk,
+    compare,
+    dev,
+    inbox,
+    login,
+    metrics,
+    nav,
+    queues,
+    run,
+    runs,
+    schedules,
+    sql,
+    start,
+    system,
+    travel,
+    workers,
+)
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
 
@@ -37,7 +50,8 @@ TOKEN_VARIABLE = "PERDURE_TOKEN"
 
 def asgi(engine: Engine, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
     """See `Engine.asgi`."""
-    return application(Site(engine.path, engine=engine), token=token, prefix=prefix)
+    site = Site(engine.path, engine=engine, counters=counters_of(engine))
+    return application(site, token=token, prefix=prefix)
 
 
 def application(site: Site, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
@@ -78,22 +92,27 @@ def checked_prefix(prefix: str) -> str:
 
 
 def _routes() -> Sequence[BaseRoute]:
+    modules = (
+        answers,
+        api,
+        bulk,
+        compare,
+        dev,
+        inbox,
+        login,
+        metrics,
+        nav,
+        queues,
+        run,
+        runs,
+        schedules,
+        sql,
+        start,
+        system,
+        travel,
+        workers,
+    )
     return [
-        *runs_pages.ROUTES,
-        *run_pages.ROUTES,
-        *api.ROUTES,
-        *bulk.ROUTES,
-        *nav.ROUTES,
-        *queues.ROUTES,
-        *schedules.ROUTES,
-        *workers.ROUTES,
-        *system.ROUTES,
-        *sql.ROUTES,
-        *login_pages.ROUTES,
-        *inbox.ROUTES,
-        *answers.ROUTES,
-        *start_pages.ROUTES,
-        *travel_pages.ROUTES,
-        *compare_pages.ROUTES,
+        *(route for module in modules for route in module.ROUTES),
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

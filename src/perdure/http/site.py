@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from perdure.http.visitors import OPERATE, visitor_of
 
 if TYPE_CHECKING:
+    from perdure.http.counters import Counters
     from perdure.reader import StoreReader
     from perdure.runtime.engine import Engine
 
@@ -25,7 +26,8 @@ Areas = tuple[tuple[str, str, tuple[str, ...]], ...]
 class Site:
     """What handlers share. `name` is what pages call the store; `engine` is None where the store is
     only looked at; `reader` is that of the engine where none is given; `notice` is a text that
-    every page shows.
+    every page shows; `dev` marks this start of a server that is replaced when code changes;
+    `counters` are those of the engine.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class Site:
         about: str | None = None,
         up: str | None = None,
         areas: Areas | None = None,
+        dev: str | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self.name, self.engine, self.notice = name, engine, notice
         self.about, self.up, self.areas = about, up, areas
+        self.dev, self.counters = dev, counters
         self._reader = reader
 
     @property

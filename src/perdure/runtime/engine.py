@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar, Unpack, cast
@@ -40,7 +41,7 @@ from perdure.runtime.engine_requests import RequestVerbs
 from perdure.runtime.engine_retention import RetentionVerbs
 from perdure.runtime.engine_schedules import ScheduleVerbs
 from perdure.runtime.engine_standing import StandingVerbs
-from perdure.runtime.observer import Observer
+from perdure.runtime.observer import Observer, notifier
 from perdure.runtime.opening import OpenEngine, open_engine
 from perdure.runtime.registry import add_workflow
 from perdure.runtime.run_handle import Run
@@ -340,6 +341,18 @@ class Engine(
     def is_open(self) -> bool:
         """Whether it was entered and is not closed."""
         return self._open is not None
+
+    def add_observer(self, observer: Observer) -> bool:
+        """Notify one more observer. False where the engine is open and was entered without any:
+        then it notifies none.
+        """
+        if (known := self._options.observer) is not None:
+            known.add(observer)
+            return True
+        if self.is_open:
+            return False
+        self._options = replace(self._options, observer=notifier(observer))
+        return True
 
     def asgi(self, *, token: Tokens = None, prefix: str = "") -> Any:
         """An ASGI application with the pages, `/api/v1` and `/metrics`, to mount anywhere.

@@ -75,6 +75,10 @@ class Notifier(Observer):
         self._observers = tuple(observers)
         self._failed: set[tuple[int, str]] = set()
 
+    def add(self, observer: Observer) -> None:
+        """Call one more, after the others."""
+        self._observers = (*self._observers, observer)
+
     def run_started(self, run_id: str, workflow: str, resumed: bool) -> None:
         self._call("run_started", run_id, workflow, resumed)
 
