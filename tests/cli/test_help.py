@@ -27,6 +27,7 @@ COMMANDS = [
     "schema",
     "send",
     "ask",
+    "inbox",
     "pause",
     "resume",
     "cancel",

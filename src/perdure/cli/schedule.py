@@ -28,7 +28,7 @@ _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 name_argument = click.argument("name")
 
 
-def _duration(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+def duration(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     """A timedelta from text such as 90, 90s, 15m or 1h."""
     if text is None:
         return None
@@ -114,7 +114,7 @@ def _line(one: ScheduleInfo) -> list[str]:
     "--catch-up",
     default="1h",
     show_default=True,
-    callback=_duration,
+    callback=duration,
     metavar="DURATION",
     help="How old a missed tick may be that still runs.",
 )
@@ -128,7 +128,7 @@ def _line(one: ScheduleInfo) -> list[str]:
     "--jitter",
     default="0s",
     show_default=True,
-    callback=_duration,
+    callback=duration,
     metavar="DURATION",
     help="Delay each tick by up to this much.",
 )

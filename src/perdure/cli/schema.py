@@ -16,6 +16,7 @@ from perdure.api.schedules import ScheduleInfo
 from perdure.cli.common import misuse
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json
+from perdure.reader.values import InboxItem
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
 from perdure.runtime.prune_report import PruneReport
 from perdure.views import shapes
@@ -51,6 +52,10 @@ SHAPES = {
         lines=True,
     ),
     "doctor": Shape(shapes.Doctor, "the store and what stands still"),
+    "inbox": Shape(list[InboxItem], "what waits for a person"),
+    "inbox answer": Shape(shapes.AnswerSent, "what was answered"),
+    "inbox link": Shape(shapes.LinkMade, "the link"),
+    "inbox ls": Shape(list[InboxItem], "what waits for a person"),
     "ls": Shape(list[RunInfo], "runs, the newest first"),
     "prune": Shape(PruneReport, "what was or would be deleted"),
     "queue ls": Shape(list[QueueInfo], "queues by name"),

@@ -280,3 +280,20 @@ class ReplicaRestored(msgspec.Struct, frozen=True):
     rows: int
     epoch: int
     last_event: datetime | None
+
+
+class AnswerSent(msgspec.Struct, frozen=True):
+    """An answer that was sent: to which run, and by whom."""
+
+    run: str
+    sender: str | None
+
+
+class LinkMade(msgspec.Struct, frozen=True):
+    """A link that answers once; without the address of the pages `url` is a path."""
+
+    url: str
+    run: str
+    channel: str
+    recipient: str | None
+    expires_at: datetime
