@@ -52,7 +52,6 @@ SHAPES = {
         lines=True,
     ),
     "doctor": Shape(shapes.Doctor, "the store and what stands still"),
-    "inbox": Shape(list[InboxItem], "what waits for a person"),
     "inbox answer": Shape(shapes.AnswerSent, "what was answered"),
     "inbox link": Shape(shapes.LinkMade, "the link"),
     "inbox ls": Shape(list[InboxItem], "what waits for a person"),
