@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.cli.schema import SHAPES
+from perdure.http.api import words
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "json.md"
 HEAD = """# What `--json` prints
@@ -43,26 +44,11 @@ def _shape(name: str, schema: dict[str, Any]) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    match schema:
-        case {"$ref": ref}:
-            name = ref.rpartition("/")[2]
-            return f"[{name}](#{name.lower()})"
-        case {"anyOf": kinds}:
-            return " or ".join(map(_type, kinds))
-        case {"enum": values}:
-            return " or ".join(f"`{value}`" for value in values)
-        case {"type": "array", "prefixItems": parts}:
-            return f"[{', '.join(map(_type, parts))}]"
-        case {"type": "array"}:
-            return f"list of {_type(schema.get('items', {}))}"
-        case {"type": "object", "additionalProperties": dict(values)}:
-            return f"object of {_type(values)}"
-        case {"type": "string", "format": shape}:
-            return str({"date-time": "time"}.get(shape, shape))
-        case {"type": kind}:
-            return str(kind)
-        case _:
-            return "any JSON"
+    marks = {"": "{}", "code": "`{}`"}
+    return "".join(
+        f"[{text}](#{text.lower()})" if kind == "shape" else marks[kind].format(text)
+        for kind, text in words.of_schema(schema)
+    )
 
 
 if __name__ == "__main__":

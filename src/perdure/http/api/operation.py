@@ -125,7 +125,8 @@ class Operation:
 
     @property
     def description(self) -> str:
-        return "\n\n".join(_paragraphs(self.handler)[1:])
+        of_query = [] if self.query is Nothing else [inspect.cleandoc(self.query.__doc__ or "")]
+        return "\n\n".join([*_paragraphs(self.handler)[1:], *of_query])
 
     @property
     def template(self) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from perdure.http.api import words
 from perdure.http.api.openapi import document
 from perdure.http.api.operation import ROOT, Operation
 from perdure.http.site import root_of, site_of, url
@@ -33,18 +34,16 @@ def page_of(operations: Sequence[Operation]) -> Endpoint:
     """The endpoint of the page."""
 
     async def reference(request: Request) -> Response:
-        made = document(operations, root_of(request), version("perdure"))
+        made = document(operations)
         groups: dict[str, list[dict[str, Any]]] = {}
         for path, methods in made["paths"].items():
             for method, one in methods.items():
-                groups.setdefault(one["tags"][0], []).append(
-                    {"method": method.upper(), "path": path.removeprefix(ROOT), **one}
-                    | _shapes(one, made["components"]["schemas"])
-                )
+                row = {"method": method.upper(), "path": path.removeprefix(ROOT), **_row(one)}
+                groups.setdefault(one["tags"][0], []).append(row)
         shown: dict[str, Any] = {
             "groups": groups,
-            "base": _base(request),
-            "root": url(request, "api", "v1"),
+            "shapes": [_shape(*one) for one in sorted(made["components"]["schemas"].items())],
+            "base": f"{request.url.scheme}://{request.url.netloc}{root_of(request)}",
             "json": url(request, "api", "v1", "openapi.json"),
             "read_only": not site_of(request).may_operate(request),
         }
@@ -53,21 +52,47 @@ def page_of(operations: Sequence[Operation]) -> Endpoint:
     return reference
 
 
-def _base(request: Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc}{root_of(request)}"
-
-
-def _shapes(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """The schemas of body and answer, the first level of names looked up."""
+def _row(operation: dict[str, Any]) -> dict[str, Any]:
+    """An operation in words."""
+    responses = operation["responses"]
+    failures = [code for code in responses if code.startswith(("4", "5"))]
     body = operation.get("requestBody", {}).get("content", {})
-    done = next(iter(operation["responses"].values()))["content"]
-    return {"body": _first(body, schemas), "answer": _first(done, schemas)}
+    return {
+        "summary": operation["summary"],
+        "about": words.of_text(operation.get("description", "")),
+        "parameters": [_parameter(one) for one in operation["parameters"]],
+        "body": _content(body) if body else None,
+        "answer": _content(next(iter(responses.values()))["content"]),
+        "failures": ", ".join(failures),
+    }
 
 
-def _first(content: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    schema: Any = None
-    for described in content.values():
-        schema = described["schema"]
-    if schema and "$ref" in schema:
-        return schemas[schema["$ref"].rpartition("/")[2]]
-    return schema
+def _parameter(one: dict[str, Any]) -> tuple[str, str, words.Parts]:
+    schema = one["schema"]
+    text = words.of_schema(schema)
+    if "default" in schema:
+        text = [*text, ("", f", {schema['default']} by default")]
+    if one.get("required") and one["in"] != "path":
+        text = [*text, ("", ", needed")]
+    if "description" in one:
+        text = [*text, ("", f". {one['description']}")]
+    return one["name"], one["in"], text
+
+
+def _content(content: dict[str, Any]) -> words.Parts:
+    media, described = next(iter(content.items()))
+    if media != "application/json":
+        return [("code", media)]
+    return words.of_schema(described["schema"])
+
+
+def _shape(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    if "properties" not in schema:  # a tuple
+        return {"name": name, "about": words.of_schema(schema), "fields": []}
+    needed = schema.get("required", [])
+    fields = [
+        (field, words.of_schema(one), field in needed)
+        for field, one in schema["properties"].items()
+    ]  # fmt: skip
+    about = words.of_text(schema.get("description", ""))
+    return {"name": name, "about": about, "fields": fields}
