@@ -13,6 +13,8 @@ from perdure.reader import StoreReader
 from perdure.store.sqlite import connection
 
 T = TypeVar("T")
+ADDRESSES = ("s3://", "file:///")
+"""How the address of a replica begins."""
 
 
 def reader_of(store: str) -> StoreReader:
@@ -21,9 +23,14 @@ def reader_of(store: str) -> StoreReader:
 
 
 def with_reader(store: str, act: Callable[[StoreReader], Awaitable[T]]) -> T:
-    """Open what `--store` names, and read something of it."""
+    """Open what `--store` names, a file or the address of a replica, and read something of it."""
 
     async def main() -> T:
+        if store.startswith(ADDRESSES):
+            from perdure.observe.observer import Observer  # with what reads buckets
+
+            async with Observer([store]) as observer:
+                return await act((await observer.only()).reader)
         async with reader_of(store) as reader:
             return await act(reader)
 

@@ -51,6 +51,7 @@ from perdure.errors.replica import ReplicaRefused as ReplicaRefused
 from perdure.errors.replica import ReplicaRequired as ReplicaRequired
 from perdure.errors.replica import ReplicaUnavailable as ReplicaUnavailable
 from perdure.errors.replica import ReplicaUnreadable as ReplicaUnreadable
+from perdure.errors.replica import SeveralDatabases as SeveralDatabases
 from perdure.errors.requests import AlreadyReplied as AlreadyReplied
 from perdure.errors.requests import NotExposed as NotExposed
 from perdure.errors.requests import RequestKeyUsed as RequestKeyUsed

@@ -220,3 +220,19 @@ class DatabaseNotFound(PerdureError):
             f"There is no database {name!r} at {where}. `perdure observe` lists those that are; "
             "one appears when an engine with a replica there has made its first copy."
         )
+
+
+class SeveralDatabases(DefinitionError):
+    """An address was given where one database is meant, and it has several."""
+
+    def __init__(self, where: str, names: list[str]) -> None:
+        from urllib.parse import quote  # slow to import, and this is rare
+
+        self.where, self.names = where, names
+        some = ", ".join(names[:3])
+        place, query, options = where.partition("?")
+        one = f"{place.rstrip('/')}/{quote(names[0])}{query}{options}"
+        super().__init__(
+            f"{where} has {len(names):,} databases ({some}{', …' if len(names) > 3 else ''}). Name "
+            f"one of them: {one}. `perdure observe {where}` shows all."
+        )

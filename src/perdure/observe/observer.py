@@ -24,6 +24,8 @@ from perdure.errors import (
     DatabaseNotFound,
     PerdureError,
     ReplicaDamaged,
+    ReplicaEmpty,
+    SeveralDatabases,
     StoreCorrupt,
     StoreNotFound,
 )
@@ -235,6 +237,15 @@ class Observer:
                     self._closing = asyncio.create_task(self._close_idle(), name="perdure-observe")
             found.used_s = time.monotonic()
             return found
+
+    async def only(self) -> Opened:
+        """The only database that there is, open. Raises `ReplicaEmpty`, `SeveralDatabases`."""
+        found = await self.entries()
+        if not found:
+            raise ReplicaEmpty(self.targets[0])
+        if len(found) > 1:
+            raise SeveralDatabases(self.targets[0], [one.name for one in found])
+        return await self.open(found[0].name)
 
     async def _open(self, name: str) -> Opened:
         if (path := self._files.get(name)) is not None:
