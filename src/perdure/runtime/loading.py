@@ -18,7 +18,7 @@ from perdure.errors import StoreError
 from perdure.process.clock import SystemClock
 from perdure.process.slices import Slices
 from perdure.runtime.claiming import Claims
-from perdure.runtime.observer import Notifier
+from perdure.runtime.observer import Notifier, ObservedRun
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.run import ActiveRun
 from perdure.runtime.runs_in_memory import Loading, RunsInMemory
@@ -127,6 +127,7 @@ class Loader:
         host, run, row = self._host, loaded.row.run, loaded.row
         host.memory.active[run] = active = host.new_active(row)
         if host.observer is not None:
+            host.observer.run_loaded(_observed(row))
             host.observer.run_started(row.id, row.workflow, bool(row.history_rows))
         try:
             if row.history_rows > host.limits.history_rows_max:
@@ -142,3 +143,11 @@ class Loader:
                 self._loop.call_later(LOAD_AGAIN_S, self.load, run, context=Context())
         except Exception as error:
             active.block_by(error)
+
+
+def _observed(row: RunRow) -> ObservedRun:
+    started_ms = row.created_ms if row.started_ms is None else row.started_ms
+    return ObservedRun(
+        row.id, row.workflow, bool(row.history_rows), row.created_ms, started_ms, row.parent_id,
+        row.parent_seq, row.forked_from, row.scheduled_ms, row.queue,
+    )  # fmt: skip

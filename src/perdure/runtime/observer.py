@@ -12,9 +12,31 @@ from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction
 from typing import Any
 
+import msgspec
+
 from perdure.errors import DefinitionError
 
 log = logging.getLogger("perdure")
+
+
+class ObservedRun(msgspec.Struct, frozen=True):
+    """A run that is in memory here, as its row has it; times are milliseconds UTC.
+
+    `resumed` says that it has a history already. `parent` is the id of the run that waits for it at
+    its row `parent_seq`, `forked_from` that of the run which it is a fork of. A retry has the id of
+    the run that it is of, and a `created_ms` of its own; so has what goes on after `continue_as`.
+    """
+
+    id: str
+    workflow: str
+    resumed: bool
+    created_ms: int
+    started_ms: int
+    parent: str | None = None
+    parent_seq: int | None = None
+    forked_from: str | None = None
+    scheduled_ms: int | None = None
+    queue: str | None = None
 
 
 class Observer:
@@ -25,6 +47,9 @@ class Observer:
     ...         if error is not None:
     ...             print(f"{run_id}: {step} failed: {error}")
     """
+
+    def run_loaded(self, run: ObservedRun) -> None:
+        """A run goes on in this process: what is known of it, before `run_started`."""
 
     def run_started(self, run_id: str, workflow: str, resumed: bool) -> None:
         """A run goes on in this process; `resumed` says that it has a history already."""
@@ -78,6 +103,9 @@ class Notifier(Observer):
     def add(self, observer: Observer) -> None:
         """Call one more, after the others."""
         self._observers = (*self._observers, observer)
+
+    def run_loaded(self, run: ObservedRun) -> None:
+        self._call("run_loaded", run)
 
     def run_started(self, run_id: str, workflow: str, resumed: bool) -> None:
         self._call("run_started", run_id, workflow, resumed)

@@ -18,7 +18,7 @@ from perdure.runtime.claiming import Claims
 from perdure.runtime.existing_run import found_again, true_arguments
 from perdure.runtime.first_turn import FirstTurn, Rows
 from perdure.runtime.naming import new_seed
-from perdure.runtime.observer import Notifier
+from perdure.runtime.observer import Notifier, ObservedRun
 from perdure.runtime.queues import Asked
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.run import ActiveRun
@@ -104,19 +104,30 @@ class Starts:
         host.memory.unwritten.add(active)
 
         def done(active: ActiveRun, first: Rows | None, result: Any, places: list[Asked]) -> None:
-            self._begun(active, first, result, places)
+            self._begun(active, start, first, result, places)
             written(result)
 
         host.writer.touch(FirstTurn(active, start, host.writer, done))
 
     def _begun(
-        self, active: ActiveRun, first: Rows | None, result: Any, places: list[Asked]
+        self,
+        active: ActiveRun,
+        start: StartRun,
+        first: Rows | None,
+        result: Any,
+        places: list[Asked],
     ) -> None:
         host, memory = self._host, self._host.memory
         memory.unwritten.discard(active)
         if isinstance(result, Started) and result.owned:
             memory.active[result.run] = active
             if host.observer is not None:
+                host.observer.run_loaded(
+                    ObservedRun(
+                        start.id, start.workflow, False, start.at_ms, start.at_ms,
+                        scheduled_ms=start.scheduled_ms, queue=start.queue,
+                    )
+                )  # fmt: skip
                 host.observer.run_started(active.run_id, active.workflow, resumed=False)
             if host.closing:
                 active.begin_no_more()

@@ -21,6 +21,10 @@ from perdure.store.transaction import Transaction
 
 SLICE_ROWS = 1_000
 """Rows that are in memory at once."""
+NO_SECRETS = (
+    "it was imported without its secrets. Export it again with --with-secrets, and import that "
+    "into another store"
+)
 RUN = tuple(TABLES["run"])
 STATUS = RUN.index("status")
 RELATED = 6
@@ -42,9 +46,13 @@ class Importing:
         if refusal is not None:
             return refusal
         open_ = 0
+        without = source.without_secrets()
         for row in runs:
             fields = dict(zip(RUN, row, strict=True))
             open_ += self._adapt(fields, asked)
+            if row[0] in without and fields["status"] == PAUSED:
+                fields["status"], fields["blocked_by"] = BLOCKED, "secrets"
+                fields["reason"] = NO_SECRETS
             self._insert(fields)
         for row in runs:
             self._relate(row)
