@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
 from tests.http.support import Serve, server
@@ -21,13 +21,18 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 NewPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def launched(playwright: Playwright) -> Browser:
     """The Chromium of this machine, else the one that Playwright has installed."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
+    return playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The Chromium of the tests."""
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            chromium = launched(playwright)
         except BrowserError as error:
             pytest.skip(
                 "There is no Chromium on this machine that starts (`apt-get install chromium`, or "
