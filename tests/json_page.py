@@ -36,6 +36,8 @@ def page() -> str:
 def _shape(name: str, schema: dict[str, Any]) -> str:
     needed = schema.get("required", [])
     text = " ".join(schema.get("description", "").split())
+    if "properties" not in schema:
+        return f"\n### {name}\n\n{text} A list: {_type(schema)}."
     lines = [f"\n### {name}", "", text, "", "| field | is |", "|---|---|"]
     for field, one in schema["properties"].items():
         always = field in needed or "default" in one

@@ -6,6 +6,7 @@ The commands run in this process: what is judged is their output.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             for name in ("first", "second"):
                 await engine.start(flows.asks("why?"), id=name, queue="llm", key="ada")
 
-    asyncio.run(fill())
+    with contextlib.chdir(folder):  # where the steps leave their notes
+        asyncio.run(fill())
     return path
 
 
@@ -103,7 +105,9 @@ OFFLINE = [
     ("show", ["hello"]),
     ("show", ["fragile"]),
     ("show --seq", ["hello", "--seq", "2"]),
+    ("show --waterfall", ["hello", "--waterfall"]),
     ("tail", ["hello"]),
+    ("tail", ["hello", "fragile"]),
     ("tail --stream", ["talked", "--stream", "words"]),
     ("prune", ["--completed", "0s", "--dry-run"]),
     ("queue ls", []),
@@ -122,6 +126,8 @@ OFFLINE = [
     ("check", ["--app", flows.__file__]),
     ("run", [f"{flows.__file__}:hello", "you", "--quiet"]),
     ("ask", ["desk", "hi", "--channel", "question", "--key", "k"]),
+    ("export", ["hello", "-o", "carried.db"]),
+    ("import", ["carried.db"]),
     ("inbox ls", []),
     ("inbox link", ["first"]),
     ("inbox answer", ["first", "so"]),
@@ -143,7 +149,9 @@ def test_what_is_printed_fits(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*name.partition(" --")[0].split(), *arguments, "--json"]
-    if name != "run":
+    if name == "import":
+        CliRunner().invoke(main, ["export", "hello", "-o", "carried.db", "--store", store])
+    elif name != "run":
         words += ["--store", store]
     printed = CliRunner().invoke(main, words)
     assert printed.exit_code in (0, 1), (printed.output, printed.exception)

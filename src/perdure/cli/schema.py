@@ -17,9 +17,11 @@ from perdure.cli.common import misuse
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json
 from perdure.reader.values import InboxItem
+from perdure.runtime.carrying import Exported, Imported
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
 from perdure.runtime.prune_report import PruneReport
 from perdure.views import shapes
+from perdure.views.waterfall import Waterfall
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -52,6 +54,8 @@ SHAPES = {
         lines=True,
     ),
     "doctor": Shape(shapes.Doctor, "the store and what stands still"),
+    "export": Shape(Exported, "the file that was written"),
+    "import": Shape(Imported, "the runs that were imported"),
     "inbox answer": Shape(shapes.AnswerSent, "what was answered"),
     "inbox link": Shape(shapes.LinkMade, "the link"),
     "inbox ls": Shape(list[InboxItem], "what waits for a person"),
@@ -76,7 +80,8 @@ SHAPES = {
     "schedule trigger": Shape(shapes.Triggered, "the run that was started"),
     "show": Shape(shapes.Shown, "a run and its history"),
     "show --seq": Shape(HistoryEvent, "a row of the history"),
-    "tail": Shape(HistoryEvent, "rows of the history", lines=True),
+    "show --waterfall": Shape(Waterfall, "steps, waits and attempts over time, as columns"),
+    "tail": Shape(shapes.TailedRow, "rows of the history", lines=True),
     "tail --stream": Shape(Any, "items of the stream", lines=True),
 }
 """By command; of a command that prints different things, with the option that decides."""

@@ -29,6 +29,12 @@ class Shown(msgspec.Struct, frozen=True):
     requests: list[OpenRequest]
 
 
+class TailedRow(HistoryEvent, frozen=True, kw_only=True):
+    """A row of a history that is followed; `run` is whose it is, where several are."""
+
+    run: str | UnsetType = UNSET
+
+
 class Ended(msgspec.Struct, frozen=True):
     """How a run ended. `recorded`: it had ended before, and this is its recorded outcome."""
 

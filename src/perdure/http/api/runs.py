@@ -29,7 +29,8 @@ from perdure.views.waterfall import Waterfall
 
 class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which runs: those that match all that is given. `tag` is `NAME=VALUE`; `since` and `until`
-    are a time, or an age such as `24h`; `q` is a text to look for in the places of `in`.
+    are a time, or an age such as `24h`; `q` is a text to look for in the places of `in`
+    (id, tags, error, payload).
     """
 
     status: list[str] = []
@@ -44,7 +45,10 @@ class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WhichPage(Which, frozen=True):
-    """The same, and which page of them: `after` is `next` of the page before."""
+    """Which runs: those that match all that is given. `tag` is `NAME=VALUE`; `since` and `until`
+    are a time, or an age such as `24h`; `q` is a text to look for in the places of `in` (id, tags,
+    error, payload). `after` is `next` of the page before.
+    """
 
     after: str | None = None
     limit: UpTo500 = 50
