@@ -41,7 +41,7 @@ REQUESTS_MAX = 20
 """Requests of one inbox item that are shown."""
 
 BUCKETS_MAX = 1_000
-ACTIVITY_LOOKED_AT = 20_000
+ACTIVITY_LOOKED_AT = 10_000
 """Ends of one kind that are counted; starts are not counted one by one."""
 
 

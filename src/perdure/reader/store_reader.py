@@ -77,6 +77,8 @@ class StoreReader:
         self.from_elsewhere = connect is not None
         self._connect = connect or partial(connection.open_reader, path)
         self._threads = ThreadPoolExecutor(THREADS, "perdure-pages")
+        # What may take seconds holds up nothing else. A pool begins its threads with its first job.
+        self._slow = ThreadPoolExecutor(1, "perdure-slow-reads")
         self._mine = threading.local()
         self._lock, self._closed = threading.Lock(), False
         self._opened: list[apsw.Connection] = []
@@ -105,6 +107,7 @@ class StoreReader:
         """Close the connections, after the reads that are under way."""
         self._closed = True
         self._threads.shutdown(wait=True)
+        self._slow.shutdown(wait=True)
         for db in self._opened:
             db.close()
 
@@ -112,12 +115,18 @@ class StoreReader:
         self, read: Callable[Concatenate[PageQueries, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """The result of one of the reads of `PageQueries`, from a thread."""
+        return await self._in(self._threads, partial(self._read, read, args, kwargs))
+
+    async def _in(self, threads: ThreadPoolExecutor, read: Callable[[], T]) -> T:
         if self._closed:
             raise EngineClosed
         if self._store is not None:
-            return self._read(read, args, kwargs)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(self._read, read, args, kwargs))
+            return read()
+        try:
+            waits = asyncio.get_running_loop().run_in_executor(threads, read)
+        except RuntimeError:  # closed by another thread at this moment
+            raise EngineClosed from None
+        return await waits
 
     def _read(self, read: Callable[..., T], args: Any, kwargs: Any) -> T:
         queries = getattr(self._mine, "queries", None)
@@ -326,14 +335,15 @@ class StoreReader:
 
     async def doctor(self) -> dict[str, Any]:
         """What `perdure doctor` shows. Checks the whole file, which takes as long as that is."""
-        return await self.read(PageQueries.doctor, self.path)
+        read = partial(self._read, PageQueries.doctor, (self.path,), {})
+        return await self._in(self._slow, read)
 
     async def sql(self, text: str, limit: int = 1_000) -> Table:
         """Up to `limit` rows of a query that only reads, within two seconds.
 
         Raises `DefinitionError` with what SQLite says, for what writes, and for what takes longer.
         """
-        return await self.read(PageQueries.sql, text, limit)
+        return await self._in(self._slow, partial(self._read, PageQueries.sql, (text, limit), {}))
 
     async def version(self) -> int:
         """A number that changes when something was committed; without a read of any table."""
