@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def replicate(
         async with engine_at(store, address, **options) as engine:
             await act(engine)
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(1) as thread:  # a test in a browser has a loop in its own
+        thread.submit(lambda: asyncio.run(main())).result()
 
 
 def pages_at(address: str, folder: str = "") -> Pages:

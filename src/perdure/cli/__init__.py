@@ -20,6 +20,7 @@ from perdure.cli import (
     inbox,
     init,
     inspect,
+    observe,
     prune,
     queue,
     repair,
@@ -60,7 +61,7 @@ def main() -> None:
 
 _SECTIONS: dict[str, list[click.Command]] = {
     "Start": [init.init, run.run, worker.worker],
-    "Pages": [dev.dev, ui.ui],
+    "Pages": [dev.dev, ui.ui, observe.observe],
     "Inspect": [
         inspect.ls,
         inspect.show,

@@ -14,10 +14,11 @@ from typing import Any
 import click
 
 from perdure.api.tokens import Token
-from perdure.cli import log_lines, serving
+from perdure.cli import log_lines, observe, serving
 from perdure.cli.common import CONFIRM_S_MAX, Exit, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.output import say
+from perdure.cli.reading import ADDRESSES
 from perdure.errors import StoreNotFound, StoreReadOnly
 from perdure.runtime.engine import Engine
 
@@ -40,7 +41,7 @@ def ui(
     """Serve the pages and the API of a store, which other processes execute, until stopped.
 
     STORE is a file, the same as --store. A file that can't be written is shown
-    read-only. Without a token only this machine is answered.
+    read-only, and so is the address of a replica. Without a token only this machine is answered.
 
     \b
     Examples:
@@ -54,6 +55,9 @@ def ui(
     tokens = serving.tokens_given(token, view_token)
     if store.startswith(":memory:"):
         raise misuse("A store in memory is in one process only. Serve it there: engine.asgi().")
+    if store.startswith(ADDRESSES):
+        execute(observe.serve((store,), serving.listening(host, port, tokens), tokens, open_it))
+        return
     if not os.path.exists(store):
         raise StoreNotFound(store)
     at = serving.listening(host, port, tokens)
