@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perdure.reader import lists, search
+from perdure.reader import activity, lists, search
 from perdure.reader.values import Bounded, RunQuery
 from perdure.store.page_reads import PageReads
 from perdure.store.sqlite import connection
@@ -77,8 +77,26 @@ def test_counts_stop_at_a_bound(read: Read, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_activity_of_many_runs(read: Read) -> None:
     found = read("activity", 10, 60_000)
+    assert not found.partial
     assert [bucket.started for bucket in found.buckets] == [60] * 9 + [1]
     assert [bucket.completed for bucket in found.buckets] == [45] * 9 + [0]
+
+
+def test_activity_that_is_too_much_to_count_is_said(
+    large: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was counted once is not counted again, and what was cut is empty."""
+    monkeypatch.setattr(activity, "COUNTED_MAX", 100)
+    db = connection.open_reader(large)
+    reads = activity.ActivityReads(PageReads(Reader(db, large)))
+    now_ms = NOW_MS + 60_000 * 1_000
+    found = reads.read(now_ms, 10, 60_000)
+    assert found.partial
+    assert [bucket.completed for bucket in found.buckets] == [0] * 7 + [45, 45, 0]
+    monkeypatch.setattr(activity, "COUNTED_MAX", 46)
+    again = reads.read(now_ms, 3, 60_000)
+    assert ([bucket.completed for bucket in again.buckets], again.partial) == ([45, 45, 0], False)
+    db.close()
 
 
 def steps_of(path: str, asked: RunQuery) -> int:

@@ -6,7 +6,6 @@ Rules: each has a bound in rows or in time, and says when it stopped there.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,13 +14,13 @@ import msgspec
 from perdure.core import lifecycle, numbers
 from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.errors import RunNotFound
+from perdure.reader.activity import ActivityReads
 from perdure.reader.parts import PageParts
 from perdure.reader.search import Search, cursor_key, is_cursor, wanted_of
 from perdure.reader.values import (
     RETRYING,
     Activity,
     Bounded,
-    Bucket,
     InboxItem,
     InboxPage,
     RunPage,
@@ -41,9 +40,6 @@ REQUESTS_MAX = 20
 """Requests of one inbox item that are shown."""
 
 BUCKETS_MAX = 1_000
-ACTIVITY_LOOKED_AT = 10_000
-"""Ends of one kind that are counted; starts are not counted one by one."""
-
 
 _FOR_PEOPLE = tuple(
     Source("keys_of_status", (one,)) for one in (lifecycle.WAITING, lifecycle.BLOCKED)
@@ -53,6 +49,8 @@ _STEP = re.compile(r"while step (.+?) \(row (\d+)\)")
 
 class ListQueries(PageParts):
     """See the module's text, and `StoreReader` for each."""
+
+    _activity: ActivityReads | None = None
 
     def page(self, asked: RunQuery) -> RunPage:
         wanted = self._wanted(asked)
@@ -187,22 +185,9 @@ class ListQueries(PageParts):
     def activity(self, buckets: int, bucket_ms: int) -> Activity:
         numbers.count(buckets, "buckets", low=1, high=BUCKETS_MAX)
         numbers.count(bucket_ms, "bucket_ms", low=1_000, high=31 * 86_400_000)
-        # Whole buckets, so that a picture moves once a bucket and not with every look.
-        since_ms = (self._now_ms() // bucket_ms - buckets + 1) * bucket_ms
-        times = [since_ms + number * bucket_ms for number in range(buckets + 1)]
-        firsts = self._pages.first_keys(times)
-        bounds = since_ms, bucket_ms, ACTIVITY_LOOKED_AT
-        ended = {one: Counter(self._pages.ended(one, *bounds)) for one in lifecycle.FINAL}
-        found = [
-            Bucket(
-                instant(times[number]),
-                max(firsts[number + 1] - firsts[number], 0),
-                *(ended[one][number] for one in (COMPLETED, lifecycle.FAILED, lifecycle.CANCELLED)),
-            )
-            for number in range(buckets)
-        ]
-        most = max(sum(one.values()) for one in ended.values())
-        return Activity(found, bucket_ms, most >= ACTIVITY_LOOKED_AT)
+        if self._activity is None:
+            self._activity = ActivityReads(self._pages)
+        return self._activity.read(self._now_ms(), buckets, bucket_ms)
 
 
 def bounded(number: int) -> Bounded:

@@ -185,8 +185,9 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """Buckets of equal length, the oldest first. `partial` where so much happened that the oldest
-    ones were not counted to the end.
+    """Buckets of equal length, the oldest first. `partial` where so much has ended that the oldest
+    buckets have no ends: they were not counted. Children are counted when they start, and not when
+    they end.
     """
 
     buckets: list[Bucket]
