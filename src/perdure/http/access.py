@@ -136,8 +136,8 @@ def _check_local(connection: HTTPConnection) -> None:
     raise HTTPException(
         403,
         f"Without a token only this machine is answered, and this request is refused because "
-        f"{why}. Give the server a token: engine.asgi(token=...), `perdure ui --token`, or "
-        "PERDURE_TOKEN. Or come through a tunnel: ssh -L 8642:localhost:8642 HOST.",
+        f"{why}. Give the server a token: `engine.asgi(token=...)`, `perdure ui --token` or "
+        "`PERDURE_TOKEN`. Or come through a tunnel: `ssh -L 8642:localhost:8642 HOST`.",
     )
 
 

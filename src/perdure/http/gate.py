@@ -81,6 +81,8 @@ class Gate:
         """What answers the request. Raises `HTTPException` for what is refused."""
         path = problems.route_path(request)
         request.scope["perdure.access"] = self._access
+        if path.startswith("/static/") and request.method in SAFE:  # what refusals are made of, too
+            return self._app, receive
         visitor = self._access.visitor(request) or _public(path)
         if visitor is None:
             return _to_login(request), receive
@@ -121,10 +123,10 @@ class Gate:
 
 
 def _public(path: str) -> Visitor | None:
-    """The visitor of what needs no token: the login page and what it is made of, signed links."""
+    """The visitor of what needs no token: the login page, and signed links."""
     if path.startswith("/answer/"):
         return LINK
-    return STRANGER if path == "/login" or path.startswith("/static/") else None
+    return STRANGER if path == "/login" else None
 
 
 def _to_login(request: Request) -> ASGIApp:

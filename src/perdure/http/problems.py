@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -107,7 +108,8 @@ def response(connection: HTTPConnection, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if wants_json(connection):
         return Response(msgspec.json.encode(problem), problem.status, headers, PROBLEM_JSON)
-    answer = page(connection, "problem.html", problem.status, problem=problem)
+    text = with_code(problem.detail)
+    answer = page(connection, "problem.html", problem.status, problem=problem, text=text)
     answer.headers.update(headers)
     return answer
 
@@ -118,6 +120,19 @@ async def answer(request: Request, error: Exception) -> Response:
 
 
 HANDLERS: Mapping[Any, Any] = {HTTPException: answer, PerdureError: answer, Exception: answer}
+
+
+def with_code(text: str) -> Markup:
+    """A text of an error for a page: what stands between backticks is code.
+
+    >>> with_code("`perdure ls` lists <runs>")
+    Markup('<code>perdure ls</code> lists &lt;runs&gt;')
+    """
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick too many: it is the text's own
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(one) if i % 2 else one for i, one in enumerate(parts))
 
 
 def wants_json(connection: HTTPConnection) -> bool:

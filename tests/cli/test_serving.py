@@ -1,0 +1,185 @@
+"""`perdure ui` and `perdure dev`: what they serve and refuse, and what a change of code does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cli.conftest import PATIENCE_SECONDS, Terminal
+
+BROKEN = "def half(:\n"
+GOOD = """
+from perdure import step, workflow
+
+@step
+def say() -> str:
+    return "{word}"
+
+@workflow
+async def talk() -> str:
+    return await say()
+"""
+
+
+class Output:
+    """What a command that goes on has said so far, a line at a time."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.text = process, ""
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read on until a line has this pattern."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.text += line
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"it ended before it said {pattern!r}:\n{self.text}")
+
+
+def address(output: Output) -> str:
+    return output.until(r"Pages: (http://\S+)/")[1]
+
+
+def eventually(ask: Callable[[], Any]) -> Any:
+    """What a server says that is being replaced, as soon as it says it."""
+    for _ in range(PATIENCE_SECONDS):
+        try:
+            if found := ask():
+                return found
+        except httpx.TransportError:
+            pass
+    raise AssertionError("it never came")
+
+
+# ui -----------------------------------------------------------------------------------------------
+
+
+def test_ui_shows_a_store_and_ends(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--id", "report-17", "--quiet")
+    ui = terminal.start("ui", "perdure.db", "--port", "0")
+    site = address(Output(ui))
+    assert "report-17" in httpx.get(f"{site}/", headers={"accept": "text/html"}).text
+    assert httpx.get(f"{site}/", headers={"host": "evil.example"}).status_code == 403
+    assert terminal.stop(ui, signal.SIGTERM).code == 0
+
+
+def test_ui_asks_for_its_tokens(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--id", "report-17", "--quiet")
+    tokens = {"PERDURE_TOKEN": "big-secret", "PERDURE_VIEW_TOKEN": "small-secret"}
+    ui = terminal.start("ui", "--port", "0", "--host", "0.0.0.0", **tokens)
+    output = Output(ui)
+    site = address(output)
+
+    def asked(method: str, secret: str) -> int:
+        path = f"{site}/api/v1/runs" + ("/report-17/retry" if method == "POST" else "")
+        headers = {"authorization": f"Bearer {secret}"}
+        return httpx.request(method, path, headers=headers, json={}).status_code
+
+    assert [asked("GET", one) for one in ("x", "small-secret", "big-secret")] == [401, 200, 200]
+    assert asked("POST", "small-secret") == 403
+    assert asked("POST", "big-secret") not in (401, 403)
+    said = terminal.stop(ui)
+    assert said.code == 0 and "secret" not in output.text + said.err
+
+
+def test_what_can_not_be_served_is_said(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--quiet")
+    (terminal.folder / "notes.txt").write_text("not a database, only some lines of text\n" * 50)
+    for words, code, says in (
+        (["ui", "none.db"], 4, "no store"),
+        (["ui", ":memory:"], 2, "memory"),
+        (["ui", "perdure.db", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
+        (["ui", "perdure.db", "--host", "no.such.host.invalid", "--token", "x"], 2, "Can't listen"),
+        (["ui", "perdure.db", "--token", ""], 2, "secret is printable"),
+        (["ui", "perdure.db", "--port", "70000"], 2, "--port"),
+        (["ui", "notes.txt"], 4, "can't be used"),
+        (["dev", "none.py"], 2, "no file"),
+        (["dev", "flows.py", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
+    ):
+        said = terminal(*words)
+        assert (said.code, says in said.err) == (code, True), said.err
+
+
+def test_a_port_that_is_taken_is_said(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--quiet")
+    first = terminal.start("ui", "--port", "0")
+    port = address(Output(first)).rpartition(":")[2]
+    said = terminal("ui", "--port", port)
+    assert said.code == 2 and "--port 0" in said.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every file")
+def test_a_file_that_can_not_be_written_is_shown(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--id", "report-17", "--quiet")
+    (terminal.folder / "perdure.db").chmod(0o444)
+    terminal.folder.chmod(0o555)
+    try:
+        ui = terminal.start("ui", "--port", "0")
+        assert "report-17" in httpx.get(f"{address(Output(ui))}/").text
+    finally:
+        terminal.folder.chmod(0o755)
+
+
+def test_read_only_refuses_every_change(terminal: Terminal) -> None:
+    terminal("run", "flows.py:alone", "x", "--id", "report-17", "--quiet")
+    ui = terminal.start("ui", "--port", "0", "--read-only")
+    site = address(Output(ui))
+    answer = httpx.post(f"{site}/api/v1/runs/report-17/cancel", json={})
+    assert answer.status_code == 403 and "only looked at" in answer.text
+
+
+# dev ----------------------------------------------------------------------------------------------
+
+
+def test_dev_follows_the_code(terminal: Terminal) -> None:
+    app = terminal.folder / "talk.py"
+    app.write_text(GOOD.format(word="one"))
+    dev = terminal.start("dev", "talk.py", "--port", "0")
+    output = Output(dev)
+    site = address(output)
+
+    def result(run_id: str) -> Any:
+        """The result of a run that is started, as soon as it has one."""
+        body = {"workflow": "talk", "id": run_id}
+        httpx.post(f"{site}/api/v1/runs", json=body, timeout=PATIENCE_SECONDS)
+        answer = httpx.get(f"{site}/api/v1/runs/{run_id}/result?wait=30", timeout=PATIENCE_SECONDS)
+        return answer.json().get("result")
+
+    output.until("Executing talk")
+    assert result("a") == "one"
+    app.write_text(BROKEN)
+    output.until("The pages stay")
+    page = eventually(lambda: httpx.get(f"{site}/", headers={"accept": "text/html"}).text)
+    assert "can&#39;t be imported" in page and "SyntaxError" in page
+    app.write_text(GOOD.format(word="two"))
+    output.until("Executing talk")
+    assert result("b") == "two"
+    assert httpx.get(f"{site}/dev").json()["start"]
+    assert terminal.stop(dev).code == 0
+
+
+def test_dev_lives_on_when_its_worker_dies(terminal: Terminal) -> None:
+    app = terminal.folder / "talk.py"
+    app.write_text(GOOD.format(word="one") + "import os\nprint('pid', os.getpid(), flush=True)\n")
+    dev = terminal.start("dev", "talk.py", "--port", "0")
+    output = Output(dev)
+    site = address(output)
+    output.until("Executing talk")
+    assert dev.stdout is not None
+    os.kill(int(dev.stdout.readline().split()[1]), signal.SIGKILL)
+    output.until("ended .signal 9.")
+    output.until("Executing talk")
+    assert httpx.get(f"{site}/api/v1/runs", timeout=PATIENCE_SECONDS).status_code == 200
+    app.write_text("import os\nos._exit(3)\n")
+    output.until("left out until a file changes")
+    page = httpx.get(f"{site}/", headers={"accept": "text/html"}, timeout=PATIENCE_SECONDS).text
+    assert "ended its process" in page
+    assert terminal.stop(dev).code == 0
