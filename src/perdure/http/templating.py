@@ -12,7 +12,7 @@ import jinja2
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, Response
 
-from perdure.http import values
+from perdure.http import pictures, values
 from perdure.http.csrf import csrf_field, csrf_token
 from perdure.http.site import root_of, site_of, url
 from perdure.http.visitors import visitor_of
@@ -48,7 +48,7 @@ def environment() -> jinja2.Environment:
         "one_line": format.value,
         "call_arguments": format.arguments,
     }
-    made.globals |= {"areas": AREAS}
+    made.globals |= {"areas": AREAS, "bars": pictures.bars}
     return made
 
 
@@ -86,6 +86,7 @@ def page(
         "request": request,
         "url": partial(url, request),
         "asset": partial(_asset, request),
+        "icons": _asset(request, "icons.svg"),
         "here": _here(request),
         "now": datetime.now(UTC),
         "visitor": visitor_of(request),

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
 from perdure.http import columns
+from perdure.http.activity import last_hour
 from perdure.http.addresses import Address
 from perdure.http.body import form_of
 from perdure.http.run_query import filters, run_query, spelled_out
@@ -27,6 +28,10 @@ from perdure.views import rows
 SHOWN = ("running", RETRYING, "waiting", "pending", "paused", "blocked", "failed", "completed",
          "cancelled")  # fmt: skip
 """The chips, those first that somebody looks for."""
+
+WHYS_MAX = 200
+LOOKING_S = 0.05
+"""How long it is looked for the filter that has removed everything."""
 
 TIMES = (("", "Any time"), ("1h", "Last hour"), ("24h", "Last 24 hours"), ("7d", "Last 7 days"),
          ("30d", "Last 30 days"))  # fmt: skip
@@ -44,7 +49,8 @@ async def runs(request: Request) -> Response:
         found = await _found(site_of(request).reader, asked)
     except DefinitionError as error:
         return _answer(request, address, RunQuery(), None, refused=str(error), status=422)
-    dropped = [] if found.page.runs else await _without(site_of(request).reader, address, now)
+    bounded = found.page.runs or found.page.searched is not None
+    dropped = [] if bounded else await _without(site_of(request).reader, address, now)
     return _answer(request, address, asked, found, dropped=dropped)
 
 
@@ -59,26 +65,34 @@ class Found(msgspec.Struct, frozen=True):
 
 
 async def _found(reader: StoreReader, asked: RunQuery) -> Found:
-    async def some() -> tuple[RunPage, dict[str, str]]:
-        page = await reader.runs(asked)
-        return page, await reader.whys([run.id for run in page.runs][:200])
-
-    (found, whys), counts, activity, workflows = await asyncio.gather(
-        some(), reader.counts(asked), reader.activity(), reader.workflows()
+    """Counts are left out where the search of a text has ended at its bound: theirs would, too."""
+    page = await reader.runs(asked)
+    counts, activity, workflows, whys = await asyncio.gather(
+        _nothing() if page.searched is not None else reader.counts(asked),
+        last_hour(reader),
+        reader.workflows(),
+        reader.whys([run.id for run in page.runs][:WHYS_MAX]),
     )
-    return Found(found, whys, counts, activity, workflows)
+    return Found(page, whys, counts, activity, workflows)
+
+
+async def _nothing() -> dict[str, Bounded]:
+    return {}
 
 
 async def _without(
     reader: StoreReader, address: Address, now: datetime
 ) -> list[tuple[str, str, str]]:
     """Filters without any one of which the list would not be empty, and the address for that."""
-    found = []
-    for name, text in address.filters:
+    loop, found = asyncio.get_running_loop(), []
+    until = loop.time() + LOOKING_S
+    for name, text in sorted(address.filters, key=lambda pair: pair[0] != "q"):  # texts are dear
         rest = [pair for pair in address.filters if pair != (name, text)]
         page = await reader.runs(msgspec.structs.replace(run_query(rest, now), limit=1))
         if page.runs:
             found.append((name, text, address.without(name, text)))
+        if loop.time() > until:
+            break
     return found
 
 
@@ -120,7 +134,7 @@ class Chip(msgspec.Struct, frozen=True):
 
     status: str
     text: str
-    number: int
+    some: bool
     on: bool
     address: str
 
@@ -131,8 +145,8 @@ def _chips(address: Address, found: Found | None) -> list[Chip]:
     return [
         Chip(
             status,
-            _bounded(count := counts.get(status, Bounded(0))),
-            count.number,
+            _bounded(counts.get(status)),
+            status not in counts or counts[status].number > 0,
             status in on,
             address.toggled("status", status),
         )
@@ -142,12 +156,14 @@ def _chips(address: Address, found: Found | None) -> list[Chip]:
 
 def _total(found: Found | None) -> str:
     counts = [found.counts[one] for one in STATUSES if one in found.counts] if found else []
+    if not counts:
+        return ""
     more = any(one.more for one in counts)
     return _bounded(Bounded(sum(one.number for one in counts), more))
 
 
-def _bounded(count: Bounded) -> str:
-    return f"{count.number:,}{'+' if count.more else ''}"
+def _bounded(count: Bounded | None) -> str:
+    return "" if count is None else f"{count.number:,}{'+' if count.more else ''}"
 
 
 def _lines(found: Found | None) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from perdure.core.lifecycle import STATUSES
+from perdure.http.activity import last_hour
 from perdure.http.site import Site, site_of, url
 from perdure.http.templating import page
 from perdure.replica.status import Status
@@ -26,7 +27,7 @@ async def system(request: Request) -> Response:
     site = site_of(request)
     checks = CHECK in request.query_params
     facts, activity, checked = await asyncio.gather(
-        site.reader.system(), site.reader.activity(), _doctor(site) if checks else _nothing()
+        site.reader.system(), last_hour(site.reader), _doctor(site) if checks else _nothing()
     )
     replica = _replica(site)
     return page(
@@ -36,7 +37,7 @@ async def system(request: Request) -> Response:
         started=sum(one.started for one in activity.buckets),
         ended=sum(one.completed + one.cancelled + one.failed for one in activity.buckets),
         failed=sum(one.failed for one in activity.buckets), partial=activity.partial,
-        json=url(request, "api", "v1", "system"),
+        commits=_commits(site), json=url(request, "api", "v1", "system"),
     )  # fmt: skip
 
 
@@ -44,6 +45,31 @@ def _replica(site: Site) -> Status | None:
     """What the engine of this process knows of its replica."""
     replication = None if site.engine is None else site.engine.replica
     return None if replication is None else replication.status()
+
+
+class Commits(msgspec.Struct, frozen=True):
+    """What the writer of this process has done in the last minute; `writes` are for each commit,
+    `commit_ms` since it began.
+    """
+
+    each_second: list[list[int]]
+    a_second: float
+    writes: float
+    commit_ms: float
+
+
+def _commits(site: Site) -> Commits | None:
+    counters = site.counters
+    if counters is None:
+        return None
+    recent = counters.recent()
+    commits = sum(recent.commits)
+    return Commits(
+        [[number] for number in recent.commits],
+        commits / max(len(recent.commits), 1),
+        sum(recent.writes) / max(commits, 1),
+        counters.commit_ms / max(counters.commits, 1),
+    )
 
 
 class Checked(msgspec.Struct, frozen=True):

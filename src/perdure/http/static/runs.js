@@ -8,6 +8,7 @@
   let fresh = null; // the newest page that the server has given
   let asking = false;
   let again = false;
+  const APART_MS = 1000;
 
   const rows = (root) => [...root.querySelectorAll("tr[data-run]")];
   const boxes = () => [...form.querySelectorAll('input[name="id"]')];
@@ -100,7 +101,7 @@
     asking = false;
     if (again) {
       again = false;
-      setTimeout(ask, 500);
+      setTimeout(ask, APART_MS);
     }
   };
   form.addEventListener("changed", ask);
