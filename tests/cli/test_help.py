@@ -19,6 +19,7 @@ COMMANDS = [
     "worker",
     "dev",
     "ui",
+    "observe",
     "ls",
     "show",
     "tail",
@@ -45,6 +46,7 @@ COMMANDS = [
 GROUPS = ["queue", "schedule", "replica"]
 READERS = [
     "run",
+    "observe",
     "ls",
     "show",
     "tail",
@@ -83,7 +85,9 @@ def test_every_command_shows_examples(name: str) -> None:
     assert f"\n    perdure {name}" in text
 
 
-@pytest.mark.parametrize("name", sorted({*COMMANDS} - {"init", "schema", "completion", *GROUPS}))
+@pytest.mark.parametrize(
+    "name", sorted({*COMMANDS} - {"init", "observe", "schema", "completion", *GROUPS})
+)
 def test_every_command_on_a_store_takes_store(name: str) -> None:
     assert "--store PATH" in help_of(name)
     assert "PERDURE_STORE" in help_of(name)

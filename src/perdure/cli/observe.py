@@ -94,7 +94,7 @@ async def serve(
     from perdure.http.pages.observe import observer_app
     from perdure.observe.observer import Observer
 
-    with stop_signals() as stopped:
+    with at, stop_signals() as stopped:
         async with Observer(targets) as observer:
             found = await observer.entries()  # what can't be read is said here, not in a page only
             app = observer_app(observer, token=tokens or None)

@@ -78,6 +78,7 @@ def page(entries: Sequence[Entry], query: Query, now_ms: int) -> Page:
     named = [one for one in all_rows if query.text.lower() in one.name.lower()]
     choices = {name: sum(has(one, name) for one in named) for name in CHOICES}
     shown = [one for one in named if all(has(one, name) for name in query.only)]
+    shown.sort(key=lambda one: one.name)
     if (key := _KEYS.get(query.sort)) is not None:
         shown.sort(key=key, reverse=True)
     end = query.after + PAGE_ROWS

@@ -1,0 +1,155 @@
+"""Single files: a store that runs, a copy of one with its WAL and without, and what is no store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perdure import Engine
+from perdure.errors import StoreCorrupt, StoreError, StoreNotFound, StoreTooNew
+from perdure.observe.observer import Observer
+from perdure.reader.values import RunQuery
+from tests.observe.support import WORKFLOWS, notes
+from tests.runtime.support import awaited
+
+
+async def ids(observer: Observer, name: str) -> list[str]:
+    page = await (await observer.open(name)).reader.runs(RunQuery())
+    return sorted(one.id for one in page.runs)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@awaited
+async def test_copies_are_read_as_they_are_while_the_original_goes_on(tmp_path: Path) -> None:
+    without, both = tmp_path / "without", tmp_path / "both"
+    without.mkdir()
+    both.mkdir()
+    live = tmp_path / "live.db"
+    async with Engine(live, workflows=WORKFLOWS) as engine:
+        await engine.run(notes(3), id="first")
+        for side in ("", "-wal"):
+            shutil.copy(f"{live}{side}", both / f"copy.db{side}")
+    shutil.copy(live, without / "copy.db")  # the last engine has put its WAL away
+    async with Engine(live, workflows=WORKFLOWS) as engine:
+        before = contents(without), contents(both)
+        targets = [str(live), str(without / "copy.db"), str(both / "copy.db")]
+        async with Observer(targets) as observer:
+            names = [one.name for one in await observer.entries()]
+            assert names == ["live.db", *targets[1:]]
+            assert await ids(observer, targets[1]) == ["first"]
+            assert await ids(observer, targets[2]) == ["first"]
+            assert await ids(observer, "live.db") == ["first"]
+            await engine.run(notes(3), id="second")
+            assert await ids(observer, "live.db") == ["first", "second"]
+            assert contents(without) == before[0]
+        after = contents(both)
+        assert {name: after[name] for name in before[1]} == before[1]
+        await engine.run(notes(3), id="third")
+
+
+@awaited
+async def test_a_file_that_gets_a_wal_or_is_replaced_is_opened_anew(tmp_path: Path) -> None:
+    store = tmp_path / "a.db"
+    async with Engine(store, workflows=WORKFLOWS) as engine:
+        await engine.run(notes(1), id="one")
+    async with Observer([str(store)]) as observer:
+        assert await ids(observer, "a.db") == ["one"]
+        async with Engine(store, workflows=WORKFLOWS) as engine:
+            await engine.run(notes(1), id="two")
+            assert await ids(observer, "a.db") == ["one", "two"]
+        assert await ids(observer, "a.db") == ["one", "two"]
+        async with Engine(tmp_path / "b.db", workflows=WORKFLOWS) as engine:
+            await engine.run(notes(1), id="other")
+        for side in ("-wal", "-shm"):  # kept by the observer, and of the file that goes
+            (tmp_path / f"a.db{side}").unlink(missing_ok=True)
+        os.replace(tmp_path / "b.db", store)
+        assert await ids(observer, "a.db") == ["other"]
+        store.unlink()
+        with pytest.raises(StoreNotFound):
+            await observer.open("a.db")
+        (entry,) = await observer.entries()
+        assert "can't be read" in entry.problem
+
+
+@contextmanager
+def as_somebody_else(folder: Path) -> Iterator[None]:
+    """Without the right to write in a folder, also where the tests are run by root."""
+    folder.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65_534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        yield
+    folder.chmod(0o755)
+
+
+@awaited
+async def test_a_wal_in_a_folder_that_can_not_be_written_is_read_from_a_copy() -> None:
+    with tempfile.TemporaryDirectory() as name:  # everybody may look into it
+        folder = Path(name)
+        async with Engine(folder / "live.db", workflows=WORKFLOWS) as engine:
+            await engine.run(notes(3), id="in-the-wal")
+            place = folder / "place"
+            place.mkdir()
+            for side in ("", "-wal"):
+                shutil.copy(f"{folder / 'live.db'}{side}", place / f"copy.db{side}")
+        folder.chmod(0o755)
+        with as_somebody_else(place):
+            async with Observer([str(place / "copy.db")]) as observer:
+                assert await ids(observer, "copy.db") == ["in-the-wal"]
+        assert sorted(contents(place)) == ["copy.db", "copy.db-wal"]
+
+
+@awaited
+async def test_what_is_no_store_is_said_and_left_alone(tmp_path: Path) -> None:
+    good = tmp_path / "good.db"
+    async with Engine(good, workflows=WORKFLOWS) as engine:
+        await engine.run(notes(3), id="one")
+    data = good.read_bytes()
+    newer = tmp_path / "newer.db"
+    newer.write_bytes(data)
+    with apsw.Connection(str(newer)) as db:
+        db.pragma("user_version", 999)
+    db.close()
+    foreign = apsw.Connection(str(tmp_path / "foreign.db"))
+    foreign.execute("CREATE TABLE theirs (a)")
+    foreign.close()
+    (tmp_path / "text.db").write_bytes(b"hello " * 100)
+    (tmp_path / "cut.db").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.db").write_bytes(b"")
+    damaged = bytearray(data)
+    damaged[4096 : len(data)] = bytes(len(data) - 4096)
+    (tmp_path / "damaged.db").write_bytes(damaged)
+    (tmp_path / "folder.db").mkdir()
+    wrong: dict[str, type[StoreError]] = {
+        "newer.db": StoreTooNew,
+        "foreign.db": StoreCorrupt,
+        "text.db": StoreCorrupt,
+        "cut.db": StoreCorrupt,
+        "empty.db": StoreError,
+        "damaged.db": StoreCorrupt,
+        "folder.db": StoreError,
+    }
+    before = {name: (tmp_path / name).read_bytes() for name in wrong if name != "folder.db"}
+    async with Observer([str(tmp_path / name) for name in (*wrong, "good.db")]) as observer:
+        assert len(await observer.entries()) == len(wrong) + 1
+        for name, kind in wrong.items():
+            with pytest.raises(kind, match=name):
+                await ids(observer, name)
+        assert await ids(observer, "good.db") == ["one"]
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    with pytest.raises(StoreNotFound):
+        Observer([str(tmp_path / "nothing.db")])
