@@ -18,6 +18,7 @@ from perdure.api.queues import Rate
 from perdure.cli.common import Commands, F, command, json_option, store_option, with_engine
 from perdure.cli.format import columns, cut, pad
 from perdure.cli.output import echo, echo_json, room, say, style, visible, width
+from perdure.cli.reading import with_reader
 from perdure.errors import QueueNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import QueueInfo
@@ -256,7 +257,7 @@ def ls(store: str, as_json: bool) -> None:
       perdure queue ls
       perdure queue ls --json
     """
-    found = with_engine(store, lambda engine: engine.queues())
+    found = with_reader(store, lambda reader: reader.queues())
     if as_json:
         echo_json(found)
     elif not found:
@@ -316,15 +317,8 @@ def show(name: str, limit: int, store: str, as_json: bool) -> None:
       perdure queue show openai
       perdure queue show openai --limit 100 --json
     """
-
-    async def fetch(engine: Engine) -> _Contents:
-        found = await _named(engine, name)
-        keys = await engine.queue_keys(name, limit=limit)
-        running = await engine.queue_places(name, admitted=True, limit=limit)
-        waiting = await engine.queue_places(name, admitted=False, limit=limit)
-        return _Contents(found, keys, running, waiting)
-
-    found = with_engine(store, fetch)
+    page = with_reader(store, lambda reader: reader.queue(name, limit))
+    found = _Contents(page.queue, page.keys, page.admitted, page.waiting)
     if as_json:
         echo_json(found)
     else:

@@ -16,6 +16,8 @@ import click
 from perdure.cli.common import command, json_option, misuse, store_option, strict_json, with_engine
 from perdure.cli.format import columns, cut
 from perdure.cli.output import echo, echo_json, room, say, visible, width
+from perdure.cli.reading import with_reader
+from perdure.reader import StoreReader
 from perdure.runtime.engine import Engine
 from perdure.runtime.schedule_handle import ScheduleHandle
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from perdure.api.schedules import ScheduleInfo
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+PAGE_ROWS = 1_000
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 name_argument = click.argument("name")
@@ -65,7 +68,7 @@ def ls(store: str, as_json: bool) -> None:
       perdure schedule ls
       perdure schedule ls --json | jq '.[] | select(.status != "active")'
     """
-    found = with_engine(store, lambda engine: engine.schedules())
+    found = with_reader(store, _all)
     if as_json:
         echo_json(found)
     elif not found:
@@ -75,6 +78,13 @@ def ls(store: str, as_json: bool) -> None:
         for one in found:
             if one.error is not None:
                 say(f"{one.name}: the last tick could not start: {one.error}")
+
+
+async def _all(reader: StoreReader) -> list[ScheduleInfo]:
+    found: list[ScheduleInfo] = []
+    while page := await reader.schedules(found[-1].name if found else "", PAGE_ROWS):
+        found += page
+    return found
 
 
 def _table(found: list[ScheduleInfo], room: int | None) -> list[str]:
@@ -328,7 +338,7 @@ def next_(name: str, count: int, store: str, as_json: bool) -> None:
       perdure schedule next nightly
       perdure schedule next nightly -n 3 --json
     """
-    found = _with_schedule(store, name, lambda handle: handle.next(count))
+    found = with_reader(store, lambda reader: reader.ticks(name, count))
     if as_json:
         echo_json([{"at": tick.isoformat(), "clock": tick.clock} for tick in found])
     else:

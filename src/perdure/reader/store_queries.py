@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from perdure.store.base import Store
     from perdure.store.sqlite.driver import SqliteStore
 
-QUEUE_MAX = 500
+QUEUE_MAX = 10_000
 SCHEDULES_MAX = 1_000
 SQL_ROWS_MAX = 10_000
 
