@@ -11,7 +11,7 @@
   const grid = $(".wf-grid"), rowsBox = $(".wf-rows"), axis = $(".wf-axis"), ticks = $(".wf-ticks");
   const map = $(".wf-map"), summary = $(".wf-summary"), none = $(".wf-none"), tools = $(".wf-tools");
   const narrow = matchMedia("(max-width: 720px)");
-  const FOLD_OVER = 5, FOLD_FROM = 30, EDGE = 6, IDLE_OVER = 20, IDLE_MS_MIN = 1000, GAP_PX = 38, SPARE = 10, LIVE_MS = 1000;
+  const FOLD_OVER = 5, FOLD_FROM = 12, EDGE = 6, IDLE_OVER = 20, IDLE_MS_MIN = 1000, GAP_PX = 38, SPARE = 10, LIVE_MS = 1000;
   const FOLDED = new Set(["step", "child", "emit", "send", "expose", "timer", "spawn"]);
 
   const bars = { names: [], seq: [], name: [], kind: [], status: [], start: [], took: [], attempts: [],
