@@ -177,7 +177,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def filled_store(folder: str) -> str:
-    """A store with one run of 10,000 events; made in a thread, for Playwright has this one's loop."""
+    """A store with one run of 10,000 events, made in a thread: Playwright has this loop."""
     store = str(Path(folder, "run.db"))
     made = threading.Thread(target=lambda: asyncio.run(filled(store)))
     made.start()

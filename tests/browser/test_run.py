@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Page, expect
 
 from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
+from tests.browser.axe import faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
 
@@ -245,9 +245,7 @@ def test_no_finding_of_axe_and_nothing_beside_the_screen(
         page.goto(site.url + address)
         if "view" not in address:
             expect(page.locator(".wf-row").first).to_be_visible()
-        faults = Axe().run(page).response["violations"]
-        told = [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in faults]
-        assert told == [], f"{address} at {width}"
+        assert faults(page) == [], f"{address} at {width}"
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, address
 
 
