@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from perdure import Engine, receive, step, workflow
 from tests.browser.axe import CONTRAST, faults
-from tests.browser.conftest import NewPage, Page
+from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
 from tests.runtime.support import reached
 

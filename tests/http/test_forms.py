@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 from typing import Any, Literal
 
 import pytest
 
+from perdure.api.secret import MASK
 from perdure.codec.schemas import schema_of
 from perdure.http import forms
 from perdure.http.filling import filled, unfilled
@@ -140,3 +142,10 @@ def test_fields_become_json_and_come_back() -> None:
 def test_single_fields(type_: Any, kind: str, text: str, value: Any) -> None:
     read = forms.read(schema_of(type_) or {}, {"v": text})
     assert (read.field.kind, read.value, read.fits) == (kind, value, True)
+
+
+def test_a_secret_that_is_hidden_is_not_taken_for_a_value() -> None:
+    order = WHOLE | {"to": MASK}
+    assert errors_of(forms.read(ORDER, forms.texts_of(ORDER, order))) == {"v/to": forms.MASKED}
+    as_json = filled(ORDER, {"as": "json", "json": json.dumps(order)})
+    assert (as_json.fits, as_json.errors) == (False, [forms.MASKED])

@@ -29,8 +29,11 @@ from perdure.views import format
 @click.argument("channel")
 @click.argument("value")
 @click.option("--key", help="However often it is sent with this key, it arrives once.")
+@click.option("--sender", help="Who sends it; recorded.")
 @store_option
-def send(run_id: str, channel: str, value: str, key: str | None, store: str) -> None:
+def send(
+    run_id: str, channel: str, value: str, key: str | None, sender: str | None, store: str
+) -> None:
     """Send a message to a run that receives on this channel, now or later.
 
     VALUE is JSON; what is not JSON is taken as text. Put -- before a VALUE that begins with a dash.
@@ -43,7 +46,7 @@ def send(run_id: str, channel: str, value: str, key: str | None, store: str) -> 
     """
 
     async def act(engine: Engine, found: str) -> str:
-        await engine.send(found, json_or_text(value), channel=channel, key=key)
+        await engine.send(found, json_or_text(value), channel=channel, key=key, sender=sender)
         return found
 
     found = with_run(store, run_id, act)

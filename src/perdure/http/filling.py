@@ -71,6 +71,7 @@ def _from_json(schema: dict[str, Any], text: str, button: str, label: str) -> Fi
     if button:
         return _drawn(forms.first(schema, value, label=label), again=True)
     wrong = [str(one) for one in faults(schema, value)]
+    wrong += [forms.MASKED] if forms.masked(value) else []
     drawn = _drawn(forms.first(schema, value, label=label))
     drawn.value, drawn.errors, drawn.fits = value, wrong, not wrong
     drawn.as_json, drawn.json_text = True, text

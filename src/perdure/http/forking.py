@@ -18,6 +18,7 @@ from perdure.codec.schemas import parameters_schema
 from perdure.core import events as ev
 from perdure.errors import DefinitionError
 from perdure.http.filling import pretty
+from perdure.http.forms import MASKED, masked
 from perdure.runtime.info import HistoryEvent
 from perdure.views.moment import Moment
 
@@ -97,6 +98,8 @@ def edit_of(cut: Cut, sent: Mapping[str, str], definition: Any) -> Edit:
 
 def _wrong(cut: Cut, edit: Edit, definition: Any) -> list[str]:
     """What is wrong with edited arguments; the engine checks a result."""
+    if masked(edit.value):
+        return [MASKED]
     if edit.how != "args":
         return []
     if not isinstance(edit.value, dict):

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.api.secret import MASK
 from perdure.codec.schema_check import Path, faults, resolved
 
 ITEMS_MAX = 200
@@ -24,6 +25,7 @@ RADIOS_MAX = 6
 LONG_FROM = 200
 """A text that may be longer gets several lines."""
 
+MASKED = f"A secret is hidden here ({MASK}): write it out."
 ABSENT: Any = msgspec.UNSET
 Texts = Mapping[str, str]
 _FORMATS = {"date": "date", "time": "time", "date-time": "datetime", "password": "password"}
@@ -155,6 +157,8 @@ class _Reader:
         elif default is not ABSENT and default is not None:
             field.text = _text(field.kind, default)
         text = field.text.replace("\r\n", "\n") if field.kind == "long" else field.text.strip()
+        if text == MASK:
+            field.error = MASKED
         if text == "":
             left_out = None if nullable and default is None else default
             empty = None if nullable else ABSENT
@@ -370,6 +374,17 @@ def _text(kind: str, value: Any) -> str:
 
 
 # --- parts ----------------------------------------------------------------------------------------
+
+
+def masked(value: Any) -> bool:
+    """Whether a secret is hidden somewhere in a value, which would then be lost."""
+    match value:
+        case dict():
+            return any(masked(one) for one in value.values())
+        case list():
+            return any(masked(one) for one in value)
+        case _:
+            return bool(value == MASK)
 
 
 def _take_out(texts: dict[str, str], name: str, index: int) -> None:

@@ -112,9 +112,8 @@ async def link(request: Request) -> Response:
         recipient=form.get("recipient", "").strip() or None,
     )  # fmt: skip
     card = _card(item)
-    card.link = str(request.base_url).rstrip("/").removesuffix(_root(request)) + url(
-        request, "answer", made.token
-    )
+    where = request.url
+    card.link = f"{where.scheme}://{where.netloc}{url(request, 'answer', made.token)}"
     return _drawn(request, [card], 200, only=id)
 
 
@@ -183,10 +182,6 @@ def _engine(request: Request) -> Engine:
 
 def _to_inbox(request: Request, id: str) -> Response:
     return RedirectResponse(url(request, "inbox", done=id), 303)
-
-
-def _root(request: Request) -> str:
-    return url(request).rstrip("/")
 
 
 def _number(form: Form, name: str) -> int | None:
