@@ -73,14 +73,17 @@ class SecretsMissing(StoreError):
 
 
 class StoreReadOnly(StoreError):
-    """The file or its folder can't be written."""
+    """The file or its folder can't be written; with `wal` it can't even be read as it lies there."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, wal: bool = False) -> None:
         self.path = path
+        read_only = "the file or its folder is read-only"
         super().__init__(
-            f"The store {path!r} can't be written: the file or its folder is read-only. Fix "
-            f"the permissions; "
-            "`perdure.connect` can read it as it is."
+            f"The store {path!r} can't be read where it lies: it has a WAL, and {read_only}. Copy "
+            f"it and {path + '-wal'!r} together to a folder of yours, and open that."
+            if wal
+            else f"The store {path!r} can't be written: {read_only}. Fix the permissions; the "
+            "commands that look, `perdure ui` and `perdure.connect` read it as it is."
         )
 
 

@@ -20,6 +20,7 @@ from perdure.errors import (
     DefinitionError,
     StoreCorrupt,
     StoreNotFound,
+    StoreReadOnly,
     StoreReplaced,
     StoreTooNew,
 )
@@ -89,6 +90,11 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         try:
             _check_identity(connection, path)
             _leave_to_litestream(connection)
+        except (apsw.ReadOnlyError, apsw.CantOpenError) as error:
+            _refuse(connection)
+            if os.path.exists(path + "-wal") and not os.path.exists(path + "-shm"):
+                raise StoreReadOnly(path, wal=True) from error
+            raise
         except BaseException:
             _refuse(connection)
             raise
