@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import httpx
 import pytest
@@ -263,6 +264,30 @@ def test_large_bodies_are_refused_while_they_come(local: Served) -> None:
     assert answer.json()["title"] in ("Content Too Large", "Request Entity Too Large")
     honest = local.client().post("/api/probe", content=bytes(limits.BODY_BYTES_MAX + 1))
     assert honest.status_code == 413
+
+
+POST = b"POST /api/probe HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\xff no http at all\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /%ff%fe%00%zz HTTP/1.1\r\nHost: localhost\r\nCookie: perdure_csrf=\xff; =;;\r\n\r\n",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        POST + b"Content-Length: 50\r\n\r\nit breaks off",
+    ],
+)
+def test_rubbish_harms_nothing_and_is_no_news(local: Served, caplog, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", int(local.origin.rpartition(":")[2]))) as raw:
+        raw.sendall(sent)
+        raw.shutdown(socket.SHUT_WR)
+        while answer := raw.recv(65_536):
+            assert b" 500 " not in answer
+    assert local.client().get("/probe").status_code == 200
+    assert caplog.records == []
 
 
 def test_an_answer_that_does_not_begin_is_given_up(local: Served) -> None:

@@ -21,6 +21,7 @@ from perdure.cli.output import say
 from perdure.cli.reading import ADDRESSES
 from perdure.errors import StoreNotFound, StoreReadOnly
 from perdure.runtime.engine import Engine
+from perdure.store.sqlite import connection
 
 
 @click.command(short_help="Show the pages of a store in a browser.")
@@ -40,7 +41,8 @@ def ui(
 ) -> None:
     """Serve the pages and the API of a store, which other processes execute, until stopped.
 
-    STORE is a file, the same as --store. A file that can't be written is shown
+    STORE is a file, the same as --store, or the address of a replica, which is only looked at, as
+    with `perdure observe`. A file that can't be written is shown
     read-only, and so is the address of a replica. Without a token only this machine is answered.
 
     \b
@@ -48,6 +50,7 @@ def ui(
       perdure ui
       perdure ui agents.db --open
       perdure ui agents.db --read-only --port 9000
+      perdure ui s3://agents/prod
       PERDURE_TOKEN=... perdure ui agents.db --host 0.0.0.0
     """
     log_lines.show_all(quiet=False)
@@ -57,7 +60,7 @@ def ui(
         raise misuse("A store in memory is in one process only. Serve it there: engine.asgi().")
     if store.startswith(ADDRESSES):
         execute(observe.serve((store,), serving.listening(host, port, tokens), tokens, open_it))
-        return
+    store = connection.path_of(store)
     if not os.path.exists(store):
         raise StoreNotFound(store)
     at = serving.listening(host, port, tokens)

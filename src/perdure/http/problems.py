@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from perdure import errors
@@ -88,6 +88,8 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case HTTPException(status_code=status, detail=detail):
             return Problem("about:blank", _phrase(status), status, _sentence(status, detail))
+        case ClientDisconnect():  # nobody reads it
+            return Problem("about:blank", _phrase(400), 400, "The request broke off.")
         case PerdureError():
             status, name = status_of(error), type(error).__name__
             return Problem(f"urn:perdure:error:{name}", _phrase(status), status, str(error), name)
@@ -119,7 +121,9 @@ async def answer(request: Request, error: Exception) -> Response:
     return response(request, error)
 
 
-HANDLERS: Mapping[Any, Any] = {HTTPException: answer, PerdureError: answer, Exception: answer}
+HANDLERS: Mapping[Any, Any] = dict.fromkeys(
+    (HTTPException, ClientDisconnect, PerdureError, Exception), answer
+)
 
 
 def with_code(text: str) -> Markup:
