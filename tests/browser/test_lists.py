@@ -17,7 +17,7 @@ from tests.http.support import Serve, Served
 
 PAGES = (
     "/", "/?status=failed&q=nothing", "/queues", "/queues/model", "/schedules",
-    "/schedules/nightly", "/workers", "/system", "/system?check=all", "/sql",
+    "/schedules/nightly", "/workers", "/system?check=all",
     "/sql?text=SELECT+id%2C+status%2C+tags+FROM+perdure_runs",
 )  # fmt: skip
 
@@ -209,6 +209,7 @@ def test_keys_move_pick_and_open(site: Served, page: Page) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{site.url}/runs/{first}")
+    expect(page.locator("#live-state")).to_have_text("live")  # its scripts have begun
     page.keyboard.press("g")
     page.keyboard.press("q")
     expect(page).to_have_url(site.url + "/queues")
@@ -264,7 +265,7 @@ def test_sql_is_an_address(site: Served, new_page: NewPage) -> None:
 def test_nobody_is_left_out(site: Served, empty: Served, new_page: NewPage, dark: bool) -> None:
     page = new_page(dark=dark)
     found = []
-    for address in (*(site.url + one for one in PAGES), empty.url + "/", empty.url + "/queues"):
+    for address in (*(site.url + one for one in PAGES), empty.url + "/"):
         page.goto(address)
         found += faults(page, CONTRAST if dark else ())
     assert found == []
@@ -274,7 +275,7 @@ def test_nothing_scrolls_sideways_on_a_phone(
     site: Served, empty: Served, new_page: NewPage
 ) -> None:
     page = new_page(width=390, height=844)
-    for address in (*(site.url + one for one in PAGES), empty.url + "/", empty.url + "/schedules"):
+    for address in (*(site.url + one for one in PAGES), empty.url + "/"):
         page.goto(address)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, address
