@@ -29,7 +29,8 @@ class AttemptLine(msgspec.Struct, frozen=True):
 
 class StepView(msgspec.Struct, frozen=True):
     """A row with what answers it. `state` is open, retrying, completed, failed, cancelled, fired,
-    or empty for what takes no time; `took_ms` is None while it is open.
+    or empty for what takes no time; `took_ms` is None while it is open, `work_ms` the
+    length of its last attempt.
 
     `error` is that of its end or, while it is open, of the last attempt. `asked` and `answered` are
     the messages in its arguments and its result, where they hold a conversation.
@@ -43,6 +44,7 @@ class StepView(msgspec.Struct, frozen=True):
     at: datetime
     ended_at: datetime | None
     took_ms: int | None
+    work_ms: int | None
     args: Any
     result: Any
     has_result: bool
@@ -59,7 +61,12 @@ def step_view(rows: Sequence[HistoryEvent]) -> StepView | None:
         return None
     entry = timeline.Entry(rows[0], list(rows[1:]))
     row, end = entry.row, entry.end
-    attempts = [line for answer in entry.answers if (line := _attempt(answer)) is not None]
+    attempts: list[AttemptLine] = []
+    for answer in entry.answers:
+        if (
+            line := _attempt(answer, 1 + sum(one.outcome in _ENDED for one in attempts))
+        ) is not None:
+            attempts.append(line)
     faults = [one for one in attempts if one.error is not None or one.outcome == "process died"]
     error = faults[-1].error if end is None and faults else None
     return StepView(
@@ -71,6 +78,7 @@ def step_view(rows: Sequence[HistoryEvent]) -> StepView | None:
         row.at,
         None if end is None else end.at,
         None if end is None else round((end.at - row.at) / timedelta(milliseconds=1)),
+        None if end is None else end.took_ms,
         _asked(row),
         None if end is None else end.result,
         end is not None and end.kind == "completed",
@@ -97,20 +105,25 @@ def _state(row: HistoryEvent, end: HistoryEvent | None, *, retrying: bool) -> st
     return ""
 
 
-def _attempt(row: HistoryEvent) -> AttemptLine | None:
-    """The attempt that a row tells of; None where it tells of none."""
+_ENDED = frozenset({"failed", "process died"})
+
+
+def _attempt(row: HistoryEvent, number: int) -> AttemptLine | None:
+    """The attempt that a row tells of, which has this number where the row says none; None where it
+    tells of none.
+    """
     data = row.data if isinstance(row.data, dict) else {}
     match row.kind:
         case "completed" | "failed":
             began = None if row.took_ms is None else row.at - timedelta(milliseconds=row.took_ms)
             text = format.error_line(row.error) if row.error else ""
-            return AttemptLine(row.attempt, began, row.took_ms, row.kind, text, row.error)
+            return AttemptLine(row.attempt or number, began, row.took_ms, row.kind, text, row.error)
         case "attempt" if row.error is not None:
             text = format.error_line(row.error)
             began = row.began_at
             return AttemptLine(row.attempt, began, row.took_ms, "failed", text, row.error)
         case "attempt" if data.get("crash"):
-            return AttemptLine(row.attempt, row.began_at, None, "process died", "")
+            return AttemptLine(row.attempt or number, row.began_at, None, "process died", "")
         case "attempt":
             found = timeline.answer_of(row, 200).text
             return AttemptLine(row.attempt, row.at, row.took_ms, "note", found) if found else None

@@ -51,6 +51,8 @@ async def run_page(request: Request) -> Response:
     view = request.query_params.get("view", "waterfall")
     view = view if view in VIEWS else "waterfall"
     asked = Asked(request, await site_of(request).reader.run(id))
+    if (at := asked.number("at")) is not None:
+        return RedirectResponse(url(request, "runs", id, "travel", at=at), 303)
     head, side, shown = await asyncio.gather(
         _head(asked), _side(asked, asked.number("step")), context_of(view, asked)
     )
