@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.observed import observed
-from tests.observe.support import replicate
+from tests.http.support import Serve
+from tests.observe.support import WORKFLOWS, notes, replicate
 
 
 def test_from_the_list_into_a_run_and_back_by_hand(new_page: NewPage, tmp_path: Path) -> None:
@@ -38,3 +40,23 @@ def test_from_the_list_into_a_run_and_back_by_hand(new_page: NewPage, tmp_path: 
         assert faults(narrow, CONTRAST) == []
         narrow.goto(f"{url}/search?q=bank")
         assert faults(narrow, CONTRAST) == []
+        page.goto("about:blank")
+
+
+def test_a_page_of_a_replica_follows_what_its_engine_writes(
+    new_page: NewPage, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.observe.pages.FOLLOW_S", 0.1)
+    monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.05)
+    replica = f"file://{tmp_path}/live"
+    served = serve(workflows=WORKFLOWS, replica=replica, lease_ttl=1.0)
+    served.do(lambda engine: engine.run(notes(2), id="before"))
+    with observed(replica) as url:
+        page = new_page()
+        page.goto(f"{url}/")
+        expect(page.get_by_role("link", name="before")).to_be_visible()
+        expect(page.locator("#live-state")).to_have_text("live")
+        served.do(lambda engine: engine.run(notes(2), id="afterwards"))
+        page.get_by_role("button", name="press").click()
+        expect(page.get_by_role("link", name="afterwards")).to_be_visible()
+        page.goto("about:blank")  # the stream ends before its server

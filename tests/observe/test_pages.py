@@ -4,14 +4,20 @@ written."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import apsw
 import pytest
 
 from perdure.errors import BucketUnusable, ReplicaDamaged, ReplicaEmpty
+from perdure.observe import ltx, vfs
 from perdure.observe import pages as pages_module
-from perdure.observe import vfs
+from perdure.observe.observer import Observer
+from perdure.reader.values import RunQuery
+from perdure.replica import litestream_binary
 from tests.observe.support import (
     all_pages,
     engine_at,
@@ -124,3 +130,51 @@ def test_a_place_without_a_replica_is_said(tmp_path: Path) -> None:
         pages_at(f"file://{tmp_path}").current()
     with pytest.raises((BucketUnusable, ReplicaEmpty)):
         pages_at(f"file://{tmp_path}/nothing").current()
+
+
+def test_the_official_file_layer_shows_the_same_rows(replica: Path) -> None:
+    """Litestream's own VFS, in a process of its own: it stays in the process that loads it."""
+    pytest.importorskip("litestream_vfs", reason="litestream-vfs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", OFFICIAL],
+        env={
+            **litestream_binary.environment(),
+            "LITESTREAM_REPLICA_URL": f"file://{replica}/000001",
+            "LITESTREAM_LOG_LEVEL": "ERROR",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    db = vfs.connect(pages_at(f"file://{replica}"))
+    rows = db.execute("SELECT key, kind, name, data FROM event ORDER BY key").fetchall()
+    assert done.stdout.strip() == hashlib.sha256(repr(rows).encode()).hexdigest()
+    db.close()
+
+
+OFFICIAL = """
+import apsw, hashlib, litestream_vfs
+loader = apsw.Connection(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(litestream_vfs.loadable_path())
+flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+db = apsw.Connection("file:replica?vfs=litestream", flags=flags)
+rows = db.execute("SELECT key, kind, name, data FROM event ORDER BY key").fetchall()
+print(hashlib.sha256(repr(rows).encode()).hexdigest(), flush=True)
+import os
+os._exit(0)
+"""
+
+
+@awaited
+async def test_a_copy_is_restored_where_pages_are_of_an_unknown_format(
+    replica: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ltx, "FLAG_SIZED", 2)  # as if these files were of a later version
+    async with Observer([f"file://{replica}"]) as observer:
+        opened = await observer.only()
+        assert "restored copy" in opened.about
+        page = await opened.reader.runs(RunQuery(status=("waiting",)))
+        assert [one.id for one in page.runs] == ["run-waits"]

@@ -59,7 +59,14 @@ WORKFLOWS: list[Any] = [two_effects, lookups, long_text]
 
 def engine_of(store: Path, replica: str, **options: Any) -> Engine:
     """An engine with a replica; options of `Replica` are taken, too."""
-    names = {"fencing", "standby", "drill_every", "on_wait", "on_progress"} & options.keys()
+    names = {
+        "fencing",
+        "standby",
+        "drill_every",
+        "summary",
+        "on_wait",
+        "on_progress",
+    } & options.keys()
     place = Replica(replica, **{name: options.pop(name) for name in names})
     defaults: dict[str, Any] = {"workflows": WORKFLOWS, "durability": "replica"}
     return Engine(store, **{**defaults, "replica": place, "lease_ttl": LEASE_S, **options})
