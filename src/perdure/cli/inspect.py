@@ -281,29 +281,14 @@ def show(
     most = limit or (None if full or as_json else ROWS)
 
     async def fetch(reader: StoreReader, found: str) -> _Page:
-        info = await reader.run(found)
         drawn = await reader.waterfall(found, after or 0, limit or BARS_MAX) if waterfall else None
         history = [] if drawn else await reader.history(found, after or 0, most)
-        shown = await reader.exposed(found), await reader.requests(found)
-        waits = [] if info.ended_at else (await reader.standings([found]))[found]
-        why = await reader.why(found)
-        return _Page(info, history, Places(waits, datetime.now(UTC)), *shown, why, drawn)
+        return await _read_page(reader, found, history, drawn)
 
     page = with_run_read(store, run_id, fetch)
     info, history = page.info, page.history
-    if as_json and page.drawn is not None:
-        echo_json(page.drawn)
-        return
     if as_json:
-        echo_json(
-            {
-                "run": info,
-                "history": history,
-                "places": page.places.standings,
-                "exposed": {one.name: one.value for one in page.exposed},
-                "requests": page.requests,
-            }
-        )
+        echo_json(page.drawn or _as_json(page))
         return
     if page.drawn is not None:
         echo(*_bars(page, page.drawn, room() or BARS_WIDTH))
@@ -314,6 +299,26 @@ def show(
         _say_more(store, info, history, limit)
     elif after and not history:
         say(f"{info.id} has {info.history_rows:,} rows; there is none behind row {after:,}.")
+
+
+async def _read_page(
+    reader: StoreReader, run_id: str, history: list[HistoryEvent], drawn: Waterfall | None
+) -> _Page:
+    info = await reader.run(run_id)
+    shown = await reader.exposed(run_id), await reader.requests(run_id)
+    waits = [] if info.ended_at else (await reader.standings([run_id]))[run_id]
+    why = await reader.why(run_id)
+    return _Page(info, history, Places(waits, datetime.now(UTC)), *shown, why, drawn)
+
+
+def _as_json(page: _Page) -> dict[str, Any]:
+    return {
+        "run": page.info,
+        "history": page.history,
+        "places": page.places.standings,
+        "exposed": {one.name: one.value for one in page.exposed},
+        "requests": page.requests,
+    }
 
 
 class _Page(msgspec.Struct, frozen=True):

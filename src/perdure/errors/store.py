@@ -73,7 +73,7 @@ class SecretsMissing(StoreError):
 
 
 class StoreReadOnly(StoreError):
-    """The file or its folder can't be written; with `wal` it can't be read where it lies, either."""
+    """The file or its folder can't be written; with `wal` it can't be read there, either."""
 
     def __init__(self, path: str, *, wal: bool = False) -> None:
         self.path = path
