@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -39,6 +40,36 @@ def closed(serve: Serve) -> Served:
     return served
 
 
+OTHER = """<!doctype html><title>prizes</title><iframe src="{site}/"></iframe>
+<form id="form" method="post" action="{site}/runs/o%2F1/cancel"><input name="csrf" value="x"></form>
+<a href="{link}">look</a>"""
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[str]:
+    """The address of another site: its page frames `site`, posts to it, and links to `link`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = parse_qs(urlsplit(self.path).query)
+            told = {name: asked.get(name, [""])[0] for name in ("site", "link")}
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(OTHER.format(**told).encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://localhost:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 def log_in(page: Page, secret: str) -> None:
     page.get_by_label("Token").fill(secret)
     page.get_by_role("button", name="Log in").click()
@@ -58,6 +89,21 @@ def test_a_login_leads_to_the_page_that_was_wanted(closed: Served, new_page: New
     expect(page).to_have_url(re.compile("/login$"))
     page.goto(f"{closed.url}/runs/o%2F1")
     assert "/login" in page.url
+
+
+def test_a_link_of_another_site_leads_to_its_page(
+    closed: Served, other: str, new_page: NewPage
+) -> None:
+    page = new_page()
+    page.goto(f"{closed.url}/login")
+    log_in(page, "Ada-secret-1")
+    page.goto(f"{other}?link={closed.url}/runs/o%252F1")
+    page.get_by_role("link", name="look").click()
+    expect(page.get_by_role("heading", name="o/1").first).to_be_visible()
+    stranger = new_page()
+    stranger.goto(f"{other}?link={closed.url}/runs/o%252F1")
+    stranger.get_by_role("link", name="look").click()
+    expect(stranger.get_by_label("Token")).to_be_visible()
 
 
 def test_the_role_view_sees_no_buttons_and_is_refused(closed: Served, new_page: NewPage) -> None:
@@ -114,33 +160,6 @@ def test_pages_below_a_path_stay_below_it(serve: Serve, new_page: NewPage) -> No
 
 # Pages of other sites -----------------------------------------------------------------------------
 
-EVIL = """<!doctype html><title>prizes</title><iframe id="frame" src="{site}/"></iframe>
-<form id="form" method="post" action="{site}/runs/o%2F1/cancel"><input name="csrf" value="x"></form>
-"""
-
-
-@pytest.fixture
-def evil(local: Served) -> Iterator[str]:
-    """The address of a page that attacks the site."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
-            self.wfile.write(EVIL.format(site=local.url).encode())
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://localhost:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
 
 @pytest.fixture(scope="module")
 def local(serve: Serve) -> Served:
@@ -150,11 +169,11 @@ def local(serve: Serve) -> Served:
 
 
 def test_a_page_of_another_site_can_neither_frame_nor_post_nor_read(
-    local: Served, evil: str, new_page: NewPage
+    local: Served, other: str, new_page: NewPage
 ) -> None:
     page = new_page(expected=("frame", "Refused", "403", "CORS", "Failed", "Framing"))
     page.goto(f"{local.url}/")  # the browser has its cookies now
-    page.goto(evil)
+    page.goto(f"{other}?site={local.url}")
     read = "site => fetch(site, { credentials: 'include' }).then(a => a.text(), () => 'refused')"
     assert page.evaluate(read, f"{local.url}/api/v1/runs") == "refused"
     post = """site => fetch(site, { method: 'POST', mode: 'no-cors', credentials: 'include',

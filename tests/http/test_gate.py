@@ -217,6 +217,13 @@ def test_a_page_of_another_site_changes_nothing(local: Served, header) -> None:
         assert answer.status_code == 403 and "another site" in answer.text
 
 
+def test_a_page_of_another_site_embeds_nothing_and_may_link(local: Served) -> None:
+    asks = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    assert local.client(**asks).get("/api/v1/runs").status_code == 403
+    asks["sec-fetch-mode"] = "navigate"
+    assert local.client(**asks).get("/probe").status_code == 200
+
+
 def test_a_form_needs_its_key(local: Served) -> None:
     client = local.client(origin=local.origin)
     assert client.post("/probe", data={"a": "1"}).status_code == 403

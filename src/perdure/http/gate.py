@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perdure.http import body, csrf, limits, problems, visitors
@@ -88,6 +88,7 @@ class Gate:
             return _to_login(request), receive
         request.scope[visitors.KEY] = visitor
         if request.method in SAFE:
+            check_embedding(request)
             return self._app, receive
         check_origin(request)
         if not path.startswith(("/api/", "/answer/")) and not _is_bearer(request):
@@ -135,18 +136,33 @@ def _to_login(request: Request) -> ASGIApp:
         raise unknown("A token is needed here. Send it as `Authorization: Bearer TOKEN`.")
     here = root_of(request) + problems.route_path(request)
     wanted = f"{here}?{request.url.query}" if request.url.query else here
+    if request.method == "GET" and _is_foreign(request):
+        # A link of another site comes without the cookie; from this page on it is sent.
+        return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0">')
     login = url(request, "login", next=wanted if request.method == "GET" else None)
     if "hx-request" in request.headers:  # a part of a page: the browser has to go there as a whole
         return Response(status_code=401, headers={"HX-Redirect": login})
     return RedirectResponse(login, 303)
 
 
+def check_embedding(connection: HTTPConnection) -> None:
+    """Raises `HTTPException`, 403, where a page of another site embeds an address or fetches it; a
+    link may lead here.
+    """
+    if _is_foreign(connection) and connection.headers.get("sec-fetch-mode") != "navigate":
+        raise HTTPException(403, "A page of another site asked for this; open it by itself.")
+
+
+def _is_foreign(connection: HTTPConnection) -> bool:
+    """Whether a browser says that a page of another site asks."""
+    return connection.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+
+
 def check_origin(connection: HTTPConnection) -> None:
     """Raises `HTTPException`, 403, for what a page of another site has sent."""
-    site = connection.headers.get("sec-fetch-site")
     origin = connection.headers.get("origin")
-    if site is not None:
-        own = site in ("same-origin", "none")
+    if "sec-fetch-site" in connection.headers:
+        own = not _is_foreign(connection)
     else:  # browsers that send neither do not exist any more; programs do
         own = origin is None or urlsplit(origin).netloc == connection.headers.get("host", "")
     if not own:

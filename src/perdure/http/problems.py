@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from markupsafe import Markup, escape
@@ -159,7 +160,7 @@ def route_path(connection: HTTPConnection) -> str:
 def loggable(connection: HTTPConnection) -> str:
     """The path for the log: without the query, and without the right that a signed link gives."""
     path = route_path(connection)
-    return "/answer/…" if path.startswith("/answer/") else path
+    return "/answer/…" if path.startswith("/answer/") else quote(path)
 
 
 def _phrase(status: int) -> str:
