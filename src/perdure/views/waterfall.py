@@ -87,7 +87,7 @@ class Waterfall(msgspec.Struct):
 
 
 _ARGUMENTS = re.compile(r'^\{"args":(\{.*?\}?)\}?$')
-_NAME = re.compile(r'(^|[,{])"([A-Za-z_]\w*)":')
+_NAME = re.compile(r'(^|[,{])\s*"([A-Za-z_]\w*)":')
 
 
 def readable(label: str) -> str:

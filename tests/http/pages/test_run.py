@@ -103,7 +103,7 @@ def test_a_waiting_run_says_what_it_asks(site: Served) -> None:
         head = client.get("/runs/agent/head").text
         assert "Publish it?" in head
         assert "Waits for a message on approval" in head
-        assert "/inbox#agent" in head
+        assert "/inbox/agent" in head
         assert "customer=acme" in head
 
 

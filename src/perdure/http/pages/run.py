@@ -127,8 +127,9 @@ def _kind_of_why(info: RunInfo) -> str:
 
 
 def _answerable(info: RunInfo) -> bool:
-    """Whether a person can answer what the run waits for."""
-    return any(one.keys() & _POINTS for one in info.waiting_for)
+    """Whether a person can answer what the run waits for, or say what became of a step."""
+    unknown = info.status == lifecycle.BLOCKED and "perdure resolve" in (info.reason or "")
+    return unknown or any(one.keys() & _POINTS for one in info.waiting_for)
 
 
 def _links(asked: Asked, why: str | None) -> list[tuple[str, str]]:
@@ -185,6 +186,7 @@ async def _side(asked: Asked, seq: int | None) -> Context:
 def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Context:
     blocked = asked.info.status in (lifecycle.BLOCKED, lifecycle.PAUSED)
     return {
+        "step_word": _word(asked.info, step),
         "step_error": format.error_line(step.error) if step.error else None,
         "step_trace": traces.trace(step.error),
         "step_said": messages_of(step) if step.asked or step.answered else None,
@@ -192,6 +194,18 @@ def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Co
         "step_unknown": blocked and step.kind == "step" and step.state in ("open", "retrying"),
         "again_at": _moment(step.again_at_ms),
     }
+
+
+def _word(info: RunInfo, step: StepView) -> str:
+    """The status of a step as a word: an open one is as its run is, where nothing works on that."""
+    if step.state not in ("open", "retrying"):
+        return {"fired": "completed"}.get(step.state, step.state)
+    if info.status in (lifecycle.BLOCKED, lifecycle.PENDING, lifecycle.PAUSED):
+        return info.status
+    if info.ended_at is not None:
+        return lifecycle.CANCELLED
+    waits = step.kind == "timer" and step.state == "open"
+    return lifecycle.WAITING if waits else {"open": lifecycle.RUNNING}.get(step.state, step.state)
 
 
 async def _key(asked: Asked, step: StepView) -> str | None:

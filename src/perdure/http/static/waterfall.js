@@ -43,7 +43,7 @@
   const short = (ms) => (ms === 0 ? "0" : ms % 1000 && ms < 60000 ? (ms < 1000 ? `${+ms.toFixed(2)} ms` : `${+(ms / 1000).toFixed(2)} s`) : took(ms).replace(".0 s", " s"));
   const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   // What a row holds is the beginning of a JSON text: without quotes around names it reads better.
-  const label = (text) => (text ? text.replace(/^\{"args":(\{.*?\}?)\}?$/, "$1").replace(/^\{(?=["}])/, "").replace(/\}$/, "").replace(/(^|[,{])"([A-Za-z_]\w*)":/g, "$1 $2=").trim() : "");
+  const label = (text) => (text ? text.replace(/^\{"args":(\{.*?\}?)\}?$/, "$1").replace(/^\{(?=["}])/, "").replace(/\}$/, "").replace(/(^|[,{])\s*"([A-Za-z_]\w*)":/g, "$1 $2=").trim() : "");
 
   const until = (text) => {
     const ms = Number(/"until_ms":(\d+)/.exec(text ?? "")?.[1]);
@@ -58,6 +58,7 @@
     if (run.ended_ms) return "unfinished";
     if (bars.kind[bar] === "timer") return "waiting";
     if (run.queued.has(bars.seq[bar])) return "queued";
+    if (["blocked", "pending", "paused"].includes(run.status)) return run.status; // nothing works on it
     return bars.tries.has(bars.seq[bar]) ? "retrying" : "running";
   };
   const endOf = (bar) => (bars.took[bar] === null ? Math.max(now(), bars.start[bar]) : bars.start[bar] + bars.took[bar]);
@@ -416,7 +417,7 @@
     const name = bars.names[bars.name[bar]];
     const tries = bars.tries.get(seq), open = bars.took[bar] === null, work = bars.work.get(bar) ?? bars.took[bar];
     const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? until(bars.label.get(bar)) : label(bars.label.get(bar)), child: bars.run.get(bar) };
-    facts.icon = { failed: "failed", retrying: "retrying" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
+    facts.icon = { failed: "failed", retrying: "retrying", blocked: "blocked", pending: "wait", paused: "wait" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
     if (word === "") {
       const at = x(from);
       if (at >= -5 && at <= width + 5) paths.work = `M${at.toFixed(1)} 9l5 5-5 5-5-5z`;
@@ -463,7 +464,7 @@
     const kind = bars.kind[first], timed = slowest > 0;
     return {
       kind, icon: "fold", name: bars.names[bars.name[first]], from, to,
-      status: open ? (kind === "timer" ? "waiting" : "running") : bars.status[first] === "" ? "point" : "completed",
+      status: open ? status(inside.find((bar) => bars.status[bar] === "open")) : bars.status[first] === "" ? "point" : "completed",
       badge: `×${inside.length.toLocaleString("en")}`, said: `${inside.length.toLocaleString("en")} of them, folded`,
       label: [open ? `${open.toLocaleString("en")} open` : "", timed ? `slowest ${took(slowest)}` : ""].filter(Boolean).join(", "),
       word: open ? `${open} open` : "all ended well", took: timed ? took(to - from) : "", group,
@@ -642,7 +643,7 @@
     focused = index;
     if (!shown) return;
     if (shown.bars) unfold(shown.group, !opened.has(shown.group));
-    else if (shown.wait) location.href = `${perdure.root()}/inbox#${encodeURIComponent(decodeURIComponent(box.dataset.page.split("/").pop()))}`;
+    else if (shown.wait) location.href = box.dataset.inbox;
     else perdure.run.open(bars.seq[shown.bar]);
   };
   const move = (by) => {
