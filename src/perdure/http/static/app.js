@@ -195,4 +195,10 @@ perdure.key("/", "Filter, or the first field of the page", () => {
 perdure.key("?", "These keys", perdure.help);
 
 // Once, when everything is there.
-document.addEventListener("DOMContentLoaded", tell);
+document.addEventListener("DOMContentLoaded", () => {
+  tell();
+  // On a phone the navigation is wider than the screen.
+  const nav = document.querySelector(".top nav");
+  const here = nav?.querySelector("[aria-current]");
+  if (here) nav.scrollLeft = here.offsetLeft - nav.offsetLeft - 60;
+});
