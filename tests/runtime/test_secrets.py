@@ -256,3 +256,11 @@ async def test_pruned_runs_take_their_secrets_along(tmp_path: Path) -> None:
 def test_a_wrong_redaction_is_refused(wrong: Any) -> None:
     with pytest.raises(DefinitionError, match="redact"):
         Engine(":memory:", redact=wrong)
+
+
+@awaited
+async def test_a_schedule_keeps_no_secret(tmp_path: Path) -> None:
+    async with Engine(tmp_path / "a.db", workflows=[moves_on], redact=["token"]) as engine:
+        with pytest.raises(NotSerializable, match="schedule 'x'"):
+            await engine.schedule("x", "@daily", moves_on(Secret(KEY), 1))
+        assert await engine.schedules() == []

@@ -19,6 +19,8 @@ from perdure.errors import DefinitionError
 
 MARK_BYTES = MARK.encode()
 MASK_JSON = f'"{MASK}"'.encode()
+MASKS = (MASK_JSON, b'"\\u2022\\u2022\\u2022"')
+"""As we write it, and as programs that write ASCII do."""
 
 Span = tuple[int, int]
 """Where the text of a secret begins and ends."""
@@ -106,9 +108,9 @@ def spans(raw: bytes, hides: Hides | None = None) -> list[Span]:
 
 def places_of_masks(raw: bytes) -> list[Span]:
     """Where a JSON text has the mask instead of a secret that was left out."""
-    if MASK_JSON not in raw:
+    if all(mask not in raw for mask in MASKS):
         return []
-    return [found.span() for found in _STRING.finditer(raw) if found[0] == MASK_JSON]
+    return [found.span() for found in _STRING.finditer(raw) if found[0] in MASKS]
 
 
 def _end_of_value(raw: bytes, at: int) -> int:

@@ -127,7 +127,7 @@ class CarriedJson:
             raise ImportRefused(self.name, detail) from None
 
     def _value(self, run: int, kind: Any, raw: Raw | None, is_args: bool) -> Any:
-        if raw is None:
+        if raw is None or (kind is not JSON and bytes(raw) == b"null"):
             return None
         if kind is PLAIN:
             return bytes(raw).decode()

@@ -93,6 +93,10 @@ class HistoryWriter:
         found = dict(self._db.rows("chunk_bodies", (run,)))
         return found | {-n: body for n, body in self._db.rows("secrets_of_run", (run,))}
 
+    def is_plain(self, raw: bytes) -> bool:
+        """Whether a payload has no secrets."""
+        return not self._hidden(raw)
+
     def _hidden(self, raw: bytes) -> list[Span]:
         return [] if self._hides is None and MARK_BYTES not in raw else spans(raw, self._hides)
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from perdure.core.limits import NEVER_MS
-from perdure.errors import PerdureError, RunExists, ScheduleNotFound
+from perdure.errors import NotSerializable, PerdureError, RunExists, ScheduleNotFound
 from perdure.store.inboxes import Inboxes
 from perdure.store.rows import Started, Woken
 from perdure.store.schedule_writes import (
@@ -33,6 +33,10 @@ from perdure.store.writes import Deliver, StartRun
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
 
+NO_SECRETS = (
+    "everybody who reads the store sees them, so no secret can be there; give a name, and look the "
+    "secret up in a step"
+)
 OPEN_TICKS_MAX = 1_000
 """How many runs of a schedule one tick cancels."""
 FIELDS, NEXT_MS = slice(6, 19), 19
@@ -53,7 +57,7 @@ class _What(msgspec.Struct):
 
 class Schedules:
     """What writes about schedules do in the transaction `db`. `start` starts a run, `refusal` says
-    why a queue takes none.
+    why a queue takes none, `is_plain` whether arguments are without secrets.
     """
 
     def __init__(
@@ -63,9 +67,18 @@ class Schedules:
         inboxes: Inboxes,
         is_alive: Callable[[int], bool],
         refusal: Callable[[str, int], object],
+        is_plain: Callable[[bytes], bool],
     ) -> None:
         self._db, self._start_run, self._inboxes = db, start, inboxes
-        self._is_alive, self._refusal = is_alive, refusal
+        self._is_alive, self._refusal, self._is_plain = is_alive, refusal, is_plain
+        self.apply: dict[type, Callable[[Any], Any]] = {
+            DeclareSchedules: self.declare,
+            SetSchedule: self.set,
+            FireSchedule: self.fire,
+            StartTicks: self.start,
+            ControlSchedule: self.control,
+            RemoveSchedule: self.remove,
+        }
 
     # --- definitions ------------------------------------------------------------------------------
 
@@ -85,8 +98,12 @@ class Schedules:
         return changed
 
     def _refused(self, given: list[ScheduleDefinition]) -> PerdureError | None:
-        """Why the queue of one of these definitions would take no run of it."""
+        """Why the queue of one of these definitions would take no run of it, or its arguments can't
+        be stored.
+        """
         for one in given:
+            if not self._is_plain(one.args):
+                return NotSerializable(f"the arguments of schedule {one.name!r}", NO_SECRETS)
             if one.queue is not None:
                 refused = self._refusal(one.queue, one.weight)
                 if isinstance(refused, PerdureError):

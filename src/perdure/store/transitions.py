@@ -36,14 +36,6 @@ from perdure.store.retention_writes import (
     SweepPruned,
 )
 from perdure.store.rows import Place, Woken, Written
-from perdure.store.schedule_writes import (
-    ControlSchedule,
-    DeclareSchedules,
-    FireSchedule,
-    RemoveSchedule,
-    SetSchedule,
-    StartTicks,
-)
 from perdure.store.schedules import Schedules
 from perdure.store.starting import Starting
 from perdure.store.tags import Tags
@@ -99,7 +91,12 @@ class Transitions:
         self._requests = Requests(db, limits, self._ownership, self._inboxes, self._starting)
         answers = Answers(db, self._inboxes)
         schedules = Schedules(
-            db, self._starting.start, self._inboxes, self._ownership.is_alive, places.refusal
+            db,
+            self._starting.start,
+            self._inboxes,
+            self._ownership.is_alive,
+            places.refusal,
+            self._history.is_plain,
         )
         self.apply: dict[type, Callable[[Any], Any]] = {
             Append: self._append,
@@ -119,12 +116,7 @@ class Transitions:
             Emit: self._emit,
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
-            DeclareSchedules: schedules.declare,
-            SetSchedule: schedules.set,
-            FireSchedule: schedules.fire,
-            StartTicks: schedules.start,
-            ControlSchedule: schedules.control,
-            RemoveSchedule: schedules.remove,
+            **schedules.apply,
             PruneRuns: retention.prune,
             SweepPruned: retention.sweep,
             ForgetIdle: retention.forget_idle,

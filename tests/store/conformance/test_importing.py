@@ -1,0 +1,118 @@
+"""Imports: runs of another store under new keys, or nothing; secrets apart from what is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from perdure.api.secret import MARK
+from perdure.errors import ImportRefused, RunExists, SecretsMissing
+from perdure.store.base import Store
+from perdure.store.carried_json import CarriedJson
+from perdure.store.import_writes import ImportedRuns, ImportRuns
+from perdure.store.writes import Finish, Turn
+from tests.store.conformance.support import message, one, owned, queue, start
+
+SCHEMA = 13
+
+
+def run(number: int, id: str, status: str = "waiting", **more: Any) -> dict[str, Any]:
+    return {
+        "run": number, "id": id, "workflow": "flow", "status": status, "args": {}, "crashes": 2,
+        "priority": 0, "seed": 1, "created_ms": 1, "started_ms": 1, "unread": 0, "weight": 1,
+    } | more  # fmt: skip
+
+
+def event(run: int, seq: int, kind: str, **more: Any) -> dict[str, Any]:
+    return {"run": run, "seq": seq, "kind": kind, "at_ms": 1} | more
+
+
+def source(**tables: list[dict[str, Any]]) -> CarriedJson:
+    text = json.dumps({"perdure_export": 1, "schema": SCHEMA, "tables": tables})
+    return CarriedJson(text.encode(), "a.json", SCHEMA)
+
+
+FAMILY = {
+    "run": [
+        run(7, "a~1", "completed", successor=9, started_ms=1, ended_ms=2),
+        run(9, "a", chain=7, tags={"of": "me"}, queue="q", started_ms=1),
+        run(11, "b", parent=9, parent_seq=2, root=9, queue="q", started_ms=None, due_ms=900),
+    ],
+    "event": [event(9, 1, "start"), event(9, 2, "child", name="flow", data={"text": "x" * 3_000})],
+    "request": [
+        {"request": 4, "run": 7, "key": "k", "channel": "c", "sender": "me", "digest": "",
+         "at_ms": 1, "state": "open"},
+    ],
+    "message": [
+        {"run": 9, "kind": "request", "name": "c", "ref": 4, "data": {"value": 1}, "at_ms": 1},
+        {"run": 9, "kind": "message", "name": "m", "key": "once", "chain": 7, "data": 1,
+         "at_ms": 1},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_runs_get_new_keys_and_keep_their_relations(store: Store, go_on: bool) -> None:
+    start(store, "other")
+    queue(store)
+    done = one(store, ImportRuns(source(**FAMILY), go_on, 500))
+    assert done == ImportedRuns(["a~1", "a", "b"], 2)
+    first, run_, child = (store.run_key(run_id) for run_id in ("a~1", "a", "b"))
+    row, below = store.run_row(run_), store.run_row(child)
+    assert (below.parent, below.parent_seq, below.parent_id, below.root) == (run_, 2, "a", run_)
+    assert store.first_generation(run_) == first
+    assert store.status("a~1") == "completed"
+    state = ("pending", 500, None, 0) if go_on else ("paused", None, None, 0)
+    assert (row.status, row.due_ms, row.queue, row.crashes) == state
+    assert (below.due_ms, below.queue) == (900 if go_on else None, "q")
+    assert [(one.seq, one.kind) for one in store.history(run_)] == [(1, "start"), (2, "child")]
+    (page,) = store.history_page(run_, 1, 1)
+    assert isinstance(page.data, bytes)
+    assert json.loads(page.data) == {"text": "x" * 3_000}
+    assert [one.kind for one in store.inbox(run_, 0)] == ["request", "message"]
+    assert [one.key for one in store.open_requests(run_, 9)] == ["k"]
+    one(store, message("a", key="once"))
+    assert len(store.inbox(run_, 0)) == 2  # it has arrived before
+    rows = store.run_rows(status=None, workflow=None, tags={"of": "me"}, limit=9, before=None)
+    assert [one.id for one in rows] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "error"),
+    [
+        ({"run": [run(1, "taken")]}, RunExists),
+        ({"run": []}, ImportRefused),
+        ({"run": [run(1, "a", "odd")]}, ImportRefused),
+        ({"run": [run(1, "a", args={"key": "•••"})]}, ImportRefused),
+        ({"run": [run(1, "a")], "event": [event(1, 2, "child")]}, ImportRefused),
+    ],
+)
+def test_what_can_not_go_on_is_refused_whole(store: Store, tables: Any, error: type) -> None:
+    start(store, "taken")
+    assert isinstance(one(store, ImportRuns(source(**tables), True, 1)), error)
+    assert not store.has_run("a")
+
+
+def test_a_run_without_its_secrets_is_blocked(store: Store) -> None:
+    tables = {"run": [run(1, "a", args={"key": "•••"})]}
+    one(store, ImportRuns(source(**tables), False, 1))
+    row = store.run_row(store.run_key("a"))
+    assert (row.status, row.blocked_by) == ("blocked", "secrets")
+    assert json.loads(row.args) == {"key": "•••"}
+    with pytest.raises(SecretsMissing):
+        store.run_row(row.run, true=True)
+
+
+def test_secrets_are_apart_from_what_is_shown(store: Store) -> None:
+    true = json.dumps({"key": f"{MARK}sk", "n": 1}, ensure_ascii=False).encode()
+    shown = '{"key": "•••", "n": 1}'.encode()
+    run_, worker = owned(store, "a", args=true)
+    one(store, message("a", data=true))
+    assert store.run_row(run_).args == store.arguments(run_) == shown
+    assert store.run_row(run_, true=True).args == store.arguments(run_, true=True) == true
+    assert [one.data for one in store.inbox(run_, 0)] == [true]
+    one(store, Turn(run_, worker, [], 1, finish=Finish("completed", result=true)))
+    assert store.outcome(run_).result == shown
+    assert store.outcome(run_, true=True).result == true
