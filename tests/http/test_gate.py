@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,12 +13,13 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from perdure import Token, workflow
+from perdure import DefinitionError, Engine, Token, workflow
 from perdure.http import limits
 from perdure.http.app import guarded, pages
 from perdure.http.site import Site, url
 from perdure.http.visitors import person
 from tests.http.support import Serve, Served
+from tests.runtime.support import awaited
 
 HTML = {"accept": "text/html"}
 TOKENS = [
@@ -361,6 +364,53 @@ def test_a_mounted_application_knows_its_path(serve: Serve) -> None:
     assert client.get("/in/side/probe").text == "ada /in/side/x"
     answer = served.client(**HTML).get("/probe")
     assert answer.headers["location"] == "/in/side/login?next=%2Fin%2Fside%2Fprobe"
+
+
+@awaited
+async def test_a_server_that_runs_it_alone_opens_the_engine(tmp_path: Path) -> None:
+    engine = Engine(str(tmp_path / "a.db"), workflows=[greet])
+    app, heard, said = engine.asgi(), asyncio.Queue[Any](), asyncio.Queue[Any]()
+    assert (await _ask(app, ("127.0.0.1", 1), "/api/v1/runs")).status_code == 503
+    life = asyncio.ensure_future(app({"type": "lifespan"}, heard.get, said.put))
+    await heard.put({"type": "lifespan.startup"})
+    assert (await said.get())["type"] == "lifespan.startup.complete"
+    assert engine.is_open
+    assert (await _ask(app, ("127.0.0.1", 1), "/api/v1/runs")).status_code == 200
+    await heard.put({"type": "lifespan.shutdown"})
+    await life
+    assert (await said.get())["type"] == "lifespan.shutdown.complete"
+    assert not engine.is_open
+
+
+@awaited
+async def test_a_store_that_can_not_be_opened_ends_the_server(tmp_path: Path) -> None:
+    app, heard, said = (
+        Engine(str(tmp_path), workflows=[greet]).asgi(),
+        asyncio.Queue[Any](),
+        list[Any](),
+    )
+
+    async def say(message):
+        said.append(message)
+
+    await heard.put({"type": "lifespan.startup"})
+    await app({"type": "lifespan"}, heard.get, say)
+    assert [one["type"] for one in said] == ["lifespan.startup.failed"]
+    assert str(tmp_path) in said[0]["message"]
+
+
+def test_what_can_not_be_right_is_refused_where_it_is_said() -> None:
+    engine = Engine(":memory:")
+    wrongs: list[Any] = ["", "two words", "caf\u00e9", [], 5, [TOKENS[0], TOKENS[0]], ["a"]]
+    for wrong in wrongs:
+        with pytest.raises(DefinitionError):
+            engine.asgi(token=wrong)
+    for prefix in ("durable", "/a//b", "/a?b", "/a b"):
+        with pytest.raises(DefinitionError):
+            engine.asgi(prefix=prefix)
+    with pytest.raises(DefinitionError, match="role"):
+        Token(name="a", secret="b", role="admin")
+    assert "Ada-secret-1" not in repr(TOKENS)
 
 
 def logged_in_below(served: Served) -> httpx.Client:

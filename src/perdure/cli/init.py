@@ -60,6 +60,7 @@ def _next_steps(folder: Path) -> list[str]:
         ("perdure run app.py A-17 120", "runs until it waits for an approval"),
         ("perdure send refund approval true", "approves it; type it in another terminal"),
         ("perdure show refund", "what happened, step by step"),
+        ("perdure dev app.py --open", "all of it in a browser, while you change the code"),
     ]
     width = max(len(command) for command, _ in commands)
     return [f"  {command.ljust(width)}   {note}".rstrip() for command, note in commands]
