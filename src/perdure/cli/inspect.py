@@ -281,9 +281,10 @@ def show(
     most = limit or (None if full or as_json else ROWS)
 
     async def fetch(reader: StoreReader, found: str) -> _Page:
+        info = await reader.run(found)  # first: then no row of it is missing in the history
         drawn = await reader.waterfall(found, after or 0, limit or BARS_MAX) if waterfall else None
         history = [] if drawn else await reader.history(found, after or 0, most)
-        return await _read_page(reader, found, history, drawn)
+        return await _read_page(reader, info, history, drawn)
 
     page = with_run_read(store, run_id, fetch)
     info, history = page.info, page.history
@@ -302,12 +303,11 @@ def show(
 
 
 async def _read_page(
-    reader: StoreReader, run_id: str, history: list[HistoryEvent], drawn: Waterfall | None
+    reader: StoreReader, info: RunInfo, history: list[HistoryEvent], drawn: Waterfall | None
 ) -> _Page:
-    info = await reader.run(run_id)
-    shown = await reader.exposed(run_id), await reader.requests(run_id)
-    waits = [] if info.ended_at else (await reader.standings([run_id]))[run_id]
-    why = await reader.why(run_id)
+    shown = await reader.exposed(info.id), await reader.requests(info.id)
+    waits = [] if info.ended_at else (await reader.standings([info.id]))[info.id]
+    why = await reader.why(info.id)
     return _Page(info, history, Places(waits, datetime.now(UTC)), *shown, why, drawn)
 
 

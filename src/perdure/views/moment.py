@@ -18,7 +18,7 @@ from perdure.runtime.info import HistoryEvent, RunSummary
 
 KNOWN_MAX = 50
 PENDING_MAX = 200
-STOPS_MAX = 5_000
+STOPS_MAX = 10_000
 _OPENS = frozenset({ev.STEP, ev.CHILD, ev.TIMER})
 _ENDS = frozenset({ev.COMPLETED, ev.FAILED, ev.FIRED, ev.ABANDON})
 _NEWS = frozenset({ev.MESSAGE, ev.REQUEST, ev.CANCEL})
