@@ -137,3 +137,14 @@ async def test_names_of_senders_are_checked(db: str) -> None:
         for sender in ("", "\0", 5):
             with pytest.raises(DefinitionError):
                 await engine.send("r", 1, channel="c", sender=sender)  # type: ignore[arg-type]
+
+
+@awaited
+async def test_a_process_with_the_code_declares_what_forms_are_made_from(db: str) -> None:
+    async with Engine(db, workflows=[asks]) as engine:
+        await reached(await engine.start(asks_two(), id="r"), "waiting")
+    async with Engine(db, execute=False) as client:
+        found = await client.reader().declared()
+    assert found["asks"].about == "Asks a person again and again."
+    assert found["asks"].schema["required"] == ["times"]
+    assert found["asks_two"].schema["properties"] == {}

@@ -10,12 +10,13 @@ import msgspec
 from perdure.codec.schemas import schema_named
 from perdure.errors import LinkExpired, LinkUnknown, LinkUsed
 from perdure.reader.parts import PageParts
-from perdure.reader.values import Answered, LinkView
+from perdure.reader.values import Answered, Declared, LinkView
 from perdure.runtime.engine_answers import awaited_item, digest_of
 from perdure.runtime.info import instant
 from perdure.store.answers import unusable
 
 ANSWERS_MAX = 200
+WORKFLOWS_MAX = 1_000
 NEWEST = 1 << 62
 
 
@@ -42,6 +43,12 @@ class AnswerQueries(PageParts):
             over=None if over is None else _over(over),
             status=link.status,
         )
+
+    def declared(self) -> dict[str, Declared]:
+        rows = self._store.declared_workflows(WORKFLOWS_MAX)
+        return {
+            name: Declared(name, about, msgspec.json.decode(schema)) for name, about, schema in rows
+        }
 
     def answered(self, limit: int) -> list[Answered]:
         rows = self._store.answers(NEWEST, min(limit, ANSWERS_MAX))

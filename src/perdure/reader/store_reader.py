@@ -23,6 +23,7 @@ from perdure.reader.values import (
     Activity,
     Answered,
     Bounded,
+    Declared,
     InboxItem,
     InboxPage,
     LinkView,
@@ -178,6 +179,10 @@ class StoreReader:
     async def inbox_of(self, id: str) -> list[InboxItem]:
         """What one run waits for a person to do."""
         return await self.read(PageQueries.inbox_of, id)
+
+    async def declared(self) -> dict[str, Declared]:
+        """Workflows that processes with their code have declared, by name, up to 1,000."""
+        return await self.read(PageQueries.declared)
 
     async def answered(self, limit: int = 20) -> list[Answered]:
         """Messages and decisions whose sender gave a name, the newest first."""

@@ -127,6 +127,16 @@ class Answered(msgspec.Struct, frozen=True):
     seq: int
 
 
+class Declared(msgspec.Struct, frozen=True):
+    """A workflow as a process with its code has declared it: the first line of its documentation,
+    and the JSON Schema of its arguments.
+    """
+
+    name: str
+    about: str
+    schema: dict[str, Any]
+
+
 class StreamInfo(msgspec.Struct, frozen=True):
     """A stream of a run: its name, and when its newest item came. `last` is its position."""
 

@@ -32,6 +32,7 @@ from perdure.process.clock import SystemClock
 from perdure.process.periodic import Loop, to_its_end
 from perdure.process.slices import Slices
 from perdure.runtime.claiming import IDLE_S_WHEN_LOST, Claims
+from perdure.runtime.declared import declaration
 from perdure.runtime.durability import DurabilityGate
 from perdure.runtime.kernels import kernel_of
 from perdure.runtime.loading import Loader
@@ -164,7 +165,8 @@ class Scheduler:
         """Join, take over from the dead, give blocked runs another try, begin."""
         if self.execute:
             try:
-                self._try_blocked(self.names)  # in one transaction with the two that follow
+                self._try_blocked(self.names)  # in one transaction with those that follow
+                self._declare(self.names)
                 moved = ClockMovedBack(self.clock.now_ms())
                 self.writer.put(moved, lambda _: self.claims.wake(), keep=True)
                 await self._membership.join()
@@ -237,6 +239,13 @@ class Scheduler:
         """
         if fresh := add_workflow(self.workflows, definition):
             self._try_blocked(fresh)
+            self._declare(fresh)
+
+    def _declare(self, names: tuple[str, ...]) -> None:
+        """Say what the arguments of workflows are, for forms where their code is not."""
+        if not self.closing and names:
+            declared = declaration(self.workflows, names, self.clock.now_ms())
+            self.writer.put(declared, lambda _: None, keep=False)
 
     def _try_blocked(self, names: tuple[str, ...]) -> None:
         """Code may have changed here, or a process with other code has left: runs that are blocked

@@ -37,3 +37,8 @@ class AnswerReads:
                 found, whole, strict=True
             )
         ]
+
+    def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
+        return [
+            (name, about, schema) for name, about, schema in self._all("declared_workflows", limit)
+        ]

@@ -1,4 +1,5 @@
-"""Write types of answers: links that let a person answer once, and their use.
+"""Write types about people who answer and start: links that let a person answer once, their use,
+and what forms to start a workflow are made from.
 
 Rules: as in `writes`; `answers` says what each one does.
 """
@@ -32,4 +33,13 @@ class AnswerByLink(msgspec.Struct, gc=False):
 
     digest: str
     data: bytes
+    at_ms: int
+
+
+class DeclareWorkflows(msgspec.Struct, gc=False):
+    """What a process says of its workflows: name, the first line of its documentation, and JSON
+    Schema of its arguments, of each. Gives None.
+    """
+
+    workflows: list[tuple[str, str, bytes]]
     at_ms: int

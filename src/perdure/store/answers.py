@@ -15,7 +15,7 @@ from perdure.errors import (
     RunNotFound,
     TooManyLinks,
 )
-from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.answer_writes import AnswerByLink, DeclareWorkflows, MakeLink
 from perdure.store.awaited import moment, not_awaited
 from perdure.store.inboxes import Inboxes
 from perdure.store.rows import LinkRow, Woken
@@ -68,6 +68,11 @@ class Answers:
         if isinstance(result, Woken):
             self._db.do("use_link", (answer.at_ms, link.link))
         return result
+
+    def declare(self, declare: DeclareWorkflows) -> None:
+        """See `DeclareWorkflows`. What is there already is not written again."""
+        for name, about, schema in declare.workflows:
+            self._db.do("declare_workflow", (name, about, schema.decode(), declare.at_ms))
 
 
 def unusable(link: LinkRow, now_ms: int) -> LinkUsed | LinkExpired | None:

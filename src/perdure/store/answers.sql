@@ -44,3 +44,12 @@ SELECT i.id, r.id, r.workflow, i.kind, i.name, i.sender, i.at_ms, i.run,
        coalesce(i.taken, 0)
 FROM inbox AS i {{index perdure_inbox_sender}} JOIN run AS r ON r.run = i.run
 WHERE i.sender IS NOT NULL AND i.id < ?1 ORDER BY i.id DESC LIMIT ?2;
+
+-- name: declare_workflow
+INSERT INTO perdure_workflow (name, about, schema, declared_ms) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (name) DO UPDATE
+SET about = excluded.about, schema = excluded.schema, declared_ms = excluded.declared_ms
+WHERE schema <> excluded.schema OR about <> excluded.about;
+
+-- name: declared_workflows
+SELECT name, about, schema FROM perdure_workflow ORDER BY name LIMIT ?1;

@@ -234,6 +234,11 @@ class Store(Protocol):
         `before`.
         """
 
+    def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
+        """Name, first line of the documentation and JSON Schema of the arguments of workflows that
+        processes have declared, by name.
+        """
+
     def unanswered(self, before_ms: int, limit: int) -> list[UnansweredRow]:
         """Requests from before `before_ms` without a reply, the oldest first, to runs that have not
         ended.

@@ -15,7 +15,7 @@ from perdure.core.events import FINISH, Event
 from perdure.core.lifecycle import BLOCKED, PAUSED
 from perdure.core.limits import Limits
 from perdure.errors import LeaseLost, PayloadTooLarge, PerdureError
-from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.answer_writes import AnswerByLink, DeclareWorkflows, MakeLink
 from perdure.store.answers import Answers
 from perdure.store.history import HistoryWriter
 from perdure.store.import_writes import ImportRuns
@@ -128,6 +128,7 @@ class Transitions:
             StartAnd: self._requests.start_and,
             MakeLink: answers.make_link,
             AnswerByLink: answers.answer_by_link,
+            DeclareWorkflows: answers.declare,
             Expose: self._requests.expose,
             Reply: self._requests.reply,
             AskPlace: self._ask_place,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.core.events import Command, Event
-from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.answer_writes import AnswerByLink, DeclareWorkflows, MakeLink
 from perdure.store.import_writes import ImportRuns
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
@@ -466,7 +466,7 @@ Write = (
     | Transact | AskPlace | ReleasePlaces | Spend | HoldQueue | SetQueue
     | DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
-    | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink | ImportRuns
+    | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink | DeclareWorkflows | ImportRuns
 )  # fmt: skip
 
 

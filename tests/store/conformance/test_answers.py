@@ -17,7 +17,7 @@ from perdure.errors import (
     RunNotFound,
     TooManyLinks,
 )
-from perdure.store.answer_writes import AnswerByLink, MakeLink
+from perdure.store.answer_writes import AnswerByLink, DeclareWorkflows, MakeLink
 from perdure.store.answers import LINKS_MAX
 from perdure.store.base import Store
 from perdure.store.rows import Woken
@@ -121,3 +121,12 @@ def test_a_run_has_a_bounded_number_of_links_and_none_when_it_has_ended(store: S
     one(store, finish(run, worker, "completed", result=b"1"))
     assert isinstance(one(store, link()), RunFinished)
     assert isinstance(one(store, used(digest="7")), RunFinished)
+
+
+def test_what_is_declared_of_workflows_is_written_once(store: Store, other: Store) -> None:
+    one(store, DeclareWorkflows([("a", "First.", b"{}"), ("b", "", b"{}")], 1))
+    one(other, DeclareWorkflows([("a", "First.", b"{}"), ("b", "Now.", b'{"type":"object"}')], 2))
+    assert other.declared_workflows(10) == [
+        ("a", "First.", "{}"), ("b", "Now.", '{"type":"object"}'),
+    ]  # fmt: skip
+    assert store.declared_workflows(1) == [("a", "First.", "{}")]

@@ -22,14 +22,18 @@ from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` know
 from perdure.http.access import Access
 from perdure.http.body import form_of
 from perdure.http.filling import Filled, filled, unfilled
-from perdure.http.forms import ABSENT
 from perdure.http.problems import status_of
 from perdure.http.site import site_of, url
 from perdure.http.start_code import as_curl, as_python
 from perdure.http.templating import page
+from perdure.reader.values import Declared
+from perdure.runtime.declared import about
 
 OPTIONS = ("id", "at", "queue", "key", "priority", "tags")
-_ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "description": "The arguments by name."}
+LABEL = "Arguments"
+_ANY_ARGUMENTS: dict[str, Any] = {
+    "type": "object", "description": "By name, as JSON.", "default": {},
+}  # fmt: skip
 
 
 class Options(msgspec.Struct):
@@ -42,10 +46,9 @@ class Options(msgspec.Struct):
 
 async def workflows(request: Request) -> Response:
     """The workflows that can be started."""
-    site = site_of(request)
-    known = _known(request)
-    names = sorted({*known, *await site.reader.workflows()})
-    found = [(name, _about(known.get(name)), name in known) for name in names]
+    forms = await _forms(request)
+    names = sorted({*forms, *await site_of(request).reader.workflows()})
+    found = [(name, forms.get(name)) for name in names]
     twin = url(request, "api", "v1", "workflows")
     return page(request, "start.html", area="start", json=twin, workflows=found)
 
@@ -53,25 +56,26 @@ async def workflows(request: Request) -> Response:
 async def form(request: Request) -> Response:
     """The form of one workflow; `again` names a run whose arguments fill it in."""
     name = request.path_params["workflow"]
-    schema, again = await _schema(request, name), request.query_params.get("again")
+    declared, again = await _form(request, name), request.query_params.get("again")
+    schema = _schema(declared)
     if again is None:
-        return await _drawn(request, name, unfilled(schema), Options({}, {}, {}))
+        return await _drawn(request, name, declared, _blank(schema), Options({}, {}, {}))
     info = await site_of(request).reader.run(again)
     typed = {"queue": info.queue or "", "key": info.key or "", "tags": _tags_text(info.tags)}
     typed["priority"] = str(info.priority) if info.priority else ""
-    drawn = unfilled(schema, info.args if info.workflow == name else ABSENT)
-    return await _drawn(request, name, drawn, _options(typed), again=again)
+    drawn = unfilled(schema, info.args, label=LABEL) if info.workflow == name else _blank(schema)
+    return await _drawn(request, name, declared, drawn, _options(typed), again=again)
 
 
 async def start(request: Request) -> Response:
     """Start a run."""
     name, sent = request.path_params["workflow"], await form_of(request)
-    schema, options = await _schema(request, name), _options(sent)
-    form = filled(schema, sent)
+    declared, options = await _form(request, name), _options(sent)
+    form = filled(_schema(declared), sent, label=LABEL)
     again = sent.get("again") or None
     if form.again or not form.fits or options.errors:
         status = 200 if form.again else 422
-        return await _drawn(request, name, form, options, status, again=again)
+        return await _drawn(request, name, declared, form, options, status, again=again)
     engine = site_of(request).engine
     if engine is None:
         raise HTTPException(403, "This store is only looked at here.")
@@ -81,41 +85,54 @@ async def start(request: Request) -> Response:
         run = await engine.start_by_name(name, form.value, **given)
     except PerdureError as error:
         return await _drawn(
-            request, name, form, options, status_of(error), again=again, refused=str(error)
+            request,
+            name,
+            declared,
+            form,
+            options,
+            status_of(error),
+            again=again,
+            refused=str(error),
         )
     return RedirectResponse(url(request, "runs", run.id), 303)
+
+
+def _blank(schema: dict[str, Any]) -> Filled:
+    return unfilled(schema, label=LABEL)
 
 
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _known(request: Request) -> dict[str, Any]:
-    engine = site_of(request).engine
-    return {} if engine is None else dict(engine.workflows)
+async def _forms(request: Request) -> dict[str, Declared]:
+    """What is known of workflows: by the code that is here, else as another process declared it."""
+    site = site_of(request)
+    found = await site.reader.declared()
+    for name, definition in ({} if site.engine is None else site.engine.workflows).items():
+        try:
+            found[name] = Declared(name, about(definition), parameters_schema(definition))
+        except DefinitionError:  # its annotations can't be resolved, so it is started with JSON
+            found.pop(name, None)
+    return found
 
 
-def _about(definition: Any) -> str:
-    """The first line of a workflow's documentation."""
-    doc = "" if definition is None else definition.fn.__doc__ or ""
-    return doc.strip().partition("\n")[0]
+async def _form(request: Request, name: str) -> Declared | None:
+    """The form of a workflow, None where nothing is known of its arguments. Raises `HTTPException`,
+    404, for an unknown one.
+    """
+    form = (await _forms(request)).get(name)
+    if form is None and name not in await site_of(request).reader.workflows():
+        raise HTTPException(404, f"No workflow is called {name!r} here.")
+    return form
 
 
-async def _schema(request: Request, name: str) -> dict[str, Any]:
-    """The schema of a workflow's arguments. Raises `HTTPException`, 404, for an unknown one."""
-    definition = _known(request).get(name)
-    if definition is None:
-        if name not in await site_of(request).reader.workflows():
-            raise HTTPException(404, f"No workflow is called {name!r} here.")
-        return {**_ANY_ARGUMENTS, "default": {}}
-    try:
-        return parameters_schema(definition)
-    except DefinitionError:
-        return _ANY_ARGUMENTS
+def _schema(form: Declared | None) -> dict[str, Any]:
+    return _ANY_ARGUMENTS if form is None else form.schema
 
 
 async def _drawn(
-    request: Request, name: str, form: Filled, options: Options, status: int = 200, *,
-    again: str | None = None, refused: str | None = None,
+    request: Request, name: str, declared: Declared | None, form: Filled, options: Options,
+    status: int = 200, *, again: str | None = None, refused: str | None = None,
 ) -> Response:  # fmt: skip
     args = form.value if isinstance(form.value, dict) else {}
     access = request.scope.get("perdure.access")
@@ -125,8 +142,8 @@ async def _drawn(
     return page(
         request, "start_form.html", status, area="start",
         json=url(request, "api", "v1", "workflows", name), name=name, form=form, options=options,
-        again=again, refused=refused, queues=queues, known=name in _known(request),
-        about=_about(_known(request).get(name)),
+        again=again, refused=refused, queues=queues, known=declared is not None,
+        about="" if declared is None else declared.about,
         python=as_python(name, args, options.given),
         curl=as_curl(address, name, args, options.given, token=needs_token),
     )  # fmt: skip

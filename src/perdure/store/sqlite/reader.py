@@ -163,6 +163,10 @@ class Reader(Reads):
         found = self._all("read_checksum")
         return HistoryChecksum(*found[0]) if found else None
 
+    def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
+        known = self._schema_version >= ANSWERS_SCHEMA
+        return super().declared_workflows(limit) if known else []
+
     def facts(self, now_ms: int) -> dict[str, Any]:
         """What `doctor` shows of the database itself."""
         pragma = self.pragma

@@ -29,3 +29,16 @@ SELECT r.id AS run_id, l.channel, l.wait AS history_row, l.recipient,
        strftime('%Y-%m-%d %H:%M:%f', l.expires_ms / 1000.0, 'unixepoch') AS expires_at,
        strftime('%Y-%m-%d %H:%M:%f', l.used_ms / 1000.0, 'unixepoch') AS used_at
 FROM perdure_link AS l JOIN run AS r ON r.run = l.run;
+
+-- What the processes that execute runs say of their workflows, for forms in processes without their code.
+CREATE TABLE perdure_workflow (
+    name          TEXT PRIMARY KEY,
+    about         TEXT NOT NULL,                      -- the first line of its documentation
+    schema        TEXT NOT NULL,                      -- JSON Schema of its arguments
+    declared_ms   INTEGER NOT NULL                    -- since when they are these
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW perdure_workflows AS
+SELECT name AS workflow, about, schema,
+       strftime('%Y-%m-%d %H:%M:%f', declared_ms / 1000.0, 'unixepoch') AS declared_at
+FROM perdure_workflow;
