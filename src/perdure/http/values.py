@@ -17,6 +17,8 @@ _TOKENS = re.compile(
     re.VERBOSE,
 )
 COLOURED_MAX = 200_000
+LINES_MAX = 2_000
+LINE_CHARS_MAX = 10_000
 
 
 def text(value: Any) -> str:
@@ -25,10 +27,24 @@ def text(value: Any) -> str:
 
 
 def lines(value: Any) -> list[Markup]:
-    """The lines of a value as HTML; beyond 200,000 characters without colours."""
-    whole = text(value)
-    colour = _coloured if len(whole) <= COLOURED_MAX else escape
-    return [colour(line) for line in whole.split("\n")]
+    """The lines of a value as HTML, as many as a page bears; the last one says what is left out,
+    which the `.json` of the page has. Beyond 200,000 characters without colours.
+    """
+    whole = text(value).split("\n")
+    shown = [_cut(line) for line in whole[:LINES_MAX]]
+    colour = _coloured if sum(map(len, shown)) <= COLOURED_MAX else escape
+    found = [colour(line) for line in shown]
+    if len(whole) > LINES_MAX:
+        found.append(
+            escape(f"… {len(whole) - LINES_MAX:,} more lines are in the .json of this page")
+        )
+    return found
+
+
+def _cut(line: str) -> str:
+    if len(line) <= LINE_CHARS_MAX:
+        return line
+    return f"{line[:LINE_CHARS_MAX]}… ({len(line):,} characters)"
 
 
 def _coloured(line: str) -> Markup:

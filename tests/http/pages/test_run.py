@@ -168,3 +168,13 @@ def test_a_verb_is_one_form(site: Served, serve: Serve) -> None:
 )
 def test_buttons_are_those_of_the_life_cycle(status: str, verbs: list[str]) -> None:
     assert [one.verb for one in offered(status)] == verbs
+
+
+def test_a_large_value_is_cut_where_a_page_can_not_bear_it(site: Served) -> None:
+    long = "x" * 50_000
+    site.do(lambda engine: engine.run(order(long), id="long"))
+    with site.client() as client:
+        page = client.get("/runs/long").text
+        assert "characters)" in page
+        assert len(page) < 40_000
+        assert client.get("/runs/long.json").json()["run"]["args"] == {"article": long}
