@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,7 +17,6 @@ from perdure.errors import DefinitionError
 from perdure.http import columns
 from perdure.http.activity import last_hour
 from perdure.http.addresses import Address
-from perdure.http.body import form_of
 from perdure.http.run_query import filters, run_query, spelled_out
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
@@ -30,6 +29,7 @@ SHOWN = ("running", RETRYING, "waiting", "pending", "paused", "blocked", "failed
 """The chips, those first that somebody looks for."""
 
 WHYS_MAX = 200
+YEAR_S = 365 * 24 * 3600
 LOOKING_S = 0.05
 """How long it is looked for the filter that has removed everything."""
 
@@ -199,21 +199,21 @@ def _spelled_out(request: Request, pairs: Sequence[tuple[str, str]]) -> Response
 
 
 async def choose_columns(request: Request) -> Response:
-    """Remember in this browser which columns the list has."""
-    form = await form_of(request)
-    names = [str(name) for name in form.getlist("column")]
-    value = columns.cookie_of(names, str(form.get("tags", "")))
-    back = Address(url(request), request.query_params.multi_items())
+    """Remember in this browser which columns the list has. No store changes, so viewers may."""
+    given = request.query_params
+    back = Address(url(request), given.multi_items())
     answer = RedirectResponse(str(back), 303)
-    if "usual" in form:
+    if "usual" in given:
         answer.delete_cookie(columns.COOKIE, path=url(request))
-    else:
-        year = int(timedelta(days=365).total_seconds())
-        answer.set_cookie(columns.COOKIE, value, year, path=url(request), samesite="strict")
+        return answer
+    value = columns.cookie_of(given.getlist("column"), given.get("tags", ""))
+    answer.set_cookie(
+        columns.COOKIE, value, YEAR_S, path=url(request), samesite="strict", httponly=True
+    )
     return answer
 
 
 ROUTES = [
     Route("/", runs, name="runs"),
-    Route("/columns", choose_columns, methods=["POST"], name="columns"),
+    Route("/columns", choose_columns, name="columns"),
 ]

@@ -87,6 +87,7 @@
     clearTimeout(retry);
     const topics = wanted();
     if (!topics.length || document.hidden) return;
+    if (opened !== topics.join(" ")) last = ""; // an id has the cursors of these topics
     opened = topics.join(" ");
     const mine = (stream = new AbortController());
     const query = topics.map((topic) => `topic=${encodeURIComponent(topic)}`).join("&");
