@@ -136,8 +136,8 @@ def _meaning(entry: Entry, state: str, now_ms: int) -> str:
             return "Its engine has ended in order; everything that it recorded is there."
         case "silent":
             return (
-                f"Nothing was written for {ago}: its engine has died, or can't reach the bucket. "
-                "What it did since is not here."
+                f"Not heard of for {ago}: its engine has died, or can't reach the bucket. What it "
+                "did since is not here."
             )
         case "unknown" if entry.lease is None:
             return "Nothing says how it is; open it to look."
