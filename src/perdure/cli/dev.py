@@ -32,7 +32,9 @@ from perdure.runtime.engine import Engine
 CHILD, NOTICE = "PERDURE_DEV_SOCKET", "PERDURE_DEV_NOTICE"
 GRACE_S = 2.0
 END_S_MAX = 10.0
-LOOK_S = 0.4
+LOOK_S = 0.2
+LOOKS_SHARE = 20
+"""So many times as long as a look takes nothing is done."""
 FILES_MAX = 5_000
 QUICK_S, QUICK_DEATHS_MAX = 3.0, 3
 """So many ends within so many seconds of a start, and the code is left out until it changes."""
@@ -94,6 +96,7 @@ async def _supervise(
     with stop_signals() as stopped:
         supervisor = Supervisor(at, stopped, Changes(watched))
         await supervisor.run()
+    say("Stopped. What is left goes on with the next start.")
     return Exit.DONE
 
 
@@ -180,16 +183,25 @@ class Changes:
         self._seen = self._look()
 
     async def next(self) -> str:
-        """Return the name of a file when one has changed, has come or has gone."""
+        """Return the name of a file when one has changed, has come or has gone, as soon as all of
+        them stay as they are: editors write a file in several steps.
+        """
+        changed: set[str] = set()
         while True:
-            await asyncio.sleep(LOOK_S)
-            seen = self._look()
-            changed = {path for path, _ in self._seen.items() ^ seen.items()}
-            self._seen = seen
-            if changed:
+            await asyncio.sleep(max(LOOK_S, LOOKS_SHARE * self._took_s))
+            before, self._seen = self._seen, self._look()
+            again = {path for path, _ in before.items() ^ self._seen.items()}
+            if changed and not again:
                 return os.path.basename(min(changed))
+            changed |= again
 
     def _look(self) -> dict[str, tuple[int, int]]:
+        begun_s = time.monotonic()
+        found = self._found()
+        self._took_s = time.monotonic() - begun_s
+        return found
+
+    def _found(self) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
         for path in self.watched:
             for file in _python_files(path):
