@@ -97,12 +97,13 @@ class StoreQueries(ListQueries):
         due = [store.next_due_ms((name,)) for name in self._pages.workflows_with_due()]
         workflows = tuple(self._pages.workflows_with_due())
         checksum = store.checksum()
+        pages, page_bytes = store.pragma("page_count"), store.pragma("page_size")
         return SystemFacts(
             path=path,
-            file_bytes=_size(path),
+            file_bytes=_size(path) or pages * page_bytes,
             wal_bytes=_size(path + "-wal"),
-            page_bytes=store.pragma("page_size"),
-            pages=store.pragma("page_count"),
+            page_bytes=page_bytes,
+            pages=pages,
             free_pages=store.pragma("freelist_count"),
             schema_version=store.schema_version,
             schema_current=connection.SCHEMA_VERSION,

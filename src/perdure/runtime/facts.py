@@ -26,7 +26,7 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     facts["stuck_schedules"] = stuck.schedules(store, now_ms)
     facts["unanswered"] = stuck.requests(store, now_ms)
     facts["path"] = path
-    facts["file_bytes"] = _size(path)
+    facts["file_bytes"] = _size(path) or facts["pages"] * facts["page_bytes"]
     facts["wal_bytes"] = _size(path + "-wal")
     if (checksum := store.checksum()) is not None:
         facts["replica"] = {
