@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import struct
 import sys
 import tempfile
@@ -87,10 +88,13 @@ SHOTS = (
 def main(names: list[str]) -> None:
     """Take the pictures of these names, or all."""
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as serve:
-        store = f"{folder}/agents.db"
-        asyncio.run(demo.before(store))
-        served = serve(store=store, **demo.OPTIONS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),  # pages name the store as it was given
+        server(Path(folder)) as serve,
+    ):
+        asyncio.run(demo.before("agents.db"))
+        served = serve(store="agents.db", **demo.OPTIONS)
         served.do(demo.fill)
         with sync_playwright() as playwright:
             browser = launched(playwright)
