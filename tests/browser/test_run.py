@@ -258,3 +258,14 @@ def test_without_javascript_there_is_a_table(site: Served, new_page: NewPage) ->
     expect(page.locator("table.steps tbody tr")).to_have_count(1)
     page.get_by_role("link", name="charge").click()
     expect(page.get_by_role("complementary")).to_contain_text("Attempts")
+
+
+def test_what_is_open_stays_open_while_the_run_goes_on(site: Served, page: Page) -> None:
+    site.do(lambda engine: engine.start(agent("Weather?"), id="open"))
+    page.goto(site.url + "/runs/open")
+    facts = page.locator(".run-facts")
+    expect(facts).to_contain_text(re.compile(r"rows\s*3"))
+    page.get_by_text("Cancel…").click()
+    site.do(lambda engine: engine.send("open", "And tomorrow?", channel="question"))
+    expect(facts).to_contain_text(re.compile(r"rows\s*6"))
+    expect(page.get_by_role("button", name="Cancel this run")).to_be_visible()
