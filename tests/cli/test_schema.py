@@ -109,6 +109,7 @@ OFFLINE = [
     ("tail", ["hello"]),
     ("tail", ["hello", "fragile"]),
     ("tail --stream", ["talked", "--stream", "words"]),
+    ("observe", []),
     ("prune", ["--completed", "0s", "--dry-run"]),
     ("queue ls", []),
     ("queue show", ["llm"]),
@@ -152,7 +153,7 @@ def test_what_is_printed_fits(
     if name == "import":
         CliRunner().invoke(main, ["export", "hello", "-o", "carried.db", "--store", store])
     elif name != "run":
-        words += ["--store", store]
+        words += [store] if name == "observe" else ["--store", store]
     printed = CliRunner().invoke(main, words)
     assert printed.exit_code in (0, 1), (printed.output, printed.exception)
     shape = SHAPES[name]

@@ -9,14 +9,19 @@ import pytest
 
 from campaigns.faulty_proxy import Proxy
 from campaigns.s3_servers import BucketServer
-from perdure.errors import BucketUnusable, DatabaseNotFound, ReplicaUnavailable
+from perdure.errors import (
+    BucketUnusable,
+    DatabaseNotFound,
+    EngineClosed,
+    ReplicaUnavailable,
+)
 from perdure.observe import observer as observer_module
 from perdure.observe import pages as pages_module
 from perdure.observe.observer import Observer
 from perdure.reader.values import RunQuery
 from perdure.replica import summary
 from tests.observe.support import all_pages, engine_at, notes, pages_at, restored, some_runs
-from tests.runtime.support import awaited
+from tests.runtime.support import awaited, until
 
 NAMES = ("acme/agents", "acme/billing", "initech")
 
@@ -111,6 +116,28 @@ async def test_what_an_engine_writes_is_followed_while_it_runs(
 async def in_time(reader: object, runs: int) -> None:
     while len((await reader.runs(RunQuery())).runs) < runs:  # type: ignore[attr-defined]
         pass
+
+
+@awaited
+async def test_few_are_open_at_a_time_and_none_that_nobody_looks_at(
+    bucket: BucketServer, fleet: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer_module, "OPENED_MAX", 2)
+    async with Observer([bucket.url(fleet, port=wire.port)]) as observer:
+        first, same = await asyncio.gather(observer.open("initech"), observer.open("initech"))
+        assert first is same
+        for name in NAMES[:2]:
+            await observer.open(name)
+        assert sorted(one.name for one in observer.opened) == sorted(NAMES[:2])
+        with pytest.raises(EngineClosed):
+            await first.reader.runs(RunQuery())
+    monkeypatch.setattr(observer_module, "IDLE_S", 0.05)
+    async with Observer([bucket.url(fleet, port=wire.port)]) as observer:
+        with (await observer.open("initech")).in_use():
+            await observer.open("acme/agents")
+            await until(lambda: [one.name for one in observer.opened] == ["initech"])
+        await until(lambda: observer.opened == [])
+        assert (await (await observer.open("initech")).reader.runs(RunQuery())).runs
 
 
 @awaited

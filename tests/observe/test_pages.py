@@ -87,6 +87,25 @@ async def test_a_reader_follows_what_is_written_and_keeps_its_moment(
     reading.close()
 
 
+@awaited
+async def test_a_new_epoch_on_another_machine_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_module, "FOLLOW_S", 0.0)
+    address = f"file://{tmp_path}/replica"
+    async with engine_at(tmp_path / "a.db", address) as engine:
+        await engine.run(notes(5), id="first")
+    pages = pages_at(address)
+    db = vfs.connect(pages)
+    assert db.execute("SELECT id FROM run").fetchall() == [("first",)]
+    async with engine_at(tmp_path / "b.db", address) as engine:  # it restores
+        await engine.run(notes(5), id="second")
+    assert pages.current().epoch == 2
+    assert len(db.execute("SELECT id FROM run").fetchall()) == 2
+    assert all_pages(pages) == restored(f"{address}/000002", tmp_path / "r.db")
+    db.close()
+
+
 def until_more(db: apsw.Connection, count: str, n: int) -> None:
     while db.execute(count).fetchall() < [(n,)]:
         pass

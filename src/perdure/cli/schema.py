@@ -16,6 +16,7 @@ from perdure.api.schedules import ScheduleInfo
 from perdure.cli.common import misuse
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json
+from perdure.observe.listing import Row
 from perdure.reader.values import InboxItem
 from perdure.runtime.carrying import Exported, Imported
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
@@ -60,6 +61,7 @@ SHAPES = {
     "inbox link": Shape(shapes.LinkMade, "the link"),
     "inbox ls": Shape(list[InboxItem], "what waits for a person"),
     "ls": Shape(list[RunInfo], "runs, the newest first"),
+    "observe": Shape(list[Row], "databases, with what their summaries say"),
     "prune": Shape(PruneReport, "what was or would be deleted"),
     "queue ls": Shape(list[QueueInfo], "queues by name"),
     "queue pause": Shape(QueueInfo, "the queue as it is now"),

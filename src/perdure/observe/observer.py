@@ -150,7 +150,7 @@ class Observer:
         for path in paths:
             files.state_of(path)
         self._opened: dict[str, Opened] = {}
-        self._opening = asyncio.Lock()
+        self._opening: dict[str, asyncio.Task[Opened]] = {}
         self._refreshing = asyncio.Lock()
         self._listed_s: float | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -162,10 +162,12 @@ class Observer:
         await self.close()
 
     async def close(self) -> None:
-        """Close what is open."""
-        if self._closing is not None:
-            self._closing.cancel()
-            await asyncio.wait([self._closing])
+        """Close what is open, and what is being opened."""
+        tasks = [*self._opening.values(), *([self._closing] if self._closing else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         opened, self._opened = list(self._opened.values()), {}
         for one in opened:
             await in_thread(one.close)
@@ -225,18 +227,30 @@ class Observer:
 
     async def open(self, name: str) -> Opened:
         """A database, open. Raises `DatabaseNotFound`, and what it can't be read for."""
-        async with self._opening:
-            found = self._opened.get(name)
-            if found is not None and found.outdated:
-                await in_thread(self._opened.pop(name).close)
-                found = None
-            if found is None:
-                await self._make_room(OPENED_MAX - 1)
-                found = self._opened[name] = await self._open(name)
-                if self._closing is None:
-                    self._closing = asyncio.create_task(self._close_idle(), name="perdure-observe")
-            found.used_s = time.monotonic()
-            return found
+        found = self._opened.get(name)
+        if found is None or found.outdated:
+            opening = self._opening.get(name)
+            if opening is None:
+                opening = self._opening[name] = asyncio.create_task(self._open_anew(name))
+                opening.add_done_callback(partial(self._has_opened, name))
+            found = await asyncio.shield(opening)  # others may wait for it, too
+        found.used_s = time.monotonic()
+        return found
+
+    def _has_opened(self, name: str, opening: asyncio.Task[Opened]) -> None:
+        del self._opening[name]
+        if not opening.cancelled():
+            opening.exception()  # raised to those that wait, if any are left
+
+    async def _open_anew(self, name: str) -> Opened:
+        if (old := self._opened.pop(name, None)) is not None:
+            await in_thread(old.close)
+        found = await self._open(name)
+        await self._make_room(OPENED_MAX - 1)
+        self._opened[name] = found
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close_idle(), name="perdure-observe")
+        return found
 
     async def only(self) -> Opened:
         """The only database that there is, open. Raises `ReplicaEmpty`, `SeveralDatabases`."""
@@ -266,10 +280,9 @@ class Observer:
     async def _close_idle(self) -> None:
         while True:
             await asyncio.sleep(IDLE_S / 10)
-            async with self._opening:
-                for one in self.opened:
-                    if one.idle_s >= IDLE_S:
-                        await in_thread(self._opened.pop(one.name).close)
+            for one in self.opened:
+                if one.idle_s >= IDLE_S and self._opened.get(one.name) is one:
+                    await in_thread(self._opened.pop(one.name).close)
 
     # --- search -----------------------------------------------------------------------------------
 

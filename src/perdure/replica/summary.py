@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable
 from contextvars import Context
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import apsw
@@ -30,13 +31,15 @@ from perdure.core.lifecycle import COMPLETED
 from perdure.errors import BucketUnusable, PerdureError, brief
 from perdure.process.periodic import Loop
 from perdure.process.threads import in_thread
-from perdure.replica.acquire import Acquired
 from perdure.replica.address import Address
 from perdure.replica.bucket import Bucket
 from perdure.replica.buckets import open_bucket
 from perdure.replica.status import Status
 from perdure.store import sql
 from perdure.store.sqlite import connection
+
+if TYPE_CHECKING:
+    from perdure.replica.acquire import Acquired
 
 log = logging.getLogger("perdure")
 Q = sql.load("summary.sql", "perdure.replica")
