@@ -25,7 +25,7 @@ from tests.http.support import server
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pages"
 DESKTOP, PHONE = (1280, 800), (390, 844)
 COLOURS = 256
-APART = 60
+APART = 12
 """Colours that are nearer than this (the square of their distance) are one."""
 
 # Of each pixel the number of its colour, the most frequent colours first.
