@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from perdure.http.activity import last_hour
 from perdure.http.site import Site, site_of, url
 from perdure.http.templating import page
 from perdure.replica.status import Status
+from perdure.runtime.info import instant
 
 CHECK = "check"
 LISTS = ("stuck", "stuck_queues", "stuck_schedules", "unanswered")
@@ -37,7 +39,7 @@ async def system(request: Request) -> Response:
         started=sum(one.started for one in activity.buckets),
         ended=sum(one.completed + one.cancelled + one.failed for one in activity.buckets),
         failed=sum(one.failed for one in activity.buckets), partial=activity.partial,
-        commits=_commits(site), json=url(request, "api", "v1", "system"),
+        commits=_commits(site), drill=_drill(replica), json=url(request, "api", "v1", "system"),
     )  # fmt: skip
 
 
@@ -45,6 +47,22 @@ def _replica(site: Site) -> Status | None:
     """What the engine of this process knows of its replica."""
     replication = None if site.engine is None else site.engine.replica
     return None if replication is None else replication.status()
+
+
+class Drill(msgspec.Struct, frozen=True):
+    """The last restore that was tried: when, and the error where it failed."""
+
+    at: datetime
+    error: str | None
+    took_ms: int
+
+
+def _drill(replica: Status | None) -> Drill | None:
+    if replica is None or replica.drill is None:
+        return None
+    found = replica.drill
+    error = None if found.get("ok") else str(found.get("error") or "it failed")
+    return Drill(instant(found["at_ms"]), error, found.get("took_ms", 0))
 
 
 class Commits(msgspec.Struct, frozen=True):
