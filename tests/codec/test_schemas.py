@@ -80,3 +80,21 @@ def test_the_arguments_of_a_workflow_are_an_object_with_defaults() -> None:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
     assert (schema["required"], schema["properties"]["fast"]["default"]) == (["order"], False)
+
+
+@dataclasses.dataclass
+class Painted:
+    colour: Colour
+    tone: list[Literal["softer", "as it is"] | None]
+    size: Literal["small", "big", 1] = "small"
+
+
+def test_choices_are_in_the_order_of_the_code() -> None:
+    schema = schema_of(Painted | None) or {}
+    properties = schema["$defs"]["Painted"]["properties"]
+    assert schema["$defs"]["Colour"]["enum"] == ["red", "blue"]
+    assert properties["size"]["enum"] == ["small", "big", 1]
+    tones = properties["tone"]["items"]
+    assert [one for one in (tones.get("enum") or tones["anyOf"][0]["enum"]) if one] == [
+        "softer", "as it is",
+    ]  # fmt: skip

@@ -39,8 +39,7 @@ def schema_of(type_: Any) -> dict[str, Any] | None:
         found = msgspec.json.schema(type_)
     except (TypeError, NameError, RecursionError):
         return _by_pydantic(type_)
-    if typing.get_origin(type_) is typing.Literal and "enum" in found:
-        found["enum"] = list(typing.get_args(type_))  # in the order of the code
+    _put_in_order(found, type_)
     _add_formats(shapes.type_info(type_), found, found.get("$defs", {}), set())
     return found
 
@@ -127,7 +126,7 @@ def _by_pydantic(type_: Any) -> dict[str, Any] | None:
 
 
 def _add_formats(node: Any, schema: Any, defs: dict[str, Any], seen: set[str]) -> None:
-    """Say which strings are times."""
+    """Say which strings are times, and put choices into the order of the code."""
     if not isinstance(schema, dict):
         return
     if (name := str(schema.get("$ref", "")).removeprefix(_REF)) in defs and name not in seen:
@@ -137,7 +136,11 @@ def _add_formats(node: Any, schema: Any, defs: dict[str, Any], seen: set[str]) -
         if schema.get("type") == "string":
             is_time = isinstance(node, shapes.TimeType)
             schema.setdefault("format", "time" if is_time else "date-time")
+    elif isinstance(node, shapes.EnumType):
+        _reorder(schema, [one.value for one in node.cls])
     else:
+        if hasattr(node, "fields"):
+            _put_fields_in_order(node.cls, schema.get("properties", {}))
         for inner, one in _inner(node, schema):
             _add_formats(inner, one, defs, seen)
 
@@ -159,3 +162,42 @@ def _inner(node: Any, schema: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
             properties = schema.get("properties", {})
             fields = getattr(node, "fields", ())
             return [(one.type, properties.get(one.encode_name)) for one in fields]
+
+
+def _put_fields_in_order(cls: Any, properties: dict[str, Any]) -> None:
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception:  # msgspec has read them, by names that are not to be found from here
+        return
+    for name, type_ in hints.items():
+        if name in properties:
+            _put_in_order(properties[name], type_)
+
+
+def _put_in_order(schema: Any, type_: Any) -> None:
+    """Put the choices of a `Literal` into the order of the code; msgspec sorts them."""
+    parts = typing.get_args(type_)
+    if typing.get_origin(type_) is typing.Literal:
+        for one in _enums(schema):
+            _reorder(one, parts)
+        return
+    for part in parts:
+        _put_in_order(schema, part)
+
+
+def _enums(schema: Any) -> Iterable[dict[str, Any]]:
+    """The parts of a schema that have choices."""
+    if isinstance(schema, dict):
+        if "enum" in schema:
+            yield schema
+        schema = [one for key, one in schema.items() if key != "$defs"]
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _enums(one)
+
+
+def _reorder(schema: dict[str, Any], choices: Iterable[Any]) -> None:
+    """Replace choices by the same ones in another order."""
+    ordered, known = list(choices), schema.get("enum", [])
+    if sorted(map(repr, ordered)) == sorted(map(repr, known)):
+        schema["enum"] = ordered

@@ -5,6 +5,7 @@ Rules: what is shown can be pasted and does the same; a secret is never part of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pprint import pformat
 from shlex import quote
 from typing import Any
@@ -15,12 +16,15 @@ _PLAIN = (str, int, float, bool, type(None))
 LINE_CHARS = 78
 
 
-def as_python(workflow: str, args: dict[str, Any], options: dict[str, Any]) -> str:
-    """A start in an async function, with an open engine."""
+def as_python(
+    workflow: str, args: dict[str, Any], options: dict[str, Any], missing: Iterable[str] = ()
+) -> str:
+    """A start in an async function, with an open engine; `missing` arguments are dots."""
     plain = workflow.isidentifier() and all(isinstance(one, _PLAIN) for one in args.values())
     if plain and all(name.isidentifier() for name in args):
-        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
-        parts = [f"{workflow}({given})"]
+        given = [f"{name}={value!r}" for name, value in args.items()]
+        given = [*(f"{name}=..." for name in missing), *given]
+        parts = [f"{workflow}({', '.join(given)})"]
     else:
         shown = pformat(args, width=LINE_CHARS - 8, sort_dicts=False).replace("\n", "\n    ")
         parts = [repr(workflow), shown]

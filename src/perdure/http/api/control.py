@@ -193,8 +193,10 @@ async def start_run(call: Call[Nothing, StartRun]) -> StartedRun:
 
 
 async def check_known(call: Call[Any, Any], workflow: str) -> None:
-    """Raise `UnknownWorkflow` for a name that neither the code here nor a run has."""
-    if workflow in call.engine.workflows:
+    """Raise `UnknownWorkflow` for a name that neither the code here, nor another process, nor a run
+    has.
+    """
+    if workflow in call.engine.workflows or workflow in await call.reader.declared():
         return
     page = await call.reader.runs(RunQuery(workflow=workflow, limit=1))
     if not page.runs:

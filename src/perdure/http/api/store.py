@@ -14,7 +14,7 @@ from perdure.errors import DefinitionError, UnknownWorkflow
 from perdure.http.api.control import Body
 from perdure.http.api.operation import Call, Nothing, Operation, Seconds, UpTo10000
 from perdure.http.limits import time_limit
-from perdure.reader.values import SystemFacts, Table, WorkerInfo
+from perdure.reader.values import Declared, SystemFacts, Table, WorkerInfo
 from perdure.runtime.prune_report import PruneReport
 from perdure.views.shapes import Doctor
 
@@ -38,8 +38,9 @@ class Prune(Body, frozen=True, kw_only=True):
 
 
 class WorkflowInfo(msgspec.Struct, frozen=True):
-    """A workflow. With `known` its code is in this process: `inputs` is the JSON Schema of its
-    arguments, as an object by parameter name; `description` is its docstring.
+    """A workflow. With `known` its code is in this process. `inputs` is the JSON Schema of its
+    arguments, as an object by parameter name, and `description` its docstring; of one whose code is
+    elsewhere they are what a process with the code has declared, the docstring by its first line.
     """
 
     name: str
@@ -87,27 +88,31 @@ async def prune(call: Call[Nothing, Prune]) -> PruneReport:
 
 
 async def list_workflows(call: Call[Nothing, None]) -> list[WorkflowInfo]:
-    """List workflows: those whose code is here, with the schema of their inputs, and those that the
-    store has runs of.
+    """List workflows: those whose code is here or that were declared by a process with their code,
+    with the schema of their inputs, and those that the store has runs of.
     """
     known = {} if call.site.engine is None else call.site.engine.workflows
-    seen = await call.reader.workflows()
-    return [
-        workflow_info(name, known.get(name)) for name in sorted({*known, *seen})
-    ]  # fmt: skip
+    seen, declared = await call.reader.workflows(), await call.reader.declared()
+    names = sorted({*known, *seen, *declared})
+    return [workflow_info(name, known.get(name), declared.get(name)) for name in names]
 
 
 async def get_workflow(call: Call[Nothing, None]) -> WorkflowInfo:
     """Get a workflow with the JSON Schema of its inputs."""
     name = call.part("name")
     known = {} if call.site.engine is None else call.site.engine.workflows
-    if name not in known and name not in await call.reader.workflows():
-        raise UnknownWorkflow(name, tuple(sorted(known)))
-    return workflow_info(name, known.get(name))
+    declared = await call.reader.declared()
+    if name not in {*known, *declared} and name not in await call.reader.workflows():
+        raise UnknownWorkflow(name, tuple(sorted({*known, *declared})))
+    return workflow_info(name, known.get(name), declared.get(name))
 
 
-def workflow_info(name: str, definition: Workflow[..., Any] | None) -> WorkflowInfo:
-    """What there is to know of a workflow; None: its code is not here."""
+def workflow_info(
+    name: str, definition: Workflow[..., Any] | None, declared: Declared | None = None
+) -> WorkflowInfo:
+    """What there is to know of a workflow; without a definition its code is not here."""
+    if definition is None and declared is not None:
+        return WorkflowInfo(name, False, declared.schema, declared.about)
     if definition is None:
         return WorkflowInfo(name, False)
     try:

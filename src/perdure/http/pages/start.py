@@ -135,6 +135,7 @@ async def _drawn(
     status: int = 200, *, again: str | None = None, refused: str | None = None,
 ) -> Response:  # fmt: skip
     args = form.value if isinstance(form.value, dict) else {}
+    needed = _schema(declared).get("required", [])
     access = request.scope.get("perdure.access")
     address = f"{request.url.scheme}://{request.url.netloc}{url(request, 'api', 'v1', 'runs')}"
     needs_token = isinstance(access, Access) and bool(access.tokens)
@@ -144,7 +145,7 @@ async def _drawn(
         json=url(request, "api", "v1", "workflows", name), name=name, form=form, options=options,
         again=again, refused=refused, queues=queues, known=declared is not None,
         about="" if declared is None else declared.about,
-        python=as_python(name, args, options.given),
+        python=as_python(name, args, options.given, [one for one in needed if one not in args]),
         curl=as_curl(address, name, args, options.given, token=needs_token),
     )  # fmt: skip
 

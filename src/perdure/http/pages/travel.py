@@ -40,7 +40,7 @@ async def travel(request: Request) -> Response:
     cut = await _cut(request, moment)
     return page(
         request, "travel.html", area="runs",
-        json=url(request, "api", "v1", "runs", id, "moment", seq=moment.seq),
+        json=url(request, "api", "v1", "runs", id, "moment", at=moment.seq),
         run=moment.run, moment=moment, title=timeline.title(moment.row, 100),
         before=_stop(moment, -1), behind=_stop(moment, 1), place=_place(moment), cut=cut,
         next_title=None if moment.next is None else timeline.title(moment.next, 160),
