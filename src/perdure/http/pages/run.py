@@ -25,8 +25,11 @@ from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
 from perdure.runtime.info import HistoryEvent, RunInfo
+from perdure.runtime.standing import Standing
 from perdure.views import format, rows, timeline, traces
+from perdure.views.standing import standing
 from perdure.views.step import StepView, step_view
+from perdure.views.waiting import Places
 
 VERBS = ("pause", "resume", "retry", "cancel")
 BUTTONS = {
@@ -94,8 +97,10 @@ async def _head(asked: Asked) -> Context:
     )
     now = datetime.now(UTC)
     begun = info.started_at or info.created_at
+    queued = await _queued(asked) if info.status == lifecycle.RUNNING else []
     return {
         "run": info,
+        "queued": rows.standings(Places(queued, now)),
         "label": _label(info),
         "why": why,
         "kind_of_why": _kind_of_why(info),
@@ -110,6 +115,14 @@ async def _head(asked: Asked) -> Context:
         "answer": _answerable(info),
         "links": _links(asked, why),
     }
+
+
+async def _queued(asked: Asked) -> list[Standing]:
+    """Where steps of the run stand in queues."""
+    if asked.info.ended_at is not None:
+        return []
+    found = await asked.reader.standings([asked.info.id])
+    return [one for one in found[asked.info.id] if one.seq is not None]
 
 
 def _label(info: RunInfo) -> str:
@@ -254,15 +267,17 @@ async def columns(request: Request) -> Response:
     asked = await _asked(request)
     info = asked.info
     found = await asked.reader.waterfall(info.id, asked.number("after", 0) or 0)
-    begun = info.started_at or info.created_at
+    begun, now = info.started_at or info.created_at, datetime.now(UTC)
+    queued = await _queued(asked)
     return _json(
         request,
         {
             "status": info.status,
             "begun_ms": _ms(begun),
-            "now_ms": _ms(datetime.now(UTC)),
+            "now_ms": _ms(now),
             "ended_ms": None if info.ended_at is None else _ms(info.ended_at),
-            "waits": [one for one in info.waiting_for if one.keys() & {*_POINTS, "queue"}],
+            "waits": [one for one in info.waiting_for if one.keys() & _POINTS],
+            "queued": {one.seq: standing(one, now) for one in queued},
             "again": {one["seq"]: one["again_ms"] for one in info.waiting_for if "again_ms" in one},
             "bars": found,
         },

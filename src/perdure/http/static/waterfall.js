@@ -57,7 +57,7 @@
     if (found !== "open") return found;
     if (run.ended_ms) return "unfinished";
     if (bars.kind[bar] === "timer") return "waiting";
-    if (run.queued.has(bars.seq[bar])) return "queued";
+    if (bars.seq[bar] in run.queued) return "queued";
     if (["blocked", "pending", "paused"].includes(run.status)) return run.status; // nothing works on it
     return bars.tries.has(bars.seq[bar]) ? "retrying" : "running";
   };
@@ -69,7 +69,6 @@
   const take = (page) => {
     run = page;
     run.skew = page.now_ms - Date.now();
-    run.queued = new Map(page.waits.filter((one) => one.queue && one.seq).map((one) => [one.seq, one.queue]));
     const more = page.bars, base = bars.seq.length;
     const names = more.names.map((name) => {
       const known = bars.names.indexOf(name);
@@ -273,23 +272,23 @@
   const drawAxis = () => {
     const step = NICE.find((ms) => (ms / (view[1] - view[0])) * width >= 84) ?? NICE.at(-1);
     const texts = [], lines = [], bands = [];
-    let free = -Infinity;
+    const used = []; // from where to where there is a text
     const put = (at, text, kind, anchor) => {
-      const room = text.length * 6.6;
-      const left = anchor === "middle" ? at - room / 2 : at + 4;
-      if (left < free || left + room > width + 2) return false;
+      const room = text.length * 6.6, left = anchor === "middle" ? at - room / 2 : at + 4;
+      if (left + room > width + 2 || used.some(([from, to]) => left < to + 6 && left + room > from - 6)) return false;
       texts.push([at, text, kind, anchor]);
-      free = left + room + 8;
+      used.push([left, left + room]);
       return true;
     };
+    for (const one of segments) {
+      const from = x(one.t0), to = x(one.t1);
+      if (!one.gap || to < 0 || from > width) continue;
+      bands.push([from, to, took(one.t1 - one.t0)]);
+      if (to - from > 24 && bands.length < 80) put((from + to) / 2, took(one.t1 - one.t0).split(" ").slice(0, 2).join(" "), "gap", "middle");
+    }
     segments.forEach((one, index) => {
       const from = x(one.t0), to = x(one.t1);
-      if (to < 0 || from > width) return;
-      if (one.gap) {
-        bands.push([from, to, took(one.t1 - one.t0)]);
-        if (to - from > 24 && bands.length < 80) put((from + to) / 2, took(one.t1 - one.t0).split(" ").slice(0, 2).join(" "), "gap", "middle");
-        return;
-      }
+      if (one.gap || to < 0 || from > width) return;
       const origin = index ? one.t0 : 0, plus = origin ? "+" : "";
       const seen = one.c0 < view[0] ? one.t0 + (view[0] - one.c0) : one.t0;
       for (let t = origin + Math.ceil((seen - origin) / step) * step; t <= one.t1 && x(t) <= width; t += step) {
@@ -416,7 +415,7 @@
     const seq = bars.seq[bar], kind = bars.kind[bar], word = status(bar), from = bars.start[bar], to = endOf(bar);
     const name = bars.names[bars.name[bar]];
     const tries = bars.tries.get(seq), open = bars.took[bar] === null, work = bars.work.get(bar) ?? bars.took[bar];
-    const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? until(bars.label.get(bar)) : label(bars.label.get(bar)), child: bars.run.get(bar) };
+    const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? (word === "waiting" ? until(bars.label.get(bar)) : "") : label(bars.label.get(bar)), child: bars.run.get(bar) };
     facts.icon = { failed: "failed", retrying: "retrying", blocked: "blocked", pending: "wait", paused: "wait" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
     if (word === "") {
       const at = x(from);
@@ -424,7 +423,7 @@
       return facts;
     }
     facts.took = took(to - from);
-    if (open || from + work < to || tries) paths.line = lineOf(from, to);
+    if (tries || word === "queued" || (!open && from + work < to)) paths.line = lineOf(from, to);
     const begun = open ? (tries ? (run.again[seq] ? to : tries.at(-1)[0] + tries.at(-1)[1]) : from) : to - work;
     if (word !== "queued" && !(open && run.again[seq])) paths.work = box_(x(begun), x(to), 7, 14);
     if (tries) {
@@ -438,7 +437,7 @@
       }
       if (run.again[seq]) facts.label = `next attempt in ${took(Math.max(run.again[seq] - run.begun_ms - now(), 0))}`;
     }
-    if (word === "queued") facts.label = `waits in queue ${run.queued.get(seq)}`;
+    if (word === "queued") facts.label = run.queued[seq];
     return facts;
   };
   const lineOf = (from, to) => {
