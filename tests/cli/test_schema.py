@@ -80,7 +80,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             path,
             workflows=[flows.hello, flows.fragile, flows.asks, flows.desk],
             queues=[Queue("llm", concurrency=1, rate=Rate(5, 60))],
-            schedules=[Schedule("nightly", "0 3 * * *", flows.hello("x"))],
+            schedules=[
+                Schedule(name, "0 3 * * *", flows.hello("x")) for name in ("nightly", "old")
+            ],
             replica=f"file://{folder}/replica",
         ) as engine:
             await engine.run(flows.hello("you", 2), id="hello")
@@ -90,6 +92,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             await engine.ask("desk", "hi", channel="question", key="k", start=flows.desk("x"))
             await engine.send("talked", "because", channel="answer", start=flows.asks("why?"))
             await (await engine.get("talked")).result()
+            await engine.start(flows.asks("why?"), id="linked")
             for name in ("first", "second"):
                 await engine.start(flows.asks("why?"), id=name, queue="llm", key="ada")
 
@@ -118,10 +121,10 @@ OFFLINE = [
     ("queue resume", ["llm"]),
     ("schedule ls", []),
     ("schedule add", ["own", "@every 15m", "hello", '{"name": "x"}']),
-    ("schedule pause", ["own"]),
-    ("schedule resume", ["own"]),
-    ("schedule next", ["own"]),
-    ("schedule rm", ["own"]),
+    ("schedule pause", ["nightly"]),
+    ("schedule resume", ["nightly"]),
+    ("schedule next", ["nightly"]),
+    ("schedule rm", ["old"]),
     ("schedule trigger", ["nightly"]),
     ("schedule backfill", ["nightly", "2026-11-01", "2026-11-03"]),
     ("check", ["--app", flows.__file__]),
@@ -130,7 +133,7 @@ OFFLINE = [
     ("export", ["hello", "-o", "carried.db"]),
     ("import", ["carried.db"]),
     ("inbox ls", []),
-    ("inbox link", ["first"]),
+    ("inbox link", ["linked"]),
     ("inbox answer", ["first", "so"]),
     ("replica status", []),
     ("replica verify", []),

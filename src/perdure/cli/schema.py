@@ -6,6 +6,7 @@ no field that the schema does not name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,6 @@ from perdure.api.schedules import ScheduleInfo
 from perdure.cli.common import misuse
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json
-from perdure.observe.listing import Row
 from perdure.reader.values import InboxItem
 from perdure.runtime.carrying import Exported, Imported
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
@@ -28,23 +28,38 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Shape:
-    """What a command prints: a value of `type`, or with `lines` one on each line; `about` says what
-    it is.
+    """What a command prints: a value of a type, or with `lines` one on each line; `about` says what
+    it is. `later` gives a type that is slow to import.
     """
 
-    def __init__(self, type_: Any, about: str, *, lines: bool = False) -> None:
-        self.type, self.about, self.lines = type_, about, lines
+    def __init__(
+        self,
+        type_: Any,
+        about: str,
+        *,
+        lines: bool = False,
+        later: Callable[[], Any] | None = None,
+    ) -> None:
+        self._type, self.about, self.lines, self._later = type_, about, lines, later
 
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the value, or of each line."""
-        found = msgspec.json.schema(self.type, schema_hook=_any)
+        found = msgspec.json.schema(
+            self._type if self._later is None else self._later(), schema_hook=_any
+        )
         each = ", one on each line" if self.lines else ""
         return {"$schema": DIALECT, "description": f"{self.about}{each}.", **found}
 
 
 def _any(type_: Any) -> dict[str, Any]:
     return {}
+
+
+def _databases() -> Any:
+    from perdure.observe.listing import Row
+
+    return list[Row]
 
 
 SHAPES = {
@@ -61,7 +76,7 @@ SHAPES = {
     "inbox link": Shape(shapes.LinkMade, "the link"),
     "inbox ls": Shape(list[InboxItem], "what waits for a person"),
     "ls": Shape(list[RunInfo], "runs, the newest first"),
-    "observe": Shape(list[Row], "databases, with what their summaries say"),
+    "observe": Shape(None, "databases, with what their summaries say", later=_databases),
     "prune": Shape(PruneReport, "what was or would be deleted"),
     "queue ls": Shape(list[QueueInfo], "queues by name"),
     "queue pause": Shape(QueueInfo, "the queue as it is now"),

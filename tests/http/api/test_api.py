@@ -9,7 +9,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.http.support import Served
+from tests.http.api.conftest import agent
+from tests.http.support import Serve, Served
 
 API = "/api/v1"
 DEEP = '{"workflow": "agent", "args": {"goal": ' + "[" * 9_000 + "]" * 9_000 + "}}"
@@ -154,6 +155,21 @@ def test_the_store_and_its_workflows(client: httpx.Client) -> None:
     assert told(client.post(f"{API}/prune", json={}))["dry_run"] is True
     assert told(client.get(f"{API}/counts"))["failed"] == {"number": 0, "more": False}
     assert len(told(client.get(f"{API}/activity", params={"buckets": 5}))["buckets"]) == 5
+
+
+def test_runs_go_from_one_store_to_another(client: httpx.Client, serve: Serve) -> None:
+    started(client, "carried")
+    other = serve(workflows=[agent])
+    with other.client() as there:
+        for kind, status in (("json", 201), ("db", 409)):
+            query = {"id": ["carried"], "format": kind}
+            file = client.get(f"{API}/export", params=query)
+            assert f"runs.{kind}" in file.headers["content-disposition"]
+            told(there.post(f"{API}/import", content=file.content), status)
+        assert told(there.get(f"{API}/runs/carried"))["status"] == "paused"
+        for rubbish in (b"", b"{}", b"no file", file.content[:3_000]):
+            assert there.post(f"{API}/import", content=rubbish).status_code in (400, 422)
+    assert told(client.get(f"{API}/export", params={"id": "none"}), 404)["error"] == "RunNotFound"
 
 
 def test_what_was_seen_is_not_sent_again_and_integers_are_exact(client: httpx.Client) -> None:

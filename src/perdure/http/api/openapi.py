@@ -88,6 +88,8 @@ def _operation(
             "required": needed,
             "content": {"application/json": {"schema": body}},
         }
+    if operation.takes is not None:
+        found["requestBody"] = {"required": True, "content": {operation.takes: {"schema": {}}}}
     return found
 
 

@@ -110,6 +110,8 @@ class Operation:
     group: str = "Runs"
     media: str = "application/json"
     """What it answers with; handlers of other media give a whole `Response`."""
+    takes: str | None = None
+    """What the body is, where it is a file and no JSON."""
 
     @property
     def id(self) -> str:

@@ -80,7 +80,7 @@ def _parameter(one: dict[str, Any]) -> tuple[str, str, words.Parts]:
 
 
 def _content(content: dict[str, Any]) -> words.Parts:
-    media, described = next(iter(content.items()))
+    [(media, described), *_] = content.items()
     if media != "application/json":
         return [("code", media)]
     return words.of_schema(described["schema"])
