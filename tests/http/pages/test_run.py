@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perdure import Engine, Retry, RunFailed, emit, expose, receive, step, workflow
+from perdure import Engine, Queue, Retry, RunFailed, emit, expose, receive, step, workflow
 from perdure.core import lifecycle
 from perdure.http.pages.run import offered
 from tests.http.support import CSRF, Serve, Served
@@ -178,3 +178,28 @@ def test_a_large_value_is_cut_where_a_page_can_not_bear_it(site: Served) -> None
         assert "characters)" in page
         assert len(page) < 40_000
         assert client.get("/runs/long.json").json()["run"]["args"] == {"article": long}
+
+
+@step(queue="model")
+async def ask(number: int) -> int:
+    await asyncio.get_running_loop().create_future()
+    return number
+
+
+@workflow
+async def batch() -> int:
+    return len(await asyncio.gather(*map(ask, range(3))))
+
+
+def test_steps_that_wait_in_a_queue_say_so(serve: Serve) -> None:
+    served = serve(workflows=[batch], queues=[Queue("model", concurrency=1)])
+    served.do(lambda engine: engine.start(batch(), id="batch"))
+    with served.client() as client:
+        for _ in range(1_000):
+            columns = client.get("/runs/batch/waterfall.json").json()
+            if len(columns["queued"]) == 2:
+                break
+        assert columns["queued"]["3"].startswith("1st in queue model")
+        assert "2 steps wait in queue model: all places are taken." in (
+            client.get("/runs/batch/head").text
+        )

@@ -29,7 +29,6 @@ from perdure.runtime.standing import Standing
 from perdure.views import format, rows, timeline, traces
 from perdure.views.standing import standing
 from perdure.views.step import StepView, step_view
-from perdure.views.waiting import Places
 
 VERBS = ("pause", "resume", "retry", "cancel")
 BUTTONS = {
@@ -100,7 +99,7 @@ async def _head(asked: Asked) -> Context:
     queued = await _queued(asked) if info.status == lifecycle.RUNNING else []
     return {
         "run": info,
-        "queued": rows.standings(Places(queued, now)),
+        "queued": _queue_sentences(queued, now),
         "label": _label(info),
         "why": why,
         "kind_of_why": _kind_of_why(info),
@@ -123,6 +122,19 @@ async def _queued(asked: Asked) -> list[Standing]:
         return []
     found = await asked.reader.standings([asked.info.id])
     return [one for one in found[asked.info.id] if one.seq is not None]
+
+
+def _queue_sentences(queued: list[Standing], now: datetime) -> list[str]:
+    """For each queue how many steps wait there, and what keeps the first of them."""
+    by_queue: dict[str, list[Standing]] = {}
+    for one in queued:
+        by_queue.setdefault(one.queue, []).append(one)
+    found = []
+    for queue, inside in by_queue.items():
+        steps = f"{format.count(len(inside), 'step')} wait{'s' if len(inside) == 1 else ''}"
+        why = standing(inside[0], now).partition("; ")[2]
+        found.append(f"{steps} in queue {queue}{f': {why}' if why else ''}.")
+    return found
 
 
 def _label(info: RunInfo) -> str:

@@ -252,7 +252,13 @@
   };
   const x = (t) => EDGE + ((compress(t) - view[0]) / (view[1] - view[0])) * (width - 2 * EDGE);
 
-  const zoom = (factor, at = 0.5) => {
+  // Around the bar that is chosen, where that is in sight.
+  const centre = () => {
+    const bar = place.get(selected);
+    const at = bar === undefined ? 0.5 : x((bars.start[bar] + endOf(bar)) / 2) / width;
+    return at > 0 && at < 1 ? at : 0.5;
+  };
+  const zoom = (factor, at = centre()) => {
     const span = Math.min(Math.max((view[1] - view[0]) * factor, length / 5000, 0.5), length);
     const middle = view[0] + (view[1] - view[0]) * at;
     look(middle - span * at, span);
@@ -416,7 +422,7 @@
     const name = bars.names[bars.name[bar]];
     const tries = bars.tries.get(seq), open = bars.took[bar] === null, work = bars.work.get(bar) ?? bars.took[bar];
     const facts = { kind, name, status: word || "point", word, from, to, label: kind === "timer" ? (word === "waiting" ? until(bars.label.get(bar)) : "") : label(bars.label.get(bar)), child: bars.run.get(bar) };
-    facts.icon = { failed: "failed", retrying: "retrying", blocked: "blocked", pending: "wait", paused: "wait" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
+    facts.icon = { failed: "failed", retrying: "retrying", blocked: "blocked", pending: "wait", paused: "wait", queued: "wait" }[word] ?? (kind === "step" && word === "completed" ? "completed" : undefined) ?? ({ reject: "cancel", refuse: "cancel" }[kind] ?? kind);
     if (word === "") {
       const at = x(from);
       if (at >= -5 && at <= width + 5) paths.work = `M${at.toFixed(1)} 9l5 5-5 5-5-5z`;
