@@ -183,6 +183,17 @@ async def test_members_are_redacted_by_name(tmp_path: Path) -> None:
             "config": {"inner": {"Password": "•••", "password": "•••", "n": 1}, "text": '{"a":1}'},
             "api_token": "•••",
         }
+    async with Engine(path, execute=False) as client:  # the names are in the file
+        await client.start(configured(config, KEY), id="b")
+    assert tables_with(path, KEY) == {"perdure_secret"}
+
+
+@awaited
+async def test_a_function_redacts_for_its_engine(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with Engine(path, workflows=[configured], redact=lambda name: "pass" in name) as engine:
+        config = {"inner": {"password": KEY}}
+        assert await engine.run(configured(config, ""), id="a") == len(KEY)
     assert tables_with(path, KEY) == {"perdure_secret"}
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.api.secret import MARK
+from perdure.codec.secrets import masked, spans
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.store import payloads
 
@@ -320,3 +322,40 @@ def _tail(items: list[str]) -> Iterator[str]:
         if len(item) > payloads.ELEMENT_BYTES_MIN:
             return
         yield item
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+SECRETS = st.recursive(
+    st.integers() | st.text(max_size=400) | st.text(max_size=400).map(lambda text: MARK + text),
+    lambda inner: (
+        st.lists(inner, max_size=6) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=6)
+    ),
+    max_leaves=40,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(SECRETS, max_size=3), st.booleans())
+def test_a_payload_with_secrets_is_masked_and_comes_back(values: list[Any], is_args: bool) -> None:
+    known: dict[bytes, int] = {}
+    kept: dict[bytes, int] = {}
+    bodies: dict[int, str] = {}
+    columns = []
+    for raw in map(msgspec.json.encode, (*values, *values)):
+        hidden = spans(raw)
+        text, new, secrets = payloads.split_with_secrets(raw, hidden, known, kept, is_args)
+        before = sum(n > 0 for n in bodies)
+        assert [n for n, _, _ in new] == [*range(before + 1, before + len(new) + 1)]
+        bodies |= {n: body for n, _, body in new}
+        columns.append((raw, text, bool(hidden)))
+        shown = bodies.copy()
+        bodies |= {-n: body for n, body in secrets}
+        assert payloads.has_secrets(text) is bool(hidden)
+        assert payloads.join(text, shown) == masked(raw)
+        assert not any(MARK in body for n, body in shown.items() if n > 0)
+    for raw, text, has_secrets in columns:
+        assert payloads.join_true(text, bodies) == raw
+        if has_secrets:
+            lost = {n: body for n, body in bodies.items() if n > 0}
+            assert payloads.join_true(text, lost) is None

@@ -27,11 +27,12 @@ from perdure.errors import NotSerializable
 class JsonCodec:
     """The codec with a limit for one payload; implements `core.events.Codec`.
 
-    `hides` says by name which members of payloads people do not read.
+    `hides` says by name which members of payloads people do not read, once the store is open.
     """
 
-    def __init__(self, payload_bytes_max: int | None = None, hides: Hides | None = None) -> None:
-        self.payload_bytes_max, self._hides = payload_bytes_max, hides
+    def __init__(self, payload_bytes_max: int | None = None) -> None:
+        self.payload_bytes_max = payload_bytes_max
+        self.hides: Hides | None = None
 
     def encode_call(self, call: Call[Any]) -> bytes:
         signature = call.definition.compiled or signature_of(call.definition)
@@ -89,7 +90,7 @@ class JsonCodec:
 
     def shown(self, raw: bytes) -> bytes:
         """The JSON that people read."""
-        return masked(raw, self._hides)
+        return masked(raw, self.hides)
 
     def encode_item(self, value: Any, where: str) -> bytes:
         """An item of a stream, which is read as plain JSON: times have their offset alone."""

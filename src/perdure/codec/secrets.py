@@ -44,33 +44,58 @@ _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
 _text = msgspec.json.Decoder(str).decode
 
 
-def redaction(given: Iterable[str] | Hides | None) -> Hides | None:
+class Redaction:
+    """What is hidden by the names of members: by `names`, which a store keeps for all that write
+    to it, or by a function, which is this engine's own.
+    """
+
+    def __init__(self, names: Iterable[str] = (), function: Hides | None = None) -> None:
+        self.names, self._function = tuple(dict.fromkeys(names)), function
+        self.hides = self._compiled()
+        """Says it of a name; None where nothing is hidden."""
+
+    def _compiled(self) -> Hides | None:
+        if not self.names:
+            return None if self._function is None else _remembering(self._function)
+        found, function = _pattern(self.names), self._function
+        return _remembering(
+            lambda name: found.match(name) is not None or bool(function and function(name))
+        )
+
+    def joined(self, names: Iterable[str]) -> Redaction:
+        """With more names."""
+        more = tuple(names)
+        return Redaction((*self.names, *more), self._function) if more else self
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, names)), re.IGNORECASE)
+
+
+def redaction(given: Iterable[str] | Hides | None) -> Redaction:
     """What an engine's option `redact` hides. Raises `DefinitionError`.
 
-    >>> hides = redaction(["password", "*_token"])
+    >>> hides = redaction(["password", "*_token"]).hides
     >>> hides("Password"), hides("api_token"), hides("tokens")
     (True, True, False)
     """
     if given is None:
-        return None
+        return Redaction()
     if callable(given):
-        return _remembering(given)
-    patterns = tuple(given) if isinstance(given, Iterable) else (None,)
-    if isinstance(given, str) or not all(isinstance(one, str) and one for one in patterns):
+        return Redaction(function=given)
+    names = tuple(given) if isinstance(given, Iterable) else (None,)
+    if isinstance(given, str) or not all(isinstance(one, str) and one for one in names):
         example = 'redact=["password", "*_token"]'
         raise DefinitionError(
             f"redact is a list of names of members, such as {example}, or a function of a name, "
             f"not {shown(given)}."
         )
-    if not patterns:
-        return None
-    found = re.compile("|".join(translate(str(one)) for one in patterns), re.IGNORECASE)
-    if ours := sorted(name for name in STRUCTURE if found.match(name)):
+    if ours := sorted(name for name in STRUCTURE if names and _pattern(names).match(name)):
         raise DefinitionError(
             f"redact hides {', '.join(ours)}, which Perdure itself records: name members of your "
             "own values, or make the value a perdure.Secret."
         )
-    return _remembering(lambda name: found.match(name) is not None)
+    return Redaction(names)
 
 
 def _remembering(hides: Hides) -> Hides:

@@ -156,7 +156,7 @@ class Engine(
         for definition in workflows:
             add_workflow(self.workflows, definition)
         self._clock = SystemClock()
-        self._codec = JsonCodec(self.limits.payload_bytes_max, self._options.hides)
+        self._codec = JsonCodec(self.limits.payload_bytes_max)
         self._open: OpenEngine | None = None
         self._parent: int | None = None  # in a child: the process that has it open
         self._closing = contextlib.AsyncExitStack()
@@ -168,7 +168,7 @@ class Engine(
     def _open_store(self) -> SqliteStore:
         options = self._options
         return SqliteStore(
-            self.path, limits=self.limits, create=options.create, hides=options.hides
+            self.path, limits=self.limits, create=options.create, redaction=options.redaction
         )
 
     async def __aenter__(self) -> Self:

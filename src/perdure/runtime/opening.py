@@ -60,6 +60,7 @@ async def open_engine(
     acquired = None if options.replica is None else await _acquire(options, stack)
     store = open_store()
     stack.callback(store.close)
+    codec.hides = store.redaction.hides
     reads = ReadExecutor(store)
     stack.callback(reads.close)
     await reads.get(validation.check_replica, store, acquired, options.execute)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.api.queues import Queue, checked_queues
 from perdure.api.retention import Retention
-from perdure.codec.secrets import Hides, redaction
+from perdure.codec.secrets import Hides, Redaction, redaction
 from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError
@@ -48,7 +48,7 @@ class EngineOptions:
     queues: tuple[Queue, ...] = ()
     retention: Retention | None = None
     schedules: tuple[Schedule, ...] = ()
-    hides: Hides | None = None
+    redaction: Redaction | None = None
 
 
 def checked(
@@ -94,7 +94,7 @@ def checked(
         queues=checked_queues(queues),
         retention=None if retention is None else retentions.checked(retention, path),
         schedules=_schedules(schedules),
-        hides=redaction(redact),
+        redaction=redaction(redact),
     )
 
 

@@ -24,6 +24,12 @@ SELECT n, body FROM chunk WHERE run = ?1;
 -- name: secrets_of_run
 SELECT n, body FROM perdure_secret WHERE run = ?1;
 
+-- name: redacted_names
+SELECT name FROM perdure_redaction ORDER BY name;
+
+-- name: keep_redacted_name
+INSERT INTO perdure_redaction (name) VALUES (?1) ON CONFLICT DO NOTHING;
+
 -- name: copy_secrets
 INSERT INTO perdure_secret (run, n, body) SELECT ?1, n, body FROM perdure_secret WHERE run = ?2;
 

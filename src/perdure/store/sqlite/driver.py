@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import apsw
 
-from perdure.codec.secrets import Hides
+from perdure.codec.secrets import Redaction
 from perdure.core.limits import Limits
 from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavailable
 from perdure.store.sqlite import checksum, connection, error_map, files, forked
@@ -36,7 +36,8 @@ _OF_ONE_WRITE = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw
 class SqliteStore(Reader):
     """See `base.Store`. `path` is a file, or `:memory:` for a store that ends with the process.
 
-    `hides` says by name which members of payloads people do not read.
+    `redaction` says by name which members of payloads people do not read; its names stay with the
+    file, for all that write to it.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class SqliteStore(Reader):
         limits: Limits,
         create: bool = True,
         vfs: str | None = None,
-        hides: Hides | None = None,
+        redaction: Redaction | None = None,
     ) -> None:
         self.path, self.limits, self._vfs = path, limits, vfs
         self._db = connection.open_writer(path, create=create, vfs=vfs)
@@ -59,11 +60,21 @@ class SqliteStore(Reader):
         self._files = files.files_of(path)  # only now there is a WAL
         self.watched = tuple(self._files)[:2]
         self._transaction = SqliteTransaction(self._db)
-        self._transitions = Transitions(self._transaction, limits, hides)
+        self.redaction = self._kept(redaction or Redaction())
+        self._transitions = Transitions(self._transaction, limits, self.redaction.hides)
         self._cursor = self._transaction.cursor
         self._waits_for_lock, self._own_version = True, -1
         self._rests = False
         forked.watch(self)
+
+    def _kept(self, redaction: Redaction) -> Redaction:
+        """A redaction with the names that the file has; those that it has not are added to it."""
+        with error_map.translated(self.path):
+            names = [name for (name,) in self._db.execute(Q["redacted_names"])]
+            if new := [(name,) for name in redaction.names if name not in names]:
+                with self._db:
+                    self._db.executemany(Q["keep_redacted_name"], new)
+        return redaction.joined(names)
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -7,6 +7,10 @@ CREATE TABLE perdure_secret (
     PRIMARY KEY (run, n)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE perdure_redaction (                      -- names of members whose values are hidden
+    name          TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 -- Messages, items of streams and heartbeats are in chunks where they have secrets.
 
 DROP VIEW IF EXISTS perdure_streams;
