@@ -36,7 +36,7 @@ async def sql(request: Request) -> Response:
     return page(
         request, "sql.html", 422 if refused else 200, area="sql", text=text, table=table,
         refused=refused, examples=_examples(), views=await _views(reader),
-        json=url(request, "api", "v1", "sql", text=text) if text else None,
+        json=url(request, "api", "v1", "sql", q=text) if text else None,
         csv=url(request, "sql.csv", text=text) if text else None,
     )  # fmt: skip
 
