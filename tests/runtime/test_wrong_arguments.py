@@ -173,10 +173,24 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         "exposed",
         "exposed_values",
         "requests",
+        "links",
     ):
         yield "run id", getattr(untyped, verb), FOUND
     yield "run id", lambda v: untyped.send(v, 1, channel="y"), FOUND
     yield "run id", lambda v: untyped.ask(v, 1, channel="y"), FOUND
+    yield "run id", lambda v: untyped.answer(v, 1), FOUND
+    yield "run id", lambda v: untyped.answer_link(v), FOUND
+    yield "token", lambda v: untyped.answer_by_link(v, 1), FOUND
+    answers = (
+        by(untyped.answer, "sender", "waits", 1),
+        by(untyped.answer_link, "recipient", "waits"),
+    )
+    for answered in (*answers, by(untyped.resolve, "sender", "waits")):
+        yield "sender", answered, OPTIONAL_NAME - {"empty"}
+    yield "channel", by(untyped.answer, "channel", "waits", 1), OPTIONAL_NAME
+    yield "seq", by(untyped.answer, "seq", "waits", 1), COUNT | {"None"}
+    yield "channel", by(untyped.answer_link, "channel", "waits"), OPTIONAL_NAME
+    yield "expires", by(untyped.answer_link, "expires", "waits"), {"1", "1.5"}
     yield "start=", by(untyped.send, "start", "waits", 1, channel="y"), {"None"}
     yield "start=", by(untyped.ask, "start", "waits", 1, channel="y", timeout=0), {"None"}
     yield "run id", lambda v: untyped.fork(v, 1), FOUND
@@ -185,6 +199,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         first = () if to is run else ("waits",)
         yield "channel", by(to.send, "channel", *first, 1), NAME
         yield "message key", by(to.send, "key", *first, 1, channel="y"), OPTIONAL_NAME
+        yield "sender", by(to.send, "sender", *first, 1, channel="y"), OPTIONAL_NAME - {"empty"}
         ask = functools.partial(to.ask, *first, 1, timeout=0)
         yield "channel", by(ask, "channel"), NAME
         yield "request key", by(ask, "key", channel="y"), OPTIONAL_NAME - {"empty"}
@@ -388,6 +403,7 @@ def in_a_workflow() -> Iterator[tuple[str, Callable[[Any], Any], set[str]]]:
         set(VALUES) - {"long", "surrogate"},
     )
     yield "channel", lambda v: receive(v, int).send(None), NAME
+    yield "prompt", lambda v: receive("x", int, prompt=v).send(None), TEXTS - {"long"} | {"None"}
     yield "stream", lambda v: emit(v, 1), NAME
     yield "the call of a workflow", untyped_start, set()
     yield "run id", lambda v: untyped_start(plain(1), id=v), OPTIONAL_ID

@@ -17,6 +17,7 @@ import msgspec
 from perdure.api.options import to_ms
 from perdure.codec.schema_check import faults
 from perdure.codec.schemas import schema_named
+from perdure.core import names, numbers
 from perdure.errors import DefinitionError, DoesNotFit, LinkUnknown, NotAwaited
 from perdure.runtime.engine_parts import EngineParts
 from perdure.runtime.info import instant, moment
@@ -143,7 +144,9 @@ class AnswerVerbs(EngineParts):
         ('https://agents.example.org/answer', True)
         """
         recipient = checked_sender(recipient)
-        lasts_ms = to_ms(expires, "expires") or 0
+        lasts_ms = to_ms(expires, "expires")
+        if lasts_ms is None:
+            raise DefinitionError("expires is the time that a link is good; it can't be None.")
         item = await self._awaited(id, channel, None)
         token, now_ms = secrets.token_urlsafe(32), self._clock.now_ms()
         until_ms = now_ms + lasts_ms
@@ -160,6 +163,8 @@ class AnswerVerbs(EngineParts):
         Raises `LinkUnknown`, `LinkUsed`, `LinkExpired`, and what `answer` raises; the link stays
         good where the value does not fit.
         """
+        if not isinstance(token, str):
+            raise DefinitionError(f"The token of a link is a text, not {numbers.shown(token)}.")
         digest = digest_of(token)
         link = await self._read(self._store.link, digest)
         if link is None:
@@ -184,6 +189,10 @@ class AnswerVerbs(EngineParts):
 
     async def _awaited(self, id: str, channel: str | None, seq: int | None) -> dict[str, Any]:
         """The message that a run waits for."""
+        if channel is not None:
+            names.checked("channel", channel)
+        if seq is not None:
+            numbers.count(seq, "seq")
         summary = await self._read(self._queries.summary, id)
         items = [one for one in summary.waiting_for if "message" in one and "seq" in one]
         found = [one for one in items if channel in (None, one["message"])]

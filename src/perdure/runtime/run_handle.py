@@ -24,7 +24,15 @@ class RunVerbs(Protocol):
 
     async def summary(self, id: str) -> RunSummary: ...
 
-    async def send(self, id: str, value: Any, *, channel: str, key: str | None = None) -> None: ...
+    async def send(
+        self,
+        id: str,
+        value: Any,
+        *,
+        channel: str,
+        key: str | None = None,
+        sender: str | None = None,
+    ) -> None: ...
 
     async def ask(
         self,
@@ -117,9 +125,11 @@ class Run(Generic[T]):
         """Everything about the run but its history: see `Engine.info`."""
         return await self._engine.info(self.id)
 
-    async def send(self, value: Any, *, channel: str, key: str | None = None) -> None:
+    async def send(
+        self, value: Any, *, channel: str, key: str | None = None, sender: str | None = None
+    ) -> None:
         """Send a message to the run: see `Engine.send`."""
-        await self._engine.send(self.id, value, channel=channel, key=key)
+        await self._engine.send(self.id, value, channel=channel, key=key, sender=sender)
 
     @overload
     async def ask(

@@ -38,7 +38,7 @@ TOKENS = [Token(name="ada", secret="s" * 20), Token(name="guest", secret="v" * 2
 
 @pytest.fixture(scope="module")
 def served(serve: Serve) -> Served:
-    return serve(workflows=[report, bot], token=TOKENS)
+    return serve(workflows=[report, bot], token=TOKENS, prefix="/durable")
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,13 @@ def test_an_answer_is_checked_recorded_with_the_name_of_the_token_and_given_once
     form = {"channel": "verdict", "seq": str(waiting(served, "a/b"))}
     page = ada.get("/inbox")
     assert "Publish &lt;tea&gt;?" in page.text
-    assert "/inbox/a%2Fb/answer" in page.text
+    assert "/durable/inbox/a%2Fb/answer" in page.text
     wrong = ada.post("/inbox/a%2Fb/answer", data=form | {"v/note": "kept <this>"})
     assert wrong.status_code == 422
     assert "kept &lt;this&gt;" in wrong.text
     assert "This is needed." in wrong.text
     done = ada.post("/inbox/a%2Fb/answer", data=form | {"v/publish": "true", "v/note": "fine"})
-    assert (done.status_code, done.headers["location"]) == (303, "/inbox?done=a%2Fb")
+    assert (done.status_code, done.headers["location"]) == (303, "/durable/inbox?done=a%2Fb")
     assert result(served, "a/b") == "True: fine"
     late = ada.post("/inbox/a%2Fb/answer", data=form | {"v/publish": "false"})
     assert late.status_code == 409
@@ -144,6 +144,9 @@ def test_the_view_role_reads_and_answers_nothing(served: Served) -> None:
     assert "<form class=" not in page
     assert "Start the fork" not in guest.get("/runs/seen/fork?at=1").text
     form = {"channel": "verdict", "seq": str(seq), "v/publish": "true"}
+    ada = served.client(authorization="Bearer " + "s" * 20, accept="text/html")
+    made = ada.post("/inbox/seen/link", data=form | {"days": "1"})
+    assert f"{served.url}/answer/" in made.text
     for path in ("/inbox/seen/answer", "/inbox/seen/link", "/start/report", "/runs/seen/fork?at=1"):
         assert guest.post(path, data=form).status_code == 403
 
@@ -157,7 +160,7 @@ def test_starts_are_checked_and_shown_as_code(served: Served, ada: httpx.Client)
     refused = ada.post("/start/report", data=bad)
     assert (refused.status_code, refused.text.count('class="error"')) == (422, 3)
     good = {"v/topic": "milk", "id": "formed", "tags": "tenant=acme n=1", "priority": "3"}
-    assert ada.post("/start/report", data=good).headers["location"] == "/runs/formed"
+    assert ada.post("/start/report", data=good).headers["location"] == "/durable/runs/formed"
     info = served.do(lambda engine: engine.info("formed"))
     assert (info.args, info.tags, info.priority) == (
         {"topic": "milk"}, {"tenant": "acme", "n": 1}, 3,
@@ -182,7 +185,7 @@ def test_forks_are_started_after_their_difference_was_shown(
     other = ada.post(address, data=edit | {"args": '{"topic": "beer"}', "seen": seen})
     assert "This is what changes" in other.text
     made = ada.post(address, data=edit | {"seen": seen})
-    assert made.headers["location"] == "/runs/forked"
+    assert made.headers["location"] == "/durable/runs/forked"
     assert served.do(lambda engine: engine.info("forked")).args == {"topic": "coffee"}
     for args in ("{", "[]", '{"topic": 1}'):
         assert ada.post(address, data=edit | {"args": args}).status_code == 422
