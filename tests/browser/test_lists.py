@@ -192,6 +192,12 @@ def test_rows_are_live_and_new_ones_wait_for_a_key(serve: Serve, page: Page) -> 
     expect(rows(page)).to_have_count(2)
     expect(newer).to_be_hidden()
     expect(page.locator("#inbox-count")).to_have_text("1 waiting")
+    page.get_by_role("link", name="waiting 1").click()
+    expect(page.locator("#live-state")).to_have_text("live")
+    served.do(lambda engine: engine.send("second", True, channel="approval"))
+    expect(rows(page)).to_have_class("gone")  # and stays where it is
+    page.keyboard.press(".")
+    expect(rows(page)).to_have_count(0)
 
 
 def test_keys_move_pick_and_open(site: Served, page: Page) -> None:

@@ -40,8 +40,8 @@
     swap("#overview", page);
     const shown = new Map(rows(form).map((row) => [row.dataset.run, row]));
     const now = rows(page);
-    if (!shown.size || !now.length) {
-      if (shown.size !== now.length) apply();
+    if (!shown.size) {
+      if (now.length) apply(); // where there was nothing, nothing can jump
       return;
     }
     let added = 0;
