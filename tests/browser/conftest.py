@@ -18,13 +18,15 @@ from tests.http.support import Serve, server
 from tests.runtime.support import PATIENCE_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+# Every name below .example leads to this machine, as those of an attacker or of a network may.
+ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP *.example 127.0.0.1"]
 NewPage = Callable[..., Page]
 
 
 def launched(playwright: Playwright) -> Browser:
     """The Chromium of this machine, else the one that Playwright has installed."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
-    return playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    return playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,15 @@ async def begun(engine):
     await engine.start(order(), id="o/1")
 
 
+async def second(engine):
+    await engine.start(order(), id="o/2")
+
+
 @pytest.fixture(scope="module")
 def closed(serve: Serve) -> Served:
     served = serve(workflows=[order], token=TOKENS)
     served.do(begun)
+    served.do(second)
     return served
 
 
@@ -188,9 +193,23 @@ def test_a_page_of_another_site_can_neither_frame_nor_post_nor_read(
     assert local.do(status) == "waiting"
 
 
-def test_a_refusal_says_what_to_do(local: Served, new_page: NewPage) -> None:
-    page = new_page(expected=("403",), extra_http_headers={"x-forwarded-host": "a.example"})
-    page.goto(f"{local.url}/")
+def test_a_name_that_was_bent_to_this_machine_is_refused(local: Served, new_page: NewPage) -> None:
+    page = new_page(expected=("403",))
+    page.goto(f"{local.url.replace('127.0.0.1', 'evil.example')}/")
     expect(page.get_by_role("heading", name="Forbidden")).to_be_visible()
     assert "PERDURE_TOKEN" in page.inner_text("main")
     assert faults(page) == []
+
+
+def test_a_network_without_tls_is_served_with_a_token(closed: Served, new_page: NewPage) -> None:
+    page = new_page()
+    page.goto(f"{closed.url.replace('127.0.0.1', 'vm-3.example')}/runs/o%2F2")
+    log_in(page, "Ada-secret-1")
+    page.get_by_text("Cancel").first.click()
+    page.locator("form[action$='/cancel'] button").last.click()
+    expect(page.get_by_text("cancelled").first).to_be_visible()
+
+    async def status(engine):
+        return await (await engine.get("o/2")).status()
+
+    assert closed.do(status) == "cancelled"
