@@ -169,6 +169,7 @@ def keeps(config: dict[str, Any], api_token: str) -> int:
 
 @workflow
 async def configured(config: dict[str, Any], api_token: str) -> int:
+    expose(password=api_token, n=1)
     return await keeps(config, api_token)
 
 
@@ -178,7 +179,8 @@ async def test_members_are_redacted_by_name(tmp_path: Path) -> None:
     config = {"inner": {"Password": KEY, "password": [KEY, {"x": KEY}], "n": 1}, "text": '{"a":1}'}
     async with Engine(path, workflows=[configured], redact=redact) as engine:
         assert await engine.run(configured(config, KEY), id="a") == len(KEY) + 2
-        row = (await engine.history("a"))[1]
+        assert await engine.exposed("a") == {"password": "•••", "n": 1}
+        row = next(one for one in await engine.history("a") if one.kind == "step")
         assert row.args == {
             "config": {"inner": {"Password": "•••", "password": "•••", "n": 1}, "text": '{"a":1}'},
             "api_token": "•••",

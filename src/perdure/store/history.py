@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.codec.secrets import MARK_BYTES, Hides, Span, spans
-from perdure.core.events import CHILD, SPAWN, STEP, Command, Event
+from perdure.core.events import CHILD, EXPOSE, SPAWN, STEP, Command, Event
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.store import payloads
 from perdure.store.transaction import Transaction
@@ -45,7 +45,10 @@ class HistoryWriter:
                 or MARK_BYTES in data
             ):
                 raw = data if isinstance(data, bytes) else data.read()
-                data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
+                if redacted and row.kind == EXPOSE and self._hides_name(row.name):
+                    data = self._with_secrets(run, raw, [(0, len(raw))], False)
+                else:
+                    data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
             add((
                 first, row.seq, row.kind, row.at_ms, row.ref, row.name, data, row.took_ms,
                 row.edited,
@@ -96,6 +99,10 @@ class HistoryWriter:
     def is_plain(self, raw: bytes) -> bool:
         """Whether a payload has no secrets."""
         return not self._hidden(raw)
+
+    def _hides_name(self, name: str | None) -> bool:
+        """Whether an exposed value with this name is hidden."""
+        return self._hides is not None and name is not None and self._hides(name)
 
     def _hidden(self, raw: bytes) -> list[Span]:
         return [] if self._hides is None and MARK_BYTES not in raw else spans(raw, self._hides)
