@@ -268,7 +268,7 @@ def test_tail_says_where_a_run_stands_until_it_is_admitted(
             await following
 
     asyncio.run(main())
-    assert "(1st in queue q; all places are taken)" in shown
+    assert "(1st in queue q; all places are taken" in shown
 
 
 def test_show_as_json_has_the_place(waiting: Typed) -> None:

@@ -16,7 +16,10 @@ def test_a_sentence_for_what_does_not_go_on(read: Read) -> None:
     assert found["asks"] == "Waits for a message on approval (bool). Nobody has sent one."
     assert found["answers"] == "Waits for a message on never (str). Nobody has sent one."
     assert found["pays"].startswith("Step charge failed: ValueError: no money for 5. Attempt 2 of")
-    assert found["in-2"].startswith("1st in queue slow; all places are taken.")
+    assert found["in-2"] == (
+        "1st in queue slow; all places are taken. All its places are held by runs that wait "
+        "themselves: in-1 waits for a message on 'approval'."
+    )
     assert found["stopped"].startswith("Somebody has paused it")
     assert found.keys() == set(ids) - {"plain-1", "breaks"}
     assert read("why", "asks") == found["asks"]

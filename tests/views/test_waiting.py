@@ -101,6 +101,11 @@ ERROR = ErrorHead("Declined", "no money.")
         ({"status": "waiting", "waiting_for": [MESSAGE]}, {}, "(bool). Nobody has sent one."),
         ({"status": "waiting", "waiting_for": [REQUEST]}, {}, "(int). Nobody has asked."),
         (
+            {"status": "waiting", "waiting_for": [MESSAGE], "due_at": NOW},
+            {},
+            "(bool). It is due: a worker goes on with it next.",
+        ),
+        (
             {"status": "waiting", "waiting_for": [{**AGAIN, "again_ms": SOON_MS}]},
             {"last_error": ERROR},
             "Step charge failed: Declined: no money. Attempt 2 of 5 begins at ",
@@ -117,7 +122,7 @@ ERROR = ErrorHead("Declined", "no money.")
                 "due_at": NOW - timedelta(hours=1),
             },
             {"workers": False},
-            "That is over. No worker is running",
+            "No worker is running",
         ),
     ],
 )

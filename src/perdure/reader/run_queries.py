@@ -5,8 +5,7 @@ Rules: a history is read without its payloads, and these only where they are sho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -16,8 +15,8 @@ from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
 from perdure.reader.values import StreamEntry, StreamInfo
-from perdure.runtime import standing, stream_pages
-from perdure.runtime.info import HistoryEvent, OpenRequest, RunSummary, instant, moment
+from perdure.runtime import standing, stream_pages, stuck
+from perdure.runtime.info import HistoryEvent, OpenRequest, instant, moment
 from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.runtime.validation import findable
@@ -95,21 +94,28 @@ class RunQueries(FamilyQueries):
         now_ms = self._now_ms()
         alive = {f"worker {one.worker}" for one in self._store.workers() if one.lease_ms > now_ms}
         at_work = any(not one.asked for one in self._store.workers() if one.lease_ms > now_ms)
+        standings = {run: [standing.standing(row) for row in rows] for run, rows in places.items()}
+        stuck_queues = self._stuck({one.queue for each in standings.values() for one in each})
         found = {}
         for id, run in runs.items():
-            standings = [standing.standing(row) for row in places.get(keys[id], ())]
-            known = self._situation(run, standings, alive, instant(now_ms), workers=at_work)
+            known = Situation(
+                Places(standings.get(keys[id], ()), instant(now_ms)),
+                instant(now_ms),
+                at_work,
+                None if run.owner is None else run.owner in alive,
+                self.progress(id).last_error if is_retrying(run) else None,
+                stuck_queues,
+            )
             if (text := why(run, known)) is not None:
                 found[id] = text
         return found
 
-    def _situation(
-        self, run: RunSummary, standings: list[Standing], alive: set[str], now: datetime,
-        *, workers: bool,
-    ) -> Situation:  # fmt: skip
-        error = self.progress(run.id).last_error if is_retrying(run) else None
-        owned = None if run.owner is None else run.owner in alive
-        return Situation(Places(standings, now), now, workers, owned, error)
+    def _stuck(self, names: Iterable[str]) -> dict[str, str]:
+        """Why these queues admit nothing, as far as they do not get on by themselves."""
+        store = cast("Store", self._store)
+        rows = [self._store.queue_row(name) for name in names]
+        reasons = {row.name: stuck.queue(store, row, self._now_ms()) for row in rows}
+        return {name: reason for name, reason in reasons.items() if reason}
 
     # --- time travel ------------------------------------------------------------------------------
 

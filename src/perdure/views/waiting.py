@@ -7,7 +7,7 @@ is what keeps a run from going on.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ from perdure.views.standing import standing
 
 _EXAMPLES = {"bool": "true", "int": "1", "float": "1.5", "str": "TEXT"}
 _SHOWN_MAX = 5
+_BY_OTHERS = frozenset({"concurrency", "line"})
+"""Reasons for a place in line that say nothing of why those before it do not get on."""
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -58,8 +60,8 @@ def _pending(info: RunInfo | RunSummary, due_at: datetime, now: datetime) -> str
 
 class Situation(msgspec.Struct, frozen=True):
     """What is known around a run, to say why it does not go on: its places in queues, the time,
-    whether a worker is there that takes what is due, whether its owner is (None: it has none), and
-    the error of the last attempt, where it waits for the next one.
+    whether a worker is there that takes what is due, whether its owner is (None: it has none), the
+    error of the last attempt, where it waits for the next one, and why queues stand still, by name.
     """
 
     places: Places
@@ -67,6 +69,7 @@ class Situation(msgspec.Struct, frozen=True):
     workers: bool
     owner_alive: bool | None = None
     last_error: ErrorHead | None = None
+    stuck: Mapping[str, str] = {}
 
 
 def why(run: RunSummary, known: Situation) -> str | None:
@@ -111,12 +114,15 @@ def _waits(run: RunSummary, known: Situation) -> str:
     if known.last_error is not None and (again := _again(run.waiting_for, known)):
         return again
     text = format.sentence(waiting_text(run.waiting_for, known.places))
+    if run.due_at is not None and run.due_at <= known.now:
+        return text + (_no_worker(known) or " It is due: a worker goes on with it next.")
     if any("message" in item for item in run.waiting_for):
         return text + " Nobody has sent one."
     if any("request" in item for item in run.waiting_for):
         return text + " Nobody has asked."
-    late = run.due_at is not None and run.due_at < known.now
-    return text + (f" That is over.{_no_worker(known)}" if late and not known.workers else "")
+    queues = {one.queue for one in known.places.standings if one.why in _BY_OTHERS}
+    reasons = (known.stuck[name] for name in sorted(queues) if name in known.stuck)
+    return " ".join([text, *(format.sentence(reason) for reason in reasons)])
 
 
 def _again(waiting_for: list[dict[str, Any]], known: Situation) -> str | None:
