@@ -66,6 +66,7 @@ async def test_what_is_awaited_is_recorded_and_an_answer_is_for_that_wait(db: st
         await waits_anew(run, item)
         await engine.answer("r", "no")
         assert await run.result() == ["yes", "no"]
+        assert [row.sender for row in await run.history() if row.kind == "message"] == ["ada", None]
         with pytest.raises(NotAwaited, match="it is completed"):
             await engine.answer("r", "no")
     rows = connect(db).execute("SELECT sender, data, history_row FROM perdure_messages").fetchall()

@@ -143,6 +143,8 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     data: Any = None
     began_at: datetime | None = None
     of: str | None = None
+    sender: str | None = None
+    """Who sent a message, or decided about a step, where a name was given."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -327,10 +329,15 @@ class Ends(msgspec.Struct, frozen=True):
 
 
 def history_events(
-    rows: Sequence[Event], ends: Ends, names: Mapping[int, str]
+    rows: Sequence[Event], ends: Ends, names: Mapping[int, str], senders: Mapping[int, str] = {}
 ) -> list[HistoryEvent]:
-    """Rows with decoded arguments and results; `names` are those of rows that others answer."""
-    return [_event(row, ends, names.get(row.ref or 0)) for row in rows]
+    """Rows with decoded arguments and results; `names` are those of rows that others answer,
+    `senders` say by row who sent it.
+    """
+    found = [_event(row, ends, names.get(row.ref or 0)) for row in rows]
+    if not senders:
+        return found
+    return [replace(one, sender=senders.get(one.seq)) for one in found]
 
 
 def _event(row: Event, ends: Ends, of: str | None) -> HistoryEvent:

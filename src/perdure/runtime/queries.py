@@ -19,6 +19,8 @@ from perdure.store.base import Store
 
 OPEN_STEPS_MAX = 8
 BLOCKED_MAX = 100
+_SENT = frozenset({ev.MESSAGE, ev.ATTEMPT})
+"""Kinds of rows that somebody may have sent: messages, decisions about steps."""
 
 
 class RunFilters(TypedDict, total=False):
@@ -128,7 +130,12 @@ class Queries:
             self._store.arguments(run) if ev.START in kinds else None,
             self._store.outcome(run) if ev.FINISH in kinds else None,
         )
-        return info.history_events(rows, ends, here | self._store.row_names(run, before))
+        names = here | self._store.row_names(run, before)
+        if not kinds & _SENT:
+            return info.history_events(rows, ends, names)
+        return info.history_events(
+            rows, ends, names, self._store.senders(run, rows[0].seq, rows[-1].seq)
+        )
 
     def blocked(self, run_id: str) -> list[Blocked]:
         """The blocked runs among a run and all that it has started. Raises `RunNotFound`."""

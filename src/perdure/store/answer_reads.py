@@ -42,3 +42,6 @@ class AnswerReads:
         return [
             (name, about, schema) for name, about, schema in self._all("declared_workflows", limit)
         ]
+
+    def senders(self, run: int, first: int, last: int) -> dict[int, str]:
+        return dict(self._all("senders", run, first, last))

@@ -53,3 +53,7 @@ WHERE schema <> excluded.schema OR about <> excluded.about;
 
 -- name: declared_workflows
 SELECT name, about, schema FROM perdure_workflow ORDER BY name LIMIT ?1;
+
+-- name: senders
+SELECT taken, sender FROM inbox {{index perdure_inbox_sender_row}}
+WHERE run = ?1 AND taken BETWEEN ?2 AND ?3 AND sender IS NOT NULL;

@@ -234,6 +234,9 @@ class Store(Protocol):
         `before`.
         """
 
+    def senders(self, run: int, first: int, last: int) -> dict[int, str]:
+        """Who sent what rows `first` to `last` of a history have, by row; only those with a name."""
+
     def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
         """Name, first line of the documentation and JSON Schema of the arguments of workflows that
         processes have declared, by name.

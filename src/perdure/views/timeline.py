@@ -207,7 +207,8 @@ def _mail_title(row: HistoryEvent, data: dict[str, Any], limit: int | None) -> s
             return f"sent to {row.name}, channel {data.get('channel')}: {value}"
         case "message" | "emit":
             verb = "← message on" if row.kind == "message" else "emitted to"
-            return f"{verb} {row.name}: {format.value(_payload(row), limit)}"
+            by = f" from {row.sender}" if row.sender else ""
+            return f"{verb} {row.name}{by}: {format.value(_payload(row), limit)}"
         case "request":
             value = format.value(data.get("value"), limit)
             return f"← request on {row.name} from {data.get('sender')}: {value}"

@@ -62,6 +62,7 @@ def test_a_wait_gets_one_answer_and_the_second_one_hears_of_the_first(store: Sto
         store, Turn(run, worker, [Event(2, MESSAGE, 6, name="yes", data=b"true")], 6, [(row.id, 2)])
     )
     waits(store, run=run, worker=worker)
+    assert (store.senders(run, 1, 5), store.senders(run, 3, 5)) == ({2: "ada"}, {})
     assert "ada answered at 1970" in str(one(store, answer(sender="bob")))
     assert isinstance(one(store, answer(wait=2)), NotAwaited)
 

@@ -163,6 +163,10 @@ class Reader(Reads):
         found = self._all("read_checksum")
         return HistoryChecksum(*found[0]) if found else None
 
+    def senders(self, run: int, first: int, last: int) -> dict[int, str]:
+        known = self._schema_version >= ANSWERS_SCHEMA
+        return super().senders(run, first, last) if known else {}
+
     def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
         known = self._schema_version >= ANSWERS_SCHEMA
         return super().declared_workflows(limit) if known else []

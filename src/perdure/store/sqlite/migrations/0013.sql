@@ -2,6 +2,7 @@
 
 ALTER TABLE inbox ADD COLUMN sender TEXT;             -- who sent a message or decided about a step; NULL: not said
 CREATE INDEX perdure_inbox_sender ON inbox (id) WHERE sender IS NOT NULL;
+CREATE INDEX perdure_inbox_sender_row ON inbox (run, taken) WHERE sender IS NOT NULL;
 
 CREATE TABLE perdure_link (
     link          INTEGER PRIMARY KEY,
