@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser import demo
 from tests.browser.conftest import launched
@@ -75,6 +75,7 @@ SHOTS = (
     Shot("runs-phone", "/", PHONE),
     Shot("run", "/runs/report-litestream"),
     Shot("run-dark", "/runs/refund-5", dark=True),
+    Shot("travel", "/runs/report-litestream/travel?at=20"),
     Shot("inbox", "/inbox"),
     Shot("start", "/start/research"),
     Shot("queue", "/queues/model"),
@@ -111,7 +112,7 @@ def _take(browser: Browser, url: str, shot: Shot) -> None:
         color_scheme="dark" if shot.dark else "light",
     )
     page.goto(url + shot.path)
-    page.wait_for_function("document.querySelector('#live-state')?.hidden === false")
+    expect(page.locator("#live-state")).to_be_visible()
     png = _with_palette(browser.new_page(), page.screenshot())
     (FOLDER / f"{shot.name}.png").write_bytes(png)
     page.close()
