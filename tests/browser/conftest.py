@@ -38,7 +38,8 @@ def browser() -> Iterator[Browser]:
         except BrowserError as error:
             pytest.skip(
                 "There is no Chromium on this machine that starts (`apt-get install chromium`, or "
-                f"`playwright install chromium`), so no test in a browser is run: {error}"
+                f"`playwright install chromium`), so no test in a browser is run: "
+                f"{str(error).splitlines()[0]}"
             )
         yield chromium
         chromium.close()

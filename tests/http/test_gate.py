@@ -137,10 +137,10 @@ def test_a_program_without_a_token_gets_a_problem(closed: Served, header) -> Non
 
 
 def test_a_person_without_a_token_gets_the_login_page(closed: Served) -> None:
-    answer = closed.client(**HTML).get("/runs/a%2Fb?step=1&x=%26")
+    answer = closed.client(**HTML).get("/runs/a%2Fb%3Fc%23?step=1&x=%26")
     assert answer.status_code == 303
     wanted = httpx.URL(answer.headers["location"]).params["next"]
-    assert wanted == "/runs/a%2Fb?step=1&x=%26"
+    assert wanted == "/runs/a%2Fb%3Fc%23?step=1&x=%26"
     part = closed.client(**HTML, **{"hx-request": "true"}).get("/probe")
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login?next=%2Fprobe")
 

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perdure.http import body, csrf, limits, problems, visitors
 from perdure.http.access import Access, unknown
-from perdure.http.site import ROOT, Site, root_of, url
-from perdure.http.visitors import LINK, OPERATE, STRANGER, Visitor, visitor_of
+from perdure.http.site import ROOT, Site, url
+from perdure.http.templating import here_of
+from perdure.http.visitors import LINK, LOCAL, OPERATE, STRANGER, Visitor, visitor_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
@@ -92,7 +93,7 @@ class Gate:
         check_origin(request)
         if not path.startswith(("/api/", "/answer/")) and not _is_bearer(request):
             receive = await _check_form_key(request, receive)
-        if not path.startswith(("/answer/", "/login", "/logout")):
+        if path not in ("/login", "/logout") and not path.startswith("/answer/"):
             self._check_role(visitor)
         return self._app, receive
 
@@ -133,12 +134,10 @@ def _to_login(request: Request) -> ASGIApp:
     """What a stranger gets: people the login page, programs a refusal. Raises `HTTPException`."""
     if problems.wants_json(request) or "text/html" not in request.headers.get("accept", ""):
         raise unknown("A token is needed here. Send it as `Authorization: Bearer TOKEN`.")
-    here = root_of(request) + problems.route_path(request)
-    wanted = f"{here}?{request.url.query}" if request.url.query else here
     if request.method == "GET" and _is_foreign(request):
         # A link of another site comes without the cookie; from this page on it is sent.
         return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0">')
-    login = url(request, "login", next=wanted if request.method == "GET" else None)
+    login = url(request, "login", next=here_of(request) if request.method == "GET" else None)
     if "hx-request" in request.headers:  # a part of a page: the browser has to go there as a whole
         return Response(status_code=401, headers={"HX-Redirect": login})
     return RedirectResponse(login, 303)
@@ -170,7 +169,8 @@ def check_origin(connection: HTTPConnection) -> None:
 
 def _is_bearer(request: Request) -> bool:
     """Whether it came with a token of its own, which no page of another site can send."""
-    return "authorization" in request.headers and not visitor_of(request).session
+    visitor = visitor_of(request)
+    return visitor not in (LOCAL, LINK, STRANGER) and not visitor.session
 
 
 async def _check_form_key(request: Request, receive: Receive) -> Receive:

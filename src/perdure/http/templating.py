@@ -87,7 +87,7 @@ def page(
         "url": partial(url, request),
         "asset": partial(_asset, request),
         "icons": _asset(request, "icons.svg"),
-        "here": _here(request),
+        "here": here_of(request),
         "now": datetime.now(UTC),
         "visitor": visitor_of(request),
         "operate": site.may_operate(request),
@@ -101,7 +101,7 @@ def page(
     return HTMLResponse(text, status)
 
 
-def _here(request: HTTPConnection) -> str:
+def here_of(request: HTTPConnection) -> str:
     """The path and query of a request as the browser sees them."""
     raw = request.scope.get("raw_path", request.scope["path"].encode())
     path: str = raw.decode("latin-1").partition("?")[0]
