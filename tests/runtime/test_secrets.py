@@ -277,3 +277,64 @@ async def test_a_schedule_keeps_no_secret(tmp_path: Path) -> None:
         with pytest.raises(NotSerializable, match="schedule 'x'"):
             await engine.schedule("x", "@daily", moves_on(Secret(KEY), 1))
         assert await engine.schedules() == []
+
+
+async def approve(key: Secret) -> Secret:
+    login = await receive("login", Login)
+    assert login.password.reveal() == KEY
+    return (await call(key, "x"))["key"]  # type: ignore[no-any-return]
+
+
+approves = workflow(approve)
+
+
+@awaited
+async def test_what_people_type_is_a_secret_by_its_schema(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with Engine(path, workflows=[approves]):
+        pass  # it declares what the workflow takes
+    async with Engine(path, execute=False) as pages:  # they have no code
+        await pages.start_by_name("approve", {"key": KEY}, id="a")
+        with pytest.raises(NotSerializable, match="in the place of a secret"):
+            await pages.start_by_name("approve", {"key": "•••"}, id="b")
+    async with Engine(path, workflows=[approves]) as engine:
+        run = await engine.get("a")
+        await reached(run, "waiting")
+        await engine.answer("a", {"user": "me", "password": KEY})
+        assert await run.result() == Secret(KEY)
+    assert tables_with(path, KEY) == {"perdure_secret"}
+
+
+@awaited
+async def test_an_edit_keeps_the_secrets_that_it_shows_masked(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    config = {"inner": {"password": KEY, "n": 1}}
+    async with Engine(path, workflows=[configured], redact=["password", "*_token"]) as engine:
+        await engine.run(configured(config, KEY), id="a")
+        step = next(one for one in await engine.history("a") if one.kind == "step")
+        edited = {**step.args, "config": {"inner": {"password": "•••", "n": 2}}}
+        fork = await engine.fork("a", step.seq, new_id="b", args=edited)
+        assert await fork.result() == len(KEY) * 2
+        with pytest.raises(NotSerializable, match="in the place of a secret"):
+            await engine.fork("a", step.seq, args={**edited, "other": "•••"})
+        again = await engine.fork("a", 1, args={"config": edited["config"], "api_token": "•••"})
+        assert await again.result() == len(KEY) * 2
+    assert tables_with(path, KEY) == {"perdure_secret"}
+
+
+DEFAULT = Secret(KEY)
+
+
+@workflow
+async def with_defaults(key: Secret = DEFAULT, password: str = KEY, n: int = 1) -> None: ...
+
+
+@awaited
+async def test_defaults_are_not_declared(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with Engine(path, workflows=[with_defaults], redact=["password"]) as engine:
+        await engine.run(with_defaults())
+    assert tables_with(path, KEY) == {"perdure_secret"}
+    schema: Any = connect(path).execute("SELECT schema FROM perdure_workflow").get
+    assert '"default":1' in schema
+    assert '"format":"password"' in schema

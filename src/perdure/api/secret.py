@@ -16,6 +16,9 @@ MARK = "\U000f5ec7"
 
 MASK = "•••"
 
+SCHEMA = {"type": "string", "format": "password", "writeOnly": True}
+"""Its JSON Schema."""
+
 
 class Secret:
     """A text that is shown as `•••` wherever people look: in views, pages, logs and exports.
@@ -89,6 +92,10 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: reveal() it where its text is needed")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return dict(SCHEMA)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

@@ -17,7 +17,7 @@ from perdure.codec.error_encoder import encode_error
 from perdure.codec.marks import with_offset
 from perdure.codec.pydantic import Unsupported
 from perdure.codec.schemas import awaited_schema
-from perdure.codec.secrets import MARK_BYTES, Hides, masked
+from perdure.codec.secrets import MARK_BYTES, Hides, marked, masked, refuse_masks
 from perdure.codec.signature import signature_of
 from perdure.codec.types import ENCODER, ordered, slot_of
 from perdure.codec.values import decode, dump, encode, load, slot_for
@@ -91,6 +91,14 @@ class JsonCodec:
     def shown(self, raw: bytes) -> bytes:
         """The JSON that people read."""
         return masked(raw, self.hides)
+
+    def encode_marked(self, value: Any, schema: Any, where: str) -> bytes:
+        """A plain JSON value that a person has given: what the schema of its place calls a password
+        is a secret. Raises `NotSerializable` where it has the mask in the place of one.
+        """
+        raw = ENCODER.encode(marked(value, schema))
+        refuse_masks(raw, where)
+        return raw
 
     def encode_item(self, value: Any, where: str) -> bytes:
         """An item of a stream, which is read as plain JSON: times have their offset alone."""

@@ -16,6 +16,9 @@ import msgspec
 from msgspec import inspect as shapes
 
 from perdure.api.definitions import Definition
+from perdure.api.secret import SCHEMA as SECRET
+from perdure.api.secret import Secret
+from perdure.codec.secrets import Hides, masked
 from perdure.codec.signature import Signature, signature_of
 
 AWAITED_BYTES_MAX = 4096
@@ -36,12 +39,18 @@ _REF = "#/$defs/"
 def schema_of(type_: Any) -> dict[str, Any] | None:
     """The schema of a type; None where it has none."""
     try:
-        found = msgspec.json.schema(type_)
+        found = msgspec.json.schema(type_, schema_hook=_own)
     except (TypeError, NameError, RecursionError):
         return _by_pydantic(type_)
     _put_in_order(found, type_)
     _add_formats(shapes.type_info(type_), found, found.get("$defs", {}), set())
     return found
+
+
+def _own(type_: Any) -> dict[str, Any]:
+    if type_ is Secret:
+        return dict(SECRET)
+    raise NotImplementedError
 
 
 def schema_named(name: str) -> dict[str, Any] | None:
@@ -72,11 +81,13 @@ def _awaited(type_: Any) -> bytes | None:
 # --- signatures -----------------------------------------------------------------------------------
 
 
-def parameters_schema(definition: Definition[..., Any]) -> dict[str, Any]:
+def parameters_schema(
+    definition: Definition[..., Any], hides: Hides | None = None
+) -> dict[str, Any]:
     """The schema of the arguments of a workflow or a step, as an object by parameter name.
 
-    Defaults stand with their parameters. Raises `DefinitionError` for annotations that can't be
-    resolved.
+    Defaults stand with their parameters, but for secrets and what a redaction hides. Raises
+    `DefinitionError` for annotations that can't be resolved.
     """
     signature = signature_of(definition)
     found: dict[str, Any] = {"type": "object", "title": definition.name, "properties": {}}
@@ -90,14 +101,17 @@ def parameters_schema(definition: Definition[..., Any]) -> dict[str, Any]:
         found["properties"][name] = _renamed(schema, names)
         if required:
             found.setdefault("required", []).append(name)
-    _add_defaults(signature, found["properties"])
+    _add_defaults(signature, found["properties"], hides)
     found["additionalProperties"] = False
     return found | ({"$defs": defs} if defs else {})
 
 
-def _add_defaults(signature: Signature, properties: dict[str, Any]) -> None:
-    for name, default in msgspec.json.decode(signature.defaults()).items():
-        properties[name] = {**properties[name], "default": default}
+def _add_defaults(signature: Signature, properties: dict[str, Any], hides: Hides | None) -> None:
+    raw = signature.defaults()
+    shown = msgspec.json.decode(masked(raw, hides))
+    for name, default in msgspec.json.decode(raw).items():
+        if default == shown[name]:
+            properties[name] = {**properties[name], "default": default}
 
 
 def _renamed(schema: Any, names: dict[str, str]) -> Any:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
+from typing import Any
 
 import msgspec
 
 from perdure.api.secret import MARK, MASK
 from perdure.core.numbers import shown
-from perdure.errors import DefinitionError
+from perdure.errors import DefinitionError, NotSerializable
 
 MARK_BYTES = MARK.encode()
 MASK_JSON = f'"{MASK}"'.encode()
@@ -37,6 +38,7 @@ STRUCTURE = frozenset(
 """Names of members of what Perdure itself records, which its readers rely on."""
 
 NAMES_MAX = 10_000
+ALTERNATIVES_MAX = 100
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 _NAME_ENDS = re.compile(rb"\s*:\s*")
 _PLAIN = re.compile(rb"[^\s,\]}]+")
@@ -129,6 +131,68 @@ def spans(raw: bytes, hides: Hides | None = None) -> list[Span]:
             if hides(_text(string[0])):
                 found.append((at, at := _end_of_value(raw, at)))
     return found
+
+
+def marked(value: Any, schema: Any, defs: Any = None) -> Any:
+    """A plain JSON value with marks at the texts that its JSON Schema calls passwords."""
+    if not isinstance(schema, dict):
+        return value
+    defs = schema.get("$defs", defs) or {}
+    if isinstance(value, str):
+        return MARK + value if _is_password(schema, defs) and not value.startswith(MARK) else value
+    if not isinstance(value, dict | list):
+        return value
+    for one in _alternatives(schema, defs):
+        if isinstance(value, dict):
+            inner, rest = one.get("properties", {}), one.get("additionalProperties")
+            value = {
+                name: marked(item, inner.get(name, rest), defs) for name, item in value.items()
+            }
+        else:
+            first, rest = one.get("prefixItems", []), one.get("items")
+            each = [*first, *[rest] * len(value)]
+            value = [marked(item, each[n], defs) for n, item in enumerate(value)]
+    return value
+
+
+def _is_password(schema: dict[str, Any], defs: dict[str, Any]) -> bool:
+    return any(one.get("format") == "password" for one in _alternatives(schema, defs))
+
+
+def _alternatives(schema: dict[str, Any], defs: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas that one stands for, itself or those of a union, without references."""
+    ahead, found = [schema], list[dict[str, Any]]()
+    while ahead and len(found) < ALTERNATIVES_MAX:
+        one = ahead.pop()
+        if not isinstance(one, dict):
+            continue
+        ahead += [*one.get("anyOf", []), *one.get("oneOf", []), *one.get("allOf", [])]
+        if "$ref" in one:
+            ahead.append(defs.get(str(one["$ref"]).rpartition("/")[2], {}))
+        found.append(one)
+    return found
+
+
+def restored(edited: Any, shown: Any, true: Any) -> Any:
+    """An edited JSON value with the secrets again that it has masked: those at the same places of
+    what was shown.
+    """
+    if edited == MASK and shown == MASK:
+        return true
+    if isinstance(edited, dict) and isinstance(shown, dict) and isinstance(true, dict):
+        return {
+            name: restored(one, shown.get(name), true.get(name)) for name, one in edited.items()
+        }
+    if isinstance(edited, list) and isinstance(shown, list) and isinstance(true, list):
+        there = [*zip(shown, true, strict=False), *[(None, None)] * len(edited)]
+        return [restored(one, *there[n]) for n, one in enumerate(edited)]
+    return edited
+
+
+def refuse_masks(raw: bytes, where: str) -> None:
+    """Raise `NotSerializable` where people have given the mask as a value."""
+    if places_of_masks(raw.replace(MARK_BYTES, b"")):
+        raise NotSerializable(where, f"it has {MASK} in the place of a secret: give its text")
 
 
 def places_of_masks(raw: bytes) -> list[Span]:

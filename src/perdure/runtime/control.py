@@ -20,9 +20,10 @@ from perdure.api.definitions import Call, Workflow, starting_call
 from perdure.api.options import Durability, changed, to_ms
 from perdure.api.queues import checked_key, checked_name, checked_weight
 from perdure.codec.json_codec import JsonCodec
+from perdure.codec.secrets import places_of_masks, refuse_masks, restored
 from perdure.codec.signature import signature_of
 from perdure.core import lifecycle, names
-from perdure.core.events import Event
+from perdure.core.events import COMPLETED, Event
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, Nondeterminism, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
@@ -273,12 +274,23 @@ class Control:
 
             row = await self._row(run_id)
             rows, now_ms = await self._history(row), self._clock.now_ms()
+            args = self._restored(args, _recorded(row, rows, at, at_row=True))
+            result = self._restored(result, _recorded(row, rows, at, at_row=False))
             if result is not None:
                 until = next((one.seq for one in rows if one.ref == at), None)
                 kept = [one for one in rows if until is None or one.seq < until]
                 with contextlib.suppress(Nondeterminism, KeyError):  # code that was changed since
                     await self._check_result(row, kept, at, result)
             await self._fork(fork.fork(row, rows, at, new_id, now_ms, result, args))
+
+    def _restored(self, edited: bytes | None, true: bytes) -> bytes | None:
+        """What a person has edited, with the secrets again that were masked there."""
+        if edited is None or not places_of_masks(edited):
+            return edited
+        each = (edited, self._codec.shown(true), true)
+        whole = msgspec.json.encode(restored(*map(msgspec.json.decode, each)))
+        refuse_masks(whole, "what was edited")
+        return whole
 
     async def _check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:
         """Check a given result where the code of the run is known."""
@@ -313,3 +325,14 @@ def new_id(workflow: str) -> str:
     index.
     """
     return f"{workflow}-{time.time_ns() // 1_000_000:011x}{os.urandom(4).hex()}"
+
+
+def _recorded(row: RunRow, rows: list[Event], at: int, *, at_row: bool) -> bytes:
+    """What is recorded of a row: its arguments, those of the run at row 1, or its result."""
+    if at_row:
+        found = next((one.data for one in rows if one.seq == at), None)
+    else:
+        found = next((one.data for one in rows if one.ref == at and one.kind == COMPLETED), None)
+    if found is None:
+        return row.args if at_row and at == 1 else b"null"
+    return found if isinstance(found, bytes) else found.read()

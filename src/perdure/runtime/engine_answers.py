@@ -103,8 +103,7 @@ class AnswerVerbs(EngineParts):
         """
         sender = checked_sender(sender)
         item = await self._awaited(id, channel, seq)
-        data = self._codec.encode(value, f"the answer on channel {item['message']!r}")
-        _check_answer(item, data)
+        data = self._encoded(item, item["message"], value)
         message = Deliver(
             id, "message", self._clock.now_ms(), item["message"], data=data, verb="answer",
             sender=sender, wait=item["seq"],
@@ -169,9 +168,7 @@ class AnswerVerbs(EngineParts):
         link = await self._read(self._store.link, digest)
         if link is None:
             raise LinkUnknown
-        data = self._codec.encode(value, f"the answer on channel {link.channel!r}")
-        if (item := awaited_item(link)) is not None:
-            _check_answer(item, data)
+        data = self._encoded(awaited_item(link), link.channel, value)
         await self._control.deliver(link.run_id, AnswerByLink(digest, data, self._clock.now_ms()))
         return link.run_id
 
@@ -186,6 +183,17 @@ class AnswerVerbs(EngineParts):
             )
             for row in rows
         ]  # fmt: skip
+
+    def _encoded(self, item: dict[str, Any] | None, channel: str, value: Any) -> bytes:
+        """An answer as JSON, checked where it is known what is waited for."""
+        where = f"the answer on channel {channel!r}"
+        if item is None:
+            return self._codec.encode(value, where)
+        schema = item.get("schema") or schema_named(str(item.get("type")))
+        data = self._codec.encode(value, where)
+        if schema and (found := faults(schema, msgspec.json.decode(data))):
+            raise DoesNotFit(f"The{where[3:]}", "; ".join(map(str, found)))
+        return self._codec.encode_marked(msgspec.json.decode(data), schema, where)
 
     async def _awaited(self, id: str, channel: str | None, seq: int | None) -> dict[str, Any]:
         """The message that a run waits for."""
@@ -219,9 +227,3 @@ def awaited_item(link: LinkRow) -> dict[str, Any] | None:
     wait = (link.channel, link.wait)
     items = items_of(link.waiting)
     return next((one for one in items if (one.get("message"), one.get("seq")) == wait), None)
-
-
-def _check_answer(item: dict[str, Any], data: bytes) -> None:
-    schema = item.get("schema") or schema_named(str(item.get("type")))
-    if schema and (found := faults(schema, msgspec.json.decode(data))):
-        raise DoesNotFit(f"The answer on channel {item['message']!r}", "; ".join(map(str, found)))

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+import msgspec
+
 from perdure.api.definitions import Workflow
 from perdure.api.definitions import workflow as as_workflow
 from perdure.api.options import StartOptions
+from perdure.codec.secrets import refuse_masks
 from perdure.codec.signature import signature_of
 from perdure.core import names
 from perdure.errors import DefinitionError, UnknownWorkflow
@@ -20,6 +23,10 @@ from perdure.runtime.run_handle import Run
 
 if TYPE_CHECKING:
     from perdure.api.definitions import Call
+
+
+DECLARED_MAX = 1_000
+"""Workflows whose declarations are looked through."""
 
 
 class StartsByName(EngineParts):
@@ -49,6 +56,7 @@ class StartsByName(EngineParts):
         8
         """
         raw = self._codec.encode(_checked(args), "the arguments")
+        refuse_masks(raw, "the arguments")
         parts = self._parts()
         known = parts.scheduler.workflows.get(names.checked("name of a workflow", workflow))
         if known is not None:
@@ -57,6 +65,11 @@ class StartsByName(EngineParts):
             raise UnknownWorkflow(workflow, tuple(sorted(parts.scheduler.workflows)))
         stand_in = as_workflow(name=workflow)(_stands_for)
         start = parts.control.new_run(stand_in(), known=False, **options)
+        declared = await self._read(self._store.declared_workflows, DECLARED_MAX)
+        schemas = [schema for name, _, schema in declared if name == workflow]
+        if schemas:
+            schema = msgspec.json.decode(schemas[0])
+            raw = self._codec.encode_marked(msgspec.json.decode(raw), schema, "the arguments")
         start.args = raw
         started = await parts.control.start(start, stand_in)
         await parts.control.confirmed(start.id, start.durability)

@@ -244,7 +244,7 @@ class Scheduler:
     def _declare(self, names: tuple[str, ...]) -> None:
         """Say what the arguments of workflows are, for forms where their code is not."""
         if not self.closing and names:
-            declared = declaration(self.workflows, names, self.clock.now_ms())
+            declared = declaration(self.workflows, names, self.clock.now_ms(), self.codec.hides)
             self.writer.put(declared, lambda _: None, keep=False)
 
     def _try_blocked(self, names: tuple[str, ...]) -> None:
