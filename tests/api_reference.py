@@ -164,7 +164,7 @@ def described(thing: Any) -> Iterator[str]:
     if thing in TWINS:
         twin, shared = (
             TWINS[thing].__name__,
-            ", ".join(f"`{name}`" for name, _ in methods_of(TWINS[thing])),
+            ", ".join(f"`{name}`" for name, _ in methods_of(TWINS[thing]) if hasattr(thing, name)),
         )
         yield (
             f"Plain functions that take and give what those of [{twin}](#{twin.lower()}) do: "
