@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -52,18 +52,20 @@ class Edit(msgspec.Struct):
     seen: str
 
 
-def cut_at(moment: Moment, entry: HistoryEvent | None) -> Cut:
-    """The cut that a fork from a moment makes; `entry` is the step with its arguments, where the
-    row belongs to one.
+def cut_at(moment: Moment, rows: Sequence[HistoryEvent]) -> Cut:
+    """The cut that a fork from a moment makes; `rows` are the step and its answers, where the row
+    belongs to one. A step without a result, a failed one say, can be given one.
     """
-    row = moment.row
+    row, seq = moment.row, step_of(moment)
+    entry = next((one for one in rows if one.seq == seq), None)
+    end = next((one for one in rows if one.ref == seq and one.kind == ev.COMPLETED), None)
+    result = "" if end is None else pretty(end.result)
     if row.kind == ev.START:
         return Cut(row.seq, "start", moment.run.workflow, _json(moment.args), None)
     if entry is None or entry.kind not in (ev.STEP, ev.CHILD):
         return Cut(row.seq, row.kind, row.name or row.of or row.kind, None, None)
     args = _json(entry.args) if entry.kind == ev.STEP else None
-    result = row.result if row.kind == ev.COMPLETED else None
-    return Cut(entry.seq, entry.kind, entry.name or "", args, _json(result))
+    return Cut(entry.seq, entry.kind, entry.name or "", args, result)
 
 
 def step_of(moment: Moment) -> int | None:

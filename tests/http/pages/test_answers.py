@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from perdure import Engine, Token, receive, receive_request, workflow
+from perdure import Engine, RunFailed, Token, receive, receive_request, step, workflow
 from tests.http.support import CSRF, Serve, Served
 from tests.runtime.support import reached
 
@@ -26,6 +26,16 @@ async def report(topic: str) -> str:
     return f"{verdict.publish}: {verdict.note}"
 
 
+@step(retry=None)
+async def count() -> int:
+    raise ValueError("never works")
+
+
+@workflow
+async def counts() -> int:
+    return await count() + 1
+
+
 @workflow
 async def bot() -> None:
     while True:
@@ -38,7 +48,7 @@ TOKENS = [Token(name="ada", secret="s" * 20), Token(name="guest", secret="v" * 2
 
 @pytest.fixture(scope="module")
 def served(serve: Serve) -> Served:
-    return serve(workflows=[report, bot], token=TOKENS, prefix="/durable")
+    return serve(workflows=[report, bot, counts], token=TOKENS, prefix="/durable")
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +206,22 @@ def test_forks_are_started_after_their_difference_was_shown(
     assert "Their arguments differ." in compared
     assert ada.get("/compare?a=source&b=none").status_code == 404
     assert ada.get("/compare").status_code == 200
+
+
+def test_a_failed_step_is_given_a_result_and_a_wrong_one_is_refused(
+    served: Served, ada: httpx.Client
+) -> None:
+    with pytest.raises(RunFailed):
+        served.do(lambda engine: engine.run(counts(), id="failed"))
+    assert "With a result" in ada.get("/runs/failed/fork?at=3").text
+    assert "never works" in ada.get("/runs/failed/travel?at=3").text
+    edit = {"how": "result", "new_id": "given"}
+    for text, status in (('"many"', 422), ("41", 303)):
+        seen = ada.post("/runs/failed/fork?at=3", data=edit | {"result": text}).text
+        name = seen.partition('name="seen" value="')[2].partition('"')[0]
+        made = ada.post("/runs/failed/fork?at=3", data=edit | {"result": text, "seen": name})
+        assert made.status_code == status
+    assert result(served, "given") == 42
 
 
 def test_a_program_sends_forms_with_the_key_of_a_browser(served: Served) -> None:

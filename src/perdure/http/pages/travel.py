@@ -18,12 +18,11 @@ from starlette.routing import Route
 from perdure.errors import PerdureError
 from perdure.http import forking, paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.body import form_of
-from perdure.http.filling import pretty
 from perdure.http.forking import Cut, Edit
 from perdure.http.problems import status_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
-from perdure.views import timeline
+from perdure.views import timeline, traces
 from perdure.views.moment import Moment
 
 EMPTY: Mapping[str, str] = {}
@@ -44,6 +43,7 @@ async def travel(request: Request) -> Response:
         run=moment.run, moment=moment, title=timeline.title(moment.row, 100),
         before=_stop(moment, -1), behind=_stop(moment, 1), place=_place(moment), cut=cut,
         next_title=None if moment.next is None else timeline.title(moment.next, 160),
+        trace="\n".join(traces.trace(moment.row.error)) if moment.row.error else "",
         about=None if moment.about is None else timeline.title(moment.about, 160),
     )  # fmt: skip
 
@@ -99,16 +99,8 @@ async def _moment(request: Request) -> Moment:
 
 async def _cut(request: Request, moment: Moment) -> Cut:
     seq = forking.step_of(moment)
-    if seq is None:
-        return forking.cut_at(moment, None)
-    rows = await site_of(request).reader.entry(moment.run.id, seq)
-    entry = next((row for row in rows if row.seq == seq), None)
-    if moment.row.seq == seq:  # the step itself: its recorded result is edited, too
-        end = next((row for row in rows if row.ref == seq and row.kind == "completed"), None)
-        cut = forking.cut_at(moment, entry)
-        cut.result = None if end is None else pretty(end.result)
-        return cut
-    return forking.cut_at(moment, entry)
+    rows = [] if seq is None else await site_of(request).reader.entry(moment.run.id, seq)
+    return forking.cut_at(moment, rows)
 
 
 def _row(request: Request) -> int | None:
