@@ -312,7 +312,7 @@ async def test_an_edit_keeps_the_secrets_that_it_shows_masked(tmp_path: Path) ->
     async with Engine(path, workflows=[configured], redact=["password", "*_token"]) as engine:
         await engine.run(configured(config, KEY), id="a")
         step = next(one for one in await engine.history("a") if one.kind == "step")
-        edited = {**step.args, "config": {"inner": {"password": "•••", "n": 2}}}
+        edited = {**(step.args or {}), "config": {"inner": {"password": "•••", "n": 2}}}
         fork = await engine.fork("a", step.seq, new_id="b", args=edited)
         assert await fork.result() == len(KEY) * 2
         with pytest.raises(NotSerializable, match="in the place of a secret"):
