@@ -16,9 +16,9 @@ from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
 
 PAGES = (
-    "/", "/?status=failed&q=nothing", "/queues", "/queues/model", "/schedules",
-    "/schedules/nightly", "/workers", "/system?check=all",
+    "/", "/queues/model", "/schedules/nightly", "/system?check=all",
     "/sql?text=SELECT+id%2C+status%2C+tags+FROM+perdure_runs",
+    "/?status=failed&q=nothing", "/queues", "/schedules", "/workers",
 )  # fmt: skip
 
 
@@ -271,7 +271,8 @@ def test_sql_is_an_address(site: Served, new_page: NewPage) -> None:
 def test_nobody_is_left_out(site: Served, empty: Served, new_page: NewPage, dark: bool) -> None:
     page = new_page(dark=dark)
     found = []
-    for address in (*(site.url + one for one in PAGES), empty.url + "/"):
+    pages = PAGES[:5] if dark else PAGES  # the others have nothing that these have not
+    for address in (*(site.url + one for one in pages), empty.url + "/"):
         page.goto(address)
         found += faults(page, CONTRAST if dark else ())
     assert found == []
