@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from perdure import Engine, emit, receive, step, workflow
+from perdure import Engine, continue_as, emit, receive, step, workflow
 from perdure.http.events import stream as stream_module
 from perdure.http.events.hub import Hub
 from perdure.http.events.stream import EventStream, Followed
@@ -33,9 +36,18 @@ async def talks(steps: int) -> None:
         emit("words", word)
 
 
+@workflow
+async def renews(times: int) -> None:
+    await look(times)
+    emit("words", times)
+    await receive("go", bool)
+    if times > 1:
+        await continue_as(renews(times - 1))
+
+
 @pytest.fixture(scope="module")
 def served(serve: Serve) -> Served:
-    return serve(workflows=[talks])
+    return serve(workflows=[talks, renews])
 
 
 class Events:
@@ -75,13 +87,24 @@ def test_a_list_and_a_run_are_followed_from_nothing_to_the_end(served: Served) -
         firsts = {event["topic"] for event in (next(seen), next(seen), next(seen))}
         assert firsts == {"runs", one, "counts"}
         served.do(lambda engine: engine.start(talks(2), id="a/b?c"))
-        assert "a/b?c" in seen.until(topic="runs")["new"]
-        event = seen.until(topic=one, status="waiting")
-        assert event["waiting_for"][0]["message"] == "say"
-        served.do(lambda engine: engine.send("a/b?c", "end", channel="say"))
-        event = seen.until(topic=one, status="completed")
-        assert [row["kind"] for row in event["new"]] == ["message", "finish"]
-        assert seen.until(topic="counts")["counts"]["completed"]["number"] >= 1
+        new: set[str] = set()
+        kinds: list[str] = []
+        completed = ended = said = False
+        for event in seen:  # topics are reported in any order
+            new |= set(event.get("new", ())) if event["topic"] == "runs" else set()
+            if event["topic"] == "counts":
+                completed = event["counts"]["completed"]["number"] > 0
+            if event["topic"] == one:
+                kinds += [row["kind"] for row in event["new"]]
+                ended = event["status"] == "completed"
+                if event["status"] == "waiting" and not said:
+                    said = True
+                    assert event["waiting_for"][0]["message"] == "say"
+                    served.do(lambda engine: engine.send("a/b?c", "end", channel="say"))
+            if completed and ended:
+                break
+        assert "a/b?c" in new
+        assert kinds == ["start", "step", "completed", "step", "completed", "message", "finish"]
 
 
 def test_a_client_that_connects_again_gets_what_came_meanwhile(served: Served) -> None:
@@ -112,6 +135,46 @@ def test_a_client_that_connects_again_gets_what_came_meanwhile(served: Served) -
                 got += [item["item"] for item in event["items"]]
                 ended = event["ended"]
         assert got == ["one", "two", "three"]
+
+
+def test_a_run_that_goes_on_under_its_id_is_followed(served: Served) -> None:
+    served.do(lambda engine: engine.start(renews(2), id="renewed"))
+    one, words = topic("run", "renewed"), topic("stream", "renewed", "words")
+    got: list[int] = []
+    with served.client() as client, events(client, one, words) as response:
+        seen = Events(response)
+        rows: list[int] = []
+        for event in seen:
+            if event["topic"] == words:
+                got += [item["item"] for item in event["items"]]
+                if event["ended"]:
+                    break
+            elif event.get("anew"):
+                rows = []
+            rows += [row["seq"] for row in event.get("new", ())]
+            if event.get("status") == "waiting":
+                served.do(lambda engine: engine.send("renewed", True, channel="go"))
+    assert got == [2, 1]
+    assert rows == list(range(1, rows[-1] + 1))
+
+
+def test_a_store_in_memory_and_other_processes_are_heard(serve: Serve, tmp_path: Path) -> None:
+    memory = serve(workflows=[talks], store=":memory:")
+    with memory.client() as client, events(client, "runs") as response:
+        seen = Events(response)
+        assert next(seen)["first"] is True
+        memory.do(lambda engine: engine.start(talks(0), id="inside"))
+        assert seen.until(topic="runs")["new"] == ["inside"]
+    path = str(tmp_path / "a.db")
+    alone = serve(store=path, execute=False)
+    with alone.client() as client, events(client, "runs") as response:
+        seen = Events(response)
+        next(seen)
+        program = "import asyncio; from perdure import Engine\n"
+        program += f"async def main():\n  async with Engine({path!r}, execute=False) as engine:\n"
+        program += "    await engine.start_by_name('any', {}, id='outside')\nasyncio.run(main())"
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        assert seen.until(topic="runs")["new"] == ["outside"]
 
 
 def test_what_is_not_asked_for_is_not_reported(served: Served) -> None:

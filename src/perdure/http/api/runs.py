@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import msgspec
 from starlette.exceptions import HTTPException
 
-from perdure.core import lifecycle
 from perdure.http.api.operation import (
     Call,
     Nothing,
@@ -72,7 +71,7 @@ class BarsBehind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ItemsBehind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Items behind the position `after`, up to 1,000."""
+    """Up to so many items behind that with the position `after`, from the first one for 0."""
 
     after: Position = 0
     limit: UpTo1000 = 100
@@ -113,7 +112,9 @@ class HistoryPage(msgspec.Struct, frozen=True):
 
 
 class StreamPage(msgspec.Struct, frozen=True):
-    """Items of a stream. `next` is the position to go on behind; with `ended` no more will come."""
+    """Items of a stream, also of those that went on under the id. `next` is the position to go on
+    behind; with `ended` there are none, and no more will come.
+    """
 
     items: list[StreamEntry]
     next: int
@@ -210,10 +211,9 @@ async def read_stream(call: Call[ItemsBehind, None]) -> StreamPage:
 
     To follow one, use the topic `stream:ID:NAME` of the event stream, or ask again from `next`.
     """
-    run = await call.reader.summary(call.part("id"))  # before its items: then these are all
-    after, limit = call.query.after, call.query.limit
-    items = await call.reader.stream(run.id, call.part("name"), after, limit)
-    ended = run.status in lifecycle.FINAL and len(items) < limit
+    after = call.query.after
+    found, ended = await call.reader.stream_on(call.part("id"), call.part("name"), after)
+    items = found[: call.query.limit]
     return StreamPage(items, items[-1].position if items else after, ended)
 
 

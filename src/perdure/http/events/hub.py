@@ -120,10 +120,14 @@ class Hub:
         return await asyncio.shield(task)
 
     async def _read(self, topic: Topic, behind: str) -> State:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
-            return await topic.state(self._reader, behind)
+            state = await topic.state(self._reader, behind)
         except RunNotFound:
-            return State(GONE, {"gone": True})
+            state = State(GONE, {"gone": True})
+        state.took_s = loop.time() - began_s
+        return state
 
     # --- looking at the store ---------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ PING_S = 20.0
 """How often a line without meaning is sent, so that nothing between takes the stream for dead."""
 STALLED_S = 30.0
 """How long a client may read nothing of what was sent."""
+SHARE = 10
+"""A topic rests for so many times as long as its last read took: a search that takes 100 ms may not
+keep a core busy, however much is committed meanwhile.
+"""
 RETRY_MS = 2_000
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -43,20 +47,32 @@ class Followed:
         self.state: State | None = None
         self.number = -1
         self.resumed = bool(cursor)
+        self._due_s = 0.0
+
+    def wait_s(self, hub: Hub) -> float:
+        """How long until it has to be looked at although nothing more is committed."""
+        if hub.number(self.topic) == self.number:
+            return PING_S
+        return max(self._due_s - asyncio.get_running_loop().time(), 0.0)
 
     async def look(self, hub: Hub) -> dict[str, Any] | None:
         """What changed since the last look; None for nothing."""
-        number = hub.number(self.topic)
-        if number == self.number:
+        number, loop = hub.number(self.topic), asyncio.get_running_loop()
+        if number == self.number or loop.time() < self._due_s:
             return None
         now = await hub.state(self.topic, self.cursor)
         self.number = -1 if now.more else number
+        self._due_s = 0.0 if now.more else loop.time() + SHARE * now.took_s
         first, same = self.number_of_looks_is_zero, now.cursor == self.cursor
         before, self.state, self.cursor = self.state, now, now.cursor
         if same or (first and self.silent):
             return None
         data = {"topic": self.topic.text, **self.topic.report(now, before)}
         return data | {"first": True} if first else data
+
+    def failed(self, hub: Hub) -> None:
+        """The last look was in vain: the next one comes after the next commit."""
+        self.number = hub.number(self.topic)
 
     @property
     def number_of_looks_is_zero(self) -> bool:
@@ -113,7 +129,7 @@ class EventStream(Response):
                 raise
             except PerdureError as error:
                 data = {"topic": one.topic.text, "error": str(error)}
-                one.number = self._hub.number(one.topic)
+                one.failed(self._hub)
             if data is not None:
                 await _send(send, self._event(one.topic.kind, data))
         return any(one.state is not None and one.state.more for one in self._followed)
@@ -124,11 +140,13 @@ class EventStream(Response):
         return f"event: {kind}\nid: {cursors}\ndata: {text}\n\n"
 
     async def _rest(self, event: asyncio.Event, send: Send) -> None:
+        wait_s = min(one.wait_s(self._hub) for one in self._followed)
         try:
-            async with asyncio.timeout(PING_S):
+            async with asyncio.timeout(wait_s):
                 await event.wait()
         except TimeoutError:
-            await _send(send, ":\n\n")
+            if wait_s == PING_S:
+                await _send(send, ":\n\n")
 
 
 async def _send(send: Send, text: str) -> None:

@@ -14,7 +14,6 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.core import lifecycle
 from perdure.http.run_query import run_query
 from perdure.process.clock import SystemClock
 from perdure.runtime.info import instant
@@ -38,12 +37,15 @@ class BadTopic(ValueError):
 
 
 class State(msgspec.Struct):
-    """What a topic is at one moment. `more`: there is more to be read behind the cursor."""
+    """What a topic is at one moment, and how long it took to read. `more`: there is more to be read
+    behind the cursor.
+    """
 
     cursor: str
     data: dict[str, Any]
     items: dict[str, str] = {}
     more: bool = False
+    took_s: float = 0.0
 
 
 class Topic:
@@ -133,37 +135,51 @@ class Runs(Topic):
 
 
 class Run(Topic):
-    """One run: its state, and the rows of its history as they come, without their payloads."""
+    """One run: its state, and the rows of its history as they come, without their payloads. `anew`:
+    it went on under its id with a new history, whose rows begin at 1.
+    """
 
     kind = "run"
     parts_count = 1
     every_s = SOON_S
 
     def behind(self, cursor: str) -> str:
-        rows = "0" if cursor == GONE else cursor.partition("-")[0]
-        return rows if rows.isdecimal() and len(rows) < 12 else ""
+        if cursor == GONE:
+            return "0-"
+        rows, _, rest = cursor.partition("-")
+        known = rows.isdecimal() and len(rows) < 12
+        return f"{rows}-{rest.partition('-')[0]}" if known else ""
 
     async def state(self, reader: StoreReader, behind: str) -> State:
         run = await reader.summary(self.parts[0])
-        rows: list[Any] = []
-        if behind and int(behind) < run.history_rows:
-            rows = await reader.outline(run.id, int(behind), ROWS_MAX)
+        rows_text, _, before = behind.partition("-")
+        born, rows = digest(run.created_at), []
+        anew = before not in ("", born)
+        after = 0 if anew else int(rows_text or run.history_rows)
+        if after < run.history_rows:
+            rows = await reader.outline(run.id, after, ROWS_MAX)
         seen = rows[-1].seq if rows else run.history_rows
-        new = [
-            {"seq": row.seq, "kind": row.kind, "name": row.name, "ref": row.ref, "at": row.at,
-             "took_ms": row.took_ms}
-            for row in rows
-        ]  # fmt: skip
         data = {
-            "status": run.status, "rows": run.history_rows, "waiting_for": run.waiting_for,
-            "reason": run.reason, "ended_at": run.ended_at, "new": new,
-        }  # fmt: skip
+            "status": run.status,
+            "rows": run.history_rows,
+            "waiting_for": run.waiting_for,
+            "reason": run.reason,
+            "ended_at": run.ended_at,
+            "new": [{name: getattr(row, name) for name in _ROW} for row in rows],
+        }
+        if anew:
+            data["anew"] = True
         state = digest((run.status, run.waiting_for, run.reason, run.owner, run.error))
-        return State(f"{seen}-{state}", data, more=seen < run.history_rows)
+        return State(f"{seen}-{born}-{state}", data, more=seen < run.history_rows)
+
+
+_ROW = ("seq", "kind", "name", "ref", "at", "took_ms")
 
 
 class Stream(Topic):
-    """Items of a stream of a run, from the first one on, or behind the position `after`."""
+    """Items of a stream of a run, from the first one on, or behind the position `after`; those of
+    all runs that went on under the id.
+    """
 
     kind = "stream"
     parts_count = 2
@@ -175,13 +191,11 @@ class Stream(Topic):
 
     async def state(self, reader: StoreReader, behind: str) -> State:
         run_id, name = self.parts
-        status = (await reader.summary(run_id)).status  # before its items: then these are all
-        found = await reader.stream(run_id, name, int(behind), ROWS_MAX + 1)
+        found, ended = await reader.stream_on(run_id, name, int(behind))
         items = [{"position": one.position, "item": one.item} for one in found[:ROWS_MAX]]
-        more = len(found) > ROWS_MAX
-        ended = status in lifecycle.FINAL and not more
         last = items[-1]["position"] if items else behind
-        return State(f"{last}-{int(ended)}", {"items": items, "ended": ended}, more=more)
+        data = {"items": items, "ended": ended}
+        return State(f"{last}-{int(ended)}", data, more=bool(items))
 
 
 class Watched(Topic):
