@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+import apsw
 import msgspec
 
 from perdure.errors import (
@@ -42,9 +43,12 @@ from perdure.replica.address import Address, parse
 from perdure.replica.summary import name_of
 from perdure.replica.temporary_folders import TempFolder
 from perdure.runtime.info import RunSummary
+from perdure.store import sql
 from perdure.store.sqlite import connection
+from perdure.store.sqlite.error_map import translated
 
 log = logging.getLogger("perdure")
+Q = sql.load("observe.sql", "perdure.observe")
 
 OPENED_MAX, IDLE_S = 32, 600.0
 LOOK_S = 4.0
@@ -333,12 +337,12 @@ def _open_file(name: str, path: str) -> Opened:
 
 async def _open_replica(place: Place, entry: Entry) -> Opened:
     pages = place.pages(entry)
-    connect: Callable[[], Any] = partial(
+    connect: Callable[[], apsw.Connection] = partial(
         connection.open_foreign, pages.where, partial(vfs.connect, pages)
     )
     reader = StoreReader(pages.where, connect)
     try:
-        await reader.version()
+        await in_thread(_warm, pages, connect)
     except (ReplicaDamaged, StoreCorrupt) as error:
         await in_thread(reader.close)
         return await _restored(place, entry, pages, error)
@@ -347,6 +351,12 @@ async def _open_replica(place: Place, entry: Entry) -> Opened:
         raise
     about = "Read-only, from the replica, which is followed."
     return Opened(entry.name, reader, about, pages)
+
+
+def _warm(pages: Pages, connect: Callable[[], apsw.Connection]) -> None:
+    """Look whether it can be read, and read ahead. Raises what it can't be read for."""
+    with contextlib.closing(connect()) as db, translated(pages.where):
+        pages.warm([root for (root,) in db.execute(Q["roots"])])
 
 
 async def _restored(place: Place, entry: Entry, pages: Pages, error: PerdureError) -> Opened:

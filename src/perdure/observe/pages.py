@@ -30,6 +30,10 @@ TAIL_BYTES_MIN = 4_096
 TAIL_SHARE = 80
 """A page index takes less than this part of its file, nearly always."""
 TRIES = 3
+SMALL_BYTES = 4 * 1024 * 1024
+ROOTS_MAX, DEPTH_MAX = 100, 4
+_INTERIOR = (2, 5)
+"""Kinds of SQLite's pages that have children: of an index, and of a table."""
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -229,11 +233,21 @@ class Pages:
                 self._version = again
         return again
 
-    def fetch(self, numbers: Iterable[int]) -> None:
-        """Read pages ahead, side by side, so that they are in the cache."""
+    def warm(self, roots: Iterable[int]) -> None:
+        """Read ahead, side by side, what the first queries will ask for: all of a small database;
+        else the way from these roots of trees to their first and to their last rows.
+        """
         version = self.current()
+        files = [layer.file for layer in version.layers]
         with ThreadPoolExecutor(8, "perdure-observe") as threads:
-            list(threads.map(lambda number: self.page(version, number), numbers))
+            if sum(file.size for file in files) <= SMALL_BYTES:
+                parts = [(one, at) for one in files for at in range(0, one.size, BLOCK_BYTES)]
+                list(threads.map(lambda part: self._read(part[0], part[1], part[1] + 1), parts))
+                return
+            level = list(roots)[:ROOTS_MAX]
+            for _ in range(DEPTH_MAX):
+                read = list(threads.map(lambda number: self.page(version, number), level))
+                level = sorted({n for data in read for n in children(data)} - set(level))
 
     def _read(self, file: File, start: int, end: int) -> bytes:
         return self._blocks.read(file.name, file.size, start, end)
@@ -251,3 +265,11 @@ def _following(files: list[File], txid: int) -> list[File]:
         followed.append(file)
         txid = file.last
     return followed
+
+
+def children(page: bytes) -> list[int]:
+    """The first and the last child of a page of a tree; none of a leaf."""
+    if page[0] not in _INTERIOR or not int.from_bytes(page[3:5]):
+        return []
+    cell = int.from_bytes(page[12:14])
+    return [int.from_bytes(page[cell : cell + 4]), int.from_bytes(page[8:12])]
