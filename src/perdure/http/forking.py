@@ -18,7 +18,6 @@ from perdure.codec.schemas import parameters_schema
 from perdure.core import events as ev
 from perdure.errors import DefinitionError
 from perdure.http.filling import pretty
-from perdure.http.forms import MASKED, masked
 from perdure.runtime.info import HistoryEvent
 from perdure.views.moment import Moment
 
@@ -99,9 +98,9 @@ def edit_of(cut: Cut, sent: Mapping[str, str], definition: Any) -> Edit:
 
 
 def _wrong(cut: Cut, edit: Edit, definition: Any) -> list[str]:
-    """What is wrong with edited arguments; the engine checks a result."""
-    if masked(edit.value):
-        return [MASKED]
+    """What is wrong with edited arguments; the engine checks the rest, and puts secrets back that
+    are masked.
+    """
     if edit.how != "args":
         return []
     if not isinstance(edit.value, dict):

@@ -28,7 +28,7 @@ from perdure.core.limits import Limits
 from perdure.errors import DefinitionError, Nondeterminism, PerdureError, RunExists, StoreError
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
-from perdure.runtime.kernels import check_result, in_callback, kernel_of
+from perdure.runtime.kernels import check_arguments, check_result, in_callback, kernel_of
 from perdure.runtime.naming import new_seed
 from perdure.runtime.outbox import start_in_queue
 from perdure.runtime.registry import know_workflow
@@ -276,11 +276,8 @@ class Control:
             rows, now_ms = await self._history(row), self._clock.now_ms()
             args = self._restored(args, _recorded(row, rows, at, at_row=True))
             result = self._restored(result, _recorded(row, rows, at, at_row=False))
-            if result is not None:
-                until = next((one.seq for one in rows if one.ref == at), None)
-                kept = [one for one in rows if until is None or one.seq < until]
-                with contextlib.suppress(Nondeterminism, KeyError):  # code that was changed since
-                    await self._check_result(row, kept, at, result)
+            with contextlib.suppress(Nondeterminism, KeyError):  # code that was changed since
+                await self._check_edit(row, rows, at, result, args)
             await self._fork(fork.fork(row, rows, at, new_id, now_ms, result, args))
 
     def _restored(self, edited: bytes | None, true: bytes) -> bytes | None:
@@ -291,6 +288,24 @@ class Control:
         whole = msgspec.json.encode(restored(*map(msgspec.json.decode, each)))
         refuse_masks(whole, "what was edited")
         return whole
+
+    async def _check_edit(
+        self, row: RunRow, rows: list[Event], at: int, result: bytes | None, args: bytes | None
+    ) -> None:
+        """Check what a fork edits where the code of the run is known."""
+        definition = self._workflows.get(row.workflow)
+        if definition is None or (result is None and args is None):
+            return
+        if args is not None and at == 1:
+            signature_of(definition).decode_args(args)
+            return
+        until = next((one.seq for one in rows if one.ref == at), None)
+        kept = [one for one in rows if until is None or one.seq < until]
+        kernel = kernel_of(row, definition, self._codec)
+        if result is not None:
+            await check_result(kernel, kept, at, result)
+        elif args is not None:
+            await check_arguments(kernel, kept, at, args)
 
     async def _check_result(self, row: RunRow, rows: list[Event], seq: int, data: bytes) -> None:
         """Check a given result where the code of the run is known."""

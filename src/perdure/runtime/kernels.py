@@ -76,3 +76,16 @@ async def check_result(kernel: Kernel, rows: Sequence[Event], seq: int, data: by
             kernel.discard()
 
     await in_callback(check)
+
+
+async def check_arguments(kernel: Kernel, rows: Sequence[Event], seq: int, data: bytes) -> None:
+    """Check arguments that were given for the step in row `seq`. Raises what decoding raises."""
+
+    def check() -> None:
+        try:
+            kernel.replay(rows)
+            signature_of(kernel.open[seq].call.definition).decode_args(data)
+        finally:
+            kernel.discard()
+
+    await in_callback(check)

@@ -215,6 +215,10 @@ def test_a_failed_step_is_given_a_result_and_a_wrong_one_is_refused(
         served.do(lambda engine: engine.run(counts(), id="failed"))
     assert "With a result" in ada.get("/runs/failed/fork?at=3").text
     assert "never works" in ada.get("/runs/failed/travel?at=3").text
+    args = {"how": "args", "args": '{"n": 1}'}
+    shown = ada.post("/runs/failed/fork?at=3", data=args).text
+    args["seen"] = shown.partition('name="seen" value="')[2].partition('"')[0]
+    assert ada.post("/runs/failed/fork?at=3", data=args).status_code == 422
     edit = {"how": "result", "new_id": "given"}
     for text, status in (('"many"', 422), ("41", 303)):
         seen = ada.post("/runs/failed/fork?at=3", data=edit | {"result": text}).text
