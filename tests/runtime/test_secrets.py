@@ -297,11 +297,19 @@ async def test_what_people_type_is_a_secret_by_its_schema(tmp_path: Path) -> Non
         await pages.start_by_name("approve", {"key": KEY}, id="a")
         with pytest.raises(NotSerializable, match="in the place of a secret"):
             await pages.start_by_name("approve", {"key": "•••"}, id="b")
+        await pages.start_by_name("approve", {"key": "•••"}, id="c", like="a")
     async with Engine(path, workflows=[approves]) as engine:
         run = await engine.get("a")
         await reached(run, "waiting")
         await engine.answer("a", {"user": "me", "password": KEY})
         assert await run.result() == Secret(KEY)
+        with pytest.raises(NotSerializable, match="in the place of a secret"):
+            await engine.start_by_name("approve", {"key": {"x": "•••"}}, like="a")
+        again = await engine.start_by_name("approve", {"key": "•••"}, like="a")
+        for id in ("c", again.id):
+            await reached(await engine.get(id), "waiting")
+            await engine.answer(id, {"user": "me", "password": KEY})
+            assert await (await engine.get(id)).result() == Secret(KEY)
     assert tables_with(path, KEY) == {"perdure_secret"}
 
 

@@ -7,6 +7,7 @@ not, a client stores them as they are, for a process that knows it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from perdure.api.definitions import Workflow
 from perdure.api.definitions import workflow as as_workflow
 from perdure.api.options import StartOptions
-from perdure.codec.secrets import refuse_masks
+from perdure.codec.secrets import refuse_masks, restored
 from perdure.codec.signature import signature_of
 from perdure.core import names
 from perdure.errors import DefinitionError, UnknownWorkflow
@@ -33,12 +34,18 @@ class StartsByName(EngineParts):
     """See the module's text."""
 
     async def start_by_name(
-        self, workflow: str, args: dict[str, Any], **options: Unpack[StartOptions]
+        self,
+        workflow: str,
+        args: dict[str, Any],
+        *,
+        like: str | None = None,
+        **options: Unpack[StartOptions],
     ) -> Run[Any]:
         """Start a run of the workflow with this name. `args` are JSON values by parameter name; the
         options are those of `start`.
 
-        An engine that executes runs has to know the workflow. A client (`execute=False`) need not:
+        `like` is the id of a run of this workflow whose secrets stand where `args` has the mask, as
+        that run shows it. An engine that executes runs has to know the workflow. A client (`execute=False`) need not:
         then the arguments are stored unchecked, and a worker that knows it executes the run. Raises
         `UnknownWorkflow`, `DefinitionError` for arguments that it does not have or that are
         missing, `DoesNotFit` for values that are of another type, and what `start` raises.
@@ -56,6 +63,8 @@ class StartsByName(EngineParts):
         8
         """
         raw = self._codec.encode(_checked(args), "the arguments")
+        if like is not None:
+            args, raw = await self._with_secrets(workflow, raw, like)
         refuse_masks(raw, "the arguments")
         parts = self._parts()
         known = parts.scheduler.workflows.get(names.checked("name of a workflow", workflow))
@@ -74,6 +83,21 @@ class StartsByName(EngineParts):
         started = await parts.control.start(start, stand_in)
         await parts.control.confirmed(start.id, start.durability)
         return Run(self, start.id, started.run)  # type: ignore[arg-type]
+
+    async def _with_secrets(
+        self, workflow: str, raw: bytes, like: str
+    ) -> tuple[dict[str, Any], bytes]:
+        """Arguments with those secrets of a run that they show masked."""
+        row = await self._read(partial(self._store.run_row, true=True), await self._key(like))
+        given = msgspec.json.decode(raw)
+        if row.workflow == workflow:
+            given = restored(
+                given, *map(msgspec.json.decode, (self._codec.shown(row.args), row.args))
+            )
+        return given, msgspec.json.encode(given)
+
+    async def _key(self, id: str) -> int:
+        return await self._read(self._parts().queries.key, id)
 
     async def _start(self, call: Call[Any], options: StartOptions) -> Run[Any]:
         """`Engine.start`."""

@@ -82,7 +82,7 @@ async def start(request: Request) -> Response:
     at = options.given.get("at")
     given = options.given | ({} if at is None else {"at": datetime.fromisoformat(at)})
     try:
-        run = await engine.start_by_name(name, form.value, **given)
+        run = await engine.start_by_name(name, form.value, like=again, **given)
     except PerdureError as error:
         return await _drawn(
             request,
