@@ -24,12 +24,14 @@ NewPage = Callable[..., Page]
 
 
 def launched(playwright: Playwright) -> Browser:
-    """The Chromium of this machine, else the one that Playwright has installed."""
+    """The Chromium of this machine, else the one that Playwright has installed. One for each module:
+    Playwright keeps an event loop in this thread, in which `asyncio.run` of later tests fails.
+    """
     found = next(filter(None, map(shutil.which, NAMES)), None)
     return playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The Chromium of the tests."""
     with sync_playwright() as playwright:

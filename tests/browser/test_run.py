@@ -158,14 +158,16 @@ def test_ten_thousand_events_are_a_few_elements(site: Served, page: Page) -> Non
 
 
 def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) -> None:
+    id, at = "a/b: ä %", site.url + "/runs/a%2Fb%3A%20%C3%A4%20%25"
+    site.do(lambda engine: engine.start(agent("Weather?"), id=id))
     waterfall, stream, chat = (new_page() for _ in range(3))
-    waterfall.goto(site.url + "/runs/agent")
-    stream.goto(site.url + "/runs/agent?view=stream")
-    chat.goto(site.url + "/runs/agent?view=chat")
+    waterfall.goto(at)
+    stream.goto(at + "?view=stream")
+    chat.goto(at + "?view=chat")
     expect(waterfall.locator(".wf-row:not([hidden])")).to_have_count(2)  # a step, and the wait
     assert rows(waterfall)[1].startswith("message question, waiting, ")
     expect(stream.locator("#stream span")).to_have_count(3)
-    site.do(lambda engine: engine.send("agent", "And tomorrow?", channel="question"))
+    site.do(lambda engine: engine.send(id, "And tomorrow?", channel="question"))
     expect(waterfall.locator(".wf-row:not([hidden])")).to_have_count(4)
     expect(stream.locator("#stream span")).to_have_count(6)
     expect(chat.locator(".said.user")).to_have_count(2)

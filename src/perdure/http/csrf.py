@@ -14,7 +14,9 @@ from starlette.requests import HTTPConnection
 
 COOKIE, FIELD, HEADER = "perdure_csrf", "csrf", "x-csrf-token"
 NEW = "perdure.csrf"
-"""Where a request keeps the key that its answer gives to the browser."""
+"""Where a request keeps the key that its answer gives to the browser: in a dict, which all copies of
+its scope share.
+"""
 CHARS = 32
 
 
@@ -23,8 +25,8 @@ def csrf_token(connection: HTTPConnection) -> str:
     known = connection.cookies.get(COOKIE, "")
     if _is_key(known):
         return known
-    key: str = connection.scope.setdefault(NEW, secrets.token_urlsafe(CHARS * 3 // 4))
-    return key
+    kept: dict[str, str] = connection.scope.setdefault(NEW, {})
+    return kept.setdefault(COOKIE, secrets.token_urlsafe(CHARS * 3 // 4))
 
 
 def csrf_field(connection: HTTPConnection) -> Markup:

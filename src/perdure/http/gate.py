@@ -47,7 +47,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                scope = self._rooted(scope)
+                scope = {**self._rooted(scope), csrf.NEW: {}}
                 await self._answer(scope, receive, _with_headers(scope, send))
             case "lifespan":
                 await self._live(receive, send)
@@ -199,7 +199,7 @@ def _with_headers(scope: Scope, send: Send) -> Send:
             more = {name: value for name, value in HEADERS.items() if name.encode() not in names}
             if b"cache-control" not in names:
                 more["cache-control"] = _caching(scope, message["status"])
-            if (key := scope.get(csrf.NEW)) is not None:
+            if (key := scope[csrf.NEW].get(csrf.COOKIE)) is not None:
                 more["set-cookie"] = cookie(scope, csrf.COOKIE, key)
             given += [(name.encode(), value.encode()) for name, value in more.items()]
             message = {**message, "headers": given}

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from perdure.http import pictures, values
 from perdure.http.csrf import csrf_field, csrf_token
+from perdure.http.events.topics import topic
 from perdure.http.site import root_of, site_of, url
 from perdure.http.visitors import visitor_of
 from perdure.views import format
@@ -48,7 +49,7 @@ def environment() -> jinja2.Environment:
         "one_line": format.value,
         "call_arguments": format.arguments,
     }
-    made.globals |= {"areas": AREAS, "bars": pictures.bars}
+    made.globals |= {"areas": AREAS, "bars": pictures.bars, "topic": topic}
     return made
 
 
