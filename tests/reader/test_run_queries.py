@@ -23,6 +23,7 @@ def test_a_sentence_for_what_does_not_go_on(read: Read) -> None:
     assert found["stopped"].startswith("Somebody has paused it")
     assert found.keys() == set(ids) - {"plain-1", "breaks"}
     assert read("why", "asks") == found["asks"]
+    assert read("whys", ["pruned meanwhile"]) == {}
 
 
 def test_a_family_is_a_tree_from_its_top(read: Read) -> None:

@@ -306,7 +306,7 @@ async def _read_page(
     reader: StoreReader, info: RunInfo, history: list[HistoryEvent], drawn: Waterfall | None
 ) -> _Page:
     shown = await reader.exposed(info.id), await reader.requests(info.id)
-    waits = [] if info.ended_at else (await reader.standings([info.id]))[info.id]
+    waits = [] if info.ended_at else (await reader.standings([info.id])).get(info.id, [])
     why = await reader.why(info.id)
     return _Page(info, history, Places(waits, datetime.now(UTC)), *shown, why, drawn)
 

@@ -61,7 +61,7 @@ class ListQueries(PageParts):
         return wanted_of(asked, None if asked.parent is None else self.key(asked.parent))
 
     def infos(self, ids: Sequence[str]) -> list[RunInfo]:
-        keys = [key for id in ids for (key, *_) in self._store.rows("run_of_id", id)]
+        keys = list(self.keys(ids).values())
         return [info.run_info(row) for row in self._store.whole_rows(keys)] if keys else []
 
     def cursor(self, after: str) -> str:

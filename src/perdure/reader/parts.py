@@ -20,6 +20,11 @@ class PageParts(Queries):
         super().__init__(store)  # type: ignore[arg-type]
         self._now_ms, self._pages = now_ms, PageReads(store)
 
+    def keys(self, ids: Sequence[str]) -> dict[str, int]:
+        """The keys of runs by id, of those that are there: a list may be older than the store."""
+        found = {id: self._store.rows("run_of_id", id) for id in ids}
+        return {id: rows[0][0] for id, rows in found.items() if rows}
+
     def summaries_of(self, keys: Sequence[int]) -> list[RunSummary]:
         """Runs without their payloads, in this order."""
         return [info.run_summary(row) for row in self._store.heads(keys)] if keys else []

@@ -82,12 +82,13 @@ class RunQueries(FamilyQueries):
     # --- why --------------------------------------------------------------------------------------
 
     def why(self, run_id: str) -> str | None:
+        self.key(run_id)
         return self.whys([run_id]).get(run_id)
 
     def whys(self, ids: Sequence[str]) -> dict[str, str]:
         if len(ids) > WHYS_MAX:
             raise DefinitionError(f"Reasons are read for up to {WHYS_MAX} runs at once.")
-        keys = {id: self.key(id) for id in ids}
+        keys = self.keys(ids)
         runs = {run.id: run for run in self.summaries_of(list(keys.values()))}
         queued = [keys[id] for id, run in runs.items() if in_queue(run.waiting_for)]
         places = self._store.places_of(queued) if queued else {}

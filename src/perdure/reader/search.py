@@ -138,6 +138,8 @@ class Search:
         mark, place = _cursor(after)
         wanted = self._wanted
         timed = wanted.since_ms is not None or wanted.until_ms is not None
+        if (mark == "t" and not timed) or (mark == "p" and not wanted.text):
+            raise _foreign(after)
         by_time = None
         if timed and self._reads.has_lists and mark != "k":
             until = NEVER_MS if wanted.until_ms is None else wanted.until_ms
@@ -239,8 +241,13 @@ def _cursor(after: str | None) -> tuple[str, Any]:
             return mark, (int(run), int(at_ms))
     except ValueError:
         pass
-    raise DefinitionError(
-        f"after is `next` of the page before, not {numbers.shown(after)}: begin without it."
+    raise _foreign(after)
+
+
+def _foreign(after: str | None) -> DefinitionError:
+    return DefinitionError(
+        f"after is `next` of the page before of the same list, not {numbers.shown(after)}: begin "
+        "without it."
     )
 
 
@@ -253,7 +260,7 @@ def cursor_key(after: str | None) -> int:
     """The key that a cursor names, of a list that has no other order. Raises `DefinitionError`."""
     mark, place = _cursor(after)
     if mark not in ("", "k"):
-        _cursor("?")
+        raise _foreign(after)
     return NEWEST if place is None else int(place)
 
 
@@ -269,7 +276,7 @@ def wanted_of(asked: RunQuery, parent: int | None) -> Wanted:
         workflow=asked.workflow,
         since_ms=_ms("since", asked.since),
         until_ms=_ms("until", asked.until),
-        tags=tuple((key, msgspec.json.encode(value).decode()) for key, value in asked.tags.items()),
+        tags=tuple((key, _json(value)) for key, value in asked.tags.items()),
         parent=parent,
         queue=asked.queue,
         text=asked.text or None,
@@ -288,9 +295,18 @@ def _check(asked: RunQuery) -> None:
             raise DefinitionError(f"in is one of {', '.join(PLACES)}, not {numbers.shown(one)}.")
     if asked.workflow is not None:
         names.checked("name of a workflow", asked.workflow)
-    if asked.text is not None and len(asked.text) > TEXT_CHARS_MAX:
-        raise DefinitionError(f"A text to look for has at most {TEXT_CHARS_MAX:,} characters.")
+    if asked.text is not None:
+        if len(asked.text) > TEXT_CHARS_MAX:
+            raise DefinitionError(f"A text to look for has at most {TEXT_CHARS_MAX:,} characters.")
+        _json(asked.text)
     numbers.count(asked.limit, "limit", low=1, high=LIMIT_MAX)
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"No run can have {numbers.shown(value)}: {error}.") from None
 
 
 def _ms(name: str, at: datetime | None) -> int | None:

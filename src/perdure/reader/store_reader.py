@@ -255,7 +255,9 @@ class StoreReader:
         return await self.read(PageQueries.why, id)
 
     async def whys(self, ids: Sequence[str]) -> dict[str, str]:
-        """The same for the runs of a page, up to 200; those with nothing to say are left out."""
+        """The same for the runs of a page, up to 200; those with nothing to say are left out, and
+        those that are there no more.
+        """
         return await self.read(PageQueries.whys, ids)
 
     async def family(self, id: str, limit: int = 200) -> Family:
