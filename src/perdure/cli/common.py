@@ -38,6 +38,8 @@ from perdure.errors import (
 from perdure.runtime.engine import Engine
 
 STORE = "perdure.db"
+ADDRESSES = ("s3://", "file:///")
+"""How the address of a replica begins."""
 COMPLETIONS_MAX = 50
 CONFIRM_S_MAX = 10.0  # what is on the disk already is not waited for longer
 
@@ -202,6 +204,11 @@ def exit_code(error: PerdureError) -> Exit:
 
 def with_engine(store: str, act: Callable[[Engine], Awaitable[T]]) -> T:
     """Open the store as a client, which executes nothing, and do something with it."""
+    if store.startswith(ADDRESSES):
+        raise misuse(
+            f"{store} is a replica, which is only looked at. Give this command where the engine "
+            "that copies to it runs, with --store and the path of its file."
+        )
 
     async def main() -> T:
         async with Engine(

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from perdure.cli.common import run_async
+from perdure.cli.common import ADDRESSES, run_async
 from perdure.reader import StoreReader
 from perdure.store.sqlite import connection
 
 T = TypeVar("T")
-ADDRESSES = ("s3://", "file:///")
-"""How the address of a replica begins."""
 
 
 def reader_of(store: str) -> StoreReader:

@@ -15,10 +15,9 @@ import click
 
 from perdure.api.tokens import Token
 from perdure.cli import log_lines, observe, serving
-from perdure.cli.common import CONFIRM_S_MAX, Exit, misuse, store_option
+from perdure.cli.common import ADDRESSES, CONFIRM_S_MAX, Exit, misuse, store_option
 from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.output import say
-from perdure.cli.reading import ADDRESSES
 from perdure.errors import StoreNotFound, StoreReadOnly
 from perdure.runtime.engine import Engine
 from perdure.store.sqlite import connection
