@@ -33,7 +33,9 @@ def launched(playwright: Playwright) -> Browser:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The Chromium of the tests."""
+    """The Chromium of a module's tests: Playwright keeps an event loop in this thread, in which
+    `asyncio.run` of later tests fails.
+    """
     with sync_playwright() as playwright:
         try:
             chromium = launched(playwright)

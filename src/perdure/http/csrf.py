@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 
 COOKIE, FIELD, HEADER = "perdure_csrf", "csrf", "x-csrf-token"
 NEW = "perdure.csrf"
-"""Where a request keeps the key that its answer gives to the browser: in a dict, which all copies of
-its scope share.
+"""Where a request keeps the key that its answer gives to the browser: in a dict, which all copies
+of its scope share.
 """
 CHARS = 32
 
