@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.resources import files
@@ -48,6 +49,7 @@ def environment() -> jinja2.Environment:
         "json_text": values.text,
         "one_line": format.value,
         "call_arguments": format.arguments,
+        "shell": shlex.quote,
     }
     made.globals |= {"areas": AREAS, "bars": pictures.bars, "topic": topic}
     return made
