@@ -55,8 +55,8 @@ def test_reading_commands_take_the_address_of_one_database(fleet: Path) -> None:
     assert followed.exit_code == 0 and "note" in followed.output
     for words in (("queue", "ls"), ("schedule", "ls"), ("inbox", "ls")):
         assert perdure(*words, "--store", address).exit_code == 0, words
-    for words in (("cancel", "run-3"), ("send", "run-waits", "approval", "true")):
-        refused = perdure(*words, "--store", address)
+    for change in (["cancel", "run-3"], ["send", "run-waits", "approval", "true"]):
+        refused = perdure(*change, "--store", address)
         assert refused.exit_code == 2 and "only looked at" in refused.output
     several = perdure("ls", "--store", f"file://{fleet}/fleet")
     assert several.exit_code == 2 and f"file://{fleet}/fleet/acme/agents" in several.output
