@@ -239,8 +239,9 @@ class PageReads:
         return [RelativeRow(*row) for row in found]
 
     def generations(self, run_id: str, limit: int) -> list[RelativeRow]:
-        """Runs that went before one under its id, the oldest first."""
-        return [RelativeRow(*row) for row in self._rows("generations_of", run_id, limit)]
+        """Runs that went before one under its id, the oldest first; of very many some."""
+        found = [RelativeRow(*row) for row in self._rows("generations_of", run_id, limit)]
+        return sorted(found, key=lambda row: row.run)
 
     # --- histories --------------------------------------------------------------------------------
 

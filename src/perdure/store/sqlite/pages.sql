@@ -161,7 +161,7 @@ FROM run AS r INDEXED BY perdure_run_forked WHERE r.forked_from = ?1 ORDER BY r.
 -- name: generations_of
 -- Those under the id ?1, without the run itself: `id~1` and so on.
 SELECT r.run, r.id, r.workflow, r.status, r.parent, r.forked_from, r.created_ms, r.ended_ms, r.parent_seq
-FROM run AS r WHERE r.id >= ?1 || '~' AND r.id < ?1 || '~z' ORDER BY r.run LIMIT ?2;
+FROM run AS r WHERE r.id >= ?1 || '~' AND r.id < ?1 || '~z' ORDER BY r.id LIMIT ?2;
 
 -- name: ticks_of
 -- Runs of a schedule's ticks: their ids begin with its name.
