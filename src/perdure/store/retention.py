@@ -9,6 +9,7 @@ of a stream or the number of an inbox row, because others hold them: the newest 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from perdure.store.history import HistoryWriter
 from perdure.store.retention_writes import (
@@ -53,6 +54,14 @@ class Retention:
         self, db: Transaction, history: HistoryWriter, forget_run: Callable[[int], object]
     ) -> None:
         self._db, self._history, self._forget_run = db, history, forget_run
+        self.apply: dict[type, Callable[[Any], Any]] = {
+            PruneRuns: self.prune,
+            SweepPruned: self.sweep,
+            ForgetIdle: self.forget_idle,
+            GiveBackSpace: self.give_back,
+            HoldPruning: self.hold,
+            NoteArchive: self.note_archive,
+        }
 
     # --- runs -------------------------------------------------------------------------------------
 

@@ -27,14 +27,6 @@ from perdure.store.queues import Places
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.requests import Requests
 from perdure.store.retention import Retention
-from perdure.store.retention_writes import (
-    ForgetIdle,
-    GiveBackSpace,
-    HoldPruning,
-    NoteArchive,
-    PruneRuns,
-    SweepPruned,
-)
 from perdure.store.rows import Place, Woken, Written
 from perdure.store.schedules import Schedules
 from perdure.store.starting import Starting
@@ -117,12 +109,7 @@ class Transitions:
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
             **schedules.apply,
-            PruneRuns: retention.prune,
-            SweepPruned: retention.sweep,
-            ForgetIdle: retention.forget_idle,
-            GiveBackSpace: retention.give_back,
-            HoldPruning: retention.hold,
-            NoteArchive: retention.note_archive,
+            **retention.apply,
             ImportRuns: Importing(db, self._tags).import_,
             Ask: self._requests.ask,
             StartAnd: self._requests.start_and,
