@@ -7,11 +7,14 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from perdure.cli import main
 from tests.cli.conftest import PATIENCE_SECONDS, Terminal
 
 BROKEN = "def half(:\n"
@@ -68,7 +71,15 @@ def test_ui_shows_a_store_and_ends(terminal: Terminal) -> None:
     site = address(Output(ui))
     assert "report-17" in httpx.get(f"{site}/", headers={"accept": "text/html"}).text
     assert httpx.get(f"{site}/", headers={"host": "evil.example"}).status_code == 403
+    taken = terminal("ui", "--port", site.rpartition(":")[2])
+    assert taken.code == 2 and "--port 0" in taken.err
     assert terminal.stop(ui, signal.SIGTERM).code == 0
+
+
+def test_ui_refuses_what_is_no_store(terminal: Terminal) -> None:
+    (terminal.folder / "notes.txt").write_text("not a database, only some lines of text\n" * 50)
+    said = terminal("ui", "notes.txt", "--port", "0")
+    assert said.code == 4 and "can't be used" in said.err
 
 
 def test_ui_asks_for_its_tokens(terminal: Terminal) -> None:
@@ -90,30 +101,30 @@ def test_ui_asks_for_its_tokens(terminal: Terminal) -> None:
     assert said.code == 0 and "secret" not in output.text + said.err
 
 
-def test_what_can_not_be_served_is_said(terminal: Terminal) -> None:
-    terminal("run", "flows.py:alone", "x", "--quiet")
-    (terminal.folder / "notes.txt").write_text("not a database, only some lines of text\n" * 50)
-    for words, code, says in (
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
         (["ui", "none.db"], 4, "no store"),
         (["ui", ":memory:"], 2, "memory"),
-        (["ui", "perdure.db", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
-        (["ui", "perdure.db", "--host", "no.such.host.invalid", "--token", "x"], 2, "Can't listen"),
-        (["ui", "perdure.db", "--token", ""], 2, "secret is printable"),
-        (["ui", "perdure.db", "--port", "70000"], 2, "--port"),
-        (["ui", "notes.txt"], 4, "can't be used"),
+        (["ui", "a.db", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
+        (["ui", "a.db", "--host", "no.such.host.invalid", "--token", "x"], 2, "Can't listen"),
+        (["ui", "a.db", "--token", ""], 2, "secret is printable"),
+        (["ui", "a.db", "--view-token", "x"], 2, "--token"),
+        (["ui", "a.db", "--port", "70000"], 2, "--port"),
         (["dev", "none.py"], 2, "no file"),
-        (["dev", "flows.py", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
-    ):
-        said = terminal(*words)
-        assert (said.code, says in said.err) == (code, True), said.err
-
-
-def test_a_port_that_is_taken_is_said(terminal: Terminal) -> None:
-    terminal("run", "flows.py:alone", "x", "--quiet")
-    first = terminal.start("ui", "--port", "0")
-    port = address(Output(first)).rpartition(":")[2]
-    said = terminal("ui", "--port", port)
-    assert said.code == 2 and "--port 0" in said.err
+        (["dev", "a.py", "--host", "0.0.0.0"], 2, "PERDURE_TOKEN"),
+    ],
+)
+def test_what_can_not_be_served_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PERDURE_TOKEN", "PERDURE_VIEW_TOKEN", "PERDURE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("a.db", "a.py"):
+        (tmp_path / name).touch()
+    said = CliRunner().invoke(main, words)
+    assert (said.exit_code, says in said.output) == (code, True), said.output
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every file")

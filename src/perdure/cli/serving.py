@@ -18,6 +18,7 @@ from perdure.cli.common import F, misuse
 from perdure.cli.output import say
 from perdure.errors import DefinitionError
 
+LONG_CHARS = 16
 _OPTIONS = (
     click.option(
         "--host",
@@ -84,6 +85,8 @@ def listening(host: str, port: int | None, tokens: list[Token]) -> socket.socket
             "again. Or stay on 127.0.0.1 and come through a tunnel: ssh -L 8642:localhost:8642 "
             "HOST."
         )
+    if not is_loopback(host) and any(len(one.secret) < LONG_CHARS for one in tokens):
+        say(f"A token of less than {LONG_CHARS} characters can be guessed; take a longer one.")
     try:
         return server.listen(host, port)
     except OSError as error:
