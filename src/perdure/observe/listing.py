@@ -28,7 +28,8 @@ class Query(msgspec.Struct, frozen=True):
 
 class Row(msgspec.Struct):
     """A database. `state` is a word, `meaning` the sentence behind it; numbers of `more` are lower
-    bounds; times are milliseconds UTC.
+    bounds; times are milliseconds UTC. Where it is not `counted`, how many runs there are is not
+    known before it is opened.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Row(msgspec.Struct):
     due_ms: int | None = None
     txid: int | None = None
     drill: str = ""
+    counted: bool = False
 
     @property
     def seen(self) -> datetime:
@@ -112,7 +114,10 @@ def row(entry: Entry, now_ms: int) -> Row:
     if summary is None:
         return _by_lease(made, entry)
     made.size_bytes, made.counts, made.more = summary.size_bytes, summary.counts, summary.more
+    made.counted = True
     made.blocked, made.due_ms, made.txid = summary.blocked, summary.due_ms, summary.txid
+    if entry.is_file:
+        return made
     made.lag_s = None if summary.ended else summary.lag_s
     made.holder = f"{summary.host}, pid {summary.pid}" if not summary.ended else ""
     if summary.drill_ok is not None:
@@ -131,7 +136,7 @@ def _meaning(entry: Entry, state: str, now_ms: int) -> str:
     ago = format.duration(max(0, now_ms - entry.seen_ms))
     match state:
         case "file":
-            return "A file. Open it to see its runs."
+            return "A file, as it is on this machine."
         case "ended":
             return "Its engine has ended in order; everything that it recorded is there."
         case "silent":

@@ -38,9 +38,9 @@ from perdure.observe.pages import Pages
 from perdure.process.threads import in_thread
 from perdure.reader import StoreReader
 from perdure.reader.values import RunQuery
-from perdure.replica import restore
+from perdure.replica import restore, summary
 from perdure.replica.address import Address, parse
-from perdure.replica.summary import name_of
+from perdure.replica.summary import Summary, name_of
 from perdure.replica.temporary_folders import TempFolder
 from perdure.runtime.info import RunSummary
 from perdure.store import sql
@@ -153,6 +153,7 @@ class Observer:
         self._files = _named(paths)
         for path in paths:
             files.state_of(path)
+        self._counted: list[Entry] = []
         self._opened: dict[str, Opened] = {}
         self._opening: dict[str, asyncio.Task[Opened]] = {}
         self._refreshing = asyncio.Lock()
@@ -187,17 +188,10 @@ class Observer:
             now_s = time.monotonic()
             if self._listed_s is None or now_s >= self._listed_s + LOOK_S:
                 await asyncio.gather(*[in_thread(place.refresh) for place in self._places])
+                self._counted = await in_thread(_entries_of, self._files)
                 self._listed_s = time.monotonic()
         found = [entry for place in self._places for entry in place.catalogue.entries()]
-        return [*(self._entry_of(name, path) for name, path in self._files.items()), *found]
-
-    def _entry_of(self, name: str, path: str) -> Entry:
-        try:
-            about = os.stat(path)
-        except OSError as error:
-            return Entry(name, path, 0, problem=f"{path} can't be read: {error.strerror}")
-        seen_ms = about.st_mtime_ns // 1_000_000
-        return Entry(name, path, seen_ms, size_bytes=about.st_size, is_file=True)
+        return [*self._counted, *found]
 
     @property
     def problems(self) -> list[str]:
@@ -326,6 +320,29 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
         name if last.count(name) == 1 else path: path
         for name, path in zip(last, paths, strict=True)
     }
+
+
+def _entries_of(paths: dict[str, str]) -> list[Entry]:
+    """What can be said of files without a page of theirs."""
+    return [_entry_of(name, path) for name, path in paths.items()]
+
+
+def _entry_of(name: str, path: str) -> Entry:
+    try:
+        about = os.stat(path)
+        entry = Entry(name, path, about.st_mtime_ns // 1_000_000, is_file=True)
+        entry.size_bytes = about.st_size
+        entry.summary = Summary(name, entry.seen_ms, "", 0, 0, 0, 0, about.st_size, "file")
+        file = files.File(path)
+        with contextlib.closing(file), contextlib.closing(file.connect()) as db:
+            summary.count(db, entry.summary)
+    except OSError as error:
+        return Entry(name, path, 0, problem=f"{path} can't be read: {error.strerror or error}")
+    except PerdureError as error:
+        entry.summary, entry.problem = None, str(error)
+    except apsw.Error:  # it is of an early version, and opens all the same
+        entry.summary = None
+    return entry
 
 
 def _open_file(name: str, path: str) -> Opened:

@@ -218,18 +218,23 @@ def fill(path: str, summary: Summary) -> None:
     """
     with contextlib.closing(connection.open_reader(path)) as db:
         db.execute("BEGIN")
-        counts = dict(db.execute(Q["open_counts"], (COUNT_MAX + 1,)))
-        ((known,),) = db.execute(Q["all_runs"], (COUNT_MAX + 1,))
-        if known <= COUNT_MAX:
-            counts[COMPLETED] = known - sum(counts.values())
-        else:
-            ((counts[COMPLETED],),) = db.execute(Q["completed"], (COUNT_MAX + 1,))
-        summary.more = [status for status, n in counts.items() if n > COUNT_MAX]
-        summary.counts = {status: min(n, COUNT_MAX) for status, n in counts.items() if n}
-        blocked = db.execute(Q["blocked"], (_TEXT_MAX, _TEXT_MAX))
-        summary.blocked = [(run_id, why or "") for run_id, why in blocked]
-        ((summary.due_ms,),) = db.execute(Q["next_due"])
-        summary.schema = int(db.pragma("user_version"))
+        count(db, summary)
+
+
+def count(db: apsw.Connection, summary: Summary) -> None:
+    """The same on a connection. Raises `apsw.Error` for a file of an early schema."""
+    counts = dict(db.execute(Q["open_counts"], (COUNT_MAX + 1,)))
+    ((known,),) = db.execute(Q["all_runs"], (COUNT_MAX + 1,))
+    if known <= COUNT_MAX:
+        counts[COMPLETED] = known - sum(counts.values())
+    else:
+        ((counts[COMPLETED],),) = db.execute(Q["completed"], (COUNT_MAX + 1,))
+    summary.more = [status for status, n in counts.items() if n > COUNT_MAX]
+    summary.counts = {status: min(n, COUNT_MAX) for status, n in counts.items() if n}
+    blocked = db.execute(Q["blocked"], (_TEXT_MAX, _TEXT_MAX))
+    summary.blocked = [(run_id, why or "") for run_id, why in blocked]
+    ((summary.due_ms,),) = db.execute(Q["next_due"])
+    summary.schema = int(db.pragma("user_version"))
 
 
 class _Place:
