@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
-from tests.browser.axe import faults
+from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
 
@@ -233,22 +233,31 @@ def test_a_killed_worker_is_seen_and_its_successor_too(
     assert "completed" in rows(page)[0]
 
 
+ADDRESSES = (
+    "/runs/order-17?step=82", "/runs/lost", "/runs/agent?view=chat", "/runs/lost?view=log",
+    "/runs/order-17?view=table", "/runs/order-17?view=tree", "/runs/agent?view=stream",
+)  # fmt: skip
+
+
+def opened(page: Page, address: str) -> Page:
+    page.goto(address)
+    if "view" not in address:
+        expect(page.locator(".wf-row").first).to_be_visible()
+    return page
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_no_finding_of_axe_and_nothing_beside_the_screen(
-    site: Served, new_page: NewPage, dark: bool, width: int
-) -> None:
-    page = new_page(width=width, dark=dark)
-    for address in (
-        "/runs/order-17?step=82", "/runs/lost", "/runs/agent?view=chat", "/runs/lost?view=log",
-        "/runs/order-17?view=table", "/runs/order-17?view=tree", "/runs/agent?view=stream",
-        "/runs/order-17?view=source",
-    ):  # fmt: skip
-        page.goto(site.url + address)
-        if "view" not in address:
-            expect(page.locator(".wf-row").first).to_be_visible()
-        assert faults(page) == [], f"{address} at {width}"
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, address
+def test_no_finding_of_axe(site: Served, new_page: NewPage, dark: bool) -> None:
+    page, rules = new_page(dark=dark), CONTRAST if dark else ()
+    found = [faults(opened(page, site.url + address), rules) for address in ADDRESSES]
+    assert [one for one in found if one] == []
+
+
+def test_a_phone_scrolls_down_only(site: Served, new_page: NewPage) -> None:
+    page = new_page(width=390)
+    beside = "document.documentElement.scrollWidth - innerWidth"
+    for address in ADDRESSES:
+        assert opened(page, site.url + address).evaluate(beside) <= 0, address
 
 
 def test_without_javascript_there_is_a_table(site: Served, new_page: NewPage) -> None:
