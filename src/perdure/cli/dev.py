@@ -237,7 +237,7 @@ async def _work(files: Sequence[str], store: str, tokens: list[Token]) -> int:
     from perdure.http.counters import counters_of
     from perdure.http.site import Site
 
-    at = socket.socket(fileno=int(os.environ[CHILD]))
+    at = socket.socket(fileno=int(os.environ.pop(CHILD)))  # not for programs that the code starts
     options, notice = _code(files)
     with stop_signals() as stopped:
         _stop_with_parent(stopped)
@@ -264,7 +264,7 @@ def _code(files: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     used.
     """
     without: dict[str, Any] = {"execute": False}
-    if notice := os.environ.get(NOTICE):
+    if notice := os.environ.pop(NOTICE, ""):
         return without, notice
     try:
         workflows = targets.workflows_in(files)
