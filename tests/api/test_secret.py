@@ -14,6 +14,7 @@ import pytest
 from perdure import DefinitionError, Secret
 from perdure.codec.secrets import masked
 from perdure.codec.values import decode, encode
+from perdure.errors import DoesNotFit
 
 KEY = Secret("sk-1")
 
@@ -88,3 +89,21 @@ def test_it_is_a_value() -> None:
     for wrong in (1, None, b"x", KEY):
         with pytest.raises(DefinitionError):
             Secret(wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_shows_the_mask_to_others() -> None:
+    model = Model(key=KEY, more=[KEY])
+    assert "sk-1" not in f"{model} {model!r} {model.model_dump_json()} {model.model_dump()}"
+    assert Model.model_validate_json(model.model_dump_json(round_trip=True)) == model
+    with pytest.raises(pydantic.ValidationError):
+        Model.model_validate({"key": 3})
+
+
+def test_a_library_that_quotes_it_is_not_repeated() -> None:
+    class Other(pydantic.BaseModel):
+        key: int
+
+    with pytest.raises(DoesNotFit) as caught:
+        decode(encode(Model(key=KEY), Model), Other)
+    assert "sk-1" not in str(caught.value)
+    assert "•••" in str(caught.value)

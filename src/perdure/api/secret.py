@@ -99,7 +99,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """For fields of pydantic models."""
+        """For fields of pydantic models, whose JSON has the mask unless it is to be read again."""
         from pydantic_core import core_schema
 
         def read(given: object) -> Secret:
@@ -109,10 +109,13 @@ class Secret:
                 return cls.recorded(given)
             raise ValueError("a Secret is text")
 
+        def write(secret: Secret, info: Any) -> str:
+            return secret.marked() if info.round_trip else MASK
+
         return core_schema.no_info_plain_validator_function(
             read,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                cls.marked, return_schema=core_schema.str_schema(), when_used="json"
+                write, info_arg=True, return_schema=core_schema.str_schema(), when_used="json"
             ),
             json_schema_input_schema=core_schema.str_schema(),
         )

@@ -6,9 +6,11 @@ import enum
 import inspect
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from perdure.api.secret import MARK, MASK
 from perdure.codec.records import children, is_model, short
 from perdure.codec.types import ENCODER, Difference, Slot, label_of
 
@@ -56,10 +58,14 @@ def explain_difference(slot: Slot, found: Difference, place: str) -> str:
     return f"{_at(path)}it would come back different: {short(value)} became {short(back)}"
 
 
+_QUOTED_SECRET = re.compile(rf"""(['"])(?:{MARK}|{re.escape(repr(MARK)[1:-1])}).*?\1""")
+
+
 def tidy(error: Exception) -> str:
-    """A validation error in one line."""
+    """A validation error in one line, without the secrets that a library quotes."""
+    text = _QUOTED_SECRET.sub(repr(MASK), str(error))
     return " ".join(
-        line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line
+        line.strip() for line in text.splitlines() if "errors.pydantic.dev" not in line
     )[:400]
 
 
