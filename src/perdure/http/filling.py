@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.codec.schema_check import faults
+from perdure.api.secret import MASK, Secret
+from perdure.codec.schema_check import faults, resolved
 from perdure.http import forms
 from perdure.http.forms import Field, Reading
 
@@ -58,6 +59,32 @@ def filled(schema: dict[str, Any], sent: Mapping[str, str], *, label: str = "") 
 def pretty(value: Any) -> str:
     """A value as JSON on several lines."""
     return msgspec.json.format(msgspec.json.encode(value)).decode()
+
+
+def with_secrets(schema: dict[str, Any], value: Any) -> Any:
+    """A value whose secrets are `Secret`s, by its schema: so they are hidden where it is stored,
+    also where the code that knows their type is elsewhere.
+    """
+    return _hidden(schema, value, schema.get("$defs", {}))
+
+
+def _hidden(schema: Any, value: Any, defs: dict[str, Any]) -> Any:
+    own = resolved(schema, defs)
+    for one in own.get("anyOf") or own.get("oneOf") or ():
+        if not faults({**resolved(one, defs), "$defs": defs}, value):
+            return _hidden(one, value, defs)
+    match value:
+        case str() if own.get("writeOnly") and value != MASK:
+            return Secret(value)
+        case dict():
+            known, others = own.get("properties", {}), own.get("additionalProperties", {})
+            return {key: _hidden(known.get(key, others), one, defs) for key, one in value.items()}
+        case list():
+            first, rest = own.get("prefixItems", []), own.get("items", {})
+            each = [*first, *[rest] * (len(value) - len(first))]
+            return [_hidden(inner, one, defs) for inner, one in zip(each, value, strict=False)]
+        case _:
+            return value
 
 
 def _from_json(schema: dict[str, Any], text: str, button: str, label: str) -> Filled:

@@ -1,6 +1,6 @@
 """Starts of runs as code: the same start as a line of Python and as a call of curl.
 
-Rules: what is shown can be pasted and does the same; a secret is never part of it.
+Rules: what is shown can be pasted and does the same, but for secrets, which are masked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def as_curl(
     address: str, workflow: str, args: dict[str, Any], options: dict[str, Any], *, token: bool
 ) -> str:
     """A start by the API at this address."""
-    body = msgspec.json.encode({"workflow": workflow, "args": args, **options}).decode()
+    said = {"workflow": workflow, "args": args, **options}
+    body = msgspec.json.encode(said, enc_hook=str).decode()
     if len(body) > LINE_CHARS:
         body = msgspec.json.format(body)
     lines = [f"curl {quote(address)}", "-H 'content-type: application/json'"]

@@ -8,8 +8,18 @@ from typing import Any
 import httpx
 import pytest
 
-from perdure import Engine, RunFailed, Token, receive, receive_request, step, workflow
-from tests.http.support import CSRF, Serve, Served
+from perdure import (
+    Engine,
+    RunFailed,
+    Secret,
+    Token,
+    connect,
+    receive,
+    receive_request,
+    step,
+    workflow,
+)
+from tests.http.support import CSRF, FORM_KEY, Serve, Served
 from tests.runtime.support import reached
 
 
@@ -37,6 +47,11 @@ async def counts() -> int:
 
 
 @workflow
+async def login(key: Secret) -> int:
+    return len(key.reveal())
+
+
+@workflow
 async def bot() -> None:
     while True:
         request = await receive_request("questions", int)
@@ -48,7 +63,7 @@ TOKENS = [Token(name="ada", secret="s" * 20), Token(name="guest", secret="v" * 2
 
 @pytest.fixture(scope="module")
 def served(serve: Serve) -> Served:
-    return serve(workflows=[report, bot, counts], token=TOKENS, prefix="/durable")
+    return serve(workflows=[report, bot, counts, login], token=TOKENS, prefix="/durable")
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +241,24 @@ def test_a_failed_step_is_given_a_result_and_a_wrong_one_is_refused(
         made = ada.post("/runs/failed/fork?at=3", data=edit | {"result": text, "seen": name})
         assert made.status_code == status
     assert result(served, "given") == 42
+
+
+def test_secrets_that_are_typed_are_hidden_where_they_are_stored(
+    serve: Serve, served: Served, ada: httpx.Client
+) -> None:
+    page = ada.post("/start/login", data={"v/key": "sk-typed", "do": "code"}).text
+    assert 'type="password"' in page
+    assert "sk-typed" not in page.partition('id="code"')[2]
+    for name, site in (
+        ("here", served),
+        ("elsewhere", serve(store=served.engine.path, execute=False)),
+    ):
+        client = site.client(authorization="Bearer " + "s" * 20, accept="text/html", **CSRF)
+        made = client.post("/start/login", data={"v/key": "sk-typed", "id": name, "csrf": FORM_KEY})
+        assert made.status_code == 303
+        assert result(served, name) == 8
+    dump = "".join(map(str, connect(served.engine.path).execute("SELECT args FROM run").fetchall()))
+    assert "sk-typed" not in dump
 
 
 def test_a_program_sends_forms_with_the_key_of_a_browser(served: Served) -> None:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from perdure.errors import LinkExpired, LinkUnknown, LinkUsed, NotAwaited, RunFinished
 from perdure.http.body import form_of
-from perdure.http.filling import Filled, filled, unfilled
+from perdure.http.filling import Filled, filled, unfilled, with_secrets
 from perdure.http.site import site_of
 from perdure.http.templating import page
 from perdure.reader.values import LinkView
@@ -51,6 +51,7 @@ async def answered(request: Request) -> Response:
     form = filled(link.schema or {}, _texts(await form_of(request)))
     if form.again or not form.fits:
         return _asked(request, link, form, 200 if form.again else 422)
+    form.value = with_secrets(link.schema or {}, form.value)
     try:
         await engine.answer_by_link(token, form.value)
     except _OVER as error:

@@ -54,8 +54,10 @@ def _title(row: HistoryEvent | None) -> str:
 
 
 def _detail(first: RowPair) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What differs in the first pair: names of fields, each with its lines."""
-    if first.a is None or first.b is None:
+    """What differs in the first pair: names of fields, each with its lines; nothing where the rows
+    are of different things.
+    """
+    if first.a is None or first.b is None or {"kind", "name"} & set(first.differs):
         return []
     parts = []
     for name in _PAYLOADS:

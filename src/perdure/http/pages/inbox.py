@@ -20,7 +20,7 @@ from starlette.routing import Route
 from perdure.errors import NotAwaited, RequestRefused, RequestTimeout
 from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.body import Form, form_of
-from perdure.http.filling import Filled, filled, pretty, unfilled
+from perdure.http.filling import Filled, filled, pretty, unfilled, with_secrets
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
 from perdure.http.visitors import person
@@ -76,7 +76,8 @@ async def answer(request: Request) -> Response:
     engine, sender = _engine(request), person(request)
     if item.kind == "request":
         return await _ask(request, engine, card)
-    await engine.answer(id, card.form.value, channel=item.channel, seq=item.seq, sender=sender)
+    value = with_secrets(item.schema or {}, card.form.value)
+    await engine.answer(id, value, channel=item.channel, seq=item.seq, sender=sender)
     return _to_inbox(request, id)
 
 
@@ -162,10 +163,10 @@ async def _ask(request: Request, engine: Engine, card: Card) -> Response:
     reply: tuple[str, str, str | None]
     assert item.channel is not None
     try:
+        asked = with_secrets(item.schema or {}, card.form.value)
         value = await engine.ask(
-            item.run, card.form.value, channel=item.channel, timeout=REPLY_S_MAX,
-            sender=person(request),
-        )  # fmt: skip
+            item.run, asked, channel=item.channel, timeout=REPLY_S_MAX, sender=person(request)
+        )
         reply = ("good", f"{item.run} replied", pretty(value))
     except (RequestRefused, RequestTimeout) as error:
         reply = ("warn", str(error), None)

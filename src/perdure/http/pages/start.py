@@ -21,7 +21,7 @@ from perdure.errors import DefinitionError, PerdureError
 from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.access import Access
 from perdure.http.body import form_of
-from perdure.http.filling import Filled, filled, unfilled
+from perdure.http.filling import Filled, filled, unfilled, with_secrets
 from perdure.http.problems import status_of
 from perdure.http.site import site_of, url
 from perdure.http.start_code import as_curl, as_python
@@ -82,7 +82,8 @@ async def start(request: Request) -> Response:
     at = options.given.get("at")
     given = options.given | ({} if at is None else {"at": datetime.fromisoformat(at)})
     try:
-        run = await engine.start_by_name(name, form.value, like=again, **given)
+        args = with_secrets(_schema(declared), form.value)
+        run = await engine.start_by_name(name, args, like=again, **given)
     except PerdureError as error:
         return await _drawn(
             request,
@@ -134,7 +135,8 @@ async def _drawn(
     request: Request, name: str, declared: Declared | None, form: Filled, options: Options,
     status: int = 200, *, again: str | None = None, refused: str | None = None,
 ) -> Response:  # fmt: skip
-    args = form.value if isinstance(form.value, dict) else {}
+    value = with_secrets(_schema(declared), form.value)
+    args = value if isinstance(value, dict) else {}
     needed = _schema(declared).get("required", [])
     access = request.scope.get("perdure.access")
     address = f"{request.url.scheme}://{request.url.netloc}{url(request, 'api', 'v1', 'runs')}"
