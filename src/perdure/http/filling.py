@@ -39,14 +39,16 @@ def unfilled(schema: dict[str, Any], value: Any = forms.ABSENT, *, label: str = 
     return _drawn(found, again=True)
 
 
-def filled(schema: dict[str, Any], sent: Mapping[str, str], *, label: str = "") -> Filled:
-    """What was sent of a form."""
+def filled(
+    schema: dict[str, Any], sent: Mapping[str, str], *, label: str = "", masks: bool = False
+) -> Filled:
+    """What was sent of a form. With `masks` hidden secrets are taken: see `forms.read`."""
     button = sent.get(DO, "")
     if sent.get(AS) == JSON:
-        return _from_json(schema, sent.get(JSON, ""), button, label)
+        return _from_json(schema, sent.get(JSON, ""), button, label, masks=masks)
     texts = {name: text for name, text in sent.items() if name[:1] == "v"}
     if not button:
-        return _drawn(forms.read(schema, texts, label=label))
+        return _drawn(forms.read(schema, texts, label=label, masks=masks))
     found = forms.read(schema, forms.press(texts, button), label=label)
     for one in forms.all_fields(found.field):
         one.error = ""
@@ -87,7 +89,9 @@ def _hidden(schema: Any, value: Any, defs: dict[str, Any]) -> Any:
             return value
 
 
-def _from_json(schema: dict[str, Any], text: str, button: str, label: str) -> Filled:
+def _from_json(
+    schema: dict[str, Any], text: str, button: str, label: str, *, masks: bool
+) -> Filled:
     try:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -98,7 +102,7 @@ def _from_json(schema: dict[str, Any], text: str, button: str, label: str) -> Fi
     if button:
         return _drawn(forms.first(schema, value, label=label), again=True)
     wrong = [str(one) for one in faults(schema, value)]
-    wrong += [forms.MASKED] if forms.masked(value) else []
+    wrong += [forms.MASKED] if forms.masked(value) and not masks else []
     drawn = _drawn(forms.first(schema, value, label=label))
     drawn.value, drawn.errors, drawn.fits = value, wrong, not wrong
     drawn.as_json, drawn.json_text = True, text

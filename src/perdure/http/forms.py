@@ -66,9 +66,13 @@ class Reading(msgspec.Struct):
     fits: bool
 
 
-def read(schema: dict[str, Any], texts: Texts, *, label: str = "", name: str = "v") -> Reading:
-    """A form by its schema and the texts of its fields, with what is wrong beside each."""
-    reader = _Reader(schema.get("$defs", {}), texts)
+def read(
+    schema: dict[str, Any], texts: Texts, *, label: str = "", name: str = "v", masks: bool = False
+) -> Reading:
+    """A form by its schema and the texts of its fields, with what is wrong beside each. With
+    `masks` hidden secrets are taken, because who gets the value knows them.
+    """
+    reader = _Reader(schema.get("$defs", {}), texts, masks=masks)
     field, value = reader.read(schema, name, label, (), needed=True)
     by_path = {one.path: one for one in all_fields(field)}
     errors = []
@@ -126,8 +130,8 @@ def press(texts: Texts, button: str) -> dict[str, str]:
 class _Reader:
     """Fields and values from texts, along a schema."""
 
-    def __init__(self, defs: dict[str, Any], texts: Texts) -> None:
-        self._defs, self._texts = defs, texts
+    def __init__(self, defs: dict[str, Any], texts: Texts, *, masks: bool) -> None:
+        self._defs, self._texts, self._masks = defs, texts, masks
 
     def read(
         self, schema: Any, name: str, label: str, path: Path, *, needed: bool
@@ -157,7 +161,7 @@ class _Reader:
         elif default is not ABSENT and default is not None:
             field.text = _text(field.kind, default)
         text = field.text.replace("\r\n", "\n") if field.kind == "long" else field.text.strip()
-        if text == MASK:
+        if text == MASK and not self._masks:
             field.error = MASKED
         if text == "":
             left_out = None if nullable and default is None else default

@@ -19,6 +19,7 @@ from perdure import (
     step,
     workflow,
 )
+from perdure.api.secret import MASK
 from tests.http.support import CSRF, FORM_KEY, Serve, Served
 from tests.runtime.support import reached
 
@@ -257,6 +258,11 @@ def test_secrets_that_are_typed_are_hidden_where_they_are_stored(
         made = client.post("/start/login", data={"v/key": "sk-typed", "id": name, "csrf": FORM_KEY})
         assert made.status_code == 303
         assert result(served, name) == 8
+    again = {"v/key": MASK, "again": "here", "id": "again"}
+    assert "•••" in ada.get("/start/login?again=here").text
+    assert ada.post("/start/login", data={"v/key": MASK}).status_code == 422
+    assert ada.post("/start/login", data=again).status_code == 303
+    assert result(served, "again") == 8
     dump = "".join(map(str, connect(served.engine.path).execute("SELECT args FROM run").fetchall()))
     assert "sk-typed" not in dump
 

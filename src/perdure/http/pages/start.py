@@ -71,8 +71,8 @@ async def start(request: Request) -> Response:
     """Start a run."""
     name, sent = request.path_params["workflow"], await form_of(request)
     declared, options = await _form(request, name), _options(sent)
-    form = filled(_schema(declared), sent, label=LABEL)
     again = sent.get("again") or None
+    form = filled(_schema(declared), sent, label=LABEL, masks=again is not None)
     if form.again or not form.fits or options.errors:
         status = 200 if form.again else 422
         return await _drawn(request, name, declared, form, options, status, again=again)
