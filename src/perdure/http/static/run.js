@@ -49,6 +49,10 @@ perdure.run = (() => {
     open(null);
   });
 
+  // On a phone the tabs scroll sideways.
+  const tabs = document.querySelector(".run-tabs"), here = tabs?.querySelector("[aria-current]");
+  if (here) tabs.scrollLeft = here.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - here.offsetWidth) / 2;
+
   // --- streams ------------------------------------------------------------------------------------
 
   const stream = document.getElementById("stream");

@@ -441,7 +441,7 @@
         const end = x(at + ms);
         if (end > -4 && end < width + 4) paths.cross += `M${(end - 3).toFixed(1)} 11l6 6m0-6l-6 6`;
       }
-      if (run.again[seq]) facts.label = `next attempt in ${took(Math.max(run.again[seq] - run.begun_ms - now(), 0))}`;
+      if (run.again[seq]) facts.label = `again in ${took(Math.max(run.again[seq] - run.begun_ms - now(), 0))}`;
     }
     if (word === "queued") facts.label = run.queued[seq];
     return facts;
