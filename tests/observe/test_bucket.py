@@ -119,6 +119,24 @@ async def in_time(reader: object, runs: int) -> None:
 
 
 @awaited
+async def test_rubbish_for_a_summary_is_said_and_the_database_opens(
+    bucket: BucketServer, fleet: str, wire: Proxy
+) -> None:
+    name = f"{fleet}/.summaries/initech.json"
+    good = bucket.request("GET", name)[2]
+    try:
+        for rubbish in (b"", b"{}", b'{"name": 7}', b"x" * 100_000):
+            bucket.request("PUT", name, rubbish)
+            async with Observer([bucket.url(fleet, port=wire.port)]) as observer:
+                entries = {one.name: one for one in await observer.entries()}
+                assert "can't be read" in entries["initech"].problem
+                assert entries["acme/agents"].summary is not None
+                assert (await observer.open("initech")).pages is not None
+    finally:
+        bucket.request("PUT", name, good)
+
+
+@awaited
 async def test_few_are_open_at_a_time_and_none_that_nobody_looks_at(
     bucket: BucketServer, fleet: str, wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,13 +20,14 @@ from perdure.replica import summary as summaries
 from perdure.replica.bucket import Found
 from perdure.replica.lease import NAME as LEASE
 from perdure.replica.lease_rules import LeaseRow
-from perdure.replica.summary import AT_REST_S, FOLDER, Summary
+from perdure.replica.summary import AT_REST_S, BYTES_MAX, FOLDER, Summary
 
 THREADS = 64
 DEPTH_MAX = 4
 DATABASES_MAX, LOOKS_MAX = 20_000, 2_000
 FOLDERS_S = 60.0
 """How often folders are looked into for databases that were not there before."""
+SIZE_MAX = 16 * BYTES_MAX
 SILENT_S = 2.5 * AT_REST_S
 _OF_A_REPLICA = {"taken", ".perdure-probe"}
 
@@ -196,10 +197,16 @@ class Catalogue:
             for folder, one in found.items()
             if (known := self._known.get(folder)) is None or known.found != one
         }
-        read = threads.map(lambda one: self._objects.get(one.name), changed.values())
+        read = threads.map(self._small, changed.values())
         for (folder, one), data in zip(changed.items(), read, strict=True):
             if data is not None:
                 self._known[folder] = _Known(one, self._entry(folder, one.name, data))
+
+    def _small(self, found: Found) -> Read | None:
+        """A summary; nothing of what is far too large for one."""
+        if found.size_bytes > SIZE_MAX:
+            return Read(b"", found.modified_ms)
+        return self._objects.get(found.name)
 
     def _read_single(self, threads: ThreadPoolExecutor) -> None:
         """Read what is known of databases whose summary is in no folder of summaries."""
