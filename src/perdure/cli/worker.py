@@ -42,12 +42,20 @@ from perdure.views import format
     "--grace", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
     help="How long running steps get to end after a stop.",
 )  # fmt: skip
+@click.option(
+    "--redact", multiple=True, metavar="NAME",
+    help=(
+        "Show ••• in the place of members with this name, such as '*_token'; may be repeated. The "
+        "names stay with the store."
+    ),
+)  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
 def worker(
     files: tuple[str, ...],
     store: str,
     concurrency: int | None,
     grace: float,
+    redact: tuple[str, ...],
     quiet: bool,
     standby: bool,
     **replica: Any,
@@ -65,6 +73,7 @@ def worker(
       perdure worker app.py
       perdure worker flows/*.py --store /var/lib/app/perdure.db
       perdure worker app.py --concurrency 4
+      perdure worker app.py --redact password --redact '*_token'
       perdure worker app.py --replica s3://agents/prod
       perdure worker app.py --replica s3://agents/prod --standby
     """
@@ -74,6 +83,7 @@ def worker(
             "--standby follows a replica: name it with --replica ADDRESS, or PERDURE_REPLICA."
         )
     options = engine_options(**replica, quiet=quiet, standby=standby)
+    options["redact"] = redact
     if concurrency is not None:  # those that wait for something leave memory when there is no room
         options["limits"] = Limits(
             runs_loaded_max=concurrency, runs_parked_max=min(concurrency, Limits().runs_parked_max)
