@@ -8,7 +8,9 @@ import pytest
 
 from perdure import Engine, Queue, Retry, RunFailed, emit, expose, receive, step, workflow
 from perdure.core import lifecycle
+from perdure.http.app import application
 from perdure.http.pages.run import offered
+from perdure.http.site import Site
 from tests.http.support import CSRF, Serve, Served
 
 TRIES = Retry(attempts=2, delay=0.001, jitter=False)
@@ -203,3 +205,18 @@ def test_steps_that_wait_in_a_queue_say_so(serve: Serve) -> None:
         assert "2 steps wait in queue model: all places are taken." in (
             client.get("/runs/batch/head").text
         )
+
+
+def test_a_site_that_is_only_looked_at_has_no_buttons(site: Served, serve: Serve) -> None:
+    looked_at = serve(
+        store=site.engine.path,
+        execute=False,
+        app=lambda engine: application(Site("copy", engine.reader())),
+    )
+    with looked_at.client() as client:
+        for view in ("waterfall", "source", "table"):
+            page = client.get(f"/runs/agent?view={view}&step=2").text
+            assert "<form" not in page
+            assert "/fork" not in page
+            assert "/inbox/agent" not in page.replace('data-inbox="/inbox/agent"', "")
+        assert client.post("/runs/agent/cancel", headers=CSRF).status_code == 403
