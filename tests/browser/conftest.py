@@ -24,9 +24,7 @@ NewPage = Callable[..., Page]
 
 
 def launched(playwright: Playwright) -> Browser:
-    """The Chromium of this machine, else the one that Playwright has installed. One for each module:
-    Playwright keeps an event loop in this thread, in which `asyncio.run` of later tests fails.
-    """
+    """The Chromium of this machine, else the one that Playwright has installed."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     return playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
 

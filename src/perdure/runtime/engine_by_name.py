@@ -47,8 +47,9 @@ class StartsByName(EngineParts):
         `like` is the id of a run of this workflow whose secrets stand where `args` has the mask, as
         that run shows it. An engine that executes runs has to know the workflow. A client
         (`execute=False`) need not: then the arguments are stored unchecked, and a worker that knows
-        it executes the run. Raises `UnknownWorkflow`, `DefinitionError` for arguments that it does not have or that are
-        missing, `DoesNotFit` for values that are of another type, and what `start` raises.
+        it executes the run. Raises `UnknownWorkflow`, `DefinitionError` for arguments that it does
+        not have or that are missing, `DoesNotFit` for values that are of another type, and what
+        `start` raises.
 
         >>> import asyncio
         >>> from perdure import Engine, workflow
