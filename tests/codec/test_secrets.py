@@ -58,6 +58,16 @@ def test_text_within_a_string_is_no_member() -> None:
     assert json.loads(masked(raw, HIDES)) == {"text": '{"token":"x"}', "a,": ":", "token": MASK}
 
 
+@pytest.mark.parametrize("names", [["token"], ["t*n"], ["t?ken"], ["TOKEN"], ["tök*", "token"]])
+@pytest.mark.parametrize(
+    "text", ['{"token":1}', '{"a":1, "Token" : 1}', '{"a\\"token":[{"token":1}]}']
+)
+def test_a_search_finds_what_may_be_hidden(names: list[str], text: str) -> None:
+    hides = redaction(names).hides
+    assert MASK in masked(text.encode(), hides).decode()
+    assert masked(b'{"tokens":"token:"}', hides) == b'{"tokens":"token:"}'
+
+
 @pytest.mark.parametrize("text", ['"•••"', '"\\u2022\\u2022\\u2022"'])
 def test_masks_are_found_as_others_write_them(text: str) -> None:
     raw = f'{{"a":{text},"b":"••••"}}'.encode()

@@ -25,7 +25,7 @@ MASKS = (MASK_JSON, b'"\\u2022\\u2022\\u2022"')
 
 Span = tuple[int, int]
 """Where the text of a secret begins and ends."""
-Hides = Callable[[str], bool]
+Says = Callable[[str], bool]
 """Whether the value of a member with this name is hidden."""
 
 STRUCTURE = frozenset(
@@ -40,6 +40,7 @@ STRUCTURE = frozenset(
 NAMES_MAX = 10_000
 ALTERNATIVES_MAX = 100
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_SIMPLE = re.compile(r"[A-Za-z0-9_.*?-]+")
 _NAME_ENDS = re.compile(rb"\s*:\s*")
 _PLAIN = re.compile(rb"[^\s,\]}]+")
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]')
@@ -51,18 +52,18 @@ class Redaction:
     to it, or by a function, which is this engine's own.
     """
 
-    def __init__(self, names: Iterable[str] = (), function: Hides | None = None) -> None:
+    def __init__(self, names: Iterable[str] = (), function: Says | None = None) -> None:
         self.names, self._function = tuple(dict.fromkeys(names)), function
         self.hides = self._compiled()
         """Says it of a name; None where nothing is hidden."""
 
     def _compiled(self) -> Hides | None:
         if not self.names:
-            return None if self._function is None else _remembering(self._function)
+            return None if self._function is None else Hides(self._function)
         found, function = _pattern(self.names), self._function
-        return _remembering(
-            lambda name: found.match(name) is not None or bool(function and function(name))
-        )
+        if function is None:
+            return Hides(lambda name: found.match(name) is not None, _anywhere(self.names))
+        return Hides(lambda name: found.match(name) is not None or function(name))
 
     def joined(self, names: Iterable[str]) -> Redaction:
         """With more names."""
@@ -74,7 +75,7 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, names)), re.IGNORECASE)
 
 
-def redaction(given: Iterable[str] | Hides | None) -> Redaction:
+def redaction(given: Iterable[str] | Says | None) -> Redaction:
     """What an engine's option `redact` hides. Raises `DefinitionError`.
 
     >>> hides = redaction(["password", "*_token"]).hides
@@ -100,25 +101,40 @@ def redaction(given: Iterable[str] | Hides | None) -> Redaction:
     return Redaction(names)
 
 
-def _remembering(hides: Hides) -> Hides:
-    known: dict[str, bool] = {}
+class Hides:
+    """Says of the name of a member whether its value is hidden; remembers what it has said.
 
-    def hidden(name: str) -> bool:
-        if name in STRUCTURE:
-            return False
-        found = known.get(name)
+    `anywhere` finds such a member in a JSON text, or nothing that could be one; None: not known.
+    """
+
+    def __init__(self, says: Says, anywhere: re.Pattern[bytes] | None = None) -> None:
+        self._says, self._anywhere = says, anywhere
+        self._known: dict[str, bool] = dict.fromkeys(STRUCTURE, False)
+
+    def __call__(self, name: str) -> bool:
+        found = self._known.get(name)
         if found is None:
-            if len(known) > NAMES_MAX:
-                known.clear()
-            found = known[name] = bool(hides(name))
+            if len(self._known) > NAMES_MAX:
+                self._known = dict.fromkeys(STRUCTURE, False)
+            found = self._known[name] = bool(self._says(name))
         return found
 
-    return hidden
+    def may_be_in(self, raw: bytes) -> bool:
+        """Whether a text may have a member that is hidden: one search, for most texts the last."""
+        return self._anywhere is None or self._anywhere.search(raw) is not None
+
+
+def _anywhere(names: Iterable[str]) -> re.Pattern[bytes] | None:
+    """Finds members with these names; None where a name may be written in several ways."""
+    if not all(_SIMPLE.fullmatch(name) for name in names):
+        return None
+    each = [name.replace(".", r"\.").replace("*", '[^"]*').replace("?", '[^"]') for name in names]
+    return re.compile(f'"(?:{"|".join(each)})"\\s*:'.encode(), re.IGNORECASE)
 
 
 def spans(raw: bytes, hides: Hides | None = None) -> list[Span]:
     """Where the secrets of a JSON text are, in order and without overlaps."""
-    if hides is None and MARK_BYTES not in raw:
+    if MARK_BYTES not in raw and (hides is None or not hides.may_be_in(raw)):
         return []
     found: list[Span] = []
     at = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.api.queues import Queue, checked_queues
 from perdure.api.retention import Retention
-from perdure.codec.secrets import Hides, Redaction, redaction
+from perdure.codec.secrets import Redaction, Says, redaction
 from perdure.core import names
 from perdure.core.limits import Limits
 from perdure.errors import DefinitionError
@@ -68,7 +68,7 @@ def checked(
     queues: object,
     retention: Retention | None,
     schedules: object,
-    redact: Iterable[str] | Hides | None,
+    redact: Iterable[str] | Says | None,
     moved: Mapping[str, Any],
 ) -> EngineOptions:
     """The options of an engine, from its arguments. Raises `DefinitionError`."""
