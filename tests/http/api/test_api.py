@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from perdure import Token
 from tests.http.api.conftest import agent
 from tests.http.support import Serve, Served
 
@@ -170,6 +172,39 @@ def test_runs_go_from_one_store_to_another(client: httpx.Client, serve: Serve) -
         for rubbish in (b"", b"{}", b"no file", file.content[:3_000]):
             assert there.post(f"{API}/import", content=rubbish).status_code in (400, 422)
     assert told(client.get(f"{API}/export", params={"id": "none"}), 404)["error"] == "RunNotFound"
+
+
+def test_a_client_of_a_store_checks_what_its_workers_declared(serve: Serve, tmp_path: Path) -> None:
+    path = str(tmp_path / "shared.db")
+    serve(store=path, workflows=[agent])
+    with serve(store=path, execute=False).client() as client:
+        assert told(client.get(f"{API}/workflows/agent"))["known"] is False
+        body = {"workflow": "agent", "id": "far", "args": {"goal": 7, "color": "red"}}
+        refused = told(client.post(f"{API}/runs", json=body), 422)["detail"]
+        assert "goal" in refused
+        assert "color" in refused
+        told(client.post(f"{API}/runs", json=body | {"args": {"goal": "far"}}), 201)
+        assert told(client.post(f"{API}/runs", json={"workflow": "none"}), 404)
+        unchecked = {"workflow": "none", "unknown": True, "id": "later"}
+        assert told(client.post(f"{API}/runs", json=unchecked), 201)["id"] == "later"
+
+
+def test_rights_and_a_prefix(serve: Serve) -> None:
+    tokens = [Token(name="ops", secret="o" * 20), Token(name="guest", secret="g" * 20, role="view")]
+    guarded = serve(workflows=[agent], token=tokens, prefix="/durable")
+    start = {"workflow": "agent", "args": {"goal": "x"}, "id": "mine"}
+    with guarded.client() as nobody:
+        assert told(nobody.get(f"{API}/runs"), 401)["status"] == 401
+    with guarded.client(authorization="Bearer " + "g" * 20) as guest:
+        assert told(guest.get(f"{API}/runs"))["runs"] == []
+        assert told(guest.post(f"{API}/runs", json=start), 403)["status"] == 403
+    with guarded.client(authorization="Bearer " + "o" * 20) as ops:
+        made = ops.post(f"{API}/runs", json=start)
+        assert made.headers["location"] == "/durable/api/v1/runs/mine"
+        assert told(ops.get(f"{API}/openapi.json"))["servers"] == [{"url": "/durable"}]
+        while told(ops.get(f"{API}/runs/mine"))["status"] != "waiting":
+            pass
+        assert told(ops.post(f"{API}/runs/mine/answers", json={"value": True}))["sender"] == "ops"
 
 
 def test_what_was_seen_is_not_sent_again_and_integers_are_exact(client: httpx.Client) -> None:

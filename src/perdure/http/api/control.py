@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
 from perdure.api.options import StartOptions
+from perdure.codec.schema_check import faults
 from perdure.errors import RunBlocked, RunCancelled, RunExists, RunFailed, UnknownWorkflow
 from perdure.http import bulk
 from perdure.http.api.operation import Call, Nothing, Operation, WaitSeconds, now
@@ -27,6 +28,8 @@ from perdure.runtime.info import RunInfo
 from perdure.runtime.requests import new_key
 from perdure.views.shapes import Reply
 
+FAULTS_SHOWN_MAX = 5
+
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A body; a field that it does not have is refused."""
@@ -34,7 +37,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class StartRun(Body, frozen=True, kw_only=True):
     """A run to start: see `Engine.start`. `args` are by parameter name; times are seconds. With
-    `unknown` it is started though neither this process nor the store knows the workflow.
+    `unknown` it is started unchecked, though neither this process nor the store knows the workflow.
     """
 
     workflow: str
@@ -180,7 +183,7 @@ async def start_run(call: Call[Nothing, StartRun]) -> StartedRun:
     if given is None and key is not None:
         given = derived_id(asked.workflow, key)
     if not asked.unknown:
-        await check_known(call, asked.workflow)
+        await check_known(call, asked.workflow, asked.args)
     options: StartOptions = {
         "id": given, "queue": asked.queue, "key": asked.key, "priority": asked.priority,
         "weight": asked.weight, "at": asked.at, "debounce": asked.debounce,
@@ -192,15 +195,20 @@ async def start_run(call: Call[Nothing, StartRun]) -> StartedRun:
     return StartedRun(run.id, asked.workflow)
 
 
-async def check_known(call: Call[Any, Any], workflow: str) -> None:
+async def check_known(call: Call[Any, Any], workflow: str, args: dict[str, Any]) -> None:
     """Raise `UnknownWorkflow` for a name that neither the code here, nor another process, nor a run
-    has.
+    has, and 422 for arguments that do not fit what another process has declared.
     """
-    if workflow in call.engine.workflows or workflow in await call.reader.declared():
-        return
-    page = await call.reader.runs(RunQuery(workflow=workflow, limit=1))
-    if not page.runs:
-        raise UnknownWorkflow(workflow, tuple(sorted(call.engine.workflows)))
+    if workflow in call.engine.workflows:
+        return  # whose code checks them
+    declared = (await call.reader.declared()).get(workflow)
+    if declared is None:
+        page = await call.reader.runs(RunQuery(workflow=workflow, limit=1))
+        if not page.runs:
+            raise UnknownWorkflow(workflow, tuple(sorted(call.engine.workflows)))
+    elif declared.schema and (found := faults(declared.schema, args)):
+        wrong = "; ".join(map(str, found[:FAULTS_SHOWN_MAX]))
+        raise HTTPException(422, f"The arguments do not fit workflow {workflow}: {wrong}.")
 
 
 def derived_id(name: str, key: str) -> str:

@@ -138,7 +138,7 @@ async def set_schedule(call: Call[Nothing, SetSchedule]) -> ScheduleInfo:
     """
     asked = call.body
     if not asked.unknown:
-        await check_known(call, asked.workflow)
+        await check_known(call, asked.workflow, asked.args)
     stand_in = as_workflow(name=asked.workflow)(_stands_for)
     wanted = Schedule(
         call.part("name"), asked.when, stand_in(), tz=asked.tz, overlap=asked.overlap,
