@@ -106,6 +106,33 @@ async def test_a_new_epoch_on_another_machine_is_followed(
     db.close()
 
 
+@awaited
+async def test_an_engine_that_writes_faster_than_files_are_merged_is_shown_a_little_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages_module, "FOLLOW_S", 0.0)
+    address = f"file://{tmp_path}/replica"
+    async with engine_at(tmp_path / "a.db", address, durability="replica") as engine:
+        await engine.run(notes(2), id="first")
+        for n in range(9):  # each is confirmed, and so a file
+            await engine.run(notes(2), id=f"run-{n}")
+    files = len(list((tmp_path / "replica/000001/ltx/0").iterdir()))
+    whole = all_pages(pages_at(address))
+    monkeypatch.setattr(pages_module, "LAYERS_MAX", 3)
+    monkeypatch.setattr(pages_module, "ADDED_MAX", 2)
+    pages = pages_at(address)
+    db = vfs.connect(pages)
+    assert db.pragma("integrity_check") == "ok"  # an older state, and a whole one
+    assert pages.behind > 0 and files > 6
+    monkeypatch.setattr(pages_module, "LAYERS_MAX", 400)
+    while pages.behind:
+        before = pages.behind
+        assert db.pragma("integrity_check") == "ok"
+        assert pages.behind < before
+    assert all_pages(pages) == whole
+    db.close()
+
+
 def until_more(db: apsw.Connection, count: str, n: int) -> None:
     while db.execute(count).fetchall() < [(n,)]:
         pass

@@ -46,6 +46,7 @@ from perdure.runtime.info import RunSummary
 from perdure.store import sql
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.error_map import translated
+from perdure.views.format import count
 
 log = logging.getLogger("perdure")
 Q = sql.load("observe.sql", "perdure.observe")
@@ -79,6 +80,8 @@ class Opened:
             return self._how
         at = datetime.fromtimestamp(version.newest.at_ms / 1000, UTC)
         state = f"{self._how} Transaction {version.txid:,}, of {at:%Y-%m-%d %H:%M:%S} UTC."
+        if self.pages.behind:
+            state += f" {count(self.pages.behind, 'newer one')} will be read next."
         if self.pages.failing is not None:
             state += f" What is newer can't be read now: {self.pages.failing}"
         return state

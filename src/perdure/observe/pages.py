@@ -25,6 +25,12 @@ from perdure.replica.lease_rules import LeaseRow
 
 FOLLOW_S = 2.0
 LAYERS_MAX = 400
+"""How many files a state is read from; of an engine that writes faster than Litestream merges, an
+older state is shown.
+"""
+ADDED_MAX = 200
+"""How many new files are read at one look."""
+THREADS = 16
 INDEX_BYTES_MAX = 64 * 1024 * 1024
 TAIL_BYTES_MIN = 4_096
 TAIL_SHARE = 80
@@ -91,6 +97,11 @@ class Pages:
         self.failing: PerdureError | None = None
 
     @property
+    def behind(self) -> int:
+        """How many transactions of the replica are newer than what was read, at the last look."""
+        return 0 if self._version is None else max(0, self.lease.txid - self._version.txid)
+
+    @property
     def known(self) -> Version | None:
         """The newest version that was read, without a look."""
         return self._version
@@ -130,7 +141,7 @@ class Pages:
             followed = _following(added, known.txid)
             if chain.reach(followed) < lease.txid:  # merged already
                 return self._load(lease.base, known)
-            layers = (*reversed(self._layers(followed)), *known.layers)
+            layers = (*reversed(self._layers(followed[:ADDED_MAX])), *known.layers)
         except Gone:
             return self._load(lease.base, known)
         return Version(known.number + 1, known.epoch, layers)
@@ -146,11 +157,7 @@ class Pages:
 
     def _load(self, epoch: int, known: Version | None) -> Version:
         number = known.number + 1 if known else 1
-        layers = self._layers_of(epoch, None)
-        if layers[0].file.last < self.lease.txid:
-            lacking = f"it lacks the last {self.lease.txid - layers[0].file.last:,} transactions"
-            raise ReplicaDamaged(self.where, f"{lacking} that were confirmed to be in it")
-        return Version(number, epoch, layers)
+        return Version(number, epoch, self._layers_of(epoch, None))
 
     def _layers_of(self, epoch: int, upto: int | None) -> tuple[Layer, ...]:
         """The newest first. Files may be merged and removed between the list and the read."""
@@ -159,8 +166,12 @@ class Pages:
             files = chain.choose(chain.files_below(self._objects, self._levels), upto)
             if not files or (upto is not None and chain.reach(files) != upto):
                 break
+            if upto is None and (missing := self.lease.txid - chain.reach(files)) > 0:
+                lacking = f"it lacks the last {missing:,} transactions"
+                raise ReplicaDamaged(self.where, f"{lacking} that were confirmed to be in it")
             try:
-                return tuple(reversed(self._layers(files)))
+                few = files if upto is not None else files[:LAYERS_MAX]
+                return tuple(reversed(self._layers(few)))
             except Gone:
                 continue
         else:
@@ -174,7 +185,7 @@ class Pages:
         """Read their indexes, side by side."""
         ends = [self._tail(one) for one in files]
         ends += [(one, 0, ltx.HEADER_BYTES) for one in files if one.size > BLOCK_BYTES]
-        with ThreadPoolExecutor(8, "perdure-observe") as threads:
+        with ThreadPoolExecutor(THREADS, "perdure-observe") as threads:
             list(threads.map(lambda end: self._read(*end), ends))
         return [self._layer(one) for one in files]  # from the cache
 
@@ -239,7 +250,7 @@ class Pages:
         """
         version = self.current()
         files = [layer.file for layer in version.layers]
-        with ThreadPoolExecutor(8, "perdure-observe") as threads:
+        with ThreadPoolExecutor(THREADS, "perdure-observe") as threads:
             if sum(file.size for file in files) <= SMALL_BYTES:
                 parts = [(one, at) for one in files for at in range(0, one.size, BLOCK_BYTES)]
                 list(threads.map(lambda part: self._read(part[0], part[1], part[1] + 1), parts))
