@@ -22,7 +22,8 @@ def test_what_waits_is_listed_and_answered_once_with_a_name(waiting: Terminal) -
     listed = waiting("inbox")
     assert listed.out.splitlines()[1].split()[0] == "w"
     assert "perdure inbox answer w VALUE" in listed.err
-    (item,) = waiting("inbox", "ls", "--json").json
+    (item,) = waiting("inbox", "--json", "ls").json
+    assert waiting("inbox", "--store", "none.db", "ls").code == 4
     assert (item["run"], item["channel"], item["kind"]) == ("w", "answer", "message")
     wrong = waiting("inbox", "answer", "w", "5")
     assert (wrong.code, wrong.out) == (2, "")

@@ -52,6 +52,9 @@ def inbox(ctx: click.Context, store: str, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(ls, store=store, as_json=as_json, limit=LIMIT)
+    else:  # what is given before the command counts for it
+        given = {"store": store, "as_json": as_json}
+        ctx.default_map = dict.fromkeys(inbox.commands, given)
 
 
 @click.command(short_help="List what waits for a person.")
