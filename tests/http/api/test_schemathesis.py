@@ -52,7 +52,7 @@ def validator(path: str, method: str, status: str, media: str) -> Any:
 
 @schema.exclude(operation_id=ENDLESS).parametrize()
 @settings(
-    max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )  # fmt: skip
 def test_every_operation_answers_as_the_document_says(case: Any, address: str) -> None:
     sensible(case)

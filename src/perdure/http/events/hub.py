@@ -29,6 +29,8 @@ log = logging.getLogger("perdure")
 POLL_S = 0.5
 """How often the version of a store is asked for that has no file to watch."""
 FOLLOWERS_MAX = 2_000
+READS_MAX = 2_000
+"""Reads that are kept until the next commit."""
 
 
 class TooManyFollowers(Exception):
@@ -115,6 +117,8 @@ class Hub:
         reads, key = self._beats[topic.every_s].reads, (topic.text, topic.behind(cursor))
         task = reads.get(key)
         if task is None:
+            if len(reads) >= READS_MAX:
+                reads.clear()  # nothing is committed, and others come and go
             task = reads[key] = asyncio.create_task(self._read(topic, key[1]))
             task.add_done_callback(_seen)
         return await asyncio.shield(task)
