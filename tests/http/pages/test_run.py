@@ -220,3 +220,14 @@ def test_a_site_that_is_only_looked_at_has_no_buttons(site: Served, serve: Serve
             assert "/fork" not in page
             assert "/inbox/agent" not in page.replace('data-inbox="/inbox/agent"', "")
         assert client.post("/runs/agent/cancel", headers=CSRF).status_code == 403
+
+
+def test_a_fork_leads_to_its_source(site: Served) -> None:
+    site.do(lambda engine: engine.fork("order/1 %", at=3, new_id="forked"))
+    with site.client() as client:
+        page = client.get("/runs/forked").text
+        assert 'href="/runs/order%2F1%20%25"' in page
+        assert "/compare?a=order%2F1+%25&amp;b=forked" in page
+        panel = client.get("/runs/forked/side?step=2").text
+        assert client.get("/compare?a=order%2F1+%25&b=forked").status_code == 200
+        assert "idempotency key" not in panel

@@ -164,8 +164,8 @@ def _links(asked: Asked, why: str | None) -> list[tuple[str, str]]:
     if site_of(request).may_operate(request):
         found.append(("Start again…", url(request, "start", info.workflow, again=info.id)))
     if info.forked_from:
-        source = info.forked_from.partition(" ")[0]
-        found.append(("Compare with its source", url(request, "compare", a=source, b=info.id)))
+        compared = url(request, "compare", a=info.forked_from, b=info.id)
+        found.append(("Compare with its source", compared))
     return found
 
 
