@@ -108,6 +108,20 @@ def test_other_values_are_no_conversation(value) -> None:
     assert conversation(value) is None
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"role": "assistant", "content": 5, "tool_calls": 7},
+        {"role": "assistant", "content": [None, 1, [2]], "tool_calls": [None, 3, {"function": 1}]},
+        {"role": "tool", "text": {"a": [1]}, "name": 3, "tool_call_id": 4},
+        {"kind": "request", "parts": [None, {"part_kind": "tool-call"}]},
+        {"type": "function_call", "name": "x", "arguments": 7, "call_id": 1},
+    ],
+)
+def test_odd_messages_are_shown_somehow(odd) -> None:
+    assert conversation([odd]) is not None
+
+
 def test_the_longest_list_in_the_arguments_is_found() -> None:
     args = {"model": "m", "request": {"messages": OPENAI, "examples": OURS}}
     assert len(find_conversation(args) or []) == 4

@@ -117,7 +117,8 @@ def _from_content(role: str, item: dict[str, Any]) -> list[Said]:
     results: list[Said] = []
     for part in content if isinstance(content, list) else [content]:
         _add_part(said, part, results)
-    said.calls += [_call(one) for one in item.get("tool_calls") or []]
+    asked = item.get("tool_calls")
+    said.calls += [_call(one) for one in asked] if isinstance(asked, list) else []
     empty = not (said.text or said.thought or said.calls or said.attached)
     return results if results and empty else [*results, said]
 
