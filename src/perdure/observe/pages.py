@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -28,8 +28,10 @@ LAYERS_MAX = 400
 """How many files a state is read from; of an engine that writes faster than Litestream merges, an
 older state is shown.
 """
-ADDED_MAX = 200
+ADDED_MAX = 400
 """How many new files are read at one look."""
+MERGED_S = 30.0
+"""How often Litestream merges files, so that a state can be read from fewer of them."""
 THREADS = 16
 INDEX_BYTES_MAX = 64 * 1024 * 1024
 TAIL_BYTES_MIN = 4_096
@@ -48,6 +50,9 @@ class Layer(msgspec.Struct, frozen=True):
     file: File
     header: ltx.Header
     index: dict[int, ltx.Place]
+
+
+_NONE: Mapping[str, Layer] = {}
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -92,7 +97,7 @@ class Pages:
         self._lock = threading.Lock()
         self._levels: dict[int, str] = {}
         self._version: Version | None = None
-        self._looked_s = 0.0
+        self._looked_s = self._loaded_s = 0.0
         self.lease = LeaseRow()
         self.failing: PerdureError | None = None
 
@@ -132,8 +137,11 @@ class Pages:
         self.lease = lease = self._read_lease()
         if lease.base is None:
             raise ReplicaEmpty(self.where)
-        if known is None or known.epoch != lease.base or len(known.layers) > LAYERS_MAX:
+        if known is None or known.epoch != lease.base:
             return self._load(lease.base, known)
+        if len(known.layers) > LAYERS_MAX and self._clock_s() >= self._loaded_s + MERGED_S:
+            merged = self._load(lease.base, known)
+            known = merged if merged.txid >= known.txid else known
         if lease.txid <= known.txid:
             return known
         try:
@@ -156,11 +164,12 @@ class Pages:
             raise ReplicaDamaged.lease(self.where, str(error)) from error
 
     def _load(self, epoch: int, known: Version | None) -> Version:
-        number = known.number + 1 if known else 1
-        return Version(number, epoch, self._layers_of(epoch, None))
+        number, self._loaded_s = known.number + 1 if known else 1, self._clock_s()
+        return Version(number, epoch, self._layers_of(epoch, None, known))
 
-    def _layers_of(self, epoch: int, upto: int | None) -> tuple[Layer, ...]:
+    def _layers_of(self, epoch: int, upto: int | None, known: Version | None) -> tuple[Layer, ...]:
         """The newest first. Files may be merged and removed between the list and the read."""
+        have = {layer.file.name: layer for layer in known.layers} if known else {}
         for _ in range(TRIES):
             self._levels = chain.levels_below(self._objects, self._name(folder_of(epoch)))
             files = chain.choose(chain.files_below(self._objects, self._levels), upto)
@@ -170,8 +179,8 @@ class Pages:
                 lacking = f"it lacks the last {missing:,} transactions"
                 raise ReplicaDamaged(self.where, f"{lacking} that were confirmed to be in it")
             try:
-                few = files if upto is not None else files[:LAYERS_MAX]
-                return tuple(reversed(self._layers(few)))
+                few = files if upto is not None else _affordable(files, have)
+                return tuple(reversed(self._layers(few, have)))
             except Gone:
                 continue
         else:
@@ -181,13 +190,14 @@ class Pages:
             raise ReplicaUnreadable(self.where, merged)
         raise ReplicaDamaged(self.where, f"epoch {epoch} has no whole copy")
 
-    def _layers(self, files: list[File]) -> list[Layer]:
-        """Read their indexes, side by side."""
-        ends = [self._tail(one) for one in files]
-        ends += [(one, 0, ltx.HEADER_BYTES) for one in files if one.size > BLOCK_BYTES]
+    def _layers(self, files: list[File], have: Mapping[str, Layer] = _NONE) -> list[Layer]:
+        """Read the indexes of those that were not read yet, side by side."""
+        unread = [one for one in files if one.name not in have]
+        ends = [self._tail(one) for one in unread]
+        ends += [(one, 0, ltx.HEADER_BYTES) for one in unread if one.size > BLOCK_BYTES]
         with ThreadPoolExecutor(THREADS, "perdure-observe") as threads:
             list(threads.map(lambda end: self._read(*end), ends))
-        return [self._layer(one) for one in files]  # from the cache
+        return [have.get(one.name) or self._layer(one) for one in files]  # from the cache
 
     def _tail(self, file: File) -> tuple[File, int, int]:
         size = min(file.size, max(TAIL_BYTES_MIN, file.size // TAIL_SHARE))
@@ -237,7 +247,7 @@ class Pages:
 
     def _found_again(self, version: Version) -> Version:
         """The same state in the files that are there now."""
-        layers = self._layers_of(version.epoch, version.txid)
+        layers = self._layers_of(version.epoch, version.txid, None)
         again = Version(version.number, version.epoch, layers)
         with self._lock:
             if self._version is not None and self._version.number == version.number:
@@ -265,6 +275,17 @@ class Pages:
 
     def _name(self, name: str) -> str:
         return f"{self._folder}/{name}" if self._folder else name
+
+
+def _affordable(files: list[File], have: Mapping[str, Layer]) -> list[File]:
+    """The beginning of a chain, with at most `LAYERS_MAX` files that were not read yet."""
+    few, unread = [], 0
+    for file in files:
+        unread += file.name not in have
+        if unread > LAYERS_MAX:
+            break
+        few.append(file)
+    return few
 
 
 def _following(files: list[File], txid: int) -> list[File]:
