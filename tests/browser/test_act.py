@@ -102,7 +102,8 @@ def test_approval_in_the_inbox(served: Served, new_page: NewPage) -> None:
     expect(page.get_by_text("This is a whole number.")).to_be_visible()
     page.locator("[name='v/changes/0/count']").fill("3")
     page.get_by_role("button", name="Send the answer").click()
-    page.wait_for_url("**/inbox?done=milk")
+    page.wait_for_url("**/inbox?done=milk&at=*")
+    expect(page.get_by_text("Publish milk")).to_have_count(0)
     assert ended(served, "milk") == "False softer [3]"
     expect(page.get_by_role("cell", name="local").first).to_be_visible()
 

@@ -15,7 +15,6 @@ from perdure import (
     LinkUsed,
     NotAwaited,
     Run,
-    RunFinished,
     connect,
     receive,
     workflow,
@@ -100,7 +99,7 @@ async def test_a_link_answers_once_and_its_token_is_nowhere_in_the_file(db: str)
         assert await run.result() == ["yes"]
         with pytest.raises(LinkUsed):
             await engine.answer_by_link(link.token, "yes")
-        with pytest.raises(RunFinished):
+        with pytest.raises(NotAwaited, match="ada answered at"):
             await engine.answer_by_link(late.token, "yes")
         with pytest.raises(LinkUnknown):
             await engine.answer_by_link(link.token[:-1], "yes")

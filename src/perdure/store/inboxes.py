@@ -13,7 +13,7 @@ import msgspec
 
 from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
 from perdure.core.limits import Limits
-from perdure.errors import InboxFull, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.errors import InboxFull, NotAwaited, PerdureError, RunBlocked, RunFinished, RunNotFound
 from perdure.store.awaited import not_awaited
 from perdure.store.history import HistoryWriter
 from perdure.store.queues import Places
@@ -46,12 +46,11 @@ class Inboxes:
             return Woken(run)  # sent before; the sender need not know that the run has ended since
         if status == CANCELLED and message.kind == "cancel":
             return Woken(run)
+        late = self._late(run, message)
+        if late is not None and (late.at is not None or status not in FINAL):
+            return late
         if status in FINAL:
             return RunFinished(message.run_id, status, message.verb)
-        if message.wait is not None:
-            refusal = not_awaited(self._db, run, message.run_id, message.name or "", message.wait)
-            if refusal is not None:
-                return refusal
         if message.kind == "cancel" and (woken := self._cancel_unstarted(run, message.at_ms)):
             return woken
         if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
@@ -63,6 +62,12 @@ class Inboxes:
             self._db.do("insert_inbox", (*row, message.sender))
         self._wake(run, status, message)
         return Woken(run)
+
+    def _late(self, run: int, message: Deliver) -> NotAwaited | None:
+        """Why a message is no answer to the wait that it is for; None where it is one."""
+        if message.wait is None:
+            return None
+        return not_awaited(self._db, run, message.run_id, message.name or "", message.wait)
 
     def _wake(self, run: int, status: str, message: Deliver) -> None:
         """A message makes a waiting run due; a cancel or a resolve also one that a person keeps."""

@@ -109,10 +109,13 @@ def test_an_answer_is_checked_recorded_with_the_name_of_the_token_and_given_once
     assert "kept &lt;this&gt;" in wrong.text
     assert "This is needed." in wrong.text
     done = ada.post("/inbox/a%2Fb/answer", data=form | {"v/publish": "true", "v/note": "fine"})
-    assert (done.status_code, done.headers["location"]) == (303, "/durable/inbox?done=a%2Fb")
+    assert (done.status_code, done.headers["location"]) == (
+        303,
+        f"/durable/inbox?done=a%2Fb&at={form['seq']}",
+    )
     assert result(served, "a/b") == "True: fine"
     late = ada.post("/inbox/a%2Fb/answer", data=form | {"v/publish": "false"})
-    assert late.status_code == 409
+    assert (late.status_code, "ada answered this at" in late.text) == (409, True)
     answered = ada.get("/inbox").text
     assert ">ada<" in answered
 

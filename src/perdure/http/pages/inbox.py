@@ -54,8 +54,9 @@ async def inbox(request: Request) -> Response:
     found = await reader.inbox(request.query_params.get("after"))
     answered = await reader.answered(ANSWERED_SHOWN)
     older = None if found.next is None else url(request, "inbox", after=found.next)
-    done = request.query_params.get("done")
-    return _drawn(request, [_card(one) for one in found.items], 200, older=older,
+    done, at = request.query_params.get("done"), request.query_params.get("at")
+    cards = [_card(one) for one in found.items if (one.run, str(one.seq)) != (done, at)]
+    return _drawn(request, cards, 200, older=older,
                   answered=answered, done=done)  # fmt: skip
 
 
@@ -67,8 +68,20 @@ async def of_run(request: Request) -> Response:
 
 
 async def answer(request: Request) -> Response:
-    """Answer a message or a request that a run waits for."""
-    id, form = request.path_params["id"], await form_of(request)
+    """Answer a message or a request that a run waits for; say so where somebody else was first."""
+    id = request.path_params["id"]
+    try:
+        return await _answered(request, id)
+    except NotAwaited as late:
+        at = "" if late.at is None else f" at {late.at:%Y-%m-%d %H:%M:%S} UTC"
+        who = f"{late.by or 'Somebody'} answered this{at}." if at else "It is not asked any more."
+        items = await site_of(request).reader.inbox_of(id)
+        said = ("warn", f"{who} Nothing was sent.", None)
+        return _drawn(request, [_card(one) for one in items], 409, only=id, reply=said)
+
+
+async def _answered(request: Request, id: str) -> Response:
+    form = await form_of(request)
     item = await _asked(request, id, form)
     card = _card(item, filled(item.schema or {}, form))
     if card.form.again or not card.form.fits:
@@ -78,7 +91,7 @@ async def answer(request: Request) -> Response:
         return await _ask(request, engine, card)
     value = with_secrets(item.schema or {}, card.form.value)
     await engine.answer(id, value, channel=item.channel, seq=item.seq, sender=sender)
-    return _to_inbox(request, id)
+    return _to_inbox(request, id, item.seq)
 
 
 async def resolve(request: Request) -> Response:
@@ -100,7 +113,7 @@ async def resolve(request: Request) -> Response:
                 return _drawn(request, [_card(one) for one in items], 422, only=id, wrong=wrong,
                               typed=form.get("result", ""))  # fmt: skip
             await engine.resolve(id, seq=seq, result=result, sender=sender)
-    return _to_inbox(request, id)
+    return _to_inbox(request, id, seq)
 
 
 async def link(request: Request) -> Response:
@@ -181,8 +194,8 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
-def _to_inbox(request: Request, id: str) -> Response:
-    return RedirectResponse(url(request, "inbox", done=id), 303)
+def _to_inbox(request: Request, id: str, seq: int | None) -> Response:
+    return RedirectResponse(url(request, "inbox", done=id, at=seq), 303)
 
 
 def _number(form: Form, name: str) -> int | None:
