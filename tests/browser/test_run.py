@@ -260,6 +260,12 @@ def test_a_phone_scrolls_down_only(site: Served, new_page: NewPage) -> None:
         assert opened(page, site.url + address).evaluate(beside) <= 0, address
 
 
+def test_text_that_turns_its_direction_is_seen_as_that(site: Served, page: Page) -> None:
+    site.do(lambda engine: engine.start(agent("evil \u202e 40"), id="turned"))
+    page.goto(site.url + "/runs/turned")
+    expect(page.locator(".wf-label").first).to_contain_text("evil \\u202e 40")
+
+
 def test_without_javascript_there_is_a_table(site: Served, new_page: NewPage) -> None:
     page = new_page(javascript=False)
     page.goto(site.url + "/runs/lost")

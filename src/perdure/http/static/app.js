@@ -9,6 +9,11 @@ perdure.key = (key, title, run) => perdure.keys.push({ key, title, run });
 
 perdure.root = () => document.body.dataset.root.replace(/\/$/, "");
 
+// Characters that turn the direction of text, or do what is not seen, as escapes.
+perdure.visible = (text) => text.replace(
+  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+  (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 perdure.toast = (text) => {
   const shown = document.querySelector(".toast") || document.body.appendChild(document.createElement("div"));
   shown.className = "toast";

@@ -66,7 +66,7 @@ perdure.run = (() => {
       stream.dataset.after = position;
       const text = typeof item === "string" ? item : JSON.stringify(item);
       const made = document.createElement(stream.classList.contains("prose") ? "span" : "code");
-      made.textContent = text;
+      made.textContent = perdure.visible(text);
       stream.append(made);
       if (made.tagName === "SPAN" && !/\s$/.test(text)) stream.append(" ");
     }

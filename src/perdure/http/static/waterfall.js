@@ -394,7 +394,7 @@
     set(made.word, facts.name);
     set(made.badge, facts.badge ?? "");
     set(made.more, facts.label ?? "");
-    made.more.title = facts.label ?? "";
+    made.more.title = perdure.visible(facts.label ?? "");
     set(made.link, facts.child ? `→ ${facts.child}` : "");
     if (facts.child) made.link.href = `${box.dataset.runs}/${encodeURIComponent(facts.child)}`;
     else made.link.removeAttribute("href");
@@ -407,13 +407,15 @@
     button.hidden = to < 0 || from > width;
     button.style.transform = `translateX(${Math.min(from, width - 8).toFixed(1)}px)`;
     button.style.width = `${Math.max(to - from, 8).toFixed(1)}px`;
-    const said = `${facts.kind} ${facts.name}${facts.badge ? `, ${facts.said ?? facts.badge}` : ""}${facts.word ? `, ${facts.word}` : ""}${facts.took ? `, ${facts.took}` : ""}`;
+    const told = `${facts.kind} ${facts.name}${facts.badge ? `, ${facts.said ?? facts.badge}` : ""}${facts.word ? `, ${facts.word}` : ""}${facts.took ? `, ${facts.took}` : ""}`;
+    const said = perdure.visible(told);
     if (button.getAttribute("aria-label") !== said) {
       button.setAttribute("aria-label", said);
       button.title = said;
     }
   };
-  const set = (element, text) => {
+  const set = (element, given) => {
+    const text = perdure.visible(given);
     if (element.textContent !== text) element.textContent = text;
   };
 
