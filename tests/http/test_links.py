@@ -32,7 +32,7 @@ async def good(number: int) -> dict[str, Any]:
 
 @step(retry=Retry(attempts=1))
 async def bad() -> None:
-    raise ValueError("no <b>luck</b>")
+    raise ValueError("no <b>luck</b> \u202e04 \x00")
 
 
 @workflow
@@ -106,6 +106,7 @@ def crawl(client: httpx.Client, origin: str) -> tuple[list[str], list[str]]:
             wrong.append(f"{answer.status_code} {here}: {answer.text[-300:]}")
         if "text/html" not in answer.headers.get("content-type", ""):
             continue
+        wrong += [f"{one!a} acts at {here}" for one in "\u202e\x00" if one in answer.text]
         links = Links()
         links.feed(answer.text)
         wrong += [f"inline {name} at {here}" for name in links.inline]

@@ -23,6 +23,7 @@ from perdure import errors
 from perdure.errors import PerdureError
 from perdure.http.site import root_of
 from perdure.http.templating import page
+from perdure.http.values import calm
 
 log = logging.getLogger("perdure")
 
@@ -133,9 +134,9 @@ def with_code(text: str) -> Markup:
     >>> with_code("`perdure ls` lists <runs>")
     Markup('<code>perdure ls</code> lists &lt;runs&gt;')
     """
-    parts = text.split("`")
+    parts = calm(text).split("`")
     if len(parts) % 2 == 0:  # a backtick too many: it is the text's own
-        return escape(text)
+        return escape(calm(text))
     code = Markup("<code>{}</code>")
     return Markup("").join(code.format(one) if i % 2 else one for i, one in enumerate(parts))
 

@@ -39,6 +39,7 @@ def environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("perdure.http"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=values.shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,6 +1,7 @@
 """JSON values as HTML: indented, with the parts of a line marked for colours.
 
-Rules: everything is escaped; integers of any size stay exact; a line of text is a line of HTML.
+Rules: everything is escaped; integers of any size stay exact; a line of text is a line of HTML;
+characters that turn the direction of text, and control characters, are shown and never obeyed.
 """
 
 from __future__ import annotations
@@ -16,14 +17,33 @@ _TOKENS = re.compile(
     | (?P<num>-?\d[\d.eE+-]*) | (?P<word>true|false|null)""",
     re.VERBOSE,
 )
+_ACTIVE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 COLOURED_MAX = 200_000
 LINES_MAX = 2_000
 LINE_CHARS_MAX = 10_000
 
 
+def calm(text: str) -> str:
+    """Text in which characters that act are escapes, as JSON has them.
+
+    >>> calm("pay \\u202e04")
+    'pay \\\\u202e04'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _ACTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def shown(value: Any) -> Any:
+    """What a template puts out: its own markup as it is, any other text calm."""
+    return calm(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def text(value: Any) -> str:
     """A value as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
+    return calm(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
 def lines(value: Any) -> list[Markup]:
