@@ -279,3 +279,17 @@ def test_a_program_sends_forms_with_the_key_of_a_browser(served: Served) -> None
     form = {"channel": "verdict", "seq": "1", "v/publish": "true"}
     bare = served.client(accept="text/html", cookie=cookie)
     assert bare.post("/inbox/keyed/answer", data=form).status_code == 403
+
+
+def test_characters_that_turn_text_around_are_shown_and_not_obeyed(
+    served: Served, ada: httpx.Client
+) -> None:
+    async def started(engine: Engine) -> None:
+        await reached(await engine.start(report("04 \u202elive\0"), id="turned"), "waiting")
+
+    served.do(started)
+    for path in ("/inbox/turned", "/runs/turned", "/", "/runs/turned/travel"):
+        page = ada.get(path).text
+        assert "\u202e" not in page
+        assert "\0" not in page
+    assert "04 \\u202elive\\u0000" in ada.get("/inbox/turned").text
