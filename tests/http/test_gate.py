@@ -194,9 +194,11 @@ def test_guesses_are_limited(serve: Serve) -> None:
     served = serve(workflows=[greet], token="right-one")
     client = served.client(**HTML)
     client.get("/login")
-    form = {"token": "wrong", "csrf": client.cookies["perdure_csrf"]}
-    answers = [client.post("/login", data=form) for _ in range(11)]
-    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    key = client.cookies["perdure_csrf"]
+    old = served.client(authorization="Bearer old-one")
+    assert {old.get("/").status_code for _ in range(15)} == {401}  # it guesses nothing
+    answers = [client.post("/login", data={"token": f"w{n}", "csrf": key}) for n in range(10)]
+    assert [answer.status_code for answer in answers] == [401] * 9 + [429]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert served.client(authorization="Bearer right-one").get("/").status_code == 429
 

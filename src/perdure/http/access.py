@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -50,20 +51,26 @@ class Access:
     def checked(self, connection: HTTPConnection, secret: str) -> Token:
         """The token with this secret. Raises `HTTPException`: 401, or 429 after many guesses."""
         address = connection.client.host if connection.client else ""
-        self.guesses.check(address, time.monotonic())
         given = secret.encode()
+        if self.guesses.is_known(address, given):  # a program with an old token guesses nothing
+            raise unknown("This token is not known here.")
+        self.guesses.check(address, time.monotonic())
         found = [one for one in self.tokens if hmac.compare_digest(one.secret.encode(), given)]
         if not found:
-            self.guesses.failed(address, time.monotonic())
+            self.guesses.failed(address, given, time.monotonic())
             raise unknown("This token is not known here.")
         return found[0]
 
 
 class Guesses:
-    """Wrong secrets by address: a bucket of ten, into which one comes back each six seconds."""
+    """Wrong secrets by address: a bucket of ten, into which one comes back each six seconds. The
+    same wrong secret again is no guess.
+    """
 
     def __init__(self) -> None:
         self._used: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._last: dict[str, bytes] = {}
+        self._key = secrets.token_bytes(16)
 
     def check(self, address: str, now_s: float) -> None:
         """Raises `HTTPException`, 429, where all are used up."""
@@ -76,11 +83,20 @@ class Guesses:
                 {"Retry-After": str(wait_s)},
             )
 
-    def failed(self, address: str, now_s: float) -> None:
+    def is_known(self, address: str, secret: bytes) -> bool:
+        """Whether this secret is the last wrong one of the address."""
+        return hmac.compare_digest(self._last.get(address, b""), self._digest(secret))
+
+    def failed(self, address: str, secret: bytes, now_s: float) -> None:
+        """Count a wrong secret."""
+        self._last[address] = self._digest(secret)
         self._used[address] = self._at(address, now_s) + 1, now_s
         self._used.move_to_end(address)
         if len(self._used) > ADDRESSES_MAX:
-            self._used.popitem(last=False)
+            self._last.pop(self._used.popitem(last=False)[0], None)
+
+    def _digest(self, secret: bytes) -> bytes:
+        return hmac.digest(self._key, secret, "sha256")
 
     def _at(self, address: str, now_s: float) -> float:
         used, at_s = self._used.get(address, (0.0, now_s))

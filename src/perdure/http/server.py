@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ import uvicorn
 
 END_S = 1
 CONNECTIONS_MAX = 2_000
+PROXIES = "FORWARDED_ALLOW_IPS"
+"""uvicorn's variable for the proxies whose headers are believed."""
 PORT = 8642
 PORTS_TRIED = 10
 """How many ports are tried from `PORT` on, where none is asked for."""
@@ -72,6 +75,7 @@ async def served(app: Any, listening: socket.socket) -> AsyncIterator[None]:
         limit_concurrency=CONNECTIONS_MAX,
         log_config=None,
         log_level="critical",
+        proxy_headers=PROXIES in os.environ,  # else anybody on this machine could name an address
         server_header=False,
         timeout_graceful_shutdown=END_S,
         ws="none",
