@@ -175,6 +175,7 @@ def test_a_run_that_has_ended(here: Typed, verb: str) -> None:
         (["worker", "flows.py", "--grace", "-1"], "--grace"),
         (["run", "flows.py:hello", "Ada", "1", "2"], "too many positional arguments"),
         (["run", "flows.py:hello", "Ada", "--id", "a~b"], "no '~'"),
+        (["run", "flows.py:hello", "Ada", "--id", ".."], "neither '.' nor '..'"),
         (["run", "empty.py"], "has no workflow"),
         (["run", "broken.py"], "NameError: name 'nope' is not defined"),
         (["worker"], "Missing argument 'FILE...'"),

@@ -34,8 +34,9 @@ def checked(what: str, name: Any) -> str:
 def checked_id(run_id: Any) -> str:
     """A run's id, if it can be one. Raises `BadName`."""
     usable = isinstance(run_id, str) and 1 <= len(run_id) <= 200
-    if not usable or not run_id.isprintable() or "~" in run_id:
-        shape = "1 to 200 printable characters and no '~'"
+    # Addresses of pages end in an id, and every browser takes these two for folders.
+    if not usable or not run_id.isprintable() or "~" in run_id or run_id in (".", ".."):
+        shape = "1 to 200 printable characters and no '~', and is neither '.' nor '..'"
         raise BadName("run id", f"it has {shape}, unlike {ascii(run_id)[:220]}")
     return str(run_id)
 

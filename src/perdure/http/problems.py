@@ -65,6 +65,7 @@ def status_of(error: PerdureError) -> int:
             | errors.AlreadyReplied()
             | errors.RetryFailed()
             | errors.NotAwaited()
+            | errors.SecretsMissing()
         ):
             return 409
         case errors.LinkUsed() | errors.LinkExpired():

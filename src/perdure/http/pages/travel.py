@@ -22,6 +22,7 @@ from perdure.http.forking import Cut, Edit
 from perdure.http.problems import status_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
+from perdure.runtime.info import HistoryEvent
 from perdure.views import timeline, traces
 from perdure.views.moment import Moment
 
@@ -40,12 +41,19 @@ async def travel(request: Request) -> Response:
     return page(
         request, "travel.html", area="runs",
         json=url(request, "api", "v1", "runs", id, "moment", at=moment.seq),
-        run=moment.run, moment=moment, title=timeline.title(moment.row, 100),
+        run=moment.run, moment=moment, title=_heading(moment.row),
         before=_stop(moment, -1), behind=_stop(moment, 1), place=_place(moment), cut=cut,
         next_title=None if moment.next is None else timeline.title(moment.next, 160),
         trace="\n".join(traces.trace(moment.row.error)) if moment.row.error else "",
         about=None if moment.about is None else timeline.title(moment.about, 160),
     )  # fmt: skip
+
+
+def _heading(row: HistoryEvent) -> str:
+    """A row above its values: an answer is named, because its value follows."""
+    if row.kind in ("completed", "failed") and row.of is not None:
+        return f"{row.of} {row.kind}"
+    return timeline.title(row, 60)
 
 
 async def fork_form(request: Request) -> Response:
