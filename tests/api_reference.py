@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[str, list[Any]]] = {
         [perdure.Retention, perdure.PruneReport],
     ),
     "Access": (
-        "Who may look at an engine over HTTP, and who may steer it; see `Engine.asgi`.",
+        "Secrets that open an engine over HTTP, each with a name and a role; see `Engine.asgi`.",
         [perdure.Token],
     ),
     "In workflows": (

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 class Request(Generic[T]):
     """A request to this run, as `receive_request` gives it: `value` is what was asked, `sender` the
-    name of who asked (that of the engine, if nothing else was given), `key` its key, `channel` its
+    name of the asker (that of the engine, if nothing else was given), `key` its key, `channel` its
     channel.
 
     It gets one reply, by `reply` or `refuse`; a second one raises `AlreadyReplied`.
@@ -38,7 +38,7 @@ class Request(Generic[T]):
 
     @property
     def sender(self) -> str:
-        """The name of who asked."""
+        """The name of the asker."""
         return self._received.sender
 
     @property

@@ -1,7 +1,6 @@
 """Secrets: text that workflows and steps can use, and that nothing shows.
 
-Rules: whoever wants the text asks for it by name; what prints, logs or formats a secret gets the
-mask.
+Rules: only `reveal` gives the text; what prints, logs or formats a secret gets the mask.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ SCHEMA = {"type": "string", "format": "password", "writeOnly": True}
 
 
 class Secret:
-    """A text that is shown as `•••` wherever people look: in views, pages, logs and exports.
+    """A text that is shown as `•••` in views, pages, logs and exports.
 
     As the type of a parameter, a result, a field or a message it is recorded like any value, and a
     replay gets it again; what is stored for readers has the mask, and the text itself is in the
-    table `perdure_secret` of the store, for the run alone. It protects from eyes, not from those
-    with the file. Raises `DefinitionError` for anything but a str.
+    table `perdure_secret` of the store, for the run alone. It hides the text from readers, and
+    does not encrypt the file. Raises `DefinitionError` for anything but a str.
 
     >>> token = Secret("sk-123")
     >>> token

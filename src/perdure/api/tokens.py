@@ -1,4 +1,4 @@
-"""Tokens: who may look at an engine over HTTP, and who may steer it."""
+"""Tokens: secrets that open an engine over HTTP, each with a name and a role."""
 
 from __future__ import annotations
 

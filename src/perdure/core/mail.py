@@ -52,7 +52,7 @@ class _Receiver(msgspec.Struct, eq=False):
 
 
 class _Queue:
-    """What has arrived on one channel, by row, and who waits for it."""
+    """What has arrived on one channel, by row, and the receivers that wait for it."""
 
     __slots__ = ("items", "receivers")
 

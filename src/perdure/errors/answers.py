@@ -9,8 +9,8 @@ from perdure.errors.base import PerdureError
 
 
 class NotAwaited(PerdureError):
-    """The run does not wait for this answer, or not any more. `by` and `at` say who gave one and
-    when, where that is known.
+    """The run does not wait for this answer, or not any more. `by` and `at` are the sender
+    and the time of the answer that was given, where they are known.
     """
 
     def __init__(

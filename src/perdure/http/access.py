@@ -29,7 +29,7 @@ ADDRESSES_MAX = 1_000
 
 
 class Access:
-    """Who may enter a site: anybody on this machine where there are no tokens."""
+    """The visitors that a site lets in; without tokens, every one on this machine."""
 
     def __init__(self, site: str, tokens: Sequence[Token]) -> None:
         self.tokens = tuple(tokens)
@@ -37,7 +37,7 @@ class Access:
         self.guesses = Guesses()
 
     def visitor(self, connection: HTTPConnection) -> Visitor | None:
-        """Who asks; None for a stranger. Raises `HTTPException` for what is refused."""
+        """The visitor of a request; None without a valid token. Raises `HTTPException`."""
         if not self.tokens:
             _check_local(connection)
             return LOCAL

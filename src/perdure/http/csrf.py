@@ -1,4 +1,4 @@
-"""Form keys: proof that a form was sent by a page of this site.
+"""CSRF tokens: proof that a form was sent by a page of this site.
 
 Rules: the key of a browser is in a cookie that scripts can't read and other sites don't send; a
 form or a header repeats it; several processes need no common key for that.

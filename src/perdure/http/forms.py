@@ -21,7 +21,6 @@ from perdure.codec.schema_check import Path, faults, resolved
 
 ITEMS_MAX = 200
 DEPTH_MAX = 12
-RADIOS_MAX = 6
 LONG_FROM = 200
 """A text that may be longer gets several lines."""
 
@@ -70,7 +69,7 @@ def read(
     schema: dict[str, Any], texts: Texts, *, label: str = "", name: str = "v", masks: bool = False
 ) -> Reading:
     """A form by its schema and the texts of its fields, with what is wrong beside each. With
-    `masks` hidden secrets are taken, because who gets the value knows them.
+    `masks` hidden secrets are taken, because the receiver of the value knows them.
     """
     reader = _Reader(schema.get("$defs", {}), texts, masks=masks)
     field, value = reader.read(schema, name, label, (), needed=True)

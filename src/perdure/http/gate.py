@@ -19,7 +19,7 @@ from perdure.http import body, csrf, limits, problems, visitors
 from perdure.http.access import Access, unknown
 from perdure.http.site import ROOT, Site, url
 from perdure.http.templating import here_of
-from perdure.http.visitors import LINK, LOCAL, OPERATE, STRANGER, Visitor, visitor_of
+from perdure.http.visitors import ANONYMOUS, LINK, LOCAL, OPERATE, Visitor, visitor_of
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
@@ -127,11 +127,11 @@ def _public(path: str) -> Visitor | None:
     """The visitor of what needs no token: the login page, and signed links."""
     if path.startswith("/answer/"):
         return LINK
-    return STRANGER if path == "/login" else None
+    return ANONYMOUS if path == "/login" else None
 
 
 def _to_login(request: Request) -> ASGIApp:
-    """What a stranger gets: people the login page, programs a refusal. Raises `HTTPException`."""
+    """The login page for browsers, a refusal for programs. Raises `HTTPException`."""
     if problems.wants_json(request) or "text/html" not in request.headers.get("accept", ""):
         raise unknown("A token is needed here. Send it as `Authorization: Bearer TOKEN`.")
     if request.method == "GET" and _is_foreign(request):
@@ -170,7 +170,7 @@ def check_origin(connection: HTTPConnection) -> None:
 def _is_bearer(request: Request) -> bool:
     """Whether it came with a token of its own, which no page of another site can send."""
     visitor = visitor_of(request)
-    return visitor not in (LOCAL, LINK, STRANGER) and not visitor.session
+    return visitor not in (LOCAL, LINK, ANONYMOUS) and not visitor.session
 
 
 async def _check_form_key(request: Request, receive: Receive) -> Receive:

@@ -1,4 +1,4 @@
-"""Visitors: who a request comes from, and what that one may do.
+"""Visitors: the name and the role that a request comes with.
 
 Rules: every request has one visitor, set before any handler runs; without tokens it is "local".
 """
@@ -15,8 +15,9 @@ VIEW, OPERATE = "view", "operate"
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks. `name` is that of the token, "local" where none is needed, "link" for the holder
-    of a signed link; `session` says that it came with the cookie of the login page.
+    """The sender of a request. `name` is that of the token, "local" where none is needed, "link"
+    for the holder of a link that answers once; `session` says that it came with the cookie of the
+    login page.
     """
 
     name: str
@@ -26,13 +27,13 @@ class Visitor:
 
 LOCAL = Visitor("local", OPERATE)
 LINK = Visitor("link", VIEW)
-STRANGER = Visitor("", VIEW)
+ANONYMOUS = Visitor("", VIEW)
 """The visitor of the login page."""
 
 
 def visitor_of(connection: HTTPConnection) -> Visitor:
-    """Who a request comes from."""
-    found: Visitor = connection.scope.get(KEY, STRANGER)
+    """The visitor that a request comes from."""
+    found: Visitor = connection.scope.get(KEY, ANONYMOUS)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Answers of people for pages: what a link opens, and who has answered lately.
+"""Answers of people for pages: what a link opens, and the latest answers with their senders.
 
 Rules: a link is looked up by the digest of its token; a payload is read where it is returned.
 """

@@ -1,4 +1,4 @@
-"""Reads of a store as a whole for pages: queues, schedules, workers, facts, people's own SQL.
+"""Reads of a store as a whole for pages: queues, schedules, workers, facts, users' SQL.
 
 Rules: costs the same for every size of store, but for `doctor`, which checks the whole file.
 """

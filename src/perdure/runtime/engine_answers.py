@@ -32,7 +32,7 @@ WEEK = timedelta(days=7)
 
 
 class AnswerLink(msgspec.Struct, frozen=True):
-    """A link that lets whoever has it answer once, without a login, until it expires.
+    """A link that answers once, without a login, until it expires.
 
     `path` is its address below the root of the pages. The token is shown this once.
     """
@@ -80,10 +80,10 @@ class AnswerVerbs(EngineParts):
         `channel` may be left out where the run waits on one only. `seq` is the row at which the
         wait began, as the inbox shows it: an answer to a wait that is over by now is refused. The
         value is plain JSON; where the type that the code asks for is recorded it is checked.
-        `sender` is who answers.
+        `sender` is the name that is recorded with it.
 
-        Raises `NotAwaited`, which says who has answered; `DoesNotFit`; `DefinitionError` where the
-        run waits on several channels; `RunNotFound`, `RunFinished`, `InboxFull`.
+        Raises `NotAwaited`, with the sender of an earlier answer; `DoesNotFit`; `DefinitionError`
+        where the run waits on several channels; `RunNotFound`, `RunFinished`, `InboxFull`.
 
         >>> import asyncio
         >>> from perdure import Engine, receive, workflow
@@ -121,8 +121,8 @@ class AnswerVerbs(EngineParts):
         """A link by which a person can answer what the run waits for, once and without a login.
 
         It is good for this wait only, and for `expires` (seconds or a timedelta). `recipient` is
-        recorded as the sender of the answer; whoever has the link can use it. Raises `NotAwaited`,
-        `TooManyLinks`, and what `answer` raises for a run.
+        recorded as the sender of the answer; the link alone is enough to use it. Raises
+        `NotAwaited`, `TooManyLinks`, and what `answer` raises for a run.
 
         >>> import asyncio
         >>> from perdure import Engine, receive, workflow

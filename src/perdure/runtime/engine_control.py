@@ -81,7 +81,7 @@ class ControlVerbs(EngineParts):
         """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
         `error`, or `retry`.
 
-        `seq` is the step's row, where several ask; `sender` is who decides. Raises `RunNotFound`,
+        `seq` is the step's row, where several ask; `sender` is recorded. Raises `RunNotFound`,
         and `DefinitionError` where no step asks.
         """
         validation.check_resolution(seq, error, retry)

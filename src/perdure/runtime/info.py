@@ -69,7 +69,7 @@ class RunInfo(msgspec.Struct, frozen=True):
 
 
 class OpenRequest(msgspec.Struct, frozen=True):
-    """A request that has no reply: who asked, on which channel, when, and under which key."""
+    """A request that has no reply: its sender, channel, time and key."""
 
     channel: str
     key: str
@@ -144,7 +144,7 @@ class HistoryEvent(msgspec.Struct, frozen=True):
     began_at: datetime | None = None
     of: str | None = None
     sender: str | None = None
-    """Who sent a message, or decided about a step, where a name was given."""
+    """The sender of a message or of a decision about a step, where a name was given."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -332,7 +332,7 @@ def history_events(
     rows: Sequence[Event], ends: Ends, names: Mapping[int, str], senders: Mapping[int, str] = {}
 ) -> list[HistoryEvent]:
     """Rows with decoded arguments and results; `names` are those of rows that others answer,
-    `senders` say by row who sent it.
+    `senders` are those of messages and decisions, by row.
     """
     found = [_event(row, ends, names.get(row.ref or 0)) for row in rows]
     if not senders:

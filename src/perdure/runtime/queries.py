@@ -20,7 +20,7 @@ from perdure.store.base import Store
 OPEN_STEPS_MAX = 8
 BLOCKED_MAX = 100
 _SENT = frozenset({ev.MESSAGE, ev.ATTEMPT})
-"""Kinds of rows that somebody may have sent: messages, decisions about steps."""
+"""Kinds of rows that may have a sender: messages, decisions about steps."""
 
 
 class RunFilters(TypedDict, total=False):

@@ -210,7 +210,7 @@ def check_replica(store: SqliteStore, acquired: object, execute: bool | str) -> 
 
 
 def checked_sender(sender: str | None) -> str | None:
-    """The name of who sends or answers, if it can be stored. Raises `BadName`."""
+    """The name of a sender, if it can be stored. Raises `BadName`."""
     if sender == "":
         raise BadName("sender", "it is empty")
     return None if sender is None else names.checked("sender", sender)

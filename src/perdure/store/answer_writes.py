@@ -1,5 +1,5 @@
-"""Write types about people who answer and start: links that let a person answer once, their use,
-and what forms to start a workflow are made from.
+"""Write types of answers and forms: links that answer once, their use, and the declarations of
+workflows that start forms are made from.
 
 Rules: as in `writes`; `answers` says what each one does.
 """

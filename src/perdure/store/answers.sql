@@ -1,4 +1,4 @@
--- Answers of people: waits, links, who sent what.
+-- Answers of people: waits, links, senders.
 
 -- name: awaited_by
 SELECT status, waiting FROM run WHERE run = ?1 {{lock}};

@@ -235,7 +235,7 @@ class Store(Protocol):
         """
 
     def senders(self, run: int, first: int, last: int) -> dict[int, str]:
-        """Who sent what rows `first` to `last` of a history have, by row, where that was said."""
+        """The senders of rows `first` to `last` of a history, by row, where one is known."""
 
     def declared_workflows(self, limit: int) -> list[tuple[str, str, str]]:
         """Name, first line of the documentation and JSON Schema of the arguments of workflows that

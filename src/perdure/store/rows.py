@@ -402,7 +402,7 @@ class LinkRow(msgspec.Struct, gc=False):
 
 
 class AnswerRow(msgspec.Struct, gc=False):
-    """A message, or a decision about a step, of a sender who gave a name. `seq` is its row in the
+    """A message, or a decision about a step, of a sender with a name. `seq` is its row in the
     history of its run, 0 where it has none.
     """
 

@@ -287,7 +287,7 @@ class Deliver(msgspec.Struct, gc=False):
     """A row for a run's inbox: a message, a cancel or a resolve.
 
     Gives `Woken`, `RunNotFound`, `RunFinished` or `InboxFull`. A message with a `key` arrives once.
-    `verb` is the word of the error message for a run that has ended; `sender` is who sends it. With
+    `verb` is the word of the error message for a run that has ended; `sender` is recorded. With
     `wait` it is for the wait that began at that row only, and else gives `NotAwaited`.
     """
 

@@ -1,4 +1,4 @@
-"""Message lists of agents as conversations: who said what, with calls of tools and their results.
+"""Message lists of agents as conversations: roles, texts, calls of tools and their results.
 
 Rules: shapes are recognized by their fields, never by a library: chat completions and responses of
 OpenAI, messages of Anthropic, messages of Pydantic AI, and a role with a text; a list is a

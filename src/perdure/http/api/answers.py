@@ -1,4 +1,4 @@
-"""What waits for a person: the inbox, answers, and links by which people answer without a login."""
+"""Inbox of the API: what waits for a person, answers, and links that answer without a login."""
 
 from __future__ import annotations
 

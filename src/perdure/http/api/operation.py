@@ -73,7 +73,7 @@ class Call(Generic[Q, B]):
 
     @property
     def person(self) -> str:
-        """Who asks: the name of the token, "local" where none is needed."""
+        """The sender of a change: the name of the token, "local" where none is needed."""
         return person(self.request)
 
     @property

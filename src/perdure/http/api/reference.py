@@ -1,4 +1,4 @@
-"""The document of the API as a resource, and a page that shows it to people."""
+"""The OpenAPI document as a resource, and as a page."""
 
 from __future__ import annotations
 

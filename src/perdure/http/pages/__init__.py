@@ -1,3 +1,3 @@
-"""Pages for people, made by the server; they work without JavaScript for reading."""
+"""Pages made by the server; they work without JavaScript for reading."""
 
 from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)

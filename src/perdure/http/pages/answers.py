@@ -1,6 +1,6 @@
 """Page of a link that answers once: a question, its form, and nothing else.
 
-Rules: whoever has the link may use it, without a login, until it is used or expires; opening it
+Rules: the link alone opens it, without a login, until it is used or expires; opening it
 uses up nothing, because mail programs open links by themselves.
 """
 

@@ -29,7 +29,6 @@ from perdure.runtime.engine import Engine
 
 ANSWERED_SHOWN = 12
 REPLY_S_MAX = 15.0
-UNKNOWN = "unknown outcome"
 LINK_DAYS = (1, 7, 30)
 
 

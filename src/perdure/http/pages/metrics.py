@@ -35,7 +35,7 @@ async def metrics(request: Request) -> Response:
 
 
 def of_store(facts: SystemFacts, inbox: Bounded, now: datetime) -> Iterator[str]:
-    """Metrics that the file has, whoever executes it."""
+    """Metrics that the file has, whichever processes execute it."""
     due_s = 0.0 if facts.oldest_due_at is None else (now - facts.oldest_due_at).total_seconds()
     free = facts.free_pages * facts.page_bytes
     yield from metric("info", "gauge", "Versions of what answers.", [(facts.versions, 1)])

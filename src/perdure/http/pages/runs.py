@@ -26,7 +26,7 @@ from perdure.views import rows
 
 SHOWN = ("running", RETRYING, "waiting", "pending", "paused", "blocked", "failed", "completed",
          "cancelled")  # fmt: skip
-"""The chips, those first that somebody looks for."""
+"""The chips, those first that need attention."""
 
 WHYS_MAX = 200
 YEAR_S = 365 * 24 * 3600

@@ -1,4 +1,4 @@
-"""People's own SQL: one statement that only reads, in bounded time and space.
+"""SQL of users: one statement that only reads, in bounded time and space.
 
 Rules: what is refused is refused by SQLite's authorizer, before anything runs; the real text of
 secrets is in no result; a connection is left as it was.
