@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -293,3 +294,12 @@ def test_characters_that_turn_text_around_are_shown_and_not_obeyed(
         assert "\u202e" not in page
         assert "\0" not in page
     assert "04 \\u202elive\\u0000" in ada.get("/inbox/turned").text
+
+
+def test_ids_are_text_in_every_attribute(served: Served, ada: httpx.Client) -> None:
+    odd = 'a"><svg onload=x>'
+    waiting(served, odd)
+    for path in ("/inbox", "/", f"/inbox/{quote(odd, safe='')}", f"/runs/{quote(odd, safe='')}"):
+        page = ada.get(path).text
+        assert "&lt;svg" in page
+        assert "<svg onload" not in page
