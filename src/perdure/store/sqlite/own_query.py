@@ -6,6 +6,7 @@ secrets is in no result; a connection is left as it was.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -21,6 +22,9 @@ RESULT_BYTES_MAX = 4 * 1024 * 1024
 VALUE_BYTES_MAX = 16 * 1024 * 1024
 """Larger than any payload: so a query can't make one that fills the memory."""
 
+VALUES_BYTES_MAX = 128 * 1024 * 1024
+"""What the values that one query holds at once may have together."""
+
 TEXT_CHARS_MAX = 20_000
 STEPS = 20_000
 """Steps of SQLite's machine between two looks at the time: about half a millisecond."""
@@ -29,6 +33,7 @@ HIDDEN = frozenset({"perdure_secret", "sqlite_dbpage"})
 """Tables with the real text of secrets, or with the pages that have it."""
 
 _READS = frozenset({apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE})
+_VALUES = re.compile(r"[(,]|\|\||->|\bjoin\b", re.IGNORECASE)
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 
 
@@ -49,7 +54,7 @@ def ask(db: apsw.Connection, text: str, limit: int) -> Result:
     begun = perf_counter()
     found = Result()
     try:
-        with _bounded(db, begun):
+        with _bounded(db, begun, _value_bytes_max(text)):
             _collect(db, text, limit, found)
     except apsw.InterruptError:
         raise DefinitionError(
@@ -94,6 +99,15 @@ def _collect(db: apsw.Connection, text: str, limit: int, found: Result) -> None:
         cursor.close(True)
 
 
+def _value_bytes_max(text: str) -> int:
+    """How large each value may be, so that all together fit: SQLite bounds only single ones, and
+    looks at the time so rarely that hundreds are made before. A query has no more values at once
+    than it has calls, columns and joins.
+    """
+    values = 1 + len(_VALUES.findall(text))
+    return min(VALUE_BYTES_MAX, VALUES_BYTES_MAX // values)
+
+
 def _plain(value: Any) -> Any:
     """A value as JSON can have it: of bytes the beginning, as SQL writes it."""
     if isinstance(value, bytes):
@@ -109,14 +123,19 @@ def _why(error: Exception) -> str:
             return "The query has parameters (?): write the values into it."
         case apsw.AuthError():
             return f"Only what reads is allowed here, such as SELECT. SQLite says: {error}."
+        case apsw.TooBigError():
+            return (
+                "A value is too large for this query: the more columns and calls one has, the "
+                "smaller each value may be. Ask for fewer columns, or for substr() of one."
+            )
         case _:
             return f"SQLite says: {error}."
 
 
 @contextmanager
-def _bounded(db: apsw.Connection, begun: float) -> Iterator[None]:
-    """A connection that reads only, and not for long."""
-    length = db.limit(apsw.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+def _bounded(db: apsw.Connection, begun: float, value_bytes_max: int) -> Iterator[None]:
+    """A connection that reads only, not for long, and no value larger than that."""
+    length = db.limit(apsw.SQLITE_LIMIT_LENGTH, value_bytes_max)
     db.authorizer = _allow
     db.set_progress_handler(lambda: perf_counter() - begun > SECONDS_MAX, STEPS)
     try:
