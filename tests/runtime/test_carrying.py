@@ -192,6 +192,15 @@ def damage(path: Path) -> None:
     path.write_bytes(raw)
 
 
+def changed(statement: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        db = apsw.Connection(str(path))
+        db.execute(statement)
+        db.close()
+
+    return write
+
+
 def newer(path: Path) -> None:
     db = apsw.Connection(str(path))
     db.pragma("user_version", 99)
@@ -222,6 +231,10 @@ RUBBISH: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
     ("a.db", cut, StoreError, "truncated"),
     ("a.db", damage, StoreError, "can't be"),
     ("a.db", newer, StoreTooNew, "99"),
+    ("a.db", changed(f"UPDATE run SET args = '@{'0' * 32}[[9,9]]'"), ImportRefused, "payload"),
+    ("a.db", changed("UPDATE run SET args = '{nope'"), ImportRefused, "payload"),
+    ("a.db", changed("UPDATE run SET tags = '[]'"), ImportRefused, "payload"),
+    ("a.db", changed("DROP TABLE event; CREATE VIEW event AS SELECT 1"), ImportRefused, "no table"),
     ("a.db", replaced("hello " * 100), StoreError, "not an SQLite database"),
     ("a.db", empty, ImportRefused, "no run"),
     ("a.json", replaced("{"), ImportRefused, "no export"),
@@ -229,6 +242,7 @@ RUBBISH: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
     ("a.json", edited('"perdure_export":1', '"perdure_export":2'), ImportRefused, "newer"),
     ("a.json", edited('"kind":"start"', '"kind":7'), ImportRefused, "row 0 of 'event'"),
     ("a.json", edited('"kind":"start"', '"kinds":"start"'), ImportRefused, "kinds"),
+    ("a.json", edited('"tags":{', '"waiting":{},"tags":{'), ImportRefused, "row 0 of 'run'"),
     ("a.json", edited('"status":"waiting"', '"status":"odd"'), ImportRefused, "odd"),
     ("a.json", edited('"seq":1,"kind"', '"seq":99999999999,"kind"'), ImportRefused, "99999999999"),
 ]

@@ -18,7 +18,7 @@ from perdure.codec.secrets import places_of_masks
 from perdure.core.lifecycle import FINAL
 from perdure.errors import ImportRefused
 from perdure.store import payloads
-from perdure.store.import_writes import JSON, PLAIN, TABLES
+from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
 
 VERSION = 1
 SHOWN = {name: columns for name, columns in TABLES.items() if name not in ("chunk", "secret")}
@@ -116,6 +116,8 @@ class CarriedJson:
             raise ImportRefused(self.name, detail)
         try:
             run = msgspec.json.decode(given["run"], type=int)
+            for name in columns.keys() & PLAIN_TYPES.keys() & given.keys():
+                msgspec.json.decode(given[name], type=PLAIN_TYPES[name])
             args = table == "run" or (
                 table == "event" and msgspec.json.decode(given["kind"]) in _ARGUMENTS
             )

@@ -15,6 +15,11 @@ JSON = "json"
 """The type of a column with a payload, which may be in chunks."""
 PLAIN = "plain"
 """The type of a column with JSON that never is."""
+PLAIN_TYPES: dict[str, Any] = {
+    "tags": dict[str, Any] | None,
+    "waiting": list[dict[str, Any]] | None,
+}
+"""What is in those columns: lists of runs can't be read where there is anything else."""
 
 TABLES: dict[str, dict[str, Any]] = {
     "run": {

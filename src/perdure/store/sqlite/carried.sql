@@ -45,3 +45,8 @@ WHERE p.status NOT IN ('completed', 'failed', 'cancelled')
   AND NOT EXISTS (SELECT 1 FROM event AS a WHERE a.run = p.run AND a.ref = c.seq AND a.kind IN ('completed', 'failed', 'abandon'))
   AND NOT EXISTS (SELECT 1 FROM run AS r WHERE r.parent = p.run AND r.parent_seq = c.seq)
 ORDER BY p.run;
+
+-- name: no_tables
+SELECT name FROM sqlite_schema
+WHERE lower(name) IN ('run', 'event', 'perdure_request', 'inbox', 'stream', 'heartbeat', 'perdure_exposed_value', 'chunk', 'perdure_secret')
+  AND (type <> 'table' OR sql LIKE 'CREATE VIRTUAL%');

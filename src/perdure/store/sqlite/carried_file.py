@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 
-from perdure.errors import ImportRefused
+from perdure.errors import ImportRefused, StoreCorrupt
 from perdure.store import sql
+from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.error_map import translated
 from perdure.store.sqlite.queries import PACKAGE
+from perdure.store.sqlite.reader import Reader
 
 Q = sql.load("carried.sql", PACKAGE)
 CHECKS_MAX = 1
@@ -34,7 +37,34 @@ def opened(path: str) -> Iterator[CarriedFile]:
             ((found,),) = db.execute(f"PRAGMA quick_check({CHECKS_MAX})").fetchall()
         if found != "ok":
             raise ImportRefused(path, f"it is damaged ({found})")
-        yield CarriedFile(db, path)
+        source = CarriedFile(db, path)
+        _check_tables(source)
+        _check_payloads(source, Reader(db, path))
+        yield source
+
+
+def _check_tables(source: CarriedFile) -> None:
+    """A view in the place of a table could be read for ever, by the thread that writes."""
+    if odd := [name for (name,) in source.ask("no_tables")]:
+        raise ImportRefused(source.name, f"its {odd[0]!r} is no table")
+
+
+def _check_payloads(source: CarriedFile, reader: Reader) -> None:
+    """What is stored and is not what was recorded makes a store damaged, and it is refused then."""
+    for table, columns in TABLES.items():
+        names = list(columns)
+        payloads = [names.index(name) for name in names if columns[name] is JSON]
+        plain = [names.index(name) for name in names if columns[name] is PLAIN]
+        for row in source.rows(table) if payloads else ():
+            run = row[names.index("run")]
+            try:
+                for raw in reader.all_whole([(run, row[at]) for at in payloads]):
+                    msgspec.json.decode(raw or b"null")
+                for at in plain:
+                    msgspec.json.decode(row[at] or "null", type=PLAIN_TYPES[names[at]])
+            except (StoreCorrupt, msgspec.MsgspecError, TypeError, ValueError) as error:
+                detail = f"a payload in {table!r} is not what was recorded"
+                raise ImportRefused(source.name, detail) from error
 
 
 @contextlib.contextmanager
@@ -61,8 +91,12 @@ class CarriedFile:
         self._db, self.name = db, name
 
     def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        return self.ask(table)
+
+    def ask(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query of `carried.sql`."""
         with translated(self.name):
-            yield from self._db.execute(Q[table])
+            yield from self._db.execute(Q[query])
 
     def without_secrets(self) -> set[int]:
         with translated(self.name):
