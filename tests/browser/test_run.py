@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from perdure import Engine, Retry, RunFailed, emit, receive, step, workflow
+from perdure import Engine, Retry, RunFailed, current_step, emit, receive, step, workflow
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
@@ -73,6 +73,23 @@ async def agent(question: str) -> str:
         messages.append({"role": "user", "content": await receive("question", str)})
 
 
+@step(retry=TRIES)
+async def write() -> None:
+    attempt = current_step().attempt
+    for text in ("Fi", "ne\n", "wea", "ther"):
+        emit("words", {"attempt": attempt, "text": text})
+    if attempt == 1:
+        raise ConnectionError("503")
+
+
+@workflow
+async def writer() -> None:
+    emit("words", {"text": "It:"})
+    await receive("go", bool)
+    await write()
+    emit("words", {"done": True})
+
+
 async def filled(engine: Engine) -> None:
     await engine.run(order("17"), id="order-17")
     with pytest.raises(RunFailed):
@@ -83,7 +100,7 @@ async def filled(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def site(serve: Serve) -> Served:
-    served = serve(workflows=[order, large, agent])
+    served = serve(workflows=[order, large, agent, writer])
     served.do(filled)
     return served
 
@@ -174,6 +191,32 @@ def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) 
     waterfall.get_by_text("Cancel…").click()
     waterfall.get_by_role("button", name="Cancel this run").click()
     expect(waterfall.locator("#run-head")).to_contain_text("cancelled")
+
+
+def test_texts_of_items_come_in_as_one_text_with_a_line_between_attempts(
+    site: Served, page: Page
+) -> None:
+    site.do(lambda engine: engine.start(writer(), id="writer"))
+    page.goto(site.url + "/runs/writer?view=stream")
+    stream = page.locator("#stream")
+    expect(stream.locator("span")).to_have_count(1)
+    site.do(lambda engine: engine.send("writer", True, channel="go"))
+    expect(stream.locator("code")).to_have_text('{"done":true}')
+    expect(stream.locator(".again")).to_have_text("attempt 2")
+    live = stream.inner_text()
+    assert live.split() == [
+        "It:Fine",
+        "weather",
+        "attempt",
+        "2",
+        "Fine",
+        "weather",
+        '{"done":true}',
+    ]
+    page.reload()
+    assert stream.inner_text() == live
+    page.get_by_role("link", name="each item").click()
+    expect(stream.locator("code")).to_have_count(10)
 
 
 WORKER = """

@@ -45,6 +45,22 @@ def test_attempts_without_success_have_their_own_times() -> None:
     assert found.marks == [(6, 300, "crash")]
 
 
+def test_a_death_of_the_process_is_an_attempt_of_each_open_step() -> None:
+    found = waterfall(
+        bars(
+            row(2, "step", 0, name="search"),
+            row(3, "step", 0, name="model"),
+            row(4, "timer", 0),
+            row(5, "completed", 10, 2, took_ms=10),
+            row(6, "attempt", 90, fault="c"),
+            row(7, "completed", 200, 3, took_ms=20),
+            row(8, "attempt", 300, fault="c"),
+            row(9, "step", 310, name="model"),
+        )
+    )
+    assert found.attempts == [1, 2, 1, 1]
+
+
 def test_a_page_that_follows_has_the_ends_of_earlier_bars() -> None:
     found = waterfall(
         bars(row(9, "completed", 80, 4, took_ms=70), row(10, "attempt", 95, 5, fault="f"))

@@ -106,18 +106,23 @@ def waterfall(bars: Bars) -> Waterfall:
     found = Waterfall()
     numbers: dict[str, int] = {}
     place: dict[int, int] = {}
+    open_steps: set[int] = set()
     begun = bars.begun_ms
     for row in bars.rows:
         found.last = row.seq
         if row.kind in _BARS:
             place[row.seq] = len(found.seq)
             _add(found, row, begun, numbers)
+            if row.kind == "step":
+                open_steps.add(place[row.seq])
             if (child := bars.children.get(row.seq)) is not None:
                 found.run[place[row.seq]] = child
         elif row.kind in _ENDS and row.ref is not None:
-            _end(found, row, begun, place.get(row.ref))
+            bar = place.get(row.ref)
+            _end(found, row, begun, bar)
+            open_steps.discard(-1 if bar is None else bar)
         elif row.kind == "attempt":
-            _attempt(found, row, begun, place)
+            _attempt(found, row, begun, place, open_steps)
     found.idle = _idle(found)
     return found
 
@@ -150,11 +155,17 @@ def _end(found: Waterfall, row: BarRow, begun: int, bar: int | None) -> None:
         found.work_ms[bar] = row.took_ms
 
 
-def _attempt(found: Waterfall, row: BarRow, begun: int, place: dict[int, int]) -> None:
-    """A note: about an attempt, or about the whole run."""
+def _attempt(
+    found: Waterfall, row: BarRow, begun: int, place: dict[int, int], open_steps: set[int]
+) -> None:
+    """A note: about an attempt, or about the whole run. Where its process died, every open step is
+    tried again, and the engine counts that as an attempt of each.
+    """
     at_ms = row.at_ms - begun
     if row.ref is None:
         found.marks.append((row.seq, at_ms, "crash" if row.fault == "c" else "note"))
+        for bar in open_steps if row.fault == "c" else ():
+            found.attempts[bar] += 1
     elif row.fault is not None:
         took_ms = row.took_ms or 0
         start_ms = at_ms - took_ms if row.began_ms is None else row.began_ms - begun

@@ -6,7 +6,18 @@ import asyncio
 
 import pytest
 
-from perdure import Engine, Queue, Retry, RunFailed, emit, expose, receive, step, workflow
+from perdure import (
+    Engine,
+    Queue,
+    Retry,
+    RunFailed,
+    current_step,
+    emit,
+    expose,
+    receive,
+    step,
+    workflow,
+)
 from perdure.core import lifecycle
 from perdure.http.app import application
 from perdure.http.pages.run import offered
@@ -53,6 +64,7 @@ async def filled(engine: Engine) -> None:
     with pytest.raises(RunFailed):
         await engine.run(order("ham"), id="ham")
     await engine.run(pack(["eggs", "tea"]), id="pack.json")
+    await engine.run(writer(), id="writer")
     run = await engine.start(agent("Weather?"), id="agent", tags={"customer": "acme"})
     while await run.status() != lifecycle.WAITING:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
@@ -60,7 +72,7 @@ async def filled(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def site(serve: Serve) -> Served:
-    served = serve(workflows=[order, agent, pack])
+    served = serve(workflows=[order, agent, pack, writer])
     served.do(filled)
     return served
 
@@ -119,6 +131,39 @@ def test_messages_are_a_conversation_and_streams_are_text(site: Served) -> None:
         first, second = (one["position"] for one in items)
         after = client.get(f"/runs/agent/streams/tokens.json?after={first}").json()["items"]
         assert [one["position"] for one in after] == [second]
+
+
+@step(retry=TRIES)
+async def write() -> str:
+    attempt = current_step().attempt
+    for text in ("Fi", "ne", " wea", "ther"):
+        emit("tokens", {"attempt": attempt, "text": text})
+    if attempt == 1:
+        raise ConnectionError("503")
+    return "Fine weather"
+
+
+@workflow
+async def writer() -> str:
+    text = await write()
+    emit("tokens", {"done": True})
+    return text
+
+
+def test_items_with_a_text_are_read_as_text_and_attempts_are_apart(site: Served) -> None:
+    with site.client() as client:
+        text = client.get("/runs/writer?view=stream").text
+        whole = "<span>Fi</span><span>ne</span><span> wea</span><span>ther</span>"
+        assert f'{whole}<div class="again">attempt 2</div>{whole}<code>' in text
+        assert "attempt&#34;" not in text
+        each = client.get("/runs/writer?view=stream&as=items").text
+        assert each.count("<code>{&#34;attempt&#34;:1,") == 4
+        assert "<span>Fi" not in each
+        streams = "/runs/writer/streams/tokens.json"
+        items = client.get(streams).json()["items"]
+        rest = client.get(f"{streams}?after={items[3]['position']}&attempt=1").json()["items"]
+        assert [one["again"] for one in rest] == [True, False, False, False, False]
+        assert [one["text"] for one in rest] == ["Fi", "ne", " wea", "ther", None]
 
 
 def test_every_view_is_an_address_and_rubbish_is_the_first(site: Served) -> None:

@@ -20,7 +20,10 @@ from starlette.routing import Route
 
 from perdure.core import lifecycle
 from perdure.errors import RunNotFound
-from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
+from perdure.http import (
+    paths,  # noqa: F401  (its import makes `{id:name}` known to routes)
+    stream_text,
+)
 from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
@@ -304,7 +307,8 @@ async def stream_items(request: Request) -> Response:
     """Items of a stream behind a position."""
     asked = await _asked(request)
     name, after = request.path_params["name"], asked.number("after", 0) or 0
-    items = await asked.reader.stream(asked.info.id, name, after, 1_000)
+    found = await asked.reader.stream(asked.info.id, name, after, 1_000)
+    items = stream_text.pieces(found, asked.number("attempt"))
     return _json(request, {"items": items, "ended": asked.info.ended_at is not None})
 
 

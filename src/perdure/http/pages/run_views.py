@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.requests import Request
 
+from perdure.http import stream_text
 from perdure.http.site import site_of
 from perdure.runtime.info import RunInfo
 from perdure.views import timeline
@@ -177,14 +178,19 @@ async def _stream(asked: Asked) -> Context:
     streams = await asked.reader.streams(asked.info.id)
     name = asked.text("name") or (streams[0].name if streams else None)
     after = asked.number("after", 0) or 0
-    items = []
+    raw = asked.text("as") == "items"
+    items: list[stream_text.Piece] = []
     if name is not None:
-        items = await asked.reader.stream(asked.info.id, name, after, STREAM_ITEMS)
+        found = await asked.reader.stream(asked.info.id, name, after, STREAM_ITEMS)
+        items = stream_text.pieces(found)
     return {
         "streams": streams,
         "name": name,
         "items": items,
-        "prose": bool(items) and all(isinstance(one.item, str) for one in items),
+        "prose": not raw and any(one.text is not None for one in items),
+        "raw": raw,
+        "words": stream_text.words(items),
+        "attempt": next((one.attempt for one in reversed(items) if one.attempt), None),
         "last": items[-1].position if items else after,
         "more": len(items) == STREAM_ITEMS,
     }

@@ -56,19 +56,36 @@ perdure.run = (() => {
   // --- streams ------------------------------------------------------------------------------------
 
   const stream = document.getElementById("stream");
+  const add = (kind, text) => {
+    const made = document.createElement(kind);
+    made.textContent = perdure.visible(text);
+    if (kind === "div") made.className = "again";
+    stream.append(made);
+  };
+  // Texts with their own white space: what stood between them is taken away.
+  const whole = () => {
+    if (!stream.classList.replace("words", "whole")) return;
+    for (const one of [...stream.childNodes]) if (one.nodeType === Node.TEXT_NODE) one.remove();
+  };
   const more = async () => {
-    const response = await fetch(`${stream.dataset.stream}?after=${stream.dataset.after}`);
+    const { after, attempt } = stream.dataset;
+    const response = await fetch(`${stream.dataset.stream}?after=${after}${attempt ? `&attempt=${attempt}` : ""}`);
     if (!response.ok) return;
     const { items } = await response.json();
     const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
-    for (const { position, item } of items) {
+    const prose = stream.classList.contains("prose");
+    for (const { position, item, text, attempt: number, again } of items) {
       if (position <= Number(stream.dataset.after)) continue;
       stream.dataset.after = position;
-      const text = typeof item === "string" ? item : JSON.stringify(item);
-      const made = document.createElement(stream.classList.contains("prose") ? "span" : "code");
-      made.textContent = perdure.visible(text);
-      stream.append(made);
-      if (made.tagName === "SPAN" && !/\s$/.test(text)) stream.append(" ");
+      if (number) stream.dataset.attempt = number;
+      if (prose && again) add("div", `attempt ${number}`);
+      if (!prose || text === null) {
+        add("code", typeof item === "string" ? item : JSON.stringify(item));
+        continue;
+      }
+      if (text && text !== text.trim()) whole();
+      add("span", text);
+      if (stream.classList.contains("words")) stream.append(" ");
     }
     if (items.length && atEnd) scrollTo(0, document.documentElement.scrollHeight);
   };
