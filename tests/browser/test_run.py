@@ -265,6 +265,8 @@ def test_a_killed_worker_is_seen_and_its_successor_too(
     expect(bars.locator("button")).to_have_attribute("aria-label", re.compile("running"))
     first.kill()
     first.communicate()
+    expect(head).to_contain_text("has gone")  # nothing is written when a lease runs out
+    expect(head).to_contain_text("No worker is running")
     (tmp_path / "one").touch()
     second = worker(store, tmp_path)
     expect(bars).to_have_count(2)  # the second step has begun, without a reload

@@ -15,7 +15,7 @@ from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
 from perdure.reader.values import StreamEntry, StreamInfo
-from perdure.runtime import standing, stream_pages, stuck
+from perdure.runtime import standing, stream_pages, stuck, workers
 from perdure.runtime.info import HistoryEvent, OpenRequest, instant, moment
 from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
@@ -93,8 +93,9 @@ class RunQueries(FamilyQueries):
         queued = [keys[id] for id, run in runs.items() if in_queue(run.waiting_for)]
         places = self._store.places_of(queued) if queued else {}
         now_ms = self._now_ms()
-        alive = {f"worker {one.worker}" for one in self._store.workers() if one.lease_ms > now_ms}
-        at_work = any(not one.asked for one in self._store.workers() if one.lease_ms > now_ms)
+        there = self._store.workers()
+        alive = {f"worker {one.worker}" for one in workers.alive(there, now_ms)}
+        at_work = workers.take_what_is_due(there, now_ms)
         standings = {run: [standing.standing(row) for row in rows] for run, rows in places.items()}
         stuck_queues = self._stuck({one.queue for each in standings.values() for one in each})
         found = {}

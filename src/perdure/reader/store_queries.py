@@ -14,13 +14,14 @@ from perdure.core import names, numbers
 from perdure.process.interpreter import PYTHON
 from perdure.reader.lists import COUNT_MAX, ListQueries, bounded
 from perdure.reader.values import (
+    Pulse,
     QueuePage,
     ReplicaFacts,
     SystemFacts,
     Table,
     WorkerInfo,
 )
-from perdure.runtime import facts, queue_limits, standing, stuck
+from perdure.runtime import facts, queue_limits, standing, stuck, workers
 from perdure.runtime.info import QueueInfo, RunSummary, instant, moment
 from perdure.store.sqlite import connection, own_query
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from perdure.store.sqlite.driver import SqliteStore
 
 QUEUE_MAX = 10_000
+PULSE_DUE_MAX = 1_000
 SCHEDULES_MAX = 1_000
 SQL_ROWS_MAX = 10_000
 
@@ -92,8 +94,14 @@ class StoreQueries(ListQueries):
             for row in self._store.workers()
         ]  # fmt: skip
 
+    def pulse(self) -> Pulse:
+        now_ms, names = self._now_ms(), tuple(self._pages.workflows_with_due())
+        alive = [row.worker for row in workers.alive(self._store.workers(), now_ms)]
+        return Pulse(alive, self._store.due_count(names, now_ms, PULSE_DUE_MAX))
+
     def system(self, path: str) -> SystemFacts:
         store, now_ms = self._store, self._now_ms()
+        there = store.workers()
         due = [store.next_due_ms((name,)) for name in self._pages.workflows_with_due()]
         workflows = tuple(self._pages.workflows_with_due())
         checksum = store.checksum()
@@ -111,7 +119,8 @@ class StoreQueries(ListQueries):
             commits=None if checksum is None else checksum.commits,
             oldest_due_at=moment(min((ms for ms in due if ms is not None), default=None)),
             due_now=bounded(store.due_count(workflows, now_ms, COUNT_MAX + 1)),
-            workers=len(store.workers()),
+            workers=len(workers.alive(there, now_ms)),
+            no_worker=None if workers.take_what_is_due(there, now_ms) else workers.NO_WORKER,
             runs=self._all_counts(),
             replica=None
             if checksum is None

@@ -27,6 +27,7 @@ from perdure.reader.values import (
     InboxItem,
     InboxPage,
     LinkView,
+    Pulse,
     QueuePage,
     RunPage,
     RunQuery,
@@ -333,6 +334,10 @@ class StoreReader:
     async def workers(self) -> list[WorkerInfo]:
         """Workers that have not ended."""
         return await self.read(PageQueries.workers)
+
+    async def pulse(self) -> Pulse:
+        """What changes with the time alone. Costs little, so that it can be read all the time."""
+        return await self.read(PageQueries.pulse)
 
     # --- the store --------------------------------------------------------------------------------
 

@@ -234,9 +234,21 @@ class SystemFacts(msgspec.Struct, frozen=True):
     oldest_due_at: datetime | None
     due_now: Bounded
     workers: int
+    """Workers that are alive."""
+    no_worker: str | None
+    """What is said where none of them takes what is due."""
     runs: dict[str, Bounded]
     replica: ReplicaFacts | None
     retention: dict[str, Any]
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """What changes with the time alone, without a commit: the workers that are alive, and how many
+    runs are due.
+    """
+
+    alive: list[int]
+    due: int
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from perdure.core import lifecycle
 from perdure.runtime.info import ErrorHead, RunInfo, RunSummary
 from perdure.runtime.standing import Standing
+from perdure.runtime.workers import NO_WORKER
 from perdure.views import format
 from perdure.views.standing import standing
 
@@ -142,7 +143,7 @@ def _again(waiting_for: list[dict[str, Any]], known: Situation) -> str | None:
 
 
 def _no_worker(known: Situation) -> str:
-    return "" if known.workers else " No worker is running: start one, as with perdure worker FILE."
+    return "" if known.workers else f" {NO_WORKER}"
 
 
 def is_retrying(run: RunSummary) -> bool:

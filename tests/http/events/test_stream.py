@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import httpx
 import pytest
 
 from perdure import Engine, continue_as, emit, receive, step, workflow
+from perdure.http.events import hub as hub_module
 from perdure.http.events import stream as stream_module
 from perdure.http.events.hub import Hub
 from perdure.http.events.stream import EventStream, Followed
 from perdure.http.events.topics import BadTopic, parse, topic
+from perdure.process.clock import SystemClock
 from perdure.reader import StoreReader
 from tests.http.support import Serve, Served
 from tests.runtime.support import awaited
@@ -198,7 +201,8 @@ def test_topics_that_there_are_not_are_refused(served: Served, query: str) -> No
 
 
 @awaited
-async def test_equal_topics_are_read_once_and_rest_is_rest(tmp_path):
+async def test_equal_topics_are_read_once_and_rest_is_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "PULSE_S", 3_600)
     path = str(tmp_path / "a.db")
     async with Engine(path, workflows=[talks]) as engine, StoreReader(path) as reader:
         hub, reads = Hub(reader), []
@@ -224,6 +228,37 @@ async def test_equal_topics_are_read_once_and_rest_is_rest(tmp_path):
             assert {tuple(one["new"]) for one in found if one} == {("new",)}
             assert not any([await tab.look(hub) for tab in tabs])
             assert len(reads) == 2
+
+
+@awaited
+async def test_what_the_time_alone_changes_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_module, "PULSE_S", 0.01)
+    path, ahead_ms = str(tmp_path / "a.db"), 0
+    async with Engine(path, workflows=[talks]) as engine:
+        await engine.start(talks(0), id="left")
+        await engine.start(talks(1), id="later", at=datetime.now(UTC) + timedelta(hours=1))
+        reader = StoreReader(path, now_ms=lambda: SystemClock().now_ms() + ahead_ms)
+        async with reader:
+            hub = Hub(reader)
+            with hub.following() as event:
+                kinds = (topic("run", "later"), "runs", "workers", "system")
+                tabs = [Followed(parse(kind), "", silent=False) for kind in kinds]
+
+                async def told() -> list[Any]:
+                    found: dict[int, Any] = {}
+                    while len(found) < len(tabs):
+                        await event.wait()
+                        event.clear()
+                        for place, tab in enumerate(tabs):
+                            if (data := await tab.look(hub)) is not None:
+                                found[place] = data
+                    return [found[place] for place in range(len(tabs))]
+
+                assert "Begins at" in (await told())[0]["why"]
+                ahead_ms = 3_600_000 * 2  # no commit: the lease has run out, and a run is due
+                run, runs, _, _ = await told()
+                assert "No worker is running" in run["why"]
+                assert runs["changed"] == ["later"]
 
 
 @awaited

@@ -1,8 +1,9 @@
 """Hub: notices commits of a store and wakes those that follow topics of it.
 
-Rules: at rest nothing is done, a report of the file's watcher comes after a write; without a file
-to watch the version of the store is asked for twice a second while there is a follower; equal reads
-of several followers are one; after a burst of commits a topic is read once.
+Rules: a report of the file's watcher comes after a write; without a file to watch the version of
+the store is asked for twice a second; what the time alone changes is read every two seconds, once
+for all followers, and nothing is done without one; equal reads of several followers are one; after
+a burst of commits a topic is read once.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from perdure.http.site import Site
     from perdure.process.file_watcher import Watch
     from perdure.reader import StoreReader
+    from perdure.reader.values import Pulse
 
 log = logging.getLogger("perdure")
 
 POLL_S = 0.5
 """How often the version of a store is asked for that has no file to watch."""
+PULSE_S = 2.0
+"""How often it is looked for what no commit tells: a lease that runs out, a run that falls due."""
 FOLLOWERS_MAX = 2_000
 READS_MAX = 2_000
 """Reads that are kept until the next commit."""
@@ -79,6 +83,8 @@ class Hub:
         self._watch: Watch | None = None
         self._looking: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
+        self._felt: Pulse | None = None
+        self._pulsing: asyncio.Task[None] | None = None
 
     @property
     def closed(self) -> bool:
@@ -143,7 +149,7 @@ class Hub:
             self._watch = host.files.watch(watched, self._look, self._moved)
         else:
             self._polling = asyncio.create_task(self._poll())
-        self._look()
+        self._pulsing = asyncio.create_task(self._pulse())
 
     def _moved(self) -> None:
         """A file has lost its name: the next one is not watched, so it is asked for."""
@@ -154,30 +160,33 @@ class Hub:
     def _stop(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        for task in (self._polling, self._looking):
+        for task in (self._polling, self._looking, self._pulsing):
             if task is not None:
                 task.cancel()
         for beat in self._beats.values():
             beat.stop()
-        self._watch = self._polling = self._looking = None
+        self._watch = self._polling = self._looking = self._pulsing = None
 
-    def _look(self) -> None:
+    def _look(self, *, pulse: bool = False) -> None:
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._compare())
+            self._looking = asyncio.create_task(self._compare(pulse=pulse))
         elif self._watch is not None:  # it may have read before this write
             self._watch.again(SOON_S)
 
-    async def _compare(self) -> None:
+    async def _compare(self, *, pulse: bool) -> None:
+        felt = self._felt
         try:
             version = await self._reader.version()
+            if pulse:
+                felt = await self._reader.pulse()
         except EngineClosed:
             self._wake()
             return
         except PerdureError as error:
             log.warning("event streams can't see what changes: %s", error)
             return
-        if version != self._seen:
-            self._seen = version
+        if (version, felt) != (self._seen, self._felt):
+            self._seen, self._felt = version, felt
             for beat in self._beats.values():
                 beat.changed()
 
@@ -189,6 +198,11 @@ class Hub:
         while True:
             await asyncio.sleep(POLL_S)
             self._look()
+
+    async def _pulse(self) -> None:
+        while True:
+            self._look(pulse=True)
+            await asyncio.sleep(PULSE_S)
 
 
 def _seen(task: asyncio.Task[State]) -> None:

@@ -121,7 +121,8 @@ class Runs(Topic):
 
     async def state(self, reader: StoreReader, behind: str) -> State:
         page = await reader.runs(asked(self.query))
-        items = {run.id: digest(run) for run in page.runs}
+        whys = await reader.whys([run.id for run in page.runs if run.ended_at is None])
+        items = {run.id: digest((run, whys.get(run.id))) for run in page.runs}
         return State(digest(items), {}, items)
 
     def report(self, now: State, before: State | None) -> dict[str, Any]:
@@ -135,7 +136,8 @@ class Runs(Topic):
 
 
 class Run(Topic):
-    """One run: its state, and the rows of its history as they come, without their payloads. `anew`:
+    """One run: its state, why it does not go on, and the rows of its history as they come, without
+    their payloads. `anew`:
     it went on under its id with a new history, whose rows begin at 1.
     """
 
@@ -159,17 +161,19 @@ class Run(Topic):
         if after < run.history_rows:
             rows = await reader.outline(run.id, after, ROWS_MAX)
         seen = rows[-1].seq if rows else run.history_rows
+        why = None if run.ended_at else await reader.why(run.id)
         data = {
             "status": run.status,
             "rows": run.history_rows,
             "waiting_for": run.waiting_for,
             "reason": run.reason,
+            "why": why,
             "ended_at": run.ended_at,
             "new": [{name: getattr(row, name) for name in _ROW} for row in rows],
         }
         if anew:
             data["anew"] = True
-        state = digest((run.status, run.waiting_for, run.reason, run.owner, run.error))
+        state = digest((run.status, run.waiting_for, run.reason, run.owner, run.error, why))
         return State(f"{seen}-{born}-{state}", data, more=seen < run.history_rows)
 
 
@@ -247,12 +251,12 @@ class Workers(Watched):
 
 
 class System(Watched):
-    """Any commit: what the page of the system shows."""
+    """Any commit, and what the time alone changes: what the page of the system shows."""
 
     kind = "system"
 
     async def read(self, reader: StoreReader) -> Any:
-        return await reader.version()
+        return await reader.version(), await reader.pulse()
 
 
 class Counts(Topic):
