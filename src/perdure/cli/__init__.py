@@ -11,7 +11,6 @@ import click
 from perdure import __version__
 from perdure.cli import (
     ask,
-    carry,
     check,
     completion,
     control,
@@ -29,6 +28,7 @@ from perdure.cli import (
     schedule,
     schema,
     tail,
+    transfer,
     ui,
     worker,
 )
@@ -80,7 +80,7 @@ _SECTIONS: dict[str, list[click.Command]] = {
     ],
     "Queues and schedules": [queue.queue, schedule.schedule],
     "Repair": [repair.retry, repair.resolve, repair.fork, prune.prune],
-    "Runs in files": [carry.export, carry.import_],
+    "Runs in files": [transfer.export, transfer.import_],
     "Replica": [replica.replica],
     "Shell": [completion.completion],
 }

@@ -18,9 +18,9 @@ from perdure.cli.common import misuse
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json
 from perdure.reader.values import InboxItem
-from perdure.runtime.carrying import Exported, Imported
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
 from perdure.runtime.prune_report import PruneReport
+from perdure.runtime.transfer import Exported, Imported
 from perdure.views import shapes
 from perdure.views.waterfall import Waterfall
 

@@ -18,8 +18,6 @@ from perdure.errors.base import PerdureError as PerdureError
 from perdure.errors.base import brief as brief
 from perdure.errors.base import chain as chain
 from perdure.errors.base import grown_from as grown_from
-from perdure.errors.carry import ExportRefused as ExportRefused
-from perdure.errors.carry import ImportRefused as ImportRefused
 from perdure.errors.code import BadName as BadName
 from perdure.errors.code import BadPosition as BadPosition
 from perdure.errors.code import DoesNotFit as DoesNotFit
@@ -102,6 +100,8 @@ from perdure.errors.store import StoreTooNew as StoreTooNew
 from perdure.errors.store import StoreUnavailable as StoreUnavailable
 from perdure.errors.store import UsedAfterFork as UsedAfterFork
 from perdure.errors.store import WriteRefused as WriteRefused
+from perdure.errors.transfer import ExportRefused as ExportRefused
+from perdure.errors.transfer import ImportRefused as ImportRefused
 
 for _error in [*globals().values()]:
     if isinstance(_error, type) and issubclass(_error, PerdureError):

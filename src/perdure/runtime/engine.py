@@ -33,7 +33,6 @@ from perdure.replica.options import Replica
 from perdure.runtime import options, validation
 from perdure.runtime.engine_answers import AnswerVerbs
 from perdure.runtime.engine_by_name import StartsByName
-from perdure.runtime.engine_carrying import CarryVerbs
 from perdure.runtime.engine_control import UNSET, ControlVerbs
 from perdure.runtime.engine_queues import QueueVerbs
 from perdure.runtime.engine_reads import ReadVerbs
@@ -41,6 +40,7 @@ from perdure.runtime.engine_requests import RequestVerbs
 from perdure.runtime.engine_retention import RetentionVerbs
 from perdure.runtime.engine_schedules import ScheduleVerbs
 from perdure.runtime.engine_standing import StandingVerbs
+from perdure.runtime.engine_transfer import TransferVerbs
 from perdure.runtime.observer import Observer, notifier
 from perdure.runtime.opening import OpenEngine, open_engine
 from perdure.runtime.registry import add_workflow
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 class Engine(
-    CarryVerbs,
+    TransferVerbs,
     ControlVerbs,
     QueueVerbs,
     ReadVerbs,

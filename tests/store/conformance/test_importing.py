@@ -10,7 +10,7 @@ import pytest
 from perdure.api.secret import MARK
 from perdure.errors import ImportRefused, RunExists, SecretsMissing
 from perdure.store.base import Store
-from perdure.store.carried_json import CarriedJson
+from perdure.store.export_json import ExportJson
 from perdure.store.import_writes import ImportedRuns, ImportRuns
 from perdure.store.writes import Finish, Turn
 from tests.store.conformance.support import message, one, owned, queue, start
@@ -29,9 +29,9 @@ def event(run: int, seq: int, kind: str, **more: Any) -> dict[str, Any]:
     return {"run": run, "seq": seq, "kind": kind, "at_ms": 1} | more
 
 
-def source(**tables: list[dict[str, Any]]) -> CarriedJson:
+def source(**tables: list[dict[str, Any]]) -> ExportJson:
     text = json.dumps({"perdure_export": 1, "schema": SCHEMA, "tables": tables})
-    return CarriedJson(text.encode(), "a.json", SCHEMA)
+    return ExportJson(text.encode(), "a.json", SCHEMA)
 
 
 FAMILY = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute, Route
 
-from perdure.http.api import answers, carry, control, live, queues, reference, runs, store
+from perdure.http.api import answers, control, live, queues, reference, runs, store, transfer
 from perdure.http.api.operation import ROOT, Operation
 
 OPERATIONS: list[Operation] = [
@@ -13,7 +13,7 @@ OPERATIONS: list[Operation] = [
     *answers.OPERATIONS,
     *queues.OPERATIONS,
     *store.OPERATIONS,
-    *carry.OPERATIONS,
+    *transfer.OPERATIONS,
     *live.OPERATIONS,
 ]
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from perdure.errors import ImportRefused, PerdureError, RunExists, StoreCorrupt, StoreTooNew
 from perdure.http.api.operation import Call, Operation
 from perdure.http.limits import time_limit
-from perdure.runtime.carrying import Imported
+from perdure.runtime.transfer import Imported
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 
 from perdure.errors import ExportRefused, ImportRefused
-from perdure.store.carried_json import CarriedJson, document
+from perdure.store.export_json import ExportJson, document
 from perdure.store.import_writes import RunSource
-from perdure.store.sqlite import carried_file, connection, files
+from perdure.store.sqlite import connection, export_file, files
 from perdure.store.sqlite.export import exporting
 from perdure.store.sqlite.reader import Reader
 
@@ -50,7 +50,7 @@ def export(store: str, runs: Sequence[int], path: str, *, family: bool, secrets:
     try:
         with tempfile.TemporaryDirectory(prefix=DRAFT, dir=files.folder_of(path)) as folder:
             draft = os.path.join(folder, "runs.db")
-            with carried_file.current(store) as source, exporting(source, draft) as out:
+            with export_file.current(store) as source, exporting(source, draft) as out:
                 copied = out.add_runs(runs, family=family, secrets=secrets)
                 out.close()
             if path.endswith(".json"):
@@ -81,7 +81,7 @@ def check(store: str, path: str, *, secrets: bool) -> None:
 def _as_json(draft: str, folder: str) -> str:
     with contextlib.closing(connection.open_reader(draft)) as db:
         reader = Reader(db, draft)
-        source = carried_file.CarriedFile(db, draft)
+        source = export_file.ExportFile(db, draft)
         made = document(source.rows, reader.all_whole, connection.SCHEMA_VERSION)
     to = os.path.join(folder, "runs.json")
     with open(to, "wb") as file:
@@ -99,7 +99,7 @@ def opened(path: str) -> Iterator[RunSource]:
             raw = Path(path).read_bytes()
         except OSError as error:
             raise ImportRefused(path, error.strerror or str(error)) from error
-        yield CarriedJson(raw, path, connection.SCHEMA_VERSION)
+        yield ExportJson(raw, path, connection.SCHEMA_VERSION)
     else:
-        with carried_file.opened(path) as found:
+        with export_file.opened(path) as found:
             yield found

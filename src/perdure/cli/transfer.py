@@ -17,8 +17,8 @@ from perdure.cli.common import (
     with_engine,
 )
 from perdure.cli.output import echo, echo_json, say
-from perdure.runtime.carrying import SUFFIXES, Exported, Imported
 from perdure.runtime.engine import Engine
+from perdure.runtime.transfer import SUFFIXES, Exported, Imported
 from perdure.views import format
 
 

@@ -62,7 +62,7 @@ def _objects(table: str, rows: list[tuple[Any, ...]], whole: Whole) -> list[dict
     return [{name: value for name, value in one.items() if value is not None} for one in made]
 
 
-class CarriedJson:
+class ExportJson:
     """See `import_writes.RunSource`. Raises `ImportRefused`."""
 
     def __init__(self, raw: bytes, name: str, schema_max: int) -> None:

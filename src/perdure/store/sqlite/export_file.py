@@ -25,31 +25,31 @@ from perdure.store.sqlite.error_map import translated
 from perdure.store.sqlite.queries import PACKAGE
 from perdure.store.sqlite.reader import Reader
 
-Q = sql.load("carried.sql", PACKAGE)
+Q = sql.load("export_file.sql", PACKAGE)
 CHECKS_MAX = 1
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[CarriedFile]:
+def opened(path: str) -> Iterator[ExportFile]:
     """The file. Raises a `StoreError`; `ImportRefused` where it is damaged."""
     with current(path) as file, contextlib.closing(connection.open_reader(file)) as db:
         with translated(path):
             ((found,),) = db.execute(f"PRAGMA quick_check({CHECKS_MAX})").fetchall()
         if found != "ok":
             raise ImportRefused(path, f"it is damaged ({found})")
-        source = CarriedFile(db, path)
+        source = ExportFile(db, path)
         _check_tables(source)
         _check_payloads(source, Reader(db, path))
         yield source
 
 
-def _check_tables(source: CarriedFile) -> None:
+def _check_tables(source: ExportFile) -> None:
     """A view in the place of a table could be read for ever, by the thread that writes."""
     if odd := [name for (name,) in source.ask("no_tables")]:
         raise ImportRefused(source.name, f"its {odd[0]!r} is no table")
 
 
-def _check_payloads(source: CarriedFile, reader: Reader) -> None:
+def _check_payloads(source: ExportFile, reader: Reader) -> None:
     """What is stored and is not what was recorded makes a store damaged, and it is refused then."""
     for table, columns in TABLES.items():
         names = list(columns)
@@ -84,7 +84,7 @@ def current(path: str) -> Iterator[str]:
         yield copy
 
 
-class CarriedFile:
+class ExportFile:
     """See `import_writes.RunSource`."""
 
     def __init__(self, db: apsw.Connection, name: str) -> None:

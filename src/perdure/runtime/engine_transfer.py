@@ -1,4 +1,4 @@
-"""The verbs of an engine that carry runs to other stores.
+"""Verbs of an engine that export runs to files and import them.
 
 Rules: as in `engine`; files are read and written in threads.
 """
@@ -17,10 +17,10 @@ from perdure.runtime.engine_parts import EngineParts
 from perdure.store.import_writes import ImportRuns
 
 if TYPE_CHECKING:
-    from perdure.runtime.carrying import Exported, Imported
+    from perdure.runtime.transfer import Exported, Imported
 
 
-class CarryVerbs(EngineParts):
+class TransferVerbs(EngineParts):
     """See the module's text."""
 
     async def export(
@@ -58,7 +58,7 @@ class CarryVerbs(EngineParts):
         ...     asyncio.run(main(folder))
         (1, ['four'], 8)
         """
-        from perdure.runtime import carrying  # late: few engines export
+        from perdure.runtime import transfer  # late: few engines export
 
         to, store = os.path.abspath(os.fspath(path)), self._store.path
         numbers.flag(family, "family")
@@ -67,7 +67,7 @@ class CarryVerbs(EngineParts):
         if not wanted:
             raise DefinitionError("export() needs the id of a run, or several.")
         runs = [await self._read(self._queries.key, one) for one in wanted]
-        export = partial(carrying.export, family=family, secrets=secrets)
+        export = partial(transfer.export, family=family, secrets=secrets)
         return await asyncio.to_thread(export, store, runs, to)
 
     async def import_(self, path: str | os.PathLike[str], *, go_on: bool = False) -> Imported:
@@ -82,11 +82,11 @@ class CarryVerbs(EngineParts):
         `ImportRefused` for a file that is damaged, is no export, or lacks what a run needs to go
         on, `StoreNotFound`, `StoreCorrupt` and `StoreTooNew`; then nothing was changed.
         """
-        from perdure.runtime import carrying
+        from perdure.runtime import transfer
 
         parts = self._parts()
         numbers.flag(go_on, "go_on")
-        source = carrying.opened(os.path.abspath(os.fspath(path)))
+        source = transfer.opened(os.path.abspath(os.fspath(path)))
         found = await asyncio.to_thread(source.__enter__)
         try:
             done = await parts.writer.ask(ImportRuns(found, go_on, self._clock.now_ms()))
@@ -95,4 +95,4 @@ class CarryVerbs(EngineParts):
         finally:
             await asyncio.to_thread(source.__exit__, None, None, None)
         parts.scheduler.claims.wake()
-        return carrying.Imported(done.ids, done.open)
+        return transfer.Imported(done.ids, done.open)
