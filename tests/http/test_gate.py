@@ -181,7 +181,8 @@ def test_the_role_view_changes_nothing(closed: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", ["//evil.example", "https://evil.example/", "/\\evil.example", "x", "/a/../b", "/a\n"]
+    "wanted",
+    ["//[", "//evil.example", "https://evil.example/", "/\\evil.example", "x", "/a/../b", "/a\n"],
 )
 def test_a_login_leads_nowhere_else(closed: Served, wanted) -> None:
     client = closed.client(**HTML)

@@ -54,7 +54,10 @@ def own_address(request: Request, wanted: str) -> str | None:
     """An address that was handed in, where it is one of this site and nothing else."""
     if not wanted.isprintable() or "\\" in wanted:
         return None
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:  # such as //[
+        return None
     if parts.scheme or parts.netloc or not wanted.startswith(f"{root_of(request)}/"):
         return None
     return None if wanted.startswith("//") or "/../" in f"{parts.path}/" else wanted
