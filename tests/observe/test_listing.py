@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from perdure.observe import listing
-from perdure.observe.catalogue import SILENT_S, Entry
+from perdure.observe.catalogue import SILENT_S, Catalogue, Entry
 from perdure.observe.listing import Query
+from perdure.observe.objects import FolderObjects
 from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.summary import Summary
 
@@ -57,3 +60,12 @@ def test_rows_are_chosen_sorted_and_paged() -> None:
     assert [one.name for one in failed.rows[:2]] == ["t449", "t447"]
     assert [one.name for one in listing.page(entries, Query("LAT"), NOW_MS).rows] == ["late"]
     assert listing.page([], Query(after=7), NOW_MS).rows == []
+
+
+def test_what_one_folder_says_hides_no_other(tmp_path: Path) -> None:
+    deep = b'{"notes":{"a":' + b"[" * 100_000
+    for name, lease in (("bad", deep), ("good", msgspec.json.encode(LeaseRow()))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lease.json").write_bytes(lease)
+    bad, good = Catalogue(FolderObjects(str(tmp_path)), "all").refresh()
+    assert "can't be read" in bad.problem and good.lease == LeaseRow()

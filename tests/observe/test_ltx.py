@@ -46,6 +46,11 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(files: list[bytes]) -> None:
             ltx.verify(data[:length])
 
 
+def test_numbers_of_an_index_have_a_length() -> None:
+    with pytest.raises(ltx.BadFile, match="too long"):
+        ltx.page_index(b"\xff" * 1_000_000, 10**9)
+
+
 def test_rubbish_in_a_block_is_an_error_and_ends() -> None:
     chance = random.Random(2)
     for _ in range(300):

@@ -231,7 +231,7 @@ class Catalogue:
                 entry.lease = msgspec.json.decode(read.data, type=LeaseRow)
             else:
                 entry.summary = summaries.decode(read.data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # one that is odd hides no other
             entry.problem = f"{name} can't be read: {error}"
         return entry
 

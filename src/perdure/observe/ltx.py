@@ -27,6 +27,7 @@ _HEADER = struct.Struct(">4sIIIQQq")
 _FRAME = struct.Struct(">IH")
 _CHECKSUM_FLAG = 1 << 63
 _NO_CHECKSUM = 2
+_VARINT_BITS = 63
 _POLYNOMIAL = 0xD800000000000000
 """CRC-64 of ISO 3309, reflected."""
 
@@ -105,6 +106,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         return value, at
     value, shift = value & 0x7F, 7
     while (byte := data[at]) >= 0x80:
+        if shift > _VARINT_BITS:  # a longer one takes time that grows with its square
+            raise BadFile("its page index has a number that is too long")
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
     return value | byte << shift, at + 1

@@ -160,7 +160,7 @@ class Pages:
             raise ReplicaEmpty(self.where)
         try:
             return msgspec.json.decode(found.data, type=LeaseRow)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ReplicaDamaged.lease(self.where, str(error)) from error
 
     def _load(self, epoch: int, known: Version | None) -> Version:
