@@ -71,7 +71,7 @@ def _query(request: Request) -> Query:
         text=asked.get("q", "").strip(),
         only=tuple(one for one in asked.getlist("only") if one in listing.CHOICES),
         sort=asked.get("sort", "name") if asked.get("sort") in listing.SORTS else "name",
-        after=int(asked["after"]) if asked.get("after", "").isdecimal() else 0,
+        after=int(after) if (after := asked.get("after", "")[:9]).isdecimal() else 0,
     )
 
 
