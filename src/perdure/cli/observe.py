@@ -15,12 +15,15 @@ from perdure.cli.common import Exit, json_option, run_async
 from perdure.cli.execution import execute, stop_signals
 from perdure.cli.format import columns
 from perdure.cli.output import echo, echo_json, say
+from perdure.core import lifecycle
 from perdure.views import format
 
 if TYPE_CHECKING:
     from perdure.observe.listing import Row
 
-SHOWN = ("running", "waiting", "blocked", "failed", "completed")
+SHOWN = (
+    lifecycle.RUNNING, lifecycle.WAITING, lifecycle.BLOCKED, lifecycle.FAILED, lifecycle.COMPLETED
+)  # fmt: skip
 
 
 @click.command(short_help="Look at databases in files, folders and buckets.")

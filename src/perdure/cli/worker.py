@@ -45,7 +45,7 @@ from perdure.views import format
 @click.option(
     "--redact", multiple=True, metavar="NAME",
     help=(
-        "Show ••• in the place of members with this name, such as '*_token'; may be repeated. The "
+        "Mask members with this name where people look, such as '*_token'; may be repeated. The "
         "names stay with the store."
     ),
 )  # fmt: skip

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from perdure import __version__
+from perdure.core import lifecycle
 from perdure.errors import DefinitionError
 from perdure.runtime.observer import ObservedRun, Observer
 
@@ -81,7 +82,7 @@ class Tracing(Observer):
         run = self._runs.get(run_id)
         if run is None:
             return
-        if status == "blocked":  # it goes on when a person has decided
+        if status == lifecycle.BLOCKED:  # it goes on when a person has decided
             self._span(run, f"{workflow} blocked", None, failed="it needs a person")
             return
         del self._runs[run_id]
@@ -90,7 +91,7 @@ class Tracing(Observer):
         links = [] if facts.parent is None else [Link(self._parent_of(facts, parent))]
         if facts.forked_from is not None:
             links.append(Link(self._root(facts.forked_from, None, sampled=run.sampled)))
-        failed = None if status == "completed" else status
+        failed = None if status == lifecycle.COMPLETED else status
         about = self._about(run) | {"perdure.run.status": status}
         begin = facts.started_ms * MS
         self._root_span(run, workflow, begin, about, links, failed)

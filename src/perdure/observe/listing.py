@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,8 +14,11 @@ from perdure.observe.catalogue import Entry
 from perdure.views import format
 
 PAGE_ROWS = 200
-CHOICES = ("running", "waiting", "blocked", "failed", "silent", "behind")
-SORTS = ("name", "seen", "size", "failed", "blocked", "waiting", "lag")
+CHOICES = (
+    lifecycle.RUNNING, lifecycle.WAITING, lifecycle.BLOCKED, lifecycle.FAILED, "silent", "behind",
+)  # fmt: skip
+_COUNTED = (lifecycle.FAILED, lifecycle.BLOCKED, lifecycle.WAITING)
+SORTS = ("name", "seen", "size", *_COUNTED, "lag")
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -95,12 +99,14 @@ def has(row: Row, choice: str) -> bool:
     return row.state == "silent" if choice == "silent" else row.state in ("behind", "failing")
 
 
+def _count(status: str, row: Row) -> int:
+    return row.counts.get(status, 0)
+
+
 _KEYS: dict[str, Callable[[Row], Any]] = {
     "seen": lambda row: row.seen_ms or 0,
     "size": lambda row: row.size_bytes or 0,
-    "failed": lambda row: row.counts.get("failed", 0),
-    "blocked": lambda row: row.counts.get("blocked", 0),
-    "waiting": lambda row: row.counts.get("waiting", 0),
+    **{status: partial(_count, status) for status in _COUNTED},
     "lag": lambda row: row.lag_s or 0.0,
 }
 

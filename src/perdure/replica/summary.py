@@ -231,7 +231,7 @@ def count(db: apsw.Connection, summary: Summary) -> None:
         ((counts[COMPLETED],),) = db.execute(Q["completed"], (COUNT_MAX + 1,))
     summary.more = [status for status, n in counts.items() if n > COUNT_MAX]
     summary.counts = {status: min(n, COUNT_MAX) for status, n in counts.items() if n}
-    blocked = db.execute(Q["blocked"], (_TEXT_MAX, _TEXT_MAX))
+    blocked = db.execute(Q["blocked_runs"], (_TEXT_MAX, _TEXT_MAX))
     summary.blocked = [(run_id, why or "") for run_id, why in blocked]
     ((summary.due_ms,),) = db.execute(Q["next_due"])
     summary.schema = int(db.pragma("user_version"))

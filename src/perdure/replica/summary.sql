@@ -14,7 +14,7 @@ SELECT count(*) FROM (SELECT id FROM run LIMIT ?);
 SELECT count(*) FROM (SELECT 1 FROM run INDEXED BY perdure_run_ended
                       WHERE status = 'completed' AND ended_ms IS NOT NULL AND parent IS NULL LIMIT ?);
 
--- name: blocked
+-- name: blocked_runs
 SELECT substr(id, 1, ?), substr(reason, 1, ?) FROM run INDEXED BY run_open
 WHERE status = 'blocked' AND status <> 'completed' ORDER BY run DESC LIMIT 5;
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from perdure.core import lifecycle
+
 JSON = "json"
 """The type of a column with a payload, which may be in chunks."""
 PLAIN = "plain"
@@ -21,10 +23,13 @@ PLAIN_TYPES: dict[str, Any] = {
 }
 """What is in those columns: lists of runs can't be read where there is anything else."""
 
+_WAITING = lifecycle.WAITING
+"""A column of a run, which has the name of the status."""
+
 TABLES: dict[str, dict[str, Any]] = {
     "run": {
         "run": int, "id": str, "workflow": str, "status": str, "args": JSON, "result": JSON,
-        "error": JSON, "waiting": PLAIN, "blocked_by": str, "reason": str, "due_ms": int,
+        "error": JSON, _WAITING: PLAIN, "blocked_by": str, "reason": str, "due_ms": int,
         "crashes": int, "priority": int, "queue": str, "tags": PLAIN, "forked_from": str,
         "seed": int, "timeout_ms": int, "created_ms": int, "started_ms": int, "ended_ms": int,
         "durability": str, "unread": int, "generation": int, "python": str, "key": str,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.core.lifecycle import BLOCKED, FINAL, PAUSED, PENDING, STATUSES
+from perdure.core.lifecycle import BLOCKED, FINAL, PAUSED, PENDING, STATUSES, WAITING
 from perdure.core.limits import HISTORY_ROWS_MAX
 from perdure.errors import ImportRefused, RunExists
 from perdure.store.import_writes import TABLES, ImportedRuns, ImportRuns
@@ -101,7 +101,7 @@ class Importing:
         if begun or self._db.row("queue_by_name", (run["queue"],)) is None:
             run["queue"] = None  # its place was in the other store
         if run["status"] != BLOCKED:
-            run["waiting"], run["crashes"] = None, 0
+            run[WAITING], run["crashes"] = None, 0  # the column of this name
             run["status"] = PENDING if asked.go_on else PAUSED
             if asked.go_on:
                 later = not begun and due_ms is not None and due_ms > asked.at_ms

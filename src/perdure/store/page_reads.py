@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from perdure.core import lifecycle
 from perdure.core.events import Event
 from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.store.reads import Reads
@@ -96,7 +97,7 @@ class PageReads:
         if wanted.parent is not None:
             found.append((Source("keys_of_parent", (wanted.parent,)),))
         found += [(Source("keys_of_tag", pair),) for pair in wanted.tags]
-        statuses = set(wanted.statuses) | ({"waiting"} if wanted.retrying else set())
+        statuses = set(wanted.statuses) | ({lifecycle.WAITING} if wanted.retrying else set())
         if statuses and statuses <= INDEXED:
             found.append(tuple(Source("keys_of_status", (one,)) for one in sorted(statuses)))
         if wanted.workflow is not None and self.has_lists:

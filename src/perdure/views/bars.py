@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from perdure.core import events as ev
 from perdure.views import format
 from perdure.views.waterfall import Waterfall
 
@@ -152,7 +153,7 @@ def _draw(cells: list[str], found: Waterfall, bar: int, end_ms: int, axis: Axis)
     if tries and status != "open":
         worked_ms = found.work_ms.get(bar, end_ms - start_ms)
         _fill(cells, axis.at(end_ms - worked_ms), axis.at(end_ms), DONE)
-    if status == "failed":
+    if status == ev.FAILED:
         _fill(cells, axis.at(end_ms), axis.at(end_ms), FAILED)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.core import lifecycle
 from perdure.runtime.info import HistoryEvent
 from perdure.views import format, timeline
 from perdure.views.conversation import Said, find_conversation, reply
@@ -99,7 +100,7 @@ def _asked(row: HistoryEvent) -> Any:
 
 def _state(row: HistoryEvent, end: HistoryEvent | None, *, retrying: bool) -> str:
     if end is not None:
-        return "cancelled" if end.kind == "abandon" else end.kind
+        return lifecycle.CANCELLED if end.kind == "abandon" else end.kind
     if row.kind in ("step", "child", "timer"):
         return "retrying" if retrying else "open"
     return ""

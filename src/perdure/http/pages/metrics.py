@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from perdure.core import lifecycle
 from perdure.http.counters import Counters
 from perdure.http.site import Site, site_of
 from perdure.reader.values import Bounded, SystemFacts
@@ -63,8 +64,8 @@ def of_queues(queues: Iterable[QueueInfo]) -> Iterator[str]:
     """Metrics of queues."""
     rows = [({"queue": queue.name}, queue) for queue in queues]
     for name, text in (
-        ("waiting", "What waits in a queue."),
-        ("running", "What a queue has admitted."),
+        (lifecycle.WAITING, "What waits in a queue."),
+        (lifecycle.RUNNING, "What a queue has admitted."),
         ("paused", "1 where a queue admits nothing."),
     ):
         samples = [(labels, getattr(queue, name)) for labels, queue in rows]

@@ -150,7 +150,7 @@ def _label(info: RunInfo) -> str:
 
 def _kind_of_why(info: RunInfo) -> str:
     if info.status == lifecycle.BLOCKED:
-        return "blocked"
+        return lifecycle.BLOCKED
     return "retrying" if _label(info).startswith("retrying") else info.status
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.requests import Request
 
+from perdure.core import events as ev
 from perdure.http import stream_text
 from perdure.http.site import site_of
 from perdure.runtime.info import RunInfo
@@ -111,7 +112,7 @@ def totals(found: Waterfall) -> list[NameTotal]:
             continue
         one = by_name.setdefault(name, NameTotal(found.names[name]))
         one.number += 1
-        one.failed += status == "failed"
+        one.failed += status == ev.FAILED
         one.open += status == "open"
         work_ms = found.work_ms.get(index, took_ms) or 0
         one.total_ms += work_ms
@@ -127,7 +128,7 @@ async def _table(asked: Asked) -> Context:
     order = [
         bar
         for bar in range(len(found.seq))
-        if not only_errors or found.status[bar] == "failed" or found.attempts[bar] > 1
+        if not only_errors or found.status[bar] == ev.FAILED or found.attempts[bar] > 1
     ]
     if slow:
         order.sort(key=lambda bar: -(found.took_ms[bar] or 0))

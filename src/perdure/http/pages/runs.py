@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
 from perdure.http import columns
@@ -24,8 +25,10 @@ from perdure.reader import StoreReader
 from perdure.reader.values import RETRYING, Activity, Bounded, RunPage, RunQuery
 from perdure.views import rows
 
-SHOWN = ("running", RETRYING, "waiting", "pending", "paused", "blocked", "failed", "completed",
-         "cancelled")  # fmt: skip
+SHOWN = (
+    lifecycle.RUNNING, RETRYING, lifecycle.WAITING, lifecycle.PENDING, lifecycle.PAUSED,
+    lifecycle.BLOCKED, lifecycle.FAILED, lifecycle.COMPLETED, lifecycle.CANCELLED,
+)  # fmt: skip
 """The chips, those first that need attention."""
 
 WHYS_MAX = 200
