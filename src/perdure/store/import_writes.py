@@ -17,14 +17,13 @@ JSON = "json"
 """The type of a column with a payload, which may be in chunks."""
 PLAIN = "plain"
 """The type of a column with JSON that never is."""
-PLAIN_TYPES: dict[str, Any] = {
-    "tags": dict[str, Any] | None,
-    "waiting": list[dict[str, Any]] | None,
-}
-"""What is in those columns: lists of runs can't be read where there is anything else."""
-
 _WAITING = lifecycle.WAITING
 """A column of a run, which has the name of the status."""
+PLAIN_TYPES: dict[str, Any] = {
+    "tags": dict[str, Any] | None,
+    _WAITING: list[dict[str, Any]] | None,
+}
+"""What is in those columns: lists of runs can't be read where there is anything else."""
 
 TABLES: dict[str, dict[str, Any]] = {
     "run": {
