@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from perdure import Engine
 from tests.cli.conftest import Said
 
 Typed = Callable[..., Said]
@@ -23,3 +25,16 @@ def test_doctor_for_people(typed: Typed) -> None:
     assert out.startswith("path ")
     for word in ("sqlite", "schema version", "wal bytes", "integrity", "stuck", "workers"):
         assert word in out
+
+
+def test_it_is_said_that_no_worker_runs(here: Typed) -> None:
+    async def left() -> None:
+        async with Engine("perdure.db", execute=False) as engine:
+            await engine.start_by_name("hello", {"name": "Ada"}, id="left")
+
+    asyncio.run(left())
+    sentence = "No worker is running: start one"
+    assert sentence in here("doctor").out
+    assert sentence in here("doctor", "--json").json["no_worker"]
+    assert sentence in here("ls").err
+    assert sentence in here("show", "left").out

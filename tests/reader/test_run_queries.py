@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
-from perdure import BadPosition, DefinitionError, RunNotFound
+from perdure import BadPosition, DefinitionError, Engine, RunNotFound, step, workflow
+from perdure.process.clock import SystemClock
+from perdure.reader import StoreReader
 from perdure.reader.values import RunQuery
+from perdure.runtime.workers import NO_WORKER
 from perdure.views import tree
 from tests.reader.conftest import Read
+from tests.runtime.support import awaited
+
+begun, goes_on = asyncio.Event(), asyncio.Event()
+
+
+@step
+async def take_long() -> None:
+    begun.set()
+    await goes_on.wait()
+
+
+@workflow
+async def works() -> None:
+    await take_long()
 
 
 def test_a_sentence_for_what_does_not_go_on(read: Read) -> None:
@@ -100,3 +120,31 @@ def test_an_unknown_run_is_said(read: Read, name: str) -> None:
     for odd in ("nobody", "a/../b", "\ud800", ""):
         with pytest.raises(RunNotFound):
             read(name, odd)
+
+
+@awaited
+async def test_a_worker_whose_lease_has_run_out_is_none(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[works]) as engine:
+        run = await engine.start(works(), id="left")
+        await begun.wait()
+        ahead_ms = 0
+        async with StoreReader(path, now_ms=lambda: SystemClock().now_ms() + ahead_ms) as reader:
+            assert (await reader.why("left"), (await reader.system()).workers) == (None, 1)
+            assert (await reader.doctor())["stuck"] == []
+            ahead_ms = 3_600_000
+            why, system, doctor = (
+                await reader.why("left"),
+                await reader.system(),
+                await reader.doctor(),
+            )
+            assert why is not None and why.endswith(NO_WORKER)
+            assert (system.workers, system.no_worker, doctor["no_worker"]) == (
+                0,
+                NO_WORKER,
+                NO_WORKER,
+            )
+            assert [one["id"] for one in doctor["stuck"]] == ["left"]
+            assert NO_WORKER in doctor["stuck"][0]["reason"]
+        goes_on.set()
+        await run.result()

@@ -48,14 +48,18 @@ def doctor(store: str, as_json: bool) -> None:
 def _print_facts(facts: dict[str, Any]) -> None:
     first = [name for name in ("path", "file_bytes", "wal_bytes") if name in facts]
     facts = {name: facts[name] for name in [*first, *facts]}
+    no_worker = facts.pop("no_worker", None)
     lists = {name: facts.pop(name) for name in LISTS if name in facts}
     width = max(len(name) for name in [*facts, *lists])
     for name, fact in facts.items():
         echo(f"{_title(name).ljust(width)}  {_fact(name, fact)}")
     for name, entries in lists.items():
-        echo(f"{_title(name).ljust(width)}  {len(entries) or 'none'}")
+        alive = [one for one in entries if one.get("lease_left_ms", 1) > 0]
+        echo(f"{_title(name).ljust(width)}  {len(alive) or 'none'}")
         for entry in entries:
             echo(*as_lines(f"  {_entry(entry)}"))
+        if name == "workers" and no_worker:
+            echo(f"  {no_worker}")
 
 
 def _title(name: str) -> str:
@@ -75,6 +79,9 @@ def _fact(name: str, fact: Any) -> str:
 def _entry(entry: Any) -> str:
     if not isinstance(entry, dict):
         return str(entry)
+    if entry.get("lease_left_ms", 1) <= 0:
+        gone = format.duration(-entry["lease_left_ms"])
+        return f"{entry['name']}, pid {entry['pid']}: its lease ran out {gone} ago"
     with contextlib.suppress(KeyError):
         return f"{entry['id']}  {status(entry['status'])}  {entry['reason']}"
     with contextlib.suppress(KeyError):

@@ -25,6 +25,7 @@ from perdure.reader import StoreReader
 from perdure.reader.values import RETRYING, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
+from perdure.runtime.workers import NO_WORKER
 from perdure.views import bars, format, rows, timeline
 from perdure.views.rows import RunLine
 from perdure.views.waiting import Places, in_queue
@@ -36,6 +37,9 @@ ROWS = 1_000
 
 PLACES_MAX = 100
 """Runs of a list whose place in line is counted; of further ones only the queue is said."""
+
+WHYS_MAX = 200
+"""Runs of a list that are asked whether they need a worker, where there is none."""
 
 NARROW = 72
 """Columns; narrower lines have no room for times since the start of the run."""
@@ -152,11 +156,14 @@ def ls(
         limit=limit,
     )
 
+    whys: dict[str, str] = {}
+
     async def fetch(reader: StoreReader) -> tuple[RunPage, list[RunInfo] | list[Places]]:
         behind = None if after is None else await reader.cursor(after)
         page = await reader.runs(replace(asked, after=behind))
         if as_json:
             return page, await reader.infos([run.id for run in page.runs])
+        whys.update(await reader.whys([run.id for run in page.runs if not run.ended_at][:WHYS_MAX]))
         return page, await _places(reader, page.runs)
 
     page, more = with_reader(store, fetch)
@@ -174,6 +181,13 @@ def ls(
     elif page.next is None:
         filtered = asked != RunQuery(limit=limit) or after
         say("No run fits." if filtered else "No run.")
+    if any(NO_WORKER in why for why in whys.values()):
+        say(NO_WORKER)
+    _say_next(ctx, page, store)
+
+
+def _say_next(ctx: click.Context, page: RunPage, store: str) -> None:
+    """How to see what is behind a page of the list."""
     if page.searched is not None:
         looked = f"Looked at {format.count(page.searched, 'run')}. To look further"
         say(f"{looked}: {_next_page(ctx, page, store)}")

@@ -84,14 +84,15 @@ class StoreQueries(ListQueries):
     # --- the store --------------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerInfo]:
-        now_ms = self._now_ms()
+        there = self._store.workers()
+        alive = workers.alive(there, self._now_ms())
         return [
             WorkerInfo(
                 row.worker, row.name, row.pid, row.host, instant(row.lease_ms),
-                row.lease_ms > now_ms,
+                row in alive,
                 bounded(self._pages.count_owned(row.worker, COUNT_MAX + 1)), bool(row.asked),
             )
-            for row in self._store.workers()
+            for row in there
         ]  # fmt: skip
 
     def pulse(self) -> Pulse:

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from perdure.core import lifecycle
-from perdure.runtime import stuck
+from perdure.runtime import stuck, workers
 from perdure.store.base import Store
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -20,8 +20,10 @@ DUE_RUNS_MAX = 1_000
 def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     """What `doctor` reports of an open store."""
     facts = store.facts(now_ms)
+    there = store.workers()
+    at_work = workers.take_what_is_due(there, now_ms)
     for run in facts["stuck"]:
-        run["reason"] = _stuck_reason(run)
+        run["reason"] = _stuck_reason(run, "" if at_work else f". {workers.NO_WORKER}")
     facts["stuck_queues"] = stuck.queues(store, now_ms)
     facts["stuck_schedules"] = stuck.schedules(store, now_ms)
     facts["unanswered"] = stuck.requests(store, now_ms)
@@ -38,8 +40,9 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
         facts["retention"] = done
     facts["workers"] = [
         {"worker": w.worker, "name": w.name, "pid": w.pid, "lease_left_ms": w.lease_ms - now_ms}
-        for w in store.workers()
+        for w in there
     ]
+    facts["no_worker"] = None if at_work else workers.NO_WORKER
     return facts
 
 
@@ -54,9 +57,13 @@ def retention(store: Store) -> dict[str, Any]:
     return {name: fact for name, fact in found.items() if fact}
 
 
-def _stuck_reason(run: dict[str, Any]) -> str:
+def _stuck_reason(run: dict[str, Any], no_worker: str) -> str:
     """Why a run does not go on, and what to do about it."""
     match run["status"]:
+        case lifecycle.RUNNING:
+            return f"its process has gone: another worker takes it over{no_worker}"
+        case lifecycle.PENDING if no_worker:
+            return f"it is due{no_worker}"
         case lifecycle.PENDING:
             return (
                 "it is due, but no worker has taken it: is there one that runs, and knows "

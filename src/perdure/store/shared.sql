@@ -480,6 +480,13 @@ SELECT 'completed', n
 FROM (SELECT (SELECT count(*) FROM run) - (SELECT coalesce(sum(n), 0) FROM other) AS n) AS rest
 WHERE n > 0;
 
+-- name: left_behind
+-- Runs of workers whose leases have run out.
+SELECT r.id, r.workflow, r.status, r.reason, r.due_ms
+FROM worker AS w JOIN run AS r {{index run_owned}} ON r.owner = w.worker
+WHERE w.ended_ms IS NULL AND w.lease_ms <= ?1 AND r.owner IS NOT NULL AND r.status = 'running'
+ORDER BY r.run LIMIT 100;
+
 -- name: stuck
 SELECT id, workflow, status, reason, due_ms
 FROM run {{index run_open}}

@@ -169,6 +169,7 @@ class Doctor(msgspec.Struct, frozen=True):
 
     `gives_space_back`: free space can be given back without writing the file anew. `hung_threads`
     are steps that ended and left their thread hanging; it is there where an engine is asked.
+    `no_worker` is what is said where no worker is alive that takes what is due.
     """
 
     path: str
@@ -185,6 +186,7 @@ class Doctor(msgspec.Struct, frozen=True):
     wal_bytes: int
     runs: dict[str, int]
     workers: list[WorkerSeen]
+    no_worker: str | None
     stuck: list[StuckRun]
     stuck_queues: list[StuckQueue]
     stuck_schedules: list[StuckSchedule]

@@ -187,6 +187,9 @@ class Reader(Reads):
             "runs": self.status_counts(),
             "stuck": [
                 dict(zip(("id", "workflow", "status", "reason", "due_ms"), row, strict=True))
-                for row in self._all("stuck", now_ms - 5000)
+                for row in [
+                    *self._all("left_behind", now_ms - 5000),
+                    *self._all("stuck", now_ms - 5000),
+                ]
             ],
         }
