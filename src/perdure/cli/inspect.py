@@ -6,8 +6,7 @@ list or of a history costs the page; with --json nothing is cut.
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import click
@@ -26,7 +25,7 @@ from perdure.reader.values import RETRYING, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
 from perdure.runtime.workers import NO_WORKER
-from perdure.views import bars, format, rows, timeline
+from perdure.views import bars, format, rows, timeline, times
 from perdure.views.rows import RunLine
 from perdure.views.waiting import Places, in_queue
 from perdure.views.waterfall import Waterfall
@@ -56,9 +55,6 @@ BAR_COLOURS = {
     "open": "cyan",
 }
 
-_AGE = re.compile(r"(\d{1,6})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 
 # --- ls -------------------------------------------------------------------------------------------
 
@@ -80,10 +76,8 @@ def _since(
     """What was typed, and the time that it means: an age, or a time."""
     if text is None:
         return None
-    if found := _AGE.fullmatch(text):
-        return text, datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
-        return text, datetime.fromisoformat(text).astimezone()
+        return text, times.since(text, datetime.now(UTC))
     except ValueError:
         raise click.BadParameter(
             f"{text!r}: write it as 30m, 24h, 7d or 2026-11-29T12:00."

@@ -6,7 +6,6 @@ with it is durable in the archive, if there is one; progress goes to stderr.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -21,11 +20,10 @@ from perdure.errors import DefinitionError, VacuumRefused
 from perdure.runtime.engine import Engine
 from perdure.runtime.prune_report import PruneReport
 from perdure.store.sqlite import connection
-from perdure.views import format
+from perdure.views import format, times
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _KEPT_SHOWN = 5
 NEVER = "never"
 
@@ -34,11 +32,10 @@ def _age(ctx: click.Context, param: click.Parameter, text: str) -> timedelta | N
     """A time such as 30d; None for never."""
     if text == NEVER:
         return None
-    found = re.fullmatch(r"(\d{1,9})([smhdw])", text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no time: 30d, 12h, 45m, 10s, 2w, or never.")
     try:
-        age = timedelta(**{_UNITS[found[2]]: int(found[1])})
+        age = times.age(text)
+        if age is None:
+            raise click.BadParameter(f"{text!r} is no time: 30d, 12h, 45m, 10s, 2w, or never.")
         Retention(completed=age)
     except (OverflowError, DefinitionError):
         raise click.BadParameter(

@@ -6,10 +6,9 @@ alone, because pages have parameters of their own; a filter that can't be is a `
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
 from perdure.reader.values import PLACES, RETRYING, Place, RunQuery
+from perdure.views import times
 
 Pairs = Sequence[tuple[str, str]]
 """The parts of a query, in their order."""
@@ -26,8 +26,6 @@ NAMES = ("status", "workflow", "tag", "since", "until", "q", "in", "parent", "qu
 
 LIMIT_MAX = 500
 
-_AGE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _WORDS = {"status", "workflow", "tag", "since", "until", "parent", "queue", "in"}
 
 
@@ -111,14 +109,11 @@ def _time(text: str | None, now: datetime) -> datetime | None:
     if text is None:
         return None
     try:
-        if age := _AGE.fullmatch(text):
-            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
-        at = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+        return times.since(text, now)
+    except ValueError:
         raise DefinitionError(
             f"{text!r} is no time. Write an age such as 24h or 7d, or 2026-11-29T08:00."
         ) from None
-    return at if at.tzinfo else at.astimezone()
 
 
 def _limit(text: str | None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from perdure.http.visitors import OPERATE, visitor_of
@@ -56,6 +57,13 @@ class Site:
         assert self.engine is not None, "a site has a reader or an engine"
         reader: StoreReader = self.engine.reader()
         return reader
+
+    @property
+    def operated(self) -> Engine:
+        """The engine, for a change. Raises `HTTPException`, 403, where there is none."""
+        if self.engine is None:
+            raise HTTPException(403, "This store is only looked at here: nothing can be changed.")
+        return self.engine
 
     @property
     def read_only(self) -> bool:

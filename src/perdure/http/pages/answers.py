@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -42,9 +41,7 @@ async def opened(request: Request) -> Response:
 
 async def answered(request: Request) -> Response:
     """Take the answer."""
-    engine, token = site_of(request).engine, request.path_params["token"]
-    if engine is None:
-        raise HTTPException(403, "This store is only looked at here, so nothing is answered by it.")
+    engine, token = site_of(request).operated, request.path_params["token"]
     link = await site_of(request).reader.link(token)
     if link.over is not None or not link.awaited:
         return await opened(request)

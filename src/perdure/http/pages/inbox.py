@@ -12,13 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from perdure.errors import NotAwaited, RequestRefused, RequestTimeout
-from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.body import Form, form_of
 from perdure.http.filling import Filled, filled, pretty, unfilled, with_secrets
 from perdure.http.site import site_of, url
@@ -85,7 +83,7 @@ async def _answered(request: Request, id: str) -> Response:
     card = _card(item, filled(item.schema or {}, form))
     if card.form.again or not card.form.fits:
         return _drawn(request, [card], 200 if card.form.again else 422, only=id)
-    engine, sender = _engine(request), person(request)
+    engine, sender = site_of(request).operated, person(request)
     if item.kind == "request":
         return await _ask(request, engine, card)
     value = with_secrets(item.schema or {}, card.form.value)
@@ -96,7 +94,7 @@ async def _answered(request: Request, id: str) -> Response:
 async def resolve(request: Request) -> Response:
     """Say what became of a step whose process died."""
     id, form = request.path_params["id"], await form_of(request)
-    engine, seq, sender = _engine(request), _number(form, "seq"), person(request)
+    engine, seq, sender = site_of(request).operated, _number(form, "seq"), person(request)
     match form.get("as"):
         case "retry":
             await engine.resolve(id, seq=seq, retry=True, sender=sender)
@@ -120,7 +118,7 @@ async def link(request: Request) -> Response:
     id, form = request.path_params["id"], await form_of(request)
     item = await _asked(request, id, form)
     days = _number(form, "days") or LINK_DAYS[1]
-    made = await _engine(request).answer_link(
+    made = await site_of(request).operated.answer_link(
         id, channel=item.channel, expires=timedelta(days=days),
         recipient=form.get("recipient", "").strip() or None,
     )  # fmt: skip
@@ -163,7 +161,8 @@ async def _asked(request: Request, id: str, form: Form) -> InboxItem:
     wanted = (kind, channel, seq)
     found = [one for one in items if (one.kind, one.channel, one.seq) == wanted]
     if not found and kind == "message" and seq is not None:
-        await _engine(request).answer(id, None, channel=channel, seq=seq)  # it says who answered
+        engine = site_of(request).operated
+        await engine.answer(id, None, channel=channel, seq=seq)  # it says who answered
     if not found:
         raise NotAwaited(id, channel, (await site_of(request).reader.summary(id)).status)
     return found[0]
@@ -184,13 +183,6 @@ async def _ask(request: Request, engine: Engine, card: Card) -> Response:
         reply = ("warn", str(error), None)
     items = await site_of(request).reader.inbox_of(item.run)
     return _drawn(request, [_card(one) for one in items], 200, only=item.run, reply=reply)
-
-
-def _engine(request: Request) -> Engine:
-    engine = site_of(request).engine
-    if engine is None:
-        raise HTTPException(403, "This store is only looked at here.")
-    return engine
 
 
 def _to_inbox(request: Request, id: str, seq: int | None) -> Response:

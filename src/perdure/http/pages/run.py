@@ -21,13 +21,12 @@ from starlette.routing import Route
 from perdure.core import lifecycle
 from perdure.errors import RunNotFound
 from perdure.http import (
-    paths,  # noqa: F401  (its import makes `{id:name}` known to routes)
     stream_text,
 )
 from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
-from perdure.runtime.info import HistoryEvent, RunInfo
+from perdure.runtime.info import HistoryEvent, RunInfo, moment
 from perdure.runtime.standing import Standing
 from perdure.views import format, rows, timeline, traces
 from perdure.views.standing import standing
@@ -220,7 +219,7 @@ def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Co
         "step_said": messages_of(step) if step.asked or step.answered else None,
         "step_rows": ["\n".join(timeline.row_in_full(row)) for row in found],
         "step_unknown": blocked and step.kind == "step" and step.state in ("open", "retrying"),
-        "again_at": _moment(step.again_at_ms),
+        "again_at": moment(step.again_at_ms),
     }
 
 
@@ -240,10 +239,6 @@ async def _key(asked: Asked, step: StepView) -> str | None:
     if step.kind != "step":
         return None
     return await asked.reader.idempotency_key(asked.info.id, step.seq)
-
-
-def _moment(ms: int | None) -> datetime | None:
-    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC)
 
 
 # --- fragments ------------------------------------------------------------------------------------
@@ -328,9 +323,7 @@ def _json(request: Request, found: Any) -> Response:
 async def act(verb: str, request: Request) -> Response:
     """Use a verb, and show the run again."""
     id = request.path_params["id"]
-    engine = site_of(request).engine
-    assert engine is not None, "a change of a site that is only looked at is refused before"
-    await getattr(engine, verb)(id)
+    await getattr(site_of(request).operated, verb)(id)
     return RedirectResponse(url(request, "runs", id), 303)
 
 

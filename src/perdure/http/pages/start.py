@@ -18,7 +18,6 @@ from starlette.routing import Route
 
 from perdure.codec.schemas import parameters_schema
 from perdure.errors import DefinitionError, PerdureError
-from perdure.http import paths  # noqa: F401  (its import makes `{id:name}` known to routes)
 from perdure.http.access import Access
 from perdure.http.body import form_of
 from perdure.http.filling import Filled, filled, unfilled, with_secrets
@@ -76,9 +75,7 @@ async def start(request: Request) -> Response:
     if form.again or not form.fits or options.errors:
         status = 200 if form.again else 422
         return await _drawn(request, name, declared, form, options, status, again=again)
-    engine = site_of(request).engine
-    if engine is None:
-        raise HTTPException(403, "This store is only looked at here.")
+    engine = site_of(request).operated
     at = options.given.get("at")
     given = options.given | ({} if at is None else {"at": datetime.fromisoformat(at)})
     try:

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from perdure.errors import PerdureError
-from perdure.http import forking, paths  # noqa: F401  (its import makes `{id:name}` known to routes)
+from perdure.http import forking
 from perdure.http.body import form_of
 from perdure.http.forking import Cut, Edit
 from perdure.http.problems import status_of
