@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from perdure import DefinitionError, Engine, Token, workflow
 from perdure.http import limits
 from perdure.http.app import guarded, pages
+from perdure.http.body import FORM
 from perdure.http.site import Site, url
 from perdure.http.visitors import person
 from tests.http.support import Serve, Served
@@ -277,6 +278,12 @@ def test_large_bodies_are_refused_while_they_come(local: Served) -> None:
     assert answer.json()["title"] in ("Content Too Large", "Request Entity Too Large")
     honest = local.client().post("/api/probe", content=bytes(limits.BODY_BYTES_MAX + 1))
     assert honest.status_code == 413
+
+
+def test_a_stranger_sends_no_more_than_a_token(closed: Served) -> None:
+    for body in (bytes(limits.LOGIN_BYTES_MAX + 1), iter([bytes(limits.LOGIN_BYTES_MAX), b"+"])):
+        sent = closed.client().post("/login", content=body, headers={"content-type": FORM})
+        assert sent.status_code == 413
 
 
 POST = b"POST /api/probe HTTP/1.1\r\nHost: localhost\r\n"

@@ -91,6 +91,8 @@ class Gate:
             check_embedding(request)
             return self._app, receive
         check_origin(request)
+        if visitor is ANONYMOUS:
+            receive = limits.counted(request.scope, receive, limits.LOGIN_BYTES_MAX)
         if not path.startswith(("/api/", "/answer/")) and not _is_bearer(request):
             receive = await _check_form_key(request, receive)
         if path not in ("/login", "/logout") and not path.startswith("/answer/"):

@@ -15,6 +15,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
+LOGIN_BYTES_MAX = 64 * 1024
+"""Of a body that comes without a token: many of them at once must not fill the memory."""
 ANSWER_S_MAX = 30.0
 TIMEOUT = "perdure.timeout"
 
@@ -49,27 +51,27 @@ async def in_time(scope: Scope, send: Send) -> AsyncIterator[Send]:
             ) from None
 
 
-def counted(scope: Scope, receive: Receive) -> Receive:
+def counted(scope: Scope, receive: Receive, most: int = BODY_BYTES_MAX) -> Receive:
     """A `receive` that refuses a body above the limit. Raises `HTTPException`, 413."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        raise _too_large()
+    if length.isdigit() and int(length) > most:
+        raise _too_large(most)
     total = 0
 
     async def received() -> Message:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        if total > BODY_BYTES_MAX:
-            raise _too_large()
+        if total > most:
+            raise _too_large(most)
         return message
 
     return received
 
 
-def _too_large() -> HTTPException:
+def _too_large(most: int) -> HTTPException:
     return HTTPException(
         413,
-        f"The body is larger than {BODY_BYTES_MAX // 1024 // 1024} MiB. Hand large data over as a "
+        f"The body is larger than {most // 1024:,} KiB. Hand large data over as a "
         "path or an address.",
     )
