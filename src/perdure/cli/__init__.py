@@ -56,6 +56,7 @@ def main() -> None:
       perdure run demo/app.py A-17 120         run it, with live progress
       perdure ls                               what is there
       perdure show refund                      what a run did, step by step
+      perdure ui                               the same in a browser
     """
 
 

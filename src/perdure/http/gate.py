@@ -126,7 +126,7 @@ class Gate:
 
 
 def _public(path: str) -> Visitor | None:
-    """The visitor of what needs no token: the login page, and signed links."""
+    """The visitor of what needs no token: the login page, and links that answer."""
     if path.startswith("/answer/"):
         return LINK
     return ANONYMOUS if path == "/login" else None

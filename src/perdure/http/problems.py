@@ -160,7 +160,7 @@ def route_path(connection: HTTPConnection) -> str:
 
 
 def loggable(connection: HTTPConnection) -> str:
-    """The path for the log: without the query, and without the right that a signed link gives."""
+    """The path for the log: without the query, and without the token of a link that answers."""
     path = route_path(connection)
     return "/answer/…" if path.startswith("/answer/") else quote(path)
 
