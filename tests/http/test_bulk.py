@@ -57,6 +57,9 @@ def test_a_plan_of_a_filter_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             await _some(engine)
             plan = await bulk.plan_of_query(engine.reader(), "pause", RunQuery(workflow="agent"))
             assert ([one.id for one in plan.runs], plan.more) == (["agent-2", "agent-1"], True)
+            rest = RunQuery(workflow="agent", after=plan.next)
+            plan = await bulk.plan_of_query(engine.reader(), "pause", rest)
+            assert ([one.id for one in plan.runs], plan.more) == (["agent-0"], False)
             with pytest.raises(DefinitionError, match="cancel, pause, resume, retry"):
                 await bulk.plan_of_ids(engine.reader(), "delete", ["digest"])
 

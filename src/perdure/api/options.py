@@ -66,7 +66,7 @@ def to_ms(value: float | timedelta | None, what: str) -> int | None:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if not numbers.is_number(seconds) or not 0 < seconds < 3.2e11:
         raise DefinitionError(
-            f"{what} must be a positive number of seconds or a timedelta, not "
+            f"{what} must be a positive number of seconds or a timedelta, up to 10,000 years, not "
             f"{numbers.shown(value)}."
         )
     return max(1, round(seconds * 1000))

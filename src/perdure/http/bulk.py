@@ -38,11 +38,14 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a verb would do. `more`: more runs match than the plan has."""
+    """What a verb would do. `more`: more runs match than the plan has; those of a filter begin
+    behind `next`.
+    """
 
     verb: str
     runs: list[Planned]
     more: bool = False
+    next: str | None = None
 
     @property
     def acts(self) -> list[Planned]:
@@ -72,7 +75,8 @@ async def plan_of_ids(reader: StoreReader, verb: str, ids: Sequence[str]) -> Pla
 
 
 async def plan_of_query(reader: StoreReader, verb: str, asked: RunQuery) -> Plan:
-    """What a verb would do to the runs that match a filter, the newest 1,000 of them.
+    """What a verb would do to the runs that match a filter, the newest 1,000 of them, or
+    the 1,000 behind its `after`: what was asked to end may match until it has.
 
     Raises `DefinitionError`.
     """
@@ -87,7 +91,7 @@ async def plan_of_query(reader: StoreReader, verb: str, asked: RunQuery) -> Plan
         after = page.next
         if after is None or page.searched is not None:
             break
-    return Plan(verb, found[:RUNS_MAX], after is not None)
+    return Plan(verb, found[:RUNS_MAX], after is not None, after)
 
 
 def refusal(verb: str, status: str) -> str | None:

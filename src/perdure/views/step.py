@@ -64,9 +64,7 @@ def step_view(rows: Sequence[HistoryEvent]) -> StepView | None:
     row, end = entry.row, entry.end
     attempts: list[AttemptLine] = []
     for answer in entry.answers:
-        if (
-            line := _attempt(answer, 1 + sum(one.outcome in _ENDED for one in attempts))
-        ) is not None:
+        if (line := _attempt(answer, 1 + _last_number(attempts))) is not None:
             attempts.append(line)
     faults = [one for one in attempts if one.error is not None or one.outcome == "process died"]
     error = faults[-1].error if end is None and faults else None
@@ -107,6 +105,14 @@ def _state(row: HistoryEvent, end: HistoryEvent | None, *, retrying: bool) -> st
 
 
 _ENDED = frozenset({"failed", "process died"})
+
+
+def _last_number(attempts: Sequence[AttemptLine]) -> int:
+    """The number of the last attempt that ended; 0 where none has. Rows of whole runs that died are
+    not among them, but count, so the numbers that rows have go before their own count.
+    """
+    ended = [one for one in attempts if one.outcome in _ENDED]
+    return max([len(ended), *(one.number or 0 for one in ended)])
 
 
 def _attempt(row: HistoryEvent, number: int) -> AttemptLine | None:

@@ -49,7 +49,7 @@ async def counts() -> int:
 
 
 @workflow
-async def login(key: Secret) -> int:
+async def login(key: Secret, user: str = "") -> int:
     return len(key.reveal())
 
 
@@ -254,6 +254,8 @@ def test_secrets_that_are_typed_are_hidden_where_they_are_stored(
     page = ada.post("/start/login", data={"v/key": "sk-typed", "do": "code"}).text
     assert 'type="password"' in page
     assert "sk-typed" not in page.partition('id="code"')[2]
+    unfit = ada.post("/start/login", data={"v/key": "sk-typed", "v/user": "a\0", "do": "code"}).text
+    assert "sk-typed" not in unfit.partition('id="code"')[2]
     for name, site in (
         ("here", served),
         ("elsewhere", serve(store=served.engine.path, execute=False)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from perdure import Engine, Every, Queue, Schedule, Token, workflow
+from perdure.http import bulk
 from tests.http.support import Serve, Served
 
 ODD = "a/b c?d#e%2F<i>é"
@@ -80,6 +82,7 @@ def test_a_viewer_sees_no_button_and_changes_nothing(site: Served) -> None:
         ("/schedules/none", 404, ""),
         ("/sql?text=DELETE+FROM+run", 422, ""),
         ("/sql?text=nonsense", 422, "syntax error"),
+        ("/sql?q=nonsense", 422, "syntax error"),
         ("/sql.csv?text=SELECT+1+AS+one%2C+'%3Dx'+AS+two", 200, "one,two\r\n1,'=x\r\n"),
         ("/sql.csv?text=nonsense", 422, "syntax error"),
         ("/bulk", 405, ""),
@@ -91,6 +94,42 @@ def test_what_cannot_be_is_answered_clearly(
     with site.client(authorization=ANN) as client:
         answer = client.get(path)
         assert (answer.status_code, says in answer.text) == (status, True), answer.text[:2000]
+
+
+def test_limits_that_are_refused_stay_in_their_open_form(site: Served) -> None:
+    with site.client(authorization=ANN) as client:
+        (address,) = set(re.findall(r'href="/durable(/queues/[^"]+)"', client.get("/queues").text))
+        for typed, says in (("-3", "is no limit"), ("5000000000", "1,000,000,000")):
+            page = client.post(address, data={"concurrency": typed, "rate": "7"})
+            assert page.status_code == 422
+            form = page.text.partition('<details class="pop end" open>')[2].partition("</form>")[0]
+            assert says in form
+            assert f'value="{typed}"' in form
+            assert 'value="7"' in form
+            assert "hx-get" not in page.text.partition("<main")[2]  # nothing takes it away
+
+
+def test_one_verb_for_many_goes_on_with_the_others(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "RUNS_MAX", 1)
+    monkeypatch.setattr(bulk, "PAGE_RUNS", 1)
+    site.do(lambda engine: engine.start(digest(), id="later", at=datetime(2100, 1, 1, tzinfo=UTC)))
+
+    def told(**more: str) -> tuple[str, list[str]]:
+        with site.client(authorization=ANN) as client:
+            answer = client.post("/bulk", data={"verb": "cancel", "query": "", **more})
+        assert answer.status_code == 200, answer.text
+        return answer.text, re.findall('name="(?:next|after)" value="([^"]*)"', answer.text)
+
+    plan, (behind,) = told(all="1")
+    assert "Cancel 1 run?" in plan
+    done, again = told(id="later", sure="1", next=behind)
+    assert "The next 1…" in done
+    assert again == [behind]
+    rest, none = told(all="1", after=behind)
+    assert "it has ended" in rest
+    assert none == []
 
 
 @pytest.mark.parametrize(

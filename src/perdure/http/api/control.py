@@ -156,8 +156,8 @@ class Many(Body, frozen=True, kw_only=True):
 
 class ManyDone(msgspec.Struct, frozen=True):
     """What the verb does, or with `dry_run` would do: `acts` on these ids, `leaves` those, each
-    with the reason. `more` runs match than were taken: send it again. `done` and `failed` say what
-    became of each of `acts`.
+    with the reason. `more` runs match than were taken: send it again, with `next` as `after`
+    in its filter. `done` and `failed` say what became of each of `acts`.
     """
 
     verb: str
@@ -167,6 +167,7 @@ class ManyDone(msgspec.Struct, frozen=True):
     more: bool
     done: int = 0
     failed: list[bulk.Done] = []
+    next: str | None = None
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -368,14 +369,14 @@ async def steer_many(call: Call[Nothing, Many]) -> ManyDone:
         plan = await bulk.plan_of_query(call.reader, asked.verb, run_query(pairs, now()))
     acts, leaves = plan.acts, plan.leaves
     if asked.dry_run:
-        return ManyDone(asked.verb, True, acts, leaves, plan.more)
+        return ManyDone(asked.verb, True, acts, leaves, plan.more, next=plan.next)
     time_limit(call.request, None)
     ended = [
         done async for done in bulk.carry_out(call.engine, asked.verb, [one.id for one in acts])
     ]
     failed = [one for one in ended if one.error is not None]
     return ManyDone(
-        asked.verb, False, acts, leaves, plan.more, len(ended) - len(failed), failed
+        asked.verb, False, acts, leaves, plan.more, len(ended) - len(failed), failed, plan.next
     )  # fmt: skip
 
 

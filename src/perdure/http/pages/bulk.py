@@ -34,9 +34,11 @@ async def many(request: Request) -> Response:
         done = [one async for one in bulk.carry_out(site.engine, verb, ids[: bulk.RUNS_MAX])]
         failed = [one for one in done if one.error is not None]
         return page(request, "bulk_done.html", area="runs", verb=verb, back=str(back),
-                    done=len(done) - len(failed), failed=failed)  # fmt: skip
+                    done=len(done) - len(failed), failed=failed, query=back.query,
+                    next=form.get("next"), most=bulk.RUNS_MAX)  # fmt: skip
     if form.get("all"):
-        plan = await bulk.plan_of_query(site.reader, verb, run_query(query, datetime.now(UTC)))
+        asked = run_query([*query, ("after", str(form.get("after") or ""))], datetime.now(UTC))
+        plan = await bulk.plan_of_query(site.reader, verb, asked)
     else:
         plan = await bulk.plan_of_ids(site.reader, verb, ids)
     return page(
@@ -44,7 +46,7 @@ async def many(request: Request) -> Response:
         meaning=lifecycle.VERBS[verb].meaning, shown=plan.acts[:SHOWN_MAX],
         acts=Counter(run.status for run in plan.acts).most_common(),
         leaves=Counter((run.status, run.refused) for run in plan.leaves).most_common(),
-        most=bulk.RUNS_MAX,
+        most=bulk.RUNS_MAX, later=bool(form.get("after")),
     )  # fmt: skip
 
 

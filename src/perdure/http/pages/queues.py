@@ -38,14 +38,16 @@ async def queue(request: Request) -> Response:
     return await _queue(request, request.path_params["name"])
 
 
-async def _queue(request: Request, name: str, refused: str | None = None) -> Response:
+async def _queue(
+    request: Request, name: str, refused: str | None = None, typed: Form | None = None
+) -> Response:
     found = await site_of(request).reader.queue(name, PLACES_SHOWN)
     now = datetime.now(UTC)
     return page(
         request, "queue.html", 200 if refused is None else 422, area="queues", found=found,
         queue=found.queue, limits=texts.limits(found.queue), state=texts.state(found.queue, now),
         keys=[(key, texts.key_state(key, found.queue, now)) for key in found.keys],
-        rate=_rate_fields(found.queue), refused=refused, shown=PLACES_SHOWN,
+        rate=_rate_fields(found.queue), refused=refused, typed=typed or {}, shown=PLACES_SHOWN,
         json=url(request, "api", "v1", "queues", name),
     )  # fmt: skip
 
@@ -73,7 +75,7 @@ async def change(request: Request) -> Response:
         else:
             await engine.queue(name, **_limits(form, before))
     except (DefinitionError, ValueError) as error:
-        return await _queue(request, name, str(error))
+        return await _queue(request, name, str(error), form)
     return RedirectResponse(url(request, "queues", name), 303)
 
 

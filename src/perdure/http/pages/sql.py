@@ -25,7 +25,8 @@ SHEET_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 async def sql(request: Request) -> Response:
     """The query of the address with its rows."""
-    text = request.query_params.get("text", "").strip()
+    given = request.query_params  # the name that the API has for it is taken, too
+    text = (given.get("text") or given.get("q") or "").strip()
     reader = site_of(request).reader
     table, refused = None, None
     if text:
