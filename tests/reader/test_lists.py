@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure import DefinitionError, RunNotFound
+from perdure import DefinitionError, Engine, RunNotFound
+from perdure.reader import StoreReader
 from perdure.reader.values import Bounded, RunQuery
-from tests.reader.conftest import Read
+from perdure.runtime.workers import NO_WORKER
+from tests.reader.conftest import Read, asks
+from tests.runtime.support import awaited, reached
 
 
 def ids(read: Read, **asked: Any) -> list[str]:
@@ -163,3 +167,18 @@ def test_activity_counts_starts_and_ends(read: Read) -> None:
 def test_names_of_workflows(read: Read) -> None:
     names = ["answers", "asks", "breaks", "family", "pays", "plain"]
     assert read("workflows") == names
+
+
+@awaited
+async def test_what_was_answered_is_asked_no_more_though_no_worker_runs(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[asks]) as engine:
+        for id in ("a", "b"):
+            await reached(await engine.start(asks("Go?"), id=id), "waiting")
+    async with Engine(path, execute=False) as engine, StoreReader(path) as reader:
+        await engine.answer("a", True, channel="approval", sender="ada")
+        assert [item.run for item in (await reader.inbox()).items] == ["b"]
+        assert (await reader.inbox_of("a"), await reader.inbox_count()) == ([], Bounded(1))
+        why = await reader.why("a") or ""
+        assert why.startswith("Answered on approval by ada at ")
+        assert why.endswith(NO_WORKER)

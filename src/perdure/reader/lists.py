@@ -15,7 +15,7 @@ from perdure.core import lifecycle, numbers
 from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.errors import RunNotFound
 from perdure.reader.activity import ActivityReads
-from perdure.reader.parts import PageParts
+from perdure.reader.parts import PageParts, is_answered
 from perdure.reader.search import Search, cursor_key, is_cursor, wanted_of
 from perdure.reader.values import (
     RETRYING,
@@ -44,6 +44,7 @@ BUCKETS_MAX = 1_000
 _FOR_PEOPLE = tuple(
     Source("keys_of_status", (one,)) for one in (lifecycle.WAITING, lifecycle.BLOCKED)
 )
+_ASKED = frozenset({"message", "request"})
 _STEP = re.compile(r"while step (.+?) \(row (\d+)\)")
 
 
@@ -120,10 +121,23 @@ class ListQueries(PageParts):
         person, else None, and its key.
         """
         while keys := self._pages.keys(_FOR_PEOPLE, before, INBOX_BATCH):
-            found = {row[0]: row for row in self._pages.waits_for_a_person(keys)}
+            found = {row[0]: row for row in self._asking(keys)}
             for key in keys:
                 yield found.get(key), key
             before = keys[-1]
+
+    def _asking(self, keys: Sequence[int]) -> list[Any]:
+        """Rows of those that wait for a person, with what each waits for as a list: what was sent
+        and not received yet, because no worker has taken the run, is asked no more.
+        """
+        rows, asking = self._pages.waits_for_a_person(keys), []
+        unread = self._pages.unread([row[0] for row in rows])
+        for key, id, workflow, status, waiting, *rest in rows:
+            waits = [one for one in _decode(waiting) or [] if one.keys() & _ASKED]
+            left = [one for one in waits if not is_answered(key, one, waits, unread)]
+            if left or status == lifecycle.BLOCKED:
+                asking.append((key, id, workflow, status, left, *rest))
+        return asking
 
     def _items(self, row: Sequence[Any]) -> list[InboxItem]:
         key, run_id, workflow, status, waiting, reason, tags, last_ms = row
@@ -137,10 +151,9 @@ class ListQueries(PageParts):
                     prompt=None, since=instant(last_ms), seq=seq, step=step, reason=reason,
                 )
             ]  # fmt: skip
-        waits = _decode(waiting) or []
         return [
             self._item(key, item, kind, instant(last_ms), shared)
-            for item in waits
+            for item in waiting
             for kind in ("message", "request")
             if kind in item
         ]
@@ -169,7 +182,7 @@ class ListQueries(PageParts):
         )
 
     def inbox_of(self, id: str) -> list[InboxItem]:
-        rows = self._pages.waits_for_a_person([self.key(id)])
+        rows = self._asking([self.key(id)])
         return [item for row in rows for item in self._items(row)]
 
     def inbox_count(self) -> Bounded:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from perdure.runtime import info
 from perdure.runtime.info import RunSummary
 from perdure.runtime.queries import Queries
-from perdure.store.page_reads import PageReads
+from perdure.store.page_reads import PageReads, Unread
 from perdure.store.sqlite.reader import Reader
+
+
+def is_answered(
+    run: int,
+    item: dict[str, Any],
+    waits: Sequence[dict[str, Any]],
+    unread: dict[tuple[int, str], Unread],
+) -> bool:
+    """Whether the message that an item of a run waits for was sent, and is not received yet: the
+    same that refuses a second answer.
+    """
+    sent = unread.get((run, item.get("message", "")))
+    here = [one for one in waits if _place(one) == _place(item)]
+    return sent is not None and sent.number >= len(here)
+
+
+def _place(item: dict[str, Any]) -> tuple[Any, Any]:
+    return item.get("message"), item.get("seq")
 
 
 class PageParts(Queries):

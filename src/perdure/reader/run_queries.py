@@ -6,7 +6,7 @@ Rules: a history is read without its payloads, and these only where they are sho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -14,18 +14,20 @@ from perdure.core import names, numbers
 from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
+from perdure.reader.parts import is_answered
 from perdure.reader.values import StreamEntry, StreamInfo
 from perdure.runtime import standing, stream_pages, stuck, workers
 from perdure.runtime.info import HistoryEvent, OpenRequest, instant, moment
 from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.runtime.validation import findable
+from perdure.store.page_reads import Unread
 from perdure.store.rows import StreamItem
 from perdure.views import compare as comparing
 from perdure.views import moment as moments
 from perdure.views.compare import BEFORE, Comparison, Mark, RowPair
 from perdure.views.moment import Moment
-from perdure.views.waiting import Places, Situation, in_queue, is_retrying, why
+from perdure.views.waiting import Places, Sent, Situation, in_queue, is_retrying, why
 from perdure.views.waterfall import Bars, Waterfall
 from perdure.views.waterfall import waterfall as waterfall_of
 
@@ -97,6 +99,7 @@ class RunQueries(FamilyQueries):
         alive = {f"worker {one.worker}" for one in workers.alive(there, now_ms)}
         at_work = workers.take_what_is_due(there, now_ms)
         standings = {run: [standing.standing(row) for row in rows] for run, rows in places.items()}
+        sent = self._pages.unread([keys[id] for id, run in runs.items() if run.waiting_for])
         stuck_queues = self._stuck({one.queue for each in standings.values() for one in each})
         found = {}
         for id, run in runs.items():
@@ -106,6 +109,7 @@ class RunQueries(FamilyQueries):
                 at_work,
                 None if run.owner is None else run.owner in alive,
                 self.progress(id).last_error if is_retrying(run) else None,
+                _answers(keys[id], run.waiting_for, sent),
                 stuck_queues,
             )
             if (text := why(run, known)) is not None:
@@ -216,6 +220,14 @@ class RunQueries(FamilyQueries):
         runs = {id: self.key(id) for id in ids}
         found = self._store.places_of(list(runs.values()))
         return {id: [standing.standing(row) for row in found[run]] for id, run in runs.items()}
+
+
+def _answers(
+    run: int, waits: list[dict[str, Any]], unread: dict[tuple[int, str], Unread]
+) -> list[Sent]:
+    found = [one["message"] for one in waits if is_answered(run, one, waits, unread)]
+    sent = [(channel, unread[run, channel]) for channel in found]
+    return [Sent(channel, one.sender, instant(one.at_ms)) for channel, one in sent]
 
 
 def _entry(row: StreamItem) -> StreamEntry:

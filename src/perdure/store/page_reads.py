@@ -82,12 +82,23 @@ class MarkedRow(NamedTuple):
     mark: str | None
 
 
+class Unread(NamedTuple):
+    """Messages on a channel that were not received yet: how many, and of the first one who sent
+    it and when.
+    """
+
+    number: int
+    sender: str | None
+    at_ms: int
+
+
 class PageReads:
     """The reads of one store for pages."""
 
     def __init__(self, store: Reads) -> None:
         self._store, self._rows = store, store.rows
         self.has_lists = bool(store.rows("has_lists"))
+        self.has_senders = bool(store.rows("has_senders"))
 
     # --- keys -------------------------------------------------------------------------------------
 
@@ -224,6 +235,15 @@ class PageReads:
         status, waiting, reason, tags, time of the newest row.
         """
         return self._rows("waits_for_a_person", _json(keys))
+
+    def unread(self, keys: Sequence[int]) -> dict[tuple[int, str], Unread]:
+        """Messages to these runs that were not received yet, by run and channel."""
+        query = "unread_messages" if self.has_senders else "unread_messages_of_earlier"
+        found = self._rows(query, _json(keys))
+        return {
+            (run, name): Unread(number, sender, at_ms)
+            for run, name, number, _, sender, at_ms in found
+        }
 
     def relative(self, run: int) -> RelativeRow | None:
         """A run as a tree shows it; None where it was pruned."""

@@ -59,10 +59,19 @@ def _pending(info: RunInfo | RunSummary, due_at: datetime, now: datetime) -> str
     return None if info.queue is None else f"a worker puts it into queue {info.queue}"
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """A message that was sent and not received yet: its channel, who sent it, and when."""
+
+    channel: str
+    sender: str | None
+    at: datetime
+
+
 class Situation(msgspec.Struct, frozen=True):
     """What is known around a run, to say why it does not go on: its places in queues, the time,
     whether a worker is there that takes what is due, whether its owner is (None: it has none), the
-    error of the last attempt, where it waits for the next one, and why queues stand still, by name.
+    error of the last attempt, where it waits for the next one, what was sent that it waits for, and
+    why queues stand still, by name.
     """
 
     places: Places
@@ -70,6 +79,7 @@ class Situation(msgspec.Struct, frozen=True):
     workers: bool
     owner_alive: bool | None = None
     last_error: ErrorHead | None = None
+    answers: Sequence[Sent] = ()
     stuck: Mapping[str, str] = {}
 
 
@@ -114,6 +124,8 @@ def _waits(run: RunSummary, known: Situation) -> str:
         return "It waits." + _no_worker(known)
     if known.last_error is not None and (again := _again(run.waiting_for, known)):
         return again
+    if known.answers:
+        return _answered(known)
     text = format.sentence(waiting_text(run.waiting_for, known.places))
     if run.due_at is not None and run.due_at <= known.now:
         return text + (_no_worker(known) or " It is due: a worker goes on with it next.")
@@ -124,6 +136,14 @@ def _waits(run: RunSummary, known: Situation) -> str:
     queues = {one.queue for one in known.places.standings if one.why in _BY_OTHERS}
     reasons = (known.stuck[name] for name in sorted(queues) if name in known.stuck)
     return " ".join([text, *(format.sentence(reason) for reason in reasons)])
+
+
+def _answered(known: Situation) -> str:
+    """A run that has not received yet what was sent: it waits for a worker alone."""
+    sent = known.answers[0]
+    by = f" by {sent.sender}" if sent.sender else ""
+    text = f"Answered on {sent.channel}{by} at {format.clock_near(sent.at, known.now)}."
+    return text + (_no_worker(known) or " A worker goes on with it next.")
 
 
 def _again(waiting_for: list[dict[str, Any]], known: Situation) -> str | None:

@@ -93,9 +93,10 @@ async def twin(request: Request) -> Response:
 async def _head(asked: Asked) -> Context:
     """What the head of the page shows: the fragment that changes while a run is live."""
     info, reader = asked.info, asked.reader
-    why, exposed, requests = await asyncio.gather(
-        reader.why(info.id), reader.exposed(info.id), reader.requests(info.id)
-    )
+    why, exposed, requests, asked_of_people = await asyncio.gather(
+        reader.why(info.id), reader.exposed(info.id), reader.requests(info.id),
+        reader.inbox_of(info.id),
+    )  # fmt: skip
     now = datetime.now(UTC)
     begun = info.started_at or info.created_at
     queued = await _queued(asked) if info.status == lifecycle.RUNNING else []
@@ -113,7 +114,7 @@ async def _head(asked: Asked) -> Context:
         "requests": rows.requests(requests, now),
         "verbs": offered(info.status),
         "ended": info.ended_at is not None,
-        "answer": _answerable(info),
+        "answer": bool(asked_of_people),
         "links": _links(asked, why),
     }
 
@@ -151,12 +152,6 @@ def _kind_of_why(info: RunInfo) -> str:
     if info.status == lifecycle.BLOCKED:
         return lifecycle.BLOCKED
     return "retrying" if _label(info).startswith("retrying") else info.status
-
-
-def _answerable(info: RunInfo) -> bool:
-    """Whether a person can answer what the run waits for, or say what became of a step."""
-    unknown = info.status == lifecycle.BLOCKED and "perdure resolve" in (info.reason or "")
-    return unknown or any(one.keys() & _POINTS for one in info.waiting_for)
 
 
 def _links(asked: Asked, why: str | None) -> list[tuple[str, str]]:

@@ -5,6 +5,9 @@
 -- Files of earlier schemas, which are only read, lack the indexes for lists.
 SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = 'perdure_run_created';
 
+-- name: has_senders
+SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = 'perdure_inbox_sender';
+
 -- Sources of keys, the newest first -------------------------------------------------------------
 
 -- name: keys_newest
@@ -143,6 +146,18 @@ FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
 WHERE (r.status = 'waiting' AND (r.waiting LIKE '%"message":%' OR r.waiting LIKE '%"request":%'))
    OR (r.status = 'blocked' AND r.blocked_by = 'unknown_outcome')
 ORDER BY r.run DESC;
+
+-- name: unread_messages
+-- Of these runs the channels with messages that were not received yet: how many, and of the first one who sent it, and when.
+SELECT i.run, i.name, count(*), min(i.id), i.sender, i.at_ms
+FROM json_each(?1) AS asked CROSS JOIN inbox AS i INDEXED BY inbox_open ON i.run = asked.value
+WHERE i.taken IS NULL AND i.kind = 'message' GROUP BY i.run, i.name;
+
+-- name: unread_messages_of_earlier
+-- The same for a file that does not have who sent a message.
+SELECT i.run, i.name, count(*), min(i.id), NULL, i.at_ms
+FROM json_each(?1) AS asked CROSS JOIN inbox AS i INDEXED BY inbox_open ON i.run = asked.value
+WHERE i.taken IS NULL AND i.kind = 'message' GROUP BY i.run, i.name;
 
 -- Families --------------------------------------------------------------------------------------
 
