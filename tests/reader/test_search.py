@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,19 @@ def test_a_list_costs_its_page(large: str, path: str) -> None:
     assert steps_of(large, RunQuery(limit=10)) <= 2 * small
     deep = RunQuery(limit=10, after="k30000")
     assert steps_of(large, deep) <= 2 * small
+
+
+def test_runs_that_retry_are_counted_among_many_that_wait(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    db = connection.open_writer(path)
+    db.execute(
+        """
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1900)
+        INSERT INTO run (run, id, workflow, status, args, seed, waiting, created_ms)
+        SELECT i, 'r-' || i, 'w', 'waiting', '{}', i, '[{"message":"go","seq":2}]', ?1 FROM n
+        """,
+        (NOW_MS,),
+    )
+    db.close()
+    counts = reader_of(path)("counts")
+    assert (counts["waiting"], counts["retrying"]) == (Bounded(1_900), Bounded(0))

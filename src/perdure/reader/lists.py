@@ -31,7 +31,7 @@ from perdure.runtime.info import OpenRequest, RunInfo, instant, moment
 from perdure.store.page_reads import INDEXED, NEWEST, Source, Wanted
 
 COUNT_MAX = 10_000
-RETRYING_LOOKED_AT = 500
+RETRYING_LOOKED_AT = 2_000
 WORKFLOWS_MAX = 1_000
 INBOX_BATCH = 200
 INBOX_LOOKED_AT, INBOX_COUNTED = 10_000, 2_000
