@@ -497,9 +497,9 @@ def test_what_can_not_be_backfilled(harness: CrashHarness) -> None:
             for start, end, wrong in [
                 (BEGIN - MINUTE, None, "end: a backfill needs a start and an end"),
                 (None, BEGIN, "start: a backfill needs"),
-                (BEGIN, BEGIN - MINUTE, "end: it is after the start"),
+                (BEGIN, BEGIN - MINUTE, "end: it has to be after the start"),
                 (BEGIN, BEGIN + MINUTE, "end: it is in the future"),
-                (BEGIN - timedelta(days=2), BEGIN, "1,000 ticks"),
+                (BEGIN - timedelta(days=2), BEGIN, "more than 1,000 ticks before it"),
                 (datetime(2026, 1, 1), BEGIN, "start: it is an aware datetime"),
                 ("yesterday", BEGIN, "start: it is an aware datetime"),
             ]:

@@ -232,7 +232,7 @@ def _backfilled(row: ScheduleRow, start: Any, end: Any, now_ms: int) -> list[int
 
     start_ms, end_ms = _aware_ms("start", start, row.name), _aware_ms("end", end, row.name)
     if end_ms <= start_ms:
-        raise BadSchedule("end", "it is after the start of the backfill.", row.name)
+        raise BadSchedule("end", "it has to be after the start of the backfill.", row.name)
     if end_ms > now_ms:
         now = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds")
         raise BadSchedule(
@@ -246,8 +246,8 @@ def _backfilled(row: ScheduleRow, start: Any, end: Any, now_ms: int) -> list[int
         found.append(ms)
         if len(found) > TICKS_AT_ONCE_MAX:
             raise BadSchedule(
-                "end", f"a backfill starts up to {TICKS_AT_ONCE_MAX:,} ticks, and until then there "
-                "are more. Do it in parts.", row.name,
+                "end", f"there are more than {TICKS_AT_ONCE_MAX:,} ticks before it, and one "
+                "backfill starts no more. Do it in parts.", row.name,
             )  # fmt: skip
     return found
 
