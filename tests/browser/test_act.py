@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from perdure import Engine, receive, step, workflow
+from perdure import Engine, Secret, receive, step, workflow
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
@@ -47,9 +47,14 @@ async def refund(cents: int) -> bool:
     return await receive("approval", bool, prompt=f"Pay back {cents} cents?")
 
 
+@workflow
+async def login(user: str, password: Secret) -> int:
+    return len(password.reveal())
+
+
 @pytest.fixture(scope="module")
 def served(serve: Serve) -> Served:
-    served = serve(workflows=[report, refund])
+    served = serve(workflows=[report, refund, login])
 
     async def fill(engine: Engine) -> None:
         for run in (
@@ -82,6 +87,22 @@ def test_a_run_is_started_by_a_form_which_shows_itself_as_code(served: Served, p
     page.wait_for_url("**/runs/coffee-1")
     page.goto(f"{served.url}/start/report?again=coffee-1")
     assert page.get_by_label("topic").input_value() == "coffee"
+
+
+def test_a_secret_that_is_typed_is_shown_nowhere_and_sent_only_with_the_start(
+    served: Served, page: Page
+) -> None:
+    bodies: list[str] = []
+    page.on("request", lambda one: bodies.append(one.post_data or ""))
+    page.goto(f"{served.url}/start/login")
+    page.get_by_label("password").fill("sk-zzzsecret")
+    page.get_by_label("user").fill("ada")
+    expect(page.locator("#code")).to_contain_text("login(user='ada', password=Secret(\"…\"))")
+    expect(page.locator("#code")).to_contain_text("'\"$PASSWORD\"'")
+    assert not any("zzz" in body for body in bodies)
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/runs/*")
+    assert ended(served, page.url.rpartition("/")[2]) == len("sk-zzzsecret")
 
 
 def test_approval_in_the_inbox(served: Served, new_page: NewPage) -> None:

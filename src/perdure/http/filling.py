@@ -63,28 +63,32 @@ def pretty(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
-def with_secrets(schema: dict[str, Any], value: Any) -> Any:
+def with_secrets(schema: dict[str, Any], value: Any, *, masks: bool = False) -> Any:
     """A value whose secrets are `Secret`s, by its schema: so they are hidden where it is stored,
-    also where the code that knows their type is elsewhere.
+    also where the code that knows their type is elsewhere. With `masks` a hidden one is one, too.
     """
-    return _hidden(schema, value, schema.get("$defs", {}))
+    return _hidden(schema, value, schema.get("$defs", {}), masks=masks)
 
 
-def _hidden(schema: Any, value: Any, defs: dict[str, Any]) -> Any:
+def _hidden(schema: Any, value: Any, defs: dict[str, Any], *, masks: bool) -> Any:
     own = resolved(schema, defs)
     for one in own.get("anyOf") or own.get("oneOf") or ():
         if not faults({**resolved(one, defs), "$defs": defs}, value):
-            return _hidden(one, value, defs)
+            return _hidden(one, value, defs, masks=masks)
     match value:
-        case str() if own.get("writeOnly") and value != MASK:
+        case str() if own.get("writeOnly") and (masks or value != MASK):
             return Secret(value)
         case dict():
             known, others = own.get("properties", {}), own.get("additionalProperties", {})
-            return {key: _hidden(known.get(key, others), one, defs) for key, one in value.items()}
+            return {
+                key: _hidden(known.get(key, others), one, defs, masks=masks)
+                for key, one in value.items()
+            }
         case list():
             first, rest = own.get("prefixItems", []), own.get("items", {})
             each = [*first, *[rest] * (len(value) - len(first))]
-            return [_hidden(inner, one, defs) for inner, one in zip(each, value, strict=False)]
+            pairs = zip(each, value, strict=False)
+            return [_hidden(inner, one, defs, masks=masks) for inner, one in pairs]
         case _:
             return value
 

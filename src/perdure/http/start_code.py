@@ -1,10 +1,12 @@
 """Starts of runs as code: the same start as a line of Python and as a call of curl.
 
-Rules: what is shown can be pasted and does the same, but for secrets, which are masked.
+Rules: what is shown can be pasted and does the same, but for secrets: they are not shown, and
+are to be filled in, or come from a variable of the shell.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pprint import pformat
 from shlex import quote
@@ -12,8 +14,12 @@ from typing import Any
 
 import msgspec
 
-_PLAIN = (str, int, float, bool, type(None))
+from perdure.api.secret import Secret
+
+_PLAIN = (str, int, float, bool, type(None), Secret)
 LINE_CHARS = 78
+_AROUND = "\ue000"
+"""Stands around the variable of a secret until the text is quoted for the shell."""
 
 
 def as_python(
@@ -33,22 +39,41 @@ def as_python(
     line = f"run = await engine.{verb}({', '.join(parts)})"
     if len(line) > LINE_CHARS:
         line = f"run = await engine.{verb}(\n    " + ",\n    ".join(parts) + ",\n)"
-    begin = "from datetime import datetime\n\n" if "at" in options else ""
-    return begin + line
+    imports = ["from datetime import datetime"] if "at" in options else []
+    hidden = repr(Secret(""))
+    if hidden in line:
+        line = line.replace(hidden, 'Secret("…")')
+        imports.append("from perdure import Secret")
+    return "\n".join([*imports, "", line]) if imports else line
 
 
 def as_curl(
     address: str, workflow: str, args: dict[str, Any], options: dict[str, Any], *, token: bool
 ) -> str:
     """A start by the API at this address."""
-    said = {"workflow": workflow, "args": args, **options}
+    said = {"workflow": workflow, "args": _variables(args), **options}
     body = msgspec.json.encode(said, enc_hook=str).decode()
     if len(body) > LINE_CHARS:
         body = msgspec.json.format(body)
     lines = [f"curl {quote(address)}", "-H 'content-type: application/json'"]
     if token:
         lines.append('-H "authorization: Bearer $PERDURE_TOKEN"')
-    return " \\\n  ".join([*lines, f"-d {quote(body)}"])
+    data = re.sub(rf"{_AROUND}(\w+){_AROUND}", r"""'"$\1"'""", quote(body))
+    return " \\\n  ".join([*lines, f"-d {data}"])
+
+
+def _variables(value: Any, name: str = "") -> Any:
+    """A value whose secrets are variables of the shell, called as what they are."""
+    match value:
+        case Secret():
+            called = re.sub(r"\W", "_", name, flags=re.ASCII).upper().lstrip("0123456789_")
+            return f"{_AROUND}{called or 'SECRET'}{_AROUND}"
+        case dict():
+            return {key: _variables(one, str(key)) for key, one in value.items()}
+        case list():
+            return [_variables(one, name) for one in value]
+        case _:
+            return value
 
 
 def _python(name: str, value: Any) -> str:

@@ -132,7 +132,7 @@ async def _drawn(
     request: Request, name: str, declared: Declared | None, form: Filled, options: Options,
     status: int = 200, *, again: str | None = None, refused: str | None = None,
 ) -> Response:  # fmt: skip
-    value = with_secrets(_schema(declared), form.value)
+    value = with_secrets(_schema(declared), form.value, masks=True)
     args = value if isinstance(value, dict) else {}
     needed = _schema(declared).get("required", [])
     access = request.scope.get("perdure.access")

@@ -27,6 +27,15 @@
     list.before(button);
   };
 
+  // What is shown beside a form needs no secret: none is sent for it.
+  document.addEventListener("htmx:config:request", (event) => {
+    const { sourceElement, request } = event.detail.ctx;
+    if (sourceElement.id !== "code") return;
+    for (const field of document.querySelectorAll("#start input[type=password]")) {
+      if (field.value) request.body.set(field.name, "•••");
+    }
+  });
+
   // A variant of a union is drawn as soon as it is chosen.
   document.addEventListener("change", (event) => {
     if (!event.target.matches("select[data-redraw]")) return;
