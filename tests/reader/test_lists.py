@@ -182,3 +182,16 @@ async def test_what_was_answered_is_asked_no_more_though_no_worker_runs(tmp_path
         why = await reader.why("a") or ""
         assert why.startswith("Answered on approval by ada at ")
         assert why.endswith(NO_WORKER)
+
+
+@awaited
+async def test_a_run_that_was_asked_to_end_says_so_and_is_asked_no_more(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[asks]) as engine:
+        await reached(await engine.start(asks("Go?"), id="a"), "waiting")
+    async with Engine(path, execute=False) as engine, StoreReader(path) as reader:
+        await engine.cancel("a")
+        assert ((await reader.inbox()).items, await reader.inbox_count()) == ([], Bounded(0))
+        why = await reader.why("a") or ""
+        assert why.startswith("Asked to end at ")
+        assert why.endswith(NO_WORKER)

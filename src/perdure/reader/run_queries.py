@@ -100,6 +100,7 @@ class RunQueries(FamilyQueries):
         at_work = workers.take_what_is_due(there, now_ms)
         standings = {run: [standing.standing(row) for row in rows] for run, rows in places.items()}
         sent = self._pages.unread([keys[id] for id, run in runs.items() if run.waiting_for])
+        ending = self._pages.asked_to_end(list(keys.values()))
         stuck_queues = self._stuck({one.queue for each in standings.values() for one in each})
         found = {}
         for id, run in runs.items():
@@ -111,6 +112,7 @@ class RunQueries(FamilyQueries):
                 self.progress(id).last_error if is_retrying(run) else None,
                 _answers(keys[id], run.waiting_for, sent),
                 stuck_queues,
+                instant(ending[keys[id]]) if keys[id] in ending else None,
             )
             if (text := why(run, known)) is not None:
                 found[id] = text

@@ -231,10 +231,14 @@ class PageReads:
     # --- people and families ----------------------------------------------------------------------
 
     def waits_for_a_person(self, keys: Sequence[int]) -> list[Any]:
-        """Of these runs those that wait for a message, a request or a decision: key, id, workflow,
-        status, waiting, reason, tags, time of the newest row.
+        """Of these runs those that wait for a message, a request or a decision, and are not asked
+        to end: key, id, workflow, status, waiting, reason, tags, time of the newest row.
         """
         return self._rows("waits_for_a_person", _json(keys))
+
+    def asked_to_end(self, keys: Sequence[int]) -> dict[int, int]:
+        """Of these runs those in whose inbox a cancel waits, with its time in ms."""
+        return dict(self._rows("asked_to_end", _json(keys)))
 
     def unread(self, keys: Sequence[int]) -> dict[tuple[int, str], Unread]:
         """Messages to these runs that were not received yet, by run and channel."""

@@ -71,7 +71,7 @@ class Situation(msgspec.Struct, frozen=True):
     """What is known around a run, to say why it does not go on: its places in queues, the time,
     whether a worker is there that takes what is due, whether its owner is (None: it has none), the
     error of the last attempt, where it waits for the next one, what was sent that it waits for, and
-    why queues stand still, by name.
+    why queues stand still, by name, and when it was asked to end, as long as it has not seen that.
     """
 
     places: Places
@@ -81,6 +81,7 @@ class Situation(msgspec.Struct, frozen=True):
     last_error: ErrorHead | None = None
     answers: Sequence[Sent] = ()
     stuck: Mapping[str, str] = {}
+    asked_to_end: datetime | None = None
 
 
 def why(run: RunSummary, known: Situation) -> str | None:
@@ -89,6 +90,8 @@ def why(run: RunSummary, known: Situation) -> str | None:
     """
     if run.ended_at is not None:
         return None
+    if known.asked_to_end is not None:
+        return _ending(run, known, known.asked_to_end)
     match run.status:
         case lifecycle.RUNNING:
             return _left(run, known)
@@ -101,6 +104,19 @@ def why(run: RunSummary, known: Situation) -> str | None:
             return _waits(run, known)
         case _:
             return f"Blocked: {run.reason}" if run.reason else "Blocked."
+
+
+def _ending(run: RunSummary, known: Situation, at: datetime) -> str:
+    """A run in whose inbox a cancel waits."""
+    text = f"Asked to end at {format.clock_near(at, known.now)}"
+    match run.status:
+        case lifecycle.PAUSED:
+            return f"{text}: it is paused, and ends when it is resumed.{_no_worker(known)}"
+        case lifecycle.RUNNING if known.owner_alive is not False:
+            return f"{text}: it ends when its code has seen that."
+        case _:
+            after = _no_worker(known) or " A worker takes it next."
+            return f"{text}.{after}"
 
 
 def _left(run: RunSummary, known: Situation) -> str | None:

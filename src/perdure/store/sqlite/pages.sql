@@ -143,9 +143,16 @@ SELECT at_ms FROM stream WHERE id = ?1;
 SELECT r.run, r.id, r.workflow, r.status, r.waiting, r.reason, r.tags,
        coalesce((SELECT e.at_ms FROM event AS e WHERE e.key = (SELECT max(key) FROM event WHERE key BETWEEN r.run << 24 AND r.run << 24 | 16777215)), r.created_ms)
 FROM json_each(?1) AS asked CROSS JOIN run AS r ON r.run = asked.value
-WHERE (r.status = 'waiting' AND (r.waiting LIKE '%"message":%' OR r.waiting LIKE '%"request":%'))
-   OR (r.status = 'blocked' AND r.blocked_by = 'unknown_outcome')
+WHERE ((r.status = 'waiting' AND (r.waiting LIKE '%"message":%' OR r.waiting LIKE '%"request":%'))
+    OR (r.status = 'blocked' AND r.blocked_by = 'unknown_outcome'))
+  AND NOT EXISTS (SELECT 1 FROM inbox AS i WHERE i.run = r.run AND i.taken IS NULL AND i.kind = 'cancel')
 ORDER BY r.run DESC;
+
+-- name: asked_to_end
+-- When these runs were asked to end, those that have not taken it yet.
+SELECT i.run, min(i.at_ms)
+FROM json_each(?1) AS asked CROSS JOIN inbox AS i ON i.run = asked.value
+WHERE i.taken IS NULL AND i.kind = 'cancel' GROUP BY i.run;
 
 -- name: unread_messages
 -- Of these runs the channels with messages that were not received yet: how many, and of the first one who sent it, and when.
