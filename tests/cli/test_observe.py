@@ -41,7 +41,10 @@ def test_the_list_is_printed_for_people_and_for_machines(fleet: Path) -> None:
     rows = json.loads(perdure("observe", f"file://{fleet}/fleet", "--json").output)
     assert [one["counts"] for one in rows] == [{"completed": 20, "failed": 1, "waiting": 1}] * 2
     named = json.loads(perdure("observe", str(fleet / "init.db"), "--json").output)
-    assert named[0]["state"] == "file"
+    assert named[0]["state"] == "file" and named[0]["counts"]["completed"] == 20
+    (fleet / "text.db").write_bytes(b"hello " * 100)
+    head, row, why = perdure("observe", str(fleet / "text.db"), "--list").output.splitlines()
+    assert row.split()[1:4] == ["unreadable", "–", "–"] and "not an SQLite database" in why
 
 
 def test_reading_commands_take_the_address_of_one_database(fleet: Path) -> None:

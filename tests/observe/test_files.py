@@ -14,6 +14,7 @@ import pytest
 
 from perdure import Engine
 from perdure.errors import StoreCorrupt, StoreError, StoreNotFound, StoreTooNew
+from perdure.observe import listing
 from perdure.observe.observer import Observer
 from perdure.reader.values import RunQuery
 from tests.observe.support import WORKFLOWS, notes
@@ -134,6 +135,7 @@ async def test_what_is_no_store_is_said_and_left_alone(tmp_path: Path) -> None:
     damaged[4096 : len(data)] = bytes(len(data) - 4096)
     (tmp_path / "damaged.db").write_bytes(damaged)
     (tmp_path / "folder.db").mkdir()
+    os.mkfifo(tmp_path / "pipe.db")  # reading it would wait for ever
     wrong: dict[str, type[StoreError]] = {
         "newer.db": StoreTooNew,
         "foreign.db": StoreCorrupt,
@@ -142,10 +144,15 @@ async def test_what_is_no_store_is_said_and_left_alone(tmp_path: Path) -> None:
         "empty.db": StoreError,
         "damaged.db": StoreCorrupt,
         "folder.db": StoreError,
+        "pipe.db": StoreError,
     }
-    before = {name: (tmp_path / name).read_bytes() for name in wrong if name != "folder.db"}
+    before = {name: (tmp_path / name).read_bytes() for name in wrong if (tmp_path / name).is_file()}
     async with Observer([str(tmp_path / name) for name in (*wrong, "good.db")]) as observer:
-        assert len(await observer.entries()) == len(wrong) + 1
+        rows = {one.name: listing.row(one, 0) for one in await observer.entries()}
+        for name in wrong:
+            assert rows[name].state == "unreadable" and name in rows[name].meaning
+            assert not rows[name].counted
+        assert rows["good.db"].counts == {"completed": 1}
         for name, kind in wrong.items():
             with pytest.raises(kind, match=name):
                 await ids(observer, name)

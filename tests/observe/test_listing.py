@@ -39,7 +39,8 @@ def entry(name: str, seen_ms: int = NOW_MS, **of_summary: Any) -> Entry:
             "behind",
             "It has no summary",
         ),
-        (Entry("a", "/a", NOW_MS, is_file=True), "file", "A file"),
+        (Entry("a", "/a", NOW_MS, is_file=True), "file", "not counted"),
+        (Entry("a", "/a", NOW_MS, is_file=True, problem="cut off"), "unreadable", "cut off"),
         (Entry("a", "a", NOW_MS, problem="it is rubbish"), "unknown", "it is rubbish"),
     ],
 )
@@ -60,6 +61,19 @@ def test_rows_are_chosen_sorted_and_paged() -> None:
     assert [one.name for one in failed.rows[:2]] == ["t449", "t447"]
     assert [one.name for one in listing.page(entries, Query("LAT"), NOW_MS).rows] == ["late"]
     assert listing.page([], Query(after=7), NOW_MS).rows == []
+
+
+def test_what_is_not_counted_is_hidden_by_no_status() -> None:
+    entries = [
+        entry("bad", counts={"failed": 2}),
+        entry("good", counts={"completed": 2}),
+        Entry("unknown.db", "/unknown.db", NOW_MS, is_file=True),
+    ]
+    found = listing.page(entries, Query(only=("failed",)), NOW_MS)
+    assert [one.name for one in found.rows] == ["bad", "unknown.db"]
+    assert found.choices["failed"] == found.uncounted == 1
+    silent = listing.page(entries, Query(only=("silent",)), NOW_MS)
+    assert silent.rows == []
 
 
 def test_what_one_folder_says_hides_no_other(tmp_path: Path) -> None:

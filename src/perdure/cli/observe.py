@@ -77,7 +77,10 @@ async def _print(targets: tuple[str, ...], *, as_json: bool) -> None:
     if not rows:
         say(f"No database is at {', '.join(targets)}.")
     else:
-        echo(*columns(_HEADS, [_cells(one, datetime.now(UTC)) for one in rows]))
+        head, *lines = columns(_HEADS, [_cells(one, datetime.now(UTC)) for one in rows])
+        echo(head)
+        for row, line in zip(rows, lines, strict=True):
+            echo(line, *([] if row.counted else [f"  {row.meaning}"]))
 
 
 _HEADS = ("DATABASE", "STATE", *(name.upper() for name in SHOWN), "SIZE", "SEEN")
@@ -85,8 +88,8 @@ _HEADS = ("DATABASE", "STATE", *(name.upper() for name in SHOWN), "SIZE", "SEEN"
 
 def _cells(row: Row, now: datetime) -> list[str]:
     size = "" if row.size_bytes is None else f"{row.size_bytes / 1e6:,.1f} MB"
-    counts = [row.number(status) for status in SHOWN]
-    return [row.name, row.state, *counts, size, format.ago(row.seen, now)]
+    counts = [row.number(status) if row.counted else "–" for status in SHOWN]
+    return [row.name, row.state, *counts, size, format.ago(row.seen, now) if row.seen_ms else "–"]
 
 
 async def serve(

@@ -93,10 +93,10 @@ class Gate:
         check_origin(request)
         if visitor is ANONYMOUS:
             receive = limits.counted(request.scope, receive, limits.LOGIN_BYTES_MAX)
+        if path not in ("/login", "/logout") and not path.startswith("/answer/"):
+            self._check_role(visitor)  # first: who may not do it is not helped by a form key
         if not path.startswith(("/api/", "/answer/")) and not _is_bearer(request):
             receive = await _check_form_key(request, receive)
-        if path not in ("/login", "/logout") and not path.startswith("/answer/"):
-            self._check_role(visitor)
         return self._app, receive
 
     def _check_role(self, visitor: Visitor) -> None:

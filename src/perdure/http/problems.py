@@ -7,6 +7,7 @@ text, any other one with a number only, under which the log has it.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -27,6 +28,8 @@ from perdure.http.values import calm
 
 log = logging.getLogger("perdure")
 
+_IN_A_DATABASE = re.compile(r"/db/[^/]+/api/")
+"""The API of one of the databases of an observer."""
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -147,6 +150,7 @@ def wants_json(connection: HTTPConnection) -> bool:
     path, accept = route_path(connection), connection.headers.get("accept", "")
     return (
         path.startswith("/api/")
+        or _IN_A_DATABASE.match(path) is not None
         or path.endswith(".json")
         or ("text/html" not in accept and "json" in accept)
     )

@@ -49,13 +49,14 @@ class Entry(msgspec.Struct):
     is_file: bool = False
 
     def state(self, now_ms: int) -> str:
-        """`ended`, `silent` where its engine should have written again, or the replica's state.
+        """`ended`, `silent` where its engine should have written again, or the replica's state; for
+        a file `file` or `unreadable`.
 
         >>> Entry("a", "a", 0).state(1_000)
         'unknown'
         """
         if self.is_file:
-            return "file"
+            return "unreadable" if self.problem else "file"
         if self.summary is None:
             return "unknown" if self.lease is None else _state_of(self.lease, self.seen_ms, now_ms)
         if self.summary.ended:

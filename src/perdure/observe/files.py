@@ -41,6 +41,16 @@ def _has_wal(path: str) -> bool:
     return False
 
 
+def _check_kind(path: str) -> None:
+    """Raise `StoreUnavailable` for a folder, and for what reading could wait for without end."""
+    if os.path.isdir(path):
+        raise StoreUnavailable(path, "it is a folder; name a file in it", opened=False)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreUnavailable(path, "it is a device, a pipe or a socket", opened=False)
+    if os.path.exists(path) and not os.path.getsize(path) and not _has_wal(path):
+        raise StoreUnavailable(path, "it is empty; no engine has made it a store", opened=False)
+
+
 class File:
     """A file that is looked at; `close` removes what had to be copied."""
 
@@ -56,6 +66,7 @@ class File:
 
     def connect(self) -> apsw.Connection:
         """A connection that can't write. Raises a `StoreError`."""
+        _check_kind(self.path)
         files.check_header(self.path, None)
         return connection.open_foreign(self.path, self._open)
 

@@ -31,7 +31,8 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct):
-    """A database. `state` is a word, `meaning` the sentence behind it; numbers of `more` are lower
+    """A database. `state` is a word, `meaning` the sentence behind it, such as why a file can't be
+    read; numbers of `more` are lower
     bounds; times are milliseconds UTC. Where it is not `counted`, how many runs there are is not
     known before it is opened.
     """
@@ -68,7 +69,8 @@ class Row(msgspec.Struct):
 
 class Page(msgspec.Struct):
     """Some rows. `total` counts all databases, `matching` those asked for, `choices` those that
-    each choice would show; `next` is where the next rows begin.
+    surely have what each choice asks for; `uncounted` of those with the text may have it, and are
+    shown for each status. `next` is where the next rows begin.
     """
 
     rows: list[Row]
@@ -76,6 +78,7 @@ class Page(msgspec.Struct):
     matching: int
     choices: dict[str, int]
     next: int | None
+    uncounted: int = 0
 
 
 def page(entries: Sequence[Entry], query: Query, now_ms: int) -> Page:
@@ -83,17 +86,23 @@ def page(entries: Sequence[Entry], query: Query, now_ms: int) -> Page:
     all_rows = [row(one, now_ms) for one in entries]
     named = [one for one in all_rows if query.text.lower() in one.name.lower()]
     choices = {name: sum(has(one, name) for one in named) for name in CHOICES}
-    shown = [one for one in named if all(has(one, name) for name in query.only)]
+    shown = [one for one in named if all(may_have(one, name) for name in query.only)]
     shown.sort(key=lambda one: one.name)
     if (key := _KEYS.get(query.sort)) is not None:
         shown.sort(key=key, reverse=True)
     end = query.after + PAGE_ROWS
     following = end if end < len(shown) else None
-    return Page(shown[query.after : end], len(all_rows), len(shown), choices, following)
+    uncounted = sum(not one.counted for one in named)
+    return Page(shown[query.after : end], len(all_rows), len(shown), choices, following, uncounted)
+
+
+def may_have(row: Row, choice: str) -> bool:
+    """Whether a database is shown for a choice: what was not counted is hidden by no status."""
+    return has(row, choice) or (choice in lifecycle.STATUSES and not row.counted)
 
 
 def has(row: Row, choice: str) -> bool:
-    """Whether a database is one of a choice."""
+    """Whether a database is known to be one of a choice."""
     if choice in lifecycle.STATUSES:
         return row.counts.get(choice, 0) > 0
     return row.state == "silent" if choice == "silent" else row.state in ("behind", "failing")
@@ -141,6 +150,8 @@ def _by_lease(made: Row, entry: Entry) -> Row:
 def _meaning(entry: Entry, state: str, now_ms: int) -> str:
     ago = format.duration(max(0, now_ms - entry.seen_ms))
     match state:
+        case "file" if entry.summary is None:
+            return "A file of an early version, whose runs are not counted; open it to see them."
         case "file":
             return "A file, as it is on this machine."
         case "ended":

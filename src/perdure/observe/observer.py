@@ -331,20 +331,21 @@ def _entries_of(paths: dict[str, str]) -> list[Entry]:
 
 
 def _entry_of(name: str, path: str) -> Entry:
+    """A file with its counts, or with why it has none. Bounded, however many runs are in it."""
+    entry = Entry(name, path, 0, is_file=True)
     try:
         about = os.stat(path)
-        entry = Entry(name, path, about.st_mtime_ns // 1_000_000, is_file=True)
-        entry.size_bytes = about.st_size
-        entry.summary = Summary(name, entry.seen_ms, "", 0, 0, 0, 0, about.st_size, "file")
+        entry.seen_ms, entry.size_bytes = about.st_mtime_ns // 1_000_000, about.st_size
+        found = Summary(name, entry.seen_ms, "", 0, 0, 0, 0, about.st_size, "file")
         file = files.File(path)
-        with contextlib.closing(file), contextlib.closing(file.connect()) as db:
-            summary.count(db, entry.summary)
+        with contextlib.closing(file), contextlib.closing(file.connect()) as db, translated(path):
+            summary.count(db, found)
+        entry.summary = found
     except OSError as error:
-        return Entry(name, path, 0, problem=f"{path} can't be read: {error.strerror or error}")
+        entry.problem = f"{path} can't be read: {error.strerror or error}"
     except PerdureError as error:
-        entry.summary, entry.problem = None, str(error)
-    except apsw.Error:  # it is of an early version, and opens all the same
-        entry.summary = None
+        early = isinstance(error.__cause__, apsw.SQLError)  # it opens all the same
+        entry.problem = "" if early else str(error)
     return entry
 
 

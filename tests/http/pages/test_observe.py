@@ -75,6 +75,27 @@ def test_nothing_can_be_changed_and_nothing_else_be_reached(client: httpx.Client
     assert client.get("/", params={"after": "9" * 5_000}).status_code == 200
 
 
+def test_a_program_is_told_why_a_write_is_refused(client: httpx.Client) -> None:
+    answer = client.post("/db/acme%2Fagents/api/v1/runs", json={"workflow": "notes"})
+    assert answer.status_code == 403
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "only looked at" in answer.json()["detail"]
+
+
+def test_files_have_their_counts_or_why_they_have_none(fleet: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_bytes(b"hello " * 100)
+    with (
+        observed(str(fleet.parent / "a.db"), str(tmp_path / "text.db")) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
+    ):
+        text = client.get("/", params={"only": "failed"}).text
+        assert "/db/a.db/?status=failed" in text and ">20</a>" in text
+        row = text[text.index('/db/text.db/"') :]
+        assert "not an SQLite database" in row and "–" in row and ">0<" not in row
+        refused = client.get("/db/text.db/", headers={"accept": "text/html"})
+        assert "To the databases" in refused.text
+
+
 def test_a_damaged_database_says_what_is_damaged_and_leaves_the_others(
     client: httpx.Client,
 ) -> None:
