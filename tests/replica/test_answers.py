@@ -48,6 +48,10 @@ ACKNOWLEDGED = {
     "result",
     "ask",
     "exposed",
+    "answer",
+    "answer_link",
+    "answer_by_link",
+    "start_by_name",
 }
 """Verbs whose answer is confirmed at the run's level; so are the items that a workflow emits, and
 the end of a stream.
@@ -68,6 +72,8 @@ READS = {
     "runs",
     "doctor",
     "blocked",
+    "links",
+    "export",
     "left_to_workers",
     "requests",
     "exposed_values",
@@ -81,7 +87,7 @@ READS = {
 }
 """Verbs that show what is on this disk."""
 
-OF_THE_STORE = {"queue", "schedule"}
+OF_THE_STORE = {"queue", "schedule", "import_"}
 """Verbs about no run: their answer is confirmed at the engine's level."""
 NEVER_CONFIRMED = {"prune"}
 """A run that was deleted, and is back with a copy, is deleted again."""
@@ -154,6 +160,7 @@ async def prepared(engine: Engine, level: Durability | None) -> None:
         "forked",
         "asked",
         "known",
+        "linked",
     ):
         await engine.start(echo(), id=name, durability=level)
     await engine.start(says(), id="says", durability=level)
@@ -164,6 +171,7 @@ async def prepared(engine: Engine, level: Durability | None) -> None:
     failed = await engine.start(fails(), id="failed", durability=level)
     with pytest.raises(RunFailed):
         await failed.result()
+    links[:] = [(await engine.answer_link("linked")).token]
     await engine.pause("resumed")
     await engine.send("sent-twice", "a", channel="other", key="k")
 
@@ -178,6 +186,13 @@ async def end(run: Run[Any]) -> None:
     async for _ in run.stream("out"):
         pass
 
+
+async def answer_by_link(engine: Engine, level: Durability | None) -> Any:
+    return await engine.answer_by_link(links.pop(), "x")
+
+
+links: list[str] = []
+"""The token of a link to a run, made before the copies are held up."""
 
 Verb = Callable[[Engine, "Durability | None"], Awaitable[Any]]
 
@@ -216,6 +231,13 @@ ANSWERS: dict[str, tuple[Verb, type[Exception] | None]] = {
         None,
     ),
     "exposed": (lambda e, _: e.exposed("desk"), None),
+    "answer": (lambda e, _: e.answer("known", "x"), None),
+    "answer_link": (lambda e, _: e.answer_link("sent"), None),
+    "answer_by_link": (answer_by_link, None),
+    "start_by_name": (
+        lambda e, level: e.start_by_name("echo", {}, id="named", durability=level),
+        None,
+    ),
     "exposed by name": (lambda e, _: e.exposed("desk", "open"), None),
     "cancel": (lambda e, _: e.cancel("cancelled"), None),
     "cancel a run that has ended": (lambda e, _: e.cancel("done"), RunFinished),

@@ -191,6 +191,16 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "seq", by(untyped.answer, "seq", "waits", 1), COUNT | {"None"}
     yield "channel", by(untyped.answer_link, "channel", "waits"), OPTIONAL_NAME
     yield "expires", by(untyped.answer_link, "expires", "waits"), {"1", "1.5"}
+    named = functools.partial(untyped.start_by_name, args={"n": 1})
+    yield "name of a workflow", named, TEXTS
+    yield "args", by(untyped.start_by_name, "args", "plain"), set()
+    yield "run id", by(named, "like", "plain"), FOUND | {"None"}
+    yield "ids", by(untyped.export, "ids", path="x.json"), FOUND | {"list"}
+    yield "path", by(untyped.export, "path", "waits"), TEXTS
+    yield "family", by(untyped.export, "family", "waits", "x.json"), FLAG
+    yield "secrets", by(untyped.export, "secrets", "waits", "x.json"), FLAG
+    yield "path", untyped.import_, TEXTS
+    yield "go_on", by(untyped.import_, "go_on", "x.json"), FLAG
     yield "start=", by(untyped.send, "start", "waits", 1, channel="y"), {"None"}
     yield "start=", by(untyped.ask, "start", "waits", 1, channel="y", timeout=0), {"None"}
     yield "run id", lambda v: untyped.fork(v, 1), FOUND

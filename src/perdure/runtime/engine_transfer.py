@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.core import numbers
 from perdure.errors import DefinitionError, ImportRefused, WriteRefused
@@ -60,12 +60,14 @@ class TransferVerbs(EngineParts):
         """
         from perdure.runtime import transfer  # late: few engines export
 
-        to, store = os.path.abspath(os.fspath(path)), self._store.path
+        to, store = _file(path), self._store.path
         numbers.flag(family, "family")
         numbers.flag(secrets, "secrets")
-        wanted = [ids] if isinstance(ids, str) else list(ids)
-        if not wanted:
-            raise DefinitionError("export() needs the id of a run, or several.")
+        wanted = [ids] if isinstance(ids, str) else ids
+        if not isinstance(wanted, list | tuple | set) or not wanted:
+            raise DefinitionError(
+                f"ids is the id of a run, or a list of ids, not {numbers.shown(ids)}."
+            )
         runs = [await self._read(self._queries.key, one) for one in wanted]
         export = partial(transfer.export, family=family, secrets=secrets)
         return await asyncio.to_thread(export, store, runs, to)
@@ -86,7 +88,7 @@ class TransferVerbs(EngineParts):
 
         parts = self._parts()
         numbers.flag(go_on, "go_on")
-        source = transfer.opened(os.path.abspath(os.fspath(path)))
+        source = transfer.opened(_file(path))
         found = await asyncio.to_thread(source.__enter__)
         try:
             done = await parts.writer.ask(ImportRuns(found, go_on, self._clock.now_ms()))
@@ -95,4 +97,12 @@ class TransferVerbs(EngineParts):
         finally:
             await asyncio.to_thread(source.__exit__, None, None, None)
         parts.scheduler.claims.wake()
+        await parts.control.store_confirmed()
         return transfer.Imported(done.ids, done.open)
+
+
+def _file(path: Any) -> str:
+    """The absolute path of a file. Raises `DefinitionError` for what is none."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path) or not os.fspath(path):
+        raise DefinitionError(f"path is the path of a file, not {numbers.shown(path)}.")
+    return os.path.abspath(path)
