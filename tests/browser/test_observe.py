@@ -56,7 +56,11 @@ def test_a_page_of_a_replica_follows_what_its_engine_writes(
         page.goto(f"{url}/")
         expect(page.get_by_role("link", name="before")).to_be_visible()
         expect(page.locator("#live-state")).to_have_text("live")
+        at_first = page.locator("#about").inner_text()
+        assert "Transaction" in at_first
         served.do(lambda engine: engine.run(notes(2), id="afterwards"))
+        expect(page.locator("#about")).not_to_have_text(at_first)
+        expect(page.locator("#about")).to_contain_text("Transaction")
         page.get_by_role("button", name="press").click()
         expect(page.get_by_role("link", name="afterwards")).to_be_visible()
         page.goto("about:blank")  # the stream ends before its server

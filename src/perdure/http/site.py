@@ -27,8 +27,9 @@ Areas = tuple[tuple[str, str, tuple[str, ...]], ...]
 class Site:
     """What handlers share. `name` is what pages call the store; `engine` is None where the store is
     only looked at; `reader` is that of the engine where none is given; `notice` is a text that
-    every page shows; `dev` marks this start of a server that is replaced when code changes;
-    `counters` are those of the engine.
+    every page shows; `about` says what is looked at, and `follows` that this changes; `dev`
+    marks this start of a server that is replaced when code changes; `counters` are those of the
+    engine.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Site:
         self.name, self.engine, self.notice = name, engine, notice
         self.about, self.up, self.areas = about, up, areas
         self.dev, self.counters = dev, counters
+        self.follows = False
         self._reader = reader
 
     @property

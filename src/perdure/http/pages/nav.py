@@ -1,4 +1,4 @@
-"""Parts of the head of every page that change: how much waits in the inbox."""
+"""Parts of the head of every page that change: what waits in the inbox, how old the data is."""
 
 from __future__ import annotations
 
@@ -18,4 +18,9 @@ async def nav(request: Request) -> Response:
     return page(request, "_inbox_count.html", count=count.number, most=SHOWN_MAX)
 
 
-ROUTES = [Route("/nav", nav, name="nav")]
+async def about(request: Request) -> Response:
+    """The line on what is looked at, which grows old as the list below it goes on."""
+    return page(request, "_about.html")
+
+
+ROUTES = [Route("/nav", nav, name="nav"), Route("/about", about, name="about")]

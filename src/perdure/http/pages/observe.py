@@ -189,5 +189,5 @@ class _Databases:
             site = Site(opened.name, opened.reader, up=f"{root}/")
             known = self._apps[opened.name] = opened, sites.pages(site)
         site = known[1].state.site
-        site.about = opened.about
+        site.about, site.follows = opened.about, opened.pages is not None
         return known[1]
