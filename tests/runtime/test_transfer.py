@@ -244,6 +244,7 @@ RUBBISH: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
     ("a.json", edited('"kind":"start"', '"kinds":"start"'), ImportRefused, "kinds"),
     ("a.json", edited('"tags":{', '"waiting":{},"tags":{'), ImportRefused, "row 0 of 'run'"),
     ("a.json", edited('"status":"waiting"', '"status":"odd"'), ImportRefused, "odd"),
+    ("a.db", changed("UPDATE event SET key = key + (84 << 24)"), ImportRefused, "fit together"),
     ("a.json", edited('"seq":1,"kind"', '"seq":99999999999,"kind"'), ImportRefused, "99999999999"),
 ]
 

@@ -93,7 +93,7 @@ class TransferVerbs(EngineParts):
         try:
             done = await parts.writer.ask(ImportRuns(found, go_on, self._clock.now_ms()))
         except WriteRefused as error:
-            raise ImportRefused(found.name, error.detail) from error
+            raise ImportRefused(found.name, _in_words(error.detail)) from error
         finally:
             await asyncio.to_thread(source.__exit__, None, None, None)
         parts.scheduler.claims.wake()
@@ -106,3 +106,17 @@ def _file(path: Any) -> str:
     if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path) or not os.fspath(path):
         raise DefinitionError(f"path is the path of a file, not {numbers.shown(path)}.")
     return os.path.abspath(path)
+
+
+def _in_words(detail: str) -> str:
+    """Why rows of a file were not taken. A `ValueError` says it; the text of others is for the log.
+
+    >>> _in_words("ValueError: a row of history has the number 0")
+    'a row of history has the number 0'
+    >>> _in_words("KeyError: 84")
+    'its rows do not fit together; the log has the traceback'
+    """
+    kind, _, text = detail.partition(": ")
+    return (
+        text if kind == "ValueError" else "its rows do not fit together; the log has the traceback"
+    )
