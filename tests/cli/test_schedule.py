@@ -126,7 +126,7 @@ def test_the_next_ticks_say_what_the_clock_does(typed: Typed) -> None:
         (("pause", "x"), 3, "There is no schedule 'x'"),
         (("backfill", "there", "yesterday", "2026-03-01"), 2, "'yesterday' is no time"),
         (("backfill", "there", "2026-03-01"), 2, "Missing argument 'END'"),
-        (("backfill", "there", "2026-03-02", "2026-03-01"), 2, "end: it is after the start"),
+        (("backfill", "there", "2026-03-02", "2026-03-01"), 2, "end: it has to be after the start"),
         (("backfill", "there", "2026-03-02", "9000-01-01"), 2, "end: it is in the future"),
         (("next", "there", "-n", "0"), 2, "count is a whole number from 1 to 1,000"),
     ],
