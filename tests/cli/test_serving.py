@@ -194,3 +194,12 @@ def test_dev_lives_on_when_its_worker_dies(terminal: Terminal) -> None:
     page = httpx.get(f"{site}/", headers={"accept": "text/html"}, timeout=PATIENCE_SECONDS).text
     assert "ended its process" in page
     assert terminal.stop(dev).code == 0
+
+
+def test_a_file_of_no_bytes_is_no_store_and_stays_as_it_is(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.db"
+    empty.touch()
+    for words in (["ui", str(empty), "--port", "0"], ["ls", "--store", str(empty)]):
+        refused = CliRunner().invoke(main, words)
+        assert refused.exit_code == 4 and "it is empty" in refused.output, words
+    assert [one.name for one in tmp_path.iterdir()] == ["empty.db"] and not empty.stat().st_size

@@ -20,7 +20,7 @@ from perdure.cli.execution import execute, opened, stop_signals
 from perdure.cli.output import say
 from perdure.errors import StoreNotFound, StoreReadOnly
 from perdure.runtime.engine import Engine
-from perdure.store.sqlite import connection
+from perdure.store.sqlite import connection, files
 
 
 @click.command(short_help="Show the pages of a store in a browser.")
@@ -94,6 +94,7 @@ async def _site(
     """
     from perdure.http.site import Site
 
+    files.check_not_empty(store)  # to look at a file does not make it a store
     if not read_only:
         engine = Engine(store, execute=False, create=False, replica_timeout=CONFIRM_S_MAX)
         try:

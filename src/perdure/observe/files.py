@@ -47,8 +47,7 @@ def _check_kind(path: str) -> None:
         raise StoreUnavailable(path, "it is a folder; name a file in it", opened=False)
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreUnavailable(path, "it is a device, a pipe or a socket", opened=False)
-    if os.path.exists(path) and not os.path.getsize(path) and not _has_wal(path):
-        raise StoreUnavailable(path, "it is empty; no engine has made it a store", opened=False)
+    files.check_not_empty(path)
 
 
 class File:

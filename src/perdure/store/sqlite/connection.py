@@ -86,6 +86,7 @@ def open_reader(path: str, *, vfs: str | None = None) -> apsw.Connection:
         raise StoreNotFound(path)
     with translated(path):
         files.check_header(path, vfs)
+        files.check_not_empty(path)
         connection = _open_query_only(path, vfs)
         try:
             _check_identity(connection, path)

@@ -13,7 +13,7 @@ import struct
 
 import apsw
 
-from perdure.errors import StoreCorrupt, StoreReadOnly
+from perdure.errors import StoreCorrupt, StoreReadOnly, StoreUnavailable
 
 MEMORY = ":memory:"
 Identity = tuple[int, int]
@@ -111,6 +111,12 @@ def check_header(path: str, vfs: str | None) -> None:
     size = os.path.getsize(path)
     if size < expected and not _has_bytes(path + "-wal"):
         raise StoreCorrupt(path, f"it is truncated: {size:,} of {expected:,} bytes are left")
+
+
+def check_not_empty(path: str) -> None:
+    """Raise `StoreUnavailable` for a file that no engine has made a store yet."""
+    if os.path.isfile(path) and not _has_bytes(path) and not _has_bytes(path + "-wal"):
+        raise StoreUnavailable(path, "it is empty; no engine has made it a store", opened=False)
 
 
 def _has_bytes(path: str) -> bool:
