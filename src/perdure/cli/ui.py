@@ -72,7 +72,7 @@ async def _serve(
     from perdure.http import server
     from perdure.http.app import application
 
-    with stop_signals() as stopped:
+    with at, stop_signals() as stopped:
         async with contextlib.AsyncExitStack() as stack:
             site = await _site(store, read_only, stack, stopped)
             if site is None:
