@@ -46,14 +46,15 @@ DELAY_MS = 30.0
 
 
 @step(readonly=True)
-async def said(text: str) -> str:
-    return text
+async def said(n: int, size: int) -> str:
+    """A text that can't be compressed, as pages of a real store can't."""
+    return f"{os.urandom(size // 2).hex()} {n}"
 
 
 @workflow
 async def talk(n: int, size: int) -> int:
     for i in range(n):
-        await said(os.urandom(size // 2).hex() + f" {i}")
+        await said(i, size)
     return n
 
 
