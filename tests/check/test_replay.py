@@ -398,7 +398,8 @@ def test_no_store(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_file_has_no_runs(store: Path) -> None:
+def test_an_empty_file_is_said_to_be_one_and_left_so(store: Path) -> None:
     store.touch()
-    assert judged(store, unchanged) == []
+    with pytest.raises(StoreUnavailable, match="it is empty"):
+        judged(store, unchanged)
     assert store.stat().st_size == 0

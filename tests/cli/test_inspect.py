@@ -292,6 +292,14 @@ def test_tail_follows_a_run_through_all_that_it_goes_on_as(
         if left:
             continue_as(chats(left - 1))
 
+    shown = ""
+
+    async def seen(text: str) -> None:
+        nonlocal shown
+        while text not in shown:
+            await asyncio.sleep(0.005)
+            shown += capsys.readouterr().out
+
     async def main() -> None:
         async with (
             Engine(tmp_path / "p.db", workflows=[chats]) as engine,
@@ -299,14 +307,15 @@ def test_tail_follows_a_run_through_all_that_it_goes_on_as(
         ):
             run = await engine.start(chats(3), id="c")
             following = asyncio.ensure_future(tail.Followed(reader, "c").history())
+            await seen("start")
             for number in range(10):
                 await run.send(f"word {number}", channel="word")
                 if number == 2:
-                    await asyncio.sleep(3 * tail.POLL_SECONDS)
+                    await seen("word 2")
             await run.result()
             await following
 
     asyncio.run(main())
-    shown = capsys.readouterr().out
+    shown += capsys.readouterr().out
     assert [number for number in range(10) if f"word {number}" not in shown] == []
     assert shown.count("word 1") == 1

@@ -33,10 +33,11 @@ async def hears() -> int:
 
 
 def threads() -> list[str]:
+    """Threads of engines. Those of buckets stay for the time of the process, so are not counted."""
     return sorted(
         thread.name.rstrip("_0123456789")
         for thread in threading.enumerate()
-        if thread.name.startswith("perdure")
+        if thread.name.startswith("perdure") and not thread.name.startswith("perdure-bucket")
     )
 
 
