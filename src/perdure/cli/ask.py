@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import click
 
-from perdure.cli.common import json_option, json_or_text, run_argument, store_option, with_run
+from perdure.cli.common import json_option, run_argument, store_option, with_run
 from perdure.cli.output import echo_json, echo_result
 from perdure.runtime.engine import Engine
 from perdure.runtime.requests import new_key
+from perdure.views.typed import json_or_text
 
 
 @click.command(short_help="Ask a run, and print its reply.")

@@ -259,14 +259,6 @@ def command(store: str, *arguments: str) -> str:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def json_or_text(text: str) -> Any:
-    """A value from the command line: JSON, else the text as it is."""
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-
-
 def strict_json(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     """The callback of options that take JSON and nothing else; gives `(value,)`, or None where
     nothing was given.

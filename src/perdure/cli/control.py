@@ -12,7 +12,6 @@ import click
 
 from perdure.cli.common import (
     command,
-    json_or_text,
     run_argument,
     store_option,
     with_run,
@@ -22,6 +21,7 @@ from perdure.cli.output import say
 from perdure.core import lifecycle
 from perdure.runtime.engine import Engine
 from perdure.views import format
+from perdure.views.typed import json_or_text
 
 
 @click.command(short_help="Send a message to a run.")

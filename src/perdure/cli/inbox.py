@@ -15,7 +15,6 @@ from perdure.cli.common import (
     Commands,
     command,
     json_option,
-    json_or_text,
     run_argument,
     store_option,
     with_run,
@@ -29,6 +28,7 @@ from perdure.reader.values import InboxItem, InboxPage
 from perdure.runtime.engine import Engine
 from perdure.runtime.engine_answers import AnswerLink
 from perdure.views import format, shapes
+from perdure.views.typed import json_or_text
 
 LIMIT = 50
 URL_VARIABLE = "PERDURE_URL"

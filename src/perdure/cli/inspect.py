@@ -13,7 +13,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from perdure.cli.common import command, json_option, json_or_text, run_argument, store_option
+from perdure.cli.common import command, json_option, run_argument, store_option
 from perdure.cli.format import MARKS, columns, cut, ending, fitting, pad, status
 from perdure.cli.format import timeline as timeline_lines
 from perdure.cli.output import echo, echo_json, room, say, style, visible, width
@@ -27,6 +27,7 @@ from perdure.runtime.standing import ExposedValue
 from perdure.runtime.workers import NO_WORKER
 from perdure.views import bars, format, rows, timeline, times
 from perdure.views.rows import RunLine
+from perdure.views.typed import json_or_text
 from perdure.views.waiting import Places, in_queue
 from perdure.views.waterfall import Waterfall
 

@@ -11,12 +11,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
 from perdure.reader.values import PLACES, RETRYING, Place, RunQuery
 from perdure.views import times
+from perdure.views.typed import json_or_text
 
 Pairs = Sequence[tuple[str, str]]
 """The parts of a query, in their order."""
@@ -99,10 +98,7 @@ def _tag(text: str) -> tuple[str, Any]:
     name, equals, thing = text.partition("=")
     if not equals or not name:
         raise DefinitionError(f"tag: {text!r} has no value. Write it as NAME=VALUE.")
-    try:
-        return name, msgspec.json.decode(thing)
-    except msgspec.DecodeError:
-        return name, thing
+    return name, json_or_text(thing)
 
 
 def _time(text: str | None, now: datetime) -> datetime | None:

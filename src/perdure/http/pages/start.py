@@ -27,6 +27,7 @@ from perdure.http.start_code import as_curl, as_python
 from perdure.http.templating import page
 from perdure.reader.values import Declared
 from perdure.runtime.declared import about
+from perdure.views.typed import json_or_text
 
 OPTIONS = ("id", "at", "queue", "key", "priority", "tags")
 LABEL = "Arguments"
@@ -189,10 +190,7 @@ def _tags(text: str) -> dict[str, Any]:
         name, sign, value = part.strip().partition("=")
         if not sign or not name:
             raise ValueError(f"A tag is name=value, unlike {part.strip()!r}.")
-        try:
-            found[name] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            found[name] = value
+        found[name] = json_or_text(value)
     return found
 
 
