@@ -64,6 +64,8 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
         raise StoreNotFound(path)
     with translated(path):
         files.check_header(path, vfs)
+        if not create:
+            files.check_not_empty(path)
         if vfs is None:
             new_file.make(path, new_pages)
         connection = apsw.Connection(path, flags=_WRITE, vfs=vfs)
