@@ -1,7 +1,7 @@
 """Starts that are put off: the last arguments win as long as the run has not begun.
 
 Rules: whether it has begun is decided in the transaction; what the run had of the arguments before
-goes with them.
+goes with them, and messages that wait for it keep their secrets.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ def put_off(db: Transaction, history: HistoryWriter, start: StartRun) -> int | N
     if found is None:
         return None
     (run,) = found
+    chunked = [(key, history.whole(run, text)) for key, text in db.rows("chunked_messages", (run,))]
     db.do("drop_chunks", (run,))
     db.do("drop_secrets", (run,))
     history.forget_run(run)
+    for key, message in chunked:
+        db.do("set_message", (history.text(run, message), key))
     db.do("set_args", (history.payload(run, start.args, True), run))
     return int(run)
 

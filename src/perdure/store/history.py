@@ -30,6 +30,9 @@ class HistoryWriter:
         """Numbers of the chunks that a run has, ascending, as far as they are known."""
         self._complete: set[int] = set()
         """Runs of which all chunks are known: nothing was committed elsewhere since."""
+        self._begun: set[int] = set()
+        """Runs with known chunks whose chunks are only added to: those of one that was put off may
+        be replaced elsewhere until it begins."""
         self._secrets: dict[int, dict[bytes, int]] = {}
         """Numbers of the chunks with secrets that were written since the run is known."""
 
@@ -49,6 +52,8 @@ class HistoryWriter:
                     data = self._with_secrets(run, raw, [(0, len(raw))], False)
                 else:
                     data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
+                if run in self._complete:
+                    self._begun.add(run)
             add((
                 first, row.seq, row.kind, row.at_ms, row.ref, row.name, data, row.took_ms,
                 row.edited,
@@ -85,11 +90,11 @@ class HistoryWriter:
             return payloads.recorded_digest(text) == payloads.digest_of(raw)
         return payloads.join_true(text, self._bodies(run)) == raw
 
-    def moved(self, run: int, text: str, to: int) -> str | None:
-        """The text of a column of one run, whose payload is in chunks, for another run."""
+    def whole(self, run: int, text: str) -> bytes:
+        """The payload of a column that is in chunks, with its secrets where the store has them."""
         bodies = self._bodies(run)
         true = payloads.join_true(text, bodies)
-        return self.payload(to, payloads.join(text, bodies) if true is None else true)
+        return payloads.join(text, bodies) if true is None else true
 
     def _bodies(self, run: int) -> dict[int, str]:
         """All chunks of a run, and its secrets under the negative numbers."""
@@ -119,6 +124,8 @@ class HistoryWriter:
         if run not in self._complete:
             if len(self._digests) > DIGESTS_OF_RUNS_MAX:
                 self.forget_chunks()
+            if run not in self._begun:
+                self.forget_run(run)
             known = self._digests.setdefault(run, {})
             last = next(reversed(known.values()), 0)
             known.update(self._db.rows("chunk_digests", (run, last)))
@@ -134,12 +141,14 @@ class HistoryWriter:
         self._digests.pop(run, None)
         self._secrets.pop(run, None)
         self._complete.discard(run)
+        self._begun.discard(run)
 
     def forget_chunks(self) -> None:
         """Nothing is known of any run's chunks."""
         self._digests.clear()
         self._secrets.clear()
         self._complete.clear()
+        self._begun.clear()
 
     def flush(self) -> None:
         """Insert what was gathered."""

@@ -152,7 +152,7 @@ SELECT ?1, kind, name, ref, data, at_ms, sender FROM inbox
 WHERE run = ?2 AND taken IS NULL AND (ref IS NULL OR kind = 'request') ORDER BY id;
 
 -- name: chunked_messages
--- Messages in chunks of another run: those with secrets.
+-- Open messages in chunks: those with secrets.
 SELECT id, data FROM inbox WHERE run = ?1 AND taken IS NULL AND data >= '@' AND data < 'A';
 
 -- name: set_message

@@ -153,7 +153,7 @@ class Starting:
             self._put_request(started.run, run, request)
         self._db.do("move_inbox", (started.run, run))
         for message, text in self._db.rows("chunked_messages", (started.run,)):
-            moved = self._history.moved(run, text, started.run)
+            moved = self._history.payload(started.run, self._history.whole(run, text))
             self._db.do("set_message", (moved, message))
         self._db.do("join_chain", (run, generation, started.run))
         return started.run

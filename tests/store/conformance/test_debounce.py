@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from perdure.api.secret import MARK
+from perdure.core.events import STEP, Event
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import RunExists
 from perdure.store.base import Store
 from perdure.store.rows import Started
-from perdure.store.writes import ControlRun, Deliver, StartRun
+from perdure.store.writes import Append, ControlRun, Deliver, StartRun
 from tests.store.conformance.support import claim, join, one, start
 
+SECRET = f"{MARK}hidden".encode()
 LARGE = b'["' + b"x" * INLINE_BYTES_MAX + b'"]'
 LARGER = b'["' + b"y" * 2 * INLINE_BYTES_MAX + b'"]'
 
@@ -77,3 +80,31 @@ def test_a_cancelled_run_is_not_put_off(store: Store) -> None:
     put_off(store, 0, b"[1]")
     one(store, Deliver("r", "cancel", 1))
     assert isinstance(put_off(store, 5, b"[2]"), RunExists)
+
+
+def test_pieces_of_arguments_that_another_process_replaced_are_not_referred_to(
+    store: Store, other: Store
+) -> None:
+    """The run's pieces are numbered from 1 again: what a process knew of them holds no more."""
+    run = put_off(store, 0, LARGE).run
+    put_off(other, 0, LARGER)
+    worker = join(store)
+    assert claim(store, worker, now_ms=25) == [run]
+    one(store, Append(run, worker, [Event(2, STEP, 25, name="s", data=LARGE)]))
+    (event,) = store.history_page(run, 1, None)
+    assert event.data == LARGE
+    assert store.arguments(run) == LARGER
+
+
+@pytest.mark.parametrize("args", [b"{}", LARGE, b'{"key": "%s"}' % SECRET], ids=len)
+def test_a_message_with_a_secret_stays_whole_when_the_arguments_are_replaced(
+    store: Store, other: Store, args: bytes
+) -> None:
+    run = put_off(store, 0, LARGER).run
+    secret = b'{"token": "%s"}' % SECRET
+    for sender in (other, store):
+        one(sender, Deliver("r", "message", 1, "c", None, None, secret))
+        put_off(other, 2, args)
+        one(sender, Deliver("r", "message", 3, "c", None, None, secret))
+    assert [row.data for row in store.inbox(run, 0)] == 4 * [secret]
+    assert store.arguments(run, true=True) == args
