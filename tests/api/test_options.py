@@ -86,4 +86,4 @@ async def test_an_option_of_a_start(option: dict[str, Any]) -> None:
         for wrong in (math.nan, math.inf, "1", True, -1):
             with pytest.raises(DefinitionError, match="timeout"):
                 await run.result(timeout=wrong)  # type: ignore[arg-type]
-        await run.result(timeout=10)
+        await run.result(timeout=60)

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 from playwright.sync_api import Error as BrowserError
 
 from tests.http.support import Serve, server
@@ -21,6 +28,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 # Every name below .example leads to this machine, as those of an attacker or of a network may.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP *.example 127.0.0.1"]
 NewPage = Callable[..., Page]
+PATIENCE_MS = PATIENCE_S * 1000 / 2
+expect.set_options(timeout=PATIENCE_MS)  # its own limit of 5 s is soon over on a slow machine
 
 
 def launched(playwright: Playwright) -> Browser:
@@ -79,7 +88,7 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
             **options,
         )
         contexts.append(context)
-        context.set_default_timeout(PATIENCE_S * 1000 / 2)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
 
         def heard(text: str) -> None:

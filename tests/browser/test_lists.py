@@ -104,7 +104,7 @@ def test_filters_are_the_address(site: Served, page: Page) -> None:
     page.keyboard.type("sync-1 workflow:sync")
     page.keyboard.press("Enter")
     expect(rows(page)).to_have_count(1)
-    assert page.url.removeprefix(site.url) == "/?status=failed&workflow=sync&q=sync-1"
+    expect(page).to_have_url(f"{site.url}/?status=failed&workflow=sync&q=sync-1")
     page.go_back()
     expect(rows(page)).to_have_count(3)
     page.go_forward()

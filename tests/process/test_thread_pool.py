@@ -34,7 +34,7 @@ def hangs() -> None:
     release.wait()
 
 
-@step(timeout=5, retry=None)
+@step(timeout=60, retry=None)
 def quick(n: int) -> int:
     begun.append(n)
     return n
@@ -51,12 +51,16 @@ async def fine(n: int) -> int:
 
 
 async def hang(engine: Engine, times: int) -> None:
-    for ended in await asyncio.gather(
-        *(engine.run(stuck()) for _ in range(times)), return_exceptions=True
-    ):
-        assert isinstance(ended, RunFailed)
-        assert isinstance(ended.__cause__, StepTimeout)
-        assert "its thread can't be stopped and goes on" in str(ended.__cause__)
+    """Let so many more threads hang: on a slow machine an attempt may time out unbegun."""
+    threads = engine._scheduler.steps.threads
+    wanted = len(threads.hung) + times
+    while missing := wanted - len(threads.hung):
+        for ended in await asyncio.gather(
+            *(engine.run(stuck()) for _ in range(missing)), return_exceptions=True
+        ):
+            assert isinstance(ended, RunFailed)
+            assert isinstance(ended.__cause__, StepTimeout)
+            assert "its thread can't be stopped and goes on" in str(ended.__cause__)
 
 
 @awaited

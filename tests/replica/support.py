@@ -4,6 +4,7 @@ engine is given for it.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from campaigns.s3_servers import BucketServer
 from perdure import Engine, Replica, step, workflow
 from perdure.replica.replicate import Replication
 from perdure.replica.supervisor import Litestream
-from tests.runtime.support import until
+from tests.runtime.support import PATIENCE_S, until
 
 LEASE_S = 1.0
 
@@ -68,8 +69,26 @@ def engine_of(store: Path, replica: str, **options: Any) -> Engine:
         "on_progress",
     } & options.keys()
     place = Replica(replica, **{name: options.pop(name) for name in names})
-    defaults: dict[str, Any] = {"workflows": WORKFLOWS, "durability": "replica"}
+    defaults: dict[str, Any] = {
+        "workflows": WORKFLOWS,
+        "durability": "replica",
+        "replica_timeout": PATIENCE_S,
+    }
     return Engine(store, **{**defaults, "replica": place, "lease_ttl": LEASE_S, **options})
+
+
+@contextlib.contextmanager
+def hasty(*engines: Engine, seconds: float = 0.2) -> Iterator[None]:
+    """Within it verbs give up soon; before and after it a slow machine may take its time."""
+    controls = [engine._control for engine in engines]
+    patience_s = [control._answer_s for control in controls]
+    for control in controls:
+        control._answer_s = seconds
+    try:
+        yield
+    finally:
+        for control, before_s in zip(controls, patience_s, strict=True):
+            control._answer_s = before_s
 
 
 def replica_of(engine: Engine) -> Replication:

@@ -34,13 +34,14 @@ from tests.replica.support import (
     LEASE_S,
     address,
     engine_of,
+    hasty,
     looks_often,
     lookups,
     nothing_seen,
     proxy,
     two_effects,
 )
-from tests.runtime.support import awaited, environment, until
+from tests.runtime.support import PATIENCE_S, awaited, environment, until
 
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
@@ -56,7 +57,7 @@ def client_of(store: Path, **options: object) -> Engine:
         **{  # type: ignore[arg-type]
             "execute": False,
             "workflows": [echo, two_effects, lookups],
-            "replica_timeout": 20,
+            "replica_timeout": PATIENCE_S,
             **options,
         },
     )
@@ -83,9 +84,9 @@ async def test_a_result_that_is_on_the_disk_alone_is_not_returned(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
-    async with engine_of(store, address, replica_timeout=0.1) as engine, client_of(store) as client:
+    async with engine_of(store, address) as engine, client_of(store) as client:
         proxy.set("refuse")
-        with pytest.raises(ReplicaUnavailable):
+        with hasty(engine), pytest.raises(ReplicaUnavailable):
             await engine.start(lookups("a", 3), id="a")
         run = await client.get("a")
         while await run.status() != "completed":  # noqa: ASYNC110
@@ -101,12 +102,10 @@ async def test_a_client_gets_the_reason_of_its_wait(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
-    async with (
-        engine_of(store, address, workflows=[echo]),
-        client_of(store, replica_timeout=0.5) as client,
-    ):
+    async with engine_of(store, address, workflows=[echo]), client_of(store) as client:
         proxy.set("refuse")
-        with pytest.raises(ReplicaUnavailable, match=r"does not answer: .*is on this disk"):
+        unanswered = pytest.raises(ReplicaUnavailable, match=r"does not answer: .*is on this disk")
+        with hasty(client, seconds=0.5), unanswered:
             await client.start(echo(), id="a")
         proxy.set()
         await client.start(echo(), id="a")  # the same start finds it
@@ -170,22 +169,22 @@ async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
     )
     assert process.stdout is not None
     assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
-    async with client_of(store, replica_timeout=0.3) as client:
+    async with client_of(store) as client:
         assert await (await client.get("a")).result() == "a-1a-2"
         process.send_signal(signal.SIGSTOP)
-        with pytest.raises(ReplicaUnavailable, match="gives no answer; is it frozen"):
+        frozen = pytest.raises(ReplicaUnavailable, match="gives no answer; is it frozen")
+        with hasty(client), frozen:
             await client.start(echo(), id="b")
         process.kill()
         process.wait()
         process.stdout.close()
         assert "waiting for one" not in caplog.text
-        with pytest.raises(
-            TimeoutError
-        ):  # "b" is on this disk alone, and so may be what came before it
-            await (await client.get("a")).result(timeout=0.5)
-        assert "runs here; waiting for one" in caplog.text
+        # "b" is on this disk alone, and so may be what came before it
+        result = asyncio.create_task((await client.get("a")).result())
+        await until(lambda: "runs here; waiting for one" in caplog.text)
+        assert not result.done()
         async with engine_of(store, address, workflows=[echo, two_effects], lease_ttl=LEASE_S):
-            assert await (await client.get("a")).result() == "a-1a-2"
+            assert await result == "a-1a-2"
             await client.start(echo(), id="b")
 
 
@@ -252,14 +251,14 @@ async def test_the_level_of_the_engine_decides_unless_the_client_or_the_run_asks
     store = tmp_path / "a.db"
     async with (
         engine_of(store, address, workflows=[echo], durability="disk"),
-        client_of(store, replica_timeout=0.2) as client,
+        client_of(store) as client,
         client_of(store, durability="replica") as strict,
     ):
         await strict.start(echo(), id="a")
         proxy.set("refuse")
         await client.start(echo(), id="b")
         await strict.start(echo(), id="c", durability="disk")
-        with pytest.raises(ReplicaUnavailable):
+        with hasty(client), pytest.raises(ReplicaUnavailable):
             await client.start(echo(), id="d", durability="replica")
         start = asyncio.create_task(strict.start(echo(), id="e"))
         proxy.set()
@@ -447,16 +446,17 @@ def test_before_the_first_copy_a_client_waits_for_what_the_engine_promises(
             async with engine_of(store, replica, workflows=[echo], durability=level):
                 await over.wait()
 
-        async with client_of(store, replica_timeout=0.3) as client:
+        async with client_of(store) as client:
             run = await client.get("a")
-            with pytest.raises(NoReplicaEngine):  # there is no advertisement at all
+            with hasty(client), pytest.raises(NoReplicaEngine):  # no advertisement at all
                 await client.send("a", "hello", channel="other")
             life = asyncio.create_task(engine_lives())
             await asked.wait()
             if level == "disk":
                 await client.send("a", "hello", channel="word", key="k")
             else:
-                with pytest.raises(ReplicaUnavailable, match="has not confirmed yet"):
+                unconfirmed = pytest.raises(ReplicaUnavailable, match="has not confirmed yet")
+                with hasty(client), unconfirmed:
                     await client.send("a", "hello", channel="word", key="k")
             copied.set()
             await client.send("a", "hello", channel="word", key="k")

@@ -36,7 +36,7 @@ from tests.replica.support import (
     proxy,
     two_effects,
 )
-from tests.runtime.support import awaited, environment, until
+from tests.runtime.support import PATIENCE_S, awaited, environment, until
 
 __all__ = ["address", "nothing_seen", "proxy"]  # fixtures
 
@@ -300,11 +300,11 @@ def test_a_frozen_holder_wakes_up_without_a_lease(tmp_path: Path, address: str) 
         if number == 1:
             lives[0].send_signal(signal.SIGSTOP)
     lives[0].send_signal(signal.SIGCONT)
-    assert lives[0].wait(30) == 3
+    assert lives[0].wait(PATIENCE_S) == 3
     assert "lost life1 ReplicaLeaseLost" in log.read_text()
     for life in lives:
         life.stdin.close()  # type: ignore[union-attr]
-    assert lives[1].wait(30) == 0
+    assert lives[1].wait(PATIENCE_S) == 0
 
 
 @awaited

@@ -26,6 +26,7 @@ from tests.replica.support import (
     effects,
     engine_of,
     gone,
+    hasty,
     long_text,
     looks_often,
     lookups,
@@ -49,9 +50,10 @@ async def grown(run: Any, there: Callable[[Any], bool]) -> None:
 async def test_an_effect_and_an_answer_wait_for_the_bucket_and_go_on_by_themselves(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
-    async with engine_of(tmp_path / "a.db", address, replica_timeout=3) as engine:
+    async with engine_of(tmp_path / "a.db", address) as engine:
         proxy.set("503")
-        with pytest.raises(ReplicaUnavailable, match="is on this disk; effects and answers wait"):
+        waits = pytest.raises(ReplicaUnavailable, match="is on this disk; effects and answers wait")
+        with hasty(engine, seconds=3), waits:
             await engine.start(two_effects("a"), id="a")
         assert await (await engine.get("a")).status() == "running"
         assert effects == []
@@ -103,9 +105,9 @@ async def test_a_commit_of_another_thread_that_is_not_counted_yet_is_not_acknowl
 async def test_readonly_steps_and_runs_for_the_disk_do_not_wait(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
-    async with engine_of(tmp_path / "a.db", address, replica_timeout=0.1) as engine:
+    async with engine_of(tmp_path / "a.db", address) as engine:
         proxy.set("refuse")
-        with pytest.raises(ReplicaUnavailable):
+        with hasty(engine), pytest.raises(ReplicaUnavailable):
             await engine.start(lookups("look", 30), id="look")
         await until(lambda: len(effects) == 30)
         disk = await engine.start(two_effects("disk"), id="disk", durability="disk")
@@ -385,7 +387,7 @@ async def test_an_engine_whose_lease_was_taken_stops_and_acknowledges_nothing(
 ) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
-    async with engine_of(tmp_path / "1" / "a.db", address, replica_timeout=20) as first:
+    async with engine_of(tmp_path / "1" / "a.db", address) as first:
         await first.run(two_effects("a"), id="a")
         proxy.set("drop")
         start = asyncio.create_task(first.start(two_effects("late"), id="late"))
@@ -441,12 +443,12 @@ async def test_a_disk_that_fills_because_the_bucket_is_away_stops_new_work_and_t
     tmp_path: Path, address: str, proxy: Proxy, looks_often: None
 ) -> None:
     limits = perdure.Limits(replica_bytes_max=3_000_000)
-    async with engine_of(tmp_path / "a.db", address, limits=limits, replica_timeout=0.2) as engine:
+    async with engine_of(tmp_path / "a.db", address, limits=limits) as engine:
         replica = engine.replica
         assert replica is not None
         proxy.set("refuse")
         while replica.barrier.full is None:
-            with pytest.raises(ReplicaUnavailable):
+            with hasty(engine), pytest.raises(ReplicaUnavailable):
                 await engine.start(long_text(300_000))
         with pytest.raises(ReplicaUnavailable, match=r"so nothing new is begun.*replica_bytes_max"):
             await engine.start(two_effects("late"))

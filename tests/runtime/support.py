@@ -25,6 +25,7 @@ import campaigns
 from perdure import Engine, Retry, Run
 
 PATIENCE_S = 60  # far more than anything takes: only what hangs is to fail
+TEST_S = 240  # for a whole test: some kill and begin again many processes, on a slow disk
 AT_ONCE = Retry(attempts=3, delay=0)
 VICTIM = Path(__file__).with_name("victim.py")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -36,7 +37,7 @@ def awaited(test: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(test)
     def run(**fixtures: Any) -> None:
         async def main() -> None:
-            async with asyncio.timeout(PATIENCE_S) as patience:
+            async with asyncio.timeout(TEST_S) as patience:
                 await test(**fixtures)
             assert not patience.expired(), (
                 "it hung, and what ended the wait swallowed the cancellation"

@@ -625,7 +625,7 @@ def test_the_sync_engine_run_and_memory(db: str) -> None:
     with SyncEngine(db, workflows=WORKFLOWS) as engine:
         run = engine.start(listen(1), id="l")
         engine.send("l", 4, channel="x")
-        assert run.result(timeout=10) == [4]
+        assert run.result(timeout=60) == [4]
         assert run.status() == "completed"
         assert [info.id for info in engine.runs()] == ["l", "r"]
         assert list(run.stream("none")) == []

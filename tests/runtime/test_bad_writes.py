@@ -36,7 +36,7 @@ from perdure import (
     workflow,
 )  # fmt: skip
 from perdure.store.writes import ClockMovedBack, Deliver
-from tests.runtime.support import awaited, reached
+from tests.runtime.support import PATIENCE_S, awaited, reached
 
 SEED = int(os.environ.get("PERDURE_SEED", "0")) or random.SystemRandom().randrange(10**9)
 ROUNDS = 40
@@ -297,7 +297,7 @@ def test_values_that_cant_be_stored_cost_nobody_else_anything(db: str, kind: str
                 assert await run.result() >= 3
             for place, bad, run in odd:
                 try:
-                    await run.result(timeout=30)
+                    await run.result(timeout=PATIENCE_S)
                 except (RunFailed, RunBlocked):
                     pass
                 except TimeoutError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from perdure import (
     workflow,
 )
 from perdure.store.writes import Claim, Turn, Write
+from perdure.testing import CrashHarness
 from tests.runtime.support import awaited, outside, reached, until
 
 CLOSED = Queue("q", concurrency=1)
@@ -225,18 +226,22 @@ async def test_a_paused_run_lets_others_pass_and_is_first_when_it_goes_on(db: st
         assert begun == ["first", "third", "second", "fourth"]
 
 
-@awaited
-async def test_a_run_that_starts_later_asks_when_it_is_due(db: str) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.2)
-    async with Engine(db, workflows=[held], queues=[CLOSED]) as engine:
-        later = await engine.start(held("later"), id="later", queue="q", at=soon)
-        assert await later.status() == "pending"
-        first = await engine.start(held("first"), id="first", queue="q")
-        assert await reached(later, "waiting")
-        assert begun == ["first"]
-        await first.send(True, channel="go")
-        await later.send(True, channel="go")
-        assert await later.result() == "later"
+def test_a_run_that_starts_later_asks_when_it_is_due(perdure_time: CrashHarness) -> None:
+    """In virtual time: on a slow machine it may be due before the other one has begun."""
+
+    async def main() -> None:
+        async with perdure_time.engine(workflows=[held], queues=[CLOSED]) as engine:
+            soon = datetime.fromtimestamp(engine._clock.now_ms() / 1000 + 0.2, UTC)
+            later = await engine.start(held("later"), id="later", queue="q", at=soon)
+            assert await later.status() == "pending"
+            first = await engine.start(held("first"), id="first", queue="q")
+            assert await reached(later, "waiting")
+            assert begun == ["first"]
+            await first.send(True, channel="go")
+            await later.send(True, channel="go")
+            assert await later.result() == "later"
+
+    perdure_time.run(main())
 
 
 @awaited

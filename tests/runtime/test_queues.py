@@ -36,6 +36,7 @@ from perdure.runtime import steps
 from perdure.runtime.queues import Lines
 from perdure.runtime.scheduler import Scheduler
 from perdure.runtime.steps import InThread
+from perdure.testing import CrashHarness
 from tests.runtime.support import awaited, kinds, outside, reached, until
 from tests.runtime.test_durability import Copy
 
@@ -293,7 +294,7 @@ async def test_a_cancelled_attempt_holds_its_place_until_it_has_ended(db: str) -
     @step(queue="q")
     def stubborn() -> None:
         begun.set()
-        may_end.wait(30)
+        may_end.wait(60)
 
     @workflow
     async def impatient() -> str:
@@ -322,10 +323,11 @@ async def test_a_cancelled_attempt_holds_its_place_until_it_has_ended(db: str) -
 async def test_a_retry_does_not_share_the_place_of_a_thread_that_goes_on(db: str) -> None:
     may_end, begun = threading.Event(), threading.Semaphore(0)
 
-    @step(queue="q", timeout=0.05, retry=AT_ONCE)
+    # on a slow machine an attempt may time out before its thread has begun: it is tried again
+    @step(queue="q", timeout=0.05, retry=Retry(attempts=10_000, delay=0))
     def hangs_once() -> str:
         begun.release()
-        may_end.wait(30)
+        may_end.wait(60)
         return "done"
 
     @workflow
@@ -334,6 +336,7 @@ async def test_a_retry_does_not_share_the_place_of_a_thread_that_goes_on(db: str
 
     async with Engine(db, workflows=[hangs], queues=[CLOSED]) as engine:
         hanging = await engine.start(hangs())
+        await until(lambda: len(places(db)) == 2)
         await reached(hanging, "waiting")
         assert begun.acquire(blocking=False) and not begun.acquire(blocking=False)
         assert [(row["seq"], row["status"]) for row in places(db)] == [
@@ -582,36 +585,39 @@ async def test_news_of_a_place_may_come_before_it_is_known_and_old_news_mean_not
 # --- what a step says to its queue ----------------------------------------------------------------
 
 
-@awaited
-async def test_retry_after_holds_the_queue_for_other_engines_too(db: str) -> None:
+def test_retry_after_holds_the_queue_for_other_engines_too(perdure_time: CrashHarness) -> None:
+    """In virtual time: on a slow machine the pause may be over before anything looks."""
     tried: list[int] = []
 
     @step(queue="q", retry=None)
     async def limited(n: int) -> int:
         tried.append(n)
         if tried == [1]:
-            raise RetryAfter(0.4)
+            raise RetryAfter(60)
         return current_step().attempt
 
     @workflow
     async def asks(n: int) -> int:
         return await limited(n)
 
-    async with (
-        Engine(db, workflows=[asks], queues=[Queue("q")]) as here,
-        Engine(db, workflows=[asks]) as there,
-    ):
-        first = await here.start(asks(1))
-        await reached(first, "waiting")
-        (queue,) = await there.queues()
-        assert queue.held_until is not None
-        second = await there.start(asks(2))
-        await reached(second, "waiting")
-        assert tried == [1]
-        assert (await first.result(), await second.result()) == (2, 1)
-        note = next(row for row in await first.history() if row.kind == "attempt")
-        assert note.error is not None
-        assert note.error["type"] == "RetryAfter"
+    async def main() -> None:
+        async with (
+            perdure_time.engine(workflows=[asks], queues=[Queue("q")]) as here,
+            perdure_time.engine(workflows=[asks]) as there,
+        ):
+            first = await here.start(asks(1))
+            await reached(first, "waiting")
+            (queue,) = await there.queues()
+            assert queue.held_until is not None
+            second = await there.start(asks(2))
+            await reached(second, "waiting")
+            assert tried == [1]
+            assert (await first.result(), await second.result()) == (2, 1)
+            note = next(row for row in await first.history() if row.kind == "attempt")
+            assert note.error is not None
+            assert note.error["type"] == "RetryAfter"
+
+    perdure_time.run(main())
 
 
 @awaited

@@ -146,12 +146,9 @@ async def gone(engine: Engine, id: str) -> bool:
     return id not in {info.id for info in await engine.runs()}
 
 
-async def until(what: Any, tries: int = 400) -> None:
-    for _ in range(tries):
-        if await what():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it has not come")
+async def until(what: Any) -> None:
+    while not await what():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 @awaited

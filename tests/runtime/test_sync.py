@@ -67,7 +67,7 @@ def test_every_verb_has_the_types_of_the_engines(db: str) -> None:
         assert_type(engine, SyncEngine)
         run = engine.start(double(4), id="four", tags={"of": "four"})
         assert_type(run, SyncRun[int])
-        assert assert_type(run.result(timeout=10), int) == 8
+        assert assert_type(run.result(timeout=60), int) == 8
         assert assert_type(engine.run(double(4), id="four", priority=3), int) == 8
         talk = engine.start(talks(2), id="talk")
         for n, text in enumerate(("a", "b")):
