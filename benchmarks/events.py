@@ -31,7 +31,8 @@ import uvicorn
 from perdure import Engine, step, workflow
 
 AT_REST_S = 20.0
-TOPICS = "topic=runs&topic=counts&topic=inbox&topic=run:writes"
+TOPICS = "topic=runs&topic=counts&topic=inbox&topic=run:writes%3Frows=no"
+UPDATE = {"hx-request": "true"}
 
 
 @step
@@ -130,10 +131,15 @@ async def at_rest(address: str, ask: Any, streams: int) -> float:
 
 async def page(address: str, run: str) -> None:
     """The list and a run, each in a tab that asks for what has changed, until it is cancelled."""
-    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=60, headers=UPDATE) as client:
         await asyncio.gather(
             follow(client, "topic=runs&topic=inbox", ["/"]),
-            follow(client, f"topic=run:{run}&topic=inbox", [f"/runs/{run}/head"], f"/runs/{run}"),
+            follow(
+                client,
+                f"topic=run:{run}%3Frows=no&topic=inbox",
+                [f"/runs/{run}/head"],
+                f"/runs/{run}",
+            ),
         )
 
 

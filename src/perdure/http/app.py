@@ -18,6 +18,7 @@ from perdure.http import problems
 from perdure.http.access import Access
 from perdure.http.api import routes as api
 from perdure.http.counters import counters_of
+from perdure.http.events.updates import CountsUpdates
 from perdure.http.gate import Gate
 from perdure.http.pages import (
     answers,
@@ -72,7 +73,7 @@ def pages(site: Site) -> Starlette:
     """The pages and the API of a site without a gate: for an application that has one."""
     app = Starlette(
         routes=_routes(),
-        middleware=[Middleware(KeepsEncodedSlashes)],
+        middleware=[Middleware(KeepsEncodedSlashes), Middleware(CountsUpdates)],
         exception_handlers=problems.HANDLERS,
     )
     app.state.site = site

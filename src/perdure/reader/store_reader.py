@@ -18,6 +18,7 @@ import apsw
 
 from perdure.errors import EngineClosed
 from perdure.process.clock import SystemClock
+from perdure.reader.cost import kept
 from perdure.reader.page_queries import PageQueries
 from perdure.reader.values import (
     Activity,
@@ -124,6 +125,8 @@ class StoreReader:
             raise EngineClosed
         if self._store is not None:
             return read()
+        if (cost := kept.get()) is not None:
+            read = partial(cost.of_read, read)
         try:
             waits = asyncio.get_running_loop().run_in_executor(threads, read)
         except RuntimeError:  # closed by another thread at this moment

@@ -190,6 +190,29 @@ def test_what_is_not_asked_for_is_not_reported(served: Served) -> None:
             assert next(seen)["topic"] == one
 
 
+def test_a_page_hears_how_many_rows_there_are_and_gets_none(served: Served) -> None:
+    served.do(lambda engine: engine.start(talks(3), id="counted"))
+    one = topic("run", "counted", rows="no")
+    with served.client() as client, events(client, one) as response:
+        seen = Events(response)
+        first = seen.until(status="waiting")
+        assert (first["rows"], first["new"]) == (7, [])
+        served.do(lambda engine: engine.send("counted", "end", channel="say"))
+        last = seen.until(status="completed")
+        assert (last["rows"], last["new"]) == (9, [])
+
+
+@awaited
+async def test_updates_of_open_pages_are_counted_and_first_looks_are_not(tmp_path):
+    async with Engine(str(tmp_path / "a.db")) as engine:
+        transport = httpx.ASGITransport(engine.asgi())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.get("/")).status_code == 200
+            assert engine.reader() not in hub_module._hubs
+            assert (await client.get("/", headers={"hx-request": "true"})).status_code == 200
+            assert hub_module._hubs[engine.reader()].cost.spent_s > 0
+
+
 @pytest.mark.parametrize(
     "query",
     ["", "topic=nothing", "topic=run", "topic=runs%3Fstatus%3Dodd", "topic=stream:a",
@@ -213,7 +236,7 @@ async def test_equal_topics_are_read_once_and_rest_is_rest(tmp_path, monkeypatch
             return await read(asked)
 
         reader.runs = counted  # type: ignore[method-assign]
-        with hub.following() as event, hub.following():
+        with hub.following(parse("runs")) as event, hub.following():
             await event.wait()  # the first look
             before = hub.number(parse("runs"))
             tabs = [Followed(parse("runs"), "", silent=False) for _ in range(50)]
@@ -240,8 +263,8 @@ async def test_what_the_time_alone_changes_is_reported(tmp_path, monkeypatch):
         reader = StoreReader(path, now_ms=lambda: SystemClock().now_ms() + ahead_ms)
         async with reader:
             hub = Hub(reader)
-            with hub.following() as event:
-                kinds = (topic("run", "later"), "runs", "workers", "system")
+            kinds = (topic("run", "later"), "runs", "workers", "system")
+            with hub.following(*map(parse, kinds)) as event:
                 tabs = [Followed(parse(kind), "", silent=False) for kind in kinds]
 
                 async def told() -> list[Any]:

@@ -3,7 +3,8 @@
 Rules: a report of the file's watcher comes after a write; without a file to watch the version of
 the store is asked for twice a second; what the time alone changes is read every two seconds, once
 for all followers, and nothing is done without one; equal reads of several followers are one; after
-a burst of commits a topic is read once.
+a burst of commits a topic is read once; pages rest for many times as long as their last update took
+of a processor, because the engine may share it; the first change after a rest is told at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from weakref import WeakKeyDictionary
 from perdure.errors import EngineClosed, PerdureError, RunNotFound
 from perdure.http.events.topics import GONE, LATER_S, SOON_S, State, Topic
 from perdure.process import host
+from perdure.reader.cost import Cost
 
 if TYPE_CHECKING:
     from perdure.http.site import Site
@@ -32,6 +34,9 @@ POLL_S = 0.5
 """How often the version of a store is asked for that has no file to watch."""
 PULSE_S = 2.0
 """How often it is looked for what no commit tells: a lease that runs out, a run that falls due."""
+SHARE = 25
+"""Pages rest for so many times what they have cost since their last update: 4 % of a core."""
+REST_S_MAX = 5.0
 FOLLOWERS_MAX = 2_000
 READS_MAX = 2_000
 """Reads that are kept until the next commit."""
@@ -42,14 +47,22 @@ class TooManyFollowers(Exception):
 
 
 class Beat:
-    """A number that grows after commits, at most once in `every_s`; it wakes its followers."""
+    """A number that grows after commits, at most once in `every_s`, and less often while what is
+    done about it is dear; it wakes its followers. Without a `cost` nothing is too dear.
+    """
 
-    def __init__(self, every_s: float) -> None:
+    def __init__(self, every_s: float, cost: Cost | None = None) -> None:
         self.number, self._every_s = 0, every_s
+        self._cost, self._spent_s = cost, 0.0
         self.followers: set[asyncio.Event] = set()
         self.reads: dict[tuple[str, str], asyncio.Task[State]] = {}
         self._last_s = -every_s
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def heedless(self) -> bool:
+        """Whether one more commit means nothing: it beats soon anyway, or for no follower."""
+        return self._timer is not None or not self.followers
 
     def changed(self) -> None:
         """Something was committed."""
@@ -59,11 +72,23 @@ class Beat:
             self._timer = loop.call_at(due_s, self._beat)
 
     def _beat(self) -> None:
-        self._last_s, self._timer = asyncio.get_running_loop().time(), None
+        loop = asyncio.get_running_loop()
+        if (due_s := self._last_s + self._rest_s()) > loop.time():
+            self._timer = loop.call_at(due_s, self._beat)
+            return
+        self._last_s, self._timer = loop.time(), None
         self.number += 1
+        if self._cost is not None:
+            self._spent_s = self._cost.spent_s
         self.reads.clear()
         for event in self.followers:
             event.set()
+
+    def _rest_s(self) -> float:
+        if self._cost is None:
+            return 0.0
+        spent_s = self._cost.spent_s - self._spent_s
+        return min(SHARE * spent_s, REST_S_MAX)
 
     def stop(self) -> None:
         """Beat no more."""
@@ -73,11 +98,13 @@ class Beat:
 
 
 class Hub:
-    """What the event streams of one site share. It works while it has followers."""
+    """What the event streams of one site share. It works while it has followers. `cost` is that of
+    pages which are open, apart from the first look at each.
+    """
 
     def __init__(self, reader: StoreReader) -> None:
-        self._reader = reader
-        self._beats = {every_s: Beat(every_s) for every_s in (SOON_S, LATER_S)}
+        self._reader, self.cost, self._heedless = reader, Cost(), Cost()
+        self._beats = {SOON_S: Beat(SOON_S), LATER_S: Beat(LATER_S, self.cost)}
         self._followers: set[asyncio.Event] = set()
         self._seen: int | None = None
         self._watch: Watch | None = None
@@ -92,8 +119,9 @@ class Hub:
         return self._reader.closed
 
     @contextmanager
-    def following(self) -> Iterator[asyncio.Event]:
-        """An event that is set after commits, until the block is left. Raises `TooManyFollowers`.
+    def following(self, *topics: Topic) -> Iterator[asyncio.Event]:
+        """An event that is set after commits, until the block is left: as often as these topics
+        want it. Raises `TooManyFollowers`.
 
         A beat of `number` says which topics may have changed since.
         """
@@ -101,7 +129,9 @@ class Hub:
             raise TooManyFollowers
         event = asyncio.Event()
         self._followers.add(event)
-        for beat in self._beats.values():
+        for beat in {self._beats[topic.every_s] for topic in topics}:
+            if not beat.followers:
+                beat.reads.clear()  # nothing has looked after them
             beat.followers.add(event)
         try:
             if len(self._followers) == 1:
@@ -118,6 +148,12 @@ class Hub:
         """A number that grows when a topic may have changed."""
         return self._beats[topic.every_s].number
 
+    def cost_of(self, topic: Topic) -> Cost:
+        """What looks at a topic are added to. Items of streams and rows are for programs, which
+        wait for them: they slow nothing down.
+        """
+        return self.cost if topic.every_s == LATER_S else self._heedless
+
     async def state(self, topic: Topic, cursor: str) -> State:
         """What a topic is now, for a client that has got to a cursor. Raises what readers do."""
         reads, key = self._beats[topic.every_s].reads, (topic.text, topic.behind(cursor))
@@ -130,14 +166,10 @@ class Hub:
         return await asyncio.shield(task)
 
     async def _read(self, topic: Topic, behind: str) -> State:
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
         try:
-            state = await topic.state(self._reader, behind)
+            return await self.cost_of(topic).of(topic.state(self._reader, behind))
         except RunNotFound:
-            state = State(GONE, {"gone": True})
-        state.took_s = loop.time() - began_s
-        return state
+            return State(GONE, {"gone": True})
 
     # --- looking at the store ---------------------------------------------------------------------
 
@@ -168,6 +200,8 @@ class Hub:
         self._watch = self._polling = self._looking = self._pulsing = None
 
     def _look(self, *, pulse: bool = False) -> None:
+        if all(beat.heedless for beat in self._beats.values()):
+            return  # what it beats for is read behind this commit
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._compare(pulse=pulse))
         elif self._watch is not None:  # it may have read before this write

@@ -27,10 +27,6 @@ PING_S = 20.0
 """How often a line without meaning is sent, so that nothing between takes the stream for dead."""
 STALLED_S = 30.0
 """How long a client may read nothing of what was sent."""
-SHARE = 10
-"""A topic rests for so many times as long as its last read took: a search that takes 100 ms may not
-keep a core busy, however much is committed meanwhile.
-"""
 RETRY_MS = 2_000
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -47,22 +43,18 @@ class Followed:
         self.state: State | None = None
         self.number = -1
         self.resumed = bool(cursor)
-        self._due_s = 0.0
 
     def wait_s(self, hub: Hub) -> float:
         """How long until it has to be looked at although nothing more is committed."""
-        if hub.number(self.topic) == self.number:
-            return PING_S
-        return max(self._due_s - asyncio.get_running_loop().time(), 0.0)
+        return PING_S if hub.number(self.topic) == self.number else 0.0
 
     async def look(self, hub: Hub) -> dict[str, Any] | None:
         """What changed since the last look; None for nothing."""
-        number, loop = hub.number(self.topic), asyncio.get_running_loop()
-        if number == self.number or loop.time() < self._due_s:
+        number = hub.number(self.topic)
+        if number == self.number:
             return None
         now = await hub.state(self.topic, self.cursor)
         self.number = -1 if now.more else number
-        self._due_s = 0.0 if now.more else loop.time() + SHARE * now.took_s
         first, same = self.number_of_looks_is_zero, now.cursor == self.cursor
         before, self.state, self.cursor = self.state, now, now.cursor
         if same or (first and self.silent):
@@ -89,7 +81,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with self._hub.following() as event:
+            with self._hub.following(*(one.topic for one in self._followed)) as event:
                 await self._serve(event, receive, send)
         except TooManyFollowers:
             raise HTTPException(503, "There are too many event streams. Close some.") from None
@@ -123,16 +115,20 @@ class EventStream(Response):
     async def _look(self, send: Send) -> bool:
         """Report what changed. Returns whether there is more at once."""
         for one in self._followed:
-            try:
-                data = await one.look(self._hub)
-            except EngineClosed:
-                raise
-            except PerdureError as error:
-                data = {"topic": one.topic.text, "error": str(error)}
-                one.failed(self._hub)
-            if data is not None:
-                await _send(send, self._event(one.topic.kind, data))
+            if self._hub.number(one.topic) != one.number:
+                await self._hub.cost_of(one.topic).of(self._tell(one, send))
         return any(one.state is not None and one.state.more for one in self._followed)
+
+    async def _tell(self, one: Followed, send: Send) -> None:
+        try:
+            data = await one.look(self._hub)
+        except EngineClosed:
+            raise
+        except PerdureError as error:
+            data = {"topic": one.topic.text, "error": str(error)}
+            one.failed(self._hub)
+        if data is not None:
+            await _send(send, self._event(one.topic.kind, data))
 
     def _event(self, kind: str, data: dict[str, Any]) -> str:
         text = msgspec.json.encode(data, enc_hook=str).decode()

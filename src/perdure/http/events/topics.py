@@ -29,7 +29,9 @@ RUNS_MAX = 200
 GONE = "gone"
 """The cursor of a run that there is not."""
 SOON_S, LATER_S = 0.1, 0.5
-"""The shortest times between two looks at a topic."""
+"""The shortest times between two looks at a topic. The longer one grows with what looks cost: see
+`hub.Beat`.
+"""
 
 
 class BadTopic(ValueError):
@@ -37,15 +39,12 @@ class BadTopic(ValueError):
 
 
 class State(msgspec.Struct):
-    """What a topic is at one moment, and how long it took to read. `more`: there is more to be read
-    behind the cursor.
-    """
+    """What a topic is at one moment. `more`: there is more to be read behind the cursor."""
 
     cursor: str
     data: dict[str, Any]
     items: dict[str, str] = {}
     more: bool = False
-    took_s: float = 0.0
 
 
 class Topic:
@@ -137,15 +136,21 @@ class Runs(Topic):
 
 class Run(Topic):
     """One run: its state, why it does not go on, and the rows of its history as they come, without
-    their payloads. `anew`:
-    it went on under its id with a new history, whose rows begin at 1.
+    their payloads; with `rows=no` only how many there are, which is what pages need. `anew`: it
+    went on under its id with a new history, whose rows begin at 1.
     """
 
     kind = "run"
     parts_count = 1
-    every_s = SOON_S
+
+    def __init__(self, text: str, parts: Sequence[str], query: list[tuple[str, str]]) -> None:
+        super().__init__(text, parts, query)
+        self._with_rows = dict(query).get("rows") != "no"
+        self.every_s = SOON_S if self._with_rows else LATER_S
 
     def behind(self, cursor: str) -> str:
+        if not self._with_rows:
+            return ""
         if cursor == GONE:
             return "0-"
         rows, _, rest = cursor.partition("-")
@@ -158,7 +163,7 @@ class Run(Topic):
         born, rows = digest(run.created_at), []
         anew = before not in ("", born)
         after = 0 if anew else int(rows_text or run.history_rows)
-        if after < run.history_rows:
+        if self._with_rows and after < run.history_rows:
             rows = await reader.outline(run.id, after, ROWS_MAX)
         seen = rows[-1].seq if rows else run.history_rows
         why = None if run.ended_at else await reader.why(run.id)

@@ -69,7 +69,7 @@ perdure.run = (() => {
   };
   const more = async () => {
     const { after, attempt } = stream.dataset;
-    const response = await fetch(`${stream.dataset.stream}?after=${after}${attempt ? `&attempt=${attempt}` : ""}`);
+    const response = await fetch(`${stream.dataset.stream}?after=${after}${attempt ? `&attempt=${attempt}` : ""}`, { headers: { "hx-request": "true" } });
     if (!response.ok) return;
     const { items } = await response.json();
     const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;

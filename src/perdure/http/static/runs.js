@@ -90,7 +90,7 @@
     }
     asking = true;
     try {
-      const response = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+      const response = await fetch(location.href, { headers: { accept: "text/html", "hx-request": "true" }, cache: "no-store" });
       if (response.ok && !response.redirected) {
         show(new DOMParser().parseFromString(await response.text(), "text/html"));
         document.dispatchEvent(new CustomEvent("perdure:times"));
