@@ -35,6 +35,11 @@ def test_a_run_is_shown_from_its_file_and_goes_on_elsewhere(waiting: Terminal) -
     assert (imported.code, imported.out) == (0, "ask-1\n")
     assert imported.err == "1 run imported, 1 to be continued by a worker.\n"
     assert waiting("ls", "--json", "--store", "new.db").json[0]["status"] == "pending"
+    again = waiting("import", "one.db", "--store", "new.db")
+    assert (again.code, again.out) == (0, "")
+    assert again.err == "0 runs imported; 1 run of the file here already.\n"
+    chosen = waiting("import", "perdure.db", "--run", "ask-1", "--store", "third.db", "--json")
+    assert chosen.json == {"ids": ["ask-1"], "open": 1, "already": []}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,9 @@ def test_a_run_is_shown_from_its_file_and_goes_on_elsewhere(waiting: Terminal) -
         (("export", "ask-1", "-o", "perdure.db"), 4, "there is a file of this name"),
         (("export", "-o", "a.db"), 2, "Missing argument"),
         (("import", "flows.py"), 4, "not an SQLite database"),
-        (("import", "perdure.db"), 2, "exists already"),
+        (("import", "perdure.db"), 4, "the store itself"),
+        (("import", "perdure.db", "--store", "other.db"), 4, "--run ID"),
+        (("import", "perdure.db", "--run", "no", "--store", "other.db"), 4, "no run 'no'"),
         (("import", "nothing.db"), 2, "does not exist"),
     ],
 )

@@ -236,7 +236,8 @@ RUBBISH: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
     ("a.db", changed("UPDATE run SET tags = '[]'"), ImportRefused, "payload"),
     ("a.db", changed("DROP TABLE event; CREATE VIEW event AS SELECT 1"), ImportRefused, "no table"),
     ("a.db", replaced("hello " * 100), StoreError, "not an SQLite database"),
-    ("a.db", empty, ImportRefused, "no run"),
+    ("a.db", empty, ImportRefused, "no export has chosen"),
+    ("a.db", changed("DELETE FROM event; DELETE FROM run"), ImportRefused, "no run"),
     ("a.json", replaced("{"), ImportRefused, "no export"),
     ("a.json", replaced("[]"), ImportRefused, "no export"),
     ("a.json", edited('"perdure_export":1', '"perdure_export":2'), ImportRefused, "newer"),
@@ -244,7 +245,7 @@ RUBBISH: list[tuple[str, Callable[[Path], None], type[Exception], str]] = [
     ("a.json", edited('"kind":"start"', '"kinds":"start"'), ImportRefused, "kinds"),
     ("a.json", edited('"tags":{', '"waiting":{},"tags":{'), ImportRefused, "row 0 of 'run'"),
     ("a.json", edited('"status":"waiting"', '"status":"odd"'), ImportRefused, "odd"),
-    ("a.db", changed("UPDATE event SET key = key + (84 << 24)"), ImportRefused, "fit together"),
+    ("a.db", changed("UPDATE event SET key = key + (84 << 24)"), ImportRefused, "without its run"),
     ("a.json", edited('"seq":1,"kind"', '"seq":99999999999,"kind"'), ImportRefused, "99999999999"),
 ]
 

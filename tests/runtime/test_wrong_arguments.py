@@ -200,6 +200,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "family", by(untyped.export, "family", "waits", "x.json"), FLAG
     yield "secrets", by(untyped.export, "secrets", "waits", "x.json"), FLAG
     yield "path", untyped.import_, TEXTS
+    yield "runs", by(untyped.import_, "runs", "x.json"), FOUND | {"list", "None"}
     yield "go_on", by(untyped.import_, "go_on", "x.json"), FLAG
     yield "start=", by(untyped.send, "start", "waits", 1, channel="y"), {"None"}
     yield "start=", by(untyped.ask, "start", "waits", 1, channel="y", timeout=0), {"None"}

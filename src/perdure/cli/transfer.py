@@ -1,6 +1,6 @@
 """`export` and `import`: runs in a file of their own, and back into a store.
 
-Rules: nothing is executed; no file is replaced; an import is whole or has changed nothing.
+Rules: nothing is executed; no file is replaced; a run is imported whole or not at all.
 """
 
 from __future__ import annotations
@@ -77,11 +77,23 @@ def export(
 @click.command("import", short_help="Put the runs of an exported file into the store.")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
 @click.option("--go-on", is_flag=True, help="Continue here those that have not ended.")
+@click.option(
+    "--run",
+    "runs",
+    metavar="ID",
+    multiple=True,
+    help="Only this run, and what belongs to it; repeat it for several.",
+)
 @json_option
 @store_option
-def import_(file: str, go_on: bool, as_json: bool, store: str) -> None:
-    """Put the runs of a file that `perdure export` has written into the store, under their ids: all
-    of them, or none. Where there is no store, it is made.
+def import_(file: str, go_on: bool, runs: tuple[str, ...], as_json: bool, store: str) -> None:
+    """Put the runs of a file that `perdure export` has written into the store, under their ids.
+    Where there is no store, it is made.
+
+    The file is checked before anything is written. A run, its children and the runs before it under
+    its id are imported together, or not at all. What is here already is left as it is, so that an
+    import that was interrupted can be given again. Of a store that is no export, runs are taken by
+    name: --run.
 
     Runs that have not ended are paused; with --go-on a worker of this store continues them from
     where they were. They stay in the first store, too: see that only one of both goes on.
@@ -90,11 +102,12 @@ def import_(file: str, go_on: bool, as_json: bool, store: str) -> None:
     Examples:
       perdure import order-17.db
       perdure import order-17.db --go-on --store other.db
+      perdure import backup.db --run order-17
     """
 
     async def act() -> Imported:
         async with Engine(store, execute=False, replica_timeout=CONFIRM_S_MAX) as engine:
-            return await engine.import_(file, go_on=go_on)
+            return await engine.import_(file, go_on=go_on, runs=runs or None)
 
     imported = run_async(act())
     if as_json:
@@ -106,4 +119,6 @@ def import_(file: str, go_on: bool, as_json: bool, store: str) -> None:
         text += f", {imported.open:,} to be continued by a worker"
     elif imported.open:
         text += f", {imported.open:,} paused: {command(store, 'resume', 'ID')} continues one"
+    if imported.already:
+        text += f"; {format.count(len(imported.already), 'run')} of the file here already"
     say(f"{text}.")

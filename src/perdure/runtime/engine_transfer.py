@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,15 @@ from perdure.core import numbers
 from perdure.errors import DefinitionError, ImportRefused, WriteRefused
 from perdure.runtime.engine_parts import EngineParts
 from perdure.store.import_writes import ImportRuns
+from perdure.store.importing import ANOTHER, taken
 
 if TYPE_CHECKING:
+    from perdure.runtime import transfer
     from perdure.runtime.transfer import Exported, Imported
+    from perdure.store.import_writes import Head
+
+IDS_AT_ONCE = 50
+"""Ids that are looked up before the event loop gets its turn."""
 
 
 class TransferVerbs(EngineParts):
@@ -63,42 +70,95 @@ class TransferVerbs(EngineParts):
         to, store = _file(path), self._store.path
         numbers.flag(family, "family")
         numbers.flag(secrets, "secrets")
-        wanted = [ids] if isinstance(ids, str) else ids
-        if not isinstance(wanted, list | tuple | set) or not wanted:
-            raise DefinitionError(
-                f"ids is the id of a run, or a list of ids, not {numbers.shown(ids)}."
-            )
+        wanted = _ids(ids, "ids")
         runs = [await self._read(self._queries.key, one) for one in wanted]
         export = partial(transfer.export, family=family, secrets=secrets)
         return await asyncio.to_thread(export, store, runs, to)
 
-    async def import_(self, path: str | os.PathLike[str], *, go_on: bool = False) -> Imported:
+    async def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        go_on: bool = False,
+        runs: str | Iterable[str] | None = None,
+    ) -> Imported:
         """Put the runs of a file that `export` has written into this store, under their ids.
 
-        All of them or none: one transaction, for whose time other writes wait. With `go_on` those
-        that have not ended are continued here, from where they were; see that they are not
-        continued in the first store, too, where they stay. Without, they are paused: `resume`
+        The file is read and checked before anything is written. A run and all that belong to it,
+        its children and the runs before it under its id, are imported in one transaction, or not at
+        all; a file with many of them is in several transactions, so that other writes get their
+        turn. What is here already, as a second import of a file has it, is left as it is. With
+        `go_on` runs that have not ended are continued here, from where they were; see that they are
+        not continued in the first store, too, where they stay. Without, they are paused: `resume`
         continues them. A run in a queue begins anew in the queue of that name, if there is one.
+        With `runs` only these and what belongs to them are taken, also from a store that is no
+        export.
 
-        Returns their ids, and how many have not ended. Raises `RunExists` where an id is taken,
-        `ImportRefused` for a file that is damaged, is no export, or lacks what a run needs to go
-        on, `StoreNotFound`, `StoreCorrupt` and `StoreTooNew`; then nothing was changed.
+        Returns their ids, how many have not ended, and the ids that were here already. Raises
+        `RunExists` where an id is taken by another run, `ImportRefused` for a file that is damaged,
+        is no export, or lacks what a run needs to go on, `StoreNotFound`, `StoreCorrupt` and
+        `StoreTooNew`; then nothing was changed, if the message does not say otherwise.
         """
         from perdure.runtime import transfer
 
-        parts = self._parts()
+        self._parts()
         numbers.flag(go_on, "go_on")
-        source = transfer.opened(_file(path))
-        found = await asyncio.to_thread(source.__enter__)
+        file, wanted = _file(path), None if runs is None else _ids(runs, "runs")
+        pool = ThreadPoolExecutor(1, thread_name_prefix="perdure-import")
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, pool)
+        opened: asyncio.Future[transfer.Source] = in_thread(
+            partial(transfer.Source, file, self._store.path, wanted, go_on=go_on)
+        )
         try:
-            done = await parts.writer.ask(ImportRuns(found, go_on, self._clock.now_ms()))
-        except WriteRefused as error:
-            raise ImportRefused(found.name, _in_words(error.detail)) from error
+            return await self._import(await asyncio.shield(opened), in_thread)
         finally:
-            await asyncio.to_thread(source.__exit__, None, None, None)
-        parts.scheduler.claims.wake()
+            opened.add_done_callback(partial(_close, pool))
+
+    async def _import(self, source: transfer.Source, in_thread: Any) -> Imported:
+        from perdure.runtime.transfer import Imported
+
+        parts, ids, already, open_ = self._parts(), list[str](), list[str](), 0
+        for number, head in enumerate(head for family in source.families for head in family):
+            if number % IDS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            await self._check_id(source.name, head)
+        while (parcel := await in_thread(source.next)) is not None:
+            now_ms = self._clock.now_ms()
+            write = ImportRuns(source.name, parcel, source.go_on, now_ms, source.without, len(ids))
+            try:
+                done = await parts.writer.ask_apart(write)
+            except WriteRefused as error:
+                raise ImportRefused(source.name, _in_words(error.detail), len(ids)) from error
+            parcel.close()
+            ids, already, open_ = ids + done.ids, already + done.already, open_ + done.open
+            parts.scheduler.claims.wake()
         await parts.control.store_confirmed()
-        return transfer.Imported(done.ids, done.open)
+        return Imported(ids, open_, already)
+
+    async def _check_id(self, name: str, head: Head) -> None:
+        """Raise `RunExists` for an id that is clearly another run's, before anything is written."""
+        if await self._read(self._store.has_run, head.id):
+            here = await self._read(self._store.run_head, head.id)
+            if (here.workflow, here.created_ms) != (head.workflow, head.created_ms):
+                raise taken(name, head.id, ANOTHER)
+
+
+def _ids(given: str | Iterable[str], what: str) -> list[str]:
+    """Ids, as they may be given. Raises `DefinitionError`."""
+    found = [given] if isinstance(given, str) else given
+    listed = isinstance(found, list | tuple | set) and found
+    if not listed or not all(isinstance(one, str) for one in found):
+        raise DefinitionError(
+            f"{what} is the id of a run, or a list of ids, not {numbers.shown(given)}."
+        )
+    return list(found)
+
+
+def _close(pool: ThreadPoolExecutor, opened: asyncio.Future[transfer.Source]) -> None:
+    """Close a file once its thread is ready; it may just read on."""
+    if not opened.cancelled() and opened.exception() is None:
+        pool.submit(opened.result().close)
+    pool.shutdown(wait=False)
 
 
 def _file(path: Any) -> str:

@@ -33,6 +33,7 @@ from perdure.process import eager
 from perdure.process.slices import SLICE_S
 from perdure.runtime.observer import Notifier
 from perdure.store.base import Store
+from perdure.store.import_writes import ImportRuns
 from perdure.store.writes import Append, BatchRolledBack, Suspend, Transact, Turn, Write
 
 log = logging.getLogger("perdure")
@@ -81,7 +82,7 @@ class Writer:
         self._retry: asyncio.TimerHandle | None = None
         self._news: asyncio.Event | None = None  # set after each batch, for `drain`
         self._transacts = (
-            0  # waiting ones: their functions are the user's, so they never run inline
+            0  # waiting ones, which take as long as a user's function or a file: never inline
         )
         self.last_error: StoreError | None = None
         self._shut = self._closed = False
@@ -102,6 +103,11 @@ class Writer:
         """Queue a transactional step."""
         self._transacts += 1
         self.put(transact, done, keep=True)
+
+    async def ask_apart(self, write: ImportRuns) -> Any:
+        """As `ask`, for a write that takes long: the event loop goes on meanwhile."""
+        self._transacts += 1
+        return await self.ask(write)
 
     def touch(self, dirty: Dirty) -> None:
         """Ask `dirty` for its writes just before the next transaction, so that they come as one."""
@@ -371,7 +377,7 @@ class Writer:
 
 
 def _transacts(writes: list[Write]) -> int:
-    return sum(type(write) is Transact for write in writes)
+    return sum(type(write) in (Transact, ImportRuns) for write in writes)
 
 
 def _new_thread() -> ThreadPoolExecutor:

@@ -15,13 +15,13 @@ import msgspec
 from msgspec import Raw
 
 from perdure.codec.secrets import places_of_masks
-from perdure.core.lifecycle import FINAL
 from perdure.errors import ImportRefused
 from perdure.store import payloads
-from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
+from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES, Head
 
 VERSION = 1
 SHOWN = {name: columns for name, columns in TABLES.items() if name not in ("chunk", "secret")}
+_BY_RUN = list(TABLES["request"]).index("by_run")
 _ARGUMENTS = frozenset({"step", "child", "spawn"})
 
 
@@ -65,6 +65,8 @@ def _objects(table: str, rows: list[tuple[Any, ...]], whole: Whole) -> list[dict
 class ExportJson:
     """See `import_writes.RunSource`. Raises `ImportRefused`."""
 
+    is_export = True
+
     def __init__(self, raw: bytes, name: str, schema_max: int) -> None:
         self.name = name
         try:
@@ -76,41 +78,48 @@ class ExportJson:
             raise ImportRefused(name, detail)
         self._known: dict[int, dict[bytes, int]] = defaultdict(dict)
         self._kept: dict[int, dict[bytes, int]] = defaultdict(dict)
-        self._without: set[int] = set()
-        self._rows: dict[str, list[tuple[Any, ...]]] = {"chunk": [], "secret": []}
-        for table, columns in SHOWN.items():
-            given = found.tables.get(table, [])
-            self._rows[table] = [self._row(table, columns, one, n) for n, one in enumerate(given)]
-        runs = {row[0] for row in self._rows["run"]}
-        for table in ("event", "message", "stream", "heartbeat", "exposed"):
-            if any(row[0] not in runs for row in self._rows[table]):
-                raise ImportRefused(name, f"a row of {table!r} is of a run that is not there")
+        self._rows: dict[tuple[str, int], list[tuple[Any, ...]]] = defaultdict(list)
+        self._chunks: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+        runs = [self._row("run", one, n) for n, one in enumerate(found.tables.get("run", []))]
+        self._heads = [self._head(row, n) for n, row in enumerate(runs)]
+        there = {row[0] for row in runs}
+        for table in SHOWN:
+            given = enumerate(found.tables.get(table, []))
+            rows = runs if table == "run" else [self._row(table, one, n) for n, one in given]
+            for row in rows:
+                run = self._run_of(table, row, there)
+                if run in there:
+                    self._rows[table, run].append(row)
+                elif table != "request":
+                    detail = f"a row of {table!r} is of a run that is not there"
+                    raise ImportRefused(name, detail)
 
-    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
-        return iter(self._rows[table])
+    def heads(self) -> list[Head]:
+        return sorted(self._heads, key=lambda head: head.run)
 
-    def without_secrets(self) -> set[int]:
-        return self._without
+    def rows_of(self, table: str, run: int) -> Iterator[tuple[Any, ...]]:
+        return iter(self._chunks[run] if table == "chunk" else self._rows[table, run])
 
-    def without_children(self) -> list[str]:
-        columns = list(TABLES["run"])
-        parent, seq, status = map(columns.index, ("parent", "parent_seq", "status"))
-        there = {(row[parent], row[seq]) for row in self._rows["run"]}
-        ended = {
-            (run, ref)
-            for run, _, kind, _, ref, *_ in self._rows["event"]
-            if kind in ("completed", "failed", "abandon")
-        }
-        open_ = {row[0]: row[1] for row in self._rows["run"] if row[status] not in FINAL}
-        return [
-            open_[run]
-            for run, seq_, kind, *_ in self._rows["event"]
-            if kind == "child" and run in open_ and (run, seq_) not in ended | there
-        ]
+    def check_payloads(self, table: str, row: tuple[Any, ...]) -> None:
+        pass  # they are made here
 
-    def _row(
-        self, table: str, columns: dict[str, Any], given: dict[str, Raw], number: int
-    ) -> tuple[Any, ...]:
+    def _head(self, row: tuple[Any, ...], number: int) -> Head:
+        fields = dict(zip(TABLES["run"], row, strict=True))
+        try:
+            return msgspec.convert({name: fields[name] for name in Head.__struct_fields__}, Head)
+        except msgspec.ValidationError as error:
+            detail = f"row {number} of 'run' does not fit: {error}"
+            raise ImportRefused(self.name, detail) from None
+
+    def _run_of(self, table: str, row: tuple[Any, ...], there: set[int]) -> int:
+        """The run that a row is of; a request may be of one that went on from its own."""
+        if table != "request":
+            return int(row[0])
+        by_run = row[_BY_RUN]
+        return int(by_run) if row[1] not in there and by_run is not None else int(row[1])
+
+    def _row(self, table: str, given: dict[str, Raw], number: int) -> tuple[Any, ...]:
+        columns = TABLES[table]
         if unknown := given.keys() - columns.keys():
             detail = f"row {number} of {table!r} has a member {min(unknown)!r} that is not known"
             raise ImportRefused(self.name, detail)
@@ -138,11 +147,10 @@ class ExportJson:
         text = bytes(raw)
         hidden, known = places_of_masks(text), self._known[run]
         if hidden:
-            self._without.add(run)
             column, new, _ = payloads.split_with_secrets(
                 text, hidden, known, self._kept[run], is_args
             )
         else:
             column, new = payloads.split(text, known, is_args)
-        self._rows["chunk"] += [(run, *one) for one in new]
+        self._chunks[run] += [(run, *one) for one in new]
         return column

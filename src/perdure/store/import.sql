@@ -1,5 +1,11 @@
 -- Runs of another store: what an import writes. Queries that every database takes, by name; see shared.sql.
 
+-- name: run_to_compare
+SELECT run, workflow, seed, created_ms FROM run WHERE id = ?1 {{lock}};
+
+-- name: row_to_compare
+SELECT kind, at_ms FROM event WHERE key = ?1;
+
 -- name: insert_imported_run
 INSERT INTO run (id, workflow, status, args, result, error, waiting, blocked_by, reason, due_ms,
                  crashes, priority, queue, tags, forked_from, seed, timeout_ms, created_ms,

@@ -7,11 +7,14 @@ are columns as they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from perdure.core import lifecycle
+
+if TYPE_CHECKING:
+    from perdure.store.parcels import Parcel
 
 JSON = "json"
 """The type of a column with a payload, which may be in chunks."""
@@ -58,37 +61,64 @@ TABLES: dict[str, dict[str, Any]] = {
 """The columns of the tables that an export has, in order."""
 
 
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What a run is known by, and the runs that it names."""
+
+    run: int
+    id: str
+    workflow: str
+    status: str
+    seed: int
+    created_ms: int
+    ended_ms: int | None
+    parent: int | None
+    parent_seq: int | None
+    successor: int | None
+    origin: int | None
+    chain: int | None
+    root: int | None
+
+
 class RunSource(Protocol):
-    """Runs of another store. Its rows may be read once for each table."""
+    """Runs of another store, which are only read. Not for two threads at once."""
 
     name: str
     """What it is called, for messages."""
+    is_export: bool
+    """Whether an export has made it, so that all of it was chosen by somebody."""
 
-    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of a table, with the columns of `TABLES`, in the order of their keys."""
+    def heads(self) -> list[Head]:
+        """All runs, in the order of their keys."""
 
-    def without_secrets(self) -> set[int]:
-        """Runs whose secrets were left out."""
+    def rows_of(self, table: str, run: int) -> Iterator[tuple[Any, ...]]:
+        """The rows of a run in a table, in the order of their keys; columns as in `TABLES`."""
 
-    def without_children(self) -> list[str]:
-        """Ids of runs that wait for children which are not there."""
+    def check_payloads(self, table: str, row: tuple[Any, ...]) -> None:
+        """Raise `ImportRefused` where a payload of the row is not what was recorded."""
 
 
 class ImportRuns(msgspec.Struct, gc=False):
-    """Runs of another store, under the ids that they had there, under new keys.
+    """Families of runs of another store, under the ids that they had there, under new keys.
 
-    Gives `ImportedRuns`, `RunExists` where one of the ids is taken, or `ImportRefused`; then
-    nothing is written. With `go_on` runs that have not ended are due at once; without, they are
-    paused.
+    Gives `ImportedRuns`, or `RunExists` where one of the ids is taken by another run, or by one
+    that has gone on otherwise; then nothing is written. A family that is here already is left as it
+    is. With `go_on` runs that have not ended are due at once; without, they are paused. `without`
+    are runs whose secrets were left out, `before` is how many runs of `name` are imported already.
     """
 
-    source: RunSource
+    name: str
+    parcel: Parcel
     go_on: bool
     at_ms: int
+    without: frozenset[int] = frozenset()
+    before: int = 0
 
 
 class ImportedRuns(msgspec.Struct):
-    """What was imported: `ids` in the order of their first store; how many of them go on."""
+    """What was imported: `ids` in the order of their first store; how many of them go on; which
+    were here already.
+    """
 
     ids: list[str]
     open: int
+    already: list[str]

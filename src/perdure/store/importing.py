@@ -1,32 +1,32 @@
 """Import of runs in a transaction: copied under new keys, whole or not at all.
 
-Rules: all of it is checked before the first row is written; what names a run by its key names the
-new one; a run that is not in the file is forgotten where others name it.
+Rules: a family is imported whole or not at all; rows are at hand, so that nothing is waited for
+while the store is held; what names a run by its key names the new one; a run that is not in the
+file is forgotten where others name it; a run that is here already is left as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.core.lifecycle import BLOCKED, FINAL, PAUSED, PENDING, STATUSES, WAITING
-from perdure.core.limits import HISTORY_ROWS_MAX
-from perdure.errors import ImportRefused, RunExists
-from perdure.store.import_writes import TABLES, ImportedRuns, ImportRuns
+from perdure.core.lifecycle import BLOCKED, FINAL, PAUSED, PENDING, WAITING
+from perdure.errors import RunExists
+from perdure.store.import_writes import TABLES, Head, ImportedRuns, ImportRuns
 from perdure.store.tags import Tags
 from perdure.store.transaction import Transaction
 
-SLICE_ROWS = 1_000
-"""Rows that are in memory at once."""
+if TYPE_CHECKING:
+    from perdure.store.parcels import Parcel
+
 NO_SECRETS = (
     "it was imported without its secrets. Export it again with --with-secrets, and import that "
     "into another store"
 )
+ANOTHER = "the file has another run of this id"
 RUN = tuple(TABLES["run"])
-STATUS = RUN.index("status")
 RELATED = 6
 """The last columns of a run name other runs."""
 
@@ -38,57 +38,68 @@ class Importing:
         self._db, self._tags = db, tags
         self._keys: dict[int, int] = {}
 
-    def import_(self, asked: ImportRuns) -> ImportedRuns | RunExists | ImportRefused:
+    def import_(self, asked: ImportRuns) -> ImportedRuns | RunExists:
         """See `ImportRuns`."""
-        source, self._keys = asked.source, {}
-        runs = list(source.rows("run"))
-        refusal = self._refusal(asked, runs)
-        if refusal is not None:
-            return refusal
+        self._keys = {}
+        already = self._already(asked)
+        if isinstance(already, RunExists):
+            return already
+        runs = [row for row in self._rows(asked.parcel, "run") if row[0] not in already]
         open_ = 0
-        without = source.without_secrets()
         for row in runs:
             fields = dict(zip(RUN, row, strict=True))
             open_ += self._adapt(fields, asked)
-            if row[0] in without and fields["status"] == PAUSED:
+            if row[0] in asked.without and fields["status"] == PAUSED:
                 fields["status"], fields["blocked_by"] = BLOCKED, "secrets"
                 fields["reason"] = NO_SECRETS
             self._insert(fields)
         for row in runs:
             self._relate(row)
-        self._copy_requests(asked)
-        self._copy_rest(asked)
-        return ImportedRuns([row[1] for row in runs], open_)
+        self._copy_requests(asked.parcel)
+        self._copy_rest(asked.parcel)
+        return ImportedRuns([row[1] for row in runs], open_, list(already.values()))
 
-    def _refusal(
-        self, asked: ImportRuns, runs: list[tuple[Any, ...]]
-    ) -> RunExists | ImportRefused | None:
-        source = asked.source
-        taken = [row[1] for row in runs if self._db.row("existing_run", (row[1],)) is not None]
-        if taken:
-            more = f" (so do {len(taken) - 1:,} others of it)" if len(taken) > 1 else ""
-            advice = f"Nothing was imported from {source.name!r}. Import it into another store."
-            return RunExists(taken[0], f"the file has a run of this id, too{more}", advice=advice)
-        if not runs:
-            return ImportRefused(source.name, "it has no run")
-        if odd := {row[STATUS] for row in runs}.difference(STATUSES):
-            return ImportRefused(source.name, f"a run has the status {min(odd)!r}")
-        if asked.go_on:
-            open_ = {row[0]: row[1] for row in runs if row[STATUS] not in FINAL}
-            without = [open_[run] for run in sorted(source.without_secrets() & open_.keys())]
-            if without:
-                detail = (
-                    f"run {without[0]!r} can't go on without its secrets, which an export leaves "
-                    "out: export it with --with-secrets, or import it without --go-on"
-                )
-                return ImportRefused(source.name, detail)
-            if lone := source.without_children():
-                detail = (
-                    f"run {lone[0]!r} waits for children that are not there: export it without "
-                    "--alone, or import it without --go-on"
-                )
-                return ImportRefused(source.name, detail)
-        return None
+    def _rows(self, parcel: Parcel, table: str) -> Iterator[tuple[Any, ...]]:
+        return (row for rows in parcel.slices(table) for row in rows)
+
+    def _new(self, parcel: Parcel, table: str) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of runs that were not here, in slices."""
+        keys = self._keys
+        if len(keys) == len(parcel.runs):
+            return parcel.slices(table)
+        return ([row for row in rows if row[0] in keys] for rows in parcel.slices(table))
+
+    def _already(self, asked: ImportRuns) -> dict[int, str] | RunExists:
+        """The runs of families that are here already, all of them as they are in the file."""
+        found: dict[int, str] = {}
+        for family in asked.parcel.families:
+            here = [self._db.row("run_to_compare", (head.id,)) for head in family]
+            if not any(here):
+                continue
+            for head, row in zip(family, here, strict=True):
+                if (detail := self._difference(head, row, asked.parcel)) is not None:
+                    there = next(one.id for one, row in zip(family, here, strict=True) if row)
+                    return taken(
+                        asked.name, there if row is None else head.id, detail, asked.before
+                    )
+            found.update((head.run, head.id) for head in family)
+        return found
+
+    def _difference(self, head: Head, here: tuple[Any, ...] | None, parcel: Parcel) -> str | None:
+        """How a run of the file differs from the one of this id; None where it is the same one,
+        which may have gone on here.
+        """
+        if here is None:
+            return f"the file has it together with {head.id!r}, which is not here"
+        run, *known = here
+        if known != [head.workflow, head.seed, head.created_ms]:
+            return ANOTHER
+        if (end := parcel.ends.get(head.run)) is None:
+            return None
+        seq, *last = end
+        if (row := self._db.row("row_to_compare", (run << 24 | seq,))) is None:
+            return f"in the file it has gone on to row {seq:,} of its history, and here it has not"
+        return None if list(row) == last else f"it has gone on otherwise in the file (row {seq:,})"
 
     def _adapt(self, run: dict[str, Any], asked: ImportRuns) -> bool:
         """Change what is not as it was: a run has no owner, and no place in a queue. Returns
@@ -123,15 +134,15 @@ class Importing:
             (above, None if above is None else seq, *each, self._keys[row[0]]),
         )
 
-    def _copy_requests(self, asked: ImportRuns) -> None:
+    def _copy_requests(self, parcel: Parcel) -> None:
         """Requests, and the messages, of which some refer to one."""
         requests: dict[int, int] = {}
-        for request, run, *fields, by_run, seq in asked.source.rows("request"):
+        for request, run, *fields, by_run, seq in self._rows(parcel, "request"):
             first = self._keys.get(run, self._keys.get(by_run or 0))
             if first is not None:
                 row = (first, *fields, self._keys.get(by_run), seq)
                 ((requests[request],),) = self._db.rows("insert_imported_request", row)
-        for rows in _slices(asked.source.rows("message")):
+        for rows in self._new(parcel, "message"):
             each = [
                 (
                     self._keys[run], kind, name, requests.get(ref) if kind == "request" else ref,
@@ -141,14 +152,12 @@ class Importing:
             ]  # fmt: skip
             self._db.many("insert_imported_message", each)
 
-    def _copy_rest(self, asked: ImportRuns) -> None:
+    def _copy_rest(self, parcel: Parcel) -> None:
         keys = self._keys
-        for rows in _slices(asked.source.rows("event")):
-            if odd := [row[1] for row in rows if not 0 < row[1] < HISTORY_ROWS_MAX]:
-                raise ValueError(f"a row of history has the number {odd[0]}")
+        for rows in self._new(parcel, "event"):
             self._db.insert_history([(keys[run] << 24, *rest) for run, *rest in rows])
         for table, query in _COPIED.items():
-            for rows in _slices(asked.source.rows(table)):
+            for rows in self._new(parcel, table):
                 self._db.many(query, [(keys[run], *rest) for run, *rest in rows])
 
 
@@ -161,7 +170,8 @@ _COPIED = {
 }
 
 
-def _slices(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    each = iter(rows)
-    while found := list(islice(each, SLICE_ROWS)):
-        yield found
+def taken(name: str, run_id: str, detail: str, before: int = 0) -> RunExists:
+    """The refusal of a run of the file `name`, of which so many runs were imported before it."""
+    done = f"{before:,} runs that come before it in {name!r} were imported"
+    advice = f"{done if before else f'Nothing was imported from {name!r}'}. "
+    return RunExists(run_id, detail, advice=f"{advice}Import it into another store.")

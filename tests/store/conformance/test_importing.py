@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from perdure.api.secret import MARK
-from perdure.errors import ImportRefused, RunExists, SecretsMissing
+from perdure.errors import RunExists, SecretsMissing
 from perdure.store.base import Store
 from perdure.store.export_json import ExportJson
+from perdure.store.import_plan import Survey, families_of, parcels
 from perdure.store.import_writes import ImportedRuns, ImportRuns
+from perdure.store.rows import RunHead
 from perdure.store.writes import Finish, Turn
 from tests.store.conformance.support import message, one, owned, queue, start
 
@@ -32,6 +34,15 @@ def event(run: int, seq: int, kind: str, **more: Any) -> dict[str, Any]:
 def source(**tables: list[dict[str, Any]]) -> ExportJson:
     text = json.dumps({"perdure_export": 1, "schema": SCHEMA, "tables": tables})
     return ExportJson(text.encode(), "a.json", SCHEMA)
+
+
+def imports(go_on: bool, **tables: list[dict[str, Any]]) -> ImportRuns:
+    """The write for these tables: all of it in one parcel."""
+    given = source(**tables)
+    families = families_of(given.heads())
+    survey = Survey(given, given.heads())
+    (parcel,) = parcels(given, families)
+    return ImportRuns("a.json", parcel, go_on, 500, frozenset(survey.without_secrets))
 
 
 FAMILY = {
@@ -57,8 +68,8 @@ FAMILY = {
 def test_runs_get_new_keys_and_keep_their_relations(store: Store, go_on: bool) -> None:
     start(store, "other")
     queue(store)
-    done = one(store, ImportRuns(source(**FAMILY), go_on, 500))
-    assert done == ImportedRuns(["a~1", "a", "b"], 2)
+    done = one(store, imports(go_on, **FAMILY))
+    assert done == ImportedRuns(["a~1", "a", "b"], 2, [])
     first, run_, child = (store.run_key(run_id) for run_id in ("a~1", "a", "b"))
     row, below = store.run_row(run_), store.run_row(child)
     assert (below.parent, below.parent_seq, below.parent_id, below.root) == (run_, 2, "a", run_)
@@ -79,25 +90,48 @@ def test_runs_get_new_keys_and_keep_their_relations(store: Store, go_on: bool) -
     assert [one.id for one in rows] == ["a"]
 
 
+def test_a_second_import_leaves_what_is_here(store: Store) -> None:
+    one(store, imports(False, **FAMILY))
+    before = [(row.run, row.status) for row in heads(store)]
+    more = {**FAMILY, "run": [*FAMILY["run"], run(13, "c")]}
+    done = one(store, imports(True, **more))
+    assert done == ImportedRuns(["c"], 1, ["a~1", "a", "b"])
+    assert [(row.run, row.status) for row in heads(store)][1:] == before
+
+
+def heads(store: Store) -> list[RunHead]:
+    return store.run_heads(status=None, workflow=None, tags=None, limit=99, before=None)
+
+
+GONE_ON = {**FAMILY, "event": [*FAMILY["event"], event(9, 3, "timer")]}
+OTHERWISE = {**FAMILY, "event": [event(9, 1, "start"), event(9, 2, "timer")]}
+WITH_A_CHILD = {"run": [run(1, "new"), run(2, "b", parent=1, created_ms=1)]}
+
+
 @pytest.mark.parametrize(
-    ("tables", "error"),
+    ("tables", "text"),
     [
-        ({"run": [run(1, "taken")]}, RunExists),
-        ({"run": []}, ImportRefused),
-        ({"run": [run(1, "a", "odd")]}, ImportRefused),
-        ({"run": [run(1, "a", args={"key": "•••"})]}, ImportRefused),
-        ({"run": [run(1, "a")], "event": [event(1, 2, "child")]}, ImportRefused),
+        ({"run": [run(1, "a", seed=2)]}, "another run of this id"),
+        ({"run": [run(1, "a", workflow="other")]}, "another run of this id"),
+        (GONE_ON, "gone on to row 3"),
+        (OTHERWISE, "gone on otherwise"),
+        (WITH_A_CHILD, "together with 'new', which is not here"),
     ],
 )
-def test_what_can_not_go_on_is_refused_whole(store: Store, tables: Any, error: type) -> None:
-    start(store, "taken")
-    assert isinstance(one(store, ImportRuns(source(**tables), True, 1)), error)
-    assert not store.has_run("a")
+def test_an_id_that_is_taken_is_refused_and_nothing_written(
+    store: Store, tables: Any, text: str
+) -> None:
+    one(store, imports(False, **FAMILY))
+    before = heads(store)
+    refusal = one(store, imports(False, **tables))
+    assert isinstance(refusal, RunExists)
+    assert text in str(refusal)
+    assert heads(store) == before
 
 
 def test_a_run_without_its_secrets_is_blocked(store: Store) -> None:
     tables = {"run": [run(1, "a", args={"key": "•••"})]}
-    one(store, ImportRuns(source(**tables), False, 1))
+    one(store, imports(False, **tables))
     row = store.run_row(store.run_key("a"))
     assert (row.status, row.blocked_by) == ("blocked", "secrets")
     assert json.loads(row.args) == {"key": "•••"}

@@ -38,9 +38,12 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """With `go_on` runs that have not ended are continued here; without they are paused."""
+    """With `go_on` runs that have not ended are continued here; without they are paused. `run` is
+    repeated: only these and what belongs to them are taken, also from a store that is no export.
+    """
 
     go_on: bool = False
+    run: list[str] = []
 
 
 async def export_runs(call: Call[Export, None]) -> Response:
@@ -60,7 +63,9 @@ async def export_runs(call: Call[Export, None]) -> Response:
 async def import_runs(call: Call[Import, None]) -> Imported:
     """Put the runs of an exported file into this store: the body is the file, up to 16 MB.
 
-    All of them or none. A larger file is for `perdure import`.
+    A run, its children and the runs before it under its id are imported together, or not at all;
+    what is here already is left as it is, and named in `already`. A larger file is for
+    `perdure import`.
     """
     raw = await call.request.body()
     if not raw:
@@ -71,7 +76,9 @@ async def import_runs(call: Call[Import, None]) -> Imported:
         file = Path(folder, f"import.{kind}")
         await _in_thread(lambda: file.write_bytes(raw))
         try:
-            return await call.engine.import_(file, go_on=call.query.go_on)
+            return await call.engine.import_(
+                file, go_on=call.query.go_on, runs=call.query.run or None
+            )
         except RunExists as error:
             raise HTTPException(409, _of_a_file(error, file)) from error
         except (ImportRefused, StoreCorrupt, StoreTooNew) as error:

@@ -55,6 +55,7 @@ class SqliteExport:
         uri = Path(source).absolute().as_uri().replace("file:///", "file:/") + "?mode=ro"
         self._db.execute(Q["attach_source"], (uri,))
         self._db.execute(Q["make_chosen"])
+        self._db.execute(Q["mark"])
 
     def add(self, found: Sequence[Prunable]) -> int:
         """See `base.Export`."""

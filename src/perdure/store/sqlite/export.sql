@@ -3,6 +3,10 @@
 -- name: attach_source
 ATTACH ? AS source;
 
+-- name: mark
+-- What makes an import take all of the file: somebody has chosen its runs.
+CREATE TABLE main.perdure_export (version INTEGER NOT NULL) STRICT;
+
 -- name: make_chosen
 CREATE TEMP TABLE chosen (run INTEGER PRIMARY KEY);
 

@@ -1,52 +1,70 @@
--- The rows of an export, as an import reads them: the columns of `store.import_writes.TABLES`.
+-- The rows of a run in an export, as an import reads them: the columns of
+-- `store.import_writes.TABLES`.
+
+-- name: heads
+SELECT run, id, workflow, status, seed, created_ms, ended_ms, parent, parent_seq,
+       successor, origin, chain, root
+FROM run ORDER BY run;
 
 -- name: run
 SELECT run, id, workflow, status, args, result, error, waiting, blocked_by, reason, due_ms, crashes,
        priority, queue, tags, forked_from, seed, timeout_ms, created_ms, started_ms, ended_ms,
        durability, unread, generation, python, key, weight, scheduled_ms, parent, parent_seq,
        successor, origin, chain, root
-FROM run ORDER BY run;
+FROM run WHERE run = ?1;
 
 -- name: event
-SELECT run, seq, kind, at_ms, ref, name, data, took_ms, edited FROM event ORDER BY key;
+SELECT key >> 24, key & 16777215, kind, at_ms, ref, name, data, took_ms, edited FROM event
+WHERE key BETWEEN ?1 << 24 AND ?1 << 24 | 16777215 ORDER BY key;
 
 -- name: request
 SELECT request, run, key, channel, sender, digest, at_ms, state, replied_ms, by_run, seq
-FROM perdure_request ORDER BY request;
+FROM perdure_request WHERE run = ?1
+UNION ALL
+SELECT request, run, key, channel, sender, digest, at_ms, state, replied_ms, by_run, seq
+FROM perdure_request WHERE by_run = ?1 AND run NOT IN (SELECT run FROM run)
+ORDER BY request;
 
 -- name: message
-SELECT run, kind, name, ref, key, data, at_ms, taken, chain, sender FROM inbox ORDER BY id;
+SELECT run, kind, name, ref, key, data, at_ms, taken, chain, sender FROM (
+    SELECT * FROM inbox WHERE run = ?1 AND taken IS NULL
+    UNION ALL SELECT * FROM inbox WHERE run = ?1 AND taken = 0
+    UNION ALL SELECT * FROM inbox WHERE run = ?1 AND taken > 0)
+ORDER BY id;
 
 -- name: stream
-SELECT run, name, seq, attempt, data, at_ms FROM stream ORDER BY id;
+SELECT run, name, seq, attempt, data, at_ms FROM stream WHERE run = ?1 ORDER BY id;
 
 -- name: heartbeat
-SELECT run, seq, attempt, data, at_ms FROM heartbeat ORDER BY run, seq;
+SELECT run, seq, attempt, data, at_ms FROM heartbeat WHERE run = ?1 ORDER BY seq;
 
 -- name: exposed
-SELECT run, name, seq FROM perdure_exposed_value ORDER BY run, name;
+SELECT run, name, seq FROM perdure_exposed_value WHERE run = ?1 ORDER BY name;
 
 -- name: chunk
-SELECT run, n, digest, body FROM chunk ORDER BY run, n;
+SELECT run, n, digest, body FROM chunk WHERE run = ?1 ORDER BY n;
 
 -- name: secret
-SELECT run, n, body FROM perdure_secret ORDER BY run, n;
+SELECT run, n, body FROM perdure_secret WHERE run = ?1 ORDER BY n;
 
--- name: without_secrets
-SELECT DISTINCT run FROM (
-    SELECT run, args AS payload FROM run UNION ALL SELECT run, result FROM run
-    UNION ALL SELECT run, data FROM event UNION ALL SELECT run, data FROM inbox
-    UNION ALL SELECT run, data FROM heartbeat)
-WHERE payload LIKE '@%,""]' AND run NOT IN (SELECT run FROM perdure_secret);
+-- name: faults_of_schema
+-- What is in the place of a table and could be read for ever, and what runs when a table is changed.
+SELECT name, 'is no table' FROM sqlite_schema
+WHERE lower(name) IN (SELECT value FROM json_each(?1))
+  AND (type <> 'table' OR sql LIKE 'CREATE VIRTUAL%')
+UNION ALL
+SELECT name, 'is a trigger' FROM sqlite_schema
+WHERE type = 'trigger' AND lower(tbl_name) IN (SELECT value FROM json_each(?1));
 
--- name: without_children
-SELECT p.id FROM run AS p JOIN event AS c ON c.run = p.run AND c.kind = 'child'
-WHERE p.status NOT IN ('completed', 'failed', 'cancelled')
-  AND NOT EXISTS (SELECT 1 FROM event AS a WHERE a.run = p.run AND a.ref = c.seq AND a.kind IN ('completed', 'failed', 'abandon'))
-  AND NOT EXISTS (SELECT 1 FROM run AS r WHERE r.parent = p.run AND r.parent_seq = c.seq)
-ORDER BY p.run;
+-- name: computed_columns
+-- All but those of `event`, which are not read.
+SELECT s.name || '.' || x.name FROM sqlite_schema AS s, pragma_table_xinfo(s.name) AS x
+WHERE s.type = 'table' AND lower(s.name) IN (SELECT value FROM json_each(?1)) AND x.hidden <> 0
+  AND (lower(s.name), x.name) NOT IN (VALUES ('event', 'run'), ('event', 'seq'));
 
--- name: no_tables
-SELECT name FROM sqlite_schema
-WHERE lower(name) IN ('run', 'event', 'perdure_request', 'inbox', 'stream', 'heartbeat', 'perdure_exposed_value', 'chunk', 'perdure_secret')
-  AND (type <> 'table' OR sql LIKE 'CREATE VIRTUAL%');
+-- name: orphans
+-- Rows of history of runs that are not there, in the place of a run.
+SELECT count(*) FROM event WHERE key >> 24 NOT IN (SELECT run FROM run);
+
+-- name: is_export
+SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'perdure_export';
