@@ -21,7 +21,7 @@ from perdure.store.importing import ANOTHER, taken
 if TYPE_CHECKING:
     from perdure.runtime import transfer
     from perdure.runtime.transfer import Exported, Imported
-    from perdure.store.import_writes import Head
+    from perdure.store.parcels import Head
 
 IDS_AT_ONCE = 50
 """Ids that are looked up before the event loop gets its turn."""

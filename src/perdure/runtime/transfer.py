@@ -17,8 +17,8 @@ import msgspec
 from perdure.errors import ExportRefused, ImportRefused
 from perdure.store.export_json import ExportJson, document
 from perdure.store.import_plan import Survey, chosen, families_of, fault_of_runs, parcels
-from perdure.store.import_writes import Head, RunSource
-from perdure.store.parcels import Parcel
+from perdure.store.import_writes import RunSource
+from perdure.store.parcels import Head, Parcel
 from perdure.store.sqlite import connection, export_file, files
 from perdure.store.sqlite.export import exporting
 from perdure.store.sqlite.reader import Reader

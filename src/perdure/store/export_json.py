@@ -17,7 +17,8 @@ from msgspec import Raw
 from perdure.codec.secrets import places_of_masks
 from perdure.errors import ImportRefused
 from perdure.store import payloads
-from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES, Head
+from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
+from perdure.store.parcels import Head
 
 VERSION = 1
 SHOWN = {name: columns for name, columns in TABLES.items() if name not in ("chunk", "secret")}

@@ -21,8 +21,8 @@ from perdure.core.events import (
 from perdure.core.lifecycle import FINAL, STATUSES
 from perdure.core.limits import HISTORY_ROWS_MAX, NAME_CHARS_MAX, NEVER_MS
 from perdure.errors import ImportRefused
-from perdure.store.import_writes import JSON, PLAIN, TABLES, Head, RunSource
-from perdure.store.parcels import Parcel
+from perdure.store.import_writes import JSON, PLAIN, TABLES, RunSource
+from perdure.store.parcels import Head, Parcel
 
 PARCEL_ROWS = 5_000
 """So many rows are written in one transaction, some 50 ms, unless one family has more."""

@@ -14,7 +14,7 @@ import msgspec
 from perdure.core import lifecycle
 
 if TYPE_CHECKING:
-    from perdure.store.parcels import Parcel
+    from perdure.store.parcels import Head, Parcel
 
 JSON = "json"
 """The type of a column with a payload, which may be in chunks."""
@@ -59,24 +59,6 @@ TABLES: dict[str, dict[str, Any]] = {
     "secret": {"run": int, "n": int, "body": str},
 }  # fmt: skip
 """The columns of the tables that an export has, in order."""
-
-
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """What a run is known by, and the runs that it names."""
-
-    run: int
-    id: str
-    workflow: str
-    status: str
-    seed: int
-    created_ms: int
-    ended_ms: int | None
-    parent: int | None
-    parent_seq: int | None
-    successor: int | None
-    origin: int | None
-    chain: int | None
-    root: int | None
 
 
 class RunSource(Protocol):

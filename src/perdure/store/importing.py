@@ -14,12 +14,12 @@ import msgspec
 
 from perdure.core.lifecycle import BLOCKED, FINAL, PAUSED, PENDING, WAITING
 from perdure.errors import RunExists
-from perdure.store.import_writes import TABLES, Head, ImportedRuns, ImportRuns
+from perdure.store.import_writes import TABLES, ImportedRuns, ImportRuns
 from perdure.store.tags import Tags
 from perdure.store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from perdure.store.parcels import Parcel
+    from perdure.store.parcels import Head, Parcel
 
 NO_SECRETS = (
     "it was imported without its secrets. Export it again with --with-secrets, and import that "

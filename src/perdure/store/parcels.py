@@ -14,8 +14,6 @@ from typing import Any
 
 import msgspec
 
-from perdure.store.import_writes import TABLES, Head
-
 SLICE_ROWS_MAX = 1_000
 SLICE_BYTES_MAX = 1 << 20
 IN_MEMORY_BYTES_MAX = 8 << 20
@@ -23,7 +21,24 @@ IN_MEMORY_BYTES_MAX = 8 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
-_KIND, _AT_MS = list(TABLES["event"]).index("kind"), list(TABLES["event"]).index("at_ms")
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What a run is known by, and the runs that it names."""
+
+    run: int
+    id: str
+    workflow: str
+    status: str
+    seed: int
+    created_ms: int
+    ended_ms: int | None
+    parent: int | None
+    parent_seq: int | None
+    successor: int | None
+    origin: int | None
+    chain: int | None
+    root: int | None
 
 
 class Parcel:
@@ -56,7 +71,7 @@ class Parcel:
             if len(gathered) >= SLICE_ROWS_MAX or self._bytes[table] >= SLICE_BYTES_MAX:
                 self._keep(table)
         if table == "event" and row is not None:
-            self.ends[row[0]] = (row[1], row[_KIND], row[_AT_MS])
+            self.ends[row[0]] = row[1:4]
 
     def slices(self, table: str) -> Iterator[list[tuple[Any, ...]]]:
         """The rows of a table."""

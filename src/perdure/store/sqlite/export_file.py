@@ -20,7 +20,8 @@ import msgspec
 
 from perdure.errors import ImportRefused, StoreCorrupt, StoreNotFound, StoreUnavailable
 from perdure.store import sql
-from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES, Head
+from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
+from perdure.store.parcels import Head
 from perdure.store.sqlite import connection, files
 from perdure.store.sqlite.error_map import translated
 from perdure.store.sqlite.queries import PACKAGE
