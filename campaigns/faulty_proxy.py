@@ -26,6 +26,7 @@ from campaigns.s3_servers import HOST, free_ports
 
 Fault = Literal["drop", "cut", "cut-answers", "refuse", "500", "503"]
 HEAD_BYTES_MAX, PIECE_BYTES = 1 << 20, 1 << 16
+SET_UP_TURNS = 5  # of the loop, until an accepted connection is served
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _END = b"\r\n\r\n"
 _WORDS = {
@@ -122,6 +123,12 @@ class Proxy:
 
     async def _refuse(self) -> None:
         if self._listener is not None:
+            # asyncio leaves a connection open, and warns of it one day, that was accepted before
+            # its server closed and is set up after that: nothing is accepted for some turns.
+            for listening in self._listener.sockets:
+                self._loop.remove_reader(listening)
+            for _ in range(SET_UP_TURNS):
+                await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
         self._cut()
@@ -176,7 +183,7 @@ class Proxy:
         finally:
             self._open.discard(writer)
             for one in (writer, *([server[1]] if server else [])):
-                one.close()
+                one.transport.abort()  # a close would wait for what is still to be sent
 
     def _refusal(self, head: bytes) -> str | None:
         """The status to answer with, where the request is not to be passed on."""

@@ -19,7 +19,7 @@ from perdure.replica.replicate import Replication
 from perdure.replica.supervisor import Litestream
 from tests.runtime.support import PATIENCE_S, until
 
-LEASE_S = 1.0
+LEASE_S = 10.0
 
 effects: list[str] = []
 """What the world outside has seen, in order."""
