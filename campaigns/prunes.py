@@ -96,7 +96,8 @@ async def finish(folder: Path) -> None:
 
 def judge(folder: Path) -> int:
     """Look for every run that was started. Returns how many there are; raises what is wrong."""
-    started = set((folder / "log.txt").read_text().split())
+    log = folder / "log.txt"  # there is none where each process was killed at its start
+    started = set(log.read_text().split()) if log.exists() else set[str]()
     files = [folder / "a.db", *sorted((folder / "archive").glob("*.db"))]
     found: Counter[str] = Counter()
     for path in files:

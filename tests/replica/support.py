@@ -20,6 +20,9 @@ from perdure.replica.supervisor import Litestream
 from tests.runtime.support import PATIENCE_S, until
 
 LEASE_S = 10.0
+SHORT_LEASE_S = 3.0
+"""Where a test waits for its end. A request has a third of a lease for its answer: not too short
+for a slow disk."""
 
 effects: list[str] = []
 """What the world outside has seen, in order."""

@@ -31,7 +31,7 @@ from perdure.replica.confirm_server import ConfirmServer
 from perdure.replica.supervisor import Litestream, Position
 from perdure.store.sqlite.checksum import HistoryChecksum
 from tests.replica.support import (
-    LEASE_S,
+    SHORT_LEASE_S,
     address,
     engine_of,
     hasty,
@@ -68,7 +68,8 @@ async def test_a_message_is_acknowledged_when_the_bucket_has_it(
     tmp_path: Path, address: str, proxy: Proxy
 ) -> None:
     store = tmp_path / "a.db"
-    async with engine_of(store, address, workflows=[echo]) as engine, client_of(store) as client:
+    short = {"workflows": [echo], "lease_ttl": SHORT_LEASE_S}
+    async with engine_of(store, address, **short) as engine, client_of(store) as client:
         run = await client.start(echo(), id="a")
         proxy.set("503")
         word = asyncio.create_task(client.send("a", "hello", channel="word"))
@@ -183,7 +184,7 @@ async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
         result = asyncio.create_task((await client.get("a")).result())
         await until(lambda: "runs here; waiting for one" in caplog.text)
         assert not result.done()
-        async with engine_of(store, address, workflows=[echo, two_effects], lease_ttl=LEASE_S):
+        async with engine_of(store, address, workflows=[echo, two_effects]):
             assert await result == "a-1a-2"
             await client.start(echo(), id="b")
 

@@ -26,7 +26,7 @@ from perdure.errors import (
     ReplicaMismatch,
 )
 from tests.replica.support import (
-    LEASE_S,
+    SHORT_LEASE_S,
     address,
     damage,
     effects,
@@ -224,7 +224,7 @@ def test_work_goes_on_by_itself_after_a_fault_of_the_wire(
 ) -> None:
     @awaited
     async def main() -> None:
-        async with engine_of(tmp_path / "a.db", address) as engine:
+        async with engine_of(tmp_path / "a.db", address, lease_ttl=SHORT_LEASE_S) as engine:
             replica = engine.replica
             assert replica is not None
             await engine.run(two_effects("before"))
@@ -267,7 +267,7 @@ async def test_a_wall_clock_that_jumps_changes_nothing(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_ns = time.time_ns
-    async with engine_of(tmp_path / "a.db", address) as engine:
+    async with engine_of(tmp_path / "a.db", address, lease_ttl=SHORT_LEASE_S) as engine:
         replica = engine.replica
         assert replica is not None
         for hours in (48, -48):
@@ -319,4 +319,3 @@ async def test_litestream_is_started_again_whatever_kills_it(tmp_path: Path, add
             assert await engine.run(two_effects(f"r{n}")) == f"r{n}-1r{n}-2"
             assert replica.copier.process.pid != pid
         assert replica.status().restarts >= 5  # one that is too slow is replaced as well
-    assert LEASE_S == 1.0

@@ -81,7 +81,9 @@ async def leads_to_a_new_copy(place: Path, what: str) -> None:
                 shutil.rmtree(folder)
                 folder.write_text("a user's notes")
         assert await engine.run(two_effects("after"), id="after") == "after-1after-2", what
-        assert replica_of(engine).status().epoch == 2, what
+        # a Litestream that is started again meanwhile makes its whole copy in the same epoch
+        status = replica_of(engine).status()
+        assert status.epoch == 2 or (status.epoch, bool(status.restarts)) == (1, True), what
     await all_there(store, replica, {"before", "after"})
 
 

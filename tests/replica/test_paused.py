@@ -14,7 +14,7 @@ from perdure.replica.address import parse
 from perdure.replica.buckets import open_bucket
 from perdure.replica.lease import NAME, Lease
 from tests.replica.support import (
-    LEASE_S,
+    SHORT_LEASE_S,
     address,
     effects,
     engine_of,
@@ -52,7 +52,7 @@ async def starts_answers(
     been done, its answer comes after it.
     """
     lease = await stop_clock(engine, monkeypatch)
-    other = Lease(open_bucket(parse(address)), address, ttl_ms=round(LEASE_S * 1000))
+    other = Lease(open_bucket(parse(address)), address, ttl_ms=round(SHORT_LEASE_S * 1000))
     async with held(engine):
         starts = [
             asyncio.create_task(engine.start(two_effects(f"{n}"), id=f"{n}")) for n in range(STARTS)
@@ -65,7 +65,7 @@ async def starts_answers(
 async def test_no_answer_and_no_effect_after_a_pause_in_which_another_machine_took_over(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with engine_of(tmp_path / "a.db", address) as engine:
+    async with engine_of(tmp_path / "a.db", address, lease_ttl=SHORT_LEASE_S) as engine:
         await engine.run(two_effects("a"), id="a")
         seen = list(effects)
         answers, lease = await starts_answers(engine, address, monkeypatch)
@@ -80,7 +80,9 @@ async def test_no_answer_and_no_effect_after_a_pause_in_which_another_machine_to
 async def test_fencing_by_the_clock_trusts_the_clock(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with engine_of(tmp_path / "a.db", address, fencing="clock") as engine:
+    async with engine_of(
+        tmp_path / "a.db", address, lease_ttl=SHORT_LEASE_S, fencing="clock"
+    ) as engine:
         answers, lease = await starts_answers(engine, address, monkeypatch)
         assert not [one for one in answers if isinstance(one, Exception)]
         assert not lease.lost.done()
@@ -90,7 +92,7 @@ async def test_fencing_by_the_clock_trusts_the_clock(
 async def test_a_lease_object_that_is_missing_confirms_nothing_until_it_is_made_anew(
     tmp_path: Path, address: str
 ) -> None:
-    async with engine_of(tmp_path / "a.db", address) as engine:
+    async with engine_of(tmp_path / "a.db", address, lease_ttl=SHORT_LEASE_S) as engine:
         replica = engine.replica
         assert replica is not None
         await renewals_stop(replica.lease)

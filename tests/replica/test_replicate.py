@@ -22,6 +22,7 @@ from perdure.replica import verify
 from perdure.store.sqlite import checksum
 from tests.replica.support import (
     LEASE_S,
+    SHORT_LEASE_S,
     address,
     effects,
     engine_of,
@@ -387,14 +388,14 @@ async def test_an_engine_whose_lease_was_taken_stops_and_acknowledges_nothing(
 ) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
-    async with engine_of(tmp_path / "1" / "a.db", address) as first:
+    async with engine_of(tmp_path / "1" / "a.db", address, lease_ttl=SHORT_LEASE_S) as first:
         await first.run(two_effects("a"), id="a")
         proxy.set("drop")
         start = asyncio.create_task(first.start(two_effects("late"), id="late"))
         result = asyncio.create_task((await first.get("a")).result())
         await until(lambda: not first.replica.lease.held())  # type: ignore[union-attr]
         direct = address.replace(str(proxy.port), str(proxy.to_port))
-        async with engine_of(tmp_path / "2" / "a.db", direct) as second:
+        async with engine_of(tmp_path / "2" / "a.db", direct, lease_ttl=SHORT_LEASE_S) as second:
             proxy.set()
             with pytest.raises(PerdureError, match="is no longer ours: pid"):
                 await start

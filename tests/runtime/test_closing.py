@@ -218,10 +218,8 @@ async def closed_while_steps_end(db: str, limits: Limits | None = None) -> list[
 async def test_closing_hears_of_all_that_has_ended_within_the_grace(
     db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "perdure.runtime.steps.SLICE_S", -1.0
-    )  # so that each callback reports one outcome only
-    monkeypatch.setattr("perdure.runtime.writer.SLICE_S", -1.0)
+    # so that each callback reports one outcome only
+    monkeypatch.setattr("perdure.process.slices.SLICE_S", -1.0)
     assert sorted(await closed_while_steps_end(db)) == list(range(20))
     assert sorted(calls) == list(range(20)), "a step whose outcome was there was done again"
 

@@ -14,6 +14,7 @@ import pytest
 
 import perdure
 from perdure import DefinitionError, RunBlocked, random, step, workflow
+from perdure.process.slices import SLICE_S
 from perdure.testing import Crashed, CrashHarness
 from perdure.testing.crash import NotReached, When
 from perdure.testing.recording import recordings
@@ -42,7 +43,13 @@ def test_a_run_goes_on_in_the_next_life(when: When, number: int, db: str) -> Non
     )  # a crash in an attempt is not waited for
 
 
-def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(db: str) -> None:
+@pytest.mark.parametrize("slice_s", [SLICE_S, -1.0], ids=["quiet", "loaded"])
+def test_before_a_commit_its_rows_are_lost_and_after_it_they_are_there(
+    db: str, monkeypatch: pytest.MonkeyPatch, slice_s: float
+) -> None:
+    """Also on a loaded machine, where each slice of the event loop is over at once."""
+    monkeypatch.setattr("perdure.process.slices.SLICE_S", slice_s)
+
     def rows(when: When, number: int) -> int:
         harness = CrashHarness(f"{db}-{when}-{number}")
         with harness.crash_after(number, when):

@@ -10,7 +10,7 @@ from functools import partial
 from time import perf_counter
 from typing import Protocol
 
-from perdure.process.slices import SLICE_S
+from perdure.process.slices import slice_end_s
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import INBOX_ROWS_MAX, InboxRow
 
@@ -59,7 +59,7 @@ class Inbox:
         """Feed rows; what does not fit into a slice is read again later."""
         if not run.takes_inbox:
             return
-        until_s = perf_counter() + SLICE_S
+        until_s = slice_end_s(self._host.steps.loop)
         for row in rows:
             self._after = row.id
             run.feed_inbox(row)

@@ -40,7 +40,7 @@ from perdure.errors import (
 )
 from perdure.process import eager
 from perdure.process.clock import SystemClock
-from perdure.process.slices import SLICE_S
+from perdure.process.slices import slice_end_s
 from perdure.process.thread_pool import ThreadPool
 from perdure.runtime.observer import Notifier
 from perdure.runtime.step_attempt import StepAttempt, StepHost
@@ -348,7 +348,7 @@ class Steps:
             done(command, outcome)
             if number == len(ended):
                 return
-            until_s = until_s or perf_counter() + SLICE_S
+            until_s = until_s or slice_end_s(self.loop)
             if perf_counter() > until_s:  # the event loop gets its turn
                 if not self._ended:
                     self._on_ended(self)

@@ -30,7 +30,7 @@ from perdure.errors import (
     WriteRefused,
 )
 from perdure.process import eager
-from perdure.process.slices import SLICE_S
+from perdure.process.slices import slice_end_s
 from perdure.runtime.observer import Notifier
 from perdure.store.base import Store
 from perdure.store.import_writes import ImportRuns
@@ -199,7 +199,7 @@ class Writer:
                 self._schedule()
 
     def _write_rounds(self) -> None:
-        until_s, dirty = perf_counter() + SLICE_S, self._dirty
+        until_s, dirty = slice_end_s(self._loop), self._dirty
         for _ in range(max(1, min(ROUNDS_MAX, int(ROUNDS_MS_MAX / (self._commit_ms + 0.01))))):
             while dirty:  # outcomes of steps make their runs dirty in turn
                 item = dirty.popleft()

@@ -104,6 +104,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     'three days later'
     """
 
+    slice_s = math.inf  # see `process.slices`
+
     def __init__(self, now_s: float = 0.0) -> None:
         self._now_s, self.threads_busy, self.exact = now_s, 0, False
         self.before_jump: list[Callable[[], bool]] = []
