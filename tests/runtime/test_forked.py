@@ -5,6 +5,7 @@ parent, and nobody waits for it.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import subprocess
@@ -39,7 +40,8 @@ def in_child(act: Callable[[], Any], *, leave: Callable[[int], None] = os._exit)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(10)  # a child that hangs ends, and says nothing
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.alarm(60)  # a child that hangs ends, and says where
         try:
             said = repr(act())
         except BaseException as error:

@@ -17,7 +17,7 @@ import apsw
 from perdure.errors import StoreNotFound, StoreUnavailable
 from perdure.observe import vfs
 from perdure.replica.temporary_folders import TempFolder
-from perdure.store.sqlite import connection, files
+from perdure.store.sqlite import connection, files, forked
 
 COPY_BYTES_MAX = 1 << 30
 State = tuple[int, int, int, bool]
@@ -101,7 +101,7 @@ class File:
 
 def _query_only(uri: str) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    db = apsw.Connection(uri, flags=flags)
+    db = forked.connection(uri, flags, vfs=None)
     try:
         files.leave_as_it_is(db)
         db.pragma("query_only", 1)

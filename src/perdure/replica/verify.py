@@ -16,7 +16,7 @@ import apsw
 from perdure.errors import PerdureError, ReplicaDamaged, StoreUnavailable
 from perdure.store import sql
 from perdure.store.sqlite import checksum as checksums
-from perdure.store.sqlite import connection, files
+from perdure.store.sqlite import connection, files, forked
 
 Q = sql.load("verify.sql", "perdure.replica")
 TEMPORARY = "tmp-"
@@ -150,7 +150,7 @@ def put_in_place(copy: Path, path: str, expected: files.Identity | None = None) 
     if expected is not None and identity(copy) != expected:
         replaced = f"the restored file {str(copy)!r} was replaced after it had been verified"
         raise StoreUnavailable(path, replaced)
-    db = apsw.Connection(str(copy))
+    db = forked.connection(str(copy), vfs=None)
     db.pragma("schema_version")  # a connection that has read nothing does not know of the WAL
     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     db.close()
@@ -188,7 +188,7 @@ def lacks(place: object, transactions: int) -> ReplicaDamaged:
 
 def make_plain(copy: Path) -> None:
     """Make a copy a store of its own, in one file, that is not tied to the replica."""
-    db = apsw.Connection(str(copy))
+    db = forked.connection(str(copy), vfs=None)
     try:
         db.execute(Q["make_plain"])
         db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -12,7 +12,7 @@ import contextlib
 import apsw
 
 from perdure.store import sql
-from perdure.store.sqlite import connection, files
+from perdure.store.sqlite import connection, files, forked
 
 Q = sql.load("verify.sql", "perdure.replica")
 
@@ -44,7 +44,7 @@ class WalHold:
         return frames <= 0 or moved < frames
 
     def _connect(self) -> apsw.Connection:
-        db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
+        db = forked.connection(self._path, apsw.SQLITE_OPEN_READWRITE, vfs=None)
         files.leave_as_it_is(db)
         return db
 

@@ -68,7 +68,7 @@ def open_writer(path: str, *, create: bool = True, vfs: str | None = None) -> ap
             files.check_not_empty(path)
         if vfs is None:
             new_file.make(path, new_pages)
-        connection = apsw.Connection(path, flags=_WRITE, vfs=vfs)
+        connection = forked.connection(path, _WRITE, vfs=vfs)
         connection.set_busy_timeout(BUSY_MS)
         try:
             _check_identity(connection, path)
@@ -165,15 +165,15 @@ def _open_query_only(path: str, vfs: str | None) -> apsw.Connection:
     """Query-only in SQL, but read-write for the system where it may: a WAL needs shared memory."""
     writable = os.access(path, os.W_OK) and os.access(files.folder_of(path), os.W_OK)
     if writable:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        connection = forked.connection(path, apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     elif os.path.exists(path + "-wal"):
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+        connection = forked.connection(path, apsw.SQLITE_OPEN_READONLY, vfs=vfs)
     else:
         from pathlib import Path  # slow to import, and this is rare
 
         uri = f"file:{Path(path).absolute().as_uri().removeprefix('file://')}?immutable=1"
-        connection = apsw.Connection(
-            uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs
+        connection = forked.connection(
+            uri, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs
         )
     connection.set_busy_timeout(BUSY_MS)
     connection.execute("PRAGMA query_only = 1")
@@ -294,7 +294,7 @@ def vacuum(path: str) -> int:
 @functools.cache
 def new_pages() -> bytes:
     """The pages of a file without runs: the same pages for every store of a process."""
-    with contextlib.closing(apsw.Connection(":memory:")) as db:
+    with contextlib.closing(forked.connection(":memory:", vfs=None)) as db:
         db.pragma("page_size", PAGE_BYTES)
         db.pragma("auto_vacuum", "incremental")
         _bring_up_to_date(db)

@@ -209,7 +209,7 @@ class SqliteStore(Reader):
         """See `Reader`. Of a store in memory a copy, because its connection writes."""
         with self._used:
             copy = self._db.serialize("main")
-        with contextlib.closing(apsw.Connection(":memory:")) as db:
+        with contextlib.closing(forked.connection(":memory:", vfs=None)) as db:
             db.deserialize("main", copy)
             yield db
 

@@ -18,7 +18,7 @@ import msgspec
 
 from perdure.store import sql
 from perdure.store.retention_writes import Prunable
-from perdure.store.sqlite import connection, new_file
+from perdure.store.sqlite import connection, forked, new_file
 from perdure.store.sqlite.error_map import BUSY_MS, translated
 from perdure.store.sqlite.queries import PACKAGE
 
@@ -48,7 +48,7 @@ class SqliteExport:
         self._path, self._open = path, True
         new_file.write(path, connection.new_pages())
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
-        self._db = apsw.Connection(path, flags=flags)
+        self._db = forked.connection(path, flags, vfs=None)
         self._db.set_busy_timeout(BUSY_MS)
         self._db.pragma("synchronous", "off")  # what a crash leaves is thrown away
         self._db.pragma("cache_size", CACHE_KIB)

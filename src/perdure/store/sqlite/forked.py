@@ -3,14 +3,19 @@
 Rules: the child makes no call into SQLite for what it inherits, not even to close it. A connection
 may be inside a transaction of a thread that the child does not have, and undoing that would change
 the index of the WAL, which both processes map. So it is never freed. A descriptor is taken away by
-its number, because closing the object around it would reach into the parent's event loop.
+its number, because closing the object around it would reach into the parent's event loop. A fork
+waits until no thread is at work inside SQLite: a lock that SQLite has once for the whole process,
+such as the one of its memory, would stay locked in the child, whose first use of SQLite would hang.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 import weakref
+from time import monotonic
 from typing import Any, NoReturn, Protocol
 
 import apsw
@@ -18,6 +23,16 @@ import apsw
 from perdure.errors import UsedAfterFork
 
 Identity = tuple[int, int]
+
+QUIET_WAIT_S = 0.25
+"""The longest time that a fork waits for other threads to come out of SQLite."""
+_COME_OUT_S = 0.001
+_SWITCH_S = 1.0
+_switched_s: float | None = None
+"""The switch interval of the process, while a fork has another one."""
+
+_opening = threading.RLock()
+"""Held while a connection is opened: `apsw.connections` has it only afterwards."""
 
 
 class Inherited(Protocol):
@@ -59,6 +74,14 @@ def inherited(identity: Identity | None) -> None:
         _files[identity] = os.getppid()
 
 
+def connection(
+    path: str, flags: int = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, *, vfs: str | None
+) -> apsw.Connection:
+    """Open a file with SQLite. A fork by another thread waits until it is open."""
+    with _opening:
+        return apsw.Connection(path, flags=flags, vfs=vfs)
+
+
 def check(path: str) -> None:
     """Raise `UsedAfterFork` for a file that the parent had open: SQLite must not open it here."""
     if _files:
@@ -88,7 +111,58 @@ def _keep_for_ever(things: list[Any]) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+def _is_inside_sqlite() -> bool:
+    """True while another thread is in a call of SQLite, or waits at its end for the interpreter."""
+    try:
+        for each in apsw.connections():
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                each.total_changes()
+    except apsw.ThreadingViolationError:
+        return True
+    return False
+
+
+def _before() -> None:
+    """Wait until no thread is at work inside SQLite.
+
+    A thread needs the interpreter's lock to come back from SQLite and to enter it again. So this
+    one keeps the lock until all the others sleep: then they wait for that lock, for a disk or for
+    something else, and hold none of SQLite's locks for the whole process.
+    """
+    global _switched_s
+    if not _opening.acquire(timeout=QUIET_WAIT_S):
+        return
+    if _switched_s is not None or not _is_inside_sqlite():
+        return
+    from perdure.store.sqlite.thread_states import ThreadStates  # loads ctypes: slow, and rare
+
+    _switched_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    states, until_s, asleep = ThreadStates(), monotonic() + QUIET_WAIT_S, 0
+    while asleep < 2 and monotonic() < until_s:  # twice: one may have woken another in between
+        look_s = monotonic() + _COME_OUT_S
+        while monotonic() < look_s:
+            pass
+        asleep = 0 if states.others_run() else asleep + 1
+
+
+def _after() -> None:
+    global _switched_s
+    if _switched_s is not None:
+        sys.setswitchinterval(_switched_s)
+        _switched_s = None
+
+
+def _in_parent() -> None:
+    _after()
+    with contextlib.suppress(RuntimeError):  # it was not free in time
+        _opening.release()
+
+
 def _in_child() -> None:
+    global _opening
+    _after()
+    _opening = threading.RLock()  # a thread that the child does not have may hold the other one
     things = list(_things)
     _things.clear()
     if things:
@@ -98,4 +172,4 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

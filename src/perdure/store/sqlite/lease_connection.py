@@ -12,7 +12,7 @@ from time import sleep
 import apsw
 
 from perdure.errors import StoreReplaced
-from perdure.store.sqlite import checksum, files
+from perdure.store.sqlite import checksum, files, forked
 from perdure.store.sqlite.error_map import translated
 from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
@@ -29,7 +29,7 @@ class SqliteLeaseConnection:
     def __init__(self, store: Reader, opened: files.Files, vfs: str | None, busy_ms: int) -> None:
         self._store, self._path, self._replicated = store, store.path, False
         with translated(self._path):
-            self._db = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+            self._db = forked.connection(self._path, apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
             try:
                 files.leave_as_it_is(self._db)
                 self._db.set_busy_handler(
