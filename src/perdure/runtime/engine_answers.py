@@ -8,7 +8,6 @@ a link is nowhere in the store.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -142,12 +141,14 @@ class AnswerVerbs(EngineParts):
         >>> asyncio.run(main())
         ('https://agents.example.org/answer', True)
         """
+        from secrets import token_urlsafe  # late: it loads random and hmac for few engines
+
         recipient = checked_sender(recipient)
         lasts_ms = to_ms(expires, "expires")
         if lasts_ms is None:
             raise DefinitionError("expires is the time that a link is good; it can't be None.")
         item = await self._awaited(id, channel, None)
-        token, now_ms = secrets.token_urlsafe(32), self._clock.now_ms()
+        token, now_ms = token_urlsafe(32), self._clock.now_ms()
         until_ms = now_ms + lasts_ms
         make = MakeLink(
             id, item["message"], item["seq"], digest_of(token), recipient, now_ms, until_ms

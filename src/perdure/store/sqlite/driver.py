@@ -13,7 +13,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import apsw
 
@@ -22,13 +22,15 @@ from perdure.core.limits import Limits
 from perdure.errors import PerdureError, StoreReplaced, StoreTooNew, StoreUnavailable
 from perdure.store.sqlite import checksum, connection, error_map, files, forked
 from perdure.store.sqlite.authorizer import RolledBack
-from perdure.store.sqlite.export import SqliteExport, exporting
 from perdure.store.sqlite.lease_connection import SqliteLeaseConnection
 from perdure.store.sqlite.queries import Q
 from perdure.store.sqlite.reader import Reader
 from perdure.store.sqlite.transaction import SqliteTransaction
 from perdure.store.transitions import Transitions
 from perdure.store.writes import BatchRolledBack, Transact, Write, counts_for_replica
+
+if TYPE_CHECKING:
+    from perdure.store.sqlite.export import SqliteExport
 
 _OF_ONE_WRITE = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.TooBigError)
 
@@ -192,6 +194,8 @@ class SqliteStore(Reader):
 
     def export(self, path: str) -> contextlib.AbstractContextManager[SqliteExport]:
         """See `base.Store`."""
+        from perdure.store.sqlite.export import exporting  # late: few engines export
+
         return exporting(self.path, path)
 
     # --- the file ---------------------------------------------------------------------------------
