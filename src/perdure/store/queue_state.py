@@ -184,14 +184,15 @@ class QueueStates:
         self._db = db
         self._by_key: dict[int, OpenQueue] = {}
         self._by_name: dict[str, OpenQueue | None] = {}
-        self._changes: set[OpenQueue] = set()
+        self.changes: set[OpenQueue] = set()
+        """Those that `flush` has to write."""
         self._any: bool | None = None
 
     def forget(self) -> None:
         """Another connection has committed, or the transaction was rolled back."""
         self._by_key.clear()
         self._by_name.clear()
-        self._changes.clear()
+        self.changes.clear()
         self._any = None
 
     @property
@@ -218,7 +219,7 @@ class QueueStates:
     def put(self, row: Sequence[Any]) -> OpenQueue:
         """Remember a queue that was read."""
         self._any = True
-        state = OpenQueue(self._db, row, self._changes)
+        state = OpenQueue(self._db, row, self.changes)
         self._by_key[state.queue] = self._by_name[state.name] = state
         return state
 
@@ -234,13 +235,13 @@ class QueueStates:
 
     def flush(self) -> None:
         """Write what has changed."""
-        for state in self._changes:
+        for state in self.changes:
             fields = (
                 state.held_ms, state.held_at_ms, *state.bucket, state.turn, state.waiting,
                 state.next_ms, state.queue,
             )  # fmt: skip
             self._db.do("set_queue_state", fields)
-        self._changes.clear()
+        self.changes.clear()
 
 
 def _rate(limit: int | None, per_ms: int | None, burst: int | None) -> Rate | None:

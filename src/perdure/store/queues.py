@@ -8,6 +8,7 @@ keeps its number only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -167,7 +168,7 @@ class Places:
 
     # --- releasing --------------------------------------------------------------------------------
 
-    def release(self, places: list[int], worker: int, now_ms: int) -> None:
+    def release(self, places: Sequence[int], worker: int, now_ms: int) -> None:
         """Steps of a worker's runs have ended, or wait no longer."""
         changed = {}
         for place in places:
@@ -179,7 +180,7 @@ class Places:
         for queue in changed.values():
             self._pass(queue, now_ms)
 
-    def set_apart(self, places: list[int], worker: int) -> None:
+    def set_apart(self, places: Sequence[int], worker: int) -> None:
         """Attempts have ended whose threads have not: the places are not their steps' any more."""
         self._db.many("set_apart", [(place, worker) for place in places])
 

@@ -128,7 +128,8 @@ class Transitions:
     def flush(self) -> None:
         """Write what was gathered: rows of history, states of queues."""
         self._history.flush()
-        self._places.states.flush()
+        if self._places.states.changes:
+            self._places.states.flush()
 
     def forget(self) -> None:
         """Another connection has committed."""

@@ -162,7 +162,7 @@ class StartRun(msgspec.Struct, gc=False):
     key: str | None = None
     weight: int = 1
     scheduled_ms: int | None = None
-    places: list[AskPlace] = []
+    places: Sequence[AskPlace] = ()
     debounce_ms: int | None = None
     debounce_until_ms: int | None = None
 
@@ -211,9 +211,9 @@ class Append(msgspec.Struct, gc=False):
     rows: list[Event | Command]
     at_ms: int = 0
     """Only looked at with places."""
-    places: list[AskPlace] = []
-    released: list[int] = []
-    kept: list[int] = []
+    places: Sequence[AskPlace] = ()
+    released: Sequence[int] = ()
+    kept: Sequence[int] = ()
 
 
 class Turn(msgspec.Struct, gc=False):
@@ -239,10 +239,10 @@ class Turn(msgspec.Struct, gc=False):
     """Messages in its history that it has not received, where that number has changed."""
     python: str | None = None
     """The Python that executes it, where that has changed."""
-    places: list[AskPlace] = []
+    places: Sequence[AskPlace] = ()
     """Places that its steps ask for, after those in `released` are free."""
-    released: list[int] = []
-    kept: list[int] = []
+    released: Sequence[int] = ()
+    kept: Sequence[int] = ()
     """Places of attempts that have ended and whose threads have not: the next attempt of the step
     needs another one.
     """
