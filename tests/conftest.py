@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +23,21 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def db(tmp_path: Path) -> str:
     """The path of a store that does not exist yet."""
     return str(tmp_path / "perdure.db")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`tests.sharing`, unless another way is asked for: `-n 4 --dist worksteal`."""
+    from tests.sharing import Sharing
+
+    if config.getoption("dist") != "load":
+        return None
+    config.option.loadscopereorder = False  # the items have their order already
+    return Sharing(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.sharing import longest_first
+
+        longest_first(items)

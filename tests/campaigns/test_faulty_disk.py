@@ -167,7 +167,7 @@ KINDS_OF_WORK = [
     Case("chunks", flows.writing(["seven " * 2_000])),
     Case("patient", flows.patient(4)),
 ]
-EVERY = 40
+EVERY = 127  # no multiple of the kinds of faults at a place, so that all are met; the campaign: 20
 
 
 @pytest.mark.parametrize("case", KINDS_OF_WORK, ids=lambda case: case.name)
@@ -253,7 +253,9 @@ def test_without_syncs_the_same_laws_find_what_is_lost(
             trial.holds(fault)
         except (InvariantViolated, apsw.CorruptError) as error:
             said.append(str(error))
-    assert any(finding in one for one in said), said
+            if finding in said[-1]:
+                return
+    pytest.fail(f"{finding!r} is in none of {said}")
 
 
 @pytest.mark.parametrize(

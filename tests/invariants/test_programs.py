@@ -12,7 +12,7 @@ import pytest
 from campaigns import kernel_sim
 from campaigns.random_workflows import program
 
-SEEDS_EACH = 30
+SEEDS_EACH = 10
 
 
 @pytest.mark.parametrize("part", range(8))
