@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from perdure import Engine, Secret, receive, step, workflow
+from perdure import Engine, Retry, Secret, receive, step, workflow
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
@@ -201,3 +201,41 @@ def test_pages_are_accessible_and_fit_a_phone(served: Served, new_page: NewPage)
         dark.goto(served.url + path)
         assert faults(dark, CONTRAST) == []
         assert dark.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+# --- a step that waits for its next attempt -------------------------------------------------------
+
+bank_is_up: list[bool] = []
+
+
+@step(retry=Retry(attempts=3, delay=3_600, max_delay=3_600))
+async def charge(card: str) -> str:
+    if not bank_is_up:
+        raise ConnectionError("503 Service Unavailable")
+    return f"charged {card}"
+
+
+@workflow
+async def pays(card: str) -> str:
+    return await charge(card)
+
+
+def test_a_waiting_attempt_begins_by_a_button(serve: Serve, page: Page) -> None:
+    bank_is_up.clear()
+    site = serve(workflows=[pays])
+
+    async def begin(engine: Engine) -> None:
+        for id in ("from-the-head", "from-the-panel"):
+            await reached(await engine.start(pays("4711"), id=id), "waiting")
+
+    site.do(begin)
+    bank_is_up.append(True)
+    page.goto(site.url + "/runs/from-the-head")
+    expect(page.locator(".why")).to_contain_text("Attempt 2 of 3 begins")
+    page.locator("#run-head").get_by_role("button", name="Retry now").click()
+    expect(page.locator("#run-head .pill").first).to_have_text("completed")
+    page.goto(site.url + "/runs/from-the-panel?step=2")
+    page.locator("#side").get_by_role("button", name="Retry now").click()
+    expect(page.locator("#side")).to_contain_text("attempt 2 began early, as asked for by local")
+    expect(page.locator("#side").get_by_role("button", name="Retry now")).to_have_count(0)
+    expect(page.locator("#run-head .pill").first).to_have_text("completed")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from perdure import emit, expose, receive, receive_request, step, tag, workflow
+from perdure import Retry, emit, expose, receive, receive_request, step, tag, workflow
 
 
 @dataclass
@@ -149,3 +149,14 @@ async def alone(name: str) -> None:
 @workflow
 async def wide(files: int) -> int:
     return len(await asyncio.gather(*(note(str(number)) for number in range(files))))
+
+
+@step(retry=Retry(attempts=9, delay=3_600, max_delay=3_600))
+def charge(path: str) -> str:
+    note.fn(f"charging with {path}")
+    return str(break_unless.fn(path))
+
+
+@workflow
+async def patient(path: str = "mended.txt") -> str:
+    return await charge(path)

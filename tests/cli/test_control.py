@@ -57,11 +57,27 @@ def test_a_message_that_does_not_fit_is_refused_by_the_run_and_shown(waiting: Te
 
 
 def test_what_changes_nothing_is_said_to(typed: Typed) -> None:
-    assert (
-        typed("retry", "asks-1").err
-        == "asks-1 is waiting: nothing has ended or blocked it, so nothing was changed.\n"
-    )
+    why = "nothing has ended or blocked it, and no step of it waits for its next attempt"
+    told = f"asks-1 is waiting: {why}, so nothing was changed.\n"
+    assert typed("retry", "asks-1").err == told
     assert typed("resume", "asks-1").err == "asks-1 is waiting, not paused: nothing was changed.\n"
+
+
+def test_a_step_that_waits_for_an_attempt_begins_it_now(terminal: Terminal) -> None:
+    terminal.start("worker", "flows.py")
+    terminal.start("run", "flows.py:patient", "--id", "p", "--quiet")
+    terminal.until(lambda: terminal.status("p") == "waiting")
+    wrong = terminal("retry", "p", "--seq", "1")
+    assert wrong.code != 0
+    assert "row 1 of run 'p' does not wait for its next attempt: that row is no step" in wrong.err
+    (terminal.folder / "mended.txt").touch()
+    said = terminal("retry", "p", "--seq", "2")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("p: the next attempt of the step in row 2 begins now, or as soon as")
+    terminal.until(lambda: terminal.status("p") == "completed")
+    assert "attempt 2 began early, as asked for" in terminal("show", "p").out
+    told = (terminal.folder / "notes.txt").read_text().splitlines()
+    assert told == ["charging with mended.txt"] * 2
 
 
 def test_pause_and_resume(waiting: Terminal) -> None:

@@ -185,7 +185,8 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
         by(untyped.answer, "sender", "waits", 1),
         by(untyped.answer_link, "recipient", "waits"),
     )
-    for answered in (*answers, by(untyped.resolve, "sender", "waits")):
+    decisions = (by(verb, "sender", "waits") for verb in (untyped.resolve, untyped.retry))
+    for answered in (*answers, *decisions):
         yield "sender", answered, OPTIONAL_NAME - {"empty"}
     yield "channel", by(untyped.answer, "channel", "waits", 1), OPTIONAL_NAME
     yield "seq", by(untyped.answer, "seq", "waits", 1), COUNT | {"None"}
@@ -256,6 +257,7 @@ def verbs(engine: Noted, run: Noted) -> Iterator[tuple[str, Callable[[Any], Any]
     yield "ids", untyped.standings, {"list"}
     yield "run id", untyped.exposed_values, FOUND
     yield "seq", lambda v: untyped.resolve("waits", seq=v), COUNT | {"None"}
+    yield "seq", by(untyped.retry, "seq", "waits"), COUNT | {"None"}
     yield "error", lambda v: untyped.resolve("waits", error=v), ANY_TEXT | {"None"}
     yield "retry", lambda v: untyped.resolve("waits", retry=v), FLAG
     yield "at, the number", lambda v: untyped.fork("waits", v), COUNT

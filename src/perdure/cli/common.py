@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import getpass
 import io
 import os
 import shlex
@@ -271,3 +272,11 @@ def strict_json(ctx: click.Context, parameter: click.Parameter, text: str | None
         raise click.BadParameter(
             f"{text!r} is not JSON ({error}). A string needs its quotes: '\"text\"'."
         ) from error
+
+
+def user_name() -> str | None:
+    """The name of the user of this process, if it has one."""
+    try:
+        return getpass.getuser() or None
+    except (KeyError, OSError):
+        return None

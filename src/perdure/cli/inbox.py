@@ -6,7 +6,6 @@ is printed once, and is nowhere else.
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -17,6 +16,7 @@ from perdure.cli.common import (
     json_option,
     run_argument,
     store_option,
+    user_name,
     with_run,
 )
 from perdure.cli.format import columns, cut
@@ -135,7 +135,7 @@ def answer(
       perdure inbox answer report-1 '{"publish": true, "note": "fine"}' --channel verdict
     """
     given = json_or_text(value)
-    by = sender or _user()
+    by = sender or user_name()
 
     async def act(engine: Engine, found: str) -> str:
         await engine.answer(found, given, channel=channel, seq=seq, sender=by)
@@ -191,14 +191,6 @@ def link(
     say(f"Good for one answer to {made.run_id} on {made.channel}, until {until}.")
     if url is None:
         say("Put the address of the pages before it, or give it with --url.")
-
-
-def _user() -> str | None:
-    """The name of the user of this process, if it has one."""
-    try:
-        return getpass.getuser() or None
-    except (KeyError, OSError):
-        return None
 
 
 inbox.add_section("Commands", [ls, answer, link])

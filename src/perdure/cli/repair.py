@@ -1,4 +1,4 @@
-"""`retry`, `resolve` and `fork`: repair of runs that failed or are blocked.
+"""`retry`, `resolve` and `fork`: repair of runs that failed, are blocked, or wait.
 
 Rules: history is never edited; what was recorded stays, and a new path begins behind it.
 """
@@ -13,6 +13,7 @@ from perdure.cli.common import (
     run_argument,
     store_option,
     strict_json,
+    user_name,
     with_run,
     with_run_as_it_was,
 )
@@ -21,23 +22,48 @@ from perdure.core import lifecycle
 from perdure.runtime.engine import Engine
 
 
-@click.command(short_help="Let a failed run go on without what ended it.")
+@click.command(short_help="Let a failed run go on, or a waiting step begin now.")
 @run_argument
+@click.option(
+    "--seq",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The row of the step that is to begin its next attempt, where several wait.",
+)
 @store_option
-def retry(run_id: str, store: str) -> None:
+def retry(run_id: str, seq: int | None, store: str) -> None:
     """Let a run go on when the cause is gone: a blocked one from where it stopped, a failed or
     cancelled one as if what ended it (a failed step or child, a timeout, a cancel) had not
     happened. That is done again; what had completed is kept.
 
     A child that failed is retried under its own id. The old run is kept as ID~1.
 
+    Of a run that has not ended, steps that wait for their next attempt begin it now. A queue still
+    decides when a step of it begins.
+
     \b
-    Example:
+    Examples:
       perdure retry refund-91ac
+      perdure retry refund-91ac --seq 7
     """
-    found, status = with_run_as_it_was(store, run_id, lambda engine, one: engine.retry(one))
+    steps: list[int] = []
+
+    async def act(engine: Engine, one: str) -> None:
+        steps.extend(await engine.retry(one, seq=seq, sender=user_name()))
+
+    found, status = with_run_as_it_was(store, run_id, act)
+    if steps:
+        which = f"row{'' if len(steps) == 1 else 's'} {', '.join(map(str, steps))}"
+        say(
+            f"{found}: the next attempt of the step in {which} begins now, or as soon as a "
+            "worker executes the run."
+        )
+        return
     if lifecycle.outcome("retry", status) == status:
-        say(f"{found} is {status}: nothing has ended or blocked it, so nothing was changed.")
+        say(
+            f"{found} is {status}: nothing has ended or blocked it, and no step of it waits for "
+            "its next attempt, so nothing was changed."
+        )
         return
     say(
         f"{found} goes on without what ended it, as soon as a worker, or `perdure run FILE "
@@ -65,6 +91,7 @@ def resolve(
     store: str,
 ) -> None:
     """Say how a step ended, for a blocked run: the process died during a step with on_crash="ask".
+    Or end a step that waits for its next attempt, with that result or error.
 
     `perdure show ID` says which step it is. Give one of --result, --error and --retry.
 

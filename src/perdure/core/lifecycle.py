@@ -147,11 +147,15 @@ VERBS = {
     "resume": _verb(CLIENT, "End a pause.", ((PAUSED,), PENDING), ((BLOCKED,), RunBlocked)),
     "retry": _verb(
         CLIENT,
-        "Try again: a run that has ended is kept, and another goes on under its id.",
+        "Try again: a run that has ended is kept, and another goes on under its id; of one that is "
+        "under way, steps that wait for their next attempt begin it.",
         ((PAUSED, BLOCKED, FAILED, CANCELLED), PENDING),
     ),
     "resolve": _verb(
-        CLIENT, "Say what became of a step whose process died.", ((PAUSED, BLOCKED), PENDING)
+        CLIENT,
+        "Say what became of a step whose process died, or what becomes of one that waits for its "
+        "next attempt.",
+        ((PAUSED, BLOCKED), PENDING),
     ),
     "claim": _verb(
         ENGINE,

@@ -85,6 +85,7 @@ from perdure.errors.steps import RecordedError as RecordedError
 from perdure.errors.steps import RetryAfter as RetryAfter
 from perdure.errors.steps import RetryFailed as RetryFailed
 from perdure.errors.steps import StepFailed as StepFailed
+from perdure.errors.steps import StepNotWaiting as StepNotWaiting
 from perdure.errors.steps import StepTimeout as StepTimeout
 from perdure.errors.steps import TransactionEnded as TransactionEnded
 from perdure.errors.store import LeaseLost as LeaseLost

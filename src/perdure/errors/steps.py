@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import Any
 
 from perdure.errors.base import DefinitionError, PerdureError
@@ -21,6 +22,20 @@ class StepFailed(PerdureError):
 
 class StepTimeout(StepFailed, TimeoutError):
     """The last attempt of a step took longer than its timeout."""
+
+
+class StepNotWaiting(PerdureError):
+    """The step in row `seq` does not wait for its next attempt, or not any more; `why` says what it
+    does.
+    """
+
+    def __init__(self, run_id: str, seq: int, why: str, command: str = "perdure show") -> None:
+        self.run_id, self.seq, self.why = run_id, seq, why
+        does = "lets it go on as a whole" if command == "perdure retry" else "shows what it does"
+        super().__init__(
+            f"The step in row {seq} of run {run_id!r} does not wait for its next attempt: {why}. "
+            f"`{command} {quote(run_id)}` {does}."
+        )
 
 
 class AttemptTimeout(PerdureError, TimeoutError):

@@ -7,7 +7,7 @@ moved on when its turn comes, and what refuses it then is reported for that run 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +16,8 @@ from perdure.core import lifecycle
 from perdure.errors import DefinitionError, PerdureError, RunNotFound
 from perdure.reader import StoreReader
 from perdure.reader.values import RunQuery
+from perdure.runtime.info import RunSummary
+from perdure.views.waiting import is_retrying
 
 if TYPE_CHECKING:
     from perdure.runtime.engine import Engine
@@ -86,12 +88,18 @@ async def plan_of_query(reader: StoreReader, verb: str, asked: RunQuery) -> Plan
     while len(found) < RUNS_MAX:
         asked = msgspec.structs.replace(asked, after=after, limit=PAGE_RUNS)
         page = await reader.runs(asked)
-        found += [Planned(run.id, run.workflow, run.status, refusal(verb, run.status))
-                  for run in page.runs]  # fmt: skip
+        found += [_plan_for(verb, run) for run in page.runs]
         after = page.next
         if after is None or page.searched is not None:
             break
     return Plan(verb, found[:RUNS_MAX], after is not None, after)
+
+
+def _plan_for(verb: str, run: RunSummary) -> Planned:
+    refused = refusal(verb, run.status)
+    if verb == "retry" and is_retrying(run):
+        refused = None  # its step begins the next attempt
+    return Planned(run.id, run.workflow, run.status, refused)
 
 
 def refusal(verb: str, status: str) -> str | None:
@@ -114,16 +122,17 @@ def refusal(verb: str, status: str) -> str | None:
 
 async def carry_out(engine: Engine, verb: str, ids: Sequence[str]) -> AsyncIterator[Done]:
     """Do it, and say of each run what became of it, in the order of the ids."""
-    act = {
+    act: dict[str, Callable[[str], Awaitable[object]]] = {
         "cancel": engine.cancel,
         "pause": engine.pause,
         "resume": engine.resume,
         "retry": engine.retry,
-    }[_checked(verb)]
+    }
+    do = act[_checked(verb)]
 
     async def one(id: str) -> Done:
         try:
-            await act(id)
+            await do(id)
         except PerdureError as error:
             return Done(id, str(error))
         return Done(id)
@@ -138,7 +147,7 @@ async def _planned(reader: StoreReader, verb: str, id: str) -> Planned:
         run = await reader.summary(id)
     except RunNotFound:
         return Planned(id, "", "", "there is no such run")
-    return Planned(id, run.workflow, run.status, refusal(verb, run.status))
+    return _plan_for(verb, run)
 
 
 def _checked(verb: str) -> str:

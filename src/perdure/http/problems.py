@@ -68,6 +68,7 @@ def status_of(error: PerdureError) -> int:
             | errors.AlreadyReplied()
             | errors.RetryFailed()
             | errors.NotAwaited()
+            | errors.StepNotWaiting()
             | errors.SecretsMissing()
         ):
             return 409

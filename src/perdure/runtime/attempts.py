@@ -324,6 +324,10 @@ class Attempts:
             self._host.lines.remove(self._outbox.run, seq)
             self.places.give_back(seq)
 
+    def take_wait(self, seq: int, again_ms: int) -> PendingAttempt | None:
+        """Remove and return the attempt of the step in row `seq`, if it waits until this time."""
+        return None if self._backoff is None else self._backoff.take_wait(seq, again_ms)
+
     def due_ms(self) -> int | None:
         """When the next attempt is due."""
         return None if self._backoff is None else self._backoff.due_ms()

@@ -37,6 +37,13 @@ class Backoff:
         self._in_line.discard(seq)
         return self.steps.pop(seq, None)
 
+    def take_wait(self, seq: int, again_ms: int) -> PendingAttempt | None:
+        """Remove and return the attempt of the step in row `seq`, if it waits until this time."""
+        attempt = self.steps.get(seq)
+        if attempt is None or seq in self._in_line or attempt.again_ms != again_ms:
+            return None
+        return self.take(seq)
+
     def due_ms(self) -> int | None:
         """When the next attempt is due."""
         deadlines = self._deadlines

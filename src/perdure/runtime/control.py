@@ -6,6 +6,7 @@ the commit is as durable as that run asks for; arguments are checked before anyt
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -23,9 +24,16 @@ from perdure.codec.json_codec import JsonCodec
 from perdure.codec.secrets import places_of_masks, refuse_masks, restored
 from perdure.codec.signature import signature_of
 from perdure.core import lifecycle, names
-from perdure.core.events import COMPLETED, Event
+from perdure.core.events import COMPLETED, STEP, Event
 from perdure.core.limits import Limits
-from perdure.errors import DefinitionError, Nondeterminism, PerdureError, RunExists, StoreError
+from perdure.errors import (
+    DefinitionError,
+    Nondeterminism,
+    PerdureError,
+    RunExists,
+    StepNotWaiting,
+    StoreError,
+)
 from perdure.runtime import recovery, validation
 from perdure.runtime.durability import AnswerGate, stricter
 from perdure.runtime.kernels import check_arguments, check_result, in_callback, kernel_of
@@ -222,10 +230,22 @@ class Control:
         async with self.answering(run_id):
             await self._control(run_id, verb)
 
-    async def retry(self, run_id: str) -> None:
-        """Retry a run that is blocked, or that failed or was cancelled."""
+    async def retry(
+        self, run_id: str, seq: int | None = None, sender: str | None = None
+    ) -> list[int]:
+        """Retry a run that is blocked, or that failed or was cancelled; of another one begin the
+        next attempt of the steps that wait for it, or of the one in row `seq`. Returns their rows.
+        """
         async with self.answering(run_id):
             row = await self._row(run_id)
+            if row.status in lifecycle.OWNABLE and (waits := await self._waits(row, seq)):
+                again = Resolution(b'{"retry":true}', None, True)
+                decided = (self._end_wait(row, *wait, again, sender) for wait in waits.items())
+                await asyncio.gather(*decided)
+                return list(waits)
+            if seq is not None:
+                verb = "show" if row.status == lifecycle.COMPLETED else "retry"
+                raise StepNotWaiting(run_id, seq, f"the run is {row.status}", f"perdure {verb}")
             if row.status not in (lifecycle.FAILED, lifecycle.CANCELLED):
                 await self._control(run_id, "retry")
             elif "~" in run_id:
@@ -235,6 +255,38 @@ class Control:
                 )
             else:
                 await self._fork(await self._planned_retry(row))
+            return []
+
+    async def _waits(self, row: RunRow, seq: int | None) -> dict[int, int]:
+        """The rows of the steps that wait for their next attempt, or the one that is asked for, and
+        until when. Raises `StepNotWaiting`.
+        """
+        rows = await self._history(row)
+        waits = recovery.waits_of_steps(rows, self._clock.now_ms())
+        if seq is None or seq in waits:
+            return waits if seq is None else {seq: waits[seq]}
+        if seq not in recovery.open_steps(rows):
+            is_step = any((one.seq, one.kind) == (seq, STEP) for one in rows)
+            why = "it has ended" if is_step else "that row is no step"
+        else:
+            places = await self._reads.get(self._store.place_of, row.run)
+            queue = next((one.queue for one in places if one.seq == seq), None)
+            why = "an attempt has begun, or begins now"
+            if queue is not None:
+                why = f"it waits in queue {queue!r}, which decides when the attempt begins"
+        raise StepNotWaiting(row.id, seq, why, "perdure show")
+
+    async def _end_wait(
+        self, row: RunRow, seq: int, again_ms: int, given: Resolution, sender: str | None
+    ) -> None:
+        """Deliver a decision on a step that waits until `again_ms`, which is void when it does not
+        any more.
+        """
+        data = b'{"wait":%d,%b' % (again_ms, given.data[1:])
+        now_ms = self._clock.now_ms()
+        await self._deliver(
+            Deliver(row.id, "resolve", now_ms, ref=seq, data=data, verb="retry", sender=sender)
+        )
 
     async def _planned_retry(self, row: RunRow) -> ForkRun:
         rows = await self._history(row)
@@ -252,10 +304,8 @@ class Control:
                 await self._control(run_id, "retry")
                 return
             if not asks:
-                raise DefinitionError(
-                    f"Run {run_id!r} does not ask what became of a step: it is {row.status}. "
-                    f"`perdure show {run_id}` shows more."
-                )
+                await self._resolve_wait(row, seq, given, sender)
+                return
             rows = await self._history(row)
             ref = recovery.asked_step(rows, seq, run_id)
             if given.result is not None:
@@ -264,6 +314,22 @@ class Control:
             decision = Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
             decision.sender = sender
             await self._deliver(decision)
+
+    async def _resolve_wait(
+        self, row: RunRow, seq: int | None, given: Resolution, sender: str | None
+    ) -> None:
+        """Decide about a step that waits for its next attempt."""
+        waits = await self._waits(row, seq) if row.status in lifecycle.OWNABLE else {}
+        if len(waits) != 1:
+            which = f"; steps in rows {', '.join(map(str, waits))} wait: give one as --seq"
+            raise DefinitionError(
+                f"Run {row.id!r} does not ask what became of a step: it is {row.status}"
+                f"{which if waits else ''}. `perdure show {row.id}` shows more."
+            )
+        ((ref, again_ms),) = waits.items()
+        if given.result is not None:
+            await self._check_result(row, await self._history(row), ref, given.result)
+        await self._end_wait(row, ref, again_ms, given, sender)
 
     async def fork(
         self, run_id: str, at: int, new_id: str, result: bytes | None, args: bytes | None

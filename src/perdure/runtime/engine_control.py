@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.api.definitions import Call
-from perdure.core import names
+from perdure.core import names, numbers
 from perdure.runtime import validation
 from perdure.runtime.control import resolution
 from perdure.runtime.engine_parts import EngineParts
@@ -60,13 +60,45 @@ class ControlVerbs(EngineParts):
         """Let a paused run go on."""
         await self._control.control(id, "resume")
 
-    async def retry(self, id: str) -> None:
+    async def retry(
+        self, id: str, *, seq: int | None = None, sender: str | None = None
+    ) -> list[int]:
         """Let a blocked run go on, or a failed or cancelled one without the failures or the cancel
         that ended it: under the same id, with what was recorded before; the failed run is kept as
-        `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again. Raises
-        `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation.
+        `id~1`. docs/explain/retry-and-fork.md says what is kept and what is done again.
+
+        Of any other run, steps that wait for their next attempt begin it now: all of them, or the
+        one in row `seq`. It counts as the attempt that was to come, and delays go on from it; a
+        queue still decides when a step of it begins. `sender`, a name, is recorded with the
+        attempt. Returns the rows of these steps; asked again before they begin, it changes nothing.
+        Raises `RunNotFound`, `RunFinished`, `DefinitionError` for an earlier generation, and
+        `StepNotWaiting` where the step in row `seq` does not wait for an attempt.
+
+        >>> import asyncio
+        >>> from perdure import Engine, Retry, step, workflow
+        >>> up = False
+        >>> @step(retry=Retry(attempts=3, delay=3600, max_delay=3600))
+        ... async def charge() -> str:
+        ...     if not up:
+        ...         raise ConnectionError("503")
+        ...     return "charged"
+        >>> @workflow
+        ... async def order() -> str:
+        ...     return await charge()
+        >>> async def main():
+        ...     global up
+        ...     async with Engine(":memory:", workflows=[order]) as engine:
+        ...         run = await engine.start(order(), id="o-1")
+        ...         while await run.status() != "waiting":
+        ...             await asyncio.sleep(0.01)
+        ...         up = True
+        ...         return await engine.retry("o-1", sender="ada"), await run.result()
+        >>> asyncio.run(main())
+        ([2], 'charged')
         """
-        await self._control.retry(id)
+        if seq is not None:
+            numbers.count(seq, "seq")
+        return await self._control.retry(id, seq, validation.checked_sender(sender))
 
     async def resolve(
         self,
@@ -78,11 +110,12 @@ class ControlVerbs(EngineParts):
         retry: bool = False,
         sender: str | None = None,
     ) -> None:
-        """Decide what became of a step whose process died (`on_crash="ask"`): its `result`, an
-        `error`, or `retry`.
+        """Decide what became of a step whose process died (`on_crash="ask"`), or what becomes of
+        one that waits for its next attempt: its `result`, an `error`, or `retry`.
 
-        `seq` is the step's row, where several ask; `sender` is recorded. Raises `RunNotFound`,
-        and `DefinitionError` where no step asks.
+        `seq` is the step's row, where several ask or wait; `sender` is recorded. Raises
+        `RunNotFound`, `StepNotWaiting` where the step in row `seq` does not wait, and
+        `DefinitionError` where no step asks or waits.
         """
         validation.check_resolution(seq, error, retry)
         given = None if result is UNSET else result

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Protocol
 
 from perdure.process.slices import slice_end_s
+from perdure.runtime import recovery
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import INBOX_ROWS_MAX, InboxRow
 
@@ -55,14 +56,22 @@ class Inbox:
         if self._news:
             self.read(run)
 
-    def take(self, run: RunOfInbox, rows: list[InboxRow]) -> None:
-        """Feed rows; what does not fit into a slice is read again later."""
+    def take(
+        self, run: RunOfInbox, rows: list[InboxRow], later: list[InboxRow] | None = None
+    ) -> None:
+        """Feed rows; what does not fit into a slice is read again later.
+
+        Decisions on waits of steps are put into `later`, if it is given, and not fed.
+        """
         if not run.takes_inbox:
             return
         until_s = slice_end_s(self._host.steps.loop)
         for row in rows:
             self._after = row.id
-            run.feed_inbox(row)
+            if later is not None and recovery.wait_of(row) is not None:
+                later.append(row)
+            else:
+                run.feed_inbox(row)
             if perf_counter() > until_s:
                 self._host.woken([run.run])
                 return

@@ -12,7 +12,7 @@ import msgspec
 
 from perdure.core.events import Command
 from perdure.runtime.steps import Again
-from perdure.store.rows import RunRow
+from perdure.store.rows import InboxRow, RunRow
 
 
 class PendingAttempt(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +41,18 @@ class Feed(msgspec.Struct, frozen=True, gc=False):
     took_ms: int | None = None
     taken: int | None = None
     progress: bool = True
+
+
+class Drop(msgspec.Struct, frozen=True, gc=False):
+    """Take a row out of the inbox that means nothing any more; the history does not mention it."""
+
+    taken: int
+
+
+class EndWait(msgspec.Struct, frozen=True, gc=False):
+    """Carry out a decision on a step that waits for its next attempt, if it waits still."""
+
+    row: InboxRow
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -127,6 +139,8 @@ class Release(msgspec.Struct, frozen=True, gc=False):
 
 Plan: TypeAlias = (
     Feed
+    | Drop
+    | EndWait
     | Note
     | RetryAttempt
     | Begin

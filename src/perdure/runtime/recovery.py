@@ -24,6 +24,7 @@ from perdure.runtime.plans import (
     Begin,
     BeginAfterCommit,
     Block,
+    Drop,
     Feed,
     Note,
     PendingAttempt,
@@ -179,7 +180,9 @@ def _notes(rows: Iterable[Event | Command]) -> dict[int, _Notes]:
             continue
         if row.ref is not None and row.data is not None:
             raw = row.data if isinstance(row.data, bytes) else row.data.read()
-            notes.setdefault(row.ref, []).append(msgspec.json.decode(raw))
+            note = msgspec.json.decode(raw)
+            if "declined" not in note:  # which says nothing of an attempt
+                notes.setdefault(row.ref, []).append(note)
         elif row.data != RELEASED and cut_of(row) is not None:
             for found in notes.values():
                 found.append({"resolved": "retry"})
@@ -193,11 +196,11 @@ def _may_have_begun(step: Command, notes: _Notes, now_ms: int) -> bool:
 
 
 def _again_ms(notes: _Notes) -> int:
-    """When the next attempt is due: as noted with the last failed one, or 0 where a person has
-    decided since that it is to be tried.
+    """When the next attempt is due: as noted with the last failed one, or 0 where it has begun
+    since, or a person has decided that it is to be tried.
     """
     for note in reversed(notes):
-        if note.get("resolved") == "retry":
+        if note.get("resolved") == "retry" or note.get("began"):
             return 0
         if "again_ms" in note:
             return int(note["again_ms"])
@@ -282,9 +285,13 @@ def resolve(row: InboxRow, step: Command | None, codec: Codec) -> Plan:
     if "result" in decision:
         return _given_result(row, step, _encode(decision["result"]), codec)
     if "error" in decision:
-        error = _encode({"type": "Resolved", "module": None, "message": decision["error"]})
-        return Feed(ev.FAILED, step.seq, data=failure_of_step(error, 1, False), taken=row.id)
+        return Feed(ev.FAILED, step.seq, data=_given_error(decision["error"], 1), taken=row.id)
     return Note(step.seq, b'{"resolved":"retry"}', row.id)
+
+
+def _given_error(message: str, attempts: int) -> bytes:
+    error = _encode({"type": "Resolved", "module": None, "message": message})
+    return failure_of_step(error, attempts, False)
 
 
 def _given_result(row: InboxRow, step: Command, data: bytes, codec: Codec) -> Plan:
@@ -296,10 +303,57 @@ def _given_result(row: InboxRow, step: Command, data: bytes, codec: Codec) -> Pl
     return Feed(ev.COMPLETED, step.seq, data=data, taken=row.id)
 
 
+def wait_of(row: InboxRow) -> int | None:
+    """The date that names the wait of a step which a row of the inbox decides about; None where it
+    is about something else.
+    """
+    if row.kind != "resolve" or row.data is None or b'"wait"' not in row.data:
+        return None
+    wait = msgspec.json.decode(row.data).get("wait")
+    return wait if type(wait) is int else None
+
+
+def end_wait(row: InboxRow, attempt: PendingAttempt | None, codec: Codec) -> list[Plan]:
+    """The plans for a decision on a step that waits for this attempt; None: it does not any more.
+
+    An attempt that begins early has the number, and what follows its failure, that it would have
+    had. One note takes the decision and says that it has begun, so neither is lost or done twice.
+    """
+    if attempt is None:
+        return [Drop(row.id)]
+    decision, step = msgspec.json.decode(row.data or b"{}"), attempt.command
+    if "result" in decision:
+        data = _encode(decision["result"])
+        try:
+            codec.decode_result(step.call, data)
+        except NotSerializable as error:
+            return [Note(step.seq, _encode({"declined": str(error)}), row.id), BackOff(attempt)]
+        return [Feed(ev.COMPLETED, step.seq, data=data, taken=row.id)]
+    if "error" in decision:
+        failure = _given_error(decision["error"], attempt.attempt - 1)
+        return [Feed(ev.FAILED, step.seq, data=failure, taken=row.id)]
+    note = {"attempt": attempt.attempt, "began": True, "now": True}
+    now = msgspec.structs.replace(attempt, again_ms=0)
+    return [Note(step.seq, _encode(note), row.id), BeginAfterCommit(now)]
+
+
+def open_steps(rows: Iterable[Event]) -> list[int]:
+    """The rows of the steps that have no outcome."""
+    rows = list(rows)
+    answered = {event.ref for event in rows if event.kind in (ev.COMPLETED, ev.FAILED, ev.ABANDON)}
+    return [event.seq for event in rows if event.kind == ev.STEP and event.seq not in answered]
+
+
+def waits_of_steps(rows: Sequence[Event], now_ms: int) -> dict[int, int]:
+    """The rows of the steps that wait for their next attempt, and until when (ms UTC)."""
+    notes = _notes(rows)
+    found = {seq: _again_ms(notes.get(seq, [])) for seq in open_steps(rows)}
+    return {seq: again_ms for seq, again_ms in found.items() if again_ms > now_ms}
+
+
 def asked_step(rows: list[Event], seq: int | None, run_id: str) -> int:
     """The row of the step that a person decides about."""
-    answered = {event.ref for event in rows if event.kind in (ev.COMPLETED, ev.FAILED, ev.ABANDON)}
-    asked = [event.seq for event in rows if event.kind == ev.STEP and event.seq not in answered]
+    asked = open_steps(rows)
     if seq is None and len(asked) == 1:
         return asked[0]
     if seq not in asked:

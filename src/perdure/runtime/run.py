@@ -23,7 +23,7 @@ from perdure.runtime.run_inputs import NONE_YET, RunInputs
 from perdure.runtime.steps import Again, Ended
 from perdure.runtime.transactional import Transactions
 from perdure.runtime.turns import Standing
-from perdure.store.rows import LoadedRun
+from perdure.store.rows import InboxRow, LoadedRun
 from perdure.store.writes import Finish, Turn
 
 _TIMER_S_MAX = 86_400.0
@@ -82,7 +82,8 @@ class ActiveRun(RunInputs):
             self.kernel.move_timer(timer.seq, until_ms)
         self._queue(asked)
         self._turns.noted_seq = released_seq = recovery.released_at(history)
-        self._inbox.take(self, loaded.inbox)
+        on_waits: list[InboxRow] = []
+        self._inbox.take(self, loaded.inbox, on_waits)
         found = recovery.recover(
             self.run_id, history, self._turns.rows, self.kernel.open.values(),
             self.clock.now_ms(), released=released_seq > 0, adopts=self._names is not None,
@@ -92,6 +93,9 @@ class ActiveRun(RunInputs):
             log.run_taken_over(self, found.died)
         for plan in found.plans:
             self.do(plan)
+        if on_waits and self.takes_inbox:  # it is known by now which steps wait
+            for row in on_waits:
+                self.feed_inbox(row)
         if (places := self.attempts.places) is not None:
             places.forget([seq for seq in places.found if seq not in self.kernel.open])
         self.touch()
@@ -115,6 +119,11 @@ class ActiveRun(RunInputs):
                 self.adopting.discard(ref or 0)
             case plans.Note(ref, data, taken):
                 self._note(ref, data, taken=taken)
+            case plans.Drop(taken):
+                turns.drop(taken)
+                self.touch()
+            case plans.EndWait(row):
+                self._end_wait(row)
             case plans.RetryAttempt(command, again):
                 self._retry_attempt(command, again)
             case plans.Begin(attempt) if attempt.command.seq in open_commands:
@@ -183,6 +192,15 @@ class ActiveRun(RunInputs):
             self._begin_after_commit(attempt)
         if again.held and command.call.options.queue is not None:
             self._turns.hold(command.call.options.queue, again.again_ms)
+
+    def _end_wait(self, row: InboxRow) -> None:
+        """Do with a waiting step what was decided about it."""
+        if self.kernel.outcome is not None or self.kernel.diverged:
+            self.touch()
+            return  # no row comes behind the end
+        attempt = self.attempts.take_wait(row.ref or 0, recovery.wait_of(row) or 0)
+        for plan in recovery.end_wait(row, attempt, self.kernel.codec):
+            self.do(plan)
 
     def _begin_after_commit(self, attempt: PendingAttempt) -> None:
         """Begin an attempt after the next commit, which asks for a place if one is needed."""

@@ -191,6 +191,8 @@ class RunInputs:
                 self.input(ev.CANCEL, taken=row.id)
             case "completed" | "failed":
                 self.input(row.kind, row.ref, data=row.data, taken=row.id)
+            case "resolve" if recovery.wait_of(row) is not None:
+                self.do(plans.EndWait(row))
             case "resolve":
                 step = self.kernel.open.get(row.ref or 0)
                 self.do(recovery.resolve(row, step, self.kernel.codec))

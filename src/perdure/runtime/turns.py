@@ -73,6 +73,11 @@ class Turns:
             self._taken.append((taken, event.seq))
             self.more = True
 
+    def drop(self, taken: int) -> None:
+        """Take the row `taken` out of the inbox, without a row of history."""
+        self._taken.append((taken, 0))
+        self.more = True
+
     def append(self) -> tuple[Append, Todo]:
         """Take what was gathered as an `Append`."""
         write, todo = Append(self._outbox.run, self._host.owner, self.rows), self.todo

@@ -55,13 +55,20 @@ class Inboxes:
             return woken
         if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
             return InboxFull(message.run_id, self._limits.inbox_rows_max)
-        if message.kind != "cancel" or not self._cancel_waits(run):  # one cancel waits at most
-            data = self._text(run, message.data)
+        data = self._text(run, message.data)
+        if not self._waits_already(run, message, data):
             used_in = None if key is None else chain
             row = (run, message.kind, message.name, message.ref, data, message.at_ms, key, used_in)
             self._db.do("insert_inbox", (*row, message.sender))
         self._wake(run, status, message)
         return Woken(run)
+
+    def _waits_already(self, run: int, message: Deliver, data: Any) -> bool:
+        """Whether the inbox has a cancel, or the same decision about a step: one waits at most."""
+        if message.kind == "cancel":
+            return self._cancel_waits(run)
+        decides = message.kind == "resolve"
+        return decides and self._db.row("decided", (run, message.ref, data)) is not None
 
     def _late(self, run: int, message: Deliver) -> NotAwaited | None:
         """Why a message is no answer to the wait that it is for; None where it is one."""

@@ -263,7 +263,9 @@ def _attempt(row: HistoryEvent) -> Answer:
     if (text := _resolution(row)) is not None:
         return Answer(row.kind, text)
     if isinstance(row.data, dict) and row.data.get("began") is True:
-        return Answer(row.kind, f"attempt {row.attempt} began")
+        early = " early, as asked for" if row.data.get("now") else ""
+        by = f" by {row.sender}" if early and row.sender else ""
+        return Answer(row.kind, f"attempt {row.attempt} began{early}{by}")
     at = f" at {format.clock(row.began_at)}" if row.began_at is not None else ""
     which = f"attempt {row.attempt}{at}: " if row.attempt else "attempt: "
     error = format.error_line(row.error or _payload(row))
@@ -272,6 +274,8 @@ def _attempt(row: HistoryEvent) -> Answer:
 
 def _resolution(row: HistoryEvent) -> str | None:
     """What a note says that is about no attempt."""
+    if isinstance(row.data, dict) and "declined" in row.data:
+        return f"a result that was given was not taken: {row.data['declined']}"
     how = row.data.get("resolved") if isinstance(row.data, dict) else None
     return {
         "held": "",

@@ -182,7 +182,7 @@ def _no_worker(known: Situation) -> str:
     return "" if known.workers else f" {NO_WORKER}"
 
 
-def is_retrying(run: RunSummary) -> bool:
+def is_retrying(run: RunSummary | RunInfo) -> bool:
     """Whether a run waits for another attempt of a step that failed."""
     waits = run.status == lifecycle.WAITING
     return waits and any("again_ms" in item for item in run.waiting_for)

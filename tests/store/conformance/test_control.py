@@ -198,6 +198,28 @@ def test_a_cancel_and_a_resolution_end_a_pause(store: Store) -> None:
         assert (row.kind, row.ref) == (kind, 3)
 
 
+def test_the_same_decision_about_a_step_waits_once(store: Store) -> None:
+    run, worker = owned(store)
+    again, other = b'{"wait":9,"retry":true}', b'{"wait":9,"result":1}'
+
+    def decide(ref: int, data: bytes, at_ms: int = 1) -> None:
+        assert one(store, Deliver("r", "resolve", at_ms, ref=ref, data=data)) == Woken(run)
+
+    for ref, data in ((2, again), (2, again), (3, again), (2, other), (2, other)):
+        decide(ref, data)
+    rows = store.inbox(run, 0)
+    assert [(row.ref, row.data) for row in rows] == [(2, again), (3, again), (2, other)]
+    one(store, Turn(run, worker, [], 0, taken=[(rows[0].id, 0)]))
+    assert store.inbox(run, 0) == rows[1:], "it is taken without a row of history"
+    decide(2, again)
+    assert [row.ref for row in store.inbox(run, 0)] == [3, 2, 2]
+    one(store, suspend(run, worker, "waiting", release=True))
+    one(store, ControlRun("r", "pause", 1))
+    decide(3, again, at_ms=8)
+    got = store.run_row(run)
+    assert (got.status, got.due_ms) == ("pending", 8), "the second ends a pause, too"
+
+
 def test_what_was_due_at_once_is_due_when_the_clock_is_set_back(store: Store) -> None:
     at_once = start(store, "at once", at_ms=1000, due_ms=1000).run
     later = start(store, "later", at_ms=1000, due_ms=5000).run

@@ -97,9 +97,23 @@ class Steered(msgspec.Struct, frozen=True):
     status: str
 
 
+class Retry(Body, frozen=True, kw_only=True):
+    """What to try again. `seq` is the row of a step that waits for its next attempt; without it,
+    all that wait, or the run as a whole.
+    """
+
+    seq: int | None = None
+
+
+class Retried(Steered, frozen=True):
+    """The same, with the rows of the steps that begin their next attempt."""
+
+    steps: list[int] = []
+
+
 class Resolve(Body, frozen=True, kw_only=True):
     """What became of a step: one of `result`, `error` and `retry`. `seq` is the step's row, where
-    several ask.
+    several ask, or wait for their next attempt.
     """
 
     seq: int | None = None
@@ -323,13 +337,24 @@ async def resume_run(call: Call[Nothing, Nothing]) -> Steered:
     return await _steered(call, call.engine.resume)
 
 
-async def retry_run(call: Call[Nothing, Nothing]) -> Steered:
-    """Let a blocked run go on, or a failed or cancelled one without what ended it."""
-    return await _steered(call, call.engine.retry)
+async def retry_run(call: Call[Nothing, Retry]) -> Retried:
+    """Let a blocked run go on, or a failed or cancelled one without what ended it.
+
+    Of any other run, steps that wait for their next attempt begin it now.
+    """
+    steps: list[int] = []
+
+    async def retry(id: str) -> None:
+        steps.extend(await call.engine.retry(id, seq=call.body.seq, sender=call.person))
+
+    done = await _steered(call, retry)
+    return Retried(done.id, done.before, done.status, steps)
 
 
 async def resolve_run(call: Call[Nothing, Resolve]) -> Steered:
-    """Say what became of a step whose outcome is unknown."""
+    """Say what became of a step whose outcome is unknown, or of one that waits for its next
+    attempt.
+    """
     asked = call.body
     if (asked.result is not UNSET) + (asked.error is not None) + asked.retry != 1:
         raise HTTPException(422, "Give one of result, error and retry.")
@@ -397,7 +422,7 @@ OPERATIONS = [
     _verb("/runs/{id:name}/cancel", cancel_run, Steered, Nothing, 200, 404, 409),
     _verb("/runs/{id:name}/pause", pause_run, Steered, Nothing, 200, 404, 409),
     _verb("/runs/{id:name}/resume", resume_run, Steered, Nothing, 200, 404, 409),
-    _verb("/runs/{id:name}/retry", retry_run, Steered, Nothing, 200, 404, 409),
+    _verb("/runs/{id:name}/retry", retry_run, Retried, Retry, 200, 404, 409),
     _verb("/runs/{id:name}/resolve", resolve_run, Steered, Resolve, 200, 404, 409, 413),
     _verb("/runs/{id:name}/forks", fork_run, ForkedRun, Fork, 201, 404, 409, 413),
     _verb("/bulk", steer_many, ManyDone, Many, 200),

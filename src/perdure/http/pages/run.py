@@ -7,6 +7,7 @@ everything is an address; what changes is asked for again as a fragment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 from datetime import UTC, datetime
 from functools import partial
@@ -19,18 +20,21 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from perdure.core import lifecycle
-from perdure.errors import RunNotFound
+from perdure.errors import RunNotFound, StepNotWaiting
 from perdure.http import (
     stream_text,
 )
+from perdure.http.body import form_of
 from perdure.http.pages.run_views import VIEWS, Asked, context_of, messages_of
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
+from perdure.http.visitors import person
 from perdure.runtime.info import HistoryEvent, RunInfo, moment
 from perdure.runtime.standing import Standing
 from perdure.views import format, rows, timeline, traces
 from perdure.views.standing import standing
 from perdure.views.step import StepView, step_view
+from perdure.views.waiting import is_retrying
 
 VERBS = ("pause", "resume", "retry", "cancel")
 BUTTONS = {
@@ -115,6 +119,7 @@ async def _head(asked: Asked) -> Context:
         "verbs": offered(info.status),
         "ended": info.ended_at is not None,
         "answer": bool(asked_of_people),
+        "retrying": is_retrying(info),
         "links": _links(asked, why),
     }
 
@@ -215,7 +220,14 @@ def _step_context(asked: Asked, step: StepView, found: list[HistoryEvent]) -> Co
         "step_rows": ["\n".join(timeline.row_in_full(row)) for row in found],
         "step_unknown": blocked and step.kind == "step" and step.state in ("open", "retrying"),
         "again_at": moment(step.again_at_ms),
+        "step_waits": _waits(asked.info, step),
     }
+
+
+def _waits(info: RunInfo, step: StepView) -> bool:
+    """Whether a step waits for its next attempt, which may be asked for now."""
+    at = moment(step.again_at_ms) if info.status in lifecycle.OWNABLE else None
+    return at is not None and at > datetime.now(UTC)
 
 
 def _word(info: RunInfo, step: StepView) -> str:
@@ -317,9 +329,15 @@ def _json(request: Request, found: Any) -> Response:
 
 async def act(verb: str, request: Request) -> Response:
     """Use a verb, and show the run again."""
-    id = request.path_params["id"]
-    await getattr(site_of(request).operated, verb)(id)
-    return RedirectResponse(url(request, "runs", id), 303)
+    id, engine = request.path_params["id"], site_of(request).operated
+    if verb != "retry":
+        await getattr(engine, verb)(id)
+        return RedirectResponse(url(request, "runs", id), 303)
+    text = (await form_of(request)).get("seq", "")
+    seq = int(text) if text.isdecimal() and len(text) < 16 else None
+    with contextlib.suppress(StepNotWaiting):  # it has begun meanwhile, as was asked for
+        await engine.retry(id, seq=seq, sender=person(request))
+    return RedirectResponse(url(request, "runs", id, step=seq), 303)
 
 
 ROUTES = [
