@@ -20,7 +20,7 @@ from perdure import receive, step, workflow
 from perdure.errors import StoreCorrupt
 from perdure.runtime.engine import Engine
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 LEASE_S = 1.0  # so that the next engine soon takes over from the one that was killed
 RUNS, ROWS, PAGE_BYTES = 12, 10, 4096
 ENDS = ("", "-wal")

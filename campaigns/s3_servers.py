@@ -34,7 +34,7 @@ from perdure.errors import PerdureError
 
 HOST, BUCKET = "127.0.0.1", "perdure"
 START_S_MAX, STOP_S_MAX, REQUEST_S_MAX = (
-    30.0,
+    60.0,
     3.0,
     20.0,
 )  # SeaweedFS waits long for clients that stay

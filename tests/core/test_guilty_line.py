@@ -162,7 +162,7 @@ def test_other_threads_are_not_refused_while_a_workflow_runs() -> None:
     @workflow
     async def waits() -> int:
         go.set()
-        done.wait(10)
+        done.wait(60)
         return 1
 
     thread = threading.Thread(target=elsewhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -302,10 +303,13 @@ POST = b"POST /api/probe HTTP/1.1\r\nHost: localhost\r\n"
 )
 def test_rubbish_harms_nothing_and_is_no_news(local: Served, caplog, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", int(local.origin.rpartition(":")[2]))) as raw:
-        raw.sendall(sent)
-        raw.shutdown(socket.SHUT_WR)
-        while answer := raw.recv(65_536):
-            assert b" 500 " not in answer
+        # what comes after the refusal is answered with a reset, if it comes late enough
+        with contextlib.suppress(OSError):
+            raw.sendall(sent)
+            raw.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while answer := raw.recv(65_536):
+                assert b" 500 " not in answer
     assert local.client().get("/probe").status_code == 200
     assert caplog.records == []
 

@@ -5,6 +5,7 @@ anew where it is not.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -224,7 +225,7 @@ async def test_a_deploy_of_waiting_engines_loses_nothing_that_was_acknowledged(
     async with Engine(store, execute=False) as client:
 
         async def ask() -> None:
-            for n in range(1_000):
+            for n in itertools.count():
                 await client.start(two_effects(f"r{n}"), id=f"r{n}")
                 acknowledged.append(f"r{n}")
 

@@ -40,7 +40,7 @@ from tests.replica.support import (
     replica_of,
     two_effects,
 )
-from tests.runtime.support import awaited, until
+from tests.runtime.support import PATIENCE_S, awaited, until
 
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
@@ -270,7 +270,7 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
         db.execute("CREATE TABLE IF NOT EXISTS mine (a)")
         db.execute("INSERT INTO mine VALUES (1)")
         inside.set()
-        go_on.wait(20)
+        go_on.wait(PATIENCE_S)
         return int(db.execute("SELECT count(*) FROM mine").get)
 
     @workflow
@@ -280,7 +280,7 @@ async def test_a_new_epoch_waits_for_a_transaction_that_the_writer_is_in(tmp_pat
     store, replica = tmp_path / "a.db", f"file://{tmp_path}/bucket"
     async with engine_of(store, replica, workflows=[writes, two_effects]) as engine:
         work = asyncio.create_task(engine.run(writes(), id="w"))
-        await asyncio.to_thread(inside.wait, 20)
+        await asyncio.to_thread(inside.wait, PATIENCE_S)
         anew = asyncio.create_task(replica_of(engine).maintenance.begin_epoch())
         await until(lambda: replica_of(engine).lease.row.epoch == 2)
         go_on.set()

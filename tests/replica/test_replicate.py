@@ -36,7 +36,7 @@ from tests.replica.support import (
     replica_of,
     two_effects,
 )
-from tests.runtime.support import awaited, until
+from tests.runtime.support import PATIENCE_S, awaited, until
 
 __all__ = ["address", "looks_often", "nothing_seen", "proxy"]  # fixtures
 
@@ -85,7 +85,7 @@ async def test_a_commit_of_another_thread_that_is_not_counted_yet_is_not_acknowl
             )
             if ended and not committed.is_set():
                 committed.set()
-                go_on.wait(20)
+                go_on.wait(PATIENCE_S)
             return results
 
         monkeypatch.setattr(engine._store, "write", held)
@@ -357,7 +357,7 @@ async def test_the_history_of_a_store_that_gets_a_replica_is_added_up_beside_the
             heard.set()
 
     def waits_for_the_loop(*row: Any) -> int:
-        assert heard.wait(10), "the loop stood still"
+        assert heard.wait(PATIENCE_S), "the loop stood still"
         return digest(*row)
 
     monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.01)

@@ -458,7 +458,7 @@ async def test_an_engine_that_closes_while_a_transaction_is_under_way_leaves_a_h
 
     async with Engine(db, workflows=[main], close_grace=0) as engine:
         await engine.start(main(), id="m")
-        assert await asyncio.to_thread(began.wait, 5)
+        assert await asyncio.to_thread(began.wait, 60)
         asyncio.get_running_loop().call_later(0.05, go.set)
     async with Engine(db, workflows=[main]) as engine:
         assert await (await engine.get("m")).result() == 4

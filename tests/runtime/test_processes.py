@@ -28,7 +28,7 @@ from perdure.store.writes import Claim, JoinWorker, Turn
 from tests.runtime import victim
 from tests.runtime.support import Victim, awaited, freeze, outside, reached, until
 
-LEASE_S = 1.0
+LEASE_S = 2.0  # a process that starves for three quarters of it is taken for dead
 
 
 def rows(db: str, sql: str) -> list[Any]:

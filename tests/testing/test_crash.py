@@ -254,7 +254,7 @@ def test_a_crash_leaves_no_thread_of_anyio_that_keeps_the_interpreter(db: str) -
     with harness.crash_after(4):
         harness.run(anyio_twice(1), id="one")
     for thread in set(threading.enumerate()) - before:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     assert harness.run(anyio_twice(1), id="one") == 3
 
