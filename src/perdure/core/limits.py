@@ -56,6 +56,9 @@ class Limits:
     batch_writes_max: int = 2_000
     crashes_max: int = 3
     replica_bytes_max: int = 4 * 1024**3
+    attempt_log_lines_max: int = 1_000
+    run_log_lines_max: int = 10_000
+    log_line_bytes_max: int = 8 * 1024
 
     def __post_init__(self) -> None:
         for field in fields(self):

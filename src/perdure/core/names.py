@@ -12,6 +12,16 @@ from perdure.core.limits import NAME_CHARS_MAX
 from perdure.core.numbers import shown
 from perdure.errors import BadName, DefinitionError
 
+LOGS = "perdure_logs"
+"""The stream of the lines that steps log."""
+
+
+def checked_to_emit(name: Any) -> str:
+    """The name of a stream, if items can be emitted to it. Raises `BadName`."""
+    if name == LOGS:
+        raise BadName("stream", f"{LOGS!r} has the lines that steps log: give it another name")
+    return checked("stream", name)
+
 
 def checked(what: str, name: Any) -> str:
     """The name, if it can be stored; `what` is "channel" and the like. Raises `BadName`."""

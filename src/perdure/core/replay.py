@@ -393,7 +393,7 @@ class Kernel:
 
     def emit(self, stream: str, item: Any) -> None:
         data = self.codec.encode_item(item, f"the item for stream {stream!r}")
-        self.command(ev.EMIT, names.checked("stream", stream), data).cls = type(item)
+        self.command(ev.EMIT, names.checked_to_emit(stream), data).cls = type(item)
 
     def expose(self, values: dict[str, Any]) -> None:
         named = self._exposed.union(names.checked("exposed value", name) for name in values)

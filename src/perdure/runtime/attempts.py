@@ -56,8 +56,8 @@ class Attempts:
     """See the module's text. It is what a step sees of its run, too: see `steps.StepHost`."""
 
     __slots__ = (
-        "_backoff", "_heartbeats", "_host", "_kernel", "_outbox", "_run", "closed", "paused",
-        "places", "resting", "under_way",
+        "_backoff", "_heartbeats", "_host", "_kernel", "_outbox", "_run", "closed",
+        "log_lines", "paused", "places", "resting", "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Attempts:
         self._host, self._kernel, self._outbox = host, kernel, outbox
         self._run: RunOfSteps | None = run
         self.paused, self.closed = paused, False
+        self.log_lines: int | None = None  # of the run's steps, as far as they are stored
         self.under_way: dict[int, Running] = {}
         self._heartbeats: dict[int, bytes] | None = None  # the last one of each open step
         self._backoff: Backoff | None = None  # made by the first attempt that waits
@@ -297,6 +298,11 @@ class Attempts:
                     self._heartbeats = {}
                 self._heartbeats[write.seq] = write.data
             self._host.writer.put(write, lambda _: self._host.emitted(), keep=True)
+
+    def log_lines_added(self, total: int) -> None:
+        """Lines that steps have logged are stored; the run has so many now."""
+        self.log_lines = total
+        self._host.emitted()
 
     def take_heartbeats(self, heartbeats: dict[int, bytes]) -> None:
         """Take over those that were read with the run."""

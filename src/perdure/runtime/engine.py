@@ -84,7 +84,8 @@ class Engine(
     `schedules` are those of this code (`Schedule`), declared by an engine that executes runs;
     `redact` are names of members (`["password", "*_token"]`, in any case), or a function that says
     it of a name: views, pages and exports have `•••` in the place of their values, as of every
-    `Secret`, and runs get them as they are.
+    `Secret`, and runs get them as they are; `step_logs` is the lowest level of what steps log that
+    is kept with their runs, None to keep nothing.
 
     `durability` is "disk", where an answer means that it is fsynced, or "replica", where it means
     that the copy in `replica` has it, so that the loss of the whole machine takes nothing that was
@@ -129,6 +130,7 @@ class Engine(
         retention: Retention | None = None,
         schedules: Iterable[Schedule] = (),
         redact: Iterable[str] | Callable[[str], bool] | None = None,
+        step_logs: str | int | None = "INFO",
         **moved: Never,
     ) -> None:
         self._options = options.checked(
@@ -148,6 +150,7 @@ class Engine(
             retention=retention,
             schedules=schedules,
             redact=redact,
+            step_logs=step_logs,
             moved=moved,
         )
         self.path, self.durability = self._options.path, self._options.durability

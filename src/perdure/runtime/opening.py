@@ -24,6 +24,7 @@ from perdure.runtime.requests import Requests
 from perdure.runtime.results import Results
 from perdure.runtime.retention import RetentionLoop
 from perdure.runtime.scheduler import Scheduler, SchedulerConfig
+from perdure.runtime.step_logs import RECORDS, StepLogs
 from perdure.runtime.writer import Writer
 from perdure.store.sqlite.driver import SqliteStore
 
@@ -76,6 +77,10 @@ async def open_engine(
 
         await writer.ask(declaration(queue, clock.now_ms()))
     scheduler = Scheduler(store, reads, writer, workflows, _config(options, codec, clock, gate))
+    if options.execute and options.step_logs is not None:
+        scheduler.steps.logs = StepLogs(options.step_logs, options.limits, clock, writer)
+        RECORDS.watch()
+        stack.callback(RECORDS.unwatch)
     await scheduler.open()
     if replica is not None:
         replica.on_lost(scheduler.give_up)

@@ -6,6 +6,7 @@ that has moved says where it is now.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from perdure.api.retention import Retention
 from perdure.codec.secrets import Redaction, Says, redaction
 from perdure.core import names
 from perdure.core.limits import Limits
+from perdure.core.numbers import shown
 from perdure.errors import DefinitionError
 from perdure.replica.options import Replica
 from perdure.runtime import retention as retentions
@@ -49,6 +51,8 @@ class EngineOptions:
     retention: Retention | None = None
     schedules: tuple[Schedule, ...] = ()
     redaction: Redaction | None = None
+    step_logs: int | None = None
+    """The lowest level of lines that are kept; None: none are."""
 
 
 def checked(
@@ -69,6 +73,7 @@ def checked(
     retention: Retention | None,
     schedules: object,
     redact: Iterable[str] | Says | None,
+    step_logs: str | int | None,
     moved: Mapping[str, Any],
 ) -> EngineOptions:
     """The options of an engine, from its arguments. Raises `DefinitionError`."""
@@ -95,6 +100,20 @@ def checked(
         retention=None if retention is None else retentions.checked(retention, path),
         schedules=_schedules(schedules),
         redaction=redaction(redact),
+        step_logs=_level(step_logs),
+    )
+
+
+def _level(given: object) -> int | None:
+    """A level of `logging` as a number."""
+    known = logging.getLevelNamesMapping()
+    if isinstance(given, str) and given.upper() in known:
+        return known[given.upper()]
+    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
+        return given
+    raise DefinitionError(
+        'step_logs is the lowest level of the lines of steps that are kept, such as "INFO" or '
+        f"logging.DEBUG, or None for none of them, not {shown(given)}."
     )
 
 

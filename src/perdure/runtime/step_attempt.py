@@ -47,11 +47,16 @@ class StepHost(Protocol):
     @property
     def workflow(self) -> str: ...
 
+    log_lines: int | None
+    """How many lines its steps have logged, as far as they are stored; None: not known."""
+
     def name_of(self, seq: int) -> str: ...
 
     def write(self, write: Emit | RecordHeartbeat) -> None: ...
 
     def last_heartbeat(self, seq: int) -> bytes | None: ...
+
+    def log_lines_added(self, total: int) -> None: ...
 
     def held_place(self, seq: int) -> Held | None: ...
 
@@ -68,6 +73,20 @@ class StepAttempt(msgspec.Struct, eq=False):
     seq: int
     attempt: int
     step: str
+    ended: bool = False
+    lines: int = 0
+    dropped: int = 0
+    """Lines that it has logged, and those that were not kept and are to be said."""
+
+    def end(self) -> None:
+        """The attempt has ended."""
+        self.ended = True
+        if self.dropped:
+            self._steps.logs.end(self)
+
+    @property
+    def lines_of_run(self) -> int | None:
+        return self._host.log_lines
 
     @property
     def run_id(self) -> str:
@@ -102,7 +121,7 @@ class StepAttempt(msgspec.Struct, eq=False):
 
     def emit(self, stream: str, item: Any) -> None:
         data = self._steps.codec.encode_item(item, f"the item for stream {stream!r}")
-        items = [(names.checked("stream", stream), data)]
+        items = [(names.checked_to_emit(stream), data)]
         self._write(
             Emit(
                 self._host.run,

@@ -44,6 +44,7 @@ from perdure.process.slices import slice_end_s
 from perdure.process.thread_pool import ThreadPool
 from perdure.runtime.observer import Notifier
 from perdure.runtime.step_attempt import StepAttempt, StepHost
+from perdure.runtime.step_logs import StepLogs
 
 HELD_MAX = 1_000
 """How often an attempt of a step may raise `RetryAfter`, or find its queue full, without counting
@@ -144,13 +145,14 @@ class InThread:
 
 class Running(msgspec.Struct, eq=False):
     """One attempt, from waiting for capacity to its end; `cancel` works at any point. `thread` is
-    there for a plain step with a queue.
+    there for a plain step with a queue, `attempt` from when its function is called.
     """
 
     task: asyncio.Task[None] | None = None
     begun: bool = False
     cancelled: bool = False
     thread: InThread | None = None
+    attempt: StepAttempt | None = None
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -175,6 +177,7 @@ class Steps:
         observer: Notifier | None = None,
     ) -> None:
         self.observer = observer
+        self.logs: StepLogs | None = None
         self.codec, self.clock, self.limits = codec, clock, limits
         self.loop = asyncio.get_running_loop()
         self._async_limiter, self._thread_limiter = (
@@ -266,6 +269,8 @@ class Steps:
             took_ms = max(0, self.clock.now_ms() - began_ms)
             self.report_end(host.run_id, command, attempt, took_ms, failed, ended)
         failed = None  # its traceback holds this frame
+        if running.attempt is not None:
+            running.attempt.end()
         if not self._ended:
             self._on_ended(self)
         self._ended.append((limiter, done, command, ended))
@@ -391,7 +396,9 @@ class Steps:
         args, kwargs = call.args, call.kwargs
         if command.edited or not signature.scalars_only(args, kwargs):
             args, kwargs = signature.decode_args(command.data or b"{}")
-        verbs._attempt.set(StepAttempt(host, self, command.seq, attempt, command.name or ""))
+        current = StepAttempt(host, self, command.seq, attempt, command.name or "")
+        running.attempt = current
+        verbs._attempt.set(current)
         if definition.is_async:
             work = definition.fn(*args, **kwargs)
         else:

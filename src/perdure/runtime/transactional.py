@@ -30,12 +30,13 @@ class TransactionalAttempt:
     what followed from it, when the write is answered.
     """
 
-    __slots__ = ("_attempt", "_error", "_host", "_row", "_steps", "outcome")
+    __slots__ = ("_attempt", "_current", "_error", "_host", "_row", "_steps", "outcome")
 
     def __init__(self, host: StepHost, steps: Steps, attempt: PendingAttempt, row: Event) -> None:
         self._host, self._steps, self._attempt, self._row = host, steps, attempt, row
         self.outcome: Again | Ended | None = None
         self._error: BaseException | None = None
+        self._current: StepAttempt | None = None
 
     def write(self) -> Transact:
         """The attempt as a write."""
@@ -60,7 +61,7 @@ class TransactionalAttempt:
         command = self._attempt.command
         signature = signature_of(command.call.definition)
         args, kwargs = signature.decode_args(command.data or b"{}")
-        current = StepAttempt(
+        self._current = current = StepAttempt(
             self._host, self._steps, command.seq, self._attempt.attempt, command.name or ""
         )
         context = context_of(command)
@@ -73,6 +74,8 @@ class TransactionalAttempt:
         another one follows.
         """
         row, self._error = self._row, error
+        if self._current is not None:
+            self._current.end()
         took_ms = max(0, self._steps.clock.now_ms() - row.at_ms)
         if error is None:
             self.outcome = Ended(ev.COMPLETED, value, took_ms)

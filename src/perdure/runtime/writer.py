@@ -2,10 +2,10 @@
 
 Rules: writes that come in one turn of the event loop share a transaction, and so do all that come
 while one is being committed; on a fast disk a commit runs inline, because a hop to a thread costs
-more than the fsync, on a slow or contended one it runs in the writer's thread; what the engine
-itself must write is kept and tried again until the store takes it, a write that a caller waits for
-is refused with the error; a write that can't be applied, and an error while one run hands in its
-changes, cost that run only.
+more than the fsync, on a slow or contended one it runs in the writer's thread; what nobody waits
+for rides along with the next transaction; what the engine itself must write is kept and tried again
+until the store takes it, a write that a caller waits for is refused with the error; a write that
+can't be applied, and an error while one run hands in its changes, cost that run only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from time import perf_counter
@@ -57,6 +57,21 @@ class Dirty(Protocol):
         """`collect` has raised this error; changes that were not put are lost."""
 
 
+class Rider(Protocol):
+    """What nobody waits for, so that it is written with whatever comes next."""
+
+    @property
+    def pending(self) -> Sized:
+        """What it has; always the same object."""
+        ...
+
+    def take(self) -> list[tuple[Write, Callable[[Any], None]]]:
+        """Writes, each with what to call with its result. They are kept until the store takes
+        them.
+        """
+        ...
+
+
 _Answer = tuple[Callable[[Any], None], bool]
 """What to call with the result of a write, and whether the write is kept until the store takes it.
 """
@@ -84,6 +99,9 @@ class Writer:
         self._transacts = (
             0  # waiting ones, which take as long as a user's function or a file: never inline
         )
+        self._rider: Rider | None = None
+        self._riding: Sized = ()  # what the rider has
+        self._hurry = False  # what rides along is written even if it is alone
         self.last_error: StoreError | None = None
         self._shut = self._closed = False
 
@@ -114,6 +132,23 @@ class Writer:
         self._dirty.append(dirty)
         if not self._scheduled:
             self._schedule()
+
+    def carry(self, rider: Rider) -> None:
+        """Write what `rider` has with whatever comes next, from now on."""
+        self._rider, self._riding = rider, rider.pending
+
+    def hurry(self) -> None:
+        """Write what rides along, also where nothing else is to be written."""
+        self._hurry = True
+        if not self._scheduled:
+            self._schedule()
+
+    def _ride(self) -> None:
+        """Put what rides along before everything else: it may be of a run whose end comes now."""
+        self._hurry = False
+        taken = [] if self._rider is None else self._rider.take()
+        self._writes[:0] = [write for write, _ in taken]
+        self._answers[:0] = [(done, True) for _, done in taken]
 
     async def ask(self, write: Write, then: Callable[[Any], None] | None = None) -> Any:
         """Write and wait for the commit. Raises the error that the store returns.
@@ -215,7 +250,11 @@ class Writer:
                     # a burst of starts must not hold up the event loop: what is left comes with the
                     # next transaction
                     break
-            if self._busy or not self._writes:
+            if self._busy:
+                break
+            if self._hurry or (self._riding and self._writes):
+                self._ride()
+            if not self._writes:
                 break
             self._write_next()
             if self._retry is not None or not eager.idle(self._loop) or perf_counter() > until_s:
@@ -348,7 +387,7 @@ class Writer:
                 log.exception("what follows from a write could not be done")
         if refusal is not None:
             self._refused(writes[len(results) :], answers[len(results) :], refusal)
-        elif (self._writes or self._dirty) and not self._scheduled:
+        elif (self._writes or self._dirty or self._hurry) and not self._scheduled:
             self._schedule()
 
     def _refused(self, writes: list[Write], answers: list[_Answer], error: StoreError) -> None:

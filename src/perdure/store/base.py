@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from perdure.core.events import Event
 from perdure.errors import PerdureError, StoreCorrupt
+from perdure.store.log_reads import LogRow
 from perdure.store.retention_writes import Prunable, PrunablePage, PruningState
 from perdure.store.rows import (
     AnswerRow,
@@ -205,6 +206,23 @@ class Store(Protocol):
 
     def stream_place(self, position: int) -> tuple[int, str, str] | None:
         """Key and id of the run, and the stream's name, of an item; None where it is unknown."""
+
+    def log_lines(
+        self,
+        run: int,
+        after: int,
+        limit: int,
+        seq: int | None = None,
+        attempt: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[LogRow]:
+        """Lines that steps of a run have logged behind the position `after`, in order; of one step
+        or one attempt where that is given. `newest`: the last ones instead of the first.
+        """
+
+    def last_log_line(self, run: int) -> int:
+        """The position of the newest of them; 0 where there is none."""
 
     def exposed(self, run: int) -> list[ExposedRow]:
         """The exposed values of a run, those set last at the end."""

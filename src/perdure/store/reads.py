@@ -20,6 +20,7 @@ from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
 from perdure.errors import PerdureError, RunNotFound, SecretsMissing
 from perdure.store import payloads
 from perdure.store.answer_reads import AnswerReads
+from perdure.store.log_reads import LogReads
 from perdure.store.queue_reads import QueueReads
 from perdure.store.request_reads import RequestReads
 from perdure.store.retention_reads import RetentionReads
@@ -64,7 +65,7 @@ class LazyPayload:
         return self._reader.true(self._run, self._text)
 
 
-class Reads(AnswerReads, QueueReads, RequestReads, RetentionReads, ScheduleReads):
+class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, ScheduleReads):
     """The reads of `base.Store` over `_all`, which a database implements."""
 
     inline: bool

@@ -12,7 +12,7 @@ from functools import cache
 
 SHARED_FILES = (
     "shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql", "answers.sql",
-    "import.sql",
+    "import.sql", "logs.sql",
 )  # fmt: skip
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

@@ -21,6 +21,8 @@ from perdure.store.history import HistoryWriter
 from perdure.store.import_writes import ImportRuns
 from perdure.store.importing import Importing
 from perdure.store.inboxes import Inboxes
+from perdure.store.log_writes import AddLogLines
+from perdure.store.logs import LogLines
 from perdure.store.ownership import Ownership
 from perdure.store.queue_settings import QueueSettings
 from perdure.store.queues import Places
@@ -106,6 +108,7 @@ class Transitions:
             ClockMovedBack: self._ownership.clock_moved_back,
             BeginEpoch: self._begin_epoch,
             Emit: self._emit,
+            AddLogLines: LogLines(db, self._history, self._ownership.lost).add,
             RecordHeartbeat: self._record_heartbeat,
             Transact: self._transact,
             **schedules.apply,

@@ -14,6 +14,7 @@ import msgspec
 from perdure.core.events import Command, Event
 from perdure.store.answer_writes import AnswerByLink, DeclareWorkflows, MakeLink
 from perdure.store.import_writes import ImportRuns
+from perdure.store.log_writes import AddLogLines
 from perdure.store.request_writes import Ask, Expose, Reply
 from perdure.store.retention_writes import (
     ForgetIdle,
@@ -467,6 +468,8 @@ Write = (
     | DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
     | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink | DeclareWorkflows | ImportRuns
+    | AddLogLines
+    | AddLogLines
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from perdure.store.sqlite.error_map import BUSY_MS, translated
 from perdure.store.sqlite.queries import PACKAGE, Q
 
 APPLICATION_ID = 0x50657264  # "Perd"
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 PAGE_BYTES = 4096
 WAL_KEPT_BYTES_MAX = 64 * 1024 * 1024
 FOLD_MS = 1_000
