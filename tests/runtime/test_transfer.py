@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from perdure import (
 )
 from perdure.store.import_writes import TABLES
 from perdure.store.sqlite.connection import new_pages
+from perdure.store.sqlite.export_file import ExportFile
 from tests.runtime.support import awaited, reached
 
 KEY = "sk-THE-TEXT"
@@ -291,6 +293,64 @@ def test_rubbish_is_refused_and_nothing_changed(
 @workflow
 async def double_of(n: int) -> int:
     return n * 2
+
+
+@awaited
+async def test_the_store_is_free_while_a_file_is_read(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, read, rows_of = threading.Event(), threading.Event(), ExportFile.rows_of
+
+    def slow(self: ExportFile, table: str, run: int) -> Iterator[tuple[Any, ...]]:
+        read.set()
+        goes_on.wait()
+        return rows_of(self, table, run)
+
+    monkeypatch.setattr(ExportFile, "rows_of", slow)
+    async with Engine(tmp_path / "2.db", workflows=[*ALL, double_of]) as engine:
+        imported = asyncio.create_task(engine.import_(exports / "a.db"))
+        await asyncio.to_thread(read.wait)
+        assert await engine.run(double_of(4)) == 8
+        assert not imported.done()
+        goes_on.set()
+        assert (await imported).ids == ["a"]
+
+
+@awaited
+async def test_an_import_that_is_given_up_leaves_nothing_open(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, goes_on = threading.Event(), threading.Event()
+
+    def slow(self: ExportFile) -> list[Any]:
+        read.set()
+        goes_on.wait()
+        return []
+
+    monkeypatch.setattr(ExportFile, "heads", slow)
+    async with Engine(tmp_path / "2.db", workflows=ALL) as engine:
+        imported = asyncio.create_task(engine.import_(exports / "a.db"))
+        await asyncio.to_thread(read.wait)
+        imported.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await imported
+        goes_on.set()
+        monkeypatch.undo()
+        assert (await engine.import_(exports / "a.db")).ids == ["a"]
+
+
+@awaited
+async def test_a_child_alone_has_no_parent_and_goes_on(tmp_path: Path) -> None:
+    async with Engine(tmp_path / "1.db", workflows=ALL) as engine:
+        (one, _) = await under_way(engine)
+        await engine.export(one, tmp_path / "child.db", family=False)
+        await engine.export(one, tmp_path / "child.json", family=False)
+    for name in ("child.db", "child.json"):
+        async with Engine(tmp_path / f"of-{name}", workflows=ALL) as engine:
+            assert (await engine.import_(tmp_path / name, go_on=True)).ids == [one]
+            assert (await engine.info(one)).parent is None
+            await engine.send(one, None, channel="go")
+            assert await (await engine.get(one)).result() == 6
 
 
 def test_every_column_is_carried() -> None:

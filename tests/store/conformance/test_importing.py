@@ -127,6 +127,9 @@ def test_an_id_that_is_taken_is_refused_and_nothing_written(
     assert isinstance(refusal, RunExists)
     assert text in str(refusal)
     assert heads(store) == before
+    late = imports(False, **tables)
+    late.before = 3
+    assert "3 runs that come before it in 'a.json' were imported" in str(one(store, late))
 
 
 def test_a_run_without_its_secrets_is_blocked(store: Store) -> None:

@@ -212,6 +212,8 @@ def _check_identity(connection: apsw.Connection, path: str) -> None:
     if application == APPLICATION_ID:
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path, version, SCHEMA_VERSION)
+        if version < 0:
+            raise StoreCorrupt(path, f"it is damaged (its schema version is {version})")
         return
     if application or version or tables:
         raise StoreCorrupt(
