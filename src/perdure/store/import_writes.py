@@ -97,8 +97,8 @@ class ImportRuns(msgspec.Struct, gc=False):
 
 
 class ImportedRuns(msgspec.Struct):
-    """What was imported: `ids` in the order of their first store; how many of them go on; which
-    were here already.
+    """What was imported: `ids` in the order of the first store; how many of them go on; which were
+    here already.
     """
 
     ids: list[str]

@@ -8,6 +8,7 @@ file is forgotten where others name it; a run that is here already is left as it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,7 +45,8 @@ class Importing:
         already = self._already(asked)
         if isinstance(already, RunExists):
             return already
-        runs = [row for row in self._rows(asked.parcel, "run") if row[0] not in already]
+        rows = self._rows(asked.parcel, "run")
+        runs = sorted([row for row in rows if row[0] not in already], key=itemgetter(0))
         open_ = 0
         for row in runs:
             fields = dict(zip(RUN, row, strict=True))
@@ -57,7 +59,9 @@ class Importing:
             self._relate(row)
         self._copy_requests(asked.parcel)
         self._copy_rest(asked.parcel)
-        return ImportedRuns([row[1] for row in runs], open_, list(already.values()))
+        return ImportedRuns(
+            [row[1] for row in runs], open_, [id for _, id in sorted(already.items())]
+        )
 
     def _rows(self, parcel: Parcel, table: str) -> Iterator[tuple[Any, ...]]:
         return (row for rows in parcel.slices(table) for row in rows)
