@@ -158,10 +158,12 @@ def test_what_is_printed_fits(
     elif name != "run":
         words += [store] if name == "observe" else ["--store", store]
     printed = CliRunner().invoke(main, words)
+    if printed.exception is not None and not isinstance(printed.exception, SystemExit):
+        raise printed.exception  # click's runner takes it for exit code 1
     assert printed.exit_code in (0, 1), (printed.output, printed.exception)
     shape = SHAPES[name]
     texts = printed.stdout.splitlines() if shape.lines else [printed.stdout]
-    assert texts
+    assert all(texts) and texts, (printed.exit_code, printed.stderr)
     judge = jsonschema.Draft202012Validator(strict(copy.deepcopy(shape.schema)))
     for text in texts:
         errors = [

@@ -238,19 +238,24 @@ async def test_equal_topics_are_read_once_and_rest_is_rest(tmp_path, monkeypatch
         reader.runs = counted  # type: ignore[method-assign]
         with hub.following(parse("runs")) as event, hub.following():
             await event.wait()  # the first look
-            before = hub.number(parse("runs"))
+            first = hub.number(parse("runs"))
             tabs = [Followed(parse("runs"), "", silent=False) for _ in range(50)]
             assert all([await tab.look(hub) for tab in tabs])
-            assert len(reads) == 1
-            event.clear()
             await engine.start(talks(0), id="new")
-            while hub.number(parse("runs")) == before:
+            found: dict[int, Any] = {}
+            while len(found) < len(tabs):  # other commits of the engine may be reported before
                 await event.wait()
                 event.clear()
-            found = [await tab.look(hub) for tab in tabs]
-            assert {tuple(one["new"]) for one in found if one} == {("new",)}
-            assert not any([await tab.look(hub) for tab in tabs])
-            assert len(reads) == 2
+                for place, tab in enumerate(tabs):
+                    if (told := await tab.look(hub)) and told["new"]:
+                        found[place] = told["new"]
+            assert list(found.values()) == [["new"]] * 50
+            beat, again = -1, list[Any]()
+            while beat != hub.number(parse("runs")):  # until nothing was committed meanwhile
+                beat = hub.number(parse("runs"))
+                again = [await tab.look(hub) for tab in (*tabs, *tabs)][50:]
+            assert not any(again)
+            assert 2 <= len(reads) <= 2 * (1 + beat - first)  # a beat may come between two tabs
 
 
 @awaited
