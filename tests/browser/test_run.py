@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from perdure import Engine, Retry, RunFailed, current_step, emit, receive, step, workflow
+from perdure.http.pages import run as run_pages
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
@@ -172,6 +173,30 @@ def test_ten_thousand_events_are_a_few_elements(site: Served, page: Page) -> Non
     assert page.locator(".wf-row").count() < 80
     last.locator("button").click()
     expect(page.get_by_role("complementary")).to_contain_text(str(STEPS - 1))
+
+
+def test_steps_by_name_are_a_row_each_and_large_runs_come_in_parts(
+    site: Served, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "COLUMNS_ROWS", 4_000)
+    page.goto(site.url + "/runs/large")
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", str(STEPS + 1))
+    expect(page.locator(".wf-summary")).to_have_text("5,000 steps")
+    page.keyboard.press("b")
+    expect(grid).to_have_attribute("aria-rowcount", "3")
+    assert [name.split(" of them")[0] for name in rows(page)] == [
+        "step check, 2,500",
+        "step weigh, 2,500",
+    ]
+    first = page.locator('.wf-row[aria-rowindex="2"]')
+    expect(first).to_contain_text("×2,500")
+    expect(first).to_contain_text("together")
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(grid).to_have_attribute("aria-rowcount", "2503")
+    page.get_by_role("button", name="By name").click()
+    expect(grid).to_have_attribute("aria-rowcount", str(STEPS + 1))
 
 
 def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) -> None:

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 
 from perdure import DefinitionError, Engine, Token, workflow
 from perdure.http import limits
+from perdure.http import templating
 from perdure.http.app import guarded, pages
 from perdure.http.body import FORM
 from perdure.http.site import Site, url
@@ -356,6 +357,16 @@ def test_every_answer_has_its_headers(local: Served) -> None:
         assert headers["cache-control"] == "no-store"
     kept = local.client().get("/static/plain.css?v=1").headers["cache-control"]
     assert "immutable" in kept
+
+
+def test_modules_have_the_mark_of_their_folder_in_their_path(local: Served) -> None:
+    mark, names = templating._modules("waterfall")
+    for name in names:
+        answer = local.client().get(f"/static/waterfall/v-{mark}/{name}")
+        assert answer.status_code == 200, name
+        assert "immutable" in answer.headers["cache-control"]
+        assert set(re.findall(r'from "\./([^"]+)"', answer.text)) <= set(names)
+    assert local.client().get("/static/waterfall/main.js").headers["cache-control"] == "no-store"
 
 
 # Prefixes -----------------------------------------------------------------------------------------

@@ -115,5 +115,8 @@ def _routes() -> Sequence[BaseRoute]:
     )
     return [
         *(route for module in modules for route in module.ROUTES),
+        Mount(
+            "/static/waterfall/{mark}", StaticFiles(packages=[("perdure.http", "static/waterfall")])
+        ),
         Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
     ]

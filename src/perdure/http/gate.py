@@ -213,7 +213,8 @@ def _with_headers(scope: Scope, send: Send) -> Send:
 def _caching(scope: Scope, status: int) -> str:
     """Files whose address has a mark of their content may be kept; nothing else is."""
     path, query = scope["path"].removeprefix(scope[ROOT]), scope.get("query_string", b"")
-    kept = path.startswith("/static/") and query.startswith(b"v=") and status in (200, 304)
+    marked = query.startswith(b"v=") or path.startswith("/static/waterfall/v-")
+    kept = path.startswith("/static/") and marked and status in (200, 304)
     return "public, max-age=31536000, immutable" if kept else "no-store"
 
 

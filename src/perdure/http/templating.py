@@ -63,8 +63,24 @@ def _version(*parts: str) -> str:
     return hashlib.sha256(content).hexdigest()[:10]
 
 
+@cache
+def _modules(folder: str) -> tuple[str, list[str]]:
+    """A mark of a folder of modules, and their names. The mark is in their path: what one imports
+    from "./other.js" has it, too.
+    """
+    found = sorted(files("perdure.http").joinpath("static", folder).iterdir(), key=lambda f: f.name)
+    digest = hashlib.sha256(b"".join(one.read_bytes() for one in found))
+    return digest.hexdigest()[:10], [one.name for one in found]
+
+
 def _asset(request: HTTPConnection, *parts: str) -> str:
     return url(request, "static", *parts, v=_version(*parts))
+
+
+def _module_assets(request: HTTPConnection, folder: str) -> dict[str, str]:
+    """Addresses of the modules of a folder by name."""
+    mark, names = _modules(folder)
+    return {name: url(request, "static", folder, f"v-{mark}", name) for name in names}
 
 
 def page(
@@ -80,9 +96,9 @@ def page(
     """A page from a template. `area` is the entry of the navigation that it belongs to, `json` the
     address of its data.
 
-    The template has what is given, and `site`, `request`, `url`, `asset`, `here` (the address of
-    the page), `now` (aware), `visitor`, `operate` (whether buttons are shown), `csrf_field`,
-    `csrf_token`.
+    The template has what is given, and `site`, `request`, `url`, `asset`, `modules`, `here` (the
+    address of the page), `now` (aware), `visitor`, `operate` (whether buttons are shown),
+    `csrf_field`, `csrf_token`.
     """
     site = site_of(request)
     shared = {
@@ -90,6 +106,7 @@ def page(
         "request": request,
         "url": partial(url, request),
         "asset": partial(_asset, request),
+        "modules": partial(_module_assets, request),
         "icons": _asset(request, "icons.svg"),
         "here": here_of(request),
         "now": datetime.now(UTC),

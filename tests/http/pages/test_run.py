@@ -20,6 +20,7 @@ from perdure import (
 )
 from perdure.core import lifecycle
 from perdure.http.app import application
+from perdure.http.pages import run
 from perdure.http.pages.run import offered
 from perdure.http.site import Site
 from tests.http.support import CSRF, Serve, Served
@@ -187,6 +188,20 @@ def test_columns_grow_by_what_is_behind_a_row(site: Served) -> None:
         assert (whole["status"], more["seq"]) == (["", "failed"], [])
         assert [(seq, status) for seq, status, *_ in more["ends"]] == [(3, "failed")]
         assert [len(tries) for tries in more["tries"].values()] == [1]
+
+
+def test_columns_come_in_parts_until_there_are_all_rows(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "COLUMNS_ROWS", 2)
+    with site.client() as client:
+        whole = client.get("/runs/ham/waterfall.json").json()
+        last = whole["bars"]["last"]
+        assert (last, whole["rows"] > last) == (2, True)
+        while last < whole["rows"]:
+            more = client.get(f"/runs/ham/waterfall.json?after={last}").json()["bars"]
+            assert last < more["last"] <= last + 2
+            last = more["last"]
 
 
 def test_a_verb_is_one_form(site: Served, serve: Serve) -> None:

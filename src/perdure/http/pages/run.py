@@ -46,6 +46,8 @@ BUTTONS = {
 _DANGEROUS = frozenset({"cancel"})
 _POINTS = frozenset({"message", "request"})
 GZIP_FROM_BYTES = 1_400
+COLUMNS_ROWS = 20_000
+"""Rows of one answer: an engine in this process must not wait long for its encoding."""
 
 Context = dict[str, Any]
 
@@ -280,16 +282,19 @@ async def view_part(request: Request) -> Response:
 
 
 async def columns(request: Request) -> Response:
-    """The waterfall as columns; with `after`, what is new behind that row."""
+    """The waterfall as columns; with `after`, what is new behind that row. The page asks again
+    until it has all `rows`.
+    """
     asked = await _asked(request)
     info = asked.info
-    found = await asked.reader.waterfall(info.id, asked.number("after", 0) or 0)
+    found = await asked.reader.waterfall(info.id, asked.number("after", 0) or 0, COLUMNS_ROWS)
     begun, now = info.started_at or info.created_at, datetime.now(UTC)
     queued = await _queued(asked)
     return _json(
         request,
         {
             "status": info.status,
+            "rows": info.history_rows,
             "begun_ms": _ms(begun),
             "now_ms": _ms(now),
             "ended_ms": None if info.ended_at is None else _ms(info.ended_at),
