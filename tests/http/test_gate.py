@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from perdure import DefinitionError, Engine, Token, workflow
-from perdure.http import limits
-from perdure.http import templating
+from perdure.http import limits, templating
 from perdure.http.app import guarded, pages
 from perdure.http.body import FORM
 from perdure.http.site import Site, url
