@@ -31,7 +31,7 @@ def run(folder: Path, *options: str, **environment: str) -> tuple[str, list[dict
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
         env={**os.environ, **environment},
     )

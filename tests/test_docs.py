@@ -48,7 +48,7 @@ PROGRAM, SHELL, TEXT = (
     {"console", "sh", "bash"},
     {"", "text", "sql", "json", "toml", "mermaid", "diff", "pycon"},
 )
-SECONDS_MAX = 120
+SECONDS_MAX = 240
 
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$",

@@ -24,7 +24,7 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -74,7 +74,7 @@ def test_the_agent_asks_a_person(tmp_path: Path) -> None:
         ).returncode
         == 0
     )
-    out, _ = run.communicate(timeout=60)
+    out, _ = run.communicate(timeout=180)
     assert (run.returncode, out) == (0, "rejected\n")
 
 

@@ -25,7 +25,7 @@ from perdure.cli import main
 from tests.cli import flows
 
 COMMAND = (sys.executable, "-m", "perdure.cli")
-PATIENCE_SECONDS = 60  # far more than anything takes: only what hangs is to fail
+PATIENCE_SECONDS = 120  # far more than anything takes: only what hangs is to fail
 
 
 @dataclass

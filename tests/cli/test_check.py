@@ -247,7 +247,7 @@ def test_a_worker_may_be_at_work(terminal: Terminal) -> None:
     said = terminal("check", "--app", "flows.py")
     assert (said.code, said.out.splitlines()[-1]) == (0, "1 run replayed, none would block.")
     assert terminal("send", "asks-1", "answer", "because").code == 0
-    out, _ = running.communicate(timeout=60)
+    out, _ = running.communicate(timeout=120)
     assert out == "why: because\n"
     assert terminal.notes == ["why"]
     assert terminal.stop(worker).code == 0

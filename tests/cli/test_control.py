@@ -41,11 +41,11 @@ def test_tail_follows_live_in_another_process(waiting: Terminal) -> None:
     tail, stream = waiting.start("tail", "w"), waiting.start("tail", "w", "--stream", "words")
     said = waiting("send", "w", "answer", "so", "--key", "k1")
     assert (said.code, said.out, said.err) == (0, "", 'Sent to w, channel answer: "so"\n')
-    out, _ = tail.communicate(timeout=60)
+    out, _ = tail.communicate(timeout=120)
     assert tail.returncode == 0
     assert '← message on answer: "so"' in out
     assert out.rstrip().endswith('completed → "why: so"')
-    words, _ = stream.communicate(timeout=60)
+    words, _ = stream.communicate(timeout=120)
     assert words == "so\n"
 
 

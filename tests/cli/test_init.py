@@ -42,7 +42,7 @@ def test_the_app_runs_with_the_commands_of_its_readme(terminal: Terminal) -> Non
         lambda: terminal("ls", "--status", "waiting", "--json").out.strip() not in ("", "[]")
     )
     assert terminal("send", "refund", "approval", "true").code == 0
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert out == "Dear Ada, we made a payment of 120.00 to Ada for order A-17.\n"
     assert "✓ pay(" in terminal("show", "refund").out

@@ -61,7 +61,7 @@ def test_a_store_that_is_lost_ends_the_command(terminal: Terminal, command: list
         happens(path)
         losing.append((happens, process, path, said, contents(path)))
     for happens, process, path, said, there in losing:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         told(Said(process.returncode, out, said + err), HAPPENS[happens])
         assert happens is migrate or contents(path) == there
 

@@ -79,7 +79,7 @@ def serving(*words: str) -> Iterator[str]:
     assert said.startswith("Pages: http"), said + process.stderr.read()
     yield said.split()[1]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 0
 
 

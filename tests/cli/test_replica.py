@@ -65,7 +65,7 @@ class Place:
             env=self.environment(),
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr

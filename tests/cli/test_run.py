@@ -155,7 +155,7 @@ def test_a_run_that_waits_says_for_what_and_how_to_send_it(terminal: Terminal) -
         assert line, said
         said += line
     assert terminal("send", "a 1", "answer", "because").code == 0
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert out == "why: because\n"
     assert "waits for a message on answer (str)" in said
     assert "perdure send 'a 1' answer TEXT" in said
@@ -322,7 +322,7 @@ def test_a_person_at_a_terminal_who_gives_the_command_again_lets_the_run_go_on(
         env=os.environ | {"TERM": "dumb"},
     ) as process:
         os.close(theirs)
-        out, shown = process.communicate(timeout=60)[0], ""
+        out, shown = process.communicate(timeout=120)[0], ""
         with contextlib.suppress(OSError), open(mine) as screen:
             for line in screen:
                 shown += line

@@ -174,7 +174,7 @@ print("quiet")
         text=True,
         check=False,
         env=_environment(),
-        timeout=60,
+        timeout=120,
     )
     assert (done.stdout, done.stderr) == ("quiet\n", "")
 

@@ -99,7 +99,7 @@ def test_another_process_with_another_hash_seed_replays_the_same(hash_seed: str)
         input=msgspec.msgpack.encode(histories),
         capture_output=True,
         env=environment,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.stdout.decode() == f"replayed {len(histories)}\n", done.stderr.decode()

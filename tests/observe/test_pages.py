@@ -190,7 +190,7 @@ def test_the_official_file_layer_shows_the_same_rows(replica: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

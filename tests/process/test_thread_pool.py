@@ -181,7 +181,7 @@ def test_a_process_ends_although_a_thread_hangs() -> None:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr

@@ -753,5 +753,5 @@ def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_on
 
 
 async def _take_at_once(place: str) -> LeaseRow:
-    async with asyncio.timeout(PATIENCE_S / 2):  # less than the lease of the dead one
+    async with asyncio.timeout(PATIENCE_S / 4):  # less than the lease of the dead one
         return await lease_at(place).take(store_id=None)

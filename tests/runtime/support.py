@@ -24,7 +24,7 @@ import apsw
 import campaigns
 from perdure import Engine, Retry, Run
 
-PATIENCE_S = 60  # far more than anything takes: only what hangs is to fail
+PATIENCE_S = 120  # far more than anything takes: only what hangs is to fail
 TEST_S = 240  # for a whole test: some kill and begin again many processes, on a slow disk
 AT_ONCE = Retry(attempts=3, delay=0)
 VICTIM = Path(__file__).with_name("victim.py")

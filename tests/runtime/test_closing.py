@@ -129,7 +129,7 @@ def test_ctrl_c_out_of_workflow_code_ends_the_process(db: str, memory: bool) -> 
     """The writer stayed "scheduled" for ever, and closing waited for it."""
     command = [sys.executable, "-c", _INTERRUPTED, ":memory:" if memory else db]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=60, check=False
+        command, capture_output=True, text=True, env=environment(), timeout=120, check=False
     )
     assert "INTERRUPTED" in done.stdout, done.stderr[-2000:]
 

@@ -152,7 +152,7 @@ def test_a_transactional_step_that_calls_sys_exit_fails_and_the_engine_lives(db:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert "FAILED" in done.stdout, done.stderr[-2000:]

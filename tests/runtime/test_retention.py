@@ -298,7 +298,7 @@ def test_a_kill_loses_no_run(db: str, tmp_path: Path, fault: str) -> None:
         module, patch = FAULTS[fault]
         script = KILLED.format(module=module, fault=patch)
         killed = subprocess.run(
-            [sys.executable, "-c", script, db, str(folder)], check=False, timeout=60
+            [sys.executable, "-c", script, db, str(folder)], check=False, timeout=120
         )
         assert killed.returncode == -signal.SIGKILL
         found = await everywhere(db, folder)

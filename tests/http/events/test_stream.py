@@ -176,7 +176,7 @@ def test_a_store_in_memory_and_other_processes_are_heard(serve: Serve, tmp_path:
         program = "import asyncio; from perdure import Engine\n"
         program += f"async def main():\n  async with Engine({path!r}, execute=False) as engine:\n"
         program += "    await engine.start_by_name('any', {}, id='outside')\nasyncio.run(main())"
-        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
         assert seen.until(topic="runs")["new"] == ["outside"]
 
 
