@@ -36,6 +36,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Sharing(config, log)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where all tests are run, each worker begins with modules of its own and finds the others
+    compiled: rewriting assertions is most of what a first collection takes.
+    """
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is not None and session.config.args == session.config.getini("testpaths"):
+        from tests.sharing import import_part
+
+        import_part(int(worker["workerid"].removeprefix("gw")), int(worker["workercount"]))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         from tests.sharing import longest_first

@@ -8,6 +8,10 @@ test may need any of it.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from pathlib import Path
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
@@ -75,3 +79,14 @@ def module_of(nodeid: str) -> str:
 def longest_first(items: list[pytest.Item]) -> None:
     """Sort tests by `RANK`; modules that have none stay in their order, behind."""
     items.sort(key=lambda item: RANK.get(module_of(item.nodeid), len(RANK)))
+
+
+def import_part(worker: int, workers: int) -> None:
+    """Import every `workers`-th module of tests, from that of this worker on. What does not import
+    is left to the collection, which reports it.
+    """
+    folder = Path(__file__).resolve().parent
+    for path in sorted(folder.rglob("test_*.py"))[worker::workers]:
+        name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)

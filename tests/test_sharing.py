@@ -26,12 +26,12 @@ def test_what_takes_long_begins_first_and_modules_keep_their_order(
     ranks = [sharing.RANK.get(module, len(sharing.RANK)) for module in map(module_of, after)]
     assert ranks == sorted(ranks)
     for module in set(map(module_of, before)):
-        assert tests_of(module, after) == tests_of(module, before)
+        assert those_of(module, after) == those_of(module, before)
 
 
 def module_of(item: pytest.Item) -> str:
     return sharing.module_of(item.nodeid)
 
 
-def tests_of(module: str, items: list[pytest.Item]) -> list[pytest.Item]:
+def those_of(module: str, items: list[pytest.Item]) -> list[pytest.Item]:
     return [item for item in items if module_of(item) == module]
