@@ -5,6 +5,8 @@ process has its run, and whichever of them dies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from perdure.errors import DefinitionError
 from perdure.runtime.backoff import Backoff
 from perdure.runtime.control import Resolution
 from perdure.runtime.plans import PendingAttempt
+from perdure.testing import VirtualLoop
+from perdure.testing.virtual_time import VirtualClock
 from perdure.views import timeline
 from perdure.views.step import step_view
 from tests.runtime import retry_victim, victim
@@ -407,3 +411,69 @@ def test_a_wait_is_known_by_its_step_and_its_date() -> None:
     ]  # fmt: skip
     assert backoff.take_wait(1, 50) is first
     assert (backoff.take_wait(1, 50), backoff.due_ms()) == (None, None)
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+
+class Timeless(Engine):
+    """An engine by virtual time."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        self._clock = VirtualClock(loop)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requests_at_any_moment_make_each_attempt_once(tmp_path: Path, seed: int) -> None:
+    """Attempts that are due by themselves, and requests for them by two clients, in one engine
+    after the other: no attempt is made twice, none is left out, and the policy holds.
+    """
+    print("seed", seed)
+    chance = random.Random(seed)
+    made: dict[str, list[int]] = {}
+    short, long = (Retry(attempts=6, delay=d, factor=1, jitter=False) for d in (0.004, 40))
+
+    async def attempt(name: str) -> int:
+        me = current_step()
+        made.setdefault(name, []).append(me.attempt)
+        if me.attempt < 5:
+            raise ConnectionError(name)
+        return me.attempt
+
+    work = step(name="work")(attempt)
+
+    @workflow
+    async def flow(name: str) -> list[int]:
+        policies = [(short, long)[number % 2] for number in range(4)]
+        calls = [work.options(retry=one)(f"{name}/{n}") for n, one in enumerate(policies)]
+        return list(await asyncio.gather(*calls))
+
+    async def press(engine: Engine, names: list[str]) -> None:
+        for _ in range(chance.randrange(5, 30)):
+            name = chance.choice(names)
+            rows = [2, 3, 4, 5, None]
+            with contextlib.suppress(StepNotWaiting, RunFinished):
+                await engine.retry(name, seq=chance.choice(rows))
+            await asyncio.sleep(chance.choice([0, 0, 0.003, 0.02, 5]))
+
+    async def main() -> None:
+        db, names = str(tmp_path / "perdure.db"), ["a", "b", "c"]
+        for life in range(4):
+            most = chance.choice([0, 1, 100])
+            limits = Limits(runs_parked_max=most)
+            async with Timeless(db, workflows=[flow], limits=limits, close_grace=9) as engine:
+                if not life:
+                    for name in names:
+                        await engine.start(flow(name), id=name)
+                async with Timeless(db, execute=False) as client:
+                    await asyncio.gather(press(engine, names), press(client, names))
+        async with Timeless(db, workflows=[flow]) as engine:
+            for name in names:
+                assert await (await engine.get(name)).result() == [5] * 4
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
+    assert made == {f"{name}/{n}": [1, 2, 3, 4, 5] for name in "abc" for n in range(4)}
