@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -120,13 +121,15 @@ def refusal(verb: str, status: str) -> str | None:
     return None
 
 
-async def carry_out(engine: Engine, verb: str, ids: Sequence[str]) -> AsyncIterator[Done]:
+async def carry_out(
+    engine: Engine, verb: str, ids: Sequence[str], sender: str | None = None
+) -> AsyncIterator[Done]:
     """Do it, and say of each run what became of it, in the order of the ids."""
     act: dict[str, Callable[[str], Awaitable[object]]] = {
         "cancel": engine.cancel,
         "pause": engine.pause,
         "resume": engine.resume,
-        "retry": engine.retry,
+        "retry": partial(engine.retry, sender=sender),
     }
     do = act[_checked(verb)]
 

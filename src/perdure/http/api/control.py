@@ -396,9 +396,9 @@ async def steer_many(call: Call[Nothing, Many]) -> ManyDone:
     if asked.dry_run:
         return ManyDone(asked.verb, True, acts, leaves, plan.more, next=plan.next)
     time_limit(call.request, None)
-    ended = [
-        done async for done in bulk.carry_out(call.engine, asked.verb, [one.id for one in acts])
-    ]
+    ids = [one.id for one in acts]
+    doing = bulk.carry_out(call.engine, asked.verb, ids, call.person)
+    ended = [done async for done in doing]
     failed = [one for one in ended if one.error is not None]
     return ManyDone(
         asked.verb, False, acts, leaves, plan.more, len(ended) - len(failed), failed, plan.next

@@ -18,6 +18,7 @@ from perdure.http.body import form_of
 from perdure.http.run_query import run_query
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
+from perdure.http.visitors import person
 
 SHOWN_MAX = 100
 
@@ -31,7 +32,8 @@ async def many(request: Request) -> Response:
     if verb not in bulk.VERBS:
         raise DefinitionError(f"{verb!r} is no verb for many runs: {', '.join(bulk.VERBS)} are.")
     if form.get("sure") and site.engine is not None:
-        done = [one async for one in bulk.carry_out(site.engine, verb, ids[: bulk.RUNS_MAX])]
+        doing = bulk.carry_out(site.engine, verb, ids[: bulk.RUNS_MAX], person(request))
+        done = [one async for one in doing]
         failed = [one for one in done if one.error is not None]
         return page(request, "bulk_done.html", area="runs", verb=verb, back=str(back),
                     done=len(done) - len(failed), failed=failed, query=back.query,
