@@ -48,7 +48,7 @@ def appended(
     places: Sequence[Asked] = (),
 ) -> None:
     """Rows were committed, or refused. `places` are those that were asked for."""
-    if isinstance(result, PerdureError):
+    if result is not None and isinstance(result, PerdureError):
         refused(run, result)
         return
     try:

@@ -25,6 +25,8 @@ class HistoryWriter:
 
     def __init__(self, db: Transaction, hides: Hides | None = None) -> None:
         self._db, self._hides = db, hides
+        self._plain_bytes_max = INLINE_BYTES_MAX if hides is None else -1
+        """Up to this size a payload without a mark is stored as it is; a redaction looks at all."""
         self._rows: list[tuple[Any, ...]] = []
         self._digests: dict[int, dict[bytes, int]] = {}
         """Numbers of the chunks that a run has, ascending, as far as they are known."""
@@ -38,17 +40,14 @@ class HistoryWriter:
 
     def append(self, run: int, rows: Sequence[Event | Command]) -> None:
         """Gather rows for the history of a run."""
-        first, add, redacted = run << 24, self._rows.append, self._hides is not None
+        first, add, plain_bytes_max = run << 24, self._rows.append, self._plain_bytes_max
         for row in rows:
             data: Any = row.data
             if data is not None and (
-                type(data) is not bytes
-                or len(data) > INLINE_BYTES_MAX
-                or redacted
-                or MARK_BYTES in data
+                type(data) is not bytes or len(data) > plain_bytes_max or MARK_BYTES in data
             ):
                 raw = data if isinstance(data, bytes) else data.read()
-                if redacted and row.kind == EXPOSE and self._hides_name(row.name):
+                if row.kind == EXPOSE and self._hides_name(row.name):
                     data = self._with_secrets(run, raw, [(0, len(raw))], False)
                 else:
                     data = self.payload(run, raw, row.kind in _WITH_ARGUMENTS)
