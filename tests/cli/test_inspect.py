@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,9 +59,18 @@ def test_ls_for_people(typed: Typed) -> None:
     lines = typed("ls").out.splitlines()
     assert lines[0].split() == ["ID", "WORKFLOW", "STATUS", "CREATED", "ROWS"]
     by_id = {line.split()[0]: line for line in lines[1:]}
-    assert "waits for a message on answer (str)" in by_id["asks-1"]
+    assert "Waits for a message on answer (str). Nobody has sent one." in by_id["asks-1"]
     assert "Step break_unless failed after 1 attempt" in by_id["fragile-1"]
     assert "cancelled" in by_id["asks-2"]
+
+
+def test_ls_says_that_an_answer_is_there(seeded: Path, here: Typed, tmp_path: Path) -> None:
+    """Sent, and not taken yet: the same sentence as on the page of the run."""
+    shutil.copy(seeded, tmp_path)
+    assert here("send", "asks-1", "answer", "so").code == 0
+    (line,) = (line for line in here("ls").out.splitlines() if line.startswith("asks-1"))
+    assert "Answered on answer at " in line
+    assert "No worker is running" in here("ls").err
 
 
 def test_ls_on_narrow_lines(typed: Typed) -> None:
@@ -71,7 +81,7 @@ def test_ls_on_narrow_lines(typed: Typed) -> None:
         assert max(map(len, lines)) <= int(columns)
         assert any(line.startswith(first) for line in lines)
         assert (
-            any(line.startswith("  waits for a message on answer") for line in lines)
+            any(line.startswith("  Waits for a message on answer") for line in lines)
             or columns == "80"
         )
 

@@ -83,8 +83,8 @@ def test_an_archive_that_can_not_be_written(ended: Terminal) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--completed", "30"], "'30' is no time: 30d, 12h"),
-        (["--completed", "-1d"], "is no time"),
+        (["--completed", "30"], "'30' is no duration. Write 90s"),
+        (["--completed", "-1d"], "is no duration"),
         (["--failed", "9999w"], "more than ten years"),
         (["--archive", "ftp://x"], "neither a folder nor a bucket"),
         (["--archive", "s3://u:p@b/c"], "holds credentials"),

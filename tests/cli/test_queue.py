@@ -160,7 +160,7 @@ def test_a_burst_alone_keeps_the_rate(empty: Typed) -> None:
         (["--waiting-max", "1.5"], "'1.5' is no limit"),
         (["--rate", "100"], "'100' is no rate"),
         (["--rate", "100/"], "'100/' is no rate"),
-        (["--rate", "100/5w"], "'100/5w' is no rate"),
+        (["--rate", "100/5y"], "'100/5y' is no rate"),
         (["--rate", "0/60s"], ""),
         (["--rate", "5/0s"], ""),
         (["--burst", "3"], "--burst belongs to a rate"),
@@ -241,7 +241,7 @@ def test_show_and_ls_say_where_a_run_stands(waiting: Typed) -> None:
     assert "queue openai, key acme" in text
     lines = {line.split()[0]: line for line in waiting("ls").out.splitlines()[1:]}
     assert "1st in queue openai" in lines["a-2"]
-    assert "waits for a message on answer" in lines["a-1"]
+    assert "Waits for a message on answer" in lines["a-1"]
 
 
 def test_tail_says_where_a_run_stands_until_it_is_admitted(

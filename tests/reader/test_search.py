@@ -87,14 +87,14 @@ def test_activity_that_is_too_much_to_count_is_said(
     large: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was counted once is not counted again, and what was cut is empty."""
-    monkeypatch.setattr(activity, "COUNTED_MAX", 100)
+    monkeypatch.setattr(activity, "COUNTED_MAX", 130)
     db = connection.open_reader(large)
     reads = activity.ActivityReads(PageReads(Reader(db, large)))
     now_ms = NOW_MS + 60_000 * 1_000
     found = reads.read(now_ms, 10, 60_000)
     assert found.partial
     assert [bucket.completed for bucket in found.buckets] == [0] * 7 + [45, 45, 0]
-    monkeypatch.setattr(activity, "COUNTED_MAX", 46)
+    monkeypatch.setattr(activity, "COUNTED_MAX", 62)
     again = reads.read(now_ms, 3, 60_000)
     assert ([bucket.completed for bucket in again.buckets], again.partial) == ([45, 45, 0], False)
     db.close()

@@ -7,7 +7,7 @@ list or of a history costs the page; with --json nothing is cut.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import click
 import msgspec
@@ -21,25 +21,19 @@ from perdure.cli.reading import with_reader, with_run_read
 from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.reader import StoreReader
-from perdure.reader.values import RETRYING, RunPage, RunQuery
+from perdure.reader.values import RETRYING, WHYS_MAX, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
 from perdure.runtime.workers import NO_WORKER
 from perdure.views import bars, format, rows, timeline, times
 from perdure.views.rows import RunLine
-from perdure.views.typed import json_or_text
-from perdure.views.waiting import Places, in_queue
+from perdure.views.typed import tags as typed_tags
+from perdure.views.waiting import Places
 from perdure.views.waterfall import Waterfall
 
 LIMIT, LIMIT_MAX = 20, 10_000
 ROWS = 1_000
 """Rows of a history that `show` prints by default."""
-
-PLACES_MAX = 100
-"""Runs of a list whose place in line is counted; of further ones only the queue is said."""
-
-WHYS_MAX = 200
-"""Runs of a list that are asked whether they need a worker, where there is none."""
 
 NARROW = 72
 """Columns; narrower lines have no room for times since the start of the run."""
@@ -63,12 +57,10 @@ BAR_COLOURS = {
 def _tags(
     ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    for one in given:
-        if "=" not in one:
-            raise click.BadParameter(f"{one!r}: write it as KEY=VALUE.")
-    return {
-        key: json_or_text(text) for key, _, text in (one.partition("=") for one in given)
-    } or None
+    try:
+        return typed_tags(given) or None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _since(
@@ -153,23 +145,20 @@ def ls(
 
     whys: dict[str, str] = {}
 
-    async def fetch(reader: StoreReader) -> tuple[RunPage, list[RunInfo] | list[Places]]:
+    async def fetch(reader: StoreReader) -> tuple[RunPage, list[RunInfo]]:
         behind = None if after is None else await reader.cursor(after)
         page = await reader.runs(replace(asked, after=behind))
         if as_json:
             return page, await reader.infos([run.id for run in page.runs])
         whys.update(await reader.whys([run.id for run in page.runs if not run.ended_at][:WHYS_MAX]))
-        return page, await _places(reader, page.runs)
+        return page, []
 
-    page, more = with_reader(store, fetch)
+    page, infos = with_reader(store, fetch)
     if as_json:
-        echo_json(more)
+        echo_json(infos)
         return
     now = datetime.now(UTC)
-    lines = [
-        rows.run_line(run, now, cast("Places", place))
-        for run, place in zip(page.runs, more, strict=True)
-    ]
+    lines = [rows.run_line(run, now, whys.get(run.id)) for run in page.runs]
     if lines:
         created = [format.clock(run.created_at) for run in page.runs]
         echo(*_table(lines, created, room()))
@@ -188,13 +177,6 @@ def _say_next(ctx: click.Context, page: RunPage, store: str) -> None:
         say(f"{looked}: {_next_page(ctx, page, store)}")
     elif page.next is not None:
         say(f"There are more: {_next_page(ctx, page, store)}")
-
-
-async def _places(reader: StoreReader, found: list[RunSummary]) -> list[Places]:
-    """Where each run stands in queues, for the first `PLACES_MAX` of those that wait in one."""
-    waiting = [run.id for run in found if in_queue(run.waiting_for)][:PLACES_MAX]
-    now, standings = datetime.now(UTC), await reader.standings(waiting)
-    return [Places(standings.get(run.id, ()), now) for run in found]
 
 
 def _next_page(ctx: click.Context, page: RunPage, store: str) -> str:

@@ -33,9 +33,9 @@ def _age(ctx: click.Context, param: click.Parameter, text: str) -> timedelta | N
     if text == NEVER:
         return None
     try:
-        age = times.age(text)
+        age = times.duration(text)
         if age is None:
-            raise click.BadParameter(f"{text!r} is no time: 30d, 12h, 45m, 10s, 2w, or never.")
+            raise click.BadParameter(f"{text!r} is no duration. {times.EXAMPLES}, or never.")
         Retention(completed=age)
     except (OverflowError, DefinitionError):
         raise click.BadParameter(

@@ -23,15 +23,14 @@ from perdure.errors import QueueNotFound
 from perdure.runtime.engine import Engine
 from perdure.runtime.info import QueueInfo
 from perdure.runtime.standing import QueueKey, QueuePlace
-from perdure.views import format, queues
+from perdure.views import format, queues, times
 
 LIMIT = 20
 COUNT_MAX = 100_000
 """Running places that the store counts; of more it is only said that there are."""
 
 NONE = "none"
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_RATE = re.compile(r"(\d[\d_]*)\s*/\s*(\d+(?:\.\d+)?|)\s*([a-z]*)")
+_RATE = re.compile(r"(\d[\d_]*)\s*/\s*(.+)")
 
 
 @click.group(cls=Commands, short_help="Look at queues, set their limits, pause them.")
@@ -72,12 +71,13 @@ def _rate(ctx: click.Context, parameter: click.Parameter, text: str | None) -> A
     if text is None or text == NONE:
         return text and (None,)
     found = _RATE.fullmatch(text.strip())
-    if found is None or found[3] not in _UNITS or not (found[2] or found[3]):
+    per = found and times.duration(found[2] if found[2][0].isdigit() else f"1{found[2]}", "s")
+    if found is None or per is None:
         raise click.BadParameter(
             f"{text!r} is no rate. Write it as NUMBER/TIME, for example 100/60s, 5/s, 1000/1h or "
             "10/1d; `none` removes the limit."
         )
-    return int(found[1]), float(found[2] or 1) * _UNITS[found[3]]
+    return int(found[1]), per.total_seconds()
 
 
 def _limit_option(name: str, metavar: str, read: Any, text: str) -> Callable[[F], F]:

@@ -20,13 +20,14 @@ from perdure.cli.replica_options import address_option, restoring
 from perdure.errors import ReplicaDamaged, ReplicaEmpty, ReplicaUnavailable
 from perdure.process import identity
 from perdure.replica.address import Address, parse
-from perdure.replica.restore import Seen, fetch, look, moment
+from perdure.replica.restore import Seen, fetch, look
 from perdure.replica.restore import restore as restore_to
 from perdure.replica.temporary_folders import TempFolder, sweep
 from perdure.replica.verify import contents, differs, missing_rows, standing_at
 from perdure.store.sqlite import checksum, connection
 from perdure.store.sqlite.connection import connect
 from perdure.store.sqlite.reader import Reader
+from perdure.views import times
 
 
 @click.group(cls=Commands, short_help="Inspect, verify and restore the copy in a bucket.")
@@ -294,7 +295,7 @@ def _moment(text: str | None) -> dict[str, Any]:
     if found := re.fullmatch(r"(?:(\d+)/)?(\d+)", text):
         return {"txid": int(found[2]), "epoch": int(found[1]) if found[1] else None}
     try:
-        return {"at": moment(text, dt.datetime.now(dt.UTC))}
+        return {"at": times.since(text, dt.datetime.now(dt.UTC))}
     except ValueError:
         raise misuse(
             f'--at {text!r} is no moment: "2026-11-23T12:00:00Z", "10 minutes ago" '

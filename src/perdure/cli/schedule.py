@@ -6,9 +6,8 @@ shown in the zone of the schedule.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,13 +19,12 @@ from perdure.cli.reading import with_reader
 from perdure.reader import StoreReader
 from perdure.runtime.engine import Engine
 from perdure.runtime.schedule_handle import ScheduleHandle
+from perdure.views import times
 
 if TYPE_CHECKING:
     from perdure.api.schedules import ScheduleInfo
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 PAGE_ROWS = 1_000
-_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 name_argument = click.argument("name")
 
@@ -35,10 +33,10 @@ def duration(ctx: click.Context, parameter: click.Parameter, text: str | None) -
     """A timedelta from text such as 90, 90s, 15m or 1h."""
     if text is None:
         return None
-    found = _DURATION.fullmatch(text)
+    found = times.duration(text, "s")
     if found is None:
-        raise click.BadParameter(f"{text!r} is no duration. Write 90s, 15m, 1h or 2d.")
-    return timedelta(seconds=float(found[1]) * _UNITS_S[found[2] or "s"])
+        raise click.BadParameter(f"{text!r} is no duration. {times.EXAMPLES}.")
+    return found
 
 
 @click.group(short_help="Workflows that start by themselves.")

@@ -14,8 +14,7 @@ from typing import Any
 from perdure.core.lifecycle import STATUSES
 from perdure.errors import DefinitionError
 from perdure.reader.values import PLACES, RETRYING, Place, RunQuery
-from perdure.views import times
-from perdure.views.typed import json_or_text
+from perdure.views import times, typed
 
 Pairs = Sequence[tuple[str, str]]
 """The parts of a query, in their order."""
@@ -41,7 +40,7 @@ def run_query(pairs: Iterable[tuple[str, str]], now: datetime) -> RunQuery:
     return RunQuery(
         status=_statuses(given.get("status", ())),
         workflow=one.get("workflow"),
-        tags=dict(map(_tag, given.get("tag", ()))),
+        tags=_tags(given.get("tag", ())),
         since=_time(one.get("since"), now),
         until=_time(one.get("until"), now),
         text=one.get("q"),
@@ -94,11 +93,11 @@ def _places(given: Sequence[str]) -> tuple[Place, ...]:
     return tuple(place for place in PLACES if place in given)
 
 
-def _tag(text: str) -> tuple[str, Any]:
-    name, equals, thing = text.partition("=")
-    if not equals or not name:
-        raise DefinitionError(f"tag: {text!r} has no value. Write it as NAME=VALUE.")
-    return name, json_or_text(thing)
+def _tags(given: Sequence[str]) -> dict[str, Any]:
+    try:
+        return typed.tags(given)
+    except ValueError as error:
+        raise DefinitionError(f"tag: {error}") from None
 
 
 def _time(text: str | None, now: datetime) -> datetime | None:

@@ -15,7 +15,7 @@ from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
 from perdure.reader.parts import is_answered
-from perdure.reader.values import StreamEntry, StreamInfo
+from perdure.reader.values import WHYS_MAX, StreamEntry, StreamInfo
 from perdure.runtime import standing, stream_pages, stuck, workers
 from perdure.runtime.info import HistoryEvent, OpenRequest, instant, moment
 from perdure.runtime.naming import Names
@@ -48,8 +48,6 @@ LABELLED_ROWS_MAX = 2_000
 LABEL_CHARS = 120
 LABEL_CHARS_MANY = 40
 """How much of a payload a waterfall has, in a short history and in a long one."""
-
-WHYS_MAX = 200
 
 
 class RunQueries(FamilyQueries):

@@ -17,6 +17,9 @@ from perdure.runtime.standing import QueueKey, QueuePlace
 RETRYING = "retrying"
 """In place of a status: waits for another attempt of a step."""
 
+WHYS_MAX = 200
+"""Runs whose reasons are read at once."""
+
 Place = Literal["id", "tags", "error", "payload"]
 PLACES: tuple[Place, ...] = ("id", "tags", "error", "payload")
 """Where a text is looked for; payloads are arguments, results, and all rows of histories."""
@@ -195,9 +198,9 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """Buckets of equal length, the oldest first. `partial` where so much has ended that the oldest
-    buckets have no ends: they were not counted. Children are counted when they start, and not when
-    they end.
+    """Buckets of equal length, the oldest first. `partial` where so much is new that the oldest
+    buckets are empty: they were not counted. Runs that another one awaits as children are not
+    counted.
     """
 
     buckets: list[Bucket]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +26,6 @@ from perdure.replica.lease_rules import LeaseRow
 from perdure.replica.temporary_folders import TempFolder, sweep
 from perdure.replica.transaction_files import spans_of
 from perdure.store.sqlite.checksum import HistoryChecksum
-
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?:\s+ago)?")
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Seen(msgspec.Struct):
@@ -58,19 +54,6 @@ async def look(address: Address) -> Seen:
     written_ms = max(written, default=0)
     epochs = await epochs_in(bucket)
     return Seen(row, max(0.0, time.time() - written_ms / 1000), epochs)
-
-
-def moment(text: str, now: dt.datetime) -> dt.datetime:
-    """A moment as it is typed: RFC 3339, or "10 minutes ago". Raises `ValueError`.
-
-    >>> moment("2 hours ago", dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)).hour
-    10
-    """
-    ago = _AGO.fullmatch(text.strip().lower())
-    if ago is not None:
-        return now - dt.timedelta(seconds=float(ago[1]) * _UNITS_S[ago[2][0]])
-    at = dt.datetime.fromisoformat(text)
-    return at.astimezone(dt.UTC)
 
 
 async def newest_txid(bucket: Bucket, epoch: int) -> int:

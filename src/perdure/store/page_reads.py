@@ -190,19 +190,21 @@ class PageReads:
         """How many runs a worker owns, up to `limit`."""
         return int(self._rows("count_owned", worker, limit)[0][0])
 
-    def first_keys(self, times: Sequence[int]) -> list[int]:
-        """The key of the first run that was started at each of these times or later; keys are given
-        in a row, so differences are how many were started.
+    def started(self, since_ms: int, bucket_ms: int, looked_at: int) -> list[tuple[int, int, int]]:
+        """Starts since a time, of the newest ones only: bucket, how many without a parent, and how
+        many were looked at.
         """
         if not self.has_lists:
-            return [0 for _ in times]
-        return [key for (key,) in self._rows("first_keys", _json(times))]
+            return []
+        return self._rows("started_in_buckets", since_ms, bucket_ms, looked_at)
 
-    def ended(self, status: str, since_ms: int, bucket_ms: int, looked_at: int) -> dict[int, int]:
-        """Ends of runs without a parent since a time, by bucket, of the newest ones only."""
+    def ended(
+        self, status: str, since_ms: int, bucket_ms: int, looked_at: int
+    ) -> list[tuple[int, int, int]]:
+        """The same of ends with a status."""
         if not self.has_lists:
-            return {}
-        return dict(self._rows("ended_in_buckets", since_ms, bucket_ms, looked_at, status))
+            return []
+        return self._rows("ended_in_buckets", since_ms, bucket_ms, looked_at, status)
 
     # --- names ------------------------------------------------------------------------------------
 

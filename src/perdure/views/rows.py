@@ -24,8 +24,8 @@ STANDINGS_SHOWN_MAX = 3
 
 class RunLine(msgspec.Struct, frozen=True):
     """A run in a list. `label` is its status, or `retrying 3` while it waits for attempt 3 of a
-    step; `note` is its error, what it waits for, why it is blocked, or its newest row while it
-    runs; `since` is when it last got on, `took_ms` how long it took or has taken so far.
+    step; `note` is its error, why it does not go on, or its newest row while it runs; `since` is
+    when it last got on, `took_ms` how long it took or has taken so far.
     """
 
     id: str
@@ -38,8 +38,8 @@ class RunLine(msgspec.Struct, frozen=True):
     history_rows: int
 
 
-def run_line(run: RunSummary, now: datetime, places: Places = NO_PLACES) -> RunLine:
-    """A run as a line of a list."""
+def run_line(run: RunSummary, now: datetime, why: str | None = None) -> RunLine:
+    """A run as a line of a list. `why` is the reason that `waiting.why` gives."""
     attempt = attempt_awaited(run.waiting_for) if run.status == lifecycle.WAITING else None
     took = (run.ended_at or now) - (run.started_at or run.created_at)
     return RunLine(
@@ -47,18 +47,18 @@ def run_line(run: RunSummary, now: datetime, places: Places = NO_PLACES) -> RunL
         run.workflow,
         run.status,
         run.status if attempt is None else f"retrying {attempt}",
-        note(run, places),
+        note(run, why),
         run.last_at,
         max(round(took.total_seconds() * 1_000), 0),
         run.history_rows,
     )
 
 
-def note(run: RunSummary, places: Places = NO_PLACES) -> str:
+def note(run: RunSummary, why: str | None = None) -> str:
     """What there is to say of a run on one line; empty where its status says it all."""
     if run.error is not None:
         return format.error_line(run.error)
-    if (text := needs(run, places)) is not None:
+    if (text := why or needs(run)) is not None:
         return text.partition("\n")[0]
     return f"last: {run.last}" if run.status == lifecycle.RUNNING and run.last else ""
 

@@ -18,7 +18,7 @@ OF_PAGES = ("perdure_run_workflow", "perdure_run_created", "perdure_run_forked")
 COUNTS_ALL = {"status_counts"}
 """It scans the smallest index that has every run."""
 
-LOOKS_AT_KEYS = {"matching", "with_text", "waits_for_a_person", "first_keys", "rows_numbered"}
+LOOKS_AT_KEYS = {"matching", "with_text", "waits_for_a_person", "rows_numbered"}
 """They begin with a list of keys, which has a bound."""
 
 OF_ONE_RUN = {"child_runs"}

@@ -22,7 +22,7 @@ from perdure.http.run_query import filters, run_query, spelled_out
 from perdure.http.site import site_of, url
 from perdure.http.templating import page
 from perdure.reader import StoreReader
-from perdure.reader.values import RETRYING, Activity, Bounded, RunPage, RunQuery
+from perdure.reader.values import RETRYING, WHYS_MAX, Activity, Bounded, RunPage, RunQuery
 from perdure.views import rows
 
 SHOWN = (
@@ -31,7 +31,6 @@ SHOWN = (
 )  # fmt: skip
 """The chips, those first that need attention."""
 
-WHYS_MAX = 200
 YEAR_S = 365 * 24 * 3600
 LOOKING_S = 0.05
 """How long it is looked for the filter that has removed everything."""
@@ -170,16 +169,14 @@ def _bounded(count: Bounded | None) -> str:
 
 
 def _lines(found: Found | None) -> list[dict[str, Any]]:
-    """The rows: a run, its line, and why it does not go on."""
+    """The rows: a run and its line."""
     if found is None:
         return []
     now = datetime.now(UTC)
-    lines = []
-    for run in found.page.runs:
-        line = rows.run_line(run, now)
-        why = line.note if run.error is not None else found.whys.get(run.id) or line.note
-        lines.append({"run": run, "line": line, "why": why.partition("\n")[0]})
-    return lines
+    return [
+        {"run": run, "line": rows.run_line(run, now, found.whys.get(run.id))}
+        for run in found.page.runs
+    ]
 
 
 def _spark(found: Found | None) -> list[list[int]]:

@@ -27,7 +27,7 @@ from perdure.http.start_code import as_curl, as_python
 from perdure.http.templating import page
 from perdure.reader.values import Declared
 from perdure.runtime.declared import about
-from perdure.views.typed import json_or_text
+from perdure.views import typed
 
 OPTIONS = ("id", "at", "queue", "key", "priority", "tags")
 LABEL = "Arguments"
@@ -178,20 +178,11 @@ def _option(name: str, text: str) -> Any:
                 raise ValueError("This is a date and a time, such as 2026-11-30T14:00.") from None
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
         case "tags":
-            return _tags(text)
+            # `tenant=acme large=true`, or a line each
+            parts = text.splitlines() if "\n" in text else text.split()
+            return typed.tags(part.strip() for part in parts)
         case _:
             return text
-
-
-def _tags(text: str) -> dict[str, Any]:
-    """Tags as people type them: `tenant=acme large=true`, or a line each."""
-    found = {}
-    for part in text.splitlines() if "\n" in text else text.split():
-        name, sign, value = part.strip().partition("=")
-        if not sign or not name:
-            raise ValueError(f"A tag is name=value, unlike {part.strip()!r}.")
-        found[name] = json_or_text(value)
-    return found
 
 
 def _tags_text(tags: Mapping[str, Any]) -> str:

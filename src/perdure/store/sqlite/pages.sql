@@ -89,18 +89,19 @@ WHERE newest.waiting LIKE '%"again_ms"%';
 -- name: count_owned
 SELECT count(*) FROM (SELECT 1 FROM run INDEXED BY run_owned WHERE owner IS NOT NULL AND owner = ?1 LIMIT ?2) AS found;
 
--- name: first_keys
--- For each of these times the first run that was started then or later; behind the newest one where there is none.
-SELECT coalesce((SELECT r.run FROM run AS r INDEXED BY perdure_run_created WHERE r.created_ms >= asked.value ORDER BY r.created_ms LIMIT 1),
-                (SELECT max(run) + 1 FROM run), 0)
-FROM json_each(?1) AS asked ORDER BY asked.key;
+-- name: started_in_buckets
+-- Of the newest up to ?3 starts since ?1, how many without a parent and how many at all are in each bucket of ?2.
+SELECT (created_ms - ?1) / ?2 AS bucket, count(*) - count(parent), count(*)
+FROM (SELECT created_ms, parent FROM run INDEXED BY perdure_run_created
+      WHERE created_ms >= ?1 ORDER BY created_ms DESC LIMIT ?3) AS newest
+GROUP BY bucket ORDER BY bucket;
 
 -- name: ended_in_buckets
 -- Of the newest up to ?3 ends since ?1, how many are in each bucket of ?2.
-SELECT (ended_ms - ?1) / ?2 AS bucket, count(*)
+SELECT (ended_ms - ?1) / ?2 AS bucket, count(*), count(*)
 FROM (SELECT ended_ms FROM run INDEXED BY perdure_run_ended
       WHERE status = ?4 AND ended_ms IS NOT NULL AND parent IS NULL AND ended_ms >= ?1 ORDER BY ended_ms DESC LIMIT ?3) AS newest
-GROUP BY bucket;
+GROUP BY bucket ORDER BY bucket;
 
 -- Names -----------------------------------------------------------------------------------------
 
