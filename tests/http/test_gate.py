@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from perdure import DefinitionError, Engine, Token, workflow
-from perdure.http import limits, templating
+from perdure.http import limits, sessions, templating
 from perdure.http.app import guarded, pages
 from perdure.http.body import FORM
 from perdure.http.site import Site, url
@@ -155,8 +155,30 @@ def test_a_login_is_a_cookie_that_ends_with_logout(closed: Served) -> None:
     assert "HttpOnly" in set_cookie and "SameSite=Strict" in set_cookie
     assert client.post("/logout").status_code == 403  # no form key
     key = client.cookies["perdure_csrf"]
+    copied = {"cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+    other = logged_in(closed, "Ada-secret-1")
+    assert closed.client(**copied).get("/probe").status_code == 200
     assert client.post("/logout", data={"csrf": key}).status_code == 303
     assert client.get("/probe").status_code == 303
+    assert closed.client(**copied).get("/probe").status_code == 401
+    assert other.get("/probe").text == "ada /x"
+
+
+def test_sessions_that_were_logged_out_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many, all sessions of that time end: none comes back to life."""
+    monkeypatch.setattr(sessions, "LOGGED_OUT_MAX", 2)
+    out, begun = sessions.LoggedOut(), 1_000
+    cookies = [sessions.issue(TOKENS[0], begun) for _ in range(4)]
+    out.add(cookies[0], begun)
+    out.add(cookies[1], begun)
+    assert [out.has(cookie) for cookie in cookies] == [True, True, False, False]
+    out.add(cookies[2], begun + 1)
+    assert all(out.has(cookie) for cookie in cookies)
+    later = sessions.issue(TOKENS[0], begun + 2)
+    assert not out.has(later)
+    for at_s in (begun + sessions.LASTS_S, begun + 2 * sessions.LASTS_S):
+        out.add(sessions.issue(TOKENS[0], at_s), at_s)
+    assert not out.has(sessions.issue(TOKENS[0], begun + 2 * sessions.LASTS_S))
 
 
 def test_a_cookie_that_was_changed_is_none(closed: Served) -> None:
@@ -195,7 +217,8 @@ def test_a_login_leads_nowhere_else(closed: Served, wanted) -> None:
 
 
 def test_guesses_are_limited(serve: Serve) -> None:
-    served = serve(workflows=[greet], token="right-one")
+    short, long = Token(name="s", secret="right-one"), Token(name="l", secret="long-enough-a-one")
+    served = serve(workflows=[greet], token=[short, long])
     client = served.client(**HTML)
     client.get("/login")
     key = client.cookies["perdure_csrf"]
@@ -205,6 +228,11 @@ def test_guesses_are_limited(serve: Serve) -> None:
     assert [answer.status_code for answer in answers] == [401] * 9 + [429]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert served.client(authorization="Bearer right-one").get("/").status_code == 429
+    # Others behind the same address are not kept out, and a header names no other address.
+    assert served.client(authorization=f"Bearer {long.secret}").get("/").status_code == 200
+    assert client.post("/login", data={"token": long.secret, "csrf": key}).status_code == 303
+    forged = {"authorization": "Bearer w10", "x-forwarded-for": "10.0.0.9"}
+    assert served.client(**forged).get("/").status_code == 429
 
 
 # What changes something ---------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Rules: without tokens only this machine is answered, under its own name, so that neither another
 machine nor a page whose name was bent to this address reaches it; secrets are compared in constant
-time and never logged; guesses of one address are limited in number.
+time and never logged; guesses of one address are limited in number, and keep out no secret that is
+too long to be guessed, because many may share an address.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from perdure.http.visitors import LOCAL, Visitor
 
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 GUESSES_MAX = 10
+GUESSABLE_CHARS_MAX = 15
+"""A secret that is no longer than this may be guessed, where nothing slows that down."""
 GUESS_S = 6.0
 """How long until another guess is allowed, when all are used up."""
 ADDRESSES_MAX = 1_000
@@ -35,6 +38,7 @@ class Access:
         self.tokens = tuple(tokens)
         self.cookie = sessions.cookie_name(site)
         self.guesses = Guesses()
+        self._logged_out = sessions.LoggedOut()
 
     def visitor(self, connection: HTTPConnection) -> Visitor | None:
         """The visitor of a request; None without a valid token. Raises `HTTPException`."""
@@ -44,18 +48,28 @@ class Access:
         scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return _visitor(self.checked(connection, secret.strip()))
-        cookie = connection.cookies.get(self.cookie)
-        token = sessions.holder(cookie, self.tokens, _now_s()) if cookie else None
-        return None if token is None else _visitor(token, session=True)
+        cookie = connection.cookies.get(self.cookie, "")
+        token = sessions.holder(cookie, self.tokens, _now_s())
+        if token is None or self._logged_out.has(cookie):
+            return None
+        return _visitor(token, session=True)
+
+    def log_out(self, connection: HTTPConnection) -> None:
+        """End the session of a request, if it has one."""
+        cookie, now_s = connection.cookies.get(self.cookie, ""), _now_s()
+        if sessions.holder(cookie, self.tokens, now_s) is not None:
+            self._logged_out.add(cookie, now_s)
 
     def checked(self, connection: HTTPConnection, secret: str) -> Token:
         """The token with this secret. Raises `HTTPException`: 401, or 429 after many guesses."""
         address = connection.client.host if connection.client else ""
         given = secret.encode()
+        found = [one for one in self.tokens if hmac.compare_digest(one.secret.encode(), given)]
+        if found and len(found[0].secret) > GUESSABLE_CHARS_MAX:
+            return found[0]
         if self.guesses.is_known(address, given):  # a program with an old token guesses nothing
             raise unknown("This token is not known here.")
         self.guesses.check(address, time.monotonic())
-        found = [one for one in self.tokens if hmac.compare_digest(one.secret.encode(), given)]
         if not found:
             self.guesses.failed(address, given, time.monotonic())
             raise unknown("This token is not known here.")

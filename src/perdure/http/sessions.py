@@ -2,7 +2,8 @@
 
 Rules: a cookie names its token and its end, and is signed with a key made from the secret of that
 token, so that it holds over restarts and in every worker process, and ends when the secret changes;
-nothing is stored; the time is an argument.
+nothing is stored, and what was logged out is remembered in this process alone; the time is an
+argument.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from perdure.api.tokens import Token
 
 LASTS_S = 12 * 3600
 COOKIE_CHARS_MAX = 1_000
+LOGGED_OUT_MAX = 10_000
 
 
 def cookie_name(site: str) -> str:
@@ -38,8 +40,34 @@ def holder(cookie: str, tokens: Iterable[Token], now_s: int) -> Token | None:
         return None
     for token in tokens:
         if hmac.compare_digest(signature, _signature(token, signed)):
-            return token if int(signed.split(".")[1]) > now_s else None
+            return token if _end_s(cookie) > now_s else None
     return None
+
+
+class LoggedOut:
+    """Sessions that were ended by hand, until they end by themselves. Where there are too many, all
+    sessions up to now are ended: a copied cookie never comes back to life.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[str, int] = {}
+        self._until_s = 0
+
+    def add(self, cookie: str, now_s: int) -> None:
+        """End the session of a cookie that `holder` knows."""
+        if len(self._ends) >= LOGGED_OUT_MAX:
+            self._ends = {key: end_s for key, end_s in self._ends.items() if end_s > now_s}
+        if len(self._ends) >= LOGGED_OUT_MAX:
+            self._ends, self._until_s = {}, now_s + LASTS_S
+        self._ends[cookie] = _end_s(cookie)
+
+    def has(self, cookie: str) -> bool:
+        """Whether the session of a cookie that `holder` knows was ended."""
+        return cookie in self._ends or _end_s(cookie) <= self._until_s
+
+
+def _end_s(cookie: str) -> int:
+    return int(cookie.split(".")[1])
 
 
 def _signature(token: Token, text: str) -> str:

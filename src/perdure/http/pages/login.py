@@ -43,8 +43,9 @@ async def login(request: Request) -> Response:
 
 
 async def logout(request: Request) -> Response:
-    """End of a session in this browser."""
+    """End of a session, of copies of its cookie too."""
     access: Access = request.scope["perdure.access"]
+    access.log_out(request)
     away = RedirectResponse(url(request, "login"), 303)
     away.headers.append("set-cookie", gate.cookie(request.scope, access.cookie, "", 0))
     return away
