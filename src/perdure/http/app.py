@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -20,25 +21,6 @@ from perdure.http.api import routes as api
 from perdure.http.counters import counters_of
 from perdure.http.events.updates import CountsUpdates
 from perdure.http.gate import Gate
-from perdure.http.pages import (
-    answers,
-    bulk,
-    compare,
-    dev,
-    inbox,
-    login,
-    metrics,
-    nav,
-    queues,
-    run,
-    runs,
-    schedules,
-    sql,
-    start,
-    system,
-    travel,
-    workers,
-)
 from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import Site
 
@@ -47,6 +29,11 @@ if TYPE_CHECKING:
 
 
 TOKEN_VARIABLE = "PERDURE_TOKEN"
+PAGES = (
+    "answers", "bulk", "compare", "dev", "inbox", "login", "metrics", "nav", "queues", "run",
+    "runs", "schedules", "sql", "start", "system", "travel", "workers",
+)  # fmt: skip
+"""The modules with the pages of a store."""
 
 
 def asgi(engine: Engine, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
@@ -93,28 +80,10 @@ def checked_prefix(prefix: str) -> str:
 
 
 def _routes() -> Sequence[BaseRoute]:
-    modules = (
-        answers,
-        api,
-        bulk,
-        compare,
-        dev,
-        inbox,
-        login,
-        metrics,
-        nav,
-        queues,
-        run,
-        runs,
-        schedules,
-        sql,
-        start,
-        system,
-        travel,
-        workers,
-    )
+    pages = (import_module(f"perdure.http.pages.{name}") for name in PAGES)
     return [
-        *(route for module in modules for route in module.ROUTES),
+        *api.ROUTES,
+        *(route for page in pages for route in page.ROUTES),
         Mount(
             "/static/waterfall/{mark}", StaticFiles(packages=[("perdure.http", "static/waterfall")])
         ),
