@@ -57,6 +57,10 @@ class SqliteStore(Reader):
         self._second: apsw.Connection | None = None
         self._used = threading.Lock()
         """Held while a thread writes, and during a read on the same connection."""
+        self._reading = threading.Lock()
+        """Held while a thread reads on the second connection, which it opens where there is none.
+        It is taken last.
+        """
         self.commit_ms = self.held_ms = 0.0
         self._version = self._data_version()
         self._files = files.files_of(path)  # only now there is a WAL
@@ -156,21 +160,17 @@ class SqliteStore(Reader):
     # --- reading ----------------------------------------------------------------------------------
 
     def _rows_of_query(self, text: str, bindings: Sequence[Any], *, keep: bool = True) -> list[Any]:
-        if not self._used.acquire(False):
-            return self._reading().execute(text, bindings, can_cache=keep).fetchall()
+        free = self._used.acquire(False)
         try:
-            db = self._reading() if self._db.in_transaction else self._db
-            return db.execute(text, bindings, can_cache=keep).fetchall()
+            if (free and not self._db.in_transaction) or self.path == ":memory:":
+                return self._db.execute(text, bindings, can_cache=keep).fetchall()
+            with self._reading:  # it sees commits only
+                if self._second is None:
+                    self._second = connection.open_second(self.path, self._files, vfs=self._vfs)
+                return self._second.execute(text, bindings, can_cache=keep).fetchall()
         finally:
-            self._used.release()
-
-    def _reading(self) -> apsw.Connection:
-        """The connection that sees commits only. A transaction is open on the first one."""
-        if self.path == ":memory:":
-            return self._db
-        if self._second is None:
-            self._second = connection.open_second(self.path, self._files, vfs=self._vfs)
-        return self._second
+            if free:
+                self._used.release()
 
     # --- replicated files -------------------------------------------------------------------------
 
@@ -252,9 +252,12 @@ class SqliteStore(Reader):
             self._used.release()
 
     def _give_back(self) -> None:
-        if self._second is not None:
-            self._second.close()
-            self._second = None
+        if self._second is not None and self._reading.acquire(blocking=False):
+            try:
+                self._second.close()
+                self._second = None
+            finally:
+                self._reading.release()
         if not self._db.in_transaction:
             if not self._rests:
                 self._db.pragma("cache_size", connection.CACHE_PAGES_AT_REST)
@@ -279,6 +282,7 @@ class SqliteStore(Reader):
         for identity in self._files.values():
             forked.inherited(identity)
         self._used = threading.Lock()  # a thread that the child does not have may hold the other
+        self._reading = threading.Lock()
         self._db = self._read = self._second = self._cursor = dead = cast("Any", forked.Dead())
         self._transaction.in_child(dead)
 
