@@ -132,6 +132,21 @@ async def test_what_happens_to_runs_and_attempts_is_heard_in_order(db: str) -> N
 
 
 @awaited
+async def test_a_run_whose_history_can_not_be_written_is_heard_to_be_blocked_once(db: str) -> None:
+    noted = Noted()
+    async with Engine(db, observer=noted, workflows=[all_kinds]) as engine:
+        engine._store._db.execute(
+            "CREATE TEMP TRIGGER refused BEFORE INSERT ON event WHEN new.name LIKE '%in_thread%' "
+            "BEGIN SELECT RAISE(ABORT, 'no such row'); END"
+        )
+        run = await engine.start(all_kinds(), id="r")
+        await reached(run, "blocked")
+    assert [one for one in noted.heard if one[0] in ("blocked", "completed", "released")] == [
+        ("blocked", "r", "all_kinds")
+    ]
+
+
+@awaited
 async def test_a_run_that_goes_on_elsewhere_is_resumed_there(db: str) -> None:
     async with Engine(db, workflows=[hears]) as engine:
         await reached(await engine.start(hears(), id="h"), "waiting")

@@ -127,13 +127,14 @@ def children_of(run: RunOfCommits) -> Children:
 
 def refused(run: RunOfCommits, error: PerdureError) -> None:
     """Nothing of a turn is in the file: another worker owns the run, or it can't continue."""
-    if not run.gone:
+    first = not run.gone
+    if first:
         log.run_refused(run, error)
         run.drop()
     if isinstance(error, LeaseLost):
         run.host.lease_lost(run)
     else:
-        _block_in_file(run, f"its history could not be written: {error}")
+        _block_in_file(run, f"its history could not be written: {error}", news=first)
 
 
 def failed(run: RunOfCommits, error: BaseException) -> None:
@@ -143,13 +144,21 @@ def failed(run: RunOfCommits, error: BaseException) -> None:
         run.drop()
         if run.run:
             text = block_reason.as_text(error)
-            _block_in_file(run, f"Perdure failed in the middle of a turn: {text}")
+            _block_in_file(run, f"Perdure failed in the middle of a turn: {text}", news=True)
 
 
-def _block_in_file(run: RunOfCommits, reason: str) -> None:
-    suspend, host = blocked(Block("store", reason)), run.host
+def _block_in_file(run: RunOfCommits, reason: str, *, news: bool) -> None:
+    """`news` is whether nobody has heard yet that the run is blocked."""
+    block, host = Block("store", reason), run.host
+    suspend = blocked(block)
     turn = Turn(run.run, host.owner, [], host.steps.clock.now_ms(), suspend=suspend)
     if (places := run.attempts.places) is not None:
         run.attempts.give_up_places()
         turn.released = places.take_released()
-    host.writer.put(turn, partial(left, run), keep=True)
+    host.writer.put(turn, partial(_blocked_in_file, run, block if news else False), keep=True)
+
+
+def _blocked_in_file(run: RunOfCommits, how: Block | bool, result: Written | PerdureError) -> None:
+    """The writer has blocked it already where it has refused its rows; then this write was late."""
+    run.host.released(result)
+    run.host.ended(run, how)

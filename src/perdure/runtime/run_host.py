@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
 from perdure.runtime.durability import DurabilityGate
+from perdure.runtime.plans import Block
 from perdure.runtime.queues import Lines
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.steps import Steps
@@ -77,7 +78,7 @@ class RunHost(Protocol):
         """The end of a run is about to be written."""
         ...
 
-    def ended(self, run: HostedRun, how: Finish | bool = False) -> None:
+    def ended(self, run: HostedRun, how: Finish | Block | bool = False) -> None:
         """The run has left memory, and the file says so; `how` is its end, if it has ended."""
         ...
 

@@ -40,6 +40,7 @@ from perdure.runtime.log import run_failed
 from perdure.runtime.membership import Membership
 from perdure.runtime.news import News, Statuses
 from perdure.runtime.observer import Notifier
+from perdure.runtime.plans import Block
 from perdure.runtime.queues import Lines
 from perdure.runtime.read_executor import ReadExecutor
 from perdure.runtime.registry import add_workflow
@@ -396,8 +397,9 @@ class Scheduler:
     def unparked(self, active: HostedRun) -> None:
         self.memory.unparked(active.run)
 
-    def ended(self, active: HostedRun, how: Finish | bool = False) -> None:
-        if how and self.observer is not None and (isinstance(how, Finish) or active.blocked):
+    def ended(self, active: HostedRun, how: Finish | Block | bool = False) -> None:
+        is_end = isinstance(how, Finish | Block) or (how and active.blocked)
+        if is_end and self.observer is not None:
             status = how.status if isinstance(how, Finish) else BLOCKED
             self.observer.run_ended(active.run_id, active.workflow, status)
         if isinstance(how, Finish) and how.error is not None:
