@@ -58,12 +58,12 @@ async def test_a_file_that_is_written_all_the_time_is_looked_at_without_reports(
 
     def muted() -> bool:
         file.write_text("news")
-        return bool(watcher._muted_until_s)
+        return bool(watcher._muted())
 
     await until(muted)
     for _ in range(4):  # nothing is written any more, and it is looked at all the same
         await looks.acquire()
-    await until(lambda: not watcher._muted_until_s)
+    await until(lambda: not watcher._muted())
     while not looks.locked():
         await looks.acquire()
     file.write_text("news")  # is reported as before
@@ -82,13 +82,13 @@ async def test_the_name_of_a_file_that_is_written_all_the_time_is_still_reported
 
     def muted() -> bool:
         file.write_text("news")
-        return bool(watcher._muted_until_s)
+        return bool(watcher._muted())
 
     await until(muted)
     moved.clear()
     file.unlink()
     await moved.wait()
-    await until(lambda: not watcher._muted_until_s)
+    await until(lambda: not watcher._muted())
     watch.cancel()
 
 

@@ -117,6 +117,24 @@ class Watch:
             self._watcher.remove(self)
 
 
+class _File:
+    """A file that is watched. `reports` came in a row, the last one at `reported_s`; until
+    `muted_until_s` only its name is reported on.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.watches: list[Watch] = []
+        self.reported_s, self.reports = 0.0, 0
+        self.muted_until_s: float | None = None
+
+    def is_busy(self, now_s: float) -> bool:
+        """Count a report: whether it was one of many, each as shortly after as can be."""
+        self.reports = self.reports + 1 if now_s - self.reported_s < 3 * LOOK_S else 0
+        self.reported_s = now_s
+        return self.reports >= BUSY_REPORTS
+
+
 class FileWatcher:
     """The watches of one process. `kernel` False does without reports of the kernel."""
 
@@ -124,12 +142,10 @@ class FileWatcher:
         self._lock = threading.Lock()
         self._kernel = kernel and sys.platform == "linux"
         self._inotify: _Inotify | None = None
-        self._by_file: dict[int, list[Watch]] = {}
-        self._files: dict[Watch, list[int]] = {}
+        self._files: dict[int, _File] = {}
+        """By the number that the kernel has given them."""
+        self._watches: dict[Watch, list[int]] = {}
         self._ticked: set[Watch] = set()
-        self._paths: dict[int, str] = {}
-        self._reported_s: dict[int, tuple[float, int]] = {}
-        self._muted_until_s: dict[int, float] = {}
         self._thread: threading.Thread | None = None
 
     def watch(
@@ -138,14 +154,14 @@ class FileWatcher:
         """Call back on the running event loop after writes to these files, which exist."""
         watch = Watch(self, look, moved)
         with self._lock:
-            self._files[watch] = files = []
+            self._watches[watch] = numbers = []
             try:
                 for path in paths:
                     number = self._opened().add(path)
-                    self._paths[number] = path
-                    self._muted_until_s.pop(number, None)
-                    self._by_file.setdefault(number, []).append(watch)
-                    files.append(number)
+                    file = self._files.setdefault(number, _File(path))
+                    file.path, file.muted_until_s = path, None
+                    file.watches.append(watch)
+                    numbers.append(number)
             except OSError as error:
                 log.debug("writes are looked for each %g s: %s", LOOK_S, error)
                 self._ticked.add(watch)
@@ -168,14 +184,13 @@ class FileWatcher:
         """See `Watch.cancel`."""
         with self._lock:
             self._ticked.discard(watch)
-            for number in self._files.pop(watch, ()):
-                watches = self._by_file.get(number, [])
-                if watch in watches:
-                    watches.remove(watch)
-                if not watches and self._by_file.pop(number, None) is not None and self._inotify:
-                    for known in (self._paths, self._reported_s, self._muted_until_s):
-                        known.pop(number, None)
-                    self._inotify.remove(number)  # which the thread hears of, and may end
+            for number in self._watches.pop(watch, ()):
+                file = self._files[number]
+                file.watches.remove(watch)
+                if not file.watches:
+                    del self._files[number]
+                    if self._inotify is not None:
+                        self._inotify.remove(number)  # which the thread hears of, and may end
 
     def in_child(self) -> None:
         """See `store.sqlite.forked`: the thread and the kernel's reports are the parent's."""
@@ -188,7 +203,7 @@ class FileWatcher:
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._files:
+                if not self._watches:
                     self._thread = None
                     forked.unwatch(self)
                     if self._inotify is not None:
@@ -196,7 +211,7 @@ class FileWatcher:
                         self._inotify = None
                     return
                 inotify, ticked = self._inotify, tuple(self._ticked)
-                until_s = min(self._muted_until_s.values(), default=None)
+                until_s = min(self._muted().values(), default=None)
             if inotify is not None:
                 wait_s = None if until_s is None else max(0.0, until_s - time.monotonic())
                 try:
@@ -212,11 +227,10 @@ class FileWatcher:
         """From here on every file counts as written each 20 ms: no engine must miss a commit."""
         with self._lock:
             self._kernel, self._inotify = False, None  # not closed: it may be another's by now
-            for known in (self._by_file, self._paths, self._reported_s, self._muted_until_s):
-                known.clear()
-            for numbers in self._files.values():
+            self._files.clear()
+            for numbers in self._watches.values():
                 numbers.clear()
-            self._ticked.update(self._files)
+            self._ticked.update(self._watches)
 
     def _report(self, events: list[tuple[int, int]]) -> None:
         written: dict[Watch, None] = {}
@@ -224,16 +238,17 @@ class FileWatcher:
         busy: dict[Watch, None] = {}
         now_s = time.monotonic()
         with self._lock:
-            for number in [one for one, end_s in self._muted_until_s.items() if end_s <= now_s]:
-                self._mute(number, False)
-                written.update(dict.fromkeys(self._by_file.get(number, ())))
+            for number in [one for one, end_s in self._muted().items() if end_s <= now_s]:
+                self._mute(number, None)
+                written.update(dict.fromkeys(self._files[number].watches))
             for number in {number for number, mask in events if mask & _MODIFY}:
-                if self._is_busy(number, now_s):
-                    self._mute(number, True)
-                    self._muted_until_s[number] = now_s + BUSY_S
-                    busy.update(dict.fromkeys(self._by_file[number]))
+                file = self._files.get(number)
+                if file is not None and file.is_busy(now_s):
+                    self._mute(number, now_s + BUSY_S)
+                    busy.update(dict.fromkeys(file.watches))
             for number, mask in events:
-                found = self._files if mask & _OVERFLOW else self._by_file.get(number, ())
+                of = self._files.get(number)
+                found = self._watches if mask & _OVERFLOW else () if of is None else of.watches
                 written.update(dict.fromkeys(found))
                 if mask & _NAME_MASK:
                     renamed.update(dict.fromkeys(found))
@@ -242,20 +257,21 @@ class FileWatcher:
         for watch in written | busy:
             watch.report(watch.busy if watch in busy else watch.written)
 
-    def _is_busy(self, number: int, now_s: float) -> bool:
-        """Whether it was reported on again and again, each time as shortly after as can be."""
-        before_s, in_row = self._reported_s.get(number, (0.0, 0))
-        in_row = in_row + 1 if now_s - before_s < 3 * LOOK_S else 0
-        self._reported_s[number] = now_s, in_row
-        return number in self._by_file and in_row >= BUSY_REPORTS
+    def _muted(self) -> dict[int, float]:
+        """Files whose writes are not reported on, and until when."""
+        return {
+            number: file.muted_until_s
+            for number, file in self._files.items()
+            if file.muted_until_s is not None
+        }
 
-    def _mute(self, number: int, muted: bool) -> None:
-        """Ask for reports of its writes, or only of its name."""
-        self._muted_until_s.pop(number, None)
-        self._reported_s.pop(number, None)
+    def _mute(self, number: int, until_s: float | None) -> None:
+        """Ask only for reports of its name until then; None: of its writes too, from now on."""
+        file = self._files[number]
+        file.reports, file.muted_until_s = 0, until_s
         if self._inotify is not None:
             with contextlib.suppress(OSError):  # its name is gone, which has been reported
-                self._inotify.add(self._paths[number], _NAME_MASK if muted else _MASK)
+                self._inotify.add(file.path, _MASK if until_s is None else _NAME_MASK)
 
 
 class _Inotify:
