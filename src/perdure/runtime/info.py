@@ -197,62 +197,49 @@ class Blocked(msgspec.Struct, frozen=True):
 
 def run_info(row: RunRow) -> RunInfo:
     """A run's row with its payloads decoded."""
-    waiting = _decode(row.waiting) if row.waiting else []
     return RunInfo(
-        row.id,
-        row.workflow,
-        row.status,
-        row.reason or waiting_text(waiting, row.status),
-        instant(row.created_ms),
-        moment(row.started_ms),
-        moment(row.ended_ms),
-        moment(row.due_ms),
-        row.queue,
-        row.priority,
-        _decode(row.tags) if row.tags else {},
-        row.parent_id,
-        _decode(row.args),
-        None if row.result is None else _decode(row.result),
-        None if row.error is None else _decode(row.error),
-        row.history_rows,
-        None if row.owner is None else f"worker {row.owner}",
-        row.forked_from,
-        waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
-        row.python,
-        row.key,
-        row.weight,
-        moment(row.scheduled_ms),
+        args=_decode(row.args),
+        result=None if row.result is None else _decode(row.result),
+        error=None if row.error is None else _decode(row.error),
+        **_of_both(row),
     )
 
 
 def run_summary(row: RunHead) -> RunSummary:
     """A run's row as a line of a list."""
-    waiting = _decode(row.waiting) if row.waiting else []
     return RunSummary(
-        row.id,
-        row.workflow,
-        row.status,
-        row.reason or waiting_text(waiting, row.status),
-        instant(row.created_ms),
-        moment(row.started_ms),
-        moment(row.ended_ms),
-        moment(row.due_ms),
-        row.queue,
-        row.priority,
-        _decode(row.tags) if row.tags else {},
-        row.parent_id,
-        None if row.error is None else _error_head(row.error),
-        row.history_rows,
-        None if row.owner is None else f"worker {row.owner}",
-        row.forked_from,
-        waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
-        row.python,
-        row.last_name or row.last_kind,
-        instant(row.created_ms if row.last_ms is None else row.last_ms),
-        row.key,
-        row.weight,
-        moment(row.scheduled_ms),
+        error=None if row.error is None else _error_head(row.error),
+        last=row.last_name or row.last_kind,
+        last_at=instant(row.created_ms if row.last_ms is None else row.last_ms),
+        **_of_both(row),
     )
+
+
+def _of_both(row: RunRow | RunHead) -> dict[str, Any]:
+    """The fields that `RunInfo` and `RunSummary` have both."""
+    waiting = _decode(row.waiting) if row.waiting else []
+    return {
+        "id": row.id,
+        "workflow": row.workflow,
+        "status": row.status,
+        "reason": row.reason or waiting_text(waiting, row.status),
+        "created_at": instant(row.created_ms),
+        "started_at": moment(row.started_ms),
+        "ended_at": moment(row.ended_ms),
+        "due_at": moment(row.due_ms),
+        "queue": row.queue,
+        "priority": row.priority,
+        "tags": _decode(row.tags) if row.tags else {},
+        "parent": row.parent_id,
+        "history_rows": row.history_rows,
+        "owner": None if row.owner is None else f"worker {row.owner}",
+        "forked_from": row.forked_from,
+        "waiting_for": waiting if row.status in (lifecycle.WAITING, lifecycle.PAUSED) else [],
+        "python": row.python,
+        "key": row.key,
+        "weight": row.weight,
+        "scheduled_at": moment(row.scheduled_ms),
+    }
 
 
 def progress(row: ProgressRow) -> Progress:

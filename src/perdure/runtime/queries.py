@@ -16,6 +16,7 @@ from perdure.errors import RunNotFound
 from perdure.runtime import info, validation
 from perdure.runtime.info import Blocked, Ends, HistoryEvent, Progress, RunInfo, RunSummary
 from perdure.store.base import Store
+from perdure.store.rows import RunFilter
 
 OPEN_STEPS_MAX = 8
 BLOCKED_MAX = 100
@@ -85,20 +86,20 @@ class Queries:
 
     def runs(self, asked: Filter) -> list[RunInfo]:
         """Runs with their payloads, newest first."""
-        return [info.run_info(row) for row in self._store.run_rows(**self._bounds(asked))]
+        return [info.run_info(row) for row in self._store.run_rows(self._bounds(asked))]
 
     def summaries(self, asked: Filter) -> list[RunSummary]:
         """Runs without their payloads, newest first."""
-        return [info.run_summary(row) for row in self._store.run_heads(**self._bounds(asked))]
+        return [info.run_summary(row) for row in self._store.run_heads(self._bounds(asked))]
 
-    def _bounds(self, asked: Filter) -> dict[str, Any]:
-        return {
-            "status": asked.status,
-            "workflow": asked.workflow,
-            "tags": asked.tags,
-            "limit": asked.limit,
-            "before": None if asked.after is None else self.key(asked.after),
-        }
+    def _bounds(self, asked: Filter) -> RunFilter:
+        return RunFilter(
+            status=asked.status,
+            workflow=asked.workflow,
+            tags=asked.tags,
+            limit=asked.limit,
+            before=None if asked.after is None else self.key(asked.after),
+        )
 
     def counts(self) -> dict[str, int]:
         """How many runs have each status."""

@@ -28,6 +28,7 @@ from perdure.store.rows import (
     QueueRow,
     ReplyRow,
     RequestRow,
+    RunFilter,
     RunHead,
     RunRow,
     StandingRow,
@@ -285,16 +286,10 @@ class Store(Protocol):
         Children and earlier generations count only where no other run matches.
         """
 
-    def run_rows(
-        self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None,
-        limit: int, before: int | None,
-    ) -> list[RunRow]:  # fmt: skip
-        """Runs that match all given filters, the newest first, those with keys below `before`."""
+    def run_rows(self, asked: RunFilter) -> list[RunRow]:
+        """Runs that match all given filters, the newest first."""
 
-    def run_heads(
-        self, *, status: str | None, workflow: str | None, tags: dict[str, Any] | None,
-        limit: int, before: int | None,
-    ) -> list[RunHead]:  # fmt: skip
+    def run_heads(self, asked: RunFilter) -> list[RunHead]:
         """The same runs without reading their arguments and results."""
 
     def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:

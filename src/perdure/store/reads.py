@@ -29,6 +29,7 @@ from perdure.store.rows import (
     LoadedRun,
     OutcomeRow,
     ProgressRow,
+    RunFilter,
     RunHead,
     RunRow,
     StreamItem,
@@ -241,55 +242,24 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         error = None if error is None else read(run, error)
         return OutcomeRow(status, successor, run_id, workflow, result, error, *rest)
 
-    def run_rows(
-        self,
-        *,
-        status: str | None,
-        workflow: str | None,
-        tags: dict[str, Any] | None,
-        limit: int,
-        before: int | None,
-    ) -> list[RunRow]:
+    def run_rows(self, asked: RunFilter) -> list[RunRow]:
         """Runs, newest first: three queries at most, however many runs."""
-        return self._rows_of(self._listed(status, workflow, tags, limit, before))
+        return self._rows_of(self._listed(asked))
 
-    def run_heads(
-        self,
-        *,
-        status: str | None,
-        workflow: str | None,
-        tags: dict[str, Any] | None,
-        limit: int,
-        before: int | None,
-    ) -> list[RunHead]:
+    def run_heads(self, asked: RunFilter) -> list[RunHead]:
         """Runs without arguments and results, newest first: three queries at most."""
-        return self.heads(self._listed(status, workflow, tags, limit, before))
+        return self.heads(self._listed(asked))
 
-    def _listed(
-        self,
-        status: str | None,
-        workflow: str | None,
-        tags: dict[str, Any] | None,
-        limit: int,
-        before: int | None,
-    ) -> list[int]:
+    def _listed(self, asked: RunFilter) -> list[int]:
         """The keys of runs, newest first."""
-        if tags:
-            pairs = [[key, _json(value)] for key, value in tags.items()]
+        bounds = asked.status, asked.workflow, asked.before, asked.limit
+        if asked.tags:
+            pairs = [[key, _json(value)] for key, value in asked.tags.items()]
             (key, value), *more = pairs
-            found = self._all(
-                "list_tagged_runs",
-                status,
-                workflow,
-                before,
-                limit,
-                key,
-                value,
-                _json(more),
-            )
+            found = self._all("list_tagged_runs", *bounds, key, value, _json(more))
         else:
-            query = "list_open_runs" if status in _INDEXED else "list_runs"
-            found = self._all(query, status, workflow, before, limit)
+            query = "list_open_runs" if asked.status in _INDEXED else "list_runs"
+            found = self._all(query, *bounds)
         return [run for (run,) in found]
 
     def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:

@@ -242,6 +242,18 @@ class LoadedRun(msgspec.Struct, gc=False):
     places: dict[int, int] = {}
 
 
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs a list has: those that match all that is given, with tags that a run has at
+    least, and with keys below `before`; up to `limit`.
+    """
+
+    status: str | None = None
+    workflow: str | None = None
+    tags: dict[str, Any] | None = None
+    limit: int
+    before: int | None = None
+
+
 class RunHead(msgspec.Struct, gc=False):
     """A run without its arguments and its result, as lists show it. `error` is whole JSON, the
     `last_` fields are of its newest row: for an answer the name is that of the row it answers.

@@ -29,7 +29,7 @@ from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.errors import RunNotFound, UnknownWorkflow
 from perdure.runtime.registry import add_workflow
-from perdure.store.rows import RunRow
+from perdure.store.rows import RunFilter, RunRow
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.reader import Reader
 from perdure.testing import invariants
@@ -89,7 +89,7 @@ def recordings(store: str | os.PathLike[str]) -> list[Recording]:
         db = connection.open_reader(copy if os.path.exists(path) else path)
         try:
             reader = Reader(db, path)
-            rows = reader.run_rows(status=None, workflow=None, tags=None, limit=-1, before=None)
+            rows = reader.run_rows(RunFilter(limit=-1))
             return [_recording(reader, row) for row in reversed(rows)]
         finally:
             db.close()

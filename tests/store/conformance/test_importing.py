@@ -13,7 +13,7 @@ from perdure.store.base import Store
 from perdure.store.export_json import ExportJson
 from perdure.store.import_plan import Survey, families_of, parcels
 from perdure.store.import_writes import ImportedRuns, ImportRuns
-from perdure.store.rows import RunHead
+from perdure.store.rows import RunFilter, RunHead
 from perdure.store.writes import Finish, Turn
 from tests.store.conformance.support import message, one, owned, queue, start
 
@@ -86,7 +86,7 @@ def test_runs_get_new_keys_and_keep_their_relations(store: Store, go_on: bool) -
     assert [one.key for one in store.open_requests(run_, 9)] == ["k"]
     one(store, message("a", key="once"))
     assert len(store.inbox(run_, 0)) == 2  # it has arrived before
-    rows = store.run_rows(status=None, workflow=None, tags={"of": "me"}, limit=9, before=None)
+    rows = store.run_rows(RunFilter(tags={"of": "me"}, limit=9))
     assert [one.id for one in rows] == ["a"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from perdure.core.events import ATTEMPT, COMPLETED, FAILED, START, STEP, Event
 from perdure.errors import RunNotFound
 from perdure.store.base import Store
+from perdure.store.rows import RunFilter
 from perdure.store.writes import Append
 from tests.store.conformance.support import finish, one, owned, start, step_row
 
@@ -16,20 +17,16 @@ LARGE = b'{"error":{"type":"ValueError","message":"' + b"x" * 5_000 + b'"}}'
 SMALL = b'{"error":{"type":"ValueError"}}'
 
 
-def listed(store: Store, **more: Any) -> dict[str, Any]:
-    everything = {"status": None, "workflow": None, "tags": None, "limit": 100, "before": None}
-    return {**everything, **more}
-
-
 def test_heads_are_rows_without_arguments_and_result(store: Store) -> None:
     for number in range(3):
         run, worker = owned(store, f"r{number}")
         one(store, Append(run, worker, [step_row(2, "work")]))
     one(store, finish(run, worker, "failed", 9, error=LARGE))
-    for more in ({}, {"status": "failed"}, {"limit": 2}, {"before": run}):
-        asked = listed(store, **more)
-        heads = store.run_heads(**asked)
-        rows = store.run_rows(**asked)
+    more: list[dict[str, Any]] = [{}, {"status": "failed"}, {"limit": 2}, {"before": run}]
+    for given in more:
+        asked = RunFilter(**{"limit": 100, **given})
+        heads = store.run_heads(asked)
+        rows = store.run_rows(asked)
         assert [head.run for head in heads] == [row.run for row in rows]
         for head, row in zip(heads, rows, strict=True):
             assert (head.id, head.status, head.error) == (row.id, row.status, row.error)

@@ -22,7 +22,7 @@ from perdure.store.retention_writes import (
     SweepPruned,
     Swept,
 )
-from perdure.store.rows import Started
+from perdure.store.rows import RunFilter, Started
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.writes import Append, Deliver, Emit, ForkRun, RecordHeartbeat, StartRun, Turn
 from tests.store.conformance.backends import Backend
@@ -89,7 +89,7 @@ def left_of(store: Store, run: int) -> list[Any]:
         *store.stream(run, "s", 0, 10),
         *store.inbox(run, 0),
         *filter(None, [store.heartbeat(run, 2)]),
-        *store.run_rows(status=None, workflow=None, tags={"of": "old"}, limit=9, before=None),
+        *store.run_rows(RunFilter(tags={"of": "old"}, limit=9)),
     ]
 
 
@@ -423,7 +423,7 @@ def test_an_export_has_whole_runs(
             assert copy.stream(run, "s", 0, 9) == store.stream(run, "s", 0, 9)
             assert copy.heartbeat(run, 2) == store.heartbeat(run, 2)
             tagged = {"of": id}
-            found = copy.run_heads(status=None, workflow=None, tags=tagged, limit=9, before=None)
+            found = copy.run_heads(RunFilter(tags=tagged, limit=9))
             assert [head.id for head in found] == [id]
     finally:
         copy.close()

@@ -9,7 +9,7 @@ import pytest
 from perdure.core.limits import NEVER_MS
 from perdure.errors import QueueFull, QueueNotFound, ScheduleNotFound, WeightOverBurst
 from perdure.store.base import Store
-from perdure.store.rows import Started
+from perdure.store.rows import RunFilter, Started
 from perdure.store.schedule_writes import (
     ControlSchedule,
     DeclareSchedules,
@@ -97,7 +97,7 @@ def test_two_processes_start_one_run_for_a_tick(store: Store, other: Store) -> N
     row = put(store)
     results = [fired(one_store, row, 60_000) for one_store in (store, other, store)]
     assert [result is None for result in results] == [False, True, True]
-    assert len(store.run_rows(status=None, workflow=None, tags=None, limit=9, before=None)) == 1
+    assert len(store.run_rows(RunFilter(limit=9))) == 1
 
 
 def test_a_tick_whose_run_exists_is_that_run(store: Store) -> None:

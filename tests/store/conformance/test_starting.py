@@ -10,7 +10,7 @@ from perdure.core.events import START, Event
 from perdure.core.limits import INLINE_BYTES_MAX
 from perdure.errors import RunExists, RunNotFound
 from perdure.store.base import Store
-from perdure.store.rows import Started
+from perdure.store.rows import RunFilter, Started
 from perdure.store.writes import ControlRun, EndWorker, Finish, StartRun, Turn
 from tests.store.conformance.support import finish, join, one, owned, queue, row, start
 
@@ -164,9 +164,8 @@ def test_lists_of_runs(store: Store) -> None:
     one(store, finish(run, store.run_row(run).owner or 0, "completed", result=b"1"))
 
     def listed(**asked: Any) -> list[int]:
-        given: dict[str, Any] = {"status": None, "workflow": None, "tags": None}
-        given |= {"limit": 100, "before": None} | asked
-        rows, heads = store.run_rows(**given), store.run_heads(**given)
+        given = RunFilter(**{"limit": 100, **asked})
+        rows, heads = store.run_rows(given), store.run_heads(given)
         assert [one.run for one in rows] == [one.run for one in heads]
         return [one.run for one in rows]
 

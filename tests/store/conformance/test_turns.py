@@ -21,7 +21,7 @@ from perdure.core.events import (
 from perdure.core.limits import Limits
 from perdure.errors import PayloadTooLarge
 from perdure.store.base import Store
-from perdure.store.rows import Written
+from perdure.store.rows import RunFilter, Written
 from perdure.store.writes import AdoptChild, Append, Finish, StartRun, Suspend, Turn
 from tests.store.conformance.support import (
     OpenStore,
@@ -107,7 +107,7 @@ def test_tags_are_merged_and_removed(store: Store) -> None:
     assert json.loads(store.run_row(run).tags or "") == {"b": "x", "c": 3}
 
     def found(tags: dict[str, Any]) -> list[int]:
-        rows = store.run_rows(status=None, workflow=None, tags=tags, limit=5, before=None)
+        rows = store.run_rows(RunFilter(tags=tags, limit=5))
         return [one.run for one in rows]
 
     assert found({"c": 3}) == found({"b": "x", "c": 3}) == [run]

@@ -12,6 +12,7 @@ from perdure.core.events import START, Event
 from perdure.core.limits import NEVER_MS, Limits
 from perdure.store import retention
 from perdure.store.retention_writes import PruneRuns, SweepPruned
+from perdure.store.rows import RunFilter
 from perdure.store.sqlite import export
 from perdure.store.sqlite.driver import SqliteStore
 from perdure.store.sqlite.export import COPIED
@@ -142,9 +143,7 @@ def test_what_stays_is_as_if_nothing_had_been_deleted(tmp_path: Path, seed: int)
                     keys.add(later)
                     open_runs.append((later, run_id))
             case 4:
-                ended = store.run_rows(
-                    status="failed", workflow=None, tags=None, limit=5, before=None
-                )
+                ended = store.run_rows(RunFilter(status="failed", limit=5))
                 heads = [row for row in ended if "~" not in row.id]
                 if heads and store.run_key(heads[0].id) == heads[0].run:
                     (again,) = store.write(
