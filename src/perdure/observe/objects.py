@@ -18,6 +18,7 @@ import msgspec
 from perdure.errors import BucketUnusable, ReplicaUnavailable, ReplicaUnreadable
 from perdure.replica.address import Address
 from perdure.replica.bucket import NAMES_MAX, Found
+from perdure.replica.buckets import with_library
 
 T = TypeVar("T")
 RETRIES = 2
@@ -51,16 +52,9 @@ class Objects(Protocol):
 
 
 def open_objects(address: Address) -> Objects:
-    """The objects at an address.
-
-    Raises `BucketUnusable` where the library for buckets is not installed.
-    """
-    if address.folder is not None:
-        return FolderObjects(address.folder)
-    try:
-        return S3Objects(address)
-    except ImportError as error:
-        raise BucketUnusable.without_library(str(address)) from error
+    """The objects at an address. Raises as `with_library` does."""
+    with with_library(address):
+        return S3Objects(address) if address.folder is None else FolderObjects(address.folder)
 
 
 class S3Objects:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from perdure.store.sqlite import files
 from perdure.store.sqlite.forked import Identity
 
 Level = Literal["disk", "replica"]
@@ -61,11 +62,7 @@ def write(folder: Path, advertisement: Advertisement) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(_file_in(folder))
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    files.sync(folder)
 
 
 def _file_in(folder: Path) -> Path:

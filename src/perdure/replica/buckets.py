@@ -6,6 +6,8 @@ Rules: a probe tries all that will be needed before anything else is written, an
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from perdure.errors import BucketUnusable, ReplicaUnavailable
 from perdure.replica.address import Address
@@ -15,14 +17,19 @@ from perdure.replica.s3_bucket import S3Bucket
 
 
 def open_bucket(address: Address) -> Bucket:
-    """The bucket or folder at an address.
+    """The bucket or folder at an address. Raises as `with_library` does."""
+    with with_library(address):
+        return S3Bucket(address) if address.folder is None else FolderBucket(address.folder)
+
+
+@contextmanager
+def with_library(address: Address) -> Iterator[None]:
+    """Open a bucket in here.
 
     Raises `BucketUnusable` where the library for buckets is not installed.
     """
-    if address.folder is not None:
-        return FolderBucket(address.folder)
     try:
-        return S3Bucket(address)
+        yield
     except ImportError as error:
         raise BucketUnusable.without_library(str(address)) from error
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from perdure.errors import BucketUnusable, ReplicaUnavailable
 from perdure.replica.bucket import Found, Stored, request_threads
+from perdure.store.sqlite import files
 
 DRAFT_TRIES = 10
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class FolderBucket:
         with contextlib.suppress(
             FileNotFoundError
         ):  # another writer has deleted it, and its folder
-            _sync_folder(path.parent)
+            files.sync(path.parent)
         for old in self._versions(name):
             if _number_of(old) < number - 1:
                 old.unlink(missing_ok=True)
@@ -131,7 +132,7 @@ class FolderBucket:
     def _names(self, under: str) -> list[Found]:
         found: dict[str, Found] = {}  # by name: of two versions the newer one stays
         tree = os.walk(self._folder / under)
-        for path in sorted(Path(folder, file) for folder, _, files in tree for file in files):
+        for path in sorted(Path(folder, file) for folder, _, inside in tree for file in inside):
             if path.name.startswith("."):  # a draft is not to be listed, or deleted, yet
                 continue
             with contextlib.suppress(FileNotFoundError):
@@ -172,19 +173,12 @@ def _draft(folder: Path) -> BufferedWriter:
 
     A folder that a delete has just emptied and removed is made again.
     """
-    for tries_left in reversed(range(DRAFT_TRIES)):
+    tries_left = DRAFT_TRIES
+    while True:
+        tries_left -= 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return open(folder / f".{uuid.uuid4().hex}", "xb")
         except (FileNotFoundError, FileExistsError):
             if not tries_left:
                 raise
-    raise AssertionError
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

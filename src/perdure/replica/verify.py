@@ -154,8 +154,7 @@ def put_in_place(copy: Path, path: str, expected: files.Identity | None = None) 
     db.pragma("schema_version")  # a connection that has read nothing does not know of the WAL
     db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     db.close()
-    with open(copy, "rb") as file:
-        os.fsync(file.fileno())
+    files.sync(copy)
     if there := standing_at(path):
         taken = f"{there[0]!r} has come to where a restored file was to be put; try again"
         raise StoreUnavailable(path, taken)
@@ -167,11 +166,7 @@ def put_in_place(copy: Path, path: str, expected: files.Identity | None = None) 
     except OSError:  # a file system without links
         os.rename(copy, path)
     discard(copy)
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.sync(files.folder_of(path))
 
 
 def differs(place: object, missing: int) -> ReplicaDamaged:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from perdure.errors import ArchiveUnavailable, BadArchiveAddress, BadReplicaAddress, StoreError
 from perdure.replica.address import Address, parse
 from perdure.replica.temporary_folders import TempFolder, sweep
+from perdure.store.sqlite import files
 
 if TYPE_CHECKING:
     from perdure.replica.s3_bucket import S3Bucket
@@ -139,7 +140,7 @@ class FolderArchive:
                     _place(draft, self._folder / found)
                 except FileExistsError:
                     continue
-                _sync_folder(self._folder)
+                files.sync(self._folder)
                 return found
         except OSError as error:
             raise ArchiveUnavailable(self.where, _text_of(error)) from error
@@ -213,12 +214,4 @@ def _make_folder(folder: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in reversed(missing):
-        _sync_folder(one.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        files.sync(one.parent)

@@ -8,7 +8,6 @@ copied again; the file is whole only after `close`.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import msgspec
 
 from perdure.store import sql
 from perdure.store.retention_writes import Prunable
-from perdure.store.sqlite import connection, forked, new_file
+from perdure.store.sqlite import connection, files, forked, new_file
 from perdure.store.sqlite.error_map import BUSY_MS, translated
 from perdure.store.sqlite.queries import PACKAGE
 
@@ -88,11 +87,7 @@ class SqliteExport:
         with translated(self._path):
             self._db.wal_checkpoint("main", mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.abandon()
-        descriptor = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.sync(self._path)
 
     def abandon(self) -> None:
         """Close the connection, whatever the state of the file."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from pathlib import Path
 
 import apsw
 
@@ -27,6 +28,15 @@ _JOURNAL = bytes.fromhex("d9d505f920a163d7")
 def folder_of(path: str) -> str:
     """The folder of a file, as an absolute path."""
     return os.path.dirname(os.path.abspath(path))
+
+
+def sync(path: str | Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # --- identity -------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from perdure.store.sqlite import files
+
 _WAL_MODE = b"\x02\x02"
 """The read and write versions of a header, at byte 18."""
 
@@ -35,7 +37,7 @@ def make(path: str, pages: Callable[[], bytes]) -> None:
         return
     try:
         os.link(made, path)  # fails where another process was faster
-        _sync_folder(path)
+        files.sync(files.folder_of(path))
     except OSError:
         return
     finally:
@@ -50,11 +52,3 @@ def write(path: str, pages: bytes) -> None:
         file.write(pages)
         file.flush()
         os.fsync(descriptor)
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
