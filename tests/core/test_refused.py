@@ -36,7 +36,7 @@ async def reads_later() -> str:
 
 
 LINE = reads.__code__.co_firstlineno + 1
-WHERE = rf"refused: Opening a file\n  at:      .*test_refusals\.py:{LINE} in reads\n"
+WHERE = rf"refused: Opening a file\n  at:      .*test_refused\.py:{LINE} in reads\n"
 
 
 async def swallows() -> None:
@@ -144,7 +144,7 @@ def test_where_a_library_was_refused_the_line_that_waits_for_it_is_told() -> Non
     with pytest.raises(
         RefusalIgnored,
         match=(
-            rf"test_refusals\.py:{line} in \S*main, through "
+            rf"test_refused\.py:{line} in \S*main, through "
             rf"/usr/lib/site-packages/client\.py:8 in connect\n"
         ),
     ):
@@ -257,7 +257,7 @@ def test_a_run_that_was_touched_from_outside_stops_and_goes_on_from_its_history(
     with pytest.raises(
         RefusalIgnored,
         match=(
-            r"Using an event.* outside of .*\n  at:      .*test_refusals.py:\d+ in "
+            r"Using an event.* outside of .*\n  at:      .*test_refused.py:\d+ in "
             r"test_a_run_that_was"
         ),
     ):
@@ -274,7 +274,7 @@ def test_a_run_that_touches_another_stops_too() -> None:
         with contextlib.suppress(TouchedFromOutside):
             shared["event"].set()
 
-    with pytest.raises(RefusalIgnored, match=r"test_refusals\.py"):
+    with pytest.raises(RefusalIgnored, match=r"test_refused\.py"):
         Hand(touches())
     with pytest.raises(RefusalIgnored):
         hand.answer()

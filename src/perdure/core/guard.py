@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from perdure.core.refusals import is_installed, remember
+from perdure.core.refused import is_installed, remember
 from perdure.errors import NotDeterministic
 
 _EVENTS = {

@@ -22,7 +22,7 @@ import msgspec
 from perdure.core import guard
 from perdure.core.guard import inside as _inside
 from perdure.core.limits import NEVER_MS, TURN_CALLBACKS_MAX, TURN_CALLBACKS_QUICK
-from perdure.core.refusals import Refusal, remember
+from perdure.core.refused import Refusal, remember
 from perdure.errors import EndlessTurn, TouchedFromOutside
 
 log = logging.getLogger("perdure")
