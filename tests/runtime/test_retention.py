@@ -213,8 +213,8 @@ async def test_the_folders_of_a_new_archive_are_as_durable_as_its_files(
 ) -> None:
     """A power cut that takes away the name of a folder takes what is in it."""
     synced: list[Path] = []
-    monkeypatch.setattr(files, "sync", synced.append)
     await filled(db, 2)
+    monkeypatch.setattr(files, "sync", synced.append)
     async with Engine(db, execute=False) as engine:
         await engine.prune(Retention(completed=0, archive=f"file://{tmp_path}/new/archive"))
     folders = [one for one in synced if Path(one).is_dir()]

@@ -100,7 +100,7 @@ def test_a_second_import_leaves_what_is_here(store: Store) -> None:
 
 
 def heads(store: Store) -> list[RunHead]:
-    return store.run_heads(status=None, workflow=None, tags=None, limit=99, before=None)
+    return store.run_heads(RunFilter(limit=99))
 
 
 GONE_ON = {**FAMILY, "event": [*FAMILY["event"], event(9, 3, "timer")]}
