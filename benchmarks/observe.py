@@ -34,8 +34,8 @@ from campaigns.s3_servers import BucketServer
 from perdure import Engine, receive, step, workflow
 from perdure.observe import vfs
 from perdure.observe.blocks import Blocks
+from perdure.observe.databases import Databases
 from perdure.observe.objects import open_objects
-from perdure.observe.observer import Observer
 from perdure.observe.pages import Pages
 from perdure.reader.values import RunQuery
 from perdure.replica import litestream_binary, summary
@@ -116,25 +116,25 @@ async def timed(work: Callable[[], Awaitable[Any]]) -> tuple[float, Any]:
 
 
 async def look(address: str) -> dict[str, float]:
-    """One observer from its start: list, list again, open, one run, a whole scan."""
+    """Databases from the start: list, list again, open, one run, a whole scan."""
     found: dict[str, float] = {}
-    async with Observer([address]) as observer:
-        found["first list, s"], entries = await timed(observer.entries)
+    async with Databases([address]) as databases:
+        found["first list, s"], entries = await timed(databases.entries)
         found["databases"] = len(entries)
-        observer._listed_s = None
-        found["second list, s"], _ = await timed(observer.entries)
-        before = dict(observer.requests)
+        databases._listed_s = None
+        found["second list, s"], _ = await timed(databases.entries)
+        before = dict(databases.requests)
 
         async def opened() -> Any:
-            one = await observer.open("big")
+            one = await databases.open("big")
             await one.reader.runs(RunQuery())
             return one
 
         found["open, with a page of runs, s"], one = await timed(opened)
-        found["its requests"] = sum(observer.requests.values()) - sum(before.values())
+        found["its requests"] = sum(databases.requests.values()) - sum(before.values())
         found["counts by status, s"], _ = await timed(one.reader.counts)
         found["history of a run, s"], _ = await timed(lambda: one.reader.history("run-7"))
-        found["its requests in all"] = sum(observer.requests.values()) - sum(before.values())
+        found["its requests in all"] = sum(databases.requests.values()) - sum(before.values())
     return found
 
 

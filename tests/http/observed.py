@@ -1,4 +1,4 @@
-"""Served observers for tests: a real uvicorn over real replicas, in a thread with its own loop."""
+"""Served databases for tests: a real uvicorn over real replicas, in a thread with its own loop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from perdure.http import server
-from perdure.http.pages.observe import observer_app
-from perdure.observe.observer import Observer
+from perdure.http.pages.observe import databases_app
+from perdure.observe.databases import Databases
 from tests.runtime.support import PATIENCE_S
 
 
 @contextlib.contextmanager
 def observed(*targets: str, **options: Any) -> Iterator[str]:
-    """The address at which an observer of these places is served."""
+    """The address at which the databases at these places is served."""
     at = socket.create_server(("127.0.0.1", 0))
     begun, stop = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -26,8 +26,8 @@ def observed(*targets: str, **options: Any) -> Iterator[str]:
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
         async with (
-            Observer(targets) as observer,
-            server.served(observer_app(observer, **options), at),
+            Databases(targets) as databases,
+            server.served(databases_app(databases, **options), at),
         ):
             begun.set()
             await stop.wait()

@@ -15,14 +15,14 @@ import pytest
 from perdure import Engine
 from perdure.errors import StoreCorrupt, StoreError, StoreNotFound, StoreTooNew
 from perdure.observe import listing
-from perdure.observe.observer import Observer
+from perdure.observe.databases import Databases
 from perdure.reader.values import RunQuery
 from tests.observe.support import WORKFLOWS, notes
 from tests.runtime.support import awaited
 
 
-async def ids(observer: Observer, name: str) -> list[str]:
-    page = await (await observer.open(name)).reader.runs(RunQuery())
+async def ids(databases: Databases, name: str) -> list[str]:
+    page = await (await databases.open(name)).reader.runs(RunQuery())
     return sorted(one.id for one in page.runs)
 
 
@@ -44,14 +44,14 @@ async def test_copies_are_read_as_they_are_while_the_original_goes_on(tmp_path: 
     async with Engine(live, workflows=WORKFLOWS) as engine:
         before = contents(without), contents(both)
         targets = [str(live), str(without / "copy.db"), str(both / "copy.db")]
-        async with Observer(targets) as observer:
-            names = [one.name for one in await observer.entries()]
+        async with Databases(targets) as databases:
+            names = [one.name for one in await databases.entries()]
             assert names == ["live.db", *targets[1:]]
-            assert await ids(observer, targets[1]) == ["first"]
-            assert await ids(observer, targets[2]) == ["first"]
-            assert await ids(observer, "live.db") == ["first"]
+            assert await ids(databases, targets[1]) == ["first"]
+            assert await ids(databases, targets[2]) == ["first"]
+            assert await ids(databases, "live.db") == ["first"]
             await engine.run(notes(3), id="second")
-            assert await ids(observer, "live.db") == ["first", "second"]
+            assert await ids(databases, "live.db") == ["first", "second"]
             assert contents(without) == before[0]
         after = contents(both)
         assert {name: after[name] for name in before[1]} == before[1]
@@ -63,22 +63,22 @@ async def test_a_file_that_gets_a_wal_or_is_replaced_is_opened_anew(tmp_path: Pa
     store = tmp_path / "a.db"
     async with Engine(store, workflows=WORKFLOWS) as engine:
         await engine.run(notes(1), id="one")
-    async with Observer([str(store)]) as observer:
-        assert await ids(observer, "a.db") == ["one"]
+    async with Databases([str(store)]) as databases:
+        assert await ids(databases, "a.db") == ["one"]
         async with Engine(store, workflows=WORKFLOWS) as engine:
             await engine.run(notes(1), id="two")
-            assert await ids(observer, "a.db") == ["one", "two"]
-        assert await ids(observer, "a.db") == ["one", "two"]
+            assert await ids(databases, "a.db") == ["one", "two"]
+        assert await ids(databases, "a.db") == ["one", "two"]
         async with Engine(tmp_path / "b.db", workflows=WORKFLOWS) as engine:
             await engine.run(notes(1), id="other")
-        for side in ("-wal", "-shm"):  # kept by the observer, and of the file that goes
+        for side in ("-wal", "-shm"):  # kept open, and of the file that goes
             (tmp_path / f"a.db{side}").unlink(missing_ok=True)
         os.replace(tmp_path / "b.db", store)
-        assert await ids(observer, "a.db") == ["other"]
+        assert await ids(databases, "a.db") == ["other"]
         store.unlink()
         with pytest.raises(StoreNotFound):
-            await observer.open("a.db")
-        (entry,) = await observer.entries()
+            await databases.open("a.db")
+        (entry,) = await databases.entries()
         assert "can't be read" in entry.problem
 
 
@@ -109,8 +109,8 @@ async def test_a_wal_in_a_folder_that_can_not_be_written_is_read_from_a_copy() -
                 shutil.copy(f"{folder / 'live.db'}{side}", place / f"copy.db{side}")
         folder.chmod(0o755)
         with as_somebody_else(place):
-            async with Observer([str(place / "copy.db")]) as observer:
-                assert await ids(observer, "copy.db") == ["in-the-wal"]
+            async with Databases([str(place / "copy.db")]) as databases:
+                assert await ids(databases, "copy.db") == ["in-the-wal"]
         assert sorted(contents(place)) == ["copy.db", "copy.db-wal"]
 
 
@@ -147,16 +147,16 @@ async def test_what_is_no_store_is_said_and_left_alone(tmp_path: Path) -> None:
         "pipe.db": StoreError,
     }
     before = {name: (tmp_path / name).read_bytes() for name in wrong if (tmp_path / name).is_file()}
-    async with Observer([str(tmp_path / name) for name in (*wrong, "good.db")]) as observer:
-        rows = {one.name: listing.row(one, 0) for one in await observer.entries()}
+    async with Databases([str(tmp_path / name) for name in (*wrong, "good.db")]) as databases:
+        rows = {one.name: listing.row(one, 0) for one in await databases.entries()}
         for name in wrong:
             assert rows[name].state == "unreadable" and name in rows[name].meaning
             assert not rows[name].counted
         assert rows["good.db"].counts == {"completed": 1}
         for name, kind in wrong.items():
             with pytest.raises(kind, match=name):
-                await ids(observer, name)
-        assert await ids(observer, "good.db") == ["one"]
+                await ids(databases, name)
+        assert await ids(databases, "good.db") == ["one"]
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     with pytest.raises(StoreNotFound):
-        Observer([str(tmp_path / "nothing.db")])
+        Databases([str(tmp_path / "nothing.db")])

@@ -15,7 +15,7 @@ import pytest
 from perdure.errors import BucketUnusable, ReplicaDamaged, ReplicaEmpty
 from perdure.observe import ltx, vfs
 from perdure.observe import pages as pages_module
-from perdure.observe.observer import Observer
+from perdure.observe.databases import Databases
 from perdure.reader.values import RunQuery
 from perdure.replica import litestream_binary
 from tests.observe.support import (
@@ -219,8 +219,8 @@ async def test_a_copy_is_restored_where_pages_are_of_an_unknown_format(
     replica: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ltx, "FLAG_SIZED", 2)  # as if these files were of a later version
-    async with Observer([f"file://{replica}"]) as observer:
-        opened = await observer.only()
+    async with Databases([f"file://{replica}"]) as databases:
+        opened = await databases.only()
         assert "restored copy" in opened.about
         page = await opened.reader.runs(RunQuery(status=("waiting",)))
         assert [one.id for one in page.runs] == ["run-waits"]

@@ -64,15 +64,15 @@ def observe(
 
 async def _print(targets: tuple[str, ...], *, as_json: bool) -> None:
     from perdure.observe import listing
-    from perdure.observe.observer import Observer
+    from perdure.observe.databases import Databases
 
-    async with Observer(targets) as observer:
+    async with Databases(targets) as databases:
         now_ms = time.time_ns() // 1_000_000
-        rows = [listing.row(one, now_ms) for one in await observer.entries()]
+        rows = [listing.row(one, now_ms) for one in await databases.entries()]
         if as_json:
             echo_json(rows)
             return
-        for line in observer.problems:
+        for line in databases.problems:
             say(line)
     if not rows:
         say(f"No database is at {', '.join(targets)}.")
@@ -95,15 +95,15 @@ def _cells(row: Row, now: datetime) -> list[str]:
 async def serve(
     targets: tuple[str, ...], at: socket.socket, tokens: list[Token], open_it: bool
 ) -> int:
-    """Serve the pages of an observer until a signal to stop."""
+    """Serve the pages until a signal to stop."""
     from perdure.http import server
-    from perdure.http.pages.observe import observer_app
-    from perdure.observe.observer import Observer
+    from perdure.http.pages.observe import databases_app
+    from perdure.observe.databases import Databases
 
     with at, stop_signals() as stopped:
-        async with Observer(targets) as observer:
-            found = await observer.entries()  # what can't be read is said here, not in a page only
-            app = observer_app(observer, token=tokens or None)
+        async with Databases(targets) as databases:
+            found = await databases.entries()  # what can't be read is said here, not in a page only
+            app = databases_app(databases, token=tokens or None)
             async with server.served(app, at):
                 serving.tell(server.address_of(at), tokens, open_it)
                 say(f"Read-only: {format.count(len(found), 'database')}. Ctrl-C ends it.")

@@ -25,10 +25,10 @@ def with_reader(store: str, act: Callable[[StoreReader], Awaitable[T]]) -> T:
 
     async def main() -> T:
         if store.startswith(ADDRESSES):
-            from perdure.observe.observer import Observer  # with what reads buckets
+            from perdure.observe.databases import Databases  # with what reads buckets
 
-            async with Observer([store]) as observer:
-                return await act((await observer.only()).reader)
+            async with Databases([store]) as databases:
+                return await act((await databases.only()).reader)
         async with reader_of(store) as reader:
             return await act(reader)
 

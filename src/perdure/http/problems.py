@@ -29,7 +29,7 @@ from perdure.http.values import calm
 log = logging.getLogger("perdure")
 
 _IN_A_DATABASE = re.compile(r"/db/[^/]+/api/")
-"""The API of one of the databases of an observer."""
+"""The API of one of the databases of `perdure observe`."""
 PROBLEM_JSON = "application/problem+json"
 
 

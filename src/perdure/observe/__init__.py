@@ -1,1 +1,1 @@
-"""Observer: stores wherever they lie, looked at without their code, their lease or a write."""
+"""Stores wherever they lie, looked at without their code, their lease or a write."""

@@ -1,4 +1,4 @@
-"""Databases of an observer as rows: filtered, sorted, with what their state means in a sentence."""
+"""Databases as rows: filtered, sorted, with what their state means in a sentence."""
 
 from __future__ import annotations
 

@@ -121,11 +121,6 @@ class RemoveSchedule(msgspec.Struct, gc=False):
     name: str
 
 
-ScheduleWrite = (
-    DeclareSchedules | SetSchedule | FireSchedule | StartTicks | ControlSchedule | RemoveSchedule
-)
-
-
 # --- results of writes ----------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
-"""Pages of an observer: the list of databases, a search over those that are open, and the pages of
-each one below `/db/NAME/`.
+"""Pages of `perdure observe`: the list of databases, a search over those that are open, and the
+pages of each one below `/db/NAME/`.
 
 Rules: read-only everywhere; a database is opened when one of its pages is asked for; its
 application is a site like any other, which knows nothing of buckets.
@@ -30,19 +30,21 @@ from perdure.http.paths import KeepsEncodedSlashes
 from perdure.http.site import ROOT, Site, root_of, url
 from perdure.http.templating import page
 from perdure.observe import listing
+from perdure.observe.databases import Databases, Opened
 from perdure.observe.listing import Query
-from perdure.observe.observer import Observer, Opened
 
 JSON = "application/json"
 AREAS = (("databases", "Databases", ()), ("search", "Search", ("search",)))
 
 
-def observer_app(observer: Observer, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
-    """The application of an observer, behind the same gate as that of an engine.
+def databases_app(databases: Databases, *, token: Tokens = None, prefix: str = "") -> ASGIApp:
+    """The application of databases, behind the same gate as that of an engine.
 
     Raises `DefinitionError` for a bad token or prefix.
     """
-    name = observer.targets[0] if len(observer.targets) == 1 else f"{len(observer.targets)} places"
+    name = (
+        databases.targets[0] if len(databases.targets) == 1 else f"{len(databases.targets)} places"
+    )
     site = Site(name, areas=AREAS)
     app = Starlette(
         routes=[
@@ -51,14 +53,14 @@ def observer_app(observer: Observer, *, token: Tokens = None, prefix: str = "") 
             Route("/search", searched, name="search"),
             Route("/search.json", searched_json),
             Route("/db/{name:name}", to_database),
-            Mount("/db/{name:name}", _Databases(observer)),
+            Mount("/db/{name:name}", _DatabaseApps(databases)),
             *login.ROUTES,
             Mount("/static", StaticFiles(packages=[("perdure.http", "static")]), name="static"),
         ],
         middleware=[Middleware(KeepsEncodedSlashes)],
         exception_handlers=problems.HANDLERS,
     )
-    app.state.site, app.state.observer = site, observer
+    app.state.site, app.state.databases = site, databases
     return sites.guarded(app, site, token=token, prefix=prefix)
 
 
@@ -76,15 +78,15 @@ def _query(request: Request) -> Query:
 
 
 async def _list(request: Request) -> tuple[listing.Page, Query]:
-    observer: Observer = request.app.state.observer
+    databases: Databases = request.app.state.databases
     query = _query(request)
     now_ms = time.time_ns() // 1_000_000
-    return listing.page(await observer.entries(), query, now_ms), query
+    return listing.page(await databases.entries(), query, now_ms), query
 
 
 async def listed(request: Request) -> Response:
-    """The list. An observer of one database shows that."""
-    observer: Observer = request.app.state.observer
+    """The list. One database alone is shown at once."""
+    databases: Databases = request.app.state.databases
     found, query = await _list(request)
     if found.total == 1 and not request.query_params:
         (only,) = found.rows
@@ -100,10 +102,10 @@ async def listed(request: Request) -> Response:
         choices=listing.CHOICES,
         sorts=listing.SORTS,
         statuses=STATUSES,
-        problems=observer.problems,
-        ago_s=round(observer.listed_ago_s),
-        requests=observer.requests,
-        opened={one.name for one in observer.opened},
+        problems=databases.problems,
+        ago_s=round(databases.listed_ago_s),
+        requests=databases.requests,
+        opened={one.name for one in databases.opened},
     )
 
 
@@ -127,9 +129,9 @@ async def listed_json(request: Request) -> Response:
 
 async def searched(request: Request) -> Response:
     """What a search over all open databases has found."""
-    observer: Observer = request.app.state.observer
+    databases: Databases = request.app.state.databases
     text = request.query_params.get("q", "").strip()
-    found = await observer.search(text) if text else []
+    found = await databases.search(text) if text else []
     return page(
         request,
         "databases_search.html",
@@ -137,15 +139,15 @@ async def searched(request: Request) -> Response:
         json=f"{url(request, 'search.json')}?{urlencode({'q': text})}",
         text=text,
         found=found,
-        opened=observer.opened,
+        opened=databases.opened,
     )
 
 
 async def searched_json(request: Request) -> Response:
     """What a search has found, for programs."""
-    observer: Observer = request.app.state.observer
+    databases: Databases = request.app.state.databases
     text = request.query_params.get("q", "").strip()
-    return Response(msgspec.json.encode(await observer.search(text)), media_type=JSON)
+    return Response(msgspec.json.encode(await databases.search(text)), media_type=JSON)
 
 
 # --- single databases -----------------------------------------------------------------------------
@@ -156,17 +158,17 @@ async def to_database(request: Request) -> Response:
     return RedirectResponse(url(request, "db", request.path_params["name"], ""), 303)
 
 
-class _Databases:
+class _DatabaseApps:
     """Hands a request over to the application of the database that its path names."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+    def __init__(self, databases: Databases) -> None:
+        self._databases = databases
         self._apps: dict[str, tuple[Opened, Starlette]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         name: str = scope["path_params"]["name"]
-        opened = await self._observer.open(name)
+        opened = await self._databases.open(name)
         root = root_of(request)
         app = self._app_of(opened, root)
         path = get_route_path(scope)
@@ -184,7 +186,7 @@ class _Databases:
     def _app_of(self, opened: Opened, root: str) -> Starlette:
         known = self._apps.get(opened.name)
         if known is None or known[0] is not opened:
-            still_open = set(map(id, self._observer.opened))
+            still_open = set(map(id, self._databases.opened))
             self._apps = {n: one for n, one in self._apps.items() if id(one[0]) in still_open}
             site = Site(opened.name, opened.reader, up=f"{root}/")
             known = self._apps[opened.name] = opened, sites.pages(site)

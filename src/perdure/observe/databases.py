@@ -1,4 +1,4 @@
-"""The observer: databases at some places, listed by their summaries, and opened on demand.
+"""Databases at some places, listed by their summaries, and opened on demand.
 
 Rules: nothing is written and no lease is taken; a database is opened when it is asked for, at most
 `OPENED_MAX` are open, and one that nobody asks for is closed after `IDLE_S`; its pages are read
@@ -142,7 +142,7 @@ class Place:
         return Pages(self.objects, entry.folder, self.blocks)
 
 
-class Observer:
+class Databases:
     """Databases at `targets`: paths of files, `s3://bucket/prefix` and `file:///folder`.
 
     Raises `BadReplicaAddress`, `StoreNotFound`, and `BucketUnusable` where the library for buckets
