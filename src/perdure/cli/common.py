@@ -15,7 +15,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import IntEnum
 from typing import Any, NoReturn, TypeVar
 
@@ -72,6 +72,13 @@ store_option = click.option(
     help="The SQLite file that holds the runs.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """A command with options, in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def ids_that_begin(ctx: click.Context, parameter: click.Parameter, prefix: str) -> list[str]:

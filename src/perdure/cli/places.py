@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from perdure.cli.common import F
+from perdure.cli.common import F, with_options
 from perdure.runtime.engine import Engine
 from perdure.views.waiting import NO_PLACES, Places, in_queue
 
@@ -36,9 +36,7 @@ _OPTIONS = (
 
 def place_options(command: F) -> F:
     """The options of commands that start a run."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 async def places_of(engine: Engine, run_id: str, waiting_for: Sequence[dict[str, Any]]) -> Places:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import click
 
 from perdure.api.tokens import Token, tokens_of
-from perdure.cli.common import F, misuse
+from perdure.cli.common import F, misuse, with_options
 from perdure.cli.output import say
 from perdure.errors import DefinitionError
 
@@ -54,9 +54,7 @@ _OPTIONS = (
 
 def serve_options(command: F) -> F:
     """The options of commands that show pages: host, port, token, view_token, open_it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def tokens_given(token: str | None, view_token: str | None) -> list[Token]:

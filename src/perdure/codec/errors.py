@@ -39,6 +39,7 @@ def slots_of(cls: type) -> dict[str, MemberDescriptorType]:
 
 
 def listed(value: Any) -> list[Any]:
+    """A list as it is, an empty one for anything else."""
     return value if isinstance(value, list) else []
 
 

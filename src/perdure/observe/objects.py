@@ -19,6 +19,7 @@ from perdure.errors import BucketUnusable, ReplicaUnavailable, ReplicaUnreadable
 from perdure.replica.address import Address
 from perdure.replica.bucket import NAMES_MAX, Found
 from perdure.replica.buckets import with_library
+from perdure.replica.folder_bucket import text_of
 
 T = TypeVar("T")
 RETRIES = 2
@@ -203,12 +204,8 @@ class FolderObjects:
         try:
             return work()
         except PermissionError as error:
-            raise BucketUnusable.denied(self.where, what, _text_of(error)) from error
+            raise BucketUnusable.denied(self.where, what, text_of(error)) from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BucketUnusable.missing(self.where) from error
         except OSError as error:
-            raise ReplicaUnreadable(self.where, _text_of(error)) from error
-
-
-def _text_of(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}"
+            raise ReplicaUnreadable(self.where, text_of(error)) from error

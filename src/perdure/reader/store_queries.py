@@ -5,7 +5,6 @@ Rules: costs the same for every size of store, but for `doctor`, which checks th
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, cast
 
 import apsw
@@ -23,7 +22,7 @@ from perdure.reader.values import (
 )
 from perdure.runtime import facts, queue_limits, standing, stuck, workers
 from perdure.runtime.info import QueueInfo, RunSummary, instant, moment
-from perdure.store.sqlite import connection, own_query
+from perdure.store.sqlite import connection, files, own_query
 
 if TYPE_CHECKING:
     from perdure.api.schedules import ScheduleInfo, TickTime
@@ -109,8 +108,8 @@ class StoreQueries(ListQueries):
         pages, page_bytes = store.pragma("page_count"), store.pragma("page_size")
         return SystemFacts(
             path=path,
-            file_bytes=_size(path) or pages * page_bytes,
-            wal_bytes=_size(path + "-wal"),
+            file_bytes=files.size(path) or pages * page_bytes,
+            wal_bytes=files.size(path + "-wal"),
             page_bytes=page_bytes,
             pages=pages,
             free_pages=store.pragma("freelist_count"),
@@ -148,11 +147,3 @@ def _versions() -> dict[str, str]:
         "sqlite": apsw.sqlite_lib_version(),
         "apsw": apsw.apsw_version(),
     }
-
-
-def _size(path: str) -> int:
-    """The bytes of a file; 0 where the store is none, or lies elsewhere."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

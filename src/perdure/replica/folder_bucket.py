@@ -64,11 +64,11 @@ class FolderBucket:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except PermissionError as error:
-            raise BucketUnusable.denied(self._where, what, _text_of(error)) from error
+            raise BucketUnusable.denied(self._where, what, text_of(error)) from error
         except FileNotFoundError as error:
             raise BucketUnusable.missing(self._where) from error
         except OSError as error:
-            raise ReplicaUnavailable(self._where, _text_of(error)) from error
+            raise ReplicaUnavailable(self._where, text_of(error)) from error
 
     def _get(self, name: str) -> Stored | None:
         while (newest := self._newest(name)) > 0:
@@ -160,7 +160,8 @@ def _number_of(version: Path) -> int:
     return int(version.name.rpartition("#")[2])
 
 
-def _text_of(error: OSError) -> str:
+def text_of(error: OSError) -> str:
+    """What the system says, and of which file."""
     return f"{error.strerror}: {error.filename}"
 
 

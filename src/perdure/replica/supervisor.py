@@ -32,6 +32,7 @@ from perdure.replica.address import Address
 from perdure.replica.litestream_control import ControlSocket
 from perdure.replica.transaction_files import Chain
 from perdure.replica.wal_hold import WalHold
+from perdure.store.sqlite import files
 
 log = logging.getLogger("perdure")
 
@@ -374,7 +375,7 @@ class Litestream:
     def _patience_s(self) -> int:
         """Long enough for a slow line: a sync that is given up begins again from nothing."""
         sides = ("-wal",) if self._copied else ("", "-wal")
-        waiting_bytes = sum(_size(self._path + side) for side in sides)
+        waiting_bytes = sum(files.size(self._path + side) for side in sides)
         return round(SYNC_S_MIN + waiting_bytes / BYTES_A_SECOND_MIN)
 
     def _ask(self, patience_s: int) -> tuple[int, Any]:
@@ -412,10 +413,3 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.unlink()
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

@@ -6,12 +6,12 @@ runs stays cheap.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from perdure.core import lifecycle
 from perdure.runtime import stuck, workers
 from perdure.store.base import Store
+from perdure.store.sqlite import files
 from perdure.store.sqlite.driver import SqliteStore
 
 DUE_RUNS_MAX = 1_000
@@ -28,8 +28,8 @@ def of_store(store: SqliteStore, path: str, now_ms: int) -> dict[str, Any]:
     facts["stuck_schedules"] = stuck.schedules(store, now_ms)
     facts["unanswered"] = stuck.requests(store, now_ms)
     facts["path"] = path
-    facts["file_bytes"] = _size(path) or facts["pages"] * facts["page_bytes"]
-    facts["wal_bytes"] = _size(path + "-wal")
+    facts["file_bytes"] = files.size(path) or facts["pages"] * facts["page_bytes"]
+    facts["wal_bytes"] = files.size(path + "-wal")
     if (checksum := store.checksum()) is not None:
         facts["replica"] = {
             "address": checksum.address,
@@ -88,10 +88,3 @@ def left_to_workers(
         return 0  # it takes them, or other workflows; `doctor` shows what stays
     due = store.due_count(workflows, now_ms, DUE_RUNS_MAX + 1)
     return min(at_work + due, DUE_RUNS_MAX + 1)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

@@ -18,6 +18,7 @@ from perdure.core.events import Event
 from perdure.core.lifecycle import COMPLETED, STATUSES
 from perdure.store.reads import Reads
 from perdure.store.rows import BarRow
+from perdure.store.sql import json_text
 
 NEWEST = 1 << 62
 """In place of a key: before the newest run."""
@@ -143,13 +144,13 @@ class PageReads:
         begin, end = wanted.without_ids or (None, None)
         return self._rows(
             "matching",
-            _json(keys),
-            _json(wanted.statuses) if wanted.statuses or wanted.retrying else None,
+            json_text(keys),
+            json_text(wanted.statuses) if wanted.statuses or wanted.retrying else None,
             int(wanted.retrying),
             wanted.workflow,
             wanted.since_ms,
             wanted.until_ms,
-            _json(wanted.tags) if wanted.tags else None,
+            json_text(wanted.tags) if wanted.tags else None,
             wanted.parent,
             wanted.queue,
             begin,
@@ -159,11 +160,13 @@ class PageReads:
     def with_text(self, keys: Sequence[int], text: str, places: Sequence[str]) -> list[int]:
         """Of these those that have a text in one of these places."""
         asked = [int(one in places) for one in ("id", "tags", "error", "payload")]
-        texts = {text, _json(text)[1:-1]}  # as JSON is written, and as a text is in JSON
+        texts = {text, json_text(text)[1:-1]}  # as JSON is written, and as a text is in JSON
         found = [
             key
             for one in texts
-            for (key,) in self._rows("with_text", _json(keys), pattern(text), pattern(one), *asked)
+            for (key,) in self._rows(
+                "with_text", json_text(keys), pattern(text), pattern(one), *asked
+            )
         ]
         return sorted(set(found), reverse=True)
 
@@ -236,16 +239,16 @@ class PageReads:
         """Of these runs those that wait for a message, a request or a decision, and are not asked
         to end: key, id, workflow, status, waiting, reason, tags, time of the newest row.
         """
-        return self._rows("waits_for_a_person", _json(keys))
+        return self._rows("waits_for_a_person", json_text(keys))
 
     def asked_to_end(self, keys: Sequence[int]) -> dict[int, int]:
         """Of these runs those in whose inbox a cancel waits, with its time in ms."""
-        return dict(self._rows("asked_to_end", _json(keys)))
+        return dict(self._rows("asked_to_end", json_text(keys)))
 
     def unread(self, keys: Sequence[int]) -> dict[tuple[int, str], Unread]:
         """Messages to these runs that were not received yet, by run and channel."""
         query = "unread_messages" if self.has_senders else "unread_messages_of_earlier"
-        found = self._rows(query, _json(keys))
+        found = self._rows(query, json_text(keys))
         return {
             (run, name): Unread(number, sender, at_ms)
             for run, name, number, _, sender, at_ms in found
@@ -274,7 +277,7 @@ class PageReads:
 
     def rows_numbered(self, run: int, seqs: Sequence[int]) -> list[Event]:
         """Rows of a run by their numbers, with whole `data`."""
-        return self._store.events(run, self._rows("rows_numbered", run, _json(seqs)))
+        return self._store.events(run, self._rows("rows_numbered", run, json_text(seqs)))
 
     def rows_marked(self, run: int, after_seq: int, limit: int) -> list[MarkedRow]:
         """Up to `limit` rows of a run behind one, to be compared with those of another."""
@@ -308,7 +311,3 @@ def pattern(text: str) -> str:
 def after_prefix(prefix: str) -> str:
     """A text behind all that begin with `prefix`."""
     return prefix + "\U0010ffff"
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-import msgspec
-
 from perdure.core.lifecycle import PAUSED
 from perdure.errors import QueueNotFound
 from perdure.store.admission import (
@@ -28,6 +26,7 @@ from perdure.store.admission import (
 from perdure.store.lines import READY, UNTIL_RELEASE, in_order, of_worker, of_workflow, worker_of
 from perdure.store.queue_state import QueueState
 from perdure.store.rows import PlaceRow, QueueKeyRow, QueueRow, StandingRow
+from perdure.store.sql import json_text
 from perdure.store.writes import Family, QueueLimits
 
 STANDINGS_MAX = 8
@@ -57,7 +56,7 @@ class QueueReads:
         takers = [] if families is not None else [of_workflow(name) for name in workflows]
         takers += [] if worker is None else [of_worker(worker)]
         soonest: int | None = None
-        for queue, next_ms, ready_ms, limited in self._all("next_admissions", _json(takers)):
+        for queue, next_ms, ready_ms, limited in self._all("next_admissions", json_text(takers)):
             if soonest is not None and next_ms >= soonest:
                 break  # none that follows is earlier
             if ready_ms is not None and not self._full_for(queue, worker):
@@ -72,7 +71,7 @@ class QueueReads:
     ) -> int | None:  # fmt: skip
         """The same of places of these families, or `soonest` where that is earlier."""
         found = []
-        names = _json([of_workflow(name) for name in workflows])
+        names = json_text([of_workflow(name) for name in workflows])
         for family in families or ():
             rows = self._all("family_admissions", family.root, family.run, names)
             for queue, next_ms, ready_ms, tokens in rows:
@@ -247,7 +246,3 @@ def _queue_row(row: Sequence[Any]) -> QueueRow:
     allows = QueueLimits(*limits)
     allows.paused = bool(paused)
     return QueueRow(name, allows, declared, held_ms, next_ms, waiting, running)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

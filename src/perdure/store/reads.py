@@ -12,8 +12,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
 
-import msgspec
-
 from perdure.core import events as ev
 from perdure.core.events import INPUTS, Event
 from perdure.core.lifecycle import COMPLETED, FINAL, STATUSES
@@ -36,6 +34,7 @@ from perdure.store.rows import (
     WorkerRow,
 )
 from perdure.store.schedule_reads import ScheduleReads
+from perdure.store.sql import json_text
 from perdure.store.writes import Family
 
 ROWS_MAX = 1 << 62
@@ -84,7 +83,7 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         """Whole rows of runs, in this order; one alone by the cheaper query."""
         if len(runs) == 1:
             return self._all("run_row", runs[0])
-        return self._all("run_rows", _json(runs))
+        return self._all("run_rows", json_text(runs))
 
     # --- payloads ---------------------------------------------------------------------------------
 
@@ -144,10 +143,10 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         ranges = [(run, *one) for run, found in needs.items() for one in payloads.merged(found)]
         bodies: dict[int, dict[int, str]] = {run: {} for run in needs}
         if ranges:
-            for run, n, body in self._all("chunks_of_runs", _json(ranges)):
+            for run, n, body in self._all("chunks_of_runs", json_text(ranges)):
                 bodies[run][n] = body
             if any(payloads.has_secrets(text) for _, text in columns):
-                for run, n, body in self._all("secrets_of_runs", _json(ranges)):
+                for run, n, body in self._all("secrets_of_runs", json_text(ranges)):
                     bodies[run][-n] = body
         return bodies
 
@@ -225,7 +224,7 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
 
     def heads(self, runs: Sequence[int]) -> list[RunHead]:
         """Runs by their keys without arguments and results, in this order: two queries at most."""
-        heads = [RunHead(*row) for row in self._head_rows(_json(runs))]
+        heads = [RunHead(*row) for row in self._head_rows(json_text(runs))]
         errors = [(one.run, cast("str | None", one.error)) for one in heads]
         for head, error in zip(heads, self.all_whole(errors), strict=True):
             head.error = error
@@ -254,16 +253,16 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         """The keys of runs, newest first."""
         bounds = asked.status, asked.workflow, asked.before, asked.limit
         if asked.tags:
-            pairs = [[key, _json(value)] for key, value in asked.tags.items()]
+            pairs = [[key, json_text(value)] for key, value in asked.tags.items()]
             (key, value), *more = pairs
-            found = self._all("list_tagged_runs", *bounds, key, value, _json(more))
+            found = self._all("list_tagged_runs", *bounds, key, value, json_text(more))
         else:
             query = "list_open_runs" if asked.status in _INDEXED else "list_runs"
             found = self._all(query, *bounds)
         return [run for (run,) in found]
 
     def unfinished(self, workflows: tuple[str, ...], limit: int | None) -> list[int]:
-        names = _json(workflows) if workflows else None
+        names = json_text(workflows) if workflows else None
         return [
             run
             for (run,) in self._all("unfinished_runs", names, ROWS_MAX if limit is None else limit)
@@ -346,7 +345,7 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         ]
 
     def row_names(self, run: int, seqs: Sequence[int]) -> dict[int, str]:
-        found = self._all("row_names", run, _json(seqs)) if seqs else []
+        found = self._all("row_names", run, json_text(seqs)) if seqs else []
         return {seq: name or kind for seq, kind, name in found}
 
     def inbox(self, run: int, after: int) -> list[InboxRow]:
@@ -416,7 +415,7 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
         return Family(run, root)
 
     def due_count(self, workflows: tuple[str, ...], now_ms: int, limit: int) -> int:
-        return int(self._all("due_count", _json(workflows), now_ms, limit)[0][0])
+        return int(self._all("due_count", json_text(workflows), now_ms, limit)[0][0])
 
     def blocked_in(self, family: Family, limit: int) -> list[tuple[str, str, str]]:
         return self._all("blocked_in_family", family.run, family.root, limit)
@@ -453,10 +452,6 @@ class Reads(AnswerReads, LogReads, QueueReads, RequestReads, RetentionReads, Sch
 
     def status_counts(self) -> dict[str, int]:
         return dict(self._all("status_counts"))
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _joined(text: str | None, bodies: dict[int, str]) -> bytes | None:

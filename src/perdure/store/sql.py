@@ -9,6 +9,9 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
+
+import msgspec
 
 SHARED_FILES = (
     "shared.sql", "queues.sql", "schedules.sql", "requests.sql", "retention.sql", "answers.sql",
@@ -17,6 +20,11 @@ SHARED_FILES = (
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _WORD = re.compile(r"\{\{(\w+)(?: ([^}]+))?\}\}")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text, as queries take lists and payloads."""
+    return msgspec.json.encode(value).decode()
 
 
 def text_of(file: str, package: str) -> str:

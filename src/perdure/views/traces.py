@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from perdure.codec.errors import listed
+
 MEMBERS_SHOWN_MAX = 5
 
 
@@ -23,7 +25,7 @@ def trace(error: Any) -> list[str]:
 
 
 def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
-    for note in _list(error.get("notes")):
+    for note in listed(error.get("notes")):
         yield f"  {note}"
     if isinstance(left_out := error.get("left_out"), dict):
         yield "  not recorded in full: " + ", ".join(
@@ -33,7 +35,7 @@ def _lines(error: dict[str, Any], depth: int) -> Iterator[str]:
         yield f'  File "{frame["file"]}", line {frame["line"]}, in {frame["function"]}'
         if frame.get("source"):
             yield f"    {frame['source']}"
-    members = [one for one in _list(error.get("errors")) if isinstance(one, dict)]
+    members = [one for one in listed(error.get("errors")) if isinstance(one, dict)]
     for number, member in enumerate(members[:MEMBERS_SHOWN_MAX], 1):
         yield f"{number} of {len(members)}: {_headline(member)}"
         yield from _lines(member, depth + 1)
@@ -55,7 +57,7 @@ def without_frames(error: Any) -> Any:
 
 
 def _frames(error: Any) -> list[dict[str, Any]]:
-    found = _list(error.get("frames")) if isinstance(error, dict) else []
+    found = listed(error.get("frames")) if isinstance(error, dict) else []
     return [
         frame
         for frame in found
@@ -67,7 +69,3 @@ def _headline(error: dict[str, Any]) -> str:
     return f"{error.get('type', 'Error')}: {error.get('message') or ''}".partition("\n")[0].rstrip(
         ": "
     )
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -30,6 +30,14 @@ def folder_of(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
+def size(path: str) -> int:
+    """The bytes of a file; 0 where there is none, or it can't be looked at."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
 def sync(path: str | Path) -> None:
     """Return when a file, or the names in a folder, are on the disk. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY)

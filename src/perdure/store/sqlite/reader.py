@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Any
 
 import apsw
-import msgspec
 
 from perdure.errors import PerdureError, StoreCorrupt, StoreReplaced
 from perdure.store.reads import Reads
 from perdure.store.retention_writes import PruningState
 from perdure.store.rows import AnswerRow, ExposedRow, RequestRow, UnansweredRow, WorkerRow
+from perdure.store.sql import json_text
 from perdure.store.sqlite import connection, error_map
 from perdure.store.sqlite.checksum import HistoryChecksum
 from perdure.store.sqlite.queries import RARE, Q
@@ -120,7 +120,7 @@ class Reader(Reads):
         """The query for files of earlier schemas looks for columns, which takes eight times."""
         if self._is_current:
             return super()._run_rows(runs)
-        return self._all("run_rows_of_earlier", msgspec.json.encode(runs).decode())
+        return self._all("run_rows_of_earlier", json_text(runs))
 
     def _head_rows(self, runs: str) -> list[Any]:
         return (
