@@ -366,7 +366,7 @@ async def _open_replica(place: Place, entry: Entry) -> Opened:
         await in_thread(_warm, pages, connect)
     except (ReplicaDamaged, StoreCorrupt) as error:
         await in_thread(reader.close)
-        return await _restored(place, entry, pages, error)
+        return await _restored(place, entry, error)
     except BaseException:
         await in_thread(reader.close)
         raise
@@ -380,7 +380,7 @@ def _warm(pages: Pages, connect: Callable[[], apsw.Connection]) -> None:
         pages.warm([root for (root,) in db.execute(Q["roots"])])
 
 
-async def _restored(place: Place, entry: Entry, pages: Pages, error: PerdureError) -> Opened:
+async def _restored(place: Place, entry: Entry, error: PerdureError) -> Opened:
     """A verified copy, where pages can't be read. Raises `error` where there is none either."""
     address = place.address.child(entry.folder) if entry.folder else place.address
     log.warning("%s can't be read page by page, so a copy is restored: %s", address, error)

@@ -122,7 +122,7 @@ async def _head(asked: Asked) -> Context:
         "ended": info.ended_at is not None,
         "answer": bool(asked_of_people),
         "retrying": is_retrying(info),
-        "links": _links(asked, why),
+        "links": _links(asked),
     }
 
 
@@ -161,7 +161,7 @@ def _kind_of_why(info: RunInfo) -> str:
     return "retrying" if _label(info).startswith("retrying") else info.status
 
 
-def _links(asked: Asked, why: str | None) -> list[tuple[str, str]]:
+def _links(asked: Asked) -> list[tuple[str, str]]:
     """Where to read on: what else is about this run."""
     info, request = asked.info, asked.request
     found = [("Time travel", url(request, "runs", info.id, "travel"))]
