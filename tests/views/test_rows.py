@@ -68,6 +68,13 @@ def test_a_line_says_what_there_is_to_say(run: RunSummary, label: str, note: str
     assert (line.label, line.note, line.took_ms) == (label, note, 90_000)
 
 
+def test_a_reason_that_is_known_stands_for_what_the_row_says_and_an_error_for_both() -> None:
+    waits = summary("waiting", waiting_for=[{"message": "go", "type": "bool"}])
+    assert run_line(waits, NOW, "Answered on go.\nMore.").note == "Answered on go."
+    failed = summary("failed", ended_at=NOW, error=ErrorHead("ValueError", "no"))
+    assert run_line(failed, NOW, "It waits.").note == "ValueError: no"
+
+
 def test_a_run_that_waits_for_another_attempt_is_retrying() -> None:
     line = run_line(summary("waiting", waiting_for=[AGAIN]), NOW)
     assert (line.status, line.label) == ("waiting", "retrying 3")
