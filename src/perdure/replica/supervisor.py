@@ -174,15 +174,16 @@ class Litestream:
         self._remove_socket()
 
     def _terminate(self) -> None:
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, 15)
+        self._send(15)
 
     def kill(self) -> None:
         """End it at once; it is started again unless it was to stop."""
+        self._send(9)
+
+    def _send(self, signal: int) -> None:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, 9)
+                os.kill(self.pid, signal)
 
     def _configuration(self) -> dict[str, Any]:
         return {

@@ -30,17 +30,17 @@ def kernel_of(row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> 
 
 def make_kernel(kind: type[K], row: RunRow, definition: Workflow[..., Any], codec: JsonCodec) -> K:
     """The kernel of a run, as `kernel_of` makes it, of a class derived from `Kernel`."""
+    return kind(recorded_call(definition, row.args), definition, _facts(row), codec)
+
+
+def recorded_call(definition: Workflow[..., Any], recorded: bytes) -> Callable[[], Any]:
+    """What calls the code of a workflow with recorded arguments."""
 
     def main() -> Any:
-        args, kwargs = signature_of(definition).decode_args(row.args)
+        args, kwargs = signature_of(definition).decode_args(recorded)
         return definition.fn(*args, **kwargs)
 
-    return kind(
-        main,
-        definition,
-        _facts(row),
-        codec,
-    )
+    return main
 
 
 def _facts(row: RunRow) -> RunFacts:

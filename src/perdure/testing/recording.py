@@ -23,11 +23,11 @@ import msgspec
 
 from perdure.api.definitions import Workflow
 from perdure.codec.json_codec import JsonCodec
-from perdure.codec.signature import signature_of
 from perdure.core import events as ev
 from perdure.core.events import Event, RunFacts
 from perdure.core.replay import Kernel
 from perdure.errors import RunNotFound, UnknownWorkflow
+from perdure.runtime.kernels import recorded_call
 from perdure.runtime.registry import add_workflow
 from perdure.store.rows import RunFilter, RunRow
 from perdure.store.sqlite import connection
@@ -59,23 +59,10 @@ class Recording:
         definition = known.get(self.workflow)
         if definition is None:
             raise UnknownWorkflow(self.workflow, tuple(known))
-
-        def main() -> Any:
-            args, kwargs = signature_of(definition).decode_args(self.args)
-            return definition.fn(*args, **kwargs)
-
-        return Kernel(
-            main,
-            definition,
-            RunFacts(
-                self.id,
-                self.workflow,
-                self.seed,
-                self.timeout_ms,
-                scheduled_ms=self.scheduled_ms,
-            ),
-            JsonCodec(),
+        facts = RunFacts(
+            self.id, self.workflow, self.seed, self.timeout_ms, scheduled_ms=self.scheduled_ms
         )
+        return Kernel(recorded_call(definition, self.args), definition, facts, JsonCodec())
 
 
 def recordings(store: str | os.PathLike[str]) -> list[Recording]:
