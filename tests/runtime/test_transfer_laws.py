@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from campaigns.corpus import child
 from campaigns.random_workflows import program, walk
 from perdure import Engine, PerdureError, Queue, connect, step, workflow
 from tests.runtime.support import awaited
@@ -24,6 +26,7 @@ VIEWS = {
     "perdure_streams": "run_id, stream, seq, attempt, item, at",
     "perdure_requests": "*",
     "perdure_exposed": "*",
+    "perdure_logs": "run_id, seq, step, attempt, level, logger, message, traceback, at",
 }
 """What people see of runs, without what an import says it changes."""
 
@@ -44,7 +47,7 @@ def ids(path: Path) -> list[str]:
 
 async def live(path: Path, dice: random.Random, while_it_runs: Path) -> None:
     """Some random runs, which are exported while they are executed, and left as they are then."""
-    async with Engine(path, workflows=[walk], queues=[Queue("q", concurrency=2)]) as engine:
+    async with Engine(path, workflows=[walk, child], queues=[Queue("q", concurrency=2)]) as engine:
         sent = []
         for number in range(3):
             case = program(dice.randrange(10**6))
@@ -92,7 +95,7 @@ async def test_what_is_carried_is_the_same_everywhere(tmp_path: Path, number: in
 
 async def goes_on(path: Path, file: Path) -> None:
     """What was exported while it was executed replays, to its end or to a wait."""
-    async with Engine(path, workflows=[walk]) as engine:
+    async with Engine(path, workflows=[walk, child]) as engine:
         await engine.import_(file, go_on=True)
         for one in await engine.runs():
             run = await engine.get(one.id)
@@ -103,6 +106,7 @@ async def goes_on(path: Path, file: Path) -> None:
 
 @step
 def twice(n: int) -> int:
+    logging.getLogger("app").warning("twice %s", n)
     return 2 * n
 
 
@@ -117,7 +121,6 @@ async def test_names_that_another_store_hides(tmp_path: Path) -> None:
     """What one store shows stays as it was; what it hid can't be continued, and says so."""
     async with Engine(tmp_path / "1.db", workflows=[hides], redact=["password"]) as engine:
         await engine.run(hides("the text"), id="a")
-        await engine.start(hides("the text"), id="b", queue=None, at=None)
         await engine.export("a", tmp_path / "a.json")
         await engine.export("a", tmp_path / "a.db", secrets=True)
     assert "the text" not in (tmp_path / "a.json").read_text()
@@ -128,5 +131,7 @@ async def test_names_that_another_store_hides(tmp_path: Path) -> None:
         await engine.import_(tmp_path / "a.db")
         assert (await engine.info("a")).result == {"password": "•••", "other": "seen"}
         assert await (await engine.get("a")).result() == {"password": "the text", "other": "seen"}
+        assert seen(tmp_path / "3.db")["perdure_logs"] == seen(tmp_path / "1.db")["perdure_logs"]
+        assert [row[6] for row in seen(tmp_path / "3.db")["perdure_logs"]] == ["twice 1"]
         with contextlib.closing(connect(tmp_path / "3.db")) as db:
             assert "the text" not in repr(db.execute("SELECT * FROM perdure_events").fetchall())

@@ -22,7 +22,9 @@ SELECT request, run, key, channel, sender, digest, at_ms, state, replied_ms, by_
 FROM perdure_request WHERE run = ?1
 UNION ALL
 SELECT request, run, key, channel, sender, digest, at_ms, state, replied_ms, by_run, seq
-FROM perdure_request WHERE by_run = ?1 AND run NOT IN (SELECT run FROM run)
+FROM perdure_request INDEXED BY perdure_request_key
+WHERE run = (SELECT chain FROM run WHERE run = ?1) AND by_run = ?1
+  AND run NOT IN (SELECT run FROM run)
 ORDER BY request;
 
 -- name: message
