@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -17,6 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # Perdure, for half of the suite's time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A slow machine fails no example. Twice as many of them: `--hypothesis-profile=default`.
+settings.register_profile("suite", settings.default, max_examples=50, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture
