@@ -7,7 +7,8 @@ export const bars = {
 };
 export const place = new Map(); // bar by row of the history
 
-const FOLD_OVER = 5, FOLD_FROM = 12;
+const FOLD_OVER = 5;
+export const FOLD_FROM = 12;
 export const BY_NAME_OVER = 10000; // so many bars, and more, are shown by name at first
 const FOLDED = new Set(["step", "child", "emit", "send", "expose", "timer", "spawn"]);
 

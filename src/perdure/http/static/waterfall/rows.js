@@ -1,7 +1,7 @@
 // The rows in sight: some sixty elements that are moved and written again while the page is scrolled.
 // An element is written only when it shows something else than before.
 import { axis, drawAxis, drawMap, measure, setHeight, x } from "./axis.js";
-import { bars, derive } from "./columns.js";
+import { bars, derive, FOLD_FROM } from "./columns.js";
 import { factsOf } from "./facts.js";
 import { box, count, elements, hatch, many, narrow, rowHeight, span, state, svg, took } from "./shared.js";
 
@@ -198,6 +198,7 @@ const tell = () => {
   if (summary.textContent !== text) summary.textContent = text;
   map.hidden = bars.seq.length < 30 || narrow.matches;
   tools.hidden = !bars.seq.length;
+  elements.name.hidden = bars.seq.length <= FOLD_FROM;
   elements.last.hidden = run.ended_ms !== null || rows.length * rowHeight() < innerHeight;
   none.hidden = rows.length > 0;
   if (rows.length) return;

@@ -6,6 +6,7 @@ const $ = (selector) => box.querySelector(selector);
 export const elements = {
   grid: $(".wf-grid"), rows: $(".wf-rows"), axis: $(".wf-axis"), ticks: $(".wf-ticks"), map: $(".wf-map"),
   summary: $(".wf-summary"), none: $(".wf-none"), tools: $(".wf-tools"), last: $('[data-do="last"]'),
+  name: $('[data-do="name"]'),
 };
 export const narrow = matchMedia("(max-width: 720px)");
 export const rowHeight = () => (narrow.matches ? 46 : 28);
