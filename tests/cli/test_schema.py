@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,21 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from perdure import Engine, Queue, Rate, RunFailed, Schedule
+from perdure import Engine, Queue, Rate, RunFailed, Schedule, step, workflow
 from perdure.cli import main
 from perdure.cli.schema import SHAPES
 from tests import json_page
 from tests.cli import flows
+
+
+@step
+async def speaks() -> None:
+    logging.getLogger("tests.schema").warning("said by a step")
+
+
+@workflow
+async def spoken() -> None:
+    await speaks()
 
 
 def strict(schema: Any) -> Any:
@@ -86,6 +97,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             replica=f"file://{folder}/replica",
         ) as engine:
             await engine.run(flows.hello("you", 2), id="hello")
+            await engine.run(spoken(), id="spoken")
             fragile = await engine.start(flows.fragile(str(folder / "none.txt")), id="fragile")
             with pytest.raises(RunFailed):
                 await fragile.result()
@@ -107,10 +119,12 @@ OFFLINE = [
     ("ls", ["--status", "failed"]),
     ("show", ["hello"]),
     ("show", ["fragile"]),
+    ("show --logs", ["spoken", "--logs"]),
     ("show --seq", ["hello", "--seq", "2"]),
     ("show --waterfall", ["hello", "--waterfall"]),
     ("tail", ["hello"]),
     ("tail", ["hello", "fragile"]),
+    ("tail --logs", ["spoken", "--logs"]),
     ("tail --stream", ["talked", "--stream", "words"]),
     ("observe", []),
     ("prune", ["--completed", "0s", "--dry-run"]),

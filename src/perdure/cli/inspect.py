@@ -16,12 +16,13 @@ from msgspec.structs import replace
 from perdure.cli.common import command, json_option, run_argument, store_option
 from perdure.cli.format import MARKS, columns, cut, ending, fitting, pad, status
 from perdure.cli.format import timeline as timeline_lines
+from perdure.cli.logged import text_of
 from perdure.cli.output import echo, echo_json, room, say, style, visible, width
 from perdure.cli.reading import with_reader, with_run_read
 from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.reader import StoreReader
-from perdure.reader.values import RETRYING, WHYS_MAX, RunPage, RunQuery
+from perdure.reader.values import RETRYING, WHYS_MAX, LogLine, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
 from perdure.runtime.workers import NO_WORKER
@@ -34,6 +35,9 @@ from perdure.views.waterfall import Waterfall
 LIMIT, LIMIT_MAX = 20, 10_000
 ROWS = 1_000
 """Rows of a history that `show` prints by default."""
+
+LINES_MAX = 10_000
+"""Lines of steps that `show --logs` prints."""
 
 NARROW = 72
 """Columns; narrower lines have no room for times since the start of the run."""
@@ -234,6 +238,7 @@ def _note(run: RunLine, limit: int) -> str:
 @click.option("--full", is_flag=True, help="Every row, and every value in full.")
 @click.option("--seq", type=click.IntRange(1), metavar="N", help="One row of the history in full.")
 @click.option("--waterfall", is_flag=True, help="Draw steps and waits as bars over time.")
+@click.option("--logs", is_flag=True, help="What its steps have logged; with --seq, that one.")
 @click.option("--after", type=click.IntRange(0), metavar="N", help="Only rows behind row N.")
 @click.option(
     "--limit",
@@ -248,6 +253,7 @@ def show(
     full: bool,
     seq: int | None,
     waterfall: bool,
+    logs: bool,
     after: int | None,
     limit: int | None,
     store: str,
@@ -264,8 +270,12 @@ def show(
       perdure show refund-91ac --full
       perdure show refund-91ac --seq 4
       perdure show refund-91ac --waterfall
+      perdure show refund-91ac --logs
       perdure show import-7 --after 9000 --limit 100
     """
+    if logs:
+        _show_logs(store, run_id, seq, after or 0, limit, as_json)
+        return
     if seq is not None:
         _show_row(store, run_id, seq, as_json)
         return
@@ -416,3 +426,22 @@ def _show_row(store: str, run_id: str, seq: int, as_json: bool) -> None:
     for number, row in enumerate(found):
         first, *rest = timeline.row_in_full(row)
         echo(*([""] if number else []), style(first, "bold"), *rest)
+
+
+def _show_logs(
+    store: str, run_id: str, seq: int | None, after: int, limit: int | None, as_json: bool
+) -> None:
+    """Lines that steps have logged: the first ones behind a position, else the last ones."""
+    most = min(limit or ROWS, LINES_MAX)
+
+    async def fetch(reader: StoreReader, found: str) -> tuple[str, list[LogLine]]:
+        return found, await reader.logs(found, after, most, seq=seq, newest=not after)
+
+    id, lines = with_run_read(store, run_id, fetch)
+    if as_json:
+        echo_json(lines)
+        return
+    for line in lines:
+        echo(*text_of(line))
+    if not lines:
+        say(f"Steps of {id} have logged nothing{' there' if after or seq else ''}.")

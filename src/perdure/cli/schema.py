@@ -16,8 +16,9 @@ import msgspec
 from perdure.api.schedules import ScheduleInfo
 from perdure.cli.common import misuse
 from perdure.cli.format import columns
+from perdure.cli.logged import TailedLine
 from perdure.cli.output import echo, echo_json
-from perdure.reader.values import InboxItem
+from perdure.reader.values import InboxItem, LogLine
 from perdure.runtime.info import HistoryEvent, QueueInfo, RunInfo
 from perdure.runtime.prune_report import PruneReport
 from perdure.runtime.transfer import Exported, Imported
@@ -96,9 +97,11 @@ SHAPES = {
     "schedule rm": Shape(shapes.Removed, "what was removed"),
     "schedule trigger": Shape(shapes.Triggered, "the run that was started"),
     "show": Shape(shapes.Shown, "a run and its history"),
+    "show --logs": Shape(list[LogLine], "lines that its steps have logged"),
     "show --seq": Shape(HistoryEvent, "a row of the history"),
     "show --waterfall": Shape(Waterfall, "steps, waits and attempts over time, as columns"),
     "tail": Shape(shapes.TailedRow, "rows of the history", lines=True),
+    "tail --logs": Shape(TailedLine, "lines that its steps log", lines=True),
     "tail --stream": Shape(Any, "items of the stream", lines=True),
 }
 """By command; of a command that prints different things, with the option that decides."""

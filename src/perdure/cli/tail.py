@@ -16,11 +16,13 @@ import msgspec
 
 from perdure.cli.common import Exit, json_option, store_option
 from perdure.cli.format import ending, log_line
+from perdure.cli.logged import text_of
 from perdure.cli.output import as_lines, echo, echo_json, say, style
 from perdure.cli.reading import with_reader
 from perdure.core import lifecycle
 from perdure.errors import RunNotFound
 from perdure.reader import StoreReader
+from perdure.reader.values import LogLine
 from perdure.runtime.info import HistoryEvent, RunInfo, RunSummary
 from perdure.views import timeline
 from perdure.views.waiting import in_queue
@@ -38,9 +40,12 @@ RUNS_MAX = 50
 @click.option(
     "--stream", metavar="NAME", help="Print the items of this stream instead of the history."
 )
+@click.option("--logs", is_flag=True, help="Print what its steps log instead of the history.")
 @store_option
 @json_option
-def tail(run_ids: tuple[str, ...], stream: str | None, store: str, as_json: bool) -> None:
+def tail(
+    run_ids: tuple[str, ...], stream: str | None, logs: bool, store: str, as_json: bool
+) -> None:
     """Follow the history of a run, or of several, live until they end; the exit code says how: 0
     where all have completed. With --json, one object per line; of several runs with its `run`.
 
@@ -49,7 +54,10 @@ def tail(run_ids: tuple[str, ...], stream: str | None, store: str, as_json: bool
       perdure tail refund
       perdure tail agent-1 agent-2
       perdure tail agent --stream tokens
+      perdure tail agent --logs
     """
+    if logs and stream is not None:
+        raise click.UsageError("Say --logs or --stream.")
     if len(run_ids) > RUNS_MAX:
         raise click.UsageError(f"Up to {RUNS_MAX} runs are followed at once.")
 
@@ -61,7 +69,10 @@ def tail(run_ids: tuple[str, ...], stream: str | None, store: str, as_json: bool
             for one in found
         ]
         await asyncio.gather(
-            *(one.history() if stream is None else one.stream(stream) for one in followed)
+            *(
+                one.logs() if logs else one.history() if stream is None else one.stream(stream)
+                for one in followed
+            )
         )
         return [await reader.run(one) for one in found]
 
@@ -153,6 +164,28 @@ class Followed:
                 return
             if not items:
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def logs(self) -> None:
+        """Print what steps of the run log, until it ends."""
+        after = 0
+        while True:
+            # First, so that a run that has ended has its last lines.
+            ended = (await self._reader.summary(self._id)).ended_at is not None
+            lines = await self._reader.logs(self._id, after, ROWS_AT_ONCE)
+            for line in lines:
+                after = line.position
+                self._print_line(line)
+            if ended and len(lines) < ROWS_AT_ONCE:
+                return
+            if not lines:
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _print_line(self, line: LogLine) -> None:
+        if self._as_json:
+            named = {"run": self._id} if self._name else {}
+            echo_json({**named, **msgspec.to_builtins(line, enc_hook=str)}, indent=0)
+        else:
+            echo(*(self._lead() + one for one in text_of(line)))
 
     def _print_item(self, item: Any) -> None:
         if self._as_json and self._name:

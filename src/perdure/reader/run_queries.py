@@ -15,12 +15,13 @@ from perdure.errors import DefinitionError
 from perdure.reader.families import FamilyQueries
 from perdure.reader.lists import bounded
 from perdure.reader.parts import is_answered
-from perdure.reader.values import WHYS_MAX, StreamEntry, StreamInfo
+from perdure.reader.values import WHYS_MAX, LogLine, StreamEntry, StreamInfo
 from perdure.runtime import standing, stream_pages, stuck, workers
 from perdure.runtime.info import HistoryEvent, OpenRequest, instant, moment
 from perdure.runtime.naming import Names
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.runtime.validation import findable
+from perdure.store.log_reads import LogRow
 from perdure.store.page_reads import Unread
 from perdure.store.rows import StreamItem
 from perdure.views import compare as comparing
@@ -189,7 +190,22 @@ class RunQueries(FamilyQueries):
         return [
             StreamInfo(name, bounded(count), last, instant(at_ms))
             for name, last, at_ms, count in found
+            if name != names.LOGS
         ]
+
+    def logs(
+        self, run_id: str, after: int, limit: int, seq: int | None, attempt: int | None,
+        newest: bool,
+    ) -> list[LogLine]:  # fmt: skip
+        numbers.count(after, "after", low=0)
+        numbers.count(limit, "limit", low=1, high=STREAM_ITEMS_MAX)
+        run, store = self.key(run_id), cast("Store", self._store)
+        return [
+            _line(row) for row in store.log_lines(run, after, limit, seq, attempt, newest=newest)
+        ]
+
+    def last_log_line(self, run_id: str) -> int:
+        return cast("Store", self._store).last_log_line(self.key(run_id))
 
     def stream(self, run_id: str, name: str, after: int, limit: int) -> list[StreamEntry]:
         numbers.count(after, "after", low=0)
@@ -228,6 +244,24 @@ def _answers(
     found = [one["message"] for one in waits if is_answered(run, one, waits, unread)]
     sent = [(channel, unread[run, channel]) for channel in found]
     return [Sent(channel, one.sender, instant(one.at_ms)) for channel, one in sent]
+
+
+def _line(row: LogRow) -> LogLine:
+    text = msgspec.json.decode(row.data)
+    text = text if isinstance(text, dict) else {}
+    trace, left_out, dropped = (text.get(name) for name in ("traceback", "left_out", "dropped"))
+    return LogLine(
+        position=row.position,
+        seq=row.seq,
+        attempt=row.attempt,
+        at=instant(row.at_ms),
+        level=str(text.get("level", "")),
+        logger=str(text.get("logger", "")),
+        message=str(text.get("message", "")),
+        traceback=None if trace is None else str(trace),
+        left_out=left_out if isinstance(left_out, int) else 0,
+        dropped=dropped if isinstance(dropped, int) else 0,
+    )
 
 
 def _entry(row: StreamItem) -> StreamEntry:

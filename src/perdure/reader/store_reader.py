@@ -28,6 +28,7 @@ from perdure.reader.values import (
     InboxItem,
     InboxPage,
     LinkView,
+    LogLine,
     Pulse,
     QueuePage,
     RunPage,
@@ -293,6 +294,26 @@ class StoreReader:
         whether nothing comes any more. Raises `BadPosition`.
         """
         return await self.read(PageQueries.stream_on, id, name, after)
+
+    async def logs(
+        self,
+        id: str,
+        after: int = 0,
+        limit: int = 1_000,
+        *,
+        seq: int | None = None,
+        attempt: int | None = None,
+        newest: bool = False,
+    ) -> list[LogLine]:
+        """Lines that steps of a run have logged behind the position `after`, in order; those of the
+        step in row `seq`, and of one attempt, where that is given. `newest`: the last ones instead
+        of the first.
+        """
+        return await self.read(PageQueries.logs, id, after, limit, seq, attempt, newest)
+
+    async def last_log_line(self, id: str) -> int:
+        """The position of the newest line that steps of a run have logged, or 0."""
+        return await self.read(PageQueries.last_log_line, id)
 
     async def exposed(self, id: str) -> list[ExposedValue]:
         """The exposed values of a run, those set last at the end."""

@@ -159,6 +159,25 @@ class StreamEntry(msgspec.Struct, frozen=True):
     recorded: bool
 
 
+class LogLine(msgspec.Struct, frozen=True):
+    """A line that an attempt of the step in row `seq` has logged.
+
+    `left_out` is how many characters message and traceback lack. With `dropped` it is in the place
+    of as many lines that were not kept.
+    """
+
+    position: int
+    seq: int
+    attempt: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    traceback: str | None
+    left_out: int
+    dropped: int
+
+
 class QueuePage(msgspec.Struct, frozen=True):
     """A queue with its keys, the busiest first, the places that were admitted, and the next ones
     that wait. `stuck` says why it does not go on, where it does not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -291,3 +292,47 @@ def test_a_fork_leads_to_its_source(site: Served) -> None:
         panel = client.get("/runs/forked/side?step=2").text
         assert client.get("/compare?a=order%2F1+%25&b=forked").status_code == 200
         assert "idempotency key" not in panel
+
+
+@step(retry=TRIES)
+async def speaks() -> None:
+    log = logging.getLogger("tests.pages")
+    log.setLevel(logging.INFO)
+    for n in range(70):
+        log.info("<script>%d</script>", n)
+    if current_step().attempt == 1:
+        raise ValueError("again")
+
+
+@workflow
+async def spoken() -> None:
+    await speaks()
+    await price("eggs")
+
+
+def test_the_panel_and_the_api_have_what_a_step_has_logged(serve: Serve) -> None:
+    site = serve(workflows=[spoken])
+    site.do(lambda engine: engine.run(spoken(), id="s"))
+    with site.client() as client:
+        panel = client.get("/runs/s/side?step=2").text
+        assert "The last 100 lines." in panel
+        assert "&lt;script&gt;69&lt;/script&gt;" in panel
+        logged = panel[panel.index("Logs</h3>") :]
+        assert logged[: logged.index("</ol>")].count("<time ") == 100
+        assert "<script>6" not in panel
+        assert [f"attempt {n}</li>" in panel for n in (1, 2, 3)] == [True, True, False]
+        assert "Logs</h3>" not in client.get("/runs/s/side?step=5").text
+        page = client.get("/api/v1/runs/s/logs?step=2&attempt=2&limit=2").json()
+        assert [one["message"] for one in page["lines"]] == [
+            "<script>0</script>", "<script>1</script>",
+        ]  # fmt: skip
+        assert page["lines"][0].keys() == {
+            "position", "seq", "attempt", "at", "level", "logger", "message", "traceback",
+            "left_out", "dropped",
+        }  # fmt: skip
+        rest = client.get(f"/api/v1/runs/s/logs?limit=1000&after={page['next']}").json()["lines"]
+        assert len(rest) == 68
+        last = client.get("/api/v1/runs/s/logs?limit=1&newest=true").json()
+        assert last["lines"][0]["message"] == "<script>69</script>"
+        assert client.get("/api/v1/runs/none/logs").status_code == 404
+        assert client.get("/api/v1/runs/s/streams").json() == []

@@ -10,9 +10,9 @@ from perdure.http.events.stream import EventStream, event_stream
 
 class Topics(msgspec.Struct, frozen=True):
     """`topic` is repeated, up to 64 times: `runs` (with the filter of a list of runs behind `?`,
-    percent-encoded), `run:ID` (with `?rows=no`, percent-encoded, without
-    the rows of its history), `stream:ID:NAME`, `inbox`, `queues`, `schedules`, `workers`,
-    `system`, `counts`. With `first=no` only what changes from now on is reported.
+    percent-encoded), `run:ID` (with `?rows=no`, percent-encoded, without the rows of its history),
+    `stream:ID:NAME`, `logs:ID`, `inbox`, `queues`, `schedules`, `workers`, `system`, `counts`. With
+    `first=no` only what changes from now on is reported.
     """
 
     topic: list[str]

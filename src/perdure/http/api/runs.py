@@ -17,7 +17,7 @@ from perdure.http.api.operation import (
     now,
 )  # fmt: skip
 from perdure.http.run_query import run_query
-from perdure.reader.values import Activity, Bounded, RunPage, StreamEntry, StreamInfo
+from perdure.reader.values import Activity, Bounded, LogLine, RunPage, StreamEntry, StreamInfo
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo
 from perdure.runtime.standing import ExposedValue, Standing
 from perdure.views.compare import Comparison
@@ -77,6 +77,19 @@ class ItemsBehind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: UpTo1000 = 100
 
 
+class LinesBehind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to so many lines behind that with the position `after`, from the first one for 0; those
+    of the step in row `step`, and of one attempt, where that is given. `newest`: the last ones
+    instead of the first.
+    """
+
+    after: Position = 0
+    limit: UpTo1000 = 100
+    step: Position | None = None
+    attempt: Position | None = None
+    newest: bool = False
+
+
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many at most."""
 
@@ -119,6 +132,13 @@ class StreamPage(msgspec.Struct, frozen=True):
     items: list[StreamEntry]
     next: int
     ended: bool
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """Lines that steps have logged. `next` is the position to go on behind."""
+
+    lines: list[LogLine]
+    next: int
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -217,6 +237,19 @@ async def read_stream(call: Call[ItemsBehind, None]) -> StreamPage:
     return StreamPage(items, items[-1].position if items else after, ended)
 
 
+async def read_logs(call: Call[LinesBehind, None]) -> LogPage:
+    """Read lines that steps of a run have logged.
+
+    To follow them, use the topic `logs:ID` of the event stream, or ask again from `next`.
+    """
+    asked = call.query
+    lines = await call.reader.logs(
+        call.part("id"), asked.after, asked.limit, seq=asked.step, attempt=asked.attempt,
+        newest=asked.newest,
+    )  # fmt: skip
+    return LogPage(lines, lines[-1].position if lines else asked.after)
+
+
 async def list_exposed(call: Call[Nothing, None]) -> list[ExposedValue]:
     """List the values that a run exposes, those set last at the end."""
     return await call.reader.exposed(call.part("id"))
@@ -251,6 +284,7 @@ OPERATIONS = [
     _get("/runs/{id:name}/moment", get_moment, Moment, Row, 404),
     _get("/runs/{id:name}/streams", list_streams, list[StreamInfo], Nothing, 404),
     _get("/runs/{id:name}/streams/{name:name}", read_stream, StreamPage, ItemsBehind, 404),
+    _get("/runs/{id:name}/logs", read_logs, LogPage, LinesBehind, 404),
     _get("/runs/{id:name}/exposed", list_exposed, list[ExposedValue], Nothing, 404),
     _get("/runs/{id:name}/requests", list_requests, list[OpenRequest], Nothing, 404),
     _get("/runs/{id:name}/places", list_places, list[Standing], Nothing, 404),

@@ -207,6 +207,17 @@ class Stream(Topic):
         return State(f"{last}-{int(ended)}", data, more=bool(items))
 
 
+class Logs(Topic):
+    """Lines that steps of a run log: the position of the newest one. They are read from there."""
+
+    kind = "logs"
+    parts_count = 1
+
+    async def state(self, reader: StoreReader, behind: str) -> State:
+        last = await reader.last_log_line(self.parts[0])
+        return State(str(last), {"last": last})
+
+
 class Watched(Topic):
     """What is read again as a whole when it changes."""
 
@@ -280,6 +291,8 @@ class Counts(Topic):
 
 _KINDS: dict[str, type[Topic]] = {
     made.kind: made
-    for made in (Runs, Run, Stream, Inbox, Queues, Schedules, Workers, System, Counts)
+    for made in (Runs, Run, Stream, Logs, Inbox, Queues, Schedules, Workers, System, Counts)
 }
-_SHAPES = {kind: kind for kind in _KINDS} | {"run": "run:ID", "stream": "stream:ID:NAME"}
+_SHAPES = {kind: kind for kind in _KINDS} | {
+    "run": "run:ID", "stream": "stream:ID:NAME", "logs": "logs:ID",
+}  # fmt: skip

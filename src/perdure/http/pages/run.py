@@ -45,6 +45,8 @@ BUTTONS = {
 }
 _DANGEROUS = frozenset({"cancel"})
 _POINTS = frozenset({"message", "request"})
+LINES = 100
+"""Lines that a step has logged, in its panel."""
 GZIP_FROM_BYTES = 1_400
 COLUMNS_ROWS = 20_000
 """Rows of one answer: an engine in this process must not wait long for its encoding."""
@@ -209,6 +211,7 @@ async def _side(asked: Asked, seq: int | None) -> Context:
     if step is not None:
         shown |= _step_context(asked, step, found)
         shown["idempotency_key"] = await _key(asked, step)
+        shown |= await _logged(asked, step)
     return shown
 
 
@@ -242,6 +245,14 @@ def _word(info: RunInfo, step: StepView) -> str:
         return lifecycle.CANCELLED
     waits = step.kind == "timer" and step.state == "open"
     return lifecycle.WAITING if waits else {"open": lifecycle.RUNNING}.get(step.state, step.state)
+
+
+async def _logged(asked: Asked, step: StepView) -> Context:
+    """The last lines that a step has logged, and whether there are earlier ones."""
+    if step.kind != "step":
+        return {"logged": [], "logged_more": False}
+    found = await asked.reader.logs(asked.info.id, limit=LINES + 1, seq=step.seq, newest=True)
+    return {"logged": found[-LINES:], "logged_more": len(found) > LINES}
 
 
 async def _key(asked: Asked, step: StepView) -> str | None:
