@@ -36,7 +36,7 @@ OPEN_RUNS, CLIENT_RUNS = 24, 4
 LOOK_S = 0.2
 STEPS = 6
 TEXT_BYTES = 20_000
-LEASE_S = 2.0
+LEASE_S = 3.0
 CHILD_S_MAX = 120  # seconds that a forked child may live
 
 _log = -1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -19,8 +19,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A slow machine fails no example. Twice as many of them: `--hypothesis-profile=default`.
-settings.register_profile("suite", settings.default, max_examples=50, deadline=None)
+# A slow machine fails no example, nor the making of many. Twice as many of them:
+# `--hypothesis-profile=default`.
+settings.register_profile(
+    "suite",
+    settings.default,
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("suite")
 
 

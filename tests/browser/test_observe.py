@@ -49,7 +49,7 @@ def test_a_page_of_a_replica_follows_what_its_engine_writes(
     monkeypatch.setattr("perdure.observe.pages.FOLLOW_S", 0.1)
     monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.05)
     replica = f"file://{tmp_path}/live"
-    served = serve(workflows=WORKFLOWS, replica=replica, lease_ttl=1.0)
+    served = serve(workflows=WORKFLOWS, replica=replica, lease_ttl=3.0)
     served.do(lambda engine: engine.run(notes(2), id="before"))
     with observed(replica) as url:
         page = new_page()

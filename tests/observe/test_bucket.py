@@ -92,7 +92,7 @@ async def test_what_an_engine_writes_is_followed_while_it_runs(
     monkeypatch.setattr(summary, "EVERY_S", 0.05)
     monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.05)
     async with (
-        engine_at(tmp_path / "a.db", bucket.url("live/one"), lease_ttl=1.0) as engine,
+        engine_at(tmp_path / "a.db", bucket.url("live/one"), lease_ttl=3.0) as engine,
         Databases([bucket.url("live", port=wire.port)]) as databases,
     ):
         await engine.run(notes(3), id="first")

@@ -65,7 +65,7 @@ async def test_a_reader_follows_what_is_written_and_keeps_its_moment(
     monkeypatch.setattr("perdure.replica.replicate.WATCH_S", 0.05)
     address = f"file://{tmp_path}/replica"
     count = "SELECT count(*) FROM run"
-    async with engine_at(tmp_path / "a.db", address, lease_ttl=1.0) as engine:
+    async with engine_at(tmp_path / "a.db", address, lease_ttl=3.0) as engine:
         await some_runs(engine, n=3)
         pages = pages_at(address)
         db, reading = vfs.connect(pages), vfs.connect(pages)

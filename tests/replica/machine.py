@@ -40,7 +40,7 @@ async def main(store: str, replica: str, durability: str = "replica") -> None:
     options: dict[str, Any] = {
         "replica": Replica(replica, on_wait=on_wait),
         "durability": durability,
-        "lease_ttl": 1.0,
+        "lease_ttl": 3.0,
     }
     async with Engine(store, workflows=[two_effects], **options) as engine:
         assert engine.replica is not None

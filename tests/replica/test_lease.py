@@ -593,7 +593,7 @@ class Hanging:
 
 @awaited
 async def test_a_renewal_that_is_never_answered_is_followed_by_another(place: str) -> None:
-    lease = lease_at(place, ttl_ms=TTL_MS)
+    lease = lease_at(place, ttl_ms=3 * TTL_MS)
     row = await lease.take(store_id=None)
     lease._bucket = hanging = Hanging(lease._bucket)  # type: ignore[assignment]
     lease.start()
@@ -643,7 +643,7 @@ async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(
 ) -> None:
     monkeypatch.setattr("perdure.process.threads.STALL_S_MIN", 0.0)
     monkeypatch.setattr("perdure.process.threads.STALL_LEASES", 2)
-    lease = lease_at(place, ttl_ms=TTL_MS)
+    lease = lease_at(place, ttl_ms=3 * TTL_MS)
     await lease.take(store_id=None)
     lease.start()
     while lease.held():
@@ -654,7 +654,7 @@ async def test_it_is_not_renewed_for_a_loop_that_never_comes_back(
 
 @awaited
 async def test_a_renewal_that_hangs_does_not_keep_it(address: str, proxy: Proxy) -> None:
-    lease = lease_at(address, ttl_ms=TTL_MS)
+    lease = lease_at(address, ttl_ms=3 * TTL_MS)
     await lease.take(store_id=None)
     lease.start()
     proxy.set("drop")

@@ -86,7 +86,8 @@ async def holds(name: str) -> None:
 @awaited
 async def test_no_engine_takes_all_that_is_due(db: str) -> None:
     """What a client starts is shared by those that execute; one that is alone takes the rest."""
-    release.clear()
+    global release
+    release = asyncio.Event()
     held.clear()
     async with (
         Engine(db, workflows=[holds]),
