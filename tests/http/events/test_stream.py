@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from perdure import Engine, continue_as, emit, receive, step, workflow
+from perdure.errors import PerdureError
 from perdure.http.events import hub as hub_module
 from perdure.http.events import stream as stream_module
 from perdure.http.events.hub import Hub
 from perdure.http.events.stream import EventStream, Followed
-from perdure.http.events.topics import BadTopic, parse, topic
+from perdure.http.events.topics import LATER_S, BadTopic, parse, topic
 from perdure.process.clock import SystemClock
 from perdure.reader import StoreReader
 from tests.http.support import Serve, Served
@@ -305,6 +306,77 @@ async def test_a_client_that_reads_nothing_is_dropped(tmp_path, monkeypatch):
 
         followed = [Followed(parse("runs"), "", silent=False)]
         await EventStream(hub, followed)({"type": "http"}, nothing, stuck)
+
+
+async def told(reader: StoreReader, followed: Followed, act: Any, end: bytes) -> list[bytes]:
+    """What a stream sends until its client has gone, which goes after `end`. `act` is done as soon
+    as the answer has begun.
+    """
+    sent, over = [], asyncio.Event()
+
+    async def gone() -> Any:
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            await act()
+        sent.append(message.get("body", b""))
+        if end in sent[-1]:
+            over.set()
+
+    await EventStream(Hub(reader), [followed])({"type": "http"}, gone, send)
+    return sent
+
+
+@awaited
+async def test_a_change_right_after_the_answer_has_begun_is_reported(tmp_path):
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[talks]) as engine, StoreReader(path) as reader:
+        followed = Followed(parse("runs"), "", silent=True)
+        found = await told(reader, followed, lambda: engine.start(talks(0), id="new"), b"data:")
+        assert b'"new":["new"]' in found[-1]
+
+
+@awaited
+async def test_a_look_in_vain_at_what_has_more_stops_nothing_else(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[talks]) as engine, StoreReader(path) as reader:
+        run = await engine.start(talks(60), id="long")
+        await engine.send("long", "end", channel="say")
+        await run.result()
+        outline = reader.outline
+
+        async def damaged(run: str, after: int, limit: int) -> Any:
+            if after:
+                raise PerdureError("a row can't be read")
+            return await outline(run, after, limit)
+
+        async def nothing() -> None:
+            pass
+
+        monkeypatch.setattr(reader, "outline", damaged)
+        followed = Followed(parse("run:long"), "0-", silent=False)
+        found = await told(reader, followed, nothing, b"a row can't be read")
+        assert b'"seq":100' in b"".join(found[:-1])
+
+
+@awaited
+async def test_a_commit_during_a_look_in_vain_is_looked_at(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.db")
+    async with Engine(path), StoreReader(path) as reader:
+        hub, runs, read = Hub(reader), Followed(parse("runs"), "", silent=False), reader.runs
+
+        async def in_vain(_: Any) -> Any:
+            hub._beats[LATER_S]._beat()
+            raise PerdureError("it takes too long")
+
+        monkeypatch.setattr(reader, "runs", in_vain)
+        with pytest.raises(PerdureError, match="too long"):
+            await runs.look(hub)
+        monkeypatch.setattr(reader, "runs", read)
+        assert await runs.look(hub) is not None
+        assert await runs.look(hub) is None
 
 
 @awaited

@@ -1,8 +1,8 @@
 """The event stream: server-sent events of topics, as an ASGI response.
 
 Rules: a client that does not read holds nothing but its own connection, and is dropped after 30 s;
-reports of a topic that changes faster than the client reads are merged; a stream ends when its
-store is closed.
+reports of a topic that changes faster than the client reads are merged; after a look that failed
+comes one behind the next commit, and none before; a stream ends when its store is closed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Followed:
     def __init__(self, topic: Topic, cursor: str, *, silent: bool) -> None:
         self.topic, self.cursor, self.silent = topic, cursor, silent
         self.state: State | None = None
-        self.number = -1
+        self.number, self.more = -1, False
         self.resumed = bool(cursor)
 
     def wait_s(self, hub: Hub) -> float:
@@ -53,8 +53,10 @@ class Followed:
         number = hub.number(self.topic)
         if number == self.number:
             return None
+        self.number, self.more = number, False  # also where the look is in vain
         now = await hub.state(self.topic, self.cursor)
-        self.number = -1 if now.more else number
+        if now.more:
+            self.number, self.more = -1, True
         first, same = self.number_of_looks_is_zero, now.cursor == self.cursor
         before, self.state, self.cursor = self.state, now, now.cursor
         if same or (first and self.silent):
@@ -62,9 +64,16 @@ class Followed:
         data = {"topic": self.topic.text, **self.topic.report(now, before)}
         return data | {"first": True} if first else data
 
-    def failed(self, hub: Hub) -> None:
-        """The last look was in vain: the next one comes after the next commit."""
-        self.number = hub.number(self.topic)
+    async def begin(self, hub: Hub) -> None:
+        """Look before the client is answered, where it wants to hear of later changes only: it
+        counts on all that come after its answer has begun.
+        """
+        if not (self.silent and self.number_of_looks_is_zero):
+            return
+        try:
+            await self.look(hub)
+        except PerdureError:  # with nothing to compare with, all that comes is reported
+            self.number, self.silent = -1, False
 
     @property
     def number_of_looks_is_zero(self) -> bool:
@@ -82,6 +91,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with self._hub.following(*(one.topic for one in self._followed)) as event:
+                for one in self._followed:
+                    await one.begin(self._hub)
                 await self._serve(event, receive, send)
         except TooManyFollowers:
             raise HTTPException(503, "There are too many event streams. Close some.") from None
@@ -117,7 +128,7 @@ class EventStream(Response):
         for one in self._followed:
             if self._hub.number(one.topic) != one.number:
                 await self._hub.cost_of(one.topic).of(self._tell(one, send))
-        return any(one.state is not None and one.state.more for one in self._followed)
+        return any(one.more for one in self._followed)
 
     async def _tell(self, one: Followed, send: Send) -> None:
         try:
@@ -126,7 +137,6 @@ class EventStream(Response):
             raise
         except PerdureError as error:
             data = {"topic": one.topic.text, "error": str(error)}
-            one.failed(self._hub)
         if data is not None:
             await _send(send, self._event(one.topic.kind, data))
 
