@@ -151,8 +151,6 @@ class SqliteStore(Reader):
         if not self._transaction.replicated and self._transaction.rows("read_checksum", ()):
             self._transaction.replicated = True
             checksum.leave_checkpoints(self._db)
-            if self._second is not None:
-                checksum.leave_checkpoints(self._second)
         (version,) = self._transaction.rows("user_version", ())[0]
         if version > connection.SCHEMA_VERSION:
             raise StoreTooNew(self.path, version, connection.SCHEMA_VERSION)
@@ -254,8 +252,7 @@ class SqliteStore(Reader):
     def _give_back(self) -> None:
         if self._second is not None and self._reading.acquire(blocking=False):
             try:
-                self._second.close()
-                self._second = None
+                self._close_second()
             finally:
                 self._reading.release()
         if not self._db.in_transaction:
@@ -265,17 +262,32 @@ class SqliteStore(Reader):
             self._db.execute(Q["forget_schema"], can_cache=False)  # last: the others read it
             self._db.release_memory()
 
+    def _close_second(self) -> None:
+        """Close the connection that only reads. It checkpoints at its end alone: what has become a
+        replicated file while it was open is left to Litestream here.
+        """
+        if self._second is not None:
+            if self._transaction.replicated:
+                checksum.leave_checkpoints(self._second)
+            self._second.close()
+            self._second = None
+
     def _abandon(self) -> None:
-        """Put what is in the WAL into the file at once, unless that has to wait for a write."""
-        free = self._used.acquire(blocking=False)
+        """Put what is in the WAL into the file at once, unless that has to wait for a write or a
+        read.
+        """
+        lock, db = self._used, self._db
+        if not lock.acquire(blocking=False):
+            if self._second is None or not self._reading.acquire(blocking=False):
+                return
+            lock, db = self._reading, self._second
         try:
-            if (db := self._db if free else self._second) is not None:
-                db.set_busy_timeout(0)
-                files.abandon(db, self._files)
+            db.set_busy_timeout(0)
+            files.abandon(db, self._files)
         finally:
-            if free:
+            if lock is self._used:
                 self._waits_for_lock = False
-                self._used.release()
+            lock.release()
 
     def in_child(self) -> None:
         """See `forked`: nothing of this store can be used in a child."""
@@ -300,8 +312,7 @@ class SqliteStore(Reader):
         except apsw.Error:
             pass  # full, locked or read-only: a worse plan next time is the whole loss
         forked.unwatch(self)
-        if self._second is not None:
-            self._second.close()
+        self._close_second()
         self._db.close()
 
 
