@@ -340,11 +340,12 @@ async def test_nobody_emits_to_the_stream_of_the_lines(db: str) -> None:
         assert await engine.run(emitting()) == "refused"
 
 
+@pytest.mark.parametrize(("limit", "most"), [("PENDING_MAX", 5), ("PENDING_BYTES_MAX", 250)])
 @awaited
 async def test_a_burst_is_bounded_while_the_store_takes_nothing(
-    db: str, monkeypatch: pytest.MonkeyPatch
+    db: str, limit: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.runtime.step_logs.PENDING_MAX", 5)
+    monkeypatch.setattr(f"perdure.runtime.step_logs.{limit}", most)
     async with Engine(db, workflows=[many_lines]) as engine:
         await engine.run(many_lines(9))
     assert lines(db, "message, dropped") == [

@@ -33,7 +33,10 @@ from perdure.store.writes import Write
 FLUSH_S = 0.5
 """How long a line waits for a transaction that is written anyway."""
 PENDING_MAX = 10_000
-"""Lines of an engine that wait to be written: there are many where the store takes nothing."""
+PENDING_BYTES_MAX = 16 << 20
+"""Lines of an engine that wait to be written, and their JSON: many in a burst, and where the store
+takes nothing.
+"""
 
 _Line = tuple[StepAttempt, bytes | None, int]
 """The attempt, the JSON, the time in ms. Without JSON: what the attempt has lost is to be said."""
@@ -46,6 +49,7 @@ class StepLogs:
         self.level, self._limits, self._clock, self._writer = level, limits, clock, writer
         self._loop = asyncio.get_running_loop()
         self.pending: deque[_Line] = deque()
+        self._pending_bytes = 0  # about, as threads add to it without a lock, until lines are taken
         self._unanswered = 0
         self._armed = False
         writer.carry(self)
@@ -59,6 +63,7 @@ class StepLogs:
             attempt.dropped += 1
             return
         attempt.lines += 1
+        self._pending_bytes += len(data)
         self._put(attempt, data)
 
     def end(self, attempt: StepAttempt) -> None:
@@ -72,6 +77,7 @@ class StepLogs:
             attempt.lines >= limits.attempt_log_lines_max
             or (of_run is not None and of_run >= limits.run_log_lines_max)
             or len(self.pending) >= PENDING_MAX
+            or self._pending_bytes >= PENDING_BYTES_MAX
         )
 
     def _put(self, attempt: StepAttempt, data: bytes | None) -> None:
@@ -99,6 +105,7 @@ class StepLogs:
         """See `Rider`. Nothing is taken while the store has not answered for what was."""
         if self._unanswered:
             return []
+        self._pending_bytes = 0
         by_host: dict[StepHost, tuple[list[_Line], list[_Line]]] = {}
         for _ in range(len(self.pending)):
             attempt, data, at_ms = self.pending.popleft()
