@@ -469,7 +469,6 @@ Write = (
     | PruneRuns | SweepPruned | ForgetIdle | GiveBackSpace | HoldPruning | NoteArchive
     | Ask | StartAnd | Expose | Reply | MakeLink | AnswerByLink | DeclareWorkflows | ImportRuns
     | AddLogLines
-    | AddLogLines
 )  # fmt: skip
 
 
