@@ -16,6 +16,7 @@ from perdure.runtime.plans import (
     Begin,
     BeginAfterCommit,
     Block,
+    Drop,
     Feed,
     Note,
     PendingAttempt,
@@ -226,26 +227,54 @@ def decision(ref: int = 2, **what: Any) -> InboxRow:
 
 def test_a_decision_is_an_outcome_or_another_attempt() -> None:
     command = asked(careful)
-    assert recovery.resolve(decision(result=3), command, CODEC) == Feed(
+    assert recovery.resolve(decision(result=3), command, CODEC, 2) == Feed(
         "completed", 2, data=b"3", taken=7
     )
-    failed = recovery.resolve(decision(error="no"), command, CODEC)
+    failed = recovery.resolve(decision(error="no"), command, CODEC, 2)
     assert isinstance(failed, Feed)
     assert (failed.kind, failed.taken) == ("failed", 7)
     assert b'"message":"no"' in (failed.data or b"")
-    assert recovery.resolve(decision(retry=True), command, CODEC) == Note(
+    assert recovery.resolve(decision(retry=True), command, CODEC, 2) == Note(
         2, b'{"resolved":"retry"}', 7
     )
 
 
 def test_a_result_of_another_type_is_refused() -> None:
-    refused = recovery.resolve(decision(result="three"), asked(careful), CODEC)
+    refused = recovery.resolve(decision(result="three"), asked(careful), CODEC, 2)
     assert isinstance(refused, Note)
     assert b"refused" in refused.data
 
 
 def test_a_decision_on_a_step_with_an_outcome_is_too_late() -> None:
-    assert recovery.resolve(decision(), None, CODEC) == Note(2, b'{"resolved":"too late"}', 7)
+    assert recovery.resolve(decision(), None, CODEC, 2) == Drop(7)
+
+
+def test_a_decision_is_for_the_question_that_it_names() -> None:
+    began = attempt(2, 4, began=True)
+    rows = history(attempt(2, 3, resolved="retry"), began, attempt(None, 5, crash=True))
+    assert [recovery.question_of(rows[:n], 2) for n in (2, 3, 4, 5)] == [2, 3, 4, 4]
+    old, new = (decision(question=question, retry=True) for question in (2, 4))
+    on_a_wait, of_an_older_version = decision(wait=NOW_MS, retry=True), decision(retry=True)
+    for row in (new, of_an_older_version):
+        (note,) = recovery.decide(rows, [on_a_wait, row], {2: asked(careful)}, CODEC)
+        assert note == Note(2, b'{"resolved":"retry"}', 7)
+    assert recovery.decide(rows, [old], {2: asked(careful)}, CODEC) == [Drop(7)]
+
+
+def test_a_run_that_asks_begins_nothing_and_notes_no_attempt() -> None:
+    commands = [asked(careful, 2), asked(again, 3), asked(careful, 4), asked(saved, 5)]
+    decided = attempt(4, 7, resolved="retry")
+    crash, block = plans(history(steps=4), *commands, since=[decided])
+    assert isinstance(block, Block)
+    assert isinstance(crash, Note)
+    assert b"crash" in crash.data
+
+
+def test_the_death_that_a_question_is_about_is_noted_once() -> None:
+    rows = history(attempt(None, 3, crash=True))
+    assert [type(plan) for plan in plans(rows, asked(careful))] == [Block]
+    rows += [attempt(2, 4, resolved="retry"), attempt(2, 5, began=True)]
+    assert [type(plan) for plan in plans(rows, asked(careful))] == [Note, Block]
 
 
 def test_the_step_that_is_decided_about_is_the_open_one() -> None:

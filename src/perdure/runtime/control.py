@@ -282,10 +282,15 @@ class Control:
         """Deliver a decision on a step that waits until `again_ms`, which is void when it does not
         any more.
         """
-        data = b'{"wait":%d,%b' % (again_ms, given.data[1:])
-        now_ms = self._clock.now_ms()
+        await self._decide(row.id, seq, b'{"wait":%d,' % again_ms, given, sender, "retry")
+
+    async def _decide(
+        self, run_id: str, seq: int, about: bytes, given: Resolution, sender: str | None, verb: str
+    ) -> None:
+        """Deliver a decision, which names what it is `about`: the start of a JSON object."""
+        now_ms, data = self._clock.now_ms(), about + given.data[1:]
         await self._deliver(
-            Deliver(row.id, "resolve", now_ms, ref=seq, data=data, verb="retry", sender=sender)
+            Deliver(run_id, "resolve", now_ms, ref=seq, data=data, verb=verb, sender=sender)
         )
 
     async def _planned_retry(self, row: RunRow) -> ForkRun:
@@ -310,10 +315,8 @@ class Control:
             ref = recovery.asked_step(rows, seq, run_id)
             if given.result is not None:
                 await self._check_result(row, rows, ref, given.result)
-            now_ms = self._clock.now_ms()
-            decision = Deliver(run_id, "resolve", now_ms, ref=ref, data=given.data, verb="resolve")
-            decision.sender = sender
-            await self._deliver(decision)
+            about = b'{"question":%d,' % recovery.question_of(rows, ref)
+            await self._decide(run_id, ref, about, given, sender, "resolve")
 
     async def _resolve_wait(
         self, row: RunRow, seq: int | None, given: Resolution, sender: str | None

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Protocol
 
 from perdure.process.slices import slice_end_s
-from perdure.runtime import recovery
 from perdure.runtime.run_host import RunHost
 from perdure.store.rows import INBOX_ROWS_MAX, InboxRow
 
@@ -61,14 +60,14 @@ class Inbox:
     ) -> None:
         """Feed rows; what does not fit into a slice is read again later.
 
-        Decisions on waits of steps are put into `later`, if it is given, and not fed.
+        Decisions on steps are put into `later`, if it is given, and not fed.
         """
         if not run.takes_inbox:
             return
         until_s = slice_end_s(self._host.steps.loop)
         for row in rows:
             self._after = row.id
-            if later is not None and recovery.wait_of(row) is not None:
+            if later is not None and row.kind == "resolve":
                 later.append(row)
             else:
                 run.feed_inbox(row)

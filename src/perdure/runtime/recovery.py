@@ -8,7 +8,7 @@ what follows; a crash does not count against the retry policy, but its attempt i
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -134,6 +134,7 @@ def recover(
         begun = [
             step for step in steps
             if step.seq not in in_line and _may_have_begun(step, notes.get(step.seq, []), now_ms)
+            and not _is_asked(step, history, deaths)
         ]  # fmt: skip
         died = [(step, _number(step, notes.get(step.seq, []), deaths)) for step in begun]
     if died:
@@ -153,7 +154,30 @@ def recover(
                 plans.append(Reissue(command))
             case ev.CHILD if adopts or may_exist(command):
                 plans.append(Reissue(command))
-    return Recovery(died, plans)
+    return Recovery(died, _begin_nothing(plans) if _asks(plans) else plans)
+
+
+def _asks(plans: Iterable[Plan]) -> bool:
+    return any(isinstance(plan, Block) for plan in plans)
+
+
+def _begin_nothing(plans: Iterable[Plan]) -> list[Plan]:
+    """The plans without attempts and the notes that these begin: a run that asks begins none, and
+    such a note would have the next process ask about what had not begun.
+    """
+    return [
+        plan
+        for plan in plans
+        if not isinstance(plan, Begin | BeginAfterCommit)
+        and not (isinstance(plan, Note) and plan.ref is not None)
+    ]
+
+
+def _is_asked(step: Command, history: Sequence[Event], deaths: Sequence[int]) -> bool:
+    """Whether a person has been asked about a step, whose death is noted, and not decided yet."""
+    if step.call.options.on_crash != "ask" or not deaths:
+        return False
+    return deaths[-1] > question_of(history, step.seq)
 
 
 @functools.cache
@@ -277,11 +301,37 @@ def _ask(run_id: str, step: Command, more: str) -> Block:
 # --- decisions ------------------------------------------------------------------------------------
 
 
-def resolve(row: InboxRow, step: Command | None, codec: Codec) -> Plan:
-    """The plan for a decision on a step whose outcome is unknown; `step` is None if it has one."""
+def question_of(rows: Iterable[Event], seq: int) -> int:
+    """What names the question what became of the step in row `seq`: the row of the last note on it,
+    or its own. An attempt that begins after a decision is noted, so it has another question.
+    """
+    return max((row.seq for row in rows if row.kind == ev.ATTEMPT and row.ref == seq), default=seq)
+
+
+def decide(
+    history: Sequence[Event],
+    inbox: Iterable[InboxRow],
+    open_commands: Mapping[int, Command],
+    codec: Codec,
+) -> list[Plan]:
+    """The plans for the decisions in an inbox on steps whose outcome is unknown, before `recover`
+    asks about them. Decisions on waits are left out.
+    """
+    rows = [row for row in inbox if row.kind == "resolve" and wait_of(row) is None]
+    return [
+        resolve(row, open_commands.get(row.ref or 0), codec, question_of(history, row.ref or 0))
+        for row in rows
+    ]
+
+
+def resolve(row: InboxRow, step: Command | None, codec: Codec, question: int) -> Plan:
+    """The plan for a decision on a step whose outcome is unknown; `step` is None if it has one.
+
+    A decision for another question than this one is void. (Those of older versions name none.)
+    """
     decision = msgspec.json.decode(row.data or b"{}")
-    if step is None:
-        return Note(row.ref or 0, b'{"resolved":"too late"}', row.id)
+    if step is None or decision.get("question", question) != question:
+        return Drop(row.id)
     if "result" in decision:
         return _given_result(row, step, _encode(decision["result"]), codec)
     if "error" in decision:

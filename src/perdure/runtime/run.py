@@ -82,8 +82,11 @@ class ActiveRun(RunInputs):
             self.kernel.move_timer(timer.seq, until_ms)
         self._queue(asked)
         self._turns.noted_seq = released_seq = recovery.released_at(history)
-        on_waits: list[InboxRow] = []
-        self._inbox.take(self, loaded.inbox, on_waits)
+        decisions: list[InboxRow] = []
+        self._inbox.take(self, loaded.inbox, decisions)
+        kernel = self.kernel
+        for plan in recovery.decide(history, decisions, kernel.open, kernel.codec):
+            self.do(plan)
         found = recovery.recover(
             self.run_id, history, self._turns.rows, self.kernel.open.values(),
             self.clock.now_ms(), released=released_seq > 0, adopts=self._names is not None,
@@ -93,9 +96,10 @@ class ActiveRun(RunInputs):
             log.run_taken_over(self, found.died)
         for plan in found.plans:
             self.do(plan)
-        if on_waits and self.takes_inbox:  # it is known by now which steps wait
-            for row in on_waits:
-                self.feed_inbox(row)
+        if self.takes_inbox:  # it is known by now which steps wait
+            for row in decisions:
+                if recovery.wait_of(row) is not None:
+                    self.feed_inbox(row)
         if (places := self.attempts.places) is not None:
             places.forget([seq for seq in places.found if seq not in self.kernel.open])
         self.touch()
@@ -194,7 +198,7 @@ class ActiveRun(RunInputs):
             self._turns.hold(command.call.options.queue, again.again_ms)
 
     def _end_wait(self, row: InboxRow) -> None:
-        """Do with a waiting step what was decided about it."""
+        """Do with a waiting step what was decided about it; other decisions are void."""
         if self.kernel.outcome is not None or self.kernel.diverged:
             self.touch()
             return  # no row comes behind the end

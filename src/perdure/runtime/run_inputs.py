@@ -14,7 +14,7 @@ from perdure.core.events import Command, Event
 from perdure.core.lifecycle import PAUSED, RUNNING
 from perdure.core.replay import Kernel
 from perdure.errors import RunBlocked
-from perdure.runtime import block_reason, log, plans, recovery
+from perdure.runtime import block_reason, log, plans
 from perdure.runtime.attempts import Attempts
 from perdure.runtime.block_reason import too_long
 from perdure.runtime.inbox import Inbox
@@ -191,11 +191,8 @@ class RunInputs:
                 self.input(ev.CANCEL, taken=row.id)
             case "completed" | "failed":
                 self.input(row.kind, row.ref, data=row.data, taken=row.id)
-            case "resolve" if recovery.wait_of(row) is not None:
+            case "resolve":  # what became of a step is asked, and decided, before it is at work
                 self.do(plans.EndWait(row))
-            case "resolve":
-                step = self.kernel.open.get(row.ref or 0)
-                self.do(recovery.resolve(row, step, self.kernel.codec))
 
     def _note(
         self, ref: int | None, data: bytes, took_ms: int | None = None, taken: int | None = None
