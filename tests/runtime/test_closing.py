@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from perdure import Engine, EngineClosed, HistoryTooLong, Limits, receive, step, workflow
+from perdure.runtime.membership import Membership
 from tests.runtime.remote_store import RemoteEngine
 from tests.runtime.support import awaited, environment, outside
 
@@ -81,9 +82,39 @@ async def test_a_timeout_around_it_is_a_timeout(db: str) -> None:
     begun = asyncio.Event()
     engine = Engine(db, workflows=[waits], close_grace=3600)
     with pytest.raises(TimeoutError):  # noqa: PT012
-        async with asyncio.timeout(0.2), engine:
+        async with asyncio.timeout(None) as limit, engine:
             await engine.start(waits())
             await begun.wait()
+            limit.reschedule(0)  # passes while the engine closes
+    await closed(db, engine)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@awaited
+async def test_a_cancellation_while_it_opens_leaves_no_worker_behind(
+    db: str, joined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Membership.join
+
+    async def join(self: Membership) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if joined:
+            await real(self)
+        task.cancel()  # at its next await: for the commit that makes it a worker, or after that
+        if not joined:
+            await real(self)
+
+    engine = Engine(db, workflows=[waits])
+
+    async def user() -> None:
+        async with engine:
+            await asyncio.sleep(3600)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Membership, "join", join)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(user())
     await closed(db, engine)
 
 

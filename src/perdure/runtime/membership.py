@@ -96,7 +96,10 @@ class Membership:
             self._asked,
         )
         self._stop_renewal()
-        self.worker = await self._writer.ask(join)
+        await self._writer.ask(join, self._joined)
+
+    def _joined(self, worker: int) -> None:
+        self.worker = worker
         self.resting, self._rested_s = True, asyncio.get_running_loop().time()
         self._report("taken")
 

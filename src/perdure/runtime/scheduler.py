@@ -172,8 +172,8 @@ class Scheduler:
                 self.writer.put(moved, lambda _: self.claims.wake(), keep=True)
                 await self._membership.join()
                 await self._membership.reap_dead_workers(elsewhere=self._moves)
-            except BaseException:
-                await to_its_end(self._membership.stopped(), lambda: None)
+            except BaseException:  # also where it was cancelled while the store was written
+                await to_its_end(self._leave(), lambda: None)
                 raise
             self.claims.start()
         self._heart.start()
@@ -210,16 +210,20 @@ class Scheduler:
         await self.writer.drain()
         await self.reads.idle()
         await self._heart.stop()
-        await self._membership.stopped()
-        if self.execute and self.writer.last_error is None:
-            try:
-                await self._membership.leave()
-            except StoreError as error:  # closing has to let go of everything else all the same
-                log.warning("the lease could not be given back, it will expire: %s", error)
+        await self._leave()
         for active in self.memory.unwritten:
             active.drop()  # the store took nothing to the end
         self.steps.close()
         self.waiters.fail(EngineClosed())
+
+    async def _leave(self) -> None:
+        await self.writer.drain()
+        await self._membership.stopped()
+        if self._membership.worker and self.writer.last_error is None:
+            try:
+                await self._membership.leave()
+            except StoreError as error:  # closing has to let go of everything else all the same
+                log.warning("the lease could not be given back, it will expire: %s", error)
 
     def hurry(self) -> None:
         """Closing was cancelled: wait for no more attempts."""
