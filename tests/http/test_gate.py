@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from perdure import DefinitionError, Engine, Token, workflow
-from perdure.http import limits, sessions, templating
+from perdure.http import assets, limits, sessions
 from perdure.http.app import guarded, pages
 from perdure.http.body import FORM
 from perdure.http.site import Site, url
@@ -383,12 +383,25 @@ def test_every_answer_has_its_headers(local: Served) -> None:
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
-    kept = local.client().get("/static/plain.css?v=1").headers["cache-control"]
-    assert "immutable" in kept
+
+
+def test_a_file_is_kept_under_the_mark_of_its_content_alone(local: Served) -> None:
+    client, page = local.client(**HTML), local.client(**HTML).get("/").text
+    marked = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert any("app.css?v=" in address for address in marked)
+    folder = f"/static/waterfall/v-{assets.modules('waterfall')[0]}"
+    for address in (*marked, f"{folder}/main.js"):
+        assert "immutable" in client.get(address).headers["cache-control"], address
+    old = ("app.css?v=1", "app.css", "x/../app.css?v=1", "waterfall/v-1/main.js",
+           "waterfall/v-1/main.js?v=1", "waterfall/main.js?v=1")  # fmt: skip
+    for address in old:  # of a server before this one, or after it
+        answer = client.get(httpx.URL(local.url).copy_with(raw_path=f"/static/{address}".encode()))
+        assert answer.status_code in (200, 404), address
+        assert answer.headers["cache-control"] == "no-store", address
 
 
 def test_modules_have_the_mark_of_their_folder_in_their_path(local: Served) -> None:
-    mark, names = templating._modules("waterfall")
+    mark, names = assets.modules("waterfall")
     for name in names:
         answer = local.client().get(f"/static/waterfall/v-{mark}/{name}")
         assert answer.status_code == 200, name

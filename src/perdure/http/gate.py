@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perdure.http import body, csrf, limits, problems, visitors
+from perdure.http import assets, body, csrf, limits, problems, visitors
 from perdure.http.access import Access, unknown
 from perdure.http.site import ROOT, Site, url
 from perdure.http.templating import here_of
@@ -212,9 +212,9 @@ def _with_headers(scope: Scope, send: Send) -> Send:
 
 def _caching(scope: Scope, status: int) -> str:
     """Files whose address has a mark of their content may be kept; nothing else is."""
-    path, query = scope["path"].removeprefix(scope[ROOT]), scope.get("query_string", b"")
-    marked = query.startswith(b"v=") or path.startswith("/static/waterfall/v-")
-    kept = path.startswith("/static/") and marked and status in (200, 304)
+    path = scope["path"].removeprefix(scope[ROOT])
+    found = path.startswith(assets.STATIC) and status in (200, 304)
+    kept = found and assets.is_marked(path, scope.get("query_string", b""))
     return "public, max-age=31536000, immutable" if kept else "no-store"
 
 

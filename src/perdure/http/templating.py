@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from datetime import UTC, datetime
 from functools import cache, partial
-from importlib.resources import files
 from typing import Any
 
 import jinja2
@@ -14,6 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, Response
 
 from perdure.http import pictures, values
+from perdure.http.assets import asset, module_assets
 from perdure.http.csrf import csrf_field, csrf_token
 from perdure.http.events.topics import topic
 from perdure.http.site import root_of, site_of, url
@@ -56,33 +55,6 @@ def environment() -> jinja2.Environment:
     return made
 
 
-@cache
-def _version(*parts: str) -> str:
-    """A mark of a static file's content: browsers keep the file until it changes."""
-    content = files("perdure.http").joinpath("static", *parts).read_bytes()
-    return hashlib.sha256(content).hexdigest()[:10]
-
-
-@cache
-def _modules(folder: str) -> tuple[str, list[str]]:
-    """A mark of a folder of modules, and their names. The mark is in their path: what one imports
-    from "./other.js" has it, too.
-    """
-    found = sorted(files("perdure.http").joinpath("static", folder).iterdir(), key=lambda f: f.name)
-    digest = hashlib.sha256(b"".join(one.read_bytes() for one in found))
-    return digest.hexdigest()[:10], [one.name for one in found]
-
-
-def _asset(request: HTTPConnection, *parts: str) -> str:
-    return url(request, "static", *parts, v=_version(*parts))
-
-
-def _module_assets(request: HTTPConnection, folder: str) -> dict[str, str]:
-    """Addresses of the modules of a folder by name."""
-    mark, names = _modules(folder)
-    return {name: url(request, "static", folder, f"v-{mark}", name) for name in names}
-
-
 def page(
     request: HTTPConnection,
     template: str,
@@ -105,9 +77,9 @@ def page(
         "site": site,
         "request": request,
         "url": partial(url, request),
-        "asset": partial(_asset, request),
-        "modules": partial(_module_assets, request),
-        "icons": _asset(request, "icons.svg"),
+        "asset": partial(asset, request),
+        "modules": partial(module_assets, request),
+        "icons": asset(request, "icons.svg"),
         "here": here_of(request),
         "now": datetime.now(UTC),
         "visitor": visitor_of(request),
