@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from perdure import Engine, Retry, RunFailed, current_step, emit, receive, step, workflow
 from perdure.http.pages import run as run_pages
@@ -91,6 +91,16 @@ async def writer() -> None:
     emit("words", {"done": True})
 
 
+@workflow
+async def folds() -> None:
+    for n in range(7):
+        await check(n)
+    await weigh(1)
+    await receive("go", bool)
+    for n in range(6):
+        await weigh(n)
+
+
 async def filled(engine: Engine) -> None:
     await engine.run(order("17"), id="order-17")
     with pytest.raises(RunFailed):
@@ -101,7 +111,7 @@ async def filled(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def site(serve: Serve) -> Served:
-    served = serve(workflows=[order, large, agent, writer])
+    served = serve(workflows=[order, large, agent, writer, folds])
     served.do(filled)
     return served
 
@@ -303,6 +313,60 @@ def test_a_killed_worker_is_seen_and_its_successor_too(
     assert "completed" in rows(page)[0]
 
 
+def test_the_focus_stays_on_its_row_when_rows_above_are_folded(site: Served, page: Page) -> None:
+    site.do(lambda engine: engine.start(folds(), id="folds"))
+    page.goto(site.url + "/runs/folds")
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", "10")  # with the head, and the wait
+    page.locator('.wf-row[aria-rowindex="9"]').focus()
+    focused = page.locator(".wf-row:focus")
+    expect(focused).to_contain_text("weigh")
+    site.do(lambda engine: engine.send("folds", True, channel="go"))
+    expect(page.locator("#run-head")).to_contain_text("completed")
+    expect(focused).to_have_attribute("aria-rowindex", "3")
+    expect(focused).to_contain_text("weigh")
+    page.keyboard.press("Enter")
+    close = page.get_by_role("link", name="Close the panel")
+    close.focus()
+    close.press("Enter")
+    expect(focused).to_contain_text("weigh")
+
+
+def test_an_update_that_fails_is_asked_for_again(site: Served, new_page: NewPage) -> None:
+    site.do(lambda engine: engine.start(agent("Weather?"), id="missed"))
+    words, run, runs = (new_page(expected=("Failed to load", "htmx:error")) for _ in range(3))
+    words.goto(site.url + "/runs/missed?view=stream")
+    run.goto(site.url + "/runs/missed")
+    runs.goto(site.url + "/?workflow=agent")
+    said, bars = words.locator("#stream span"), run.locator(".wf-row:not([hidden])")
+    listed = runs.locator('tr[data-run="missed"]')
+    expect(said).to_have_count(3)
+    expect(bars).to_have_count(2)
+    expect(listed).to_contain_text("waiting")
+    refused: set[str] = set()
+
+    def once(route: Route) -> None:
+        address, headers = route.request.url, route.request.headers
+        if "hx-request" not in headers or address in refused:
+            route.continue_()
+            return
+        refused.add(address)
+        if "stream" in address:
+            route.abort()  # as a server that begins again
+        else:
+            route.fulfill(status=503)
+
+    for page in (words, run, runs):
+        page.route(re.compile("missed|workflow"), once)
+    site.do(lambda engine: engine.send("missed", "And tomorrow?", channel="question"))
+    expect(said).to_have_count(6)
+    expect(bars).to_have_count(4)
+    site.do(lambda engine: engine.cancel("missed"))
+    expect(run.locator("#run-head")).to_contain_text("cancelled")
+    expect(listed).to_contain_text("cancelled")
+    assert len(refused) >= 4, refused
+
+
 ADDRESSES = (
     "/runs/order-17?step=82", "/runs/lost", "/runs/agent?view=chat", "/runs/lost?view=log",
     "/runs/order-17?view=table", "/runs/order-17?view=tree", "/runs/agent?view=stream",
@@ -328,6 +392,10 @@ def test_a_phone_scrolls_down_only(site: Served, new_page: NewPage) -> None:
     beside = "document.documentElement.scrollWidth - innerWidth"
     for address in ADDRESSES:
         assert opened(page, site.url + address).evaluate(beside) <= 0, address
+    boxes = [opened(page, site.url + "/runs/large").locator(one).bounding_box()
+             for one in (".wf-zoom", '.wf-tools [data-do="errors"]', ".wf-axis")]  # fmt: skip
+    edges = [(one["y"], one["y"] + one["height"]) for one in boxes if one is not None]
+    assert edges[0][1] <= edges[1][0] + 1 < edges[1][1] <= edges[2][0] + 1, "above each other"
 
 
 def test_text_that_turns_its_direction_is_seen_as_that(site: Served, page: Page) -> None:

@@ -1,12 +1,15 @@
 // Live pages: one event stream for the tab, for every element with data-topic.
 // An element gets a DOM event "live" for each event (detail: its data), and "changed" at most twice
-// a second. The stream is closed while the tab is hidden and goes on where it was.
+// a second; an update that fails is asked for again, later and later. The stream is closed while
+// the tab is hidden and goes on where it was.
 "use strict";
 
 (() => {
   const APART_MS = 500;
   const WAIT_MS = 500;
   const WAIT_MS_MAX = 20000;
+  const MISSED_MS = 2000;
+  const MISSED_MS_MAX = 60000;
   let stream = null;
   let last = "";
   let failures = 0;
@@ -33,22 +36,42 @@
 
   const told = new WeakMap();
 
+  const stateOf = (element) => {
+    if (!told.has(element)) told.set(element, { at: 0, timer: 0, again: 0, wait: MISSED_MS });
+    return told.get(element);
+  };
+
   const changed = (element) => {
-    const state = told.get(element) || { at: 0, timer: 0 };
-    told.set(element, state);
+    const state = stateOf(element);
     if (state.timer) return;
     const wait = Math.max(state.at + APART_MS - Date.now(), 0);
     state.timer = setTimeout(() => {
       state.timer = 0;
       state.at = Date.now();
-      if (element.isConnected) element.dispatchEvent(new CustomEvent("changed"));
+      // What has taken its place meanwhile may be older than the change.
+      const there = element.isConnected ? element : element.id && document.getElementById(element.id);
+      if (there) there.dispatchEvent(new CustomEvent("changed"));
     }, wait);
   };
+
+  // The answer to a "changed" has not come: nothing else may follow.
+  const missed = (element) => {
+    const state = stateOf(element);
+    clearTimeout(state.again);
+    state.again = setTimeout(() => changed(element), state.wait);
+    state.wait = Math.min(2 * state.wait, MISSED_MS_MAX);
+  };
+  const passes = (status) => status >= 500 || status === 429;
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.target.matches?.("[data-topic]") && passes(event.detail.ctx.response.status)) missed(event.target);
+  });
+  document.addEventListener("htmx:error", (event) => event.target.matches?.("[data-topic]") && missed(event.target));
 
   const tell = (data) => {
     for (const element of document.querySelectorAll("[data-topic]")) {
       if (!element.dataset.topic.split(/\s+/).includes(data.topic)) continue;
       element.dispatchEvent(new CustomEvent("live", { detail: data, bubbles: true }));
+      stateOf(element).wait = MISSED_MS;
       changed(element);
     }
   };
@@ -140,6 +163,6 @@
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && again());
   document.addEventListener("htmx:after:swap", again);
-  perdure.live = { again, close };
+  perdure.live = { again, close, missed, passes };
   document.addEventListener("DOMContentLoaded", open);
 })();

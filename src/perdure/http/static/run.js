@@ -18,7 +18,9 @@ perdure.run = (() => {
     const response = await fetch(`${waterfall.dataset.side}${seq === null ? "" : `?step=${seq}`}`);
     if (mine !== asked || !response.ok) return;
     const made = document.createRange().createContextualFragment(await response.text());
-    document.getElementById("side").replaceWith(made);
+    const old = document.getElementById("side"), inside = old.contains(document.activeElement);
+    old.replaceWith(made);
+    if (inside) (waterfall.querySelector('.wf-row[tabindex="0"]:not([hidden])') ?? document.getElementById("side")).focus({ preventScroll: true });
     htmx.process(document.getElementById("side"));
     split.classList.toggle("with-step", seq !== null);
     document.dispatchEvent(new CustomEvent("htmx:after:swap"));
@@ -70,6 +72,7 @@ perdure.run = (() => {
   const more = async () => {
     const { after, attempt } = stream.dataset;
     const response = await fetch(`${stream.dataset.stream}?after=${after}${attempt ? `&attempt=${attempt}` : ""}`, { headers: { "hx-request": "true" } });
+    if (perdure.live.passes(response.status)) throw new Error(response.status);
     if (!response.ok) return;
     const { items } = await response.json();
     const atEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
@@ -89,8 +92,10 @@ perdure.run = (() => {
     }
     if (items.length && atEnd) scrollTo(0, document.documentElement.scrollHeight);
   };
-  let reading = null;
-  stream?.addEventListener("changed", () => (reading = (reading ?? Promise.resolve()).then(more)));
+  let reading = Promise.resolve();
+  stream?.addEventListener("changed", () => {
+    reading = reading.then(more).catch(() => perdure.live.missed(stream));
+  });
 
   // --- lengths ------------------------------------------------------------------------------------
 

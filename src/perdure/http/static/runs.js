@@ -91,12 +91,13 @@
     asking = true;
     try {
       const response = await fetch(location.href, { headers: { accept: "text/html", "hx-request": "true" }, cache: "no-store" });
+      if (perdure.live.passes(response.status)) perdure.live.missed(form);
       if (response.ok && !response.redirected) {
         show(new DOMParser().parseFromString(await response.text(), "text/html"));
         document.dispatchEvent(new CustomEvent("perdure:times"));
       }
     } catch {
-      // The stream says when the server is back.
+      perdure.live.missed(form);
     }
     asking = false;
     if (again) {

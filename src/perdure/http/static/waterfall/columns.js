@@ -92,6 +92,22 @@ export const derive = () => {
   }
 };
 
+// Where a row is after a change: what holds the focus keeps it when rows above are folded. A step
+// may be in a folded row by now; of a wait that has ended the place is left.
+export const placeOf = (shown, place) => {
+  if (!shown) return 0;
+  const { rows } = state, first = shown.bars ? shown.bars[0] : shown.bar;
+  const named = ({ wait }) => wait && (wait.message ?? wait.request);
+  const alike = shown.wait ? (one) => one.wait && named(one) === named(shown)
+    : shown.bars ? (one) => one.bars && one.group === shown.group : (one) => one.bar === first;
+  const holds = (one) => first !== undefined && (one.bar === first || one.bars?.includes(first));
+  for (const test of [alike, holds]) {
+    const found = rows.findIndex(test);
+    if (found >= 0) return found;
+  }
+  return Math.max(Math.min(place, rows.length - 1), 0);
+};
+
 const unfolded = (inside, over) => {
   if (inside.length <= over) return inside.map((bar) => ({ bar, level: 1 }));
   const group = bars.seq[inside[0]], found = [{ group, bars: inside, level: 1 }];

@@ -88,7 +88,7 @@ grid.addEventListener("keydown", (event) => {
 
 const toggle = (name) => () => {
   press(name, !on[name]);
-  state.focused = 0;
+  state.focused = -1; // from the first row again
   if (name === "idle") axis.fitted = true;
   show();
 };

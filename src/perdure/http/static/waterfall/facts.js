@@ -74,7 +74,8 @@ const drawTries = (bar, facts, paths) => {
     paths.fault += outline(x(at), end, 7, 14);
     if (end > -4 && end < axis.width + 4) paths.cross += `M${(end - 3).toFixed(1)} 11l6 6m0-6l-6 6`;
   }
-  if (again && facts.word !== "queued") facts.label = `again in ${took(Math.max(again - state.run.begun_ms - now(), 0))}`;
+  const left = again - state.run.begun_ms - now();
+  if (again && facts.word !== "queued") facts.label = left > 0 ? `again in ${took(left)}` : "due now";
 };
 
 // --- many bars in one row -------------------------------------------------------------------------

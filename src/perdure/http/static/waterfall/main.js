@@ -23,6 +23,7 @@ const grow = async () => {
     } else add(page);
   } catch (error) {
     elements.summary.textContent = `The steps could not be loaded. ${error.message}`;
+    if (perdure.live.passes(error.status ?? 500)) perdure.live.missed(box);
   }
   asking = false;
   if (!again) return;
@@ -35,7 +36,7 @@ const next = async () => {
   const response = await (bars.last
     ? fetch(`${box.dataset.columns}?after=${bars.last}`, { headers: { "hx-request": "true" } })
     : fetch(box.dataset.columns));
-  if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+  if (!response.ok) throw Object.assign(new Error(`The server answered ${response.status}.`), { status: response.status });
   return response.json();
 };
 

@@ -1,7 +1,7 @@
 // The rows in sight: some sixty elements that are moved and written again while the page is scrolled.
 // An element is written only when it shows something else than before.
 import { axis, drawAxis, drawMap, measure, setHeight, x } from "./axis.js";
-import { bars, derive, FOLD_FROM } from "./columns.js";
+import { bars, derive, FOLD_FROM, placeOf } from "./columns.js";
 import { factsOf } from "./facts.js";
 import { box, count, elements, hatch, many, narrow, rowHeight, span, state, svg, took } from "./shared.js";
 
@@ -170,11 +170,15 @@ export const later = (all) => {
 // --- anew after a change --------------------------------------------------------------------------
 
 export const show = () => {
+  const held = state.rows[state.focused], row = document.activeElement?.closest(".wf-row");
   derive();
+  state.focused = placeOf(held, state.focused);
   elements.grid.hidden = !state.rows.length; // what is hidden has no width
   measure();
   tell();
   paint(true);
+  if (!row || (row === document.activeElement && row.wf.index === state.focused)) return;
+  (pool.find((made) => made.index === state.focused)?.row ?? elements.rows).focus({ preventScroll: true });
 };
 
 export const press = (name, pressed) => {
