@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from campaigns import environment
+from campaigns.forking import Forked
 from campaigns.main import Count
 from perdure import (
     Engine,
@@ -212,7 +213,7 @@ class _Crew:
         return self._spawn("ask", self.db, self.log, str(self._seed * 1_000 + self._spawned))
 
     def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        return Forked(
             [sys.executable, "-m", "campaigns.asks", *words],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said, env=environment(),
         )  # fmt: skip

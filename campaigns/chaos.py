@@ -27,6 +27,7 @@ import msgspec
 
 from campaigns import environment
 from campaigns.chaos_worker import value_of
+from campaigns.forking import Forked
 from campaigns.main import Count
 from campaigns.s3_servers import BucketServer
 from perdure.replica.lease import NAME as LEASE
@@ -97,7 +98,7 @@ class Life:
         )
         command = [sys.executable, "-m", "campaigns.chaos_worker", str(chaos.log), *role]
         with self._said.open("wb") as said:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=said,

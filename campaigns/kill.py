@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from campaigns import environment, kill_checks, kill_worker
+from campaigns.forking import Forked
 from campaigns.kill_worker import Job
 from campaigns.main import Count
 from perdure.core.lifecycle import FINAL
@@ -74,7 +75,7 @@ class Worker:
         self.said = said
         self.frozen = False
         with said.open("wb") as stderr:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr, env=environment(),
             )  # fmt: skip

@@ -38,6 +38,8 @@ from pathlib import Path
 import click
 import pytest
 
+from campaigns.forking import Forked
+
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 PAGES = [
@@ -172,13 +174,19 @@ def run_block(block: Block, folder: Path, env: dict[str, str]) -> None:
         path.write_text(block.body)
     elif block.runs and block.language in PROGRAM:
         (folder / "block.py").write_text(block.body)
-        must_succeed([sys.executable, "block.py"], block, folder, env)
+        must_succeed([sys.executable, "block.py"], block, folder, env, Forked)
     elif block.runs and block.language in SHELL and block.marker is None:
-        must_succeed(["bash", "-c", script_of(block)], block, folder, env)
+        must_succeed(["bash", "-c", script_of(block)], block, folder, env, subprocess.Popen)
 
 
-def must_succeed(command: list[str], block: Block, folder: Path, env: dict[str, str]) -> None:
-    with subprocess.Popen(
+def must_succeed(
+    command: list[str],
+    block: Block,
+    folder: Path,
+    env: dict[str, str],
+    begin: type[subprocess.Popen[str]],
+) -> None:
+    with begin(
         command,
         cwd=folder,
         env=env,

@@ -13,20 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from campaigns import forking
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PERDURE_STORE"}
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=180,
-        check=False,
-    )
+    return forking.run([sys.executable, *words], cwd=folder, env=environment, timeout=180)
 
 
 def load(name: str) -> ModuleType:

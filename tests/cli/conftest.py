@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from campaigns.forking import Forked
 from perdure import Engine, RunCancelled, RunFailed, StoreNotFound, Workflow, connect
 from perdure.cli import main
 from tests.cli import flows
@@ -55,7 +56,7 @@ class Terminal:
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """A command that goes on while the test does something else."""
-        process = subprocess.Popen(
+        process = Forked(
             [*COMMAND, *words],
             cwd=self.folder,
             env=_clean_environment() | env,

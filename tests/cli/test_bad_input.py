@@ -181,7 +181,7 @@ def test_a_run_that_has_ended(here: Typed, verb: str) -> None:
         (["worker"], "Missing argument 'FILE...'"),
         (["worker", "nope.py"], "There is no file nope.py"),
         (["ls", "--status", "tired"], "'tired' is not one of"),
-        (["ls", "--tag", "red"], "KEY=VALUE"),
+        (["ls", "--tag", "red"], "NAME=VALUE"),
         (["ls", "--limit", "0"], "--limit"),
         (["lss"], "No such command 'lss'"),
     ],

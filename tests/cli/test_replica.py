@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from campaigns import forking
 from perdure.cli import replica_options
 from tests.cli.conftest import type_here
 from tests.replica.support import gone
@@ -59,15 +60,7 @@ class Place:
 
     def perdure(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "perdure.cli", *words]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(),
-            text=True,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        done = forking.run(command, cwd=self.folder, env=self.environment(), timeout=120)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -83,7 +76,7 @@ class Place:
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """A command that goes on until it is stopped."""
         command = [sys.executable, "-m", "perdure.cli", *words]
-        return subprocess.Popen(
+        return forking.Forked(
             command,
             cwd=self.folder,
             env=self.environment(),

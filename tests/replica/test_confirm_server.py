@@ -22,6 +22,7 @@ import pytest
 
 import perdure
 from campaigns.faulty_proxy import Proxy
+from campaigns.forking import Forked
 from perdure import DefinitionError, Engine, ReplicaUnavailable, receive, workflow
 from perdure.errors import NoReplicaEngine, ReplicaFull, ReplicaLeaseLost, StoreReplaced
 from perdure.replica import advertisement, confirm_client
@@ -165,7 +166,7 @@ async def test_an_engine_that_is_frozen_or_killed_confirms_nothing(
     monkeypatch.setattr("perdure.replica.confirm_client.FROZEN_S", 0.1)
     monkeypatch.setattr("perdure.replica.confirm_client.LOG_AFTER_S", 0.2)
     store = tmp_path / "a.db"
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
@@ -194,7 +195,7 @@ async def test_what_was_confirmed_before_an_engine_was_killed_is_acknowledged_af
     tmp_path: Path, address: str
 ) -> None:
     store = tmp_path / "a.db"
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-c", ENGINE, store, address], env=environment(), stdout=subprocess.PIPE
     )
     assert process.stdout is not None

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from campaigns.faulty_proxy import Proxy
+from campaigns.forking import Forked
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure import PerdureError, ReplicaUnavailable
 from perdure.errors import (
@@ -293,7 +294,7 @@ def test_a_frozen_holder_wakes_up_without_a_lease(tmp_path: Path, address: str) 
         disk.mkdir()
         words = [str(log), "engine", str(disk / "a.db"), address, f"life{number}", "replica"]
         command = [sys.executable, "-m", "campaigns.chaos_worker", *words]
-        lives.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment()))
+        lives.append(Forked(command, stdin=subprocess.PIPE, env=environment()))
         while f"result life{number}" not in (log.read_text() if log.exists() else ""):
             assert lives[-1].poll() is None
             time.sleep(0.01)

@@ -22,6 +22,7 @@ import msgspec
 import pytest
 
 from campaigns.faulty_proxy import Proxy
+from campaigns.forking import Forked
 from perdure.errors import (
     ReplicaDamaged,
     ReplicaLeaseLost,
@@ -613,7 +614,7 @@ async def test_it_is_renewed_while_the_event_loop_stands_still_and_its_default_e
     loop, end = asyncio.get_running_loop(), threading.Event()
     loop.set_default_executor(ThreadPoolExecutor(1))
     full = loop.run_in_executor(None, end.wait)
-    racer = subprocess.Popen(
+    racer = Forked(
         [sys.executable, "-c", _RACER, place, "wait"],
         text=True,
         env=environment(),
@@ -722,7 +723,7 @@ def test_of_processes_that_race_for_it_one_wins_and_the_dead_are_succeeded_at_on
     place: str,
 ) -> None:
     racers = [
-        subprocess.Popen(
+        Forked(
             [sys.executable, "-c", _RACER, place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -22,6 +22,7 @@ from typing import Any, Self
 import apsw
 
 import campaigns
+from campaigns.forking import Forked
 from perdure import Engine, Retry, Run
 
 PATIENCE_S = 120  # far more than anything takes: only what hangs is to fail
@@ -82,7 +83,7 @@ class Victim:
     """A process that executes `victim.py`, or another script; `kill` is kill -9."""
 
     def __init__(self, *words: object, script: Path = VICTIM) -> None:
-        self.process = subprocess.Popen(
+        self.process = Forked(
             [sys.executable, str(script), *map(str, words)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
