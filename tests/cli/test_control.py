@@ -67,6 +67,7 @@ def test_a_step_that_waits_for_an_attempt_begins_it_now(terminal: Terminal) -> N
     terminal.start("worker", "flows.py")
     terminal.start("run", "flows.py:patient", "--id", "p", "--quiet")
     terminal.until(lambda: terminal.status("p") == "waiting")
+    assert "To begin it now: perdure retry p\n" in terminal("show", "p").out
     wrong = terminal("retry", "p", "--seq", "1")
     assert wrong.code != 0
     assert "row 1 of run 'p' does not wait for its next attempt: that row is no step" in wrong.err

@@ -92,12 +92,17 @@ async def order_in_queue(name: str) -> int:
 
 
 @workflow
+async def many_in_queue(steps: int) -> list[int]:
+    return list(await asyncio.gather(*(charge_in_queue(str(n)) for n in range(steps))))
+
+
+@workflow
 async def order_and_wait(name: str) -> list[int]:
     charged = asyncio.create_task(charge(name))
     return [await receive("go", int), await charged]
 
 
-WORKFLOWS: list[Any] = [order, order_here, order_in_queue, order_and_wait]
+WORKFLOWS: list[Any] = [order, order_here, order_in_queue, many_in_queue, order_and_wait]
 
 
 async def waiting(engine: Engine, id: str = "o") -> list[dict[str, Any]]:
@@ -264,6 +269,16 @@ async def test_a_queue_decides_for_a_step_that_is_in_line(db: str) -> None:
             await engine.retry("o", seq=2)
         assert await engine.retry("o") == []
         assert begun == []
+
+
+@awaited
+async def test_a_step_far_behind_in_a_line_is_told_its_queue(db: str) -> None:
+    async with Engine(db, workflows=WORKFLOWS, queues=[Queue("bank", paused=True)]) as engine:
+        await engine.start(many_in_queue(12), id="o")
+        await waiting(engine)
+        for seq in (2, 13):
+            with pytest.raises(StepNotWaiting, match="waits in queue 'bank', which decides"):
+                await engine.retry("o", seq=seq)
 
 
 @awaited

@@ -29,7 +29,7 @@ from perdure.runtime.workers import NO_WORKER
 from perdure.views import bars, format, rows, timeline, times
 from perdure.views.rows import RunLine
 from perdure.views.typed import tags as typed_tags
-from perdure.views.waiting import Places
+from perdure.views.waiting import Places, is_retrying
 from perdure.views.waterfall import Waterfall
 
 LIMIT, LIMIT_MAX = 20, 10_000
@@ -296,7 +296,7 @@ def show(
         echo(*_bars(page, page.drawn, room() or BARS_WIDTH))
         return
     last = history[-1].seq if history else info.history_rows
-    echo(*_page_lines(page, full, room(), more=last < info.history_rows))
+    echo(*_page_lines(store, page, full, room(), more=last < info.history_rows))
     if last < info.history_rows:
         _say_more(store, info, history, limit)
     elif after and not history:
@@ -334,7 +334,7 @@ class _Page(msgspec.Struct, frozen=True):
     drawn: Waterfall | None
 
 
-def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> list[str]:
+def _page_lines(store: str, page: _Page, full: bool, room: int | None, *, more: bool) -> list[str]:
     """A page on lines of so many columns."""
     info, history = page.info, page.history
     narrow = room is not None and room < NARROW
@@ -346,6 +346,7 @@ def _page_lines(page: _Page, full: bool, room: int | None, *, more: bool) -> lis
         *timeline_lines(lines, narrow=narrow),
         *ending(info, None if full else 200, page.places),
         *([f"  {page.why}"] if _adds(info, page.why) else []),
+        *([f"  To begin it now: {command(store, 'retry', info.id)}"] if is_retrying(info) else []),
     ]
 
 

@@ -104,13 +104,15 @@ def resolve(
     if (result is not None) + (error is not None) + again != 1:
         raise click.UsageError("Give one of --result, --error and --retry.")
 
+    by = user_name()
+
     async def act(engine: Engine, found: str) -> str:
         if result is not None:
-            await engine.resolve(found, seq=seq, result=result[0])
+            await engine.resolve(found, seq=seq, result=result[0], sender=by)
         elif error is not None:
-            await engine.resolve(found, seq=seq, error=error)
+            await engine.resolve(found, seq=seq, error=error, sender=by)
         else:
-            await engine.resolve(found, seq=seq, retry=True)
+            await engine.resolve(found, seq=seq, retry=True, sender=by)
         return found
 
     found = with_run(store, run_id, act)

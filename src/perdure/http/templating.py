@@ -18,6 +18,7 @@ from perdure.http.events.topics import topic
 from perdure.http.site import root_of, site_of, url
 from perdure.http.visitors import visitor_of
 from perdure.views import format
+from perdure.views.decisions import decision_text
 
 AREAS = (
     ("runs", "Runs", ()),
@@ -52,6 +53,7 @@ def environment() -> jinja2.Environment:
         "shell": shlex.quote,
     }
     made.globals |= {"areas": AREAS, "bars": pictures.bars, "topic": topic}
+    made.globals["decision_text"] = decision_text
     return made
 
 

@@ -269,8 +269,7 @@ class Control:
             is_step = any((one.seq, one.kind) == (seq, STEP) for one in rows)
             why = "it has ended" if is_step else "that row is no step"
         else:
-            places = await self._reads.get(self._store.place_of, row.run)
-            queue = next((one.queue for one in places if one.seq == seq), None)
+            queue = await self._reads.get(self._store.line_of, row.run, seq)
             why = "an attempt has begun, or begins now"
             if queue is not None:
                 why = f"it waits in queue {queue!r}, which decides when the attempt begins"

@@ -347,6 +347,9 @@ class Store(Protocol):
     def place_of(self, run: int) -> list[StandingRow]:
         """Where the places of a run stand that wait: its own and those of its steps, at most 8."""
 
+    def line_of(self, run: int, seq: int) -> str | None:
+        """The queue in whose line the step in row `seq` waits; None where it waits in none."""
+
     def places_of(self, runs: Sequence[int]) -> dict[int, list[StandingRow]]:
         """The same for several runs, by run: a queue's order is read once."""
 

@@ -189,6 +189,10 @@ class QueueReads:
     def place_of(self, run: int) -> list[StandingRow]:
         return self.places_of([run])[run]
 
+    def line_of(self, run: int, seq: int) -> str | None:
+        rows = self._all("line_of", run, seq) if self._has_queues else []
+        return next((queue for (queue,) in rows), None)
+
     def places_of(self, runs: Sequence[int]) -> dict[int, list[StandingRow]]:
         orders: dict[int, list[int]] = {}
         found: dict[int, list[StandingRow]] = {}

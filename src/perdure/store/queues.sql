@@ -340,6 +340,10 @@ SELECT p.queue, p.place, p.seq,
        p.key, l.ready_ms, l.taker
 FROM perdure_place AS p JOIN perdure_line AS l ON l.line = p.line WHERE p.run = ?1 ORDER BY p.seq LIMIT ?2;
 
+-- name: line_of
+SELECT q.name FROM perdure_place AS p JOIN perdure_queue AS q ON q.queue = p.queue
+WHERE p.run = ?1 AND p.seq = ?2 AND p.line IS NOT NULL;
+
 -- name: any_worker
 SELECT 1 FROM worker WHERE ended_ms IS NULL LIMIT 1;
 

@@ -68,6 +68,9 @@ def test_the_page_offers_it_where_the_run_says_why_and_in_the_panel(site: Served
         assert BUTTON not in client.get("/runs/o").text
         row = client.get("/runs/o/side?step=3").text
         assert "attempt 2 began early, as asked for by local" in row
+        lately = client.get("/inbox").text
+        assert ">attempt 2 at once<" in lately
+        assert "&#34;began&#34;" not in lately
 
 
 def test_the_api_says_which_steps(site: Served) -> None:

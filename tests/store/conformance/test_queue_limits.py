@@ -337,6 +337,7 @@ def test_where_a_run_stands(store: Store) -> None:
     assert of("a") == StandingRow("q", None, None, "k", 1, 4, "concurrency", 1, None)
     assert [of(id).position for id in ("b", "c")] == [4, 2]
     assert of("r") == StandingRow("q", 3, None, "k", 3, 4, "concurrency", 1, None)
+    assert [store.line_of(run, seq) for seq in (2, 3, 4)] == [None, "q", None]
     free(store, worker, first)
     assert of("c").why == "line"
     queue(store, paused=True)
