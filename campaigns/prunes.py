@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from campaigns.forking import Forked
 from campaigns.main import Count
 from campaigns.prune_worker import FLOWS, all_of
 from perdure import Engine, PrunedElsewhere, connect
@@ -72,7 +73,7 @@ def begun(role: str, folder: Path) -> subprocess.Popen[bytes]:
     where = (str(folder / "a.db"), str(folder / "log.txt"), f"file://{folder}/archive")
     command = [sys.executable, "-m", "campaigns.prune_worker", role, *where]
     root = Path(__file__).parent.parent
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+    return Forked(command, cwd=root, stderr=subprocess.DEVNULL)
 
 
 async def finish(folder: Path) -> None:

@@ -25,10 +25,10 @@ ONE_BY_ONE = (
     "tests/store/test_payloads.py",
     "tests/runtime/test_crashes.py",
     "tests/testing/test_plugin.py",
-    "tests/store/conformance/test_coverage.py",
     "tests/test_benchmarks.py",
 )
 TOGETHER = (
+    "tests/store/conformance/test_coverage.py",
     "tests/replica/test_confirm_server.py",
     "tests/replica/test_replicate.py",
     "tests/test_structure.py",

@@ -51,7 +51,7 @@ def test_the_agent_runs_by_itself(tmp_path: Path) -> None:
 
 def test_the_agent_asks_a_person(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "perdure.cli"]
-    run = subprocess.Popen(
+    run = forking.Forked(
         [*command, "run", str(EXAMPLES / "agent.py"), "write the report"],
         cwd=tmp_path,
         text=True,
@@ -62,12 +62,7 @@ def test_the_agent_asks_a_person(tmp_path: Path) -> None:
     hint = next(line for line in run.stderr if "perdure send" in line)
     send = hint.partition("perdure ")[2].split()
     assert (send[0], send[2:]) == ("send", ["approval", "true"])
-    assert (
-        subprocess.run(
-            [*command, *send[:3], "false"], cwd=tmp_path, check=False, capture_output=True
-        ).returncode
-        == 0
-    )
+    assert forking.run([*command, *send[:3], "false"], cwd=tmp_path, timeout=180).returncode == 0
     out, _ = run.communicate(timeout=180)
     assert (run.returncode, out) == (0, "rejected\n")
 

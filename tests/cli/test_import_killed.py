@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import apsw
 import pytest
 
+from campaigns import forking
 from perdure import Engine, connect
 from tests.cli.carried import FAMILIES, below, busy, carried, family_of
 from tests.cli.conftest import Terminal
@@ -114,14 +114,7 @@ def test_a_killed_import_leaves_whole_families_and_the_next_one_goes_on(
     for _ in range(KILLS):
         number = str(dice.randrange(1, QUERIES_MAX))
         words = [str(VICTIM), number, "file.db", "--go-on"]
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = forking.run([sys.executable, *words], cwd=folder, timeout=120)
         assert done.returncode in (-signal.SIGKILL, 0), done.stderr
         killed += done.returncode != 0
         before, there = there, judged(folder / "perdure.db", folder / "file.db")
@@ -143,4 +136,4 @@ def test_a_killed_import_leaves_whole_families_and_the_next_one_goes_on(
 def test_the_victim_dies(terminal: Terminal, number: int) -> None:
     asyncio.run(made(terminal.folder))
     words = [sys.executable, str(VICTIM), str(number), "file.db"]
-    assert subprocess.run(words, cwd=terminal.folder, check=False).returncode == -signal.SIGKILL
+    assert forking.run(words, cwd=terminal.folder, timeout=120).returncode == -signal.SIGKILL

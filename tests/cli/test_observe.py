@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from campaigns.forking import Forked
 from perdure.cli import main
 from tests.observe.support import replicate
 
@@ -71,7 +72,7 @@ def test_reading_commands_take_the_address_of_one_database(fleet: Path) -> None:
 def serving(*words: str) -> Iterator[str]:
     """The address that a process says it serves; it ends in order when it is asked to."""
     command = [sys.executable, "-m", "perdure.cli", "observe", *words, "--port", "0"]
-    process = subprocess.Popen(
+    process = Forked(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
     )
     assert process.stderr is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from campaigns.faulty_proxy import Proxy
+from campaigns.forking import Forked
 from campaigns.s3_servers import BucketServer, CarelessBucketServer
 from perdure.errors import (
     BucketUnusable,
@@ -152,7 +153,7 @@ asyncio.run(main())
 
 def test_a_folder_survives_a_kill_in_the_middle_of_a_write(tmp_path: Path) -> None:
     for number in itertools.count():
-        writer = subprocess.Popen(
+        writer = Forked(
             [sys.executable, "-c", _WRITER, str(tmp_path)],
             stdout=subprocess.PIPE,
             env=environment(),

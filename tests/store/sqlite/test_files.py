@@ -20,6 +20,7 @@ import apsw
 import pytest
 
 import perdure
+from campaigns.forking import Forked
 from perdure import (
     Engine,
     Retry,
@@ -239,7 +240,7 @@ async def test_a_file_locked_by_anothers_transaction(
     monkeypatch.setattr(connection, "BUSY_MS", 300)
     async with Engine(db, workflows=[stepping]) as engine:
         await engine.run(stepping(2))
-        locker = subprocess.Popen(
+        locker = Forked(
             [sys.executable, "-c", _LOCK, db], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert locker.stdout is not None
@@ -558,9 +559,7 @@ def test_many_processes_may_make_one_file_at_the_same_moment(db: str) -> None:
         f"connection.open_writer({db!r}).close()"
     )
     makers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        Forked([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(6)
     ]
     for maker in makers:
