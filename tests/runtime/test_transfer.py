@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,19 @@ async def test_an_import_that_is_given_up_leaves_nothing_open(
         goes_on.set()
         monkeypatch.undo()
         assert (await engine.import_(exports / "a.db")).ids == ["a"]
+
+
+@awaited
+async def test_a_start_that_is_ahead_stays_ahead_after_a_resume(tmp_path: Path) -> None:
+    file, at = tmp_path / "a.db", datetime(2100, 1, 1, tzinfo=UTC)
+    async with Engine(tmp_path / "one.db", workflows=[child]) as engine:
+        await engine.start(child(1), id="a", at=at)
+        await engine.export("a", file)
+    async with Engine(tmp_path / "two.db", workflows=[child]) as engine:
+        await engine.import_(file)
+        await engine.resume("a")
+        run = await engine.info("a")
+    assert (run.status, run.due_at) == ("pending", at)
 
 
 @awaited

@@ -118,9 +118,10 @@ class Importing:
         if run["status"] != BLOCKED:
             run[WAITING], run["crashes"] = None, 0  # the column of this name
             run["status"] = PENDING if asked.go_on else PAUSED
-            if asked.go_on:
-                later = not begun and due_ms is not None and due_ms > asked.at_ms
-                run["due_ms"] = due_ms if later else asked.at_ms
+            if not begun and due_ms is not None and due_ms > asked.at_ms:
+                run["due_ms"] = due_ms  # its start is ahead, also for a later resume
+            elif asked.go_on:
+                run["due_ms"] = asked.at_ms
         return True
 
     def _insert(self, run: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from perdure.errors import ImportRefused, StoreCorrupt, StoreNotFound, StoreUnav
 from perdure.store import sql
 from perdure.store.import_writes import JSON, PLAIN, PLAIN_TYPES, TABLES
 from perdure.store.parcels import Head
-from perdure.store.sqlite import connection, files
+from perdure.store.sqlite import connection, files, forked
 from perdure.store.sqlite.error_map import translated
 from perdure.store.sqlite.queries import PACKAGE
 from perdure.store.sqlite.reader import Reader
@@ -120,7 +120,7 @@ def _migrate(copy: str, name: str) -> None:
 def _copy(db: apsw.Connection, path: str) -> None:
     """Copy a file by SQLite, which has its locks: a plain copy of one that is written has holes."""
     with (
-        contextlib.closing(apsw.Connection(path)) as copy,
+        contextlib.closing(forked.connection(path, vfs=None)) as copy,
         copy.backup("main", db, "main") as backup,
     ):
         while not backup.done:
