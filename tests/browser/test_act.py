@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from perdure import Engine, Retry, Secret, receive, step, workflow
+from perdure.views import moment as moments
 from tests.browser.axe import CONTRAST, faults
 from tests.browser.conftest import NewPage
 from tests.http.support import Serve, Served
@@ -185,6 +186,32 @@ def test_a_fork_by_the_slider_and_the_two_runs_side_by_side(served: Served, page
     page.goto(f"{served.url}/compare?a=tea&b=lemonade")
     expect(page.get_by_text("Both are the same until row 2")).to_be_visible()
     expect(page.locator("#first")).to_contain_text("result")
+
+
+def test_the_slider_of_a_long_history_reaches_all_of_it(
+    served: Served, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a part of the moments, and a key goes to the next one of all."""
+    monkeypatch.setattr(moments, "STOPS_MAX", 4)
+
+    async def fill(engine: Engine) -> None:
+        run = await engine.start(report("cake", 20), id="cake")
+        await reached(run, "waiting")
+
+    served.do(fill)
+    page.goto(f"{served.url}/runs/cake/travel")
+    expect(page.get_by_text("of its moments; the arrows go to each")).to_be_visible()
+    slider = page.get_by_label("Moment", exact=True)
+    slider.focus()
+    for row in (39, 37, 35):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url(f"**/travel?at={row}")
+    page.keyboard.press("Home")
+    page.wait_for_url("**/travel?at=1")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**/travel?at=3")
+    page.keyboard.press("End")
+    page.wait_for_url("**/travel?at=41")
 
 
 PAGES = [

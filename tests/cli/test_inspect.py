@@ -185,6 +185,20 @@ def test_show_draws_bars(typed: Typed) -> None:
     assert len(typed("show", "wide", "--waterfall", "--json").json["seq"]) == 40
 
 
+def test_a_part_of_the_bars_is_said_to_be_one(typed: Typed) -> None:
+    rows = typed("show", "wide", "--json").json["run"]["history_rows"]
+    said = typed("show", "wide", "--waterfall", "--limit", "3")
+    assert "✓" not in said.out and "░" not in said.out
+    assert "⋮ note" in said.out
+    assert f"Rows 1 to 3 of {rows}. The next ones, and the last ones:" in said.err
+    assert "show wide --after 3 --waterfall --limit 3" in said.err
+    assert f"show wide --after {rows - 3} --waterfall --limit 3" in said.err
+    last = typed("show", "wide", "--waterfall", "--after", str(rows - 3))
+    assert (last.err, "⋮" in last.out) == ("", False)
+    assert "there is none behind" in typed("show", "wide", "--waterfall", "--after", "999").err
+    assert "Rows 1 to 3" in typed("show", "wide", "--waterfall", "--limit", "3", "--json").err
+
+
 def test_a_store_that_cant_be_written_is_read(tmp_path: Path, typed: Typed) -> None:
     """A copy of a file without its WAL, in a folder that can't be written."""
     folder = tmp_path / "copy"

@@ -12,6 +12,7 @@ from perdure.process.clock import SystemClock
 from perdure.reader import StoreReader
 from perdure.reader.values import RunQuery
 from perdure.runtime.workers import NO_WORKER
+from perdure.views import moment as moments
 from perdure.views import tree
 from tests.reader.conftest import Read
 from tests.runtime.support import awaited
@@ -28,6 +29,19 @@ async def take_long() -> None:
 @workflow
 async def works() -> None:
     await take_long()
+
+
+@step
+async def add(a: int) -> int:
+    return a + 1
+
+
+@workflow
+async def counts(until: int) -> int:
+    a = 0
+    while a < until:
+        a = await add(a)
+    return a
 
 
 def test_a_sentence_for_what_does_not_go_on(read: Read) -> None:
@@ -84,6 +98,28 @@ def test_a_moment_knows_what_the_workflow_knew(read: Read) -> None:
     for seq in (0, 99):
         with pytest.raises(DefinitionError):
             read("at", "plain-1", seq)
+
+
+@awaited
+async def test_a_slider_has_stops_over_a_whole_long_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "a.db")
+    async with Engine(path, workflows=[counts]) as engine:
+        run = await engine.start(counts(30), id="long")
+        await run.result()
+    async with StoreReader(path) as reader:
+        rows = (await reader.summary("long")).history_rows
+        every = (await reader.at("long", 1)).stops
+        monkeypatch.setattr(moments, "STOPS_MAX", 5)
+        seen = [await reader.at("long", seq) for seq in range(1, rows + 1)]
+    for seq, found in enumerate(seen, 1):
+        here = max(stop for stop in every if stop <= seq)
+        assert {every[0], here, every[-1]} <= set(found.stops) <= set(every)
+        assert found.stops == sorted(set(found.stops))
+        assert (4 <= len(found.stops) <= 5, found.stops_more) == (True, True)
+        assert found.stop_before == max((one for one in every if one < seq), default=None)
+        assert found.stop_behind == min((one for one in every if one > seq), default=None)
 
 
 def test_two_runs_side_by_side(read: Read) -> None:

@@ -69,5 +69,20 @@ def test_attempts_are_drawn_and_never_folded() -> None:
     assert (lines[3].state, lines[3].cells) == ("retrying", "╌╌╌╌▒▒▒✕╌╌╌╌╌╌╌╌╌╌╌╌")
 
 
+def test_a_part_of_the_rows_is_drawn_over_its_own_time() -> None:
+    found = made(
+        (7, "step", 5_000, None, "one"),
+        (8, "completed", 6_000, 7),
+        (9, "step", 6_000, None, "two"),
+        (10, "timer", 6_500),
+        (11, "attempt", 7_000, 9, None, 500, "f", 6_500),
+    )
+    head, (one, two, timer) = bars.lines(found, 900_000, 20, after=True, more=True)
+    assert head == "│5.0 s      │6.2 s"
+    assert (one.cells, one.took) == ("██████████", "1.0 s")
+    assert (two.cells, two.state, two.took) == ("          ⋮    ▒▒▒▒✕", "later", "")
+    assert (timer.cells, timer.state) == ("               ⋮", "later")
+
+
 def test_nothing_at_all_is_drawn() -> None:
     assert bars.lines(made(), 0, 1) == ("│0", [])

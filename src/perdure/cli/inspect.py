@@ -22,6 +22,7 @@ from perdure.cli.reading import with_reader, with_run_read
 from perdure.core import lifecycle
 from perdure.core.lifecycle import STATUSES
 from perdure.reader import StoreReader
+from perdure.reader.store_reader import BARS_MAX as READ_MAX
 from perdure.reader.values import RETRYING, WHYS_MAX, LogLine, RunPage, RunQuery
 from perdure.runtime.info import HistoryEvent, OpenRequest, RunInfo, RunSummary
 from perdure.runtime.standing import ExposedValue
@@ -280,26 +281,32 @@ def show(
         _show_row(store, run_id, seq, as_json)
         return
     most = limit or (None if full or as_json else ROWS)
+    shown = limit or (READ_MAX if full or as_json else BARS_MAX)
 
     async def fetch(reader: StoreReader, found: str) -> _Page:
         info = await reader.run(found)  # first: then no row of it is missing in the history
-        drawn = await reader.waterfall(found, after or 0, limit or BARS_MAX) if waterfall else None
+        drawn = await reader.waterfall(found, after or 0, shown) if waterfall else None
         history = [] if drawn else await reader.history(found, after or 0, most)
         return await _read_page(reader, info, history, drawn)
 
     page = with_run_read(store, run_id, fetch)
     info, history = page.info, page.history
-    if as_json:
-        echo_json(page.drawn or _as_json(page))
+    drawn = page.drawn
+    if as_json and drawn is None:
+        echo_json(_as_json(page))
         return
-    if page.drawn is not None:
-        echo(*_bars(page, page.drawn, room() or BARS_WIDTH))
-        return
-    last = history[-1].seq if history else info.history_rows
-    echo(*_page_lines(store, page, full, room(), more=last < info.history_rows))
-    if last < info.history_rows:
-        _say_more(store, info, history, limit)
-    elif after and not history:
+    last = (drawn.last if drawn else history[-1].seq if history else 0) or info.history_rows
+    more = last < info.history_rows
+    if drawn is None:
+        echo(*_page_lines(store, page, full, room(), more=more))
+    elif as_json:
+        echo_json(drawn)
+    else:
+        echo(*_bars(page, drawn, room() or BARS_WIDTH, after=bool(after), more=more))
+    if more:
+        given = (["--waterfall"] if drawn else []) + (["--limit", str(limit)] if limit else [])
+        _say_more(store, info, (after or 0) + 1, last, shown if drawn else limit or ROWS, given)
+    elif after and after >= info.history_rows:
         say(f"{info.id} has {info.history_rows:,} rows; there is none behind row {after:,}.")
 
 
@@ -374,15 +381,16 @@ def _adds(info: RunInfo, why: str | None) -> bool:
     return "worker" in why or any("again_ms" in item for item in info.waiting_for)
 
 
-def _bars(page: _Page, drawn: Waterfall, room: int) -> list[str]:
-    """A run as bars over time."""
+def _bars(page: _Page, drawn: Waterfall, room: int, *, after: bool, more: bool) -> list[str]:
+    """A run as bars over time, or rows of it with others before or behind them."""
     info = page.info
     begun = info.started_at or info.created_at
     end = info.ended_at or datetime.now(UTC)
     names = [one.split("\n")[0] for one in drawn.names]
     widest = min(max([*map(width, names), 8]) + 7, max(room // 3, 12))
     cells = max(room - widest - 8 - 14, bars.CELLS_MIN)
-    head, found = bars.lines(drawn, round((end - begun).total_seconds() * 1_000), cells)
+    now_ms = round((end - begun).total_seconds() * 1_000)
+    head, found = bars.lines(drawn, now_ms, cells, after=after, more=more)
     lines = [_bar(one, widest) for one in found]
     return [
         *_head(page, fitting(100, room, 10)),
@@ -401,11 +409,12 @@ def _bar(line: bars.BarLine, widest: int) -> str:
     return f"{line.seq:>5} {mark} {name} {cells}{took}".rstrip()
 
 
-def _say_more(store: str, info: RunInfo, history: list[HistoryEvent], limit: int | None) -> None:
+def _say_more(
+    store: str, info: RunInfo, first: int, last: int, most: int, given: list[str]
+) -> None:
     """Which rows these are, and the commands for the next and the last ones."""
-    first, last, total = history[0].seq, history[-1].seq, info.history_rows
-    given = [] if limit is None else ["--limit", str(limit)]
-    ends = sorted({last, max(last, total - (limit or ROWS))})
+    total = info.history_rows
+    ends = sorted({last, max(last, total - most)})
     which = "The next ones, and the last ones:" if len(ends) > 1 else "The others:"
     say(f"Rows {first:,} to {last:,} of {total:,}. {which}")
     for after in ends:

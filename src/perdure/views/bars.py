@@ -21,13 +21,14 @@ FOLD_OVER = 5
 IDLE_CELLS = 3
 CELLS_MIN = 10
 DONE, OPEN, WAITS, TRY, FAILED, THIN, POINT, IDLE = "█", "░", "╌", "▒", "✕", "▏", "·", "⋯"
+LATER = "⋮"
 _WELL = frozenset({"completed", "fired", ""})
 
 
 class BarLine(msgspec.Struct, frozen=True):
     """A line of a waterfall: `cells` is the drawing, `name` says how many are folded into it;
-    `state` is that of `Waterfall.status`, or `retrying`; `took` is how long it took, of several the
-    longest.
+    `state` is that of `Waterfall.status`, or `retrying`, or `later` where what became of it is in a
+    row behind those that are shown; `took` is how long it took, of several the longest.
     """
 
     seq: int
@@ -38,14 +39,19 @@ class BarLine(msgspec.Struct, frozen=True):
 
 
 class Axis:
-    """Milliseconds of a run as cells of a line; idle stretches take a few cells each."""
+    """Milliseconds of a run, from `begin_ms` on, as cells of a line; idle stretches take a few
+    cells each.
+    """
 
-    def __init__(self, end_ms: int, idle: Sequence[tuple[int, int]], cells: int) -> None:
-        idle = list(idle)
+    def __init__(
+        self, end_ms: int, idle: Sequence[tuple[int, int]], cells: int, begin_ms: int = 0
+    ) -> None:
+        idle = [(max(start, begin_ms), end) for start, end in idle if end > begin_ms]
         while idle and cells - IDLE_CELLS * len(idle) < CELLS_MIN:
             idle.pop(min(range(len(idle)), key=lambda one: idle[one][1] - idle[one][0]))
         self.cells, self.idle = max(cells, CELLS_MIN), idle
-        worked_ms = end_ms - sum(end - start for start, end in idle)
+        self._begin_ms = begin_ms
+        worked_ms = end_ms - begin_ms - sum(end - start for start, end in idle)
         left = self.cells - IDLE_CELLS * len(idle)
         self._a_cell_ms = max(worked_ms, 1) / left
         self._begins = [start for start, _ in idle]
@@ -58,7 +64,7 @@ class Axis:
             inside = min(ms, end) - start
             skipped += inside
             cells += IDLE_CELLS * (inside / (end - start))
-        return min((ms - skipped) / self._a_cell_ms + cells, float(self.cells))
+        return min((ms - self._begin_ms - skipped) / self._a_cell_ms + cells, float(self.cells))
 
     def header(self) -> str:
         """Times over the axis, and how long each idle stretch is."""
@@ -75,7 +81,8 @@ class Axis:
         for _ in range(64):
             middle = (low + high) / 2
             low, high = (middle, high) if self.at(middle) < cell else (low, middle)
-        return format.duration(round(high)) if cell else "0"
+        ms = round(high) if cell else self._begin_ms
+        return format.duration(ms) if ms else "0"
 
     def background(self) -> list[str]:
         """A line without a bar."""
@@ -86,14 +93,28 @@ class Axis:
         return line
 
 
-def lines(found: Waterfall, now_ms: int, cells: int) -> tuple[str, list[BarLine]]:
+def lines(
+    found: Waterfall, now_ms: int, cells: int, *, after: bool = False, more: bool = False
+) -> tuple[str, list[BarLine]]:
     """The head and the lines of a waterfall, `cells` wide; open bars reach to `now_ms`, which is
     counted from the beginning of the run.
+
+    Of a page of rows it is the time of these: `after` says that there are rows before it, `more`
+    that there are some behind it. What is open may be answered in those, so no bar is drawn.
     """
+    spans = list(zip(found.start_ms, found.took_ms, strict=True))
+    open_ms = _last_ms(found) if more else now_ms
+    ends = [open_ms if took is None else start + took for start, took in spans]
+    begin_ms = min(found.start_ms, default=0) if after else 0
+    axis = Axis(max([*ends, begin_ms + 1]), found.idle, cells, begin_ms)
+    return axis.header(), [_line(found, group, ends, axis, more) for group in _groups(found)]
+
+
+def _last_ms(found: Waterfall) -> int:
+    """The newest time that the rows say."""
+    tries = (one.start_ms + one.took_ms for each in found.tries.values() for one in each)
     spans = zip(found.start_ms, found.took_ms, strict=True)
-    ends = [now_ms if took is None else start + took for start, took in spans]
-    axis = Axis(max([*ends, 1]), found.idle, cells)
-    return axis.header(), [_line(found, group, ends, axis) for group in _groups(found)]
+    return max([*tries, *(start + (took or 0) for start, took in spans)], default=0)
 
 
 def _groups(found: Waterfall) -> Iterator[list[int]]:
@@ -123,14 +144,18 @@ def _folded(group: list[int]) -> Iterator[list[int]]:
         yield from ([bar] for bar in group)
 
 
-def _line(found: Waterfall, group: list[int], ends: Sequence[int], axis: Axis) -> BarLine:
+def _line(
+    found: Waterfall, group: list[int], ends: Sequence[int], axis: Axis, more: bool
+) -> BarLine:
     cells = axis.background()
     for bar in group:
-        _draw(cells, found, bar, ends[bar], axis)
+        _draw(cells, found, bar, ends[bar], axis, more)
     first = group[0]
     name = found.names[found.name[first]]
     state = found.status[first]
-    if state == "open" and found.seq[first] in found.tries:
+    if state == "open" and more:
+        state = "later"
+    elif state == "open" and found.seq[first] in found.tries:
         state = "retrying"
     times = [ms for bar in group if (ms := found.took_ms[bar]) is not None]
     took = format.duration(max(times)) if times and found.status[first] else ""
@@ -139,7 +164,9 @@ def _line(found: Waterfall, group: list[int], ends: Sequence[int], axis: Axis) -
     return BarLine(found.seq[first], name, state, "".join(cells).rstrip(), took)
 
 
-def _draw(cells: list[str], found: Waterfall, bar: int, end_ms: int, axis: Axis) -> None:
+def _draw(
+    cells: list[str], found: Waterfall, bar: int, end_ms: int, axis: Axis, more: bool
+) -> None:
     start_ms, status, kind = found.start_ms[bar], found.status[bar], found.kind[bar]
     if not status:
         _fill(cells, axis.at(start_ms), axis.at(start_ms), POINT)
@@ -147,7 +174,10 @@ def _draw(cells: list[str], found: Waterfall, bar: int, end_ms: int, axis: Axis)
     tries = found.tries.get(found.seq[bar], ())
     waits = kind in ("timer", "child") or bool(tries)
     work = WAITS if waits else OPEN if status == "open" else DONE
-    _fill(cells, axis.at(start_ms), axis.at(end_ms), work)
+    if status == "open" and more:
+        _fill(cells, axis.at(start_ms), axis.at(start_ms), LATER)
+    else:
+        _fill(cells, axis.at(start_ms), axis.at(end_ms), work)
     for one in tries:
         _fill(cells, axis.at(one.start_ms), axis.at(one.start_ms + one.took_ms), TRY, FAILED)
     if tries and status != "open":

@@ -6,6 +6,7 @@ itself, and of what the run showed.
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -52,7 +53,9 @@ class Moment(msgspec.Struct, frozen=True):
     `row` is that row with its payload, `about` the row that it answers, `next` the row that came
     then. `known` are the newest answers, of `answers` in all; `messages` those that had come,
     cancels among them, the newest first. `emitted` counts items by stream. `stops` are rows at
-    which something new was known: where a slider stops; `stops_more` where the list was cut.
+    which something new was known: where a slider stops. Of many they are a part, evenly over the
+    whole history, and `stops_more` is true. `stop_before` and `stop_behind` are the neighbours
+    among all of them.
     """
 
     run: RunSummary
@@ -73,6 +76,8 @@ class Moment(msgspec.Struct, frozen=True):
     emitted: dict[str, int]
     stops: list[int]
     stops_more: bool
+    stop_before: int | None = None
+    stop_behind: int | None = None
 
 
 def shown_at(outline: Sequence[HistoryEvent], seq: int) -> list[int]:
@@ -123,8 +128,29 @@ def moment(
         [_known(one) for one in reversed(past) if one.kind in _NEWS][:KNOWN_MAX],
         *_shown(past, whole),
         dict(Counter(one.name or "" for one in past if one.kind == ev.EMIT)),
-        stops[:STOPS_MAX],
+        _thinned(stops, seq),
         len(stops) > STOPS_MAX,
+        *_around(stops, seq),
+    )
+
+
+def _thinned(stops: list[int], seq: int) -> list[int]:
+    """At most `STOPS_MAX` of them: the first, the last, the one at row `seq` or before it."""
+    if len(stops) <= STOPS_MAX:
+        return stops
+    last, parts = len(stops) - 1, STOPS_MAX - 2
+    here = max(bisect.bisect_right(stops, seq) - 1, 0)
+    return [
+        stops[at] for at in sorted({here, *(part * last // parts for part in range(parts + 1))})
+    ]
+
+
+def _around(stops: list[int], seq: int) -> tuple[int | None, int | None]:
+    """The stops before and behind a row."""
+    before, behind = bisect.bisect_left(stops, seq), bisect.bisect_right(stops, seq)
+    return (
+        stops[before - 1] if before else None,
+        stops[behind] if behind < len(stops) else None,
     )
 
 

@@ -42,7 +42,7 @@ async def travel(request: Request) -> Response:
         request, "travel.html", area="runs",
         json=url(request, "api", "v1", "runs", id, "moment", at=moment.seq),
         run=moment.run, moment=moment, title=_heading(moment.row),
-        before=_stop(moment, -1), behind=_stop(moment, 1), place=_place(moment), cut=cut,
+        before=moment.stop_before, behind=moment.stop_behind, place=_place(moment), cut=cut,
         next_title=None if moment.next is None else timeline.title(moment.next, 160),
         trace="\n".join(traces.trace(moment.row.error)) if moment.row.error else "",
         about=None if moment.about is None else timeline.title(moment.about, 160),
@@ -119,13 +119,6 @@ def _row(request: Request) -> int | None:
 def _place(moment: Moment) -> int:
     """Where on the slider a moment is: the last stop at it or before it."""
     return max(bisect.bisect_right(moment.stops, moment.seq) - 1, 0)
-
-
-def _stop(moment: Moment, step: int) -> int | None:
-    """The stop before or behind a moment."""
-    stops = moment.stops
-    at = bisect.bisect_left(stops, moment.seq) - 1 if step < 0 else bisect.bisect(stops, moment.seq)
-    return stops[at] if 0 <= at < len(stops) else None
 
 
 ROUTES = [

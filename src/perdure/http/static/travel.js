@@ -2,11 +2,13 @@
 "use strict";
 
 (() => {
-  let going = null;
+  let going = null, to = null;
 
   const go = async (address) => {
+    if (to === address) return; // a key that is held asks once
     if (going) going.abort();
     going = new AbortController();
+    to = address;
     const focused = document.activeElement?.id;
     try {
       const response = await fetch(address, { signal: going.signal, headers: { accept: "text/html" } });
@@ -19,6 +21,7 @@
       history.replaceState(history.state, "", address);
       if (focused) document.getElementById(focused)?.focus();
       htmx.process(moment);
+      to = null;
     } catch (error) {
       if (error.name !== "AbortError") location.assign(address);
     }
@@ -31,6 +34,14 @@
 
   document.addEventListener("input", (event) => {
     if (event.target.id === "stop") go(address(Number(event.target.value)));
+  });
+
+  // Where the slider has a part of the moments, a key goes to the next one of all.
+  const KEYS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
+  document.addEventListener("keydown", (event) => {
+    if (event.target.id !== "stop" || !(event.key in KEYS) || !event.target.closest("[data-thinned]")) return;
+    event.preventDefault();
+    step(KEYS[event.key]);
   });
 
   document.addEventListener("click", (event) => {
