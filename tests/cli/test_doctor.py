@@ -38,3 +38,13 @@ def test_it_is_said_that_no_worker_runs(here: Typed) -> None:
     assert sentence in here("doctor", "--json").json["no_worker"]
     assert sentence in here("ls").err
     assert sentence in here("show", "left").out
+
+
+def test_a_worker_that_is_alive_is_a_sentence(here: Typed) -> None:
+    async def asked() -> str:
+        async with Engine("perdure.db", workflows=[], lease_ttl=600):
+            return (await asyncio.to_thread(here, "doctor")).out
+
+    out = asyncio.run(asked())
+    assert ": alive, its lease runs for another " in out
+    assert "lease_left_ms" not in out

@@ -86,3 +86,5 @@ def test_lines_of_a_step_as_json(here: Terminal) -> None:
 def test_what_can_not_be_shown_is_said(here: Terminal) -> None:
     assert "Steps of quiet have logged nothing." in here("show", "quiet", "--logs").err
     assert here("tail", "s", "--logs", "--stream", "x").code == 2
+    missing = here("show", "quiet", "--logs", "--seq", "99")
+    assert (missing.code, "there is no row 99" in missing.err) == (2, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from perdure.cli import main
+from perdure.cli import main, serving
 from tests.cli.conftest import PATIENCE_SECONDS, Terminal
 
 BROKEN = "def half(:\n"
@@ -203,3 +205,10 @@ def test_a_file_of_no_bytes_is_no_store_and_stays_as_it_is(tmp_path: Path) -> No
         refused = CliRunner().invoke(main, words)
         assert refused.exit_code == 4 and "it is empty" in refused.output, words
     assert [one.name for one in tmp_path.iterdir()] == ["empty.db"] and not empty.stat().st_size
+
+
+def test_a_short_token_is_named_as_one_that_can_be_guessed() -> None:
+    for secret, warned in (("short", True), ("a" * 16, False)):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            serving.listening("127.0.0.1", 0, serving.tokens_given(secret, None)).close()
+        assert ("can be guessed" in said.getvalue()) is warned

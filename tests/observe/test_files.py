@@ -12,11 +12,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from perdure import Engine
-from perdure.errors import StoreCorrupt, StoreError, StoreNotFound, StoreTooNew
+from perdure import Engine, Limits
+from perdure.errors import BadReplicaAddress, StoreCorrupt, StoreError, StoreNotFound, StoreTooNew
 from perdure.observe import listing
 from perdure.observe.databases import Databases
+from perdure.reader import StoreReader
 from perdure.reader.values import RunQuery
+from perdure.store.sqlite.driver import SqliteStore
 from tests.observe.support import WORKFLOWS, notes
 from tests.runtime.support import awaited
 
@@ -160,3 +162,42 @@ async def test_what_is_no_store_is_said_and_left_alone(tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     with pytest.raises(StoreNotFound):
         Databases([str(tmp_path / "nothing.db")])
+
+
+@awaited
+async def test_counts_of_a_damaged_file_are_not_listed(tmp_path: Path) -> None:
+    """An index gives them that does not lie where the damage is."""
+    path = damaged_runs(tmp_path / "damaged.db")
+    async with Databases([str(path)]) as databases:
+        (row,) = [listing.row(one, 0) for one in await databases.entries()]
+    assert (row.state, row.counted, row.counts) == ("unreadable", False, {})
+    assert "it is damaged" in row.meaning
+
+
+@awaited
+async def test_a_run_that_damage_hides_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    path = damaged_runs(tmp_path / "damaged.db")
+    async with StoreReader(str(path)) as reader:
+        with pytest.raises(StoreCorrupt, match="it is damaged"):
+            await reader.find("gone")
+
+
+def damaged_runs(path: Path) -> Path:
+    """A store the table of whose runs is overwritten, and none of its indexes."""
+    SqliteStore(str(path), limits=Limits()).close()
+    db = apsw.Connection(str(path))
+    try:
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'run'")
+        size = db.pragma("page_size")
+    finally:
+        db.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    return path
+
+
+@pytest.mark.parametrize("target", ["ftp://host/agents", "https://bucket/agents"])
+def test_an_address_of_no_known_kind_is_no_file(target: str) -> None:
+    with pytest.raises(BadReplicaAddress, match="can't be used"):
+        Databases([target])

@@ -83,6 +83,9 @@ def _entry(entry: Any) -> str:
         gone = format.duration(-entry["lease_left_ms"])
         return f"{entry['name']}, pid {entry['pid']}: its lease ran out {gone} ago"
     with contextlib.suppress(KeyError):
+        left = format.duration(entry["lease_left_ms"])
+        return f"{entry['name']}, pid {entry['pid']}: alive, its lease runs for another {left}"
+    with contextlib.suppress(KeyError):
         return f"{entry['id']}  {status(entry['status'])}  {entry['reason']}"
     with contextlib.suppress(KeyError):
         return f"{entry['name']}  {entry['reason']}"

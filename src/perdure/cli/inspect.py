@@ -421,15 +421,19 @@ def _say_more(
         say(f"  {command(store, 'show', info.id, '--after', str(after), *given)}")
 
 
+def _no_such_row(run: RunSummary, seq: int) -> click.UsageError:
+    return click.UsageError(
+        f"Run {run.id} has rows 1 to {run.history_rows:,}; there is no row {seq:,}."
+    )
+
+
 def _show_row(store: str, run_id: str, seq: int, as_json: bool) -> None:
     async def fetch(reader: StoreReader, found: str) -> tuple[RunSummary, list[HistoryEvent]]:
         return await reader.summary(found), await reader.entry(found, seq)
 
     run, found = with_run_read(store, run_id, fetch)
     if not found:
-        raise click.UsageError(
-            f"Run {run.id} has rows 1 to {run.history_rows:,}; there is no row {seq:,}."
-        )
+        raise _no_such_row(run, seq)
     if as_json:
         echo_json(found[0])
         return
@@ -445,7 +449,10 @@ def _show_logs(
     most = min(limit or ROWS, LINES_MAX)
 
     async def fetch(reader: StoreReader, found: str) -> tuple[str, list[LogLine]]:
-        return found, await reader.logs(found, after, most, seq=seq, newest=not after)
+        lines = await reader.logs(found, after, most, seq=seq, newest=not after)
+        if seq is not None and not lines and not await reader.entry(found, seq):
+            raise _no_such_row(await reader.summary(found), seq)
+        return found, lines
 
     id, lines = with_run_read(store, run_id, fetch)
     if as_json:

@@ -83,7 +83,7 @@ def listening(host: str, port: int | None, tokens: list[Token]) -> socket.socket
             "again. Or stay on 127.0.0.1 and come through a tunnel: ssh -L 8642:localhost:8642 "
             "HOST."
         )
-    if not is_loopback(host) and any(len(one.secret) < LONG_CHARS for one in tokens):
+    if any(len(one.secret) < LONG_CHARS for one in tokens):
         say(f"A token of less than {LONG_CHARS} characters can be guessed; take a longer one.")
     try:
         return server.listen(host, port)

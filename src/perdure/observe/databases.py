@@ -46,6 +46,7 @@ from perdure.runtime.info import RunSummary
 from perdure.store import sql
 from perdure.store.sqlite import connection
 from perdure.store.sqlite.error_map import translated
+from perdure.store.sqlite.reader import Reader
 from perdure.views.format import count
 
 log = logging.getLogger("perdure")
@@ -312,8 +313,13 @@ async def _found(opened: Opened, text: str) -> Found:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text names a bucket or a folder of replicas, and not a file."""
-    return text.startswith(("s3://", "file://"))
+    """Whether a text names a bucket or a folder of replicas, and not a file; so it does with a
+    scheme that nobody knows, which `parse` refuses.
+
+    >>> is_address("ftp://host/agents"), is_address("agents.db")
+    (True, False)
+    """
+    return "://" in text
 
 
 def _named(paths: Sequence[str]) -> dict[str, str]:
@@ -340,6 +346,8 @@ def _entry_of(name: str, path: str) -> Entry:
         file = files.File(path)
         with contextlib.closing(file), contextlib.closing(file.connect()) as db, translated(path):
             summary.count(db, found)
+            if not found.more and sum(found.counts.values()) <= summary.COUNT_MAX:
+                Reader(db, path).check_runs()  # damage is not always met by counting
         entry.summary = found
     except OSError as error:
         entry.problem = f"{path} can't be read: {error.strerror or error}"

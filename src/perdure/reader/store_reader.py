@@ -209,9 +209,11 @@ class StoreReader:
 
     async def find(self, prefix: str) -> str:
         """The full id that `prefix` is or begins. Raises `RunNotFound`, with candidates if there
-        are several.
+        are several; `StoreCorrupt` where the file is damaged, which may hide the run.
         """
-        return await self.read(PageQueries.find, prefix)
+        # Pages of a replica are verified as they are read, and reading all of them is dear.
+        find = PageQueries.find if self.from_elsewhere else PageQueries.find_surely
+        return await self.read(find, prefix)
 
     async def run(self, id: str) -> RunInfo:
         """A run with its payloads."""

@@ -91,6 +91,15 @@ class Reader(Reads):
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._failed(error) from error
 
+    def check_runs(self) -> None:
+        """Look whether the runs can be read as they were written, which costs a read of them all.
+        Raises `StoreCorrupt`.
+        """
+        found = self.pragma("quick_check(run)")
+        if found != "ok":
+            first = str(found[0] if isinstance(found, list) else found).splitlines()[-1]
+            raise StoreCorrupt(self.path, f"it is damaged ({first})")
+
     def version(self) -> int:
         """A number that changes with each commit; only beside one of the same connection."""
         return int(self.pragma("data_version")) + self._read.total_changes()
