@@ -209,6 +209,34 @@ def test_steps_by_name_are_a_row_each_and_large_runs_come_in_parts(
     expect(grid).to_have_attribute("aria-rowcount", str(STEPS + 1))
 
 
+def test_what_is_not_loaded_yet_is_neither_idle_nor_open(
+    site: Served, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "COLUMNS_ROWS", 5_500)
+    parts: list[Route] = []
+    page.route(
+        "**/waterfall.json?after=*", lambda part: parts.append(part)
+    )  # the second part does not come yet
+
+    def late(route: Route) -> None:
+        """The first part, of a run that went on for an hour."""
+        answer = route.fetch()
+        run = answer.json()
+        route.fulfill(response=answer, json=run | {"ended_ms": run["ended_ms"] + 3_600_000})
+
+    page.route("**/waterfall.json", late)
+    with page.expect_request("**/waterfall.json?after=*"):
+        page.goto(site.url + "/runs/large")
+    summary = page.locator(".wf-summary")
+    expect(summary).to_have_text("5,000 steps · up to row 5,500 of 10,002")
+    page.keyboard.press("b")
+    first = page.locator('.wf-row[aria-rowindex="2"]')
+    expect(first).to_contain_text("×2,500")
+    expect(first).not_to_contain_text("open")
+    parts[0].continue_()
+    expect(summary).to_have_text("5,000 steps")
+
+
 def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) -> None:
     id, at = "a/b: ä %", site.url + "/runs/a%2Fb%3A%20%C3%A4%20%25"
     site.do(lambda engine: engine.start(agent("Weather?"), id=id))

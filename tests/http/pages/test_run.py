@@ -21,9 +21,10 @@ from perdure import (
 )
 from perdure.core import lifecycle
 from perdure.http.app import application
-from perdure.http.pages import run
+from perdure.http.pages import run, run_views
 from perdure.http.pages.run import offered
 from perdure.http.site import Site
+from perdure.reader.store_reader import BARS_MAX
 from tests.http.support import CSRF, Serve, Served
 
 TRIES = Retry(attempts=2, delay=0.001, jitter=False)
@@ -203,6 +204,32 @@ def test_columns_come_in_parts_until_there_are_all_rows(
             more = client.get(f"/runs/ham/waterfall.json?after={last}").json()["bars"]
             assert last < more["last"] <= last + 2
             last = more["last"]
+
+
+def test_a_table_has_all_rows_or_says_where_it_ends(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once ended at row 100,000 of a history, and said nothing."""
+    assert run_views.TABLE_HISTORY_ROWS > BARS_MAX
+    monkeypatch.setattr(run_views, "TABLE_ROWS", 1)
+    with site.client() as client:
+        first = client.get("/runs/pack.json.json?view=table").json()["table"]
+        assert (first["number"], first["more"], first["cut_at"]) == (2, True, None)
+        far = client.get("/runs/pack.json.json?view=table&page=999").json()["table"]
+        assert (far["page_number"], far["bars"], far["more"]) == (2, [1], False)
+        monkeypatch.setattr(run_views, "TABLE_HISTORY_ROWS", 2)
+        text = client.get("/runs/pack.json?view=table").text
+        assert "Up to row 2 of " in text
+        assert "view=log&amp;after=2" in text
+
+
+def test_a_retry_of_what_is_no_row_is_refused(site: Served) -> None:
+    """It once was a retry of all steps that wait."""
+    with site.client(**CSRF) as client:
+        for text in ("x", "-1", "\u0663", "9" * 16):
+            answer = client.post("/runs/agent/retry", data={"seq": text})
+            assert answer.status_code == 400
+            assert "not the number of a row" in answer.text
 
 
 def test_a_verb_is_one_form(site: Served, serve: Serve) -> None:

@@ -350,7 +350,9 @@ async def act(verb: str, request: Request) -> Response:
         await getattr(engine, verb)(id)
         return RedirectResponse(url(request, "runs", id), 303)
     text = (await form_of(request)).get("seq", "")
-    seq = int(text) if text.isdecimal() and len(text) < 16 else None
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise HTTPException(400, f"seq: {text[:40]!r} is not the number of a row.")
+    seq = int(text) if text else None  # none: all that wait
     with contextlib.suppress(StepNotWaiting):  # it has begun meanwhile, as was asked for
         await engine.retry(id, seq=seq, sender=person(request))
     return RedirectResponse(url(request, "runs", id, step=seq), 303)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 LOG_ROWS = 200
 TABLE_ROWS = 200
+TABLE_HISTORY_ROWS = 400_000
+"""Rows of a history that a table is made of, as many as the waterfall of the page has."""
+
 STREAM_ITEMS = 1_000
 SEARCHED_STEPS_MAX = 40
 """Steps that are looked at for a message list, from the newest one back."""
@@ -123,7 +126,7 @@ def totals(found: Waterfall) -> list[NameTotal]:
 
 async def _table(asked: Asked) -> Context:
     """A page of bars, in the order of the run or the slowest first."""
-    found = await asked.reader.waterfall(asked.info.id)
+    found = await asked.reader.waterfall(asked.info.id, 0, TABLE_HISTORY_ROWS)
     slow, only_errors = asked.text("sort") == "slow", asked.text("only") == "errors"
     order = [
         bar
@@ -132,7 +135,8 @@ async def _table(asked: Asked) -> Context:
     ]
     if slow:
         order.sort(key=lambda bar: -(found.took_ms[bar] or 0))
-    page = asked.number("page", 1) or 1
+    pages = max(1, -(-len(order) // TABLE_ROWS))
+    page = min(asked.number("page", 1) or 1, pages)
     first = (page - 1) * TABLE_ROWS
     shown = order[first : first + TABLE_ROWS]
     return {
@@ -142,7 +146,8 @@ async def _table(asked: Asked) -> Context:
         "page_number": page,
         "slow": slow,
         "only_errors": only_errors,
-        "more": first + TABLE_ROWS < len(order),
+        "more": page < pages,
+        "cut_at": found.last if found.last < asked.info.history_rows else None,
         "totals": totals(found),
         "labels": {bar: readable(found.label[bar]) for bar in shown if _labelled(found, bar)},
     }

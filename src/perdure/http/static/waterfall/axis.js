@@ -1,5 +1,5 @@
 // The time axis: idle stretches are narrow, the view is a part of what is left.
-import { bars, endOf, now } from "./columns.js";
+import { bars, endOf, now, whole } from "./columns.js";
 import { box, elements, part, short, state, svg, took } from "./shared.js";
 
 const EDGE = 6, IDLE_OVER = 20, IDLE_MS_MIN = 1000, GAP_PX = 38;
@@ -32,7 +32,7 @@ const gaps = (until) => {
   const median = lengths.length ? (lengths[(lengths.length - 1) >> 1] + lengths[lengths.length >> 1]) / 2 : 0;
   const least = Math.max(IDLE_OVER * median, IDLE_MS_MIN), found = [];
   let done = 0;
-  for (const [start, end] of [...spans, [until, until]]) {
+  for (const [start, end] of whole() ? [...spans, [until, until]] : spans) {
     if (start - done >= least) found.push([done, start]);
     done = Math.max(done, end);
   }

@@ -57,6 +57,9 @@ export const forget = () => {
   place.clear();
 };
 
+// Until all rows are here nothing can be said of what comes behind them: an end may be there.
+export const whole = () => bars.last >= state.run.rows;
+
 // --- one bar --------------------------------------------------------------------------------------
 
 export const now = () => (state.run.ended_ms ?? Date.now() + state.run.skew) - state.run.begun_ms;

@@ -1,6 +1,6 @@
 // What a row shows: its words for eyes and for screen readers, and the outlines of its bar.
 import { axis, x } from "./axis.js";
-import { bars, endOf, now, status } from "./columns.js";
+import { bars, endOf, now, status, whole } from "./columns.js";
 import { label, many, state, took, until } from "./shared.js";
 
 const ICONS = { failed: "failed", retrying: "retrying", blocked: "blocked", pending: "wait", paused: "wait", queued: "wait" };
@@ -103,7 +103,7 @@ const drawTogether = (inside, paths) => {
 
 const ofGroup = ({ bars: inside, group }, paths) => {
   const first = inside[0], from = bars.start[first], kind = bars.kind[first];
-  const open = inside.filter((bar) => bars.status[bar] === "open");
+  const open = whole() ? inside.filter((bar) => bars.status[bar] === "open") : [];
   const { to, slowest, total } = drawTogether(inside, paths), timed = slowest > 0;
   paths.line = lineOf(from, to);
   const facts = [
@@ -115,7 +115,7 @@ const ofGroup = ({ bars: inside, group }, paths) => {
     status: open.length ? status(open[0]) : bars.status[first] === "" ? "point" : "completed",
     badge: `×${many(inside.length)}`, said: `${many(inside.length)} of them, folded`,
     label: facts.filter(Boolean).join(", "),
-    word: open.length ? `${open.length} open` : "all ended well", took: timed ? took(to - from) : "",
+    word: open.length ? `${open.length} open` : whole() ? "all ended well" : "", took: timed ? took(to - from) : "",
   };
 };
 

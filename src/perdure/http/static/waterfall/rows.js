@@ -1,7 +1,7 @@
 // The rows in sight: some sixty elements that are moved and written again while the page is scrolled.
 // An element is written only when it shows something else than before.
 import { axis, drawAxis, drawMap, measure, setHeight, x } from "./axis.js";
-import { bars, derive, FOLD_FROM, placeOf } from "./columns.js";
+import { bars, derive, FOLD_FROM, placeOf, whole } from "./columns.js";
 import { factsOf } from "./facts.js";
 import { box, count, elements, hatch, many, narrow, rowHeight, span, state, svg, took } from "./shared.js";
 
@@ -161,9 +161,9 @@ export const later = (all) => {
   waiting = Boolean(waiting) || all;
   if (asked) return;
   requestAnimationFrame(() => {
-    const whole = waiting;
+    const due = waiting;
     waiting = null;
-    paint(whole);
+    paint(due);
   });
 };
 
@@ -196,8 +196,8 @@ const tell = () => {
   if (failed) parts.push(`${many(failed)} failed`);
   if (bars.tries.size) parts.push(`${many(bars.tries.size)} tried again`);
   if (on.errors) parts.push(`${count(rows.length, "row")} shown`);
-  if (idle) parts.push(`${took(idle)} idle left out`);
-  if (bars.last < run.rows) parts.push(`up to row ${many(bars.last)} of ${many(run.rows)}`);
+  if (idle && whole()) parts.push(`${took(idle)} idle left out`);
+  if (!whole()) parts.push(`up to row ${many(bars.last)} of ${many(run.rows)}`);
   const text = parts.join(" · ");
   if (summary.textContent !== text) summary.textContent = text;
   map.hidden = bars.seq.length < 30 || narrow.matches;
