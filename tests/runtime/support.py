@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -156,7 +157,7 @@ def freeze(pid: int, db: str) -> None:
     try:
         while True:
             os.kill(pid, signal.SIGSTOP)
-            os.waitpid(pid, os.WUNTRACED)
+            _stopped(pid)
             try:
                 ours.execute("BEGIN IMMEDIATE; ROLLBACK")
                 return
@@ -164,6 +165,15 @@ def freeze(pid: int, db: str) -> None:
                 os.kill(pid, signal.SIGCONT)
     finally:
         ours.close()
+
+
+def _stopped(pid: int) -> None:
+    """Wait until a process has stopped. It may be a child of the one that forks for the tests."""
+    try:
+        os.waitpid(pid, os.WUNTRACED)
+    except ChildProcessError:
+        while Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0] != "T":
+            time.sleep(0.001)
 
 
 _SQL = """

@@ -39,6 +39,7 @@ from perdure.views.step import step_view
 from tests.runtime import retry_victim, victim
 from tests.runtime.support import Victim, awaited, freeze, kinds, outside, reached, until
 
+UNREAD = "SELECT 1 FROM perdure_messages WHERE kind = 'resolve' AND history_row IS NULL"
 SLOW = Retry(attempts=4, delay=3_600, factor=2, max_delay=36_000, jitter=False)
 
 begun: list[tuple[str, int]] = []
@@ -192,6 +193,25 @@ async def test_asked_for_twice_it_is_done_once(db: str) -> None:
 
 
 @awaited
+async def test_of_two_decisions_about_one_wait_the_second_is_refused(db: str) -> None:
+    """The first one counts; a result that was accepted and went nowhere would be worse."""
+    async with Engine(db, workflows=WORKFLOWS) as engine:
+        await engine.start(order("a", "b"), id="o")
+        await waiting(engine)
+    up.update("ab")
+    async with Engine(db, execute=False) as client:
+        first, second = (one["seq"] for one in (await client.info("o")).waiting_for)
+        await client.resolve("o", seq=second, result=9, sender="ada")
+        with pytest.raises(StepNotWaiting, match="a decision about it by 'ada' is there already"):
+            await client.retry("o", seq=second)
+        assert await client.retry("o") == [first], "the one that is decided is left alone"
+        with pytest.raises(StepNotWaiting, match="a decision about it is there already"):
+            await client.resolve("o", seq=first, error="no")
+    async with Engine(db, workflows=WORKFLOWS) as engine:
+        assert await (await engine.get("o")).result() == [2, 9]
+
+
+@awaited
 async def test_a_request_that_comes_too_late_changes_nothing(db: str) -> None:
     """Another client looked at the same wait, and its request arrives behind the attempt."""
     async with Engine(db, workflows=WORKFLOWS) as engine:
@@ -328,8 +348,7 @@ async def test_a_result_of_another_type_is_declined_and_the_step_goes_on_waiting
     async with Engine(db, execute=False) as client:
         await client.resolve("o", result="much")
     async with Engine(db, workflows=WORKFLOWS) as engine:
-        while kinds(await engine.history("o")).count("attempt") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.003)
+        await until(lambda: not outside(db, UNREAD))
         assert await waiting(engine) == before
         up.add("a")
         await engine.retry("o")

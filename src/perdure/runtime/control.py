@@ -239,10 +239,7 @@ class Control:
         async with self.answering(run_id):
             row = await self._row(run_id)
             if row.status in lifecycle.OWNABLE and (waits := await self._waits(row, seq)):
-                again = Resolution(b'{"retry":true}', None, True)
-                decided = (self._end_wait(row, *wait, again, sender) for wait in waits.items())
-                await asyncio.gather(*decided)
-                return list(waits)
+                return await self._retry_waits(row, waits, sender)
             if seq is not None:
                 verb = "show" if row.status == lifecycle.COMPLETED else "retry"
                 raise StepNotWaiting(run_id, seq, f"the run is {row.status}", f"perdure {verb}")
@@ -256,6 +253,24 @@ class Control:
             else:
                 await self._fork(await self._planned_retry(row))
             return []
+
+    async def _retry_waits(
+        self, row: RunRow, waits: dict[int, int], sender: str | None
+    ) -> list[int]:
+        """Begin the next attempts of these steps. Those with another decision are left out, unless
+        there are no others.
+        """
+        again, undecided = Resolution(b'{"retry":true}', None, True), []
+        decided = (self._end_wait(row, *wait, again, sender) for wait in waits.items())
+        done = await asyncio.gather(*decided, return_exceptions=True)
+        for seq, error in zip(waits, done, strict=True):
+            if error is None:
+                undecided.append(seq)
+            elif not isinstance(error, StepNotWaiting):
+                raise error
+        if not undecided and isinstance(done[0], BaseException):
+            raise done[0]
+        return undecided
 
     async def _waits(self, row: RunRow, seq: int | None) -> dict[int, int]:
         """The rows of the steps that wait for their next attempt, or the one that is asked for, and

@@ -13,7 +13,15 @@ import msgspec
 
 from perdure.core.lifecycle import BLOCKED, CANCELLED, COMPLETED, FINAL, PAUSED
 from perdure.core.limits import Limits
-from perdure.errors import InboxFull, NotAwaited, PerdureError, RunBlocked, RunFinished, RunNotFound
+from perdure.errors import (
+    InboxFull,
+    NotAwaited,
+    PerdureError,
+    RunBlocked,
+    RunFinished,
+    RunNotFound,
+    StepNotWaiting,
+)
 from perdure.store.awaited import not_awaited
 from perdure.store.history import HistoryWriter
 from perdure.store.queues import Places
@@ -56,19 +64,34 @@ class Inboxes:
         if message.kind == "message" and self.unread(run) >= self._limits.inbox_rows_max:
             return InboxFull(message.run_id, self._limits.inbox_rows_max)
         data = self._text(run, message.data)
-        if not self._waits_already(run, message, data):
+        waits = self._waits_already(run, message, data)
+        if isinstance(waits, StepNotWaiting):
+            return waits
+        if not waits:
             used_in = None if key is None else chain
             row = (run, message.kind, message.name, message.ref, data, message.at_ms, key, used_in)
             self._db.do("insert_inbox", (*row, message.sender))
         self._wake(run, status, message)
         return Woken(run)
 
-    def _waits_already(self, run: int, message: Deliver, data: Any) -> bool:
-        """Whether the inbox has a cancel, or the same decision about a step: one waits at most."""
+    def _waits_already(self, run: int, message: Deliver, data: Any) -> bool | StepNotWaiting:
+        """Whether the inbox has a cancel, or the same decision about a step: one waits at most.
+
+        Another decision about the same wait of a step is refused, because the first one ends it.
+        """
         if message.kind == "cancel":
             return self._cancel_waits(run)
-        decides = message.kind == "resolve"
-        return decides and self._db.row("decided", (run, message.ref, data)) is not None
+        if message.kind != "resolve":
+            return False
+        wait = (message.data or b"").partition(b",")[0].decode()
+        for found, sender in self._db.rows("decided", (run, message.ref)):
+            if found == data:
+                return True
+            if wait.startswith('{"wait":') and str(found).startswith(wait + ","):
+                by = f" by {sender!r}" if sender else ""
+                why = f"a decision about it{by} is there already, and counts"
+                return StepNotWaiting(message.run_id, message.ref or 0, why)
+        return False
 
     def _late(self, run: int, message: Deliver) -> NotAwaited | None:
         """Why a message is no answer to the wait that it is for; None where it is one."""

@@ -116,8 +116,8 @@ UPDATE run SET unread = ?1 WHERE run = ?2;
 SELECT 1 FROM inbox WHERE run = ?1 AND taken IS NULL AND kind = 'cancel';
 
 -- name: decided
-SELECT 1 FROM inbox {{index inbox_open}}
-WHERE run = ?1 AND taken IS NULL AND kind = 'resolve' AND ref = ?2 AND data = ?3;
+SELECT data, sender FROM inbox {{index inbox_open}}
+WHERE run = ?1 AND taken IS NULL AND kind = 'resolve' AND ref = ?2;
 
 -- name: insert_inbox
 INSERT INTO inbox (run, kind, name, ref, data, at_ms, key, chain, sender)

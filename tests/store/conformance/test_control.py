@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perdure.errors import RunBlocked, RunFinished, RunNotFound
+from perdure.errors import RunBlocked, RunFinished, RunNotFound, StepNotWaiting
 from perdure.store.base import Store
 from perdure.store.rows import Woken
 from perdure.store.writes import ClockMovedBack, ControlRun, Deliver, Family, Turn, WakeBlocked
@@ -200,15 +200,17 @@ def test_a_cancel_and_a_resolution_end_a_pause(store: Store) -> None:
 
 def test_the_same_decision_about_a_step_waits_once(store: Store) -> None:
     run, worker = owned(store)
-    again, other = b'{"wait":9,"retry":true}', b'{"wait":9,"result":1}'
+    again, later = b'{"wait":9,"retry":true}', b'{"wait":99,"result":1}'
 
     def decide(ref: int, data: bytes, at_ms: int = 1) -> None:
         assert one(store, Deliver("r", "resolve", at_ms, ref=ref, data=data)) == Woken(run)
 
-    for ref, data in ((2, again), (2, again), (3, again), (2, other), (2, other)):
+    for ref, data in ((2, again), (2, again), (3, again), (2, later), (2, later)):
         decide(ref, data)
+    refused = one(store, Deliver("r", "resolve", 1, ref=2, data=b'{"wait":9,"result":1}'))
+    assert isinstance(refused, StepNotWaiting), "the first one ends the wait"
     rows = store.inbox(run, 0)
-    assert [(row.ref, row.data) for row in rows] == [(2, again), (3, again), (2, other)]
+    assert [(row.ref, row.data) for row in rows] == [(2, again), (3, again), (2, later)]
     one(store, Turn(run, worker, [], 0, taken=[(rows[0].id, 0)]))
     assert store.inbox(run, 0) == rows[1:], "it is taken without a row of history"
     decide(2, again)
