@@ -237,9 +237,16 @@ def test_what_is_not_loaded_yet_is_neither_idle_nor_open(
     expect(summary).to_have_text("5,000 steps")
 
 
+async def emitted(engine: Engine, id: str) -> None:
+    """Wait until a run has emitted something: the page of an empty stream says so, and stays."""
+    async for _ in (await engine.get(id)).stream("words"):
+        return
+
+
 def test_steps_words_and_messages_come_in_live(site: Served, new_page: NewPage) -> None:
     id, at = "a/b: ä %", site.url + "/runs/a%2Fb%3A%20%C3%A4%20%25"
     site.do(lambda engine: engine.start(agent("Weather?"), id=id))
+    site.do(lambda engine: emitted(engine, id))
     waterfall, stream, chat = (new_page() for _ in range(3))
     waterfall.goto(at)
     stream.goto(at + "?view=stream")
@@ -260,6 +267,7 @@ def test_texts_of_items_come_in_as_one_text_with_a_line_between_attempts(
     site: Served, page: Page
 ) -> None:
     site.do(lambda engine: engine.start(writer(), id="writer"))
+    site.do(lambda engine: emitted(engine, "writer"))
     page.goto(site.url + "/runs/writer?view=stream")
     stream = page.locator("#stream")
     expect(stream.locator("span")).to_have_count(1)
