@@ -238,8 +238,10 @@ class Control:
         """
         async with self.answering(run_id):
             row = await self._row(run_id)
-            if row.status in lifecycle.OWNABLE and (waits := await self._waits(row, seq)):
-                return await self._retry_waits(row, waits, sender)
+            if row.status in lifecycle.OWNABLE:
+                waits = await self._waits(row, await self._history(row), seq)
+                if waits:
+                    return await self._retry_waits(row, waits, sender)
             if seq is not None:
                 verb = "show" if row.status == lifecycle.COMPLETED else "retry"
                 raise StepNotWaiting(run_id, seq, f"the run is {row.status}", f"perdure {verb}")
@@ -272,11 +274,10 @@ class Control:
             raise done[0]
         return undecided
 
-    async def _waits(self, row: RunRow, seq: int | None) -> dict[int, int]:
+    async def _waits(self, row: RunRow, rows: list[Event], seq: int | None) -> dict[int, int]:
         """The rows of the steps that wait for their next attempt, or the one that is asked for, and
         until when. Raises `StepNotWaiting`.
         """
-        rows = await self._history(row)
         waits = recovery.waits_of_steps(rows, self._clock.now_ms())
         if seq is None or seq in waits:
             return waits if seq is None else {seq: waits[seq]}
@@ -336,7 +337,11 @@ class Control:
         self, row: RunRow, seq: int | None, given: Resolution, sender: str | None
     ) -> None:
         """Decide about a step that waits for its next attempt."""
-        waits = await self._waits(row, seq) if row.status in lifecycle.OWNABLE else {}
+        rows: list[Event] = []
+        waits: dict[int, int] = {}
+        if row.status in lifecycle.OWNABLE:
+            rows = await self._history(row)
+            waits = await self._waits(row, rows, seq)
         if len(waits) != 1:
             which = f"; steps in rows {', '.join(map(str, waits))} wait: give one as --seq"
             raise DefinitionError(
@@ -345,7 +350,7 @@ class Control:
             )
         ((ref, again_ms),) = waits.items()
         if given.result is not None:
-            await self._check_result(row, await self._history(row), ref, given.result)
+            await self._check_result(row, rows, ref, given.result)
         await self._end_wait(row, ref, again_ms, given, sender)
 
     async def fork(
